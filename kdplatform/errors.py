@@ -1,0 +1,36 @@
+"""Errors a user sees as one line, and the exit code each of them ends with."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class KdplatformError(Exception):
+    """An error whose message is one line for the user; no traceback is shown for it."""
+
+    exit_code = 1
+
+
+class UserError(KdplatformError):
+    """What was asked for cannot be done: names the parameter, its value and what is allowed."""
+
+    exit_code = 2
+
+
+class MachineError(KdplatformError):
+    """The machine is at fault: a full disk, a folder that cannot be written, a silent server."""
+
+    exit_code = 1
+
+
+class DivergedError(KdplatformError):
+    """The training loss became NaN or infinite."""
+
+    exit_code = 1
+
+
+def unknown_name(parameter: str, value: str, known: Iterable[str]) -> UserError:
+    """Returns the error for a name that does not exist: the nearest ones first, then all."""
+    names = sorted(known)
+    nearest = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
+    suggestion = f"did you mean {' or '.join(repr(name) for name in nearest)}? " if nearest else ""
+    return UserError(f"{parameter}={value!r} does not exist; {suggestion}known: {', '.join(names)}")

@@ -1,0 +1,98 @@
+"""Writes that are whole or absent, and array caches that are checked before they are believed."""
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from kdplatform.errors import MachineError
+
+Arrays = dict[str, NDArray[np.generic]]
+
+
+def home_folder() -> Path:
+    """Returns where datasets, checkpoints and compiled kernels are kept between runs.
+
+    `$KDPLATFORM_HOME` where it is set, otherwise `$XDG_CACHE_HOME/kdplatform` or
+    `~/.cache/kdplatform`.
+    """
+    if explicit := os.environ.get("KDPLATFORM_HOME"):
+        return Path(explicit).expanduser()
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "kdplatform"
+
+
+def writable_folder(parameter: str, folder: Path) -> Path:
+    """Creates the folder and proves that it can be written.
+
+    Raises:
+        MachineError: the folder cannot be made or written; names the parameter.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise MachineError(
+            f"{parameter}={str(folder)!r} cannot be written ({error.strerror}); "
+            "allowed: a folder this user may create and write"
+        ) from error
+    return folder
+
+
+@contextmanager
+def written_atomically(target: Path) -> Iterator[Path]:
+    """Gives a temporary path beside `target` that takes its name only if the block succeeds."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        # The rename must not overtake the data: a power cut would leave an empty file of that name.
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file as hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _digest_path(path: Path) -> Path:
+    return path.with_name(path.name + ".sha256")
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Saves named arrays as an uncompressed npz file with its digest beside it."""
+    with written_atomically(path) as temporary:
+        with temporary.open("wb") as file:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+        digest = file_digest(temporary)
+    with written_atomically(_digest_path(path)) as temporary:
+        temporary.write_text(digest)
+
+
+def load_arrays(path: Path) -> Arrays | None:
+    """Loads what `save_arrays` wrote, or None where nothing was written.
+
+    Raises:
+        ValueError: the file is not the one that was written (cut short, altered, or its digest is
+            missing); the caller makes it anew.
+    """
+    if not path.exists():
+        return None
+    digest = _digest_path(path)
+    if not digest.exists() or digest.read_text().strip() != file_digest(path):
+        raise ValueError(f"{path} is not what was written to it")
+    with np.load(path, allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}
