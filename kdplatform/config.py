@@ -1,7 +1,7 @@
 """Typed configuration: what a project file may say, with every unknown name rejected."""
 
-import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
@@ -120,9 +120,9 @@ class TrainingConfig(Section):
     decay: float = Field(0.1, gt=0, le=1, description="factor at each milestone")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="smoothing of the hard labels")
-    gradient_clip: Annotated[
-        Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)
-    ] = Field(None, description="largest gradient norm; none: not clipped")
+    gradient_clip: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = Field(
+        None, description="largest gradient norm; none: not clipped"
+    )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the hardware computes in it, else fp32"
     )
@@ -198,3 +198,210 @@ class ProjectConfig(Section):
         if len(set(value)) != len(value):
             raise ValueError("a value is given twice")
         return value
+
+
+# Short spellings of the fields that are set most often.
+SHORTCUTS = {
+    "temperature": "distillation.temperature",
+    "alpha": "distillation.alpha",
+    "method": "distillation.method",
+}
+
+
+@dataclass(frozen=True)
+class FieldDescription:
+    """One configuration field as `--help` and error messages show it."""
+
+    name: str
+    allowed: str
+    default: str
+    description: str
+
+
+def project_names(folder: Path = PROJECTS_FOLDER) -> tuple[str, ...]:
+    """Returns the projects that come with the platform."""
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def load_project(project: str, overrides: Mapping[str, str] | None = None) -> ProjectConfig:
+    """Loads a project file and applies overrides to its fields.
+
+    Args:
+        project: a name in `projects/`, or the path of a YAML file.
+        overrides: field name, dotted (`student.epochs`) or short (`temperature`), to the text of
+            its value.
+
+    Raises:
+        UserError: the project, a field or a value is not allowed; says which and what is.
+    """
+    content = _read_yaml(_project_path(project))
+    dataset_name = _chosen_dataset(content, overrides or {})
+    known = [field.name for field in describe_fields(dataset_name)]
+    for name, text in (overrides or {}).items():
+        path = SHORTCUTS.get(name, name)
+        if path not in known:
+            raise unknown_name("field", name, [*known, *SHORTCUTS])
+        _set_field(content, path, text)
+    try:
+        return ProjectConfig.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_one_line(error, dataset_name)) from None
+
+
+def dump_yaml(config: ProjectConfig) -> str:
+    """Returns the resolved configuration as YAML that `load_project` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def flatten(config: BaseModel, prefix: str = "") -> dict[str, object]:
+    """Returns every field as dotted name and plain value."""
+    flat: dict[str, object] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            flat.update(flatten(value, f"{prefix}{name}."))
+        else:
+            flat[prefix + name] = value
+    return flat
+
+
+def describe_fields(dataset_name: str) -> list[FieldDescription]:
+    """Returns every field of a project with this dataset, in the order of the project file."""
+    from kdplatform.data import dataset_config_class
+
+    return list(_describe(ProjectConfig, dataset_config_class(dataset_name), ""))
+
+
+def _describe(
+    section: type[BaseModel], dataset_class: type[DatasetConfig], prefix: str
+) -> Iterator[FieldDescription]:
+    for name, field in section.model_fields.items():
+        inner = dataset_class if name == "dataset" else field.annotation
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            yield from _describe(inner, dataset_class, f"{prefix}{name}.")
+            continue
+        default = "" if field.is_required() else _plain(field.default)
+        yield FieldDescription(prefix + name, allowed(field), default, field.description or "")
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(map(str, value)) or "none"
+    return {None: "none", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]
+
+
+def allowed(field: FieldInfo) -> str:
+    """Says in words what a field takes, such as `integer >= 1` or `sgd | adamw`."""
+    return _type_words(field.annotation, field.metadata)
+
+
+def _type_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *extra = get_args(annotation)
+        return _type_words(inner, [*metadata, *extra])
+    if origin is Literal:
+        return " | ".join(str(choice) for choice in get_args(annotation))
+    if origin in (Union, UnionType):
+        return " | ".join(_type_words(part) for part in get_args(annotation))
+    if origin is tuple:
+        return f"list of {_type_words(get_args(annotation)[0])}"
+    words = {int: "integer", float: "number", bool: "true | false", str: "text", Path: "path"}
+    base = words.get(annotation, "none" if annotation is type(None) else str(annotation))
+    return " ".join([base, *_bounds(metadata)])
+
+
+def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
+    signs = {
+        annotated_types.Gt: (">", "gt"),
+        annotated_types.Ge: (">=", "ge"),
+        annotated_types.Lt: ("<", "lt"),
+        annotated_types.Le: ("<=", "le"),
+    }
+    bounds = [m for m in metadata if type(m) in signs]
+    for index, bound in enumerate(bounds):
+        sign, attribute = signs[type(bound)]
+        yield f"{'and ' if index else ''}{sign} {getattr(bound, attribute):g}"
+
+
+def _project_path(project: str) -> Path:
+    path = Path(project)
+    if path.suffix in {".yaml", ".yml"}:
+        if not path.is_file():
+            raise UserError(
+                f"project={project!r} is no file; allowed: a YAML file or a name of "
+                f"{', '.join(project_names())}"
+            )
+        return path
+    if project not in project_names():
+        raise unknown_name("project", project, project_names())
+    return PROJECTS_FOLDER / f"{project}.yaml"
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join((error.problem or "malformed").split())
+        raise UserError(f"{path}{where}: not valid YAML: {problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
+    except OSError as error:
+        raise UserError(f"project={str(path)!r} cannot be read ({error.strerror})") from None
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a project file is a mapping of fields, such as 'name: digits'")
+    return content
+
+
+def _chosen_dataset(content: Mapping[str, Any], overrides: Mapping[str, str]) -> str:
+    from kdplatform.data import dataset_config_class
+
+    dataset = content.get("dataset")
+    if not isinstance(dataset, dict) or "name" not in dataset:
+        raise UserError("dataset.name is missing in the project file")
+    name = overrides.get("dataset.name", str(dataset["name"]))
+    dataset_config_class(name)
+    return name
+
+
+def _set_field(content: dict[str, Any], path: str, text: str) -> None:
+    *sections, leaf = path.split(".")
+    block = content
+    for section in sections:
+        inner = block.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{section} is {inner!r} in the project file; allowed: a block")
+        block = inner
+    block[leaf] = text
+
+
+def _one_line(error: ValidationError, dataset_name: str, prefix: Sequence[str] = ()) -> str:
+    """Says the first problem of a validation in one line: field, value, what is allowed."""
+    problem = error.errors()[0]
+    cause = problem.get("ctx", {}).get("error")
+    if isinstance(cause, ValidationError):
+        return _one_line(cause, dataset_name, [*prefix, *map(str, problem["loc"])])
+    fields = {field.name: field for field in describe_fields(dataset_name)}
+    location = [*prefix, *map(str, problem["loc"])]
+    # The place of a value inside a list or union is not a field the user can name.
+    while (
+        len(location) > 1
+        and ".".join(location) not in fields
+        and problem["type"]
+        not in (
+            "extra_forbidden",
+            "missing",
+        )
+    ):
+        location.pop()
+    name = ".".join(location)
+    if problem["type"] == "extra_forbidden":
+        return str(unknown_name("field", name, fields))
+    if problem["type"] == "missing":
+        return f"{name} is missing in the project file"
+    message = problem["msg"].removeprefix("Value error, ")
+    if name not in fields:
+        return f"{name}: {message}" if name else message
+    return f"{name}={problem['input']!r} is not allowed: {message}; allowed: {fields[name].allowed}"
