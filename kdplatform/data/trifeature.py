@@ -1,0 +1,197 @@
+"""Trifeature: images of one shape, color and texture each, generated from these factors.
+
+The dataset of Hermann and Lampinen 2020 (arXiv 2006.12433), drawn anew. Theirs: 224 x 224 pixels on
+a grey (.5) background; ten shapes, textures and colors; the shape drawn in a 128 x 128 square,
+turned by U[-45, 45] degrees and placed wholly inside the image; the texture turned independently
+and readable within 10 x 10 pixels; 7 of the 10 values of each feature in their task. Not given by
+the paper on distillation and fairness: the split, the image size, the number of values. The label
+is the shape; color and texture are the attributes.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+import filelock
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kdplatform.config import DatasetConfig
+from kdplatform.data import Dataset, Split
+from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors, draw_factors
+from kdplatform.data._trifeature_rendering import CANVAS, centres, render
+from kdplatform.errors import MachineError
+from kdplatform.files import Arrays, load_arrays, save_arrays, writable_folder
+from kdplatform.progress import progress_bar, say
+
+# Part of the digest. Raise it whenever equal factors would give other pixels.
+RENDERER_VERSION = 1
+
+
+class Config(DatasetConfig):
+    """What of Trifeature is generated; the splits hold every combination equally often.
+
+    `correlation` ties color to shape in the training split alone, by quota and not by chance: of
+    the n images of a shape, round(correlation * n) have the shape's own color (the first shape the
+    first color, and so on), spread evenly over its textures; the others take all colors in turn,
+    the own one included. So a share of correlation + (1 - correlation) / values_per_feature has the
+    own color, every shape has the same number of images, and every shape every texture equally
+    often. Validation and test stay balanced.
+    """
+
+    name: Literal["trifeature"] = Field("trifeature", description="dataset")
+    image_size: int = Field(
+        48, ge=16, le=CANVAS, description="side in pixels; drawn at 224, then resized by area"
+    )
+    values_per_feature: int = Field(
+        10, ge=2, le=10, description="shapes, textures and colors; the authors use 10 and 7"
+    )
+    versions_train: int = Field(4, ge=1, description="training images of every combination")
+    versions_val: int = Field(1, ge=1, description="validation images of every combination")
+    versions_test: int = Field(2, ge=1, description="test images of every combination")
+    correlation: float = Field(
+        0.0, ge=0, le=1, description="share of training images whose color is tied to their shape"
+    )
+    seed: int = Field(0, ge=0, description="seed of the generating factors")
+
+
+def _draw_all_factors(config: Config) -> dict[str, Factors]:
+    versions = {
+        "train": config.versions_train,
+        "val": config.versions_val,
+        "test": config.versions_test,
+    }
+    return {
+        name: draw_factors(
+            config.seed,
+            number,
+            config.values_per_feature,
+            count,
+            config.correlation if name == "train" else 0.0,
+        )
+        for number, (name, count) in enumerate(versions.items())
+    }
+
+
+def _digest(config: Config, factors: dict[str, Factors]) -> str:
+    """Returns the SHA-256 of specification and factors; pixels would differ between machines."""
+    specification = config.model_dump() | {"renderer_version": RENDERER_VERSION}
+    digest = hashlib.sha256(json.dumps(specification, sort_keys=True).encode())
+    for name, split_factors in factors.items():
+        digest.update(name.encode() + b"\0" + split_factors.canonical_bytes())
+    return digest.hexdigest()
+
+
+def _draw_images(config: Config, factors: dict[str, Factors]) -> Arrays:
+    """Draws all splits, uint8 [N, 3, image_size, image_size] each, under one progress bar."""
+    size = config.image_size
+    arrays: Arrays = {}
+    with progress_bar(sum(map(len, factors.values())), "drawing trifeature", "image") as bar:
+        for name, split_factors in factors.items():
+            images = np.empty((len(split_factors), 3, size, size), dtype=np.uint8)
+            for count in render(split_factors, images, workers=torch.get_num_threads()):
+                bar.update(count)
+            arrays[name] = images
+    return arrays
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Holds a lock that dies with its process, so that two processes draw a dataset once."""
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        say(f"waiting for another process that draws the same images ({path})")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _images(config: Config, factors: dict[str, Factors], folder: Path) -> Arrays:
+    """Returns the images by split, from the cache in `folder` or drawn and kept there."""
+    path = folder / "images.npz"
+    with _locked(folder / "lock"):
+        try:
+            cached = load_arrays(path)
+        except ValueError as error:
+            say(f"{error}: drawing the images again")
+            cached = None
+        if cached is not None:
+            return cached
+        for left_over in folder.glob(".images.npz*"):  # of a process that was killed
+            left_over.unlink()
+        start = time.perf_counter()
+        arrays = _draw_images(config, factors)
+        save_arrays(path, arrays)
+        count = sum(map(len, factors.values()))
+        say(f"trifeature: drew {count} images in {time.perf_counter() - start:.1f} s, kept in {path}")
+        return arrays
+
+
+def _columns(factors: Factors) -> pd.DataFrame:
+    def names(indices: NDArray[np.int64], known: tuple[str, ...]) -> NDArray[np.object_]:
+        return np.asarray(known, dtype=object)[indices]
+
+    x, y = centres(factors)
+    return pd.DataFrame(
+        {
+            "shape": names(factors.shape, SHAPES),
+            "color": names(factors.color, tuple(COLORS)),
+            "texture": names(factors.texture, TEXTURES),
+            "shape_rotation": factors.shape_rotation,
+            "texture_rotation": factors.texture_rotation,
+            "position_x": x,
+            "position_y": y,
+        }
+    )
+
+
+def load(config: Config, folder: Path) -> Dataset:
+    """Loads the dataset, drawing its images once below `folder / "trifeature"`.
+
+    The splits' columns are the names of shape, color and texture; both rotations in degrees,
+    counter-clockwise; position_x and position_y, the centre of the shape's square in pixels of the
+    224 px image, from its left and its top edge.
+
+    Raises:
+        MachineError: the folder cannot be written, or the disk is full.
+    """
+    factors = _draw_all_factors(config)
+    digest = _digest(config, factors)
+    own_folder = writable_folder("data_folder", folder / "trifeature" / digest[:16])
+    try:
+        images = _images(config, factors, own_folder)
+    except OSError as error:
+        raise MachineError(
+            f"data_folder={str(folder)!r} cannot hold the images of trifeature "
+            f"({error.strerror or error}); allowed: a folder this user may write, with free space"
+        ) from error
+    splits: dict[str, Split] = {}
+    first_id = 0
+    for name, split_factors in factors.items():
+        splits[name] = Split(
+            inputs=torch.from_numpy(images[name]),
+            labels=torch.from_numpy(split_factors.shape),
+            ids=np.arange(first_id, first_id + len(split_factors), dtype=np.int64),
+            columns=_columns(split_factors),
+        )
+        first_id += len(split_factors)
+    return Dataset(
+        name="trifeature",
+        digest=digest,
+        class_names=SHAPES[: config.values_per_feature],
+        attributes=("color", "texture"),
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+    )
