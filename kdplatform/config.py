@@ -280,11 +280,12 @@ def _describe(
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _describe(inner, dataset_class, f"{prefix}{name}.")
             continue
-        default = "" if field.is_required() else _plain(field.default)
+        default = "" if field.is_required() else plain_text(field.default)
         yield FieldDescription(prefix + name, allowed(field), default, field.description or "")
 
 
-def _plain(value: object) -> str:
+def plain_text(value: object) -> str:
+    """Returns a value as it is written on the command line."""
     if isinstance(value, tuple):
         return ",".join(map(str, value)) or "none"
     return {None: "none", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]

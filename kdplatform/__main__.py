@@ -1,0 +1,7 @@
+"""`python -m kdplatform`."""
+
+import sys
+
+from kdplatform.cli import main
+
+sys.exit(main())

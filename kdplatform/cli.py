@@ -1,0 +1,141 @@
+"""The command line: `kdplatform` and `python -m kdplatform`, one sub-command per entry point."""
+
+import errno
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from types import FrameType
+
+from kdplatform.config import SHORTCUTS, describe_fields, load_project, project_names
+from kdplatform.errors import KdplatformError, MachineError, UserError
+from kdplatform.parameters import (
+    ENTRY_POINTS,
+    HELP,
+    Arguments,
+    check_entry_point,
+    parse_arguments,
+)
+
+_HELP_WORDS = {"-h", "--help", "help"}
+INTERRUPTED = 130
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Runs one command and returns the exit code: 0, 1 (machine), 2 (input), 130 (interrupted)."""
+    words = list(sys.argv[1:] if words is None else words)
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        _run(words)
+    except KeyboardInterrupt:
+        return _fail("interrupted; the same command goes on from the last epoch", INTERRUPTED)
+    except KdplatformError as error:
+        return _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
+            raise
+        return _fail(f"{error.filename or 'a file'}: {error.strerror}", MachineError.exit_code)
+    return 0
+
+
+def _fail(message: str, exit_code: int) -> int:
+    print(f"kdplatform: {' '.join(message.split())}", file=sys.stderr)
+    return exit_code
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _run(words: list[str]) -> None:
+    if not words or words[0] in _HELP_WORDS:
+        print(_overview())
+        return
+    command, rest = words[0], words[1:]
+    check_entry_point(command, [*ENTRY_POINTS, *_TOOLS])
+    if any(word in _HELP_WORDS for word in rest):
+        print(_command_help(command, rest))
+    elif command in _TOOLS:
+        _TOOLS[command][1](rest)
+    else:
+        _run_entry_point(command, parse_arguments(command, rest))
+
+
+def _run_entry_point(command: str, arguments: Arguments) -> None:
+    config = load_project(arguments.project, arguments.overrides)
+    # Imported late: a wrong word on the command line is answered before torch and mlflow load.
+    from kdplatform.experiments.commands import run_command
+
+    run_command(command, config, arguments)
+
+
+def _doctor(words: Sequence[str]) -> None:
+    if words:
+        raise UserError(f"doctor takes no parameters; given: {' '.join(words)}")
+    from kdplatform.doctor import report
+
+    print(report())
+
+
+_TOOLS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
+    "doctor": ("versions, device, kernel backend, tracking store, data folder, disk", _doctor),
+}
+
+
+def _overview() -> str:
+    commands = {**HELP, **{name: text for name, (text, _) in _TOOLS.items()}}
+    width = max(map(len, commands))
+    lines = [f"  {name:<{width}}  {text}" for name, text in commands.items()]
+    return "\n".join(
+        [
+            "usage: kdplatform COMMAND [--name value ...]",
+            "",
+            *lines,
+            "",
+            "kdplatform COMMAND --help shows every parameter; "
+            "mlflow run . -e COMMAND -P name=value runs the same.",
+        ]
+    )
+
+
+def _command_help(command: str, words: Sequence[str]) -> str:
+    if command in _TOOLS:
+        return f"usage: kdplatform {command}\n\n  {_TOOLS[command][0]}"
+    rest = [word for word in words if word not in _HELP_WORDS]
+    arguments = parse_arguments(command, rest)
+    config = load_project(arguments.project, arguments.overrides)
+    from kdplatform.config import flatten, plain_text
+
+    parameters = [(p.name, p.allowed, p.default, p.description) for p in ENTRY_POINTS[command]]
+    values = flatten(config)
+    fields = [
+        (field.name, field.allowed, plain_text(values[field.name]), field.description)
+        for field in describe_fields(config.dataset.name)
+    ]
+    short = ", ".join(f"{name} = {field}" for name, field in SHORTCUTS.items())
+    return "\n".join(
+        [
+            f"usage: kdplatform {command} [--name value ...]",
+            "",
+            f"  {HELP[command]}",
+            "",
+            "parameters: name, what it takes, default",
+            *_columns(parameters),
+            "",
+            f"fields of project {config.name}, set by --name value: name, what it takes, value",
+            *_columns(fields),
+            "",
+            f"short names: {short}",
+            f"projects: {', '.join(project_names())}",
+        ]
+    )
+
+
+def _columns(rows: Sequence[tuple[str, str, str, str]]) -> list[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    return [
+        "  "
+        + "  ".join(
+            [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]
+        )
+        for row in rows
+    ]

@@ -1,0 +1,194 @@
+"""The tracking store: opening runs, finding finished ones by key, leaving nothing half-true."""
+
+import json
+import logging
+import os
+import socket
+import subprocess
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import Run, ViewType
+from mlflow.exceptions import MlflowException
+
+from kdplatform.errors import MachineError
+from kdplatform.files import file_digest
+from kdplatform.progress import say
+
+TAG_KEY = "kd.key"
+TAG_SUPERSEDED = "kd.superseded_key"
+TAG_DIGESTS = "kd.artifact_digests"
+TAG_PROCESS = "kd.process"
+
+_SERVER_TIMEOUT_SECONDS = 10
+
+
+def quiet_mlflow() -> None:
+    """Keeps MLflow's own chatter (migrations, download bars) out of the program's output."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow", "alembic"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def check_server() -> None:
+    """Makes sure that a tracking server answers before anything is started.
+
+    Raises:
+        MachineError: the server named by the tracking URI does not answer. MLflow itself would try
+            again for minutes.
+    """
+    uri = mlflow.get_tracking_uri()
+    if not uri.startswith(("http://", "https://")):
+        return
+    try:
+        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_TIMEOUT_SECONDS):
+            pass
+    except urllib.error.HTTPError:
+        return  # A server that refuses the question is there; MLflow says the rest.
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "reason", error)
+        raise MachineError(
+            f"MLFLOW_TRACKING_URI={uri!r} does not answer ({reason}); allowed: a running MLflow "
+            "server, or a database such as sqlite:///mlflow.db"
+        ) from None
+
+
+def find_finished(key: str) -> Run | None:
+    """Returns the FINISHED run with this key whose artifacts are still what it logged."""
+    for run in _runs_with_key(key, "FINISHED"):
+        damaged = _damaged_artifact(run)
+        if damaged is None:
+            return run
+        say(f"run {run.info.run_id}: {damaged} is not what was logged; it is made again")
+        supersede(run)
+    return None
+
+
+def supersede(run: Run) -> None:
+    """Takes a run out of reuse: its key moves to another tag, everything else stays."""
+    client = MlflowClient()
+    client.set_tag(run.info.run_id, TAG_SUPERSEDED, run.data.tags[TAG_KEY])
+    client.delete_tag(run.info.run_id, TAG_KEY)
+
+
+def supersede_finished(key: str, *, except_run_id: str) -> None:
+    """Takes every other FINISHED run with this key out of reuse."""
+    for run in _runs_with_key(key, "FINISHED"):
+        if run.info.run_id != except_run_id:
+            supersede(run)
+
+
+def close_abandoned(key: str) -> None:
+    """Marks as KILLED what a process of this machine that is gone left RUNNING under this key.
+
+    Call it while holding the key's lock: no live process of this machine is then training it.
+    """
+    for run in _runs_with_key(key, "RUNNING"):
+        if run.data.tags.get(TAG_PROCESS, "").partition(":")[0] == socket.gethostname():
+            MlflowClient().set_terminated(run.info.run_id, "KILLED")
+
+
+@contextmanager
+def command_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Opens the parent run of a command: the one `mlflow run` made, or a new one."""
+    with mlflow.start_run(run_name=name) as run:
+        mlflow.set_tags({"mlflow.runName": name, **tags, **_source_tags()})
+        yield run.info.run_id
+
+
+@contextmanager
+def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterator[str]:
+    """Opens the run of one trained model below a command's run; FAILED when the block raises."""
+    process = {TAG_PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
+    with mlflow.start_run(
+        run_name=name,
+        nested=True,
+        parent_run_id=parent_run_id,
+        tags={**tags, **process, **_source_tags()},
+    ) as run:
+        log_uncommitted_changes()
+        yield run.info.run_id
+
+
+def log_new_parameters(parameters: Mapping[str, object]) -> None:
+    """Logs parameters to the active run, except names it has already.
+
+    `mlflow run` logs the values given with -P as they were typed, and a second spelling of the
+    same value would be refused.
+    """
+    active = mlflow.active_run()
+    assert active is not None
+    known = MlflowClient().get_run(active.info.run_id).data.params
+    mlflow.log_params({k: v for k, v in parameters.items() if k not in known})
+
+
+def log_verified_artifacts(folder: Path) -> None:
+    """Logs the files below `folder`, and a tag with their digests by which reuse checks them."""
+    mlflow.log_artifacts(str(folder))
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
+    mlflow.set_tag(TAG_DIGESTS, json.dumps(digests, separators=(",", ":")))
+
+
+def artifact_path(run_id: str, path: str) -> Path:
+    """Returns a local path of a run's artifact, fetched when the store is a remote one."""
+    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))
+
+
+def log_uncommitted_changes() -> None:
+    """Logs what the working tree differs from its commit by, so that a run can be repeated."""
+    if difference := _git("diff", "HEAD"):
+        mlflow.log_text(difference, "source/uncommitted.diff")
+
+
+def _runs_with_key(key: str, status: str) -> list[Run]:
+    client = MlflowClient()
+    experiments = client.search_experiments(ViewType.ACTIVE_ONLY)
+    return list(
+        client.search_runs(
+            [experiment.experiment_id for experiment in experiments],
+            filter_string=f"tags.`{TAG_KEY}` = '{key}' and attributes.status = '{status}'",
+            order_by=["attributes.start_time DESC"],
+        )
+    )
+
+
+def _damaged_artifact(run: Run) -> str | None:
+    """Returns the first artifact that is missing or altered, or None when all are sound."""
+    digests: dict[str, str] = json.loads(run.data.tags.get(TAG_DIGESTS, "{}"))
+    if not digests:
+        return "its list of digests"
+    for path, digest in digests.items():
+        try:
+            if file_digest(artifact_path(run.info.run_id, path)) != digest:
+                return path
+        except (OSError, MlflowException):
+            return path
+    return None
+
+
+@cache
+def _source_tags() -> dict[str, str]:
+    commit = _git("rev-parse", "HEAD")
+    if not commit:
+        return {}
+    dirty = "true" if _git("status", "--porcelain", "--untracked-files=no") else "false"
+    return {"mlflow.source.git.commit": commit.strip(), "kd.source_dirty": dirty}
+
+
+def _git(*arguments: str) -> str:
+    """Returns what git prints about the working tree; empty where there is no repository."""
+    folder = Path(__file__).resolve().parent
+    try:
+        result = subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, check=True, timeout=30
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    return result.stdout.decode(errors="replace")

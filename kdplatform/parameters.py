@@ -1,0 +1,118 @@
+"""The parameters of the entry points, read from the words of a command line.
+
+MLproject declares the same names and defaults; a configuration field that is not declared there
+(`-P student.epochs=3`) arrives as `--student.epochs 3` and is an override.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.files import home_folder
+
+FROM_PROJECT = "from-project"
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of an entry point: its name, default, and what it takes."""
+
+    name: str
+    default: str
+    allowed: str
+    description: str
+
+
+PROJECT = Parameter(
+    "project", "trifeature", "name | path", "a project of projects/, or the path of a YAML file"
+)
+SEEDS = Parameter("seeds", FROM_PROJECT, "such as 0, 0-4 or 0,2,5", "one model of each per seed")
+TEMPERATURE = Parameter(
+    "temperature", FROM_PROJECT, "number > 0", "softmax temperature T of teacher and student"
+)
+ALPHA = Parameter("alpha", FROM_PROJECT, "number >= 0 and <= 1", "weight of the distillation term")
+METHOD = Parameter("method", FROM_PROJECT, "a distillation objective", "how the student distils")
+DATA_FOLDER = Parameter(
+    "data_folder", "auto", "auto | path", "datasets, checkpoints; auto: $KDPLATFORM_HOME or cache"
+)
+DEVICE = Parameter("device", "auto", "auto | cpu | cuda | cuda:N", "where models are trained")
+REUSE = Parameter(
+    "reuse", "true", "true | false", "take FINISHED runs of the same key; false: train afresh"
+)
+
+_RUNNING = (DATA_FOLDER, DEVICE, REUSE)
+ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
+    "teacher": (PROJECT, SEEDS, *_RUNNING),
+    "student": (PROJECT, SEEDS, *_RUNNING),
+    "distill": (PROJECT, TEMPERATURE, ALPHA, METHOD, SEEDS, *_RUNNING),
+}
+HELP = {
+    "teacher": "train the teacher of each seed, or find it",
+    "student": "train the student without a teacher (NDS) for each seed, or find it",
+    "distill": "train or find teacher and NDS, distil the student, compare the three",
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The words of a command line, told apart."""
+
+    project: str
+    overrides: dict[str, str]
+    data_folder: Path
+    device: str
+    reuse: bool
+
+
+def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
+    """Tells declared parameters from overrides of configuration fields.
+
+    Raises:
+        UserError: a word is no `--name value`, a name is given twice or a value is not allowed.
+    """
+    given = _pairs(words)
+    values = {p.name: given.pop(p.name, p.default) for p in ENTRY_POINTS[entry_point]}
+    settings = {p.name: values.pop(p.name) for p in (PROJECT, *_RUNNING)}
+    fields = {name: value for name, value in values.items() if value != FROM_PROJECT}
+    folder = settings["data_folder"]
+    return Arguments(
+        project=settings["project"],
+        overrides={**given, **fields},
+        data_folder=home_folder() if folder == "auto" else Path(folder).expanduser(),
+        device=settings["device"],
+        reuse=_boolean("reuse", settings["reuse"]),
+    )
+
+
+def _pairs(words: Sequence[str]) -> dict[str, str]:
+    """Reads `--name value`, `--name=value` and `--no-reuse`."""
+    given: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--") or word == "--":
+            raise UserError(f"{word!r} is not expected here; allowed: --name value")
+        name, equals, value = word[2:].partition("=")
+        if word == "--no-reuse":
+            name, value = "reuse", "false"
+        elif not equals:
+            if not rest:
+                raise UserError(f"--{name} is given without a value; allowed: --{name} value")
+            value = rest.pop(0)
+        if name in given:
+            raise UserError(f"--{name} is given twice: {given[name]!r} and {value!r}")
+        given[name] = value
+    return given
+
+
+def _boolean(name: str, value: str) -> bool:
+    if value.lower() not in {"true", "false"}:
+        raise UserError(f"{name}={value!r} is not allowed; allowed: true | false")
+    return value.lower() == "true"
+
+
+def check_entry_point(name: str, known: Sequence[str]) -> None:
+    """Raises a UserError that names the nearest commands when there is none of this name."""
+    if name not in known:
+        raise unknown_name("command", name, known)
