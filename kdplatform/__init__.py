@@ -1,3 +1,20 @@
 """Knowledge distillation whose effect on class bias and fairness is known, not hoped for."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdplatform.kernels import KDLossOutput, kd_loss
+
 __version__ = "0.1.0"
+__all__ = ["KDLossOutput", "__version__", "kd_loss"]
+
+
+def __getattr__(name: str) -> object:
+    # Imported when asked for: `import kdplatform` stays free of torch.
+    if name in ("KDLossOutput", "kd_loss"):
+        from kdplatform import kernels
+
+        value: object = getattr(kernels, name)
+        globals()[name] = value
+        return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

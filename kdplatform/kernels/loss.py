@@ -1,0 +1,114 @@
+"""`kd_loss`: the distillation loss, by the fastest backend that serves the tensors."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from torch import Tensor
+
+from kdplatform.kernels.arguments import RowValue, check_arguments
+from kdplatform.kernels.reference import RowLosses, reference_rows
+
+
+class KDLossOutput(NamedTuple):
+    """What `kd_loss` returns.
+
+    Attributes:
+        loss: what to call `backward` on.
+        kl: KL divergence without its weight, detached, reduced as the loss is.
+        ce: cross entropy without its weight, detached, reduced as the loss is.
+    """
+
+    loss: Tensor
+    kl: Tensor
+    ce: Tensor
+
+
+def kd_loss(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor | None = None,
+    *,
+    temperature: RowValue | Sequence[float] | None = None,
+    alpha: RowValue | Sequence[float] | None = None,
+    student_temperature: RowValue | Sequence[float] | None = None,
+    teacher_temperature: RowValue | Sequence[float] | None = None,
+    kl_weight: RowValue | Sequence[float] | None = None,
+    ce_weight: RowValue | Sequence[float] | None = None,
+    scale_by_t2: bool = True,
+    class_mask: Tensor | None = None,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+) -> KDLossOutput:
+    """Distillation loss: KL divergence from the teacher at a temperature, and cross entropy.
+
+    Row i gives, with alpha for `kl_weight` and 1 - alpha for `ce_weight`,
+
+        kl_weight * Ts * Tt * KL(softmax(t_i / Tt) || softmax(s_i / Ts)) + ce_weight * CE(s_i, y_i)
+
+    (Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network", section 2: the
+    factor T^2 keeps the gradient's size as T changes.) The divergence is in nats.
+
+    Three-dimensional student logits are K students that learn from one teacher: temperatures and
+    weights may differ between them, and the result has a leading K, as from K calls.
+
+    Args:
+        student_logits: [B, C], or [K, B, C] for K students; float64, float32, bfloat16 or
+            float16, any strides, C >= 2. Gets a gradient.
+        teacher_logits: [B, C], of any of these types. Gets no gradient.
+        labels: [B], integers from 0 to C - 1 or `ignore_index`. None: no cross entropy.
+        temperature: for student and teacher. A number, a tensor [B] of one per row, or with K
+            students a sequence or tensor [K], or a tensor [K, B]. A tensor that requires a
+            gradient gets one.
+        alpha: weight of the distillation term, from 0 to 1; the cross entropy's is 1 - alpha.
+            A number or one per row, as `temperature`.
+        student_temperature: overrides `temperature` for the student.
+        teacher_temperature: overrides `temperature` for the teacher.
+        kl_weight: with `ce_weight` in place of `alpha`; what is left out is 0. Gets no gradient.
+        ce_weight: see `kl_weight`. Needs labels.
+        scale_by_t2: multiply the KL term by Ts * Tt.
+        class_mask: bool [C] or [B, C], True for a class that is kept; the others are as if they
+            were not there. A label that is not kept gives no cross entropy; a row with fewer
+            than two classes left gives 0 and no gradient.
+        ignore_index: label of rows without cross entropy. Their KL term stays.
+        reduction: "mean", "sum" or "none". The mean divides by the number of rows B, whatever
+            the labels: a row weighs the same whether its neighbours have labels or not, and a
+            batch without any label gives no NaN. The mean of no rows is 0.
+
+    Returns:
+        Loss, KL and CE: scalars, or [K] for K students; [B] or [K, B] without reduction. float64
+        if either input is, else float32.
+
+    Raises:
+        TypeError: an argument of a wrong type, or one that is missing.
+        ValueError: shapes or devices that do not agree, C = 1, a temperature that is not > 0, a
+            negative weight, a label out of range. On a device, where looking at values would
+            mean waiting, a row with a bad value inside a tensor becomes NaN instead.
+
+    Values and gradients are right where the usual formula is not: for logits that nearly agree,
+    for a common offset, for logits of -inf. Differentiating twice is an error.
+    """
+    arguments = check_arguments(
+        student_logits,
+        teacher_logits,
+        labels,
+        temperature,
+        alpha,
+        student_temperature,
+        teacher_temperature,
+        kl_weight,
+        ce_weight,
+        scale_by_t2,
+        class_mask,
+        ignore_index,
+        reduction,
+    )
+    return _reduce(reference_rows(arguments), reduction)
+
+
+def _reduce(rows: RowLosses, reduction: str) -> KDLossOutput:
+    if reduction == "none":
+        return KDLossOutput(*rows)
+    if reduction == "sum":
+        return KDLossOutput(*(values.sum(-1) for values in rows))
+    count = max(rows.loss.shape[-1], 1)
+    return KDLossOutput(*(values.sum(-1) / count for values in rows))
