@@ -1,0 +1,39 @@
+"""Raw inputs in, logits out: the normalisation belongs to the model that was trained with it."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+
+class InputNormalization(nn.Module):
+    """A model that takes raw inputs and normalises them by constants saved with its weights.
+
+    Args:
+        model: takes normalised inputs.
+        mean: float [channels], of the training inputs; uint8 inputs count as fractions of 255.
+        std: float [channels], all above zero.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, model: nn.Module, mean: Tensor, std: Tensor) -> None:
+        super().__init__()
+        self.model = model
+        self.register_buffer("mean", mean.detach().clone().float())
+        self.register_buffer("std", std.detach().clone().float())
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        """Returns the model's logits [B, classes].
+
+        Args:
+            inputs: [B, channels, ...], uint8 from 0 to 255, or floating point in the units of
+                `mean` (for images: 0 to 1).
+        """
+        per_channel = (-1, *([1] * (inputs.ndim - 2)))
+        unit = 255.0 if inputs.dtype == torch.uint8 else 1.0
+        # One multiply-add instead of three passes: (x / unit - mean) / std.
+        scale = (1.0 / (unit * self.std)).view(per_channel)
+        shift = (-self.mean / self.std).view(per_channel)
+        return cast(Tensor, self.model(torch.addcmul(shift, inputs.float(), scale)))

@@ -1,0 +1,87 @@
+"""Residual networks for small images: He et al. 2015 (arXiv 1512.03385), section 4.2.
+
+A 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, the second and third stage
+halving the image, global average pooling and one linear layer: 6n + 2 layers. Shortcuts are
+"option A" of the paper: where the shape changes they take every second pixel and fill the new
+channels with zeros, so they have no parameters.
+"""
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdplatform.models import register_model
+
+BLOCKS_PER_STAGE = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
+WIDTHS = (16, 32, 64)
+
+
+def _convolution(in_channels: int, out_channels: int, stride: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, 3, stride=stride, padding=1, bias=False)
+
+
+class BasicBlock(nn.Module):
+    """Two 3x3 convolutions beside a shortcut without parameters."""
+
+    def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
+        super().__init__()
+        self.conv1 = _convolution(in_channels, out_channels, stride)
+        self.bn1 = nn.BatchNorm2d(out_channels)
+        self.conv2 = _convolution(out_channels, out_channels, 1)
+        self.bn2 = nn.BatchNorm2d(out_channels)
+        self.stride = stride
+        self.new_channels = out_channels - in_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Maps [B, in_channels, H, W] to [B, out_channels, ceil(H / stride), ceil(W / stride)]."""
+        residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        residual = self.bn2(self.conv2(residual))
+        return F.relu(residual + self._shortcut(x), inplace=True)
+
+    def _shortcut(self, x: Tensor) -> Tensor:
+        if self.stride == 1 and self.new_channels == 0:
+            return x
+        x = x[:, :, :: self.stride, :: self.stride]
+        return F.pad(x, (0, 0, 0, 0, 0, self.new_channels))
+
+
+class ResNetCifar(nn.Module):
+    """The network of the module's docstring, for images of any size.
+
+    Args:
+        in_channels: channels of an image.
+        num_classes: number of logits.
+        blocks_per_stage: n of the paper; the network has 6n + 2 layers.
+    """
+
+    def __init__(self, *, in_channels: int, num_classes: int, blocks_per_stage: int) -> None:
+        super().__init__()
+        self.stem = nn.Sequential(
+            _convolution(in_channels, WIDTHS[0], 1), nn.BatchNorm2d(WIDTHS[0]), nn.ReLU(True)
+        )
+        stages = []
+        width = WIDTHS[0]
+        for next_width in WIDTHS:
+            first = BasicBlock(width, next_width, stride=1 if next_width == width else 2)
+            rest = [BasicBlock(next_width, next_width, 1) for _ in range(blocks_per_stage - 1)]
+            stages.append(nn.Sequential(first, *rest))
+            width = next_width
+        self.stages = nn.Sequential(*stages)
+        self.classifier = nn.Linear(width, num_classes)
+        for module in self.modules():
+            # The paper draws weights as in He et al. 2015 (arXiv 1502.01852).
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Maps images [B, in_channels, H, W] to logits [B, num_classes]."""
+        features: Tensor = self.stages(self.stem(images))
+        logits: Tensor = self.classifier(features.mean(dim=(2, 3)))
+        return logits
+
+
+@register_model(*BLOCKS_PER_STAGE)
+def build(name: str, *, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+    """Builds the residual network of this name; pooling is global, so any image size will do."""
+    return ResNetCifar(
+        in_channels=in_channels, num_classes=num_classes, blocks_per_stage=BLOCKS_PER_STAGE[name]
+    )

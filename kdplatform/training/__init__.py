@@ -1,0 +1,23 @@
+"""Training: the loop, its data, schedules, teachers and checkpoints. Knows nothing of tracking."""
+
+from kdplatform.training.initialisation import initialised_model
+from kdplatform.training.loop import FitResult, fit
+from kdplatform.training.precision import Precision, resolve_precision
+from kdplatform.training.prediction import predict_logits
+from kdplatform.training.records import EpochRecord
+from kdplatform.training.seeds import Role
+from kdplatform.training.teacher import Teacher, TeacherModel, TeacherTable
+
+__all__ = [
+    "EpochRecord",
+    "FitResult",
+    "Precision",
+    "Role",
+    "Teacher",
+    "TeacherModel",
+    "TeacherTable",
+    "fit",
+    "initialised_model",
+    "predict_logits",
+    "resolve_precision",
+]

@@ -1,0 +1,38 @@
+"""Which arithmetic a model is trained in."""
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Literal
+
+import torch
+
+from kdplatform.config import TrainingConfig
+
+Precision = Literal["fp32", "bf16"]
+
+
+def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision:
+    """Returns what `precision: auto` means on this device; an explicit choice stays.
+
+    auto is bf16 where the hardware multiplies bfloat16 itself: CUDA of compute capability 8.0 and
+    later; CPUs with AVX512-BF16 or AMX, provided the layout is channels_last. On such a CPU (two
+    cores of an EPYC 9004, batch 128, 48 pixels) a step in bf16 took 0.62 of one in fp32 for
+    resnet20 and 0.80 for lenet5; without channels_last lenet5 took 1.6 times as long.
+    """
+    if config.precision != "auto":
+        return config.precision
+    if device.type == "cuda":
+        return "bf16" if torch.cuda.get_device_capability(device) >= (8, 0) else "fp32"
+    native = device.type == "cpu" and _cpu_multiplies_bf16()
+    return "bf16" if native and config.channels_last else "fp32"
+
+
+def _cpu_multiplies_bf16() -> bool:
+    # Older releases of torch cannot say; fp32 is then the safe answer.
+    capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def autocast(precision: Precision, device: torch.device) -> AbstractContextManager[object]:
+    """Returns the context in which a model's forward pass runs."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16")

@@ -1,0 +1,59 @@
+"""Random numbers: every purpose has a generator of its own, derived from the run's seed.
+
+A run uses randomness for the initial weights, for the order and augmentation of its data, and for
+what a model draws itself (dropout). The dataset's generation has a seed of its own, in its
+configuration.
+
+Teacher and students of equal seed share no stream. The plain student (NDS) and the distilled ones
+(DS) of equal seed share all of theirs: they start from the same weights and see the same batches,
+so a difference between them is paired and comes from what they were taught.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import IntEnum
+from typing import Literal
+
+import numpy as np
+import torch
+
+Role = Literal["teacher", "student", "distilled"]
+
+# The numbers enter every stream: changing one changes all results.
+_FAMILIES: dict[Role, int] = {"teacher": 0, "student": 1, "distilled": 1}
+
+
+class Purpose(IntEnum):
+    """What random numbers are drawn for; part of the stream's key."""
+
+    INITIALISATION = 0
+    DATA_ORDER = 1
+    MODEL_NOISE = 2
+
+
+def derived_seed(seed: int, role: Role, purpose: Purpose) -> int:
+    """Returns the 64-bit seed of one stream of a run.
+
+    Streams of different seed, purpose or family of roles are independent (numpy's SeedSequence).
+    """
+    sequence = np.random.SeedSequence(seed, spawn_key=(_FAMILIES[role], int(purpose)))
+    return int(sequence.generate_state(1, np.uint64)[0])
+
+
+@contextmanager
+def global_generators_seeded(
+    seed: int, role: Role, purpose: Purpose, device: torch.device | None = None
+) -> Iterator[None]:
+    """Seeds torch's global generators (CPU, and `device`) for a block, then puts them back.
+
+    For code that cannot be handed a generator: layers that initialise themselves, dropout.
+    """
+    on_cuda = device is not None and device.type == "cuda"
+    devices = [device] if on_cuda else []
+    stream = derived_seed(seed, role, purpose)
+    with torch.random.fork_rng(devices=devices):
+        torch.default_generator.manual_seed(stream)
+        if on_cuda:
+            with torch.cuda.device(device):
+                torch.cuda.manual_seed(stream)
+        yield
