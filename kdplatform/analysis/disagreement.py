@@ -1,0 +1,119 @@
+"""Where two models predict differently, beside how much two seeds of one model already differ."""
+
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.classwise import class_total
+from kdplatform.analysis.tables import FloatArray, IntArray, Stack, quotient, stack_tables
+
+
+def _by_class(stack: Stack, first: int, second: int, classes: int) -> IntArray:
+    differs = stack.predictions[first] != stack.predictions[second]
+    return np.bincount(stack.labels[differs], minlength=classes)
+
+
+def disagreement(table_a: pd.DataFrame, table_b: pd.DataFrame) -> float:
+    """Share of examples on which two models predict different classes (mean of the paper's CMP)."""
+    stack = stack_tables([table_a, table_b])
+    return float((stack.predictions[0] != stack.predictions[1]).mean())
+
+
+def disagreement_by_class(
+    table_a: pd.DataFrame, table_b: pd.DataFrame, n_classes: int | None = None
+) -> pd.DataFrame:
+    """Disagreement of two models on the examples of each true class.
+
+    CMP(f(x), g(x)) is 1 when the predictions differ (Mohammadshahi and Ioannou 2025).
+
+    Returns:
+        One row per class: `class`, `n`, `disagreements` (examples), `disagreement` (their share of
+        the class, NaN without examples).
+    """
+    stack = stack_tables([table_a, table_b])
+    classes = class_total(stack, n_classes, predicted=False)
+    n = np.bincount(stack.labels, minlength=classes)
+    differs = _by_class(stack, 0, 1, classes)
+    return pd.DataFrame(
+        {
+            "class": np.arange(classes),
+            "n": n,
+            "disagreements": differs,
+            "disagreement": quotient(differs, n),
+        }
+    )
+
+
+def disagreement_matrix(
+    table_a: pd.DataFrame, table_b: pd.DataFrame, n_classes: int | None = None
+) -> pd.DataFrame:
+    """Counts of examples by the class `a` predicts (rows) and the class `b` predicts (columns).
+
+    The diagonal, where the two agree, is left out: it is 0.
+
+    >>> a = pd.DataFrame({"id": [0, 1, 2], "label": [0, 0, 1], "prediction": [0, 0, 1]})
+    >>> b = pd.DataFrame({"id": [0, 1, 2], "label": [0, 0, 1], "prediction": [1, 0, 1]})
+    >>> disagreement_matrix(a, b).to_numpy().tolist()
+    [[0, 1], [0, 0]]
+    """
+    stack = stack_tables([table_a, table_b])
+    classes = class_total(stack, n_classes)
+    cells = stack.predictions[0] * classes + stack.predictions[1]
+    matrix = np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+    np.fill_diagonal(matrix, 0)
+    names = np.arange(classes)
+    return pd.DataFrame(
+        matrix,
+        index=pd.Index(names, name="prediction_a"),
+        columns=pd.Index(names, name="prediction_b"),
+    )
+
+
+def _mean_over(stack: Stack, pairs: Sequence[tuple[int, int]], n: IntArray) -> FloatArray:
+    """Mean class disagreement over pairs of tables, NaN when there is no pair."""
+    if not pairs:
+        return np.full(n.shape, np.nan)
+    total = np.sum([_by_class(stack, i, j, len(n)) for i, j in pairs], axis=0)
+    return quotient(total, n * len(pairs))
+
+
+def disagreement_over_seeds(
+    tables_a: Sequence[pd.DataFrame],
+    tables_b: Sequence[pd.DataFrame],
+    n_classes: int | None = None,
+) -> pd.DataFrame:
+    """Class disagreement of two arms, beside the seed-noise baseline of each arm.
+
+    The baseline is the mean disagreement over all pairs of seeds within an arm: two seeds of one
+    model already disagree, and only what goes beyond it is due to the arms.
+
+    Args:
+        tables_a: One table per seed.
+        tables_b: One table per seed; when there are as many as in `tables_a`, table i of both is
+            taken to be the same seed (a student and its own teacher).
+        n_classes: Number of classes; the largest label decides when it is not given.
+
+    Returns:
+        One row per class: `class`, `n`, `same_seed` (mean over i of a_i against b_i; NaN when the
+        arms have different numbers of seeds), `other_seed` (mean over a_i against b_j, i not j; all
+        pairs when the numbers differ), `baseline_a`, `baseline_b` (NaN for an arm of one seed).
+    """
+    stack = stack_tables([*tables_a, *tables_b])
+    classes = class_total(stack, n_classes, predicted=False)
+    n = np.bincount(stack.labels, minlength=classes)
+    in_a, in_b = range(len(tables_a)), range(len(tables_a), len(stack.predictions))
+    paired = len(in_a) == len(in_b)
+    same = list(zip(in_a, in_b, strict=True)) if paired else []
+    other = [(i, j) for i in in_a for j in in_b if not paired or j - i != len(in_a)]
+    return pd.DataFrame(
+        {
+            "class": np.arange(classes),
+            "n": n,
+            "same_seed": _mean_over(stack, same, n),
+            "other_seed": _mean_over(stack, other, n),
+            "baseline_a": _mean_over(stack, list(combinations(in_a, 2)), n),
+            "baseline_b": _mean_over(stack, list(combinations(in_b, 2)), n),
+        }
+    )

@@ -1,0 +1,378 @@
+"""Which classes differ between two arms: Welch's test over seeds, McNemar's test for one pair.
+
+Arm `a` is the reference (Teacher or NDS), arm `b` the one compared with it (DS): every difference
+is `b` minus `a`. Accuracies and differences are fractions, not per cent.
+"""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import special, stats
+
+from kdplatform.analysis.classwise import (
+    Arm,
+    ArmAccuracies,
+    arm_accuracies,
+    check_same_examples,
+    class_total,
+)
+from kdplatform.analysis.tables import FloatArray, quotient, stack_tables
+
+Normalisation = Literal["ratio", "difference", "pooled-difference"]
+NORMALISATIONS: tuple[Normalisation, ...] = ("ratio", "difference", "pooled-difference")
+
+# Class accuracies are ratios of counts: differences below this are rounding, not data.
+ROUNDING = 1e-13
+
+
+@dataclass(frozen=True)
+class Counts:
+    """How many classes differ, beside what chance gives.
+
+    Attributes:
+        classes: Rows of the table.
+        tested: Classes with a p-value.
+        undefined: Classes with examples but without a p-value.
+        significant: Classes with p below `alpha`, uncorrected: the paper's #SC or #TC.
+        expected_by_chance: `alpha` times `tested`.
+        chance_p: Chance of at least `significant` under independent classes (a guide only: classes
+            share the same seeds, so the permutation of seeds is the test to rely on).
+        significant_bh: Classes kept at false discovery rate `alpha` (Benjamini-Hochberg).
+        significant_holm: Classes kept at family-wise error rate `alpha` (Holm).
+        alpha: The level.
+    """
+
+    classes: int
+    tested: int
+    undefined: int
+    significant: int
+    expected_by_chance: float
+    chance_p: float
+    significant_bh: int
+    significant_holm: int
+    alpha: float
+
+    def as_dict(self) -> dict[str, float]:
+        """The counts as a flat dictionary, for a table or a log."""
+        return asdict(self)
+
+
+def check_fraction(name: str, value: float) -> None:
+    """Refuses a level or rate that is not strictly between 0 and 1."""
+    if not 0 < value < 1:
+        raise ValueError(f"{name} is {value}; allowed: above 0 and below 1")
+
+
+def holm(p_values: npt.ArrayLike) -> FloatArray:
+    """Holm's step-down adjusted p-values (Holm 1979); NaN stays NaN and is not counted.
+
+    >>> holm([0.01, 0.04, 0.03]).round(4).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.flatnonzero(np.isfinite(p))
+    order = known[np.argsort(p[known], kind="stable")]
+    steps = p[order] * np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(steps), 1.0)
+    return adjusted
+
+
+def benjamini_hochberg(p_values: npt.ArrayLike) -> FloatArray:
+    """Benjamini-Hochberg adjusted p-values (1995), by scipy; NaN stays NaN and is not counted.
+
+    >>> benjamini_hochberg([0.01, 0.04, 0.03]).round(4).tolist()
+    [0.03, 0.04, 0.04]
+    """
+    p = np.asarray(p_values, dtype=float)
+    adjusted = np.full(p.shape, np.nan)
+    known = np.isfinite(p)
+    if known.any():
+        adjusted[known] = stats.false_discovery_control(p[known])
+    return adjusted
+
+
+def chance_of_count(count: int, tested: int, alpha: float = 0.05) -> tuple[float, float]:
+    """What chance gives when no class differs: expected count and P(at least `count`).
+
+    The probability is the binomial tail for independent tests. Classes of the same models are not
+    independent, so it is a guide; `permutation.permute_seeds` gives the test that is valid.
+
+    >>> expected, probability = chance_of_count(9, 100)
+    >>> expected, round(probability, 3)
+    (5.0, 0.063)
+    """
+    check_fraction("alpha", alpha)
+    if not 0 <= count <= tested:
+        raise ValueError(f"count is {count}; allowed: 0 to the {tested} classes tested")
+    return alpha * tested, float(stats.binom.sf(count - 1, tested, alpha))
+
+
+def significance_counts(table: pd.DataFrame, alpha: float = 0.05) -> Counts:
+    """Counts the classes of a table of `welch_by_class` or `mcnemar_by_class` that differ.
+
+    Args:
+        table: A table with columns `n` and `p_value`.
+        alpha: Level of the uncorrected test, false discovery rate and family-wise error rate.
+    """
+    check_fraction("alpha", alpha)
+    p = table["p_value"].to_numpy(dtype=float)
+    tested = int(np.isfinite(p).sum())
+    significant = int((p < alpha).sum())
+    expected, chance_p = chance_of_count(significant, tested, alpha)
+    return Counts(
+        classes=len(table),
+        tested=tested,
+        undefined=int((table["n"].to_numpy() > 0).sum()) - tested,
+        significant=significant,
+        expected_by_chance=expected,
+        chance_p=chance_p,
+        significant_bh=int((benjamini_hochberg(p) < alpha).sum()),
+        significant_holm=int((holm(p) < alpha).sum()),
+        alpha=alpha,
+    )
+
+
+def with_corrections(
+    columns: Mapping[str, npt.NDArray[np.generic]], alpha: float
+) -> dict[str, npt.NDArray[np.generic]]:
+    """Adds the significance columns that follow from the column `p_value`."""
+    p = np.asarray(columns["p_value"], dtype=float)
+    bh, by_holm = benjamini_hochberg(p), holm(p)
+    return {
+        **columns,
+        "significant": p < alpha,
+        "p_bh": bh,
+        "significant_bh": bh < alpha,
+        "p_holm": by_holm,
+        "significant_holm": by_holm < alpha,
+    }
+
+
+def normalised(arm: ArmAccuracies, normalisation: Normalisation) -> FloatArray:
+    """Class accuracies [seeds, classes] without the overall accuracy of their model.
+
+    - `ratio`: acc_c / acc, of each seed (the paper's test);
+    - `difference`: acc_c - acc, of each seed;
+    - `pooled-difference`: acc_c minus the mean over seeds of acc (Hooker et al. 2019,
+      arXiv 1911.05248).
+
+    Raises:
+        ValueError: The normalisation is unknown.
+    """
+    if normalisation == "ratio":
+        return quotient(arm.accuracy, arm.overall[:, None])
+    if normalisation == "difference":
+        return arm.accuracy - arm.overall[:, None]
+    if normalisation == "pooled-difference":
+        return np.asarray(arm.accuracy - arm.overall.mean())
+    raise ValueError(f"normalisation is {normalisation!r}; allowed: {list(NORMALISATIONS)}")
+
+
+@dataclass(frozen=True)
+class _Welch:
+    difference: FloatArray
+    low: FloatArray
+    high: FloatArray
+    statistic: FloatArray
+    degrees: FloatArray
+    p_value: FloatArray
+    constant: npt.NDArray[np.bool_]  # no variance on either side
+
+
+def _variance(values: FloatArray) -> FloatArray:
+    """Sample variance per class; exactly 0 when the values differ by rounding only."""
+    variance = np.asarray(values.var(axis=0, ddof=1), dtype=float)
+    return np.where(np.ptp(values, axis=0) <= ROUNDING, 0.0, variance)
+
+
+def _welch(a: FloatArray, b: FloatArray, confidence: float) -> _Welch:
+    difference = b.mean(axis=0) - a.mean(axis=0)
+    part_a, part_b = _variance(a) / len(a), _variance(b) / len(b)
+    square = part_a + part_b
+    degrees = quotient(square**2, part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
+    statistic = quotient(difference, np.sqrt(square))
+    constant = square == 0
+    equal = constant & (np.abs(difference) <= ROUNDING)
+    statistic = np.where(equal, 0.0, statistic)
+    p_value = np.where(equal, 1.0, 2 * special.stdtr(degrees, -np.abs(statistic)))
+    margin = special.stdtrit(degrees, 0.5 + confidence / 2) * np.sqrt(square)
+    return _Welch(
+        difference, difference - margin, difference + margin, statistic, degrees, p_value, constant
+    )
+
+
+def hedges_g(a: FloatArray, b: FloatArray, confidence: float) -> tuple[FloatArray, ...]:
+    """Hedges' g per class with its interval: standardised difference, corrected for small samples.
+
+    g = J (mean_b - mean_a) / s_pooled with J = Gamma(m/2) / (sqrt(m/2) Gamma((m-1)/2)) and
+    m = n_a + n_b - 2 (Hedges 1981). The interval inverts the non-central t distribution (Steiger
+    and Fouladi 1997); it assumes normal values of equal variance. NaN without variance.
+
+    Args:
+        a: Values of the reference arm. [seeds, classes]
+        b: Values of the other arm. [seeds, classes]
+        confidence: Level of the interval.
+
+    Returns:
+        g, its lower and its upper limit, each [classes].
+    """
+    degrees = len(a) + len(b) - 2
+    pooled = ((len(a) - 1) * _variance(a) + (len(b) - 1) * _variance(b)) / degrees
+    correction = np.exp(
+        special.gammaln(degrees / 2) - special.gammaln((degrees - 1) / 2) - np.log(degrees / 2) / 2
+    )
+    scale = np.sqrt(1 / len(a) + 1 / len(b))
+    standardised = quotient(b.mean(axis=0) - a.mean(axis=0), np.sqrt(pooled))
+    tail = (1 - confidence) / 2
+    t = standardised / scale
+    low = special.nctdtrinc(degrees, 1 - tail, t) * scale * correction
+    high = special.nctdtrinc(degrees, tail, t) * scale * correction
+    return standardised * correction, low, high
+
+
+def welch_by_class(
+    tables_a: Arm,
+    tables_b: Arm,
+    *,
+    normalisation: Normalisation = "ratio",
+    alpha: float = 0.05,
+    n_classes: int | None = None,
+) -> pd.DataFrame:
+    """Welch's test per class over the seeds of two arms, with effect sizes and corrections.
+
+    t = (mean_b - mean_a) / sqrt(s_a^2/n_a + s_b^2/n_b) on normalised class accuracies, with the
+    Welch-Satterthwaite degrees of freedom (Welch 1947). A class without variance on both sides has
+    p = 1 when the means are equal and no p otherwise: the test is undefined there, not certain.
+
+    Args:
+        tables_a: The reference arm: one prediction table per seed, or `arm_accuracies` of them.
+        tables_b: The other arm, on the same examples.
+        normalisation: How overall accuracy is taken out, see `normalised`.
+        alpha: Level; intervals have confidence 1 - alpha.
+        n_classes: Number of classes; the largest label decides when it is not given.
+
+    Returns:
+        One row per class: `class`, `n`, `accuracy_a`, `accuracy_b` (means over seeds), `difference`
+        with `difference_low` and `difference_high` (Welch's interval), `normalised_difference` with
+        its limits, `t`, `df`, `p_value`, `significant`, `p_bh`, `significant_bh`, `p_holm`,
+        `significant_holm`, `hedges_g` with its limits, and `status` ("tested", "absent" or
+        "undefined: no variance").
+
+    Raises:
+        ValueError: An arm has fewer than two seeds, or the arms hold different examples.
+    """
+    check_fraction("alpha", alpha)
+    a, b = arm_pair(tables_a, tables_b, n_classes)
+    values_a, values_b = normalised(a, normalisation), normalised(b, normalisation)
+    raw = _welch(a.accuracy, b.accuracy, 1 - alpha)
+    test = _welch(values_a, values_b, 1 - alpha)
+    g, g_low, g_high = hedges_g(values_a, values_b, 1 - alpha)
+    status = np.where(
+        a.n == 0,
+        "absent",
+        np.where(np.isfinite(test.p_value), "tested", "undefined: no variance"),
+    )
+    columns: dict[str, npt.NDArray[np.generic]] = {
+        "class": np.arange(len(a.n)),
+        "n": a.n,
+        "accuracy_a": a.accuracy.mean(axis=0),
+        "accuracy_b": b.accuracy.mean(axis=0),
+        "difference": raw.difference,
+        "difference_low": raw.low,
+        "difference_high": raw.high,
+        "normalised_difference": test.difference,
+        "normalised_low": test.low,
+        "normalised_high": test.high,
+        "t": test.statistic,
+        "df": test.degrees,
+        "p_value": test.p_value,
+    }
+    effects: dict[str, npt.NDArray[np.generic]] = {
+        "hedges_g": g,
+        "hedges_g_low": g_low,
+        "hedges_g_high": g_high,
+        "status": status,
+    }
+    return pd.DataFrame(with_corrections(columns, alpha) | effects)
+
+
+def arm_pair(
+    tables_a: Arm, tables_b: Arm, n_classes: int | None = None
+) -> tuple[ArmAccuracies, ArmAccuracies]:
+    """Class accuracies of two arms that can be tested against each other.
+
+    Raises:
+        ValueError: An arm has fewer than two seeds, or the arms hold different examples.
+    """
+    a, b = arm_accuracies(tables_a, n_classes), arm_accuracies(tables_b, n_classes)
+    check_same_examples(a, b)
+    for name, arm in (("a", a), ("b", b)):
+        if len(arm.overall) < 2:
+            raise ValueError(
+                f"arm {name} has {len(arm.overall)} seed; allowed: at least 2 "
+                "(for one pair of models there is mcnemar_by_class)"
+            )
+    return a, b
+
+
+def mcnemar_by_class(
+    table_a: pd.DataFrame,
+    table_b: pd.DataFrame,
+    *,
+    alpha: float = 0.05,
+    n_classes: int | None = None,
+) -> pd.DataFrame:
+    """Exact McNemar test per class for one pair of models (McNemar 1947).
+
+    Of the examples of a class that exactly one model gets right, the number that `a` gets right is
+    binomial with probability 1/2 under the null; p is two-sided and exact, as `scipy.stats.
+    binomtest` gives it. The result is conditional on these two models: it says nothing about other
+    seeds. It tests class accuracy itself, without taking out overall accuracy.
+
+    Args:
+        table_a: The reference model's table.
+        table_b: The other model's table, of the same examples.
+        alpha: Level.
+        n_classes: Number of classes; the largest label decides when it is not given.
+
+    Returns:
+        One row per class: `class`, `n`, `accuracy_a`, `accuracy_b`, `difference`, `only_a_right`,
+        `only_b_right`, `p_value` (1 without discordant examples), `significant`, `p_bh`,
+        `significant_bh`, `p_holm`, `significant_holm`, `status` ("tested" or "absent").
+
+    >>> ids = range(8)
+    >>> a = pd.DataFrame({"id": ids, "label": 0, "prediction": [0] * 7 + [1]})
+    >>> b = pd.DataFrame({"id": ids, "label": 0, "prediction": [1] * 6 + [0, 1]})
+    >>> row = mcnemar_by_class(a, b).iloc[0]
+    >>> int(row["only_a_right"]), int(row["only_b_right"]), float(row["p_value"])
+    (6, 0, 0.03125)
+    """
+    check_fraction("alpha", alpha)
+    stack = stack_tables([table_a, table_b])
+    classes = class_total(stack, n_classes, predicted=False)
+
+    def per_class(chosen: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        return np.bincount(stack.labels[chosen], minlength=classes)
+
+    right_a, right_b = stack.correct
+    n = np.bincount(stack.labels, minlength=classes)
+    only_a, only_b = per_class(right_a & ~right_b), per_class(right_b & ~right_a)
+    tail = stats.binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5)
+    accuracy_a, accuracy_b = quotient(per_class(right_a), n), quotient(per_class(right_b), n)
+    columns: dict[str, npt.NDArray[np.generic]] = {
+        "class": np.arange(classes),
+        "n": n,
+        "accuracy_a": accuracy_a,
+        "accuracy_b": accuracy_b,
+        "difference": accuracy_b - accuracy_a,
+        "only_a_right": only_a,
+        "only_b_right": only_b,
+        "p_value": np.where(n == 0, np.nan, np.minimum(1.0, 2 * tail)),
+    }
+    status: dict[str, npt.NDArray[np.generic]] = {"status": np.where(n == 0, "absent", "tested")}
+    return pd.DataFrame(with_corrections(columns, alpha) | status)
