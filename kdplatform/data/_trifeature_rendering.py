@@ -2,19 +2,22 @@
 
 A shape is a union of convex pieces, a piece an intersection of half-planes. The signed distance to
 a half-plane is linear in the pixel's column and row, so it costs one addition per pixel; distances
-are in pixels, and clipping them to [0, 1] antialiases every edge. Each image is drawn by itself in
-arrays that fit the processor's cache, therefore neither batches nor threads can change a pixel.
+are in pixels, and clipping them to [0, 1] antialiases every edge. Each image is drawn by itself, in
+arrays that fit the processor's cache, so no batch can change a pixel. There are no threads:
+operations this short make them wait for each other, and two took longer than one when measured.
 """
 
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+import functools
+import math
+from collections.abc import Callable
 
 import numpy as np
+import scipy.sparse
 from numpy.typing import NDArray
 
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors
 
-Floats = NDArray[np.float32]
+Floats = NDArray[np.floating]
 
 CANVAS = 224  # pixels; the paper's
 BOX = 128  # side of the square a shape is drawn in, pixels; the paper's
@@ -25,7 +28,6 @@ DARK = 0.25
 
 # A turned box spans at most BOX * sqrt(2) = 181.02 pixels; the window starts on a whole pixel.
 _WINDOW = 184
-_CHUNK = 64  # images per task
 _NOISE_SIDE = 128  # cells of a noise table; more than the cells across a window
 
 
@@ -88,7 +90,7 @@ def _shapes() -> dict[str, list[Floats]]:
         ],
         "trapezoid": [
             _polygon(
-                [(-half, -0.7 * half), (half, -0.7 * half), (arm, 0.7 * half), (-arm, 0.7 * half)]
+                [(-half, -0.7 * half), (half, -0.7 * half), (35, 0.7 * half), (-35, 0.7 * half)]
             )
         ],
     }
@@ -97,51 +99,50 @@ def _shapes() -> dict[str, list[Floats]]:
 _PIECES = _shapes()
 
 
-def _coverage(shape: str, rotation: float, right: Floats, up: Floats) -> Floats:
+def _clipped(distance: Floats) -> Floats:
+    """Turns the signed distance of a pixel's centre to an edge into its share beyond the edge."""
+    share: Floats = np.clip(distance + 0.5, 0.0, 1.0)
+    return share
+
+
+def _half_plane_distance(
+    half_plane: Floats, rotation: float, column: Floats, row: Floats
+) -> Floats:
+    x, y, bound = (float(number) for number in half_plane)
+    cos, sin = math.cos(rotation), math.sin(rotation)
+    return (bound - (x * cos - y * sin) * column) - (x * sin + y * cos) * row
+
+
+def _coverage(shape: str, rotation: float, column: Floats, row: Floats) -> Floats:
     """Returns how much of each pixel a shape covers, float32 [rows, columns] in [0, 1].
 
     Args:
         shape: name of the shape.
         rotation: radians, counter-clockwise.
-        right: distance of each column from the shape's centre, rightwards.
-        up: distance of each row from the shape's centre, upwards.
+        column: distance of each column to the right of the shape's centre, [1, columns].
+        row: distance of each row above the shape's centre, [rows, 1].
     """
-    column, row = right[None, :], up[:, None]
     if shape == "circle":
-        distance = BOX / 2 - np.sqrt(column * column + row * row)
-    else:
-        cos, sin = np.float32(np.cos(rotation)), np.float32(np.sin(rotation))
-        distance = None
-        for piece in _PIECES[shape]:
-            inside = None
-            for x, y, bound in piece:
-                edge = (bound - (x * cos - y * sin) * column) - (x * sin + y * cos) * row
-                inside = edge if inside is None else np.minimum(inside, edge, out=inside)
-            distance = inside if distance is None else np.maximum(distance, inside, out=distance)
-    return _clipped(distance)
-
-
-def _clipped(distance: Floats) -> Floats:
-    """Turns the signed distance of a pixel's centre to an edge into its share beyond the edge."""
-    distance += np.float32(0.5)
-    return np.clip(distance, 0.0, 1.0, out=distance)
+        return _clipped(BOX / 2 - np.sqrt(column * column + row * row))
+    pieces = [
+        functools.reduce(
+            np.minimum, (_half_plane_distance(plane, rotation, column, row) for plane in piece)
+        )
+        for piece in _PIECES[shape]
+    ]
+    return _clipped(functools.reduce(np.maximum, pieces))
 
 
 def _from_line(x: Floats, period: float) -> Floats:
     """Returns the distance to the nearest of the lines x = 0, period, 2 * period, ..."""
-    nearest = np.rint(x * np.float32(1 / period))
-    nearest *= np.float32(period)
-    return np.abs(np.subtract(x, nearest, out=nearest), out=nearest)
+    distance: Floats = np.abs(x - np.rint(x * (1 / period)) * period)
+    return distance
 
 
 # A texture takes the pixels' coordinates in its own turned frame and a table of random bytes, and
-# returns the share of the bright tone. Its motif repeats at least every 10 pixels, so a patch of
-# that size shows which it is; forms and widths of the motifs are not given by the paper.
+# returns the share of the bright tone. Its motif recurs within 10 pixels, so a patch of that size
+# shows which it is; forms and widths of the motifs are not given by the paper.
 _Texture = Callable[[Floats, Floats, NDArray[np.uint8]], Floats]
-
-
-def _solid(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
-    return np.ones_like(u)
 
 
 def _stripes(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
@@ -155,12 +156,11 @@ def _grid(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
 def _hexgrid(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
     """Cells of width 9 whose centres form two interleaved rectangular lattices."""
     width, height = 9.0, 9.0 * 3**0.5
-    from_centre = None
-    for shift in (0.0, 0.5):
-        p = _from_line(u + np.float32(shift * width), width)
-        q = _from_line(v + np.float32(shift * height), height)
-        metric = np.maximum(p, p * np.float32(0.5) + q * np.float32(0.75**0.5))
-        from_centre = metric if from_centre is None else np.minimum(from_centre, metric)
+    lattices = [
+        (_from_line(u, width), _from_line(v, height)),
+        (_from_line(u + width / 2, width), _from_line(v + height / 2, height)),
+    ]
+    from_centre = np.minimum(*(np.maximum(p, p * 0.5 + q * 0.75**0.5) for p, q in lattices))
     return _clipped(width / 2 - 1.1 - from_centre)
 
 
@@ -170,31 +170,32 @@ def _dots(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
 
 
 def _noise(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
-    columns = np.floor(u * np.float32(0.4)).astype(np.int32) % _NOISE_SIDE
-    rows = np.floor(v * np.float32(0.4)).astype(np.int32) % _NOISE_SIDE
-    return table.take(rows * _NOISE_SIDE + columns) * np.float32(1 / 255)
+    columns = np.floor(u * 0.4).astype(np.int32) % _NOISE_SIDE
+    rows = np.floor(v * 0.4).astype(np.int32) % _NOISE_SIDE
+    tones: Floats = table.take(rows * _NOISE_SIDE + columns) * np.float32(1 / 255)
+    return tones
 
 
 def _triangles(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
     """Dark upright triangles of a lattice of side 10: all three barycentric distances positive."""
-    height = np.float32(10 * 0.75**0.5)
+    height = 10 * 0.75**0.5
     b = v * (1 / height)
-    a = u * np.float32(0.1) - b * np.float32(0.5)
+    a = u * 0.1 - b * 0.5
     a -= np.floor(a)
     b -= np.floor(b)
     smallest = np.minimum(np.minimum(a, b), 1 - a - b)
-    return _clipped(np.float32(0.7) - smallest * height)
+    return _clipped(0.7 - smallest * height)
 
 
 def _zigzags(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
-    return _clipped((_from_line(u + _from_line(v, 10), 8) - 2.1) * np.float32(0.5**0.5))
+    return _clipped((_from_line(u + _from_line(v, 10), 8) - 2.1) * 0.5**0.5)
 
 
 def _rain(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
     """Dashes in columns of width 4.5, each column shifted by its own random length."""
-    columns = np.floor(u * np.float32(1 / 4.5))
+    columns = np.floor(u * (1 / 4.5))
     shifts = table.take(columns.astype(np.int32) % _NOISE_SIDE) * np.float32(10 / 256)
-    across = np.abs(u - (columns + np.float32(0.5)) * np.float32(4.5))
+    across = np.abs(u - (columns + 0.5) * 4.5)
     return _clipped(np.maximum(across - 1.0, _from_line(v + shifts, 10) - 3.0))
 
 
@@ -204,7 +205,6 @@ def _pluses(u: Floats, v: Floats, table: NDArray[np.uint8]) -> Floats:
 
 
 _TEXTURES: dict[str, _Texture] = {
-    "solid": _solid,
     "stripes": _stripes,
     "grid": _grid,
     "hexgrid": _hexgrid,
@@ -217,14 +217,16 @@ _TEXTURES: dict[str, _Texture] = {
 }
 
 
-def _brightness(texture: str, rotation: float, seed: int, right: Floats, up: Floats) -> Floats:
-    """Returns the share of the bright tone, float32 [rows, columns] in [0, 1]."""
+def _brightness(texture: str, rotation: float, seed: int, column: Floats, row: Floats) -> Floats:
+    """Returns the share of the bright tone in each pixel, float32 [rows, columns] in [0, 1].
+
+    Arguments are those of `_coverage`; the seed gives the texture's offset and random parts.
+    """
     if texture == "solid":
-        return np.ones((len(up), len(right)), dtype=np.float32)
+        return np.ones((row.shape[0], column.shape[1]), dtype=np.float32)
     raw = np.asarray(np.random.PCG64(seed).random_raw(2 + _NOISE_SIDE**2 // 8), dtype="<u8")
-    offset_u, offset_v = (raw[:2] >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-17)
-    cos, sin = np.float32(np.cos(rotation)), np.float32(np.sin(rotation))
-    column, row = right[None, :], up[:, None]
+    offset_u, offset_v = (float(bits >> np.uint64(40)) * 2.0**-17 for bits in raw[:2])  # below 128
+    cos, sin = math.cos(rotation), math.sin(rotation)
     u = (cos * column + offset_u) + sin * row
     v = (offset_v - sin * column) + cos * row
     return _TEXTURES[texture](u, v, raw[2:].view(np.uint8))
@@ -241,91 +243,78 @@ def centres(factors: Factors) -> tuple[NDArray[np.float64], NDArray[np.float64]]
     return half + factors.placement_x * room, half + factors.placement_y * room
 
 
-def area_weights(size: int) -> Floats:
-    """Returns the shares of a resize by area as whole numbers, float32 [size, CANVAS].
+def _area_overlaps(size: int) -> scipy.sparse.csr_array:
+    """Returns the overlaps of resized with canvas pixels as whole numbers, [size, CANVAS].
 
-    With a canvas pixel `size` units wide, a resized one is CANVAS units wide; the entries are their
-    overlaps and each row sums to CANVAS. Sums over 8-bit pixels in two dimensions stay below 2^24,
-    hence exact in float32 whatever the order of summation.
+    A canvas pixel is `size` units long and a resized one CANVAS units, so each row sums to CANVAS.
+    Sums of 8-bit values over both dimensions stay below 2^24, hence exact in float32. Sparse: a
+    dense product would be shared out over threads, which costs more than it is worth here.
     """
     edges = np.arange(CANVAS + 1) * size
-    targets = np.arange(size)[:, None] * CANVAS
-    overlap = np.minimum(edges[1:], targets + CANVAS) - np.maximum(edges[:-1], targets)
-    return np.maximum(overlap, 0).astype(np.float32)
+    starts = np.arange(size)[:, None] * CANVAS
+    overlaps = np.minimum(edges[1:], starts + CANVAS) - np.maximum(edges[:-1], starts)
+    return scipy.sparse.csr_array(np.maximum(overlaps, 0).astype(np.float32))
 
 
-class _Renderer:
-    """Draws one image at a time of a split's factors into a shared array."""
-
-    def __init__(self, factors: Factors, images: NDArray[np.uint8]) -> None:
-        self._factors = factors
-        self._images = images
-        self._x, self._y = centres(factors)
-        self._shape_radians = np.deg2rad(factors.shape_rotation)
-        self._texture_radians = np.deg2rad(factors.texture_rotation)
-        self._weights = area_weights(images.shape[-1])
-        self._palette = np.asarray(list(COLORS.values()), dtype=np.float32)
-
-    def draw(self, start: int, stop: int) -> int:
-        for index in range(start, stop):
-            self._draw_one(index)
-        return stop - start
-
-    def _draw_one(self, index: int) -> None:
-        factors = self._factors
-        left, top = (
-            int(np.clip(centre[index] - _WINDOW / 2, 0, CANVAS - _WINDOW))
-            for centre in (self._x, self._y)
-        )
-        pixels = np.arange(_WINDOW) + 0.5
-        right = (pixels + (left - self._x[index])).astype(np.float32)
-        up = ((self._y[index] - top) - pixels).astype(np.float32)
-        covered = _coverage(
-            SHAPES[factors.shape[index]], float(self._shape_radians[index]), right, up
-        )
-        tone = _brightness(
-            TEXTURES[factors.texture[index]],
-            float(self._texture_radians[index]),
-            int(factors.texture_seed[index]),
-            right,
-            up,
-        )
-        tone *= np.float32(255 * (1 - DARK))
-        tone += np.float32(255 * DARK)
-        tone *= covered
-        covered *= np.float32(255)
-        covered, tone = (self._resized(np.rint(x, out=x), top, left) for x in (covered, tone))
-        # Both are linear in the pixel: the background shows where the shape does not.
-        background = np.float32(BACKGROUND) * (np.float32(255) - covered)
-        color = self._palette[factors.color[index]]
-        for channel in range(3):
-            self._images[index, channel] = np.rint(background + color[channel] * tone)
-
-    def _resized(self, window: Floats, top: int, left: int) -> Floats:
-        """Puts a window of whole numbers back on the canvas and resizes it by area."""
-        size = self._images.shape[-1]
-        if size == CANVAS:
-            canvas = np.zeros((CANVAS, CANVAS), dtype=np.float32)
-            canvas[top : top + _WINDOW, left : left + _WINDOW] = window
-            return canvas
-        rows = self._weights[:, top : top + _WINDOW]
-        columns = self._weights[:, left : left + _WINDOW]
-        total: Floats = rows @ window @ columns.T
-        total *= np.float32(1 / CANVAS**2)
-        return total
+def _resized(canvas: Floats, overlaps: scipy.sparse.csr_array) -> Floats:
+    """Resizes a canvas of whole numbers up to 255 by area; only the last product rounds."""
+    if overlaps.shape[0] == CANVAS:
+        return canvas
+    sums: Floats = (overlaps @ (overlaps @ canvas).T).T
+    return sums * (1 / CANVAS**2)
 
 
-def render(factors: Factors, images: NDArray[np.uint8], workers: int) -> Iterator[int]:
-    """Draws the images of a split and yields how many have been added, as they come.
+def _window_start(centre: float) -> int:
+    return int(np.clip(centre - _WINDOW / 2, 0, CANVAS - _WINDOW))
+
+
+def _draw(factors: Factors, i: int, centre_x: float, centre_y: float) -> Floats:
+    """Draws image i on the canvas: its coverage, and its tone where covered, float32 in 0..255.
+
+    Both are whole numbers, [2, CANVAS, CANVAS].
+    """
+    left, top = _window_start(centre_x), _window_start(centre_y)
+    pixels = np.arange(_WINDOW) + 0.5
+    column = (left + pixels - centre_x).astype(np.float32)[None, :]
+    row = (centre_y - top - pixels).astype(np.float32)[:, None]
+    covered = _coverage(
+        SHAPES[factors.shape[i]], math.radians(factors.shape_rotation[i]), column, row
+    )
+    bright = _brightness(
+        TEXTURES[factors.texture[i]],
+        math.radians(factors.texture_rotation[i]),
+        int(factors.texture_seed[i]),
+        column,
+        row,
+    )
+    planes = np.zeros((2, CANVAS, CANVAS), dtype=np.float32)
+    window = planes[:, top : top + _WINDOW, left : left + _WINDOW]
+    np.rint(covered * 255, out=window[0])
+    np.rint(covered * (255 * DARK + 255 * (1 - DARK) * bright), out=window[1])
+    return planes
+
+
+def render(
+    factors: Factors, size: int, on_image: Callable[[], object] = lambda: None
+) -> NDArray[np.uint8]:
+    """Draws the images of a split.
 
     Args:
-        factors: what to draw.
-        images: receives the images, uint8 [N, 3, size, size].
-        workers: threads that draw.
+        factors: what to draw, N images.
+        size: side of the images in pixels, at most CANVAS.
+        on_image: called after each image, for a progress bar.
+
+    Returns:
+        uint8 [N, 3, size, size].
     """
-    renderer = _Renderer(factors, images)
-    starts = range(0, len(factors), _CHUNK)
-    with ThreadPoolExecutor(workers) as pool:
-        yield from pool.map(
-            lambda start: renderer.draw(start, min(start + _CHUNK, len(factors))), starts
-        )
+    images = np.empty((len(factors), 3, size, size), dtype=np.uint8)
+    overlaps = _area_overlaps(size)
+    palette = tuple(COLORS.values())
+    for i, (x, y) in enumerate(zip(*centres(factors), strict=True)):
+        # Pixels are linear in coverage and tone: two planes are resized instead of three channels.
+        covered, tone = (_resized(plane, overlaps) for plane in _draw(factors, i, x, y))
+        background = BACKGROUND * (255 - covered)
+        for channel, full in enumerate(palette[factors.color[i]]):
+            images[i, channel] = np.rint(background + full * tone)
+        on_image()
+    return images

@@ -48,7 +48,7 @@ class Config(DatasetConfig):
 
     name: Literal["trifeature"] = Field("trifeature", description="dataset")
     image_size: int = Field(
-        48, ge=16, le=CANVAS, description="side in pixels; drawn at 224, then resized by area"
+        48, ge=8, le=CANVAS, description="side in pixels; drawn at 224, then resized by area"
     )
     values_per_feature: int = Field(
         10, ge=2, le=10, description="shapes, textures and colors; the authors use 10 and 7"
@@ -91,14 +91,10 @@ def _digest(config: Config, factors: dict[str, Factors]) -> str:
 
 def _draw_images(config: Config, factors: dict[str, Factors]) -> Arrays:
     """Draws all splits, uint8 [N, 3, image_size, image_size] each, under one progress bar."""
-    size = config.image_size
     arrays: Arrays = {}
     with progress_bar(sum(map(len, factors.values())), "drawing trifeature", "image") as bar:
         for name, split_factors in factors.items():
-            images = np.empty((len(split_factors), 3, size, size), dtype=np.uint8)
-            for count in render(split_factors, images, workers=torch.get_num_threads()):
-                bar.update(count)
-            arrays[name] = images
+            arrays[name] = render(split_factors, config.image_size, on_image=bar.update)
     return arrays
 
 
@@ -133,8 +129,9 @@ def _images(config: Config, factors: dict[str, Factors], folder: Path) -> Arrays
         start = time.perf_counter()
         arrays = _draw_images(config, factors)
         save_arrays(path, arrays)
+        seconds = time.perf_counter() - start
         count = sum(map(len, factors.values()))
-        say(f"trifeature: drew {count} images in {time.perf_counter() - start:.1f} s, kept in {path}")
+        say(f"trifeature: drew {count} images in {seconds:.1f} s, kept in {path}")
         return arrays
 
 
