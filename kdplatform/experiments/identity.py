@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from kdplatform import training
 from kdplatform.config import DistillationConfig, ProjectConfig, TrainingConfig
 
 # Raised when a change of the code changes the numbers a step produces, so that runs of the old
@@ -20,6 +21,11 @@ class Role(StrEnum):
     TEACHER = "teacher"
     STUDENT = "student"
     DISTILLED = "distilled"
+
+    @property
+    def stream(self) -> training.Role:
+        """The name under which training derives the role's random numbers."""
+        return self.value
 
 
 LABELS = {Role.TEACHER: "Teacher", Role.STUDENT: "NDS", Role.DISTILLED: "DS"}

@@ -1,0 +1,80 @@
+"""What this machine has: the first thing to look at when something does not work."""
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Iterator
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import mlflow
+import torch
+
+from kdplatform import __version__
+from kdplatform.errors import KdplatformError
+from kdplatform.experiments.tracking import check_server, quiet_mlflow
+from kdplatform.files import home_folder, writable_folder
+from kdplatform.reporting.tables import text_table
+
+_PACKAGES = ("torch", "torchvision", "mlflow", "scipy", "fairlearn", "scikit-learn", "pydantic")
+_GIB = 1024**3
+
+
+def report() -> str:
+    """Returns the table that `kdplatform doctor` prints."""
+    quiet_mlflow()
+    rows = [
+        ("kdplatform", f"{__version__} in {Path(__file__).resolve().parent.parent}"),
+        ("python", f"{platform.python_version()} ({sys.executable})"),
+        *((name, _version(name)) for name in _PACKAGES),
+        ("device", _device()),
+        *_kernels(),
+        ("tracking store", _tracking_store()),
+        ("data folder", _data_folder()),
+        ("free disk", _free_disk()),
+    ]
+    return text_table(("what", ""), [(name, "  " + text) for name, text in rows])
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def _device() -> str:
+    cores = f"cpu ({os.cpu_count()} cores, torch uses {torch.get_num_threads()} threads)"
+    if not torch.cuda.is_available():
+        return f"{cores}; no CUDA device"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return f"{cores}; cuda: {', '.join(names)}"
+
+
+def _kernels() -> Iterator[tuple[str, str]]:
+    yield ("loss kernel", "the PyTorch reference")
+
+
+def _tracking_store() -> str:
+    uri = mlflow.get_tracking_uri()
+    try:
+        check_server()
+    except KdplatformError as error:
+        return str(error)
+    return f"{uri}"
+
+
+def _data_folder() -> str:
+    folder = home_folder()
+    try:
+        writable_folder("KDPLATFORM_HOME", folder)
+    except KdplatformError as error:
+        return str(error)
+    return f"{folder} (writable)"
+
+
+def _free_disk() -> str:
+    folder = home_folder()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return f"{shutil.disk_usage(existing).free / _GIB:.1f} GiB at {existing}"

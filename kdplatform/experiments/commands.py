@@ -1,0 +1,113 @@
+"""The entry points `teacher`, `student` and `distill`."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+
+from kdplatform.config import ProjectConfig, dump_yaml, flatten
+from kdplatform.experiments import records
+from kdplatform.experiments.identity import (
+    Role,
+    distilled_step,
+    student_step,
+    teacher_seed,
+    teacher_step,
+)
+from kdplatform.experiments.steps import TrainedModel, obtain
+from kdplatform.experiments.summary import Arms, log_summary, summarise, summary_text
+from kdplatform.experiments.tracking import (
+    check_server,
+    command_run,
+    log_new_parameters,
+    quiet_mlflow,
+)
+from kdplatform.experiments.workspace import Workspace, open_workspace
+from kdplatform.parameters import Arguments
+from kdplatform.progress import say
+
+
+def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> None:
+    """Runs an entry point under a run of its own and prints what came out."""
+    started = time.perf_counter()
+    quiet_mlflow()
+    check_server()
+    workspace = open_workspace(config, arguments.data_folder, arguments.device, arguments.reuse)
+    tags = {"kd.command": command, "kd.project": config.name}
+    with command_run(_title(command, config), tags) as run_id:
+        log_new_parameters(flatten(config))
+        mlflow.log_text(dump_yaml(config), "config.yaml")
+        records.log_dataset(workspace.dataset)
+        arms = _COMMANDS[command](workspace, run_id)
+        summary = summarise(workspace, arms)
+        log_summary(workspace, arms, summary)
+        text = summary_text(workspace, arms, summary)
+        mlflow.log_text(text, "summary.txt")
+    print(f"\n{text}\n\n{_where(run_id)}", flush=True)
+    say(f"{command}: {time.perf_counter() - started:.0f} s")
+
+
+def _train_teachers(workspace: Workspace, run_id: str) -> Arms:
+    return {Role.TEACHER: [_teacher(workspace, seed, run_id) for seed in workspace.config.seeds]}
+
+
+def _train_students(workspace: Workspace, run_id: str) -> Arms:
+    return {Role.STUDENT: [_student(workspace, seed, run_id) for seed in workspace.config.seeds]}
+
+
+def _distill(workspace: Workspace, run_id: str) -> Arms:
+    """Trains or finds the teachers, the students and the distilled students of all seeds."""
+    config, seeds = workspace.config, workspace.config.seeds
+    teachers: dict[int, TrainedModel] = {}
+    arms: dict[Role, list[TrainedModel]] = {role: [] for role in Role}
+    for seed in seeds:
+        own = teacher_seed(config, seed)
+        if own not in teachers:
+            teachers[own] = _teacher(workspace, own, run_id)
+            arms[Role.TEACHER].append(teachers[own])
+        student = _student(workspace, seed, run_id)
+        arms[Role.STUDENT].append(student)
+        step = distilled_step(config, seed, workspace.dataset.digest)
+        references = {Role.TEACHER: teachers[own], Role.STUDENT: student}
+        arms[Role.DISTILLED].append(obtain(workspace, step, run_id, references))
+    return arms
+
+
+def _teacher(workspace: Workspace, seed: int, run_id: str) -> TrainedModel:
+    step = teacher_step(workspace.config, seed, workspace.dataset.digest)
+    return obtain(workspace, step, run_id)
+
+
+def _student(workspace: Workspace, seed: int, run_id: str) -> TrainedModel:
+    step = student_step(workspace.config, seed, workspace.dataset.digest)
+    return obtain(workspace, step, run_id)
+
+
+_COMMANDS: dict[str, Callable[[Workspace, str], Arms]] = {
+    "teacher": _train_teachers,
+    "student": _train_students,
+    "distill": _distill,
+}
+
+
+def _title(command: str, config: ProjectConfig) -> str:
+    if command != "distill":
+        return f"{command} {config.name}"
+    chosen = config.distillation
+    return f"{command} {config.name} T={chosen.temperature:g} alpha={chosen.alpha:g}"
+
+
+def _where(run_id: str) -> str:
+    """Says how to look at the runs."""
+    uri = mlflow.get_tracking_uri()
+    run = mlflow.get_run(run_id)
+    page = f"/#/experiments/{run.info.experiment_id}/runs/{run_id}"
+    if uri.startswith(("http://", "https://")):
+        return f"see it at {uri.rstrip('/')}{page}"
+    store = uri
+    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
+        store = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    return (
+        f"see it with: mlflow ui --backend-store-uri {store}\nthen at http://127.0.0.1:5000{page}"
+    )

@@ -1,0 +1,128 @@
+"""What the run of one model logs: where it comes from, how it went, what it predicts, the model."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import torch
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.meta_dataset import MetaDataset
+from mlflow.models import ModelSignature
+from mlflow.types import Schema, TensorSpec
+from torch import nn
+
+from kdplatform.config import ProjectConfig, dump_yaml, flatten
+from kdplatform.data import Dataset
+from kdplatform.experiments.identity import Role, Step
+from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_verified_artifacts
+from kdplatform.predictions import save_predictions
+from kdplatform.training import EpochRecord
+
+WEIGHTS = "weights.pt"
+PREDICTIONS = "predictions/{split}.parquet"
+# The most characters of a dataset digest that MLflow's database keeps.
+_DIGEST_LENGTH = 36
+_EXAMPLE_ROWS = 2
+
+
+def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
+    """Returns the tags by which runs are found and compared."""
+    tags = {
+        TAG_KEY: step.key,
+        "kd.role": step.role.value,
+        "kd.project": config.name,
+        "kd.seed": str(step.seed),
+        "kd.model": step.training.model,
+    }
+    if step.distillation is not None:
+        tags |= {
+            "kd.temperature": f"{step.distillation.temperature:g}",
+            "kd.alpha": f"{step.distillation.alpha:g}",
+            "kd.method": step.distillation.method,
+        }
+    return tags
+
+
+def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> None:
+    """Logs the parameters that matter to the step, the whole configuration, and the dataset."""
+    section = "teacher" if step.role is Role.TEACHER else "student"
+    parameters = flatten(config.dataset, "dataset.") | flatten(step.training, f"{section}.")
+    if step.distillation is not None:
+        parameters |= flatten(step.distillation, "distillation.")
+    log_new_parameters({"seed": step.seed, **parameters})
+    mlflow.log_text(dump_yaml(config), "config.yaml")
+    log_dataset(dataset)
+
+
+def log_dataset(dataset: Dataset) -> None:
+    """Logs the dataset's name and digest as the active run's input."""
+    source = CodeDatasetSource({"kd.dataset": dataset.name, "kd.digest": dataset.digest})
+    description = MetaDataset(source, name=dataset.name, digest=dataset.digest[:_DIGEST_LENGTH])
+    mlflow.log_input(description, context="training")
+
+
+def log_epoch(record: EpochRecord) -> None:
+    """Logs one point of every curve, named `epoch/...`."""
+    mlflow.log_metrics({f"epoch/{k}": v for k, v in _values(record).items()}, step=record.epoch)
+
+
+def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Module) -> None:
+    """Logs what everything else is derived from, with the digests that reuse checks.
+
+    Args:
+        tables: prediction table by split.
+    """
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        for split, table in tables.items():
+            save_predictions(folder / PREDICTIONS.format(split=split), table)
+        torch.save(model.state_dict(), folder / WEIGHTS)
+        log_verified_artifacts(folder)
+
+
+def log_model(role: Role, model: nn.Module, dataset: Dataset) -> None:
+    """Logs the model as a graph without pickle, with a signature that takes raw inputs."""
+    example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
+    inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
+    outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
+    mlflow.pytorch.log_model(
+        model,
+        name=role.value,
+        signature=ModelSignature(Schema([inputs]), Schema([outputs])),
+        input_example=example,
+        serialization_format="pt2",
+        pip_requirements=[
+            f"torch=={torch.__version__.partition('+')[0]}",
+            f"numpy=={np.__version__}",
+        ],
+    )
+
+
+def log_tables(tables: Mapping[str, pd.DataFrame]) -> None:
+    """Logs data frames as MLflow tables, `name.json` each."""
+    for name, table in tables.items():
+        mlflow.log_table(table, f"{name}.json")
+
+
+def log_figures(figures: Mapping[str, Any]) -> None:
+    """Logs matplotlib figures as `figures/name.png`."""
+    for name, figure in figures.items():
+        mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 130})
+
+
+def curves(records: Sequence[EpochRecord]) -> pd.DataFrame:
+    """Returns the epochs as a data frame, one row each."""
+    return pd.DataFrame([{"epoch": record.epoch, **_values(record)} for record in records])
+
+
+def _values(record: EpochRecord) -> dict[str, float]:
+    values = asdict(record)
+    del values["epoch"]
+    parts = values.pop("train_parts")
+    values |= {f"train_{name}": value for name, value in parts.items()}
+    return {name: value for name, value in values.items() if value is not None}

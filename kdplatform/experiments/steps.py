@@ -1,0 +1,248 @@
+"""One step of a study: find the model that was trained already, or train it and log it."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pandas as pd
+import torch
+from filelock import FileLock, Timeout
+from matplotlib.figure import Figure
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Run
+from torch import nn
+
+from kdplatform.analysis.classwise import overall_accuracy
+from kdplatform.analysis.disagreement import disagreement_matrix
+from kdplatform.data import Dataset
+from kdplatform.errors import KdplatformError
+from kdplatform.experiments import evaluation, records
+from kdplatform.experiments.identity import LABELS, Role, Step
+from kdplatform.experiments.teacher_logits import teacher_for
+from kdplatform.experiments.tracking import (
+    artifact_path,
+    close_abandoned,
+    find_finished,
+    model_run,
+    supersede_finished,
+)
+from kdplatform.experiments.workspace import Workspace
+from kdplatform.objectives import build_objective
+from kdplatform.predictions import load_predictions, prediction_table
+from kdplatform.progress import say
+from kdplatform.reporting import figures
+from kdplatform.training import FitResult, fit, initialised_model, predict_logits
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that stands in the tracking store, and what it predicts.
+
+    Attributes:
+        test: prediction table of the test split.
+    """
+
+    step: Step
+    run_id: str
+    reused: bool
+    test: pd.DataFrame
+
+
+def obtain(
+    workspace: Workspace,
+    step: Step,
+    parent_run_id: str,
+    references: Mapping[Role, TrainedModel] | None = None,
+) -> TrainedModel:
+    """Returns the step's model: a FINISHED run of the same key, or one trained now.
+
+    Args:
+        parent_run_id: the command's run, under which a new run is logged.
+        references: for a distilled student, its teacher and the NDS it is compared with.
+    """
+    with _alone(workspace, step):
+        run = find_finished(step.key) if workspace.reuse else None
+        if run is not None:
+            say(f"{step.title}: reused run {run.info.run_id}")
+            _complete_attributes(workspace, run)
+            return _trained(step, run.info.run_id, reused=True)
+        close_abandoned(step.key)
+        run_id = _train(workspace, step, parent_run_id, references or {})
+        supersede_finished(step.key, except_run_id=run_id)
+        _checkpoint(workspace, step).unlink(missing_ok=True)
+        return _trained(step, run_id, reused=False)
+
+
+def _trained(step: Step, run_id: str, *, reused: bool) -> TrainedModel:
+    path = artifact_path(run_id, records.PREDICTIONS.format(split="test"))
+    return TrainedModel(step, run_id, reused, load_predictions(path))
+
+
+def _checkpoint(workspace: Workspace, step: Step) -> Path:
+    return workspace.folder / "checkpoints" / f"{step.key}.pt"
+
+
+@contextmanager
+def _alone(workspace: Workspace, step: Step) -> Iterator[None]:
+    """Holds the key's lock, so that two processes never train the same model side by side."""
+    path = workspace.folder / "locks" / f"{step.key}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{step.title}: another process is at it; waiting")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _train(
+    workspace: Workspace,
+    step: Step,
+    parent_run_id: str,
+    references: Mapping[Role, TrainedModel],
+) -> str:
+    if not workspace.reuse:
+        _checkpoint(workspace, step).unlink(missing_ok=True)
+    dataset = workspace.dataset
+    tags = records.step_tags(workspace.config, step)
+    with model_run(step.title, parent_run_id, tags) as run_id:
+        records.log_origin(workspace.config, step, dataset)
+        try:
+            model, result = _fit(workspace, step, references)
+        except KdplatformError as error:
+            mlflow.set_tag("kd.error", str(error))
+            raise
+        # The plain layout again, in which the saved weights are whole tensors for every reader.
+        model.to(memory_format=torch.contiguous_format)
+        tables = {
+            name: prediction_table(
+                split, predict_logits(model, split.inputs, device=workspace.device)
+            )
+            for name, split in (("val", dataset.val), ("test", dataset.test))
+        }
+        records.log_predictions_and_weights(tables, model.cpu())
+        records.log_model(step.role, model, dataset)
+        mlflow.set_tags({"kd.precision": result.precision, "kd.device": workspace.device.type})
+        _log_results(workspace, step, tables, result, references)
+    say(f"{step.title}: test accuracy {overall_accuracy(tables['test']):.2%}")
+    return run_id
+
+
+def _fit(
+    workspace: Workspace, step: Step, references: Mapping[Role, TrainedModel]
+) -> tuple[nn.Module, FitResult]:
+    dataset = workspace.dataset
+    model = initialised_model(step.training.model, dataset, seed=step.seed, role=step.role.stream)
+    teacher = None
+    if step.distillation is not None:
+        trained = references[Role.TEACHER]
+        teacher = teacher_for(workspace, trained.step, trained.run_id)
+    result = fit(
+        model,
+        dataset.train,
+        build_objective(step.distillation, label_smoothing=step.training.label_smoothing),
+        step.training,
+        seed=step.seed,
+        role=step.role.stream,
+        device=workspace.device,
+        teacher=teacher,
+        validation=dataset.val,
+        checkpoint=_checkpoint(workspace, step),
+        identity=step.key,
+        on_epoch=records.log_epoch,
+    )
+    if result.restored_epochs:
+        say(f"{step.title}: went on after epoch {result.restored_epochs}")
+        mlflow.set_tag("kd.resumed_after_epoch", str(result.restored_epochs))
+    return model, result
+
+
+def _log_results(
+    workspace: Workspace,
+    step: Step,
+    tables: Mapping[str, pd.DataFrame],
+    result: FitResult,
+    references: Mapping[Role, TrainedModel],
+) -> None:
+    dataset, attributes = workspace.dataset, workspace.config.attributes
+    test = tables["test"]
+    mlflow.log_metrics(evaluation.model_metrics(test, tables["val"], attributes))
+    logged = {"classwise": evaluation.class_accuracies(test, dataset.class_names)}
+    if attributes:
+        logged["groups"] = evaluation.group_accuracies(test, attributes)
+    drawn = {"curves": figures.curves_figure(records.curves(result.records), step.title)}
+    if step.role is Role.DISTILLED:
+        arms = {role: trained.test for role, trained in references.items()}
+        comparisons = evaluation.compare(
+            {role: [table] for role, table in arms.items()}, [test], len(dataset.class_names)
+        )
+        mlflow.log_metrics(
+            evaluation.comparison_metrics(comparisons) | evaluation.disagreement_metrics(arms, test)
+        )
+        pairs = {role: (table, test) for role, table in arms.items()}
+        logged["classwise"] = evaluation.compared_classes(dataset.class_names, comparisons, pairs)
+        drawn |= comparison_figures(
+            dataset, attributes, arms, test, logged["classwise"], step.title
+        )
+    records.log_tables(logged)
+    records.log_figures(drawn)
+
+
+def comparison_figures(
+    dataset: Dataset,
+    attributes: tuple[str, ...],
+    arms: Mapping[Role, pd.DataFrame],
+    test: pd.DataFrame,
+    classes: pd.DataFrame,
+    title: str,
+) -> dict[str, Figure]:
+    """Draws one distilled student against its teacher and the NDS."""
+    named = classes.set_index("name")
+    accuracies = pd.DataFrame(
+        {LABELS[role]: named[f"accuracy_{role.value}"] for role in arms}
+        | {LABELS[Role.DISTILLED]: named["accuracy"]}
+    )
+    significant = {LABELS[role]: list(named[f"significant_{role.value}"]) for role in arms}
+    matrices = {
+        LABELS[role]: disagreement_matrix(table, test, len(dataset.class_names))
+        for role, table in arms.items()
+    }
+    drawn = {
+        "class_accuracy": figures.class_accuracy_figure(accuracies, significant, title),
+        "disagreement": figures.disagreement_figure(matrices, dataset.class_names, title),
+    }
+    if attributes:
+        groups = evaluation.labelled(
+            {
+                role: evaluation.group_accuracies(table, attributes)
+                for role, table in {**arms, Role.DISTILLED: test}.items()
+            }
+        )
+        drawn["group_accuracy"] = figures.group_accuracy_figure(groups, title)
+    return drawn
+
+
+def _complete_attributes(workspace: Workspace, run: Run) -> None:
+    """Logs to a reused run the fairness of attributes it was not asked for when it was trained."""
+    missing = [
+        attribute
+        for attribute in workspace.config.attributes
+        if f"fairness/{attribute}/dpd" not in run.data.metrics
+    ]
+    if not missing:
+        return
+    workspace.dataset  # noqa: B018 - refuses attributes that the dataset does not have
+    path = artifact_path(run.info.run_id, records.PREDICTIONS.format(split="test"))
+    test = load_predictions(path)
+    metrics = [
+        Metric(name, value, run.info.end_time, 0)
+        for attribute in missing
+        for name, value in evaluation.attribute_metrics(test, attribute).items()
+    ]
+    MlflowClient().log_batch(run.info.run_id, metrics=metrics)

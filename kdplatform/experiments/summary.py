@@ -1,0 +1,145 @@
+"""What a command says at its end: the three arms over all seeds, side by side."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.classwise import overall_accuracy, worst_class
+from kdplatform.experiments import evaluation, records
+from kdplatform.experiments.identity import LABELS, Role
+from kdplatform.experiments.steps import TrainedModel, comparison_figures
+from kdplatform.experiments.workspace import Workspace
+from kdplatform.reporting import figures
+from kdplatform.reporting.tables import EMPTY, percent, text_table
+
+Arms = Mapping[Role, Sequence[TrainedModel]]
+
+
+@dataclass(frozen=True)
+class Summary:
+    """The comparison over seeds.
+
+    Attributes:
+        metrics: by role, one value per seed.
+    """
+
+    metrics: Mapping[Role, pd.DataFrame]
+    comparisons: Mapping[Role, evaluation.Comparison]
+
+
+def summarise(workspace: Workspace, arms: Arms) -> Summary:
+    """Derives from the test predictions of all seeds what the table and the parent run show."""
+    metrics = {
+        role: pd.DataFrame([_metrics(workspace, model.test) for model in models])
+        for role, models in arms.items()
+    }
+    comparisons = {}
+    if Role.DISTILLED in arms:
+        comparisons = evaluation.compare(
+            {role: [m.test for m in arms[role]] for role in evaluation.REFERENCES},
+            [model.test for model in arms[Role.DISTILLED]],
+            len(workspace.dataset.class_names),
+        )
+    return Summary(metrics, comparisons)
+
+
+def log_summary(workspace: Workspace, arms: Arms, summary: Summary) -> None:
+    """Logs the comparison to the command's run."""
+    dataset = workspace.dataset
+    mlflow.log_metrics(_means(summary) | evaluation.comparison_metrics(summary.comparisons))
+    records.log_figures(
+        {
+            "samples": figures.contact_sheet(
+                dataset.train.inputs,
+                dataset.train.labels,
+                dataset.class_names,
+                f"{dataset.name}: training samples",
+            )
+        }
+    )
+    if not summary.comparisons:
+        return
+    classes = evaluation.compared_classes(dataset.class_names, summary.comparisons)
+    records.log_tables({"classwise": classes, "summary": _summary_table(summary)})
+    first = {role: models[0].test for role, models in arms.items()}
+    test = first.pop(Role.DISTILLED)
+    title = f"{workspace.config.name}: Teacher, NDS and DS, {_seed_words(arms)}"
+    drawn = comparison_figures(dataset, workspace.config.attributes, first, test, classes, title)
+    records.log_figures({"class_accuracy": drawn["class_accuracy"]})
+
+
+def summary_text(workspace: Workspace, arms: Arms, summary: Summary) -> str:
+    """Returns the table printed at the end of a command."""
+    attributes = workspace.config.attributes
+    columns = {"accuracy": "test/accuracy"}
+    for attribute in attributes:
+        columns |= {
+            f"DPD {attribute}": f"fairness/{attribute}/dpd",
+            f"EOD {attribute}": f"fairness/{attribute}/eod",
+        }
+    compared = bool(summary.comparisons)
+    rows = []
+    for role, values in summary.metrics.items():
+        row = [LABELS[role], *(percent(values[name].tolist()) for name in columns.values())]
+        rows.append([*row, *(_counts(summary, role) if compared else [])])
+    header = ["", *columns, *(evaluation.REFERENCES.values() if compared else [])]
+    lines = [text_table(header, rows), f"in %, test split, {_seed_words(arms)}"]
+    return "\n".join([*lines, *([_reading(summary, arms)] if compared else [])])
+
+
+def _metrics(workspace: Workspace, test: pd.DataFrame) -> dict[str, float]:
+    metrics = {
+        "test/accuracy": overall_accuracy(test),
+        "test/worst_class_accuracy": worst_class(test).accuracy,
+    }
+    for attribute in workspace.config.attributes:
+        metrics |= evaluation.attribute_metrics(test, attribute)
+    return metrics
+
+
+def _means(summary: Summary) -> dict[str, float]:
+    """Returns mean, and standard deviation of several seeds, named `role/metric`."""
+    flat: dict[str, float] = {}
+    for role, values in summary.metrics.items():
+        for name in values.columns:
+            flat[f"{role.value}/{name}"] = float(values[name].mean())
+            if len(values) > 1:
+                flat[f"{role.value}/{name}_sd"] = float(values[name].std(ddof=1))
+    return {name: value for name, value in flat.items() if np.isfinite(value)}
+
+
+def _summary_table(summary: Summary) -> pd.DataFrame:
+    return pd.concat(
+        [values.assign(role=LABELS[role]) for role, values in summary.metrics.items()],
+        ignore_index=True,
+    )
+
+
+def _counts(summary: Summary, role: Role) -> list[str]:
+    if role is not Role.DISTILLED:
+        return [EMPTY] * len(evaluation.REFERENCES)
+    return [
+        f"{summary.comparisons[reference].counts.significant} of "
+        f"{summary.comparisons[reference].counts.tested}"
+        for reference in evaluation.REFERENCES
+    ]
+
+
+def _reading(summary: Summary, arms: Arms) -> str:
+    counts = next(iter(summary.comparisons.values())).counts
+    chance = f"chance alone gives about {counts.expected_by_chance:.1f}"
+    if len(arms[Role.DISTILLED]) == 1:
+        test = "exact McNemar test of one pair of models, which says nothing of other seeds"
+    else:
+        test = "Welch's test over the seeds"
+    return f"n_tc, n_sc: classes that differ from Teacher and NDS at p < .05 ({test}; {chance})"
+
+
+def _seed_words(arms: Arms) -> str:
+    seeds = [model.step.seed for model in list(arms.values())[-1]]
+    if len(seeds) == 1:
+        return f"seed {seeds[0]}"
+    return f"mean ± standard deviation of {len(seeds)} seeds"

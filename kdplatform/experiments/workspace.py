@@ -1,0 +1,66 @@
+"""Where a command works: its configuration, its data, its device, its folders."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from kdplatform.config import ProjectConfig
+from kdplatform.data import Dataset, load_dataset
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.files import writable_folder
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """Everything the steps of one command share.
+
+    Attributes:
+        folder: datasets, checkpoints and teacher logits lie below it; writable.
+        reuse: whether FINISHED runs of the same key are taken instead of training.
+    """
+
+    config: ProjectConfig
+    folder: Path
+    device: torch.device
+    reuse: bool
+
+    @cached_property
+    def dataset(self) -> Dataset:
+        """The project's dataset, made or downloaded when it is not there yet.
+
+        Raises:
+            UserError: the project names an attribute that the dataset does not have.
+        """
+        dataset = load_dataset(self.config.dataset, self.folder / "datasets")
+        for attribute in self.config.attributes:
+            if attribute not in dataset.attributes:
+                known = dataset.attributes or ["none"]
+                raise unknown_name("attributes", attribute, known)
+        return dataset
+
+
+def open_workspace(config: ProjectConfig, folder: Path, device: str, reuse: bool) -> Workspace:
+    """Checks folder and device before any work starts.
+
+    Raises:
+        MachineError: the folder cannot be written.
+        UserError: there is no such device.
+    """
+    return Workspace(config, writable_folder("data_folder", folder), _device(device), reuse)
+
+
+def _device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in {"cpu", "cuda"}:
+        raise UserError(f"device={name!r} is not allowed; allowed: auto | cpu | cuda | cuda:N")
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise UserError(f"device={name!r} is not there; this machine has {count} CUDA devices")
+    return device
