@@ -1,0 +1,210 @@
+"""Permutation of seeds: is the number of classes that differ more than the seeds give by chance?
+
+If two arms do not differ, which of their seeds belong to which arm is arbitrary, so every way to
+split the seeds is as likely as the one observed. The whole class table is recomputed for each
+split; nothing is assumed about distributions, about the classes being independent, or about how
+many classes chance makes significant.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from itertools import combinations
+from math import comb
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from kdplatform.analysis.classwise import Arm, ArmAccuracies
+from kdplatform.analysis.significance import (
+    ROUNDING,
+    Normalisation,
+    arm_pair,
+    check_fraction,
+    normalised,
+)
+from kdplatform.analysis.tables import FloatArray, IntArray, quotient
+
+# Variance below this share of a class's sum of squares is rounding of sums, not spread of seeds.
+_NO_VARIANCE = 1e-12
+# Splits worked on at a time: bounds memory at 10,000 splits of 1,000 classes.
+_SPLITS = 256
+# Critical values are interpolated; a statistic this close to one is decided by its exact p-value.
+_INTERPOLATION_ERROR = 1e-4
+
+
+@dataclass(frozen=True)
+class SeedPermutation:
+    """Result of permuting the seeds of two arms.
+
+    Attributes:
+        splits: Splits of the seeds examined, the observed one included. The smallest p possible is
+            1 / `splits`.
+        exhaustive: Whether these are all splits; otherwise they are a random sample.
+        count: Classes with p below alpha in the observed split (the paper's #SC or #TC).
+        count_by_chance: Mean of that count over the splits.
+        p_count: Share of splits whose count is at least the observed one: the global test.
+        max_t: Largest |t| of a class in the observed split.
+        p_max_t: Share of splits whose largest |t| is at least the observed one.
+        p_by_class: Family-wise p of each class: share of splits whose largest |t| over all classes
+            is at least the class's |t|; NaN for a class without a test. [classes]
+    """
+
+    splits: int
+    exhaustive: bool
+    count: int
+    count_by_chance: float
+    p_count: float
+    max_t: float
+    p_max_t: float
+    p_by_class: FloatArray
+
+
+def seed_splits(
+    n_a: int, n_b: int, *, max_splits: int = 10_000, seed: int = 0
+) -> tuple[npt.NDArray[np.bool_], bool]:
+    """Ways to choose arm b's seeds among all seeds; the first row is the observed one.
+
+    With as many seeds in both arms, exchanging the arms changes no |t|, so only one split of each
+    such pair is given: 126 for five and five.
+
+    Args:
+        n_a: Seeds of arm a, which come first.
+        n_b: Seeds of arm b.
+        max_splits: Above this many, this many are drawn at random instead.
+        seed: Seeds the drawing.
+
+    Returns:
+        Membership in arm b, [splits, seeds], and whether all splits are there.
+    """
+    total = n_a + n_b
+    mirrored = n_a == n_b
+    if comb(total, n_b) // (1 + mirrored) <= max_splits:
+        # with mirrored arms the last seed stays in arm b
+        free, chosen = (total - 1, n_b - 1) if mirrored else (total, n_b)
+        rows = [
+            (*row, total - 1) if mirrored else row
+            for row in combinations(range(free - 1, -1, -1), chosen)
+        ]
+        splits = np.zeros((len(rows), total), dtype=bool)
+        np.put_along_axis(splits, np.array(rows, dtype=np.intp), True, axis=1)
+        return splits, True
+    order = np.random.default_rng(seed).permuted(np.tile(np.arange(total), (max_splits, 1)), axis=1)
+    order[0] = np.arange(total)
+    return np.asarray(order >= n_a), False
+
+
+@cache
+def _critical_values(fewest: int, most: int, alpha: float) -> tuple[FloatArray, FloatArray]:
+    """Degrees of freedom, finely spaced, and the two-sided critical t of each."""
+    degrees = np.linspace(fewest, most, 4097)
+    return degrees, special.stdtrit(degrees, 1 - alpha / 2)
+
+
+class _SplitTester:
+    """Welch's t of every class for many splits of the seeds at once."""
+
+    def __init__(
+        self, a: ArmAccuracies, b: ArmAccuracies, normalisation: Normalisation, alpha: float
+    ) -> None:
+        if normalisation == "pooled-difference":
+            # the arm's mean shifts all its seeds alike: it moves the means, not the variances
+            location = np.concatenate([normalised(arm, "difference") for arm in (a, b)])
+            values = np.concatenate([a.accuracy, b.accuracy])
+        else:
+            location = values = np.concatenate([normalised(arm, normalisation) for arm in (a, b)])
+        self.tested = np.isfinite(values).all(axis=0)
+        self.location = self._centred(location[:, self.tested])
+        self.values = self._centred(values[:, self.tested])
+        self.n = len(a.overall), len(b.overall)
+        self.alpha = alpha
+        self.noise = _NO_VARIANCE * (self.values**2).sum(axis=0)
+        self.grid, self.critical = _critical_values(min(self.n) - 1, sum(self.n) - 2, alpha)
+
+    @staticmethod
+    def _centred(values: FloatArray) -> FloatArray:
+        constant = np.ptp(values, axis=0) <= ROUNDING
+        return np.where(constant, 0.0, values - values.mean(axis=0))
+
+    def _variance_of_mean(self, members: FloatArray, n: int) -> FloatArray:
+        squares, sums = members @ self.values**2, members @ self.values
+        variance = (squares - sums**2 / n) / (n - 1)
+        return np.where(variance <= self.noise, 0.0, variance) / n
+
+    def __call__(self, splits: npt.NDArray[np.bool_]) -> tuple[FloatArray, IntArray]:
+        """|t| [splits, tested classes], 0 where undefined, and the significant classes' number."""
+        in_b, in_a = splits.astype(float), (~splits).astype(float)
+        n_a, n_b = self.n
+        difference = in_b @ self.location / n_b - in_a @ self.location / n_a
+        part_a, part_b = self._variance_of_mean(in_a, n_a), self._variance_of_mean(in_b, n_b)
+        square = part_a + part_b
+        t = np.nan_to_num(np.abs(quotient(difference, np.sqrt(square))), nan=0.0)
+        degrees = quotient(square**2, part_a**2 / (n_a - 1) + part_b**2 / (n_b - 1))
+        critical = np.interp(np.nan_to_num(degrees, nan=self.grid[-1]), self.grid, self.critical)
+        significant = t > critical
+        close = np.nonzero(np.abs(t - critical) < _INTERPOLATION_ERROR * critical)
+        significant[close] = 2 * special.stdtr(degrees[close], -t[close]) < self.alpha
+        return t, significant.sum(axis=1)
+
+
+def permute_seeds(
+    tables_a: Arm,
+    tables_b: Arm,
+    *,
+    normalisation: Normalisation = "ratio",
+    alpha: float = 0.05,
+    max_splits: int = 10_000,
+    seed: int = 0,
+) -> SeedPermutation:
+    """Permutation test of the whole class table of `welch_by_class`.
+
+    All splits of the seeds are examined, or `max_splits` random ones (the observed one among them)
+    when there are more; p is the share of splits at least as extreme, which is valid at any number
+    of seeds (Westfall and Young 1993 for the max-|t| p of each class). A class that has no variance
+    on either side of a split counts as not significant in it, whatever its means.
+
+    The test's null is that the two arms do not differ at all, in spread as little as in mean.
+
+    Args:
+        tables_a: The reference arm: one table per seed, or `arm_accuracies` of them.
+        tables_b: The other arm, on the same examples.
+        normalisation: As in `welch_by_class`.
+        alpha: Level at which a class counts.
+        max_splits: Largest number of splits examined.
+        seed: Seeds the sampling of splits.
+
+    Raises:
+        ValueError: An arm has fewer than two seeds, or the arms hold different examples.
+    """
+    check_fraction("alpha", alpha)
+    if max_splits < 1:
+        raise ValueError(f"max_splits is {max_splits}; allowed: at least 1")
+    a, b = arm_pair(tables_a, tables_b)
+    test = _SplitTester(a, b, normalisation, alpha)
+    if not test.tested.any():
+        raise ValueError("no class can be tested; allowed: arms with an accuracy above 0")
+    splits, exhaustive = seed_splits(
+        len(a.overall), len(b.overall), max_splits=max_splits, seed=seed
+    )
+    counts, largest, observed = [], [], None
+    for start in range(0, len(splits), _SPLITS):
+        t, significant = test(splits[start : start + _SPLITS])
+        observed = t[0] if observed is None else observed
+        counts.append(significant)
+        largest.append(t.max(axis=1))
+    assert observed is not None
+    count, top = np.concatenate(counts), np.sort(np.concatenate(largest))
+    # equal statistics of two splits may differ in the last digits
+    reached = len(top) - np.searchsorted(top, observed * (1 - 1e-9), side="left")
+    p_by_class = np.full(len(a.n), np.nan)
+    p_by_class[test.tested] = reached / len(top)
+    return SeedPermutation(
+        splits=len(splits),
+        exhaustive=exhaustive,
+        count=int(count[0]),
+        count_by_chance=float(count.mean()),
+        p_count=float(np.mean(count >= count[0])),
+        max_t=float(observed.max()),
+        p_max_t=float(reached.min() / len(top)),
+        p_by_class=p_by_class,
+    )
