@@ -29,21 +29,22 @@ class Config(DatasetConfig):
         0.15, ge=0.02, le=0.45, description="share of the images for validation"
     )
     test_fraction: float = Field(0.25, ge=0.02, le=0.45, description="share of the images to test")
-    seed: int = Field(0, ge=0, lt=2**32, description="seed of the split")
+    seed: int = Field(0, ge=0, description="seed of the split")
 
 
 def _split_rows(config: Config, labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
     from sklearn.model_selection import train_test_split
 
     rows = np.arange(len(labels), dtype=np.int64)
+    random = np.random.RandomState(np.random.PCG64(config.seed))
     rest, test = train_test_split(
-        rows, test_size=config.test_fraction, stratify=labels, random_state=config.seed
+        rows, test_size=config.test_fraction, stratify=labels, random_state=random
     )
     train, val = train_test_split(
         rest,
         test_size=config.val_fraction / (1 - config.test_fraction),
         stratify=labels[rest],
-        random_state=config.seed,
+        random_state=random,
     )
     return {"train": train, "val": val, "test": test}
 
