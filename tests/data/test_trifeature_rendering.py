@@ -91,7 +91,7 @@ def test_color_is_the_mean_of_the_shape_up_to_its_brightness(size: int) -> None:
 @pytest.mark.parametrize("size", [224, 48])
 def test_shape_has_its_known_area(shape: str, size: int) -> None:
     area = coverage(render(solid_red(shape), size)).sum(axis=(1, 2)) * (224 / size) ** 2
-    np.testing.assert_allclose(area, AREAS[shape], rtol=0.01)
+    np.testing.assert_allclose(area, AREAS[shape], rtol=4e-3)
 
 
 @pytest.mark.parametrize("shape", ["square", "plus", "circle", "rhombus", "fivesquare"])
@@ -161,6 +161,32 @@ def test_texture_can_be_told_from_patches_of_ten_pixels() -> None:
     assert worst > 0.8
 
 
+@pytest.mark.parametrize(
+    ("texture", "share"),
+    {
+        "solid": 1.0,
+        "stripes": 1 - 3.2 / 8,
+        "grid": (1 - 2.4 / 9) ** 2,
+        "hexgrid": (1 - 1.1 / 4.5) ** 2,
+        "dots": 1 - math.pi * 2.7**2 / 8**2,
+        "noise": 0.5,
+        "triangles": 1 - (1 - 0.7 / (10 * math.sqrt(3) / 6)) ** 2 / 2,
+        "zigzags": 1 - 4.2 / 8,
+        "rain": 1 - 2 * 6 / (4.5 * 10),
+        "pluses": 1 - (2 * 2.2 * 6.4 - 2.2**2) / 9**2,
+    }.items(),
+)
+def test_texture_has_the_bright_share_of_its_geometry(texture: str, share: float) -> None:
+    squares = all_equal(
+        drawn(8), shape=SHAPES.index("square"), texture=TEXTURES.index(texture), color=WHITE
+    )
+    inner = [
+        image[0, int(y) - 43 : int(y) + 43, int(x) - 43 : int(x) + 43].mean() / 255
+        for image, x, y in zip(render(squares, 224), *centres(squares), strict=True)
+    ]
+    assert np.mean(inner) == pytest.approx(0.25 + 0.75 * share, abs=0.01)
+
+
 def test_white_shape_stands_out_from_the_background_in_every_texture() -> None:
     white = all_equal(drawn(100), color=WHITE, shape=SHAPES.index("square"))
     images = render(white, 48)
@@ -179,7 +205,7 @@ def test_shape_lies_wholly_inside_wherever_it_is_placed(shape: str, rotation: fl
         placement_y=np.array([0.0, 1.0, 0.0, 1.0]),
     )
     area = coverage(render(corners, 224)).sum(axis=(1, 2))
-    np.testing.assert_allclose(area, AREAS[shape], rtol=0.01)
+    np.testing.assert_allclose(area, AREAS[shape], rtol=1.3e-3)
 
 
 def test_all_room_is_used() -> None:
