@@ -3,9 +3,10 @@
 The dataset of Hermann and Lampinen 2020 (arXiv 2006.12433), drawn anew. Theirs: 224 x 224 pixels on
 a grey (.5) background; ten shapes, textures and colors; the shape drawn in a 128 x 128 square,
 turned by U[-45, 45] degrees and placed wholly inside the image; the texture turned independently
-and readable within 10 x 10 pixels; 7 of the 10 values of each feature in their task. Not given by
-the paper on distillation and fairness: the split, the image size, the number of values. The label
-is the shape; color and texture are the attributes.
+and readable within 10 x 10 pixels; 100 versions of every combination; 7 of the 10 values of each
+feature in their task. Not given by the paper on distillation and fairness: the split, the image
+size, the number of values and of versions, so the defaults below are ours. The label is the shape;
+color and texture are the attributes.
 """
 
 import hashlib
