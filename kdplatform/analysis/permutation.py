@@ -98,7 +98,7 @@ def seed_splits(
 def _critical_values(fewest: int, most: int, alpha: float) -> tuple[FloatArray, FloatArray]:
     """Degrees of freedom, finely spaced, and the two-sided critical t of each."""
     degrees = np.linspace(fewest, most, 4097)
-    return degrees, special.stdtrit(degrees, 1 - alpha / 2)
+    return degrees, np.asarray(special.stdtrit(degrees, 1 - alpha / 2), dtype=float)
 
 
 class _SplitTester:

@@ -83,8 +83,10 @@ def _ids(table: pd.DataFrame) -> npt.NDArray[np.generic]:
 def quotient(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
     """Element-wise quotient that is NaN, without a warning, where the denominator is 0."""
     top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
-    out = np.full(np.broadcast_shapes(top.shape, bottom.shape), np.nan)
-    return np.asarray(np.divide(top, bottom, out=out, where=bottom != 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.asarray(top / bottom)
+    ratio[np.broadcast_to(bottom == 0, ratio.shape)] = np.nan
+    return ratio
 
 
 def check_table(table: pd.DataFrame) -> None:

@@ -1,0 +1,266 @@
+"""Intervals for group fairness, and paired differences between arms, by a two-way bootstrap.
+
+Each draw resamples the examples, the same for every model, and the seeds of every arm. What the
+arms share, above all the examples that are hard for all of them, cancels in their differences.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import special
+
+from kdplatform.analysis.group_fairness import METRICS
+from kdplatform.analysis.group_rates import mean_known, metric_values
+from kdplatform.analysis.profiles import Models, Profiles, models_on_groups
+from kdplatform.analysis.significance import check_fraction
+from kdplatform.analysis.tables import Attribute, FloatArray, quotient
+
+HIGHER_IS_FAIRER = frozenset({"worst_group_accuracy"})
+
+Arms = Mapping[str, Sequence[pd.DataFrame]]
+
+
+class Interval(NamedTuple):
+    """An estimate with its limits; all NaN when the metric is undefined."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+class _SeedVariance(NamedTuple):
+    variance: float  # of the mean over seeds
+    degrees: float
+
+
+def _seed_variance(values: FloatArray) -> _SeedVariance:
+    """Variance of the mean of one value per seed, 0 for a single seed."""
+    known = values[np.isfinite(values)]
+    if len(known) < 2:
+        return _SeedVariance(0.0, np.inf)
+    return _SeedVariance(float(known.var(ddof=1)) / len(known), len(known) - 1)
+
+
+def _interval(
+    estimate: float,
+    samples: FloatArray,
+    seeds: _SeedVariance,
+    confidence: float,
+    lowest: float,
+) -> Interval:
+    """Estimate plus and minus t times the deviation of the draws.
+
+    Few seeds estimate their own variance badly, so t has the seeds' degrees of freedom, scaled by
+    Satterthwaite's rule for the share of the variance that comes from seeds.
+    """
+    known = samples[np.isfinite(samples)]
+    if not np.isfinite(estimate) or len(known) < 2:
+        return Interval(estimate, np.nan, np.nan)
+    variance = float(known.var(ddof=1))
+    degrees = np.inf
+    if seeds.variance > 0:
+        degrees = seeds.degrees * max(1.0, variance / seeds.variance) ** 2
+    margin = float(special.stdtrit(min(degrees, 1e9), 0.5 + confidence / 2) * np.sqrt(variance))
+    return Interval(estimate, max(lowest, estimate - margin), min(1.0, estimate + margin))
+
+
+@dataclass(frozen=True)
+class FairnessBootstrap:
+    """Metrics of several arms with what is needed for their intervals and differences.
+
+    Attributes:
+        attribute: The attribute or intersection.
+        groups: Names of its groups.
+        confidence: Level of the intervals.
+        values: Metric of every model, by arm and metric. [seeds]
+        samples: Resampled mean over seeds, by arm and metric. [draws]
+        group_accuracy: Mean over seeds of each group's accuracy, by arm. [groups]
+    """
+
+    attribute: str
+    groups: tuple[str, ...]
+    confidence: float
+    values: Mapping[str, Mapping[str, FloatArray]]
+    samples: Mapping[str, Mapping[str, FloatArray]]
+    group_accuracy: Mapping[str, FloatArray]
+
+    def _check_arm(self, arm: str) -> None:
+        if arm not in self.values:
+            raise ValueError(f"arm is {arm!r}; allowed: {list(self.values)}")
+
+    def interval(self, arm: str, metric: str) -> Interval:
+        """A metric's mean over the arm's seeds, with its interval."""
+        self._check_arm(arm)
+        if metric not in METRICS:
+            raise ValueError(f"metric is {metric!r}; allowed: {list(METRICS)}")
+        values = self.values[arm][metric]
+        return _interval(
+            float(mean_known(values)),
+            self.samples[arm][metric],
+            _seed_variance(values),
+            self.confidence,
+            0.0,
+        )
+
+    def difference(self, arm: str, reference: str, metric: str) -> Interval:
+        """A metric's mean of `arm` minus that of `reference`, with its paired interval."""
+        first, second = self.interval(arm, metric), self.interval(reference, metric)
+        a, b = self.values[reference][metric], self.values[arm][metric]
+        if len(a) == len(b):
+            seeds = _seed_variance(b - a)
+        else:
+            of_a, of_b = _seed_variance(a), _seed_variance(b)
+            total = of_a.variance + of_b.variance
+            parts = of_a.variance**2 / of_a.degrees + of_b.variance**2 / of_b.degrees
+            seeds = _SeedVariance(total, float(quotient(total**2, parts)))
+        return _interval(
+            first.estimate - second.estimate,
+            self.samples[arm][metric] - self.samples[reference][metric],
+            seeds,
+            self.confidence,
+            -1.0,
+        )
+
+    def table(self) -> pd.DataFrame:
+        """One row per arm and metric: `estimate`, `sd` over seeds, `low`, `high`, `seeds`."""
+        rows = []
+        for arm, metrics in self.values.items():
+            for metric, values in metrics.items():
+                interval = self.interval(arm, metric)
+                spread = float(np.std(values, ddof=1)) if len(values) > 1 else np.nan
+                row = {"attribute": self.attribute, "arm": arm, "metric": metric}
+                rows.append(row | interval._asdict() | {"sd": spread, "seeds": len(values)})
+        return pd.DataFrame(rows)
+
+    def compare(self, arm: str, reference: str) -> pd.DataFrame:
+        """Differences of all metrics between two arms, and what may be claimed from them.
+
+        Returns:
+            One row per metric: `attribute`, `arm`, `reference`, `metric`, `value`,
+            `reference_value`, `difference` (arm minus reference) with `low` and `high`, `verdict`
+            ("fairer" or "less fair" only when the interval excludes 0, otherwise "undecided";
+            "undefined" without an interval), and `levelling_down`: the metric improves while the
+            accuracy of every group falls.
+        """
+        self._check_arm(reference)
+        self._check_arm(arm)
+        all_fall = bool(np.all(self.group_accuracy[arm] < self.group_accuracy[reference]))
+        rows = []
+        for metric in METRICS:
+            change = self.difference(arm, reference, metric)
+            sign = 1 if metric in HIGHER_IS_FAIRER else -1
+            rows.append(
+                {
+                    "attribute": self.attribute,
+                    "arm": arm,
+                    "reference": reference,
+                    "metric": metric,
+                    "value": self.interval(arm, metric).estimate,
+                    "reference_value": self.interval(reference, metric).estimate,
+                    "difference": change.estimate,
+                    "low": change.low,
+                    "high": change.high,
+                    "verdict": _verdict(change, sign),
+                    "levelling_down": all_fall and sign * change.estimate > 0,
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def _verdict(change: Interval, sign: int) -> str:
+    if not np.isfinite([change.low, change.high]).all():
+        return "undefined"
+    if change.low <= 0 <= change.high:
+        return "undecided"
+    return "fairer" if sign * change.estimate > 0 else "less fair"
+
+
+def _seed_weights(seeds: int, draws: int, generator: np.random.Generator) -> FloatArray:
+    """How often each seed is drawn: one fewer than there are, so that the variance is unbiased."""
+    if seeds == 1:
+        return np.ones((draws, 1))
+    chances = np.full(seeds, 1 / seeds)
+    return generator.multinomial(seeds - 1, chances, size=draws).astype(float)
+
+
+def _weighted_mean(values: FloatArray, weights: FloatArray) -> FloatArray:
+    """Mean over the last axis of the values that are defined."""
+    known = np.isfinite(values)
+    total = (np.where(known, values, 0.0) * weights).sum(axis=-1)
+    return quotient(total, (known * weights).sum(axis=-1))
+
+
+def bootstrap_fairness(
+    arms: Arms,
+    attribute: Attribute,
+    *,
+    draws: int = 10_000,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> FairnessBootstrap:
+    """Fairness metrics of arms with intervals over examples and seeds.
+
+    Metrics are those of `group_fairness.fairness_metrics`, averaged over an arm's seeds. A draw
+    resamples the examples that belong to a group, with replacement and the same for all models
+    (Efron 1979; as a multinomial on the table of group, label and predictions), and independently
+    the seeds (Owen 2007, the pigeonhole bootstrap), one seed fewer than there are (Rao and Wu 1988)
+    so that the variance of a mean over few seeds is not underestimated. Arms with equally many
+    seeds share the draw: seed i of one is paired with seed i of the other.
+
+    The interval is the estimate plus and minus t times the deviation of the draws, cut off at the
+    metric's range. With one seed it is conditional on that model. A metric that is a largest
+    difference is biased upward, and near parity its own interval misses 0: test parity by
+    `parity.parity_null`, and arms by their difference, where the bias nearly cancels.
+
+    Args:
+        arms: Prediction tables of each arm, one per seed, all of the same examples.
+        attribute: A column, or several for their intersection.
+        draws: Bootstrap draws.
+        confidence: Level of the intervals.
+        seed: Seeds the draws.
+
+    Raises:
+        ValueError: A table is invalid, or ids, labels or groups differ between tables.
+    """
+    check_fraction("confidence", confidence)
+    if draws < 2:
+        raise ValueError(f"draws is {draws}; allowed: at least 2")
+    if not arms or not all(len(tables) for tables in arms.values()):
+        raise ValueError(f"arms are {list(arms)}; allowed: at least one, each with a table")
+    models = models_on_groups([table for tables in arms.values() for table in tables], attribute)
+    return _bootstrap(models, {k: len(v) for k, v in arms.items()}, draws, confidence, seed)
+
+
+def _bootstrap(
+    models: Models, seeds: Mapping[str, int], draws: int, confidence: float, seed: int
+) -> FairnessBootstrap:
+    generator = np.random.default_rng(seed)
+    profiles = Profiles(models)
+    observed = profiles.observed()
+    values = {name: value[0] for name, value in metric_values(observed).items()}
+    chunks = [metric_values(counts) for counts in profiles.resampled(draws, generator)]
+    drawn = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in METRICS}
+    weights = {n: _seed_weights(n, draws, generator) for n in sorted(set(seeds.values()))}
+    ends = np.cumsum(list(seeds.values()))
+    columns = {
+        arm: slice(int(end) - n, int(end))
+        for (arm, n), end in zip(seeds.items(), ends, strict=True)
+    }
+    return FairnessBootstrap(
+        attribute=models.groups.attribute,
+        groups=models.groups.names,
+        confidence=confidence,
+        values={arm: {name: values[name][own] for name in METRICS} for arm, own in columns.items()},
+        samples={
+            arm: {
+                name: _weighted_mean(drawn[name][:, own], weights[seeds[arm]]) for name in METRICS
+            }
+            for arm, own in columns.items()
+        },
+        group_accuracy={
+            arm: observed.accuracy[0, own].mean(axis=0) for arm, own in columns.items()
+        },
+    )

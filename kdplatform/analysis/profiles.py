@@ -1,0 +1,151 @@
+"""Many models on the same examples, compressed for resampling.
+
+Examples that agree in group, label and every model's prediction are one profile. Resampling
+examples is then a multinomial draw of profile sizes, and the counts behind every fairness metric
+are one sparse product with them: the same draw serves all models, so their metrics stay paired.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from scipy import sparse
+
+from kdplatform.analysis.group_fairness import classes_seen
+from kdplatform.analysis.group_rates import GroupCounts
+from kdplatform.analysis.tables import (
+    Attribute,
+    Groups,
+    IntArray,
+    align_table,
+    attribute_groups,
+    stack_tables,
+)
+
+# A multinomial costs about as much per profile as drawing this many examples one by one.
+_EXAMPLES_PER_PROFILE = 6
+# Counts held at a time: bounds memory however many models there are.
+_COUNTS = 4_000_000
+
+
+@dataclass(frozen=True)
+class Models:
+    """Predictions of several models on the examples that belong to a group.
+
+    Attributes:
+        groups: The attribute's groups; its codes are those of the examples kept.
+        n_classes: Number of classes seen.
+        labels: True classes, numbered 0 to n_classes - 1. [examples]
+        predictions: Predicted classes. [models, examples]
+    """
+
+    groups: Groups
+    n_classes: int
+    labels: IntArray
+    predictions: IntArray
+
+
+def models_on_groups(tables: Sequence[pd.DataFrame], attribute: Attribute) -> Models:
+    """Aligns tables and keeps the examples that belong to a group of the attribute.
+
+    Raises:
+        ValueError: A table is invalid, or ids, labels or groups differ between tables.
+    """
+    stack, groups = stack_tables(tables), attribute_groups(tables[0], attribute)
+    for table in tables[1:]:
+        own = attribute_groups(align_table(table, tables[0]), attribute)
+        if own.names != groups.names or not np.array_equal(own.codes, groups.codes):
+            raise ValueError(
+                f"tables disagree on the groups of {groups.attribute!r}; allowed: one group per id"
+            )
+    classes = classes_seen(stack.labels, stack.predictions)
+    inside = groups.codes >= 0
+    return Models(
+        groups=Groups(groups.attribute, groups.names, groups.codes[inside]),
+        n_classes=len(classes),
+        labels=np.searchsorted(classes, stack.labels[inside]),
+        predictions=np.searchsorted(classes, stack.predictions[:, inside]),
+    )
+
+
+class Profiles:
+    """The distinct profiles of some models, and the fairness counts of resampled examples."""
+
+    def __init__(self, models: Models) -> None:
+        self.n_models = len(models.predictions)
+        self.n_groups = len(models.groups.names)
+        self.n_classes = models.n_classes
+        key = models.groups.codes
+        for column in (models.labels, *models.predictions):
+            # renumbering keeps the key small, so that it cannot overflow
+            key = pd.factorize(key * models.n_classes + column)[0].astype(np.int64)
+        _, first, self.profile, self.size = np.unique(
+            key, return_index=True, return_inverse=True, return_counts=True
+        )
+        self._counting = self._counting_matrix(
+            models.groups.codes[first], models.labels[first], models.predictions[:, first]
+        )
+
+    def _counting_matrix(
+        self, codes: IntArray, labels: IntArray, predictions: IntArray
+    ) -> sparse.csr_array:
+        """Which counts each profile enters: [positives, then every model's misses and alarms].
+
+        Only errors are counted per model: a hit is a positive that is not missed, and what a model
+        predicts is its hits and its false alarms. Models are mostly right, so this is sparse.
+        """
+        cells = self.n_groups * self.n_classes
+        model, wrong = np.nonzero(predictions != labels)
+        label_cell = codes * self.n_classes + labels
+        misses = cells * (1 + model) + label_cell[wrong]
+        alarm_cell = codes[wrong] * self.n_classes + predictions[model, wrong]
+        alarms = cells * (1 + self.n_models + model) + alarm_cell
+        rows = np.concatenate([label_cell, misses, alarms])
+        columns = np.concatenate([np.arange(len(labels)), wrong, wrong])
+        # counts of up to 2^24 examples are exact in single precision
+        kind = np.float32 if len(self.profile) < 2**24 else np.float64
+        shape = (cells * (1 + 2 * self.n_models), len(labels))
+        return sparse.csr_array((np.ones(len(rows), dtype=kind), (rows, columns)), shape=shape)
+
+    def counts(self, sizes: npt.NDArray[np.number]) -> GroupCounts:
+        """Counts of resampled examples.
+
+        Args:
+            sizes: How often each profile was drawn. [profiles, draws]
+
+        Returns:
+            Counts with leading dimensions [draws, models].
+        """
+        flat = self._counting @ np.ascontiguousarray(sizes, dtype=self._counting.dtype)
+        shape = (1 + 2 * self.n_models, self.n_groups, self.n_classes, -1)
+        blocks = np.moveaxis(np.asarray(flat).reshape(shape), -1, 0)
+        positives = blocks[:, :1]
+        hits = positives - blocks[:, 1 : 1 + self.n_models]
+        return GroupCounts(
+            n=positives.sum(axis=-1),
+            positives=positives,
+            predicted=hits + blocks[:, 1 + self.n_models :],
+            hits=hits,
+        )
+
+    def observed(self) -> GroupCounts:
+        """Counts of the examples as they are, with leading dimensions [1, models]."""
+        return self.counts(self.size[:, None])
+
+    def resampled(self, draws: int, generator: np.random.Generator) -> Iterator[GroupCounts]:
+        """Counts of examples drawn with replacement, as many as there are, some draws at a time."""
+        per_draw = max(self._counting.shape[0], len(self.size))
+        step = max(1, min(draws, _COUNTS // per_draw))
+        for start in range(0, draws, step):
+            yield self.counts(self._sizes(min(step, draws - start), generator))
+
+    def _sizes(self, draws: int, generator: np.random.Generator) -> npt.NDArray[np.number]:
+        n, profiles = len(self.profile), len(self.size)
+        if n > _EXAMPLES_PER_PROFILE * profiles:
+            return generator.multinomial(n, self.size / n, size=draws).T
+        chosen = generator.integers(0, n, size=(draws, n), dtype=np.uint32)
+        drawn = np.take(self.profile, chosen) * draws
+        drawn += np.arange(draws)[:, None]
+        return np.bincount(drawn.ravel(), minlength=profiles * draws).reshape(profiles, draws)
