@@ -9,17 +9,14 @@ import mlflow
 import pandas as pd
 import torch
 from filelock import FileLock, Timeout
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
 from kdplatform.analysis.classwise import overall_accuracy
-from kdplatform.analysis.disagreement import disagreement_matrix
-from kdplatform.data import Dataset
 from kdplatform.errors import KdplatformError
-from kdplatform.experiments import evaluation, records
-from kdplatform.experiments.identity import LABELS, Role, Step
+from kdplatform.experiments import drawing, evaluation, records
+from kdplatform.experiments.identity import Role, Step
 from kdplatform.experiments.teacher_logits import teacher_for
 from kdplatform.experiments.tracking import (
     artifact_path,
@@ -187,45 +184,11 @@ def _log_results(
         )
         pairs = {role: (table, test) for role, table in arms.items()}
         logged["classwise"] = evaluation.compared_classes(dataset.class_names, comparisons, pairs)
-        drawn |= comparison_figures(
+        drawn |= drawing.comparison_figures(
             dataset, attributes, arms, test, logged["classwise"], step.title
         )
     records.log_tables(logged)
     records.log_figures(drawn)
-
-
-def comparison_figures(
-    dataset: Dataset,
-    attributes: tuple[str, ...],
-    arms: Mapping[Role, pd.DataFrame],
-    test: pd.DataFrame,
-    classes: pd.DataFrame,
-    title: str,
-) -> dict[str, Figure]:
-    """Draws one distilled student against its teacher and the NDS."""
-    named = classes.set_index("name")
-    accuracies = pd.DataFrame(
-        {LABELS[role]: named[f"accuracy_{role.value}"] for role in arms}
-        | {LABELS[Role.DISTILLED]: named["accuracy"]}
-    )
-    significant = {LABELS[role]: list(named[f"significant_{role.value}"]) for role in arms}
-    matrices = {
-        LABELS[role]: disagreement_matrix(table, test, len(dataset.class_names))
-        for role, table in arms.items()
-    }
-    drawn = {
-        "class_accuracy": figures.class_accuracy_figure(accuracies, significant, title),
-        "disagreement": figures.disagreement_figure(matrices, dataset.class_names, title),
-    }
-    if attributes:
-        groups = evaluation.labelled(
-            {
-                role: evaluation.group_accuracies(table, attributes)
-                for role, table in {**arms, Role.DISTILLED: test}.items()
-            }
-        )
-        drawn["group_accuracy"] = figures.group_accuracy_figure(groups, title)
-    return drawn
 
 
 def _complete_attributes(workspace: Workspace, run: Run) -> None:

@@ -7,10 +7,14 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from kdplatform.analysis.classwise import overall_accuracy, worst_class
-from kdplatform.experiments import evaluation, records
+from kdplatform.analysis.classwise import (
+    class_table_over_seeds,
+    overall_accuracy,
+    worst_class,
+)
+from kdplatform.experiments import drawing, evaluation, records
 from kdplatform.experiments.identity import LABELS, Role
-from kdplatform.experiments.steps import TrainedModel, comparison_figures
+from kdplatform.experiments.steps import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.reporting import figures
 from kdplatform.reporting.tables import EMPTY, percent, text_table
@@ -64,11 +68,16 @@ def log_summary(workspace: Workspace, arms: Arms, summary: Summary) -> None:
         return
     classes = evaluation.compared_classes(dataset.class_names, summary.comparisons)
     records.log_tables({"classwise": classes, "summary": _summary_table(summary)})
-    first = {role: models[0].test for role, models in arms.items()}
-    test = first.pop(Role.DISTILLED)
     title = f"{workspace.config.name}: Teacher, NDS and DS, {_seed_words(arms)}"
-    drawn = comparison_figures(dataset, workspace.config.attributes, first, test, classes, title)
-    records.log_figures({"class_accuracy": drawn["class_accuracy"]})
+    figure = drawing.class_figure(classes, evaluation.REFERENCES, title, _spread(arms))
+    records.log_figures({"class_accuracy": figure})
+
+
+def _spread(arms: Arms) -> dict[Role, pd.Series] | None:
+    if len(arms[Role.DISTILLED]) == 1:
+        return None
+    tables = {role: class_table_over_seeds([m.test for m in arms[role]]) for role in arms}
+    return {role: table["accuracy_sd"] for role, table in tables.items()}
 
 
 def summary_text(workspace: Workspace, arms: Arms, summary: Summary) -> str:

@@ -33,14 +33,16 @@ def class_accuracy_figure(
     """
     chosen = _most_different(accuracies)
     table = accuracies.iloc[chosen]
-    figure = Figure(figsize=(7.5, 1.6 + 0.28 * len(table)), layout="constrained")
+    figure = Figure(figsize=(7.5, 1.6 + 0.33 * len(table)), layout="constrained")
     axes = figure.subplots()
     rows = np.arange(len(table))
-    for label in accuracies.columns:
+    for position, label in enumerate(accuracies.columns):
+        # The arms of a class lie beside each other, so that equal accuracies stay visible.
+        offset = 0.22 * (position - (len(accuracies.columns) - 1) / 2)
         error = None if spread is None else spread[label].iloc[chosen]
         axes.errorbar(
             table[label],
-            rows,
+            rows + offset,
             xerr=error,
             fmt=MARKERS[label],
             color=COLORS[label],
@@ -48,10 +50,10 @@ def class_accuracy_figure(
             markersize=5,
             linewidth=1,
         )
-    for offset, (label, flags) in enumerate(significant.items()):
+    for position, (label, flags) in enumerate(significant.items()):
         marked = rows[np.asarray(flags)[chosen]]
-        axes.plot(
-            np.full(len(marked), 1.02 + 0.025 * offset),
+        (marks,) = axes.plot(
+            np.full(len(marked), 1.02 + 0.025 * position),
             marked,
             linestyle="none",
             marker=MARKERS[label],
@@ -61,6 +63,8 @@ def class_accuracy_figure(
             clip_on=False,
             label=f"DS differs from {label} (p < .05)",
         )
+        # Without points its extent is unknown, and the layout would leave a gap for it.
+        marks.set_in_layout(len(marked) > 0)
     axes.set_yticks(rows, [str(name) for name in table.index])
     axes.invert_yaxis()
     axes.xaxis.set_major_formatter(PercentFormatter(1))
@@ -133,13 +137,18 @@ def disagreement_figure(
 def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
     """Draws loss and accuracy over the epochs.
 
+    The training loss is the objective's; the validation loss is always the cross entropy.
+
     Args:
         curves: one row per epoch: epoch, train_loss, val_loss, train_accuracy, val_accuracy.
     """
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
         for split, color in (("train", "#0072B2"), ("val", "#E69F00")):
-            axes.plot(curves["epoch"], curves[f"{split}_{quantity}"], color=color, label=split)
+            label = split
+            if quantity == "loss":
+                label += " (objective)" if split == "train" else " (cross entropy)"
+            axes.plot(curves["epoch"], curves[f"{split}_{quantity}"], color=color, label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
