@@ -86,14 +86,17 @@ def compare(
     """Compares DS with Teacher and with NDS, class by class.
 
     One table per seed. Several seeds: Welch's test over the seeds, as the paper does. One seed:
-    McNemar's exact test, which speaks of these two models only.
+    McNemar's exact test, which speaks of these two models only. One teacher shared by several
+    students has no spread to test against, so it is left out.
     """
     comparisons = {}
     for role, tables in references.items():
         if len(tables) == 1 and len(distilled) == 1:
             by_class = mcnemar_by_class(tables[0], distilled[0], n_classes=n_classes)
-        else:
+        elif len(tables) > 1:
             by_class = welch_by_class(tables, distilled, n_classes=n_classes)
+        else:
+            continue
         comparisons[role] = Comparison(by_class, significance_counts(by_class))
     return comparisons
 

@@ -69,7 +69,7 @@ def log_summary(workspace: Workspace, arms: Arms, summary: Summary) -> None:
     classes = evaluation.compared_classes(dataset.class_names, summary.comparisons)
     records.log_tables({"classwise": classes, "summary": _summary_table(summary)})
     title = f"{workspace.config.name}: Teacher, NDS and DS, {_seed_words(arms)}"
-    figure = drawing.class_figure(classes, evaluation.REFERENCES, title, _spread(arms))
+    figure = drawing.class_figure(classes, summary.comparisons, title, _spread(arms))
     records.log_figures({"class_accuracy": figure})
 
 
@@ -128,23 +128,30 @@ def _summary_table(summary: Summary) -> pd.DataFrame:
 
 
 def _counts(summary: Summary, role: Role) -> list[str]:
-    if role is not Role.DISTILLED:
-        return [EMPTY] * len(evaluation.REFERENCES)
-    return [
-        f"{summary.comparisons[reference].counts.significant} of "
-        f"{summary.comparisons[reference].counts.tested}"
-        for reference in evaluation.REFERENCES
-    ]
+    """Returns the cells of n_tc and n_sc, which belong to DS."""
+    cells = []
+    for reference in evaluation.REFERENCES:
+        comparison = summary.comparisons.get(reference)
+        if role is not Role.DISTILLED or comparison is None:
+            cells.append(EMPTY)
+        else:
+            cells.append(f"{comparison.counts.significant} of {comparison.counts.tested}")
+    return cells
 
 
 def _reading(summary: Summary, arms: Arms) -> str:
     counts = next(iter(summary.comparisons.values())).counts
-    chance = f"chance alone gives about {counts.expected_by_chance:.1f}"
     if len(arms[Role.DISTILLED]) == 1:
-        test = "exact McNemar test of one pair of models, which says nothing of other seeds"
+        test = "exact McNemar test of this one pair of models"
     else:
         test = "Welch's test over the seeds"
-    return f"n_tc, n_sc: classes that differ from Teacher and NDS at p < .05 ({test}; {chance})"
+    lines = [
+        "n_tc, n_sc: classes whose accuracy differs from Teacher and NDS at p < .05",
+        f"({test}); chance alone gives about {counts.expected_by_chance:.1f}",
+    ]
+    if Role.TEACHER not in summary.comparisons:
+        lines.append("n_tc needs a teacher per seed: one shared teacher has no spread")
+    return "\n".join(lines)
 
 
 def _seed_words(arms: Arms) -> str:
