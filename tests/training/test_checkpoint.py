@@ -1,0 +1,81 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from kdplatform.errors import MachineError
+from kdplatform.training.checkpoint import load_checkpoint, save_checkpoint
+
+CONTENT = {"weights": {"w": torch.arange(1000.0)}, "epoch": 3, "records": [{"loss": 0.5}]}
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    path = tmp_path / "deeper" / "run.checkpoint"
+    save_checkpoint(path, "this run", CONTENT)
+    return path
+
+
+def test_what_was_saved_is_loaded(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    content = load_checkpoint(path, "this run")
+    assert content is not None
+    assert torch.equal(content["weights"]["w"], CONTENT["weights"]["w"])
+    assert content["epoch"] == 3
+    assert content["records"] == [{"loss": 0.5}]
+    assert capsys.readouterr().err == ""
+
+
+def test_nothing_but_the_checkpoint_is_left_beside_it(path: Path) -> None:
+    save_checkpoint(path, "this run", CONTENT)
+    assert [file.name for file in path.parent.iterdir()] == ["run.checkpoint"]
+
+
+def test_absent_is_no_news(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert load_checkpoint(tmp_path / "none", "this run") is None
+    assert capsys.readouterr().err == ""
+
+
+def test_checkpoint_of_another_run_is_ignored(
+    path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert load_checkpoint(path, "another run") is None
+    assert "is of another run: ignored, training begins anew" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [0, 10, 32, 1000, -1])
+def test_cut_short_is_ignored_and_said_in_one_line(
+    path: Path, kept: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path.write_bytes(path.read_bytes()[:kept])
+    assert load_checkpoint(path, "this run") is None
+    said = capsys.readouterr().err
+    assert "is cut short or altered: ignored, training begins anew" in said
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize("position", [0, 31, 32, 2000, -1])
+def test_an_altered_byte_is_noticed(path: Path, position: int) -> None:
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    assert load_checkpoint(path, "this run") is None
+
+
+def test_where_it_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(MachineError, match=r"checkpoint '.*' cannot be written \(.+\); allowed"):
+        save_checkpoint(tmp_path / "file" / "run.checkpoint", "this run", CONTENT)
+
+
+def test_a_write_that_fails_keeps_the_last_checkpoint(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(MachineError, match="No space left on device"):
+        save_checkpoint(path, "this run", {"epoch": 4})
+    content = load_checkpoint(path, "this run")
+    assert content is not None
+    assert content["epoch"] == 3

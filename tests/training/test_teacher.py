@@ -1,0 +1,97 @@
+from typing import Any
+
+import pytest
+import torch
+
+from kdplatform.config import DistillationConfig, TrainingConfig
+from kdplatform.data import Dataset
+from kdplatform.models import InputNormalization
+from kdplatform.objectives import Batch, build_objective
+from kdplatform.training import (
+    Teacher,
+    TeacherModel,
+    TeacherTable,
+    fit,
+    initialised_model,
+    predict_logits,
+)
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def teacher_model(dataset: Dataset) -> InputNormalization:
+    return initialised_model("resnet20", dataset, seed=0, role="teacher")
+
+
+def distil(dataset: Dataset, config: TrainingConfig, teacher: Teacher) -> list[float]:
+    student = initialised_model("lenet5", dataset, seed=0, role="distilled")
+    objective = build_objective(DistillationConfig(temperature=4.0))
+    result = fit(
+        student,
+        dataset.train,
+        objective,
+        config,
+        seed=0,
+        role="distilled",
+        device=CPU,
+        teacher=teacher,
+    )
+    return [record.train_loss for record in result.records]
+
+
+def test_table_and_model_say_the_same(dataset: Dataset, teacher_model: InputNormalization) -> None:
+    rows = torch.tensor([3, 1, 41, 0])
+    batch = Batch(
+        inputs=dataset.train.inputs[rows],
+        labels=dataset.train.labels[rows],
+        ids=rows,
+        rows=rows,
+    )
+    table = TeacherTable(predict_logits(teacher_model, dataset.train.inputs, device=CPU))
+    torch.testing.assert_close(
+        table(batch).logits, TeacherModel(teacher_model)(batch).logits, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_distilling_from_cached_logits_is_distilling_from_the_teacher(
+    dataset: Dataset, config: TrainingConfig, teacher_model: InputNormalization
+) -> None:
+    config = config.model_copy(update={"precision": "fp32"})
+    table = TeacherTable(predict_logits(teacher_model, dataset.train.inputs, device=CPU))
+    cached = distil(dataset, config, table)
+    assert cached == pytest.approx(distil(dataset, config, TeacherModel(teacher_model)), rel=1e-3)
+
+
+@pytest.mark.parametrize("augmentation", [{}, {"crop_padding": 1, "horizontal_flip": True}])
+def test_distilling_changes_nothing_in_the_teacher(
+    dataset: Dataset,
+    config: TrainingConfig,
+    teacher_model: InputNormalization,
+    augmentation: dict[str, Any],
+) -> None:
+    before = {name: value.clone() for name, value in teacher_model.state_dict().items()}
+    config = TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
+    distil(dataset, config, TeacherModel(teacher_model.train()))
+    assert any("running_mean" in name for name in before)
+    for name, value in teacher_model.state_dict().items():
+        assert torch.equal(value, before[name]), name
+    assert all(parameter.grad is None for parameter in teacher_model.parameters())
+
+
+def test_teacher_sees_the_augmented_images(
+    dataset: Dataset, config: TrainingConfig, teacher_model: InputNormalization
+) -> None:
+    seen: list[torch.Tensor] = []
+
+    class Spy(TeacherModel):
+        def __call__(self, batch: Batch) -> Any:
+            seen.append(batch.inputs - dataset.train.inputs[batch.rows])
+            return super().__call__(batch)
+
+    config = TrainingConfig.model_validate(
+        {**config.model_dump(), "augmentation": {"horizontal_flip": True}}
+    )
+    distil(dataset, config, Spy(teacher_model))
+    changed = torch.cat(seen).flatten(1).any(dim=1).float().mean()
+    assert 0.3 < changed < 0.7
