@@ -5,82 +5,69 @@ one half and ten groups of 100 about .15. Only what goes beyond that is evidence
 """
 
 from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
-from scipy import sparse
 
 from kdplatform.analysis.bootstrap import Arms
 from kdplatform.analysis.group_rates import GroupCounts, metric_values
-from kdplatform.analysis.profiles import Models, models_on_groups
+from kdplatform.analysis.profiles import Models, Profiles, models_on_groups
 from kdplatform.analysis.tables import Attribute, FloatArray, IntArray
 
-# Counts held at a time: bounds memory however many models there are.
-_COUNTS = 4_000_000
 _DPD, _EOD = ("dpd", "dpd_max"), ("eod", "eod_max", "tpr_difference", "fpr_difference")
 
 
-def _permuted_codes(
-    codes: IntArray, strata: IntArray, permutations: int, generator: np.random.Generator
-) -> IntArray:
-    """Codes [permutations, examples], permuted among the examples of each stratum."""
-    permuted = np.tile(codes, (permutations, 1))
-    for stratum in np.unique(strata):
-        members = np.flatnonzero(strata == stratum)
-        permuted[:, members] = generator.permuted(permuted[:, members], axis=1)
-    return permuted
-
-
 class _Counter:
-    """Counts of all models under any assignment of groups."""
+    """Counts of all models when groups are permuted among the examples of each stratum.
+
+    Group codes stay in their places and the examples' profiles (label and predictions) move.
+    """
 
     def __init__(self, models: Models) -> None:
-        n_models, self.examples = models.predictions.shape
-        self.n_groups, self.n_classes = len(models.groups.names), models.n_classes
-        self.shape = (1 + 2 * n_models, models.n_classes)
-        model, wrong = np.nonzero(models.predictions != models.labels)
-        misses = self.n_classes * (1 + model) + models.labels[wrong]
-        alarms = self.n_classes * (1 + n_models + model) + models.predictions[model, wrong]
-        rows = np.concatenate([models.labels, misses, alarms])
-        columns = np.concatenate([np.arange(self.examples), wrong, wrong])
-        self.matrix = sparse.csr_array(
-            (np.ones(len(rows), dtype=np.float32), (rows, columns)),
-            shape=(int(np.prod(self.shape)), self.examples),
-        )
+        self.codes, self.n_groups = models.groups.codes, len(models.groups.names)
+        together = replace(models.groups, names=("all",), codes=np.zeros_like(self.codes))
+        self.profiles = Profiles(replace(models, groups=together))
 
-    def chunk(self, permutations: int) -> int:
-        per_permutation = self.n_groups * max(self.matrix.shape[0], self.examples)
-        return int(max(1, min(permutations, _COUNTS // per_permutation)))
+    def _counts(self, profile: IntArray) -> GroupCounts:
+        """Counts [permutations, models, ...] for profiles of [permutations, examples]."""
+        permutations, n_profiles = len(profile), len(self.profiles.size)
+        columns = permutations * self.n_groups
+        cell = profile * columns + self.codes
+        cell += (np.arange(permutations) * self.n_groups)[:, None]
+        sizes = np.bincount(cell.ravel(), minlength=n_profiles * columns)
+        counts = self.profiles.counts(sizes.reshape(n_profiles, columns))
 
-    def __call__(self, codes: IntArray) -> GroupCounts:
-        """Counts [permutations, models, ...] for codes of [permutations, examples]."""
-        permutations = len(codes)
-        member = np.zeros((self.examples, permutations, self.n_groups), dtype=np.float32)
-        np.put_along_axis(member, codes.T[:, :, None], 1.0, axis=2)
-        flat = self.matrix @ member.reshape(self.examples, -1)
-        blocks = flat.reshape(*self.shape, permutations, self.n_groups).transpose(2, 0, 3, 1)
-        n_models = (self.shape[0] - 1) // 2
-        positives = blocks[:, :1]
-        hits = positives - blocks[:, 1 : 1 + n_models]
+        def by_group(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            # [permutations * groups, models, 1 ...] to [permutations, models, groups ...]
+            split = values.reshape(permutations, self.n_groups, values.shape[1], *values.shape[3:])
+            return np.moveaxis(split, 1, 2)
+
         return GroupCounts(
-            n=positives.sum(axis=-1),
-            positives=positives,
-            predicted=hits + blocks[:, 1 + n_models :],
-            hits=hits,
+            n=by_group(counts.n),
+            positives=by_group(counts.positives),
+            predicted=by_group(counts.predicted),
+            hits=by_group(counts.hits),
         )
 
+    def observed(self) -> GroupCounts:
+        """Counts of the groups as they are, with leading dimensions [1, models]."""
+        return self._counts(self.profiles.profile[None])
 
-def _null_values(
-    counter: _Counter,
-    codes: IntArray,
-    strata: IntArray,
-    permutations: int,
-    generator: np.random.Generator,
-) -> Iterator[dict[str, FloatArray]]:
-    step = counter.chunk(permutations)
-    for start in range(0, permutations, step):
-        size = min(step, permutations - start)
-        yield metric_values(counter(_permuted_codes(codes, strata, size, generator)))
+    def permuted(
+        self, strata: IntArray, permutations: int, generator: np.random.Generator
+    ) -> Iterator[GroupCounts]:
+        """Counts of permuted groups, some permutations at a time."""
+        members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
+        step = self.profiles.draws_at_once(permutations, self.n_groups)
+        for start in range(0, permutations, step):
+            size = min(step, permutations - start)
+            profile = np.tile(self.profiles.profile, (size, 1))
+            for own in members:
+                profile[:, own] = generator.permuted(profile[:, own], axis=1)
+            yield self._counts(profile)
 
 
 def _p_value(observed: float, null: FloatArray) -> float:
@@ -123,11 +110,12 @@ def parity_null(
         raise ValueError(f"arms are {list(arms)}; allowed: at least one, each with a table")
     models = models_on_groups([table for tables in arms.values() for table in tables], attribute)
     generator = np.random.default_rng(seed)
-    counter, codes = _Counter(models), models.groups.codes
-    observed = metric_values(counter(codes[None]))
+    counter = _Counter(models)
+    observed = metric_values(counter.observed())
     null: dict[str, FloatArray] = {}
-    for metrics, strata in ((_DPD, np.zeros_like(codes)), (_EOD, models.labels)):
-        chunks = list(_null_values(counter, codes, strata, permutations, generator))
+    for metrics, strata in ((_DPD, np.zeros_like(models.labels)), (_EOD, models.labels)):
+        counts = counter.permuted(strata, permutations, generator)
+        chunks = [metric_values(chunk) for chunk in counts]
         null |= {name: np.concatenate([chunk[name] for chunk in chunks]) for name in metrics}
     rows, start = [], 0
     for arm, tables in arms.items():

@@ -130,14 +130,19 @@ class Profiles:
             hits=hits,
         )
 
+    def draws_at_once(self, draws: int, groups: int = 1) -> int:
+        """How many of the draws to count together; each may hold several groups."""
+        counts, profiles = self._counting.shape
+        per_draw = groups * max(counts, profiles) + len(self.profile)
+        return int(max(1, min(draws, _COUNTS // per_draw)))
+
     def observed(self) -> GroupCounts:
         """Counts of the examples as they are, with leading dimensions [1, models]."""
         return self.counts(self.size[:, None])
 
     def resampled(self, draws: int, generator: np.random.Generator) -> Iterator[GroupCounts]:
         """Counts of examples drawn with replacement, as many as there are, some draws at a time."""
-        per_draw = max(self._counting.shape[0], len(self.size))
-        step = max(1, min(draws, _COUNTS // per_draw))
+        step = self.draws_at_once(draws)
         for start in range(0, draws, step):
             yield self.counts(self._sizes(min(step, draws - start), generator))
 

@@ -1,0 +1,245 @@
+"""Individual fairness: do similar examples get similar predictions?
+
+Similarity comes from a feature space that is none of the models compared: a fixed encoder, or the
+generating factors of generated data. It is named in the result, since every number depends on it.
+"""
+
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+from sklearn.neighbors import NearestNeighbors
+
+from kdplatform.analysis.calibration import check_temperature, probabilities
+from kdplatform.analysis.tables import FloatArray, IntArray, quotient, stack_tables
+
+Output = Literal["probabilities", "labels"]
+OUTPUTS: tuple[Output, ...] = ("probabilities", "labels")
+
+# Cosine distance below which a pair counts as this far apart: one near-duplicate pair would
+# otherwise decide the mean.
+DISTANCE_FLOOR = 0.01
+# Pairs worked on at a time: bounds memory at 1,000 classes.
+_PAIRS = 16_384
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """Feature vectors of examples.
+
+    Attributes:
+        name: The encoder, as tables show it.
+        ids: Example ids. [examples]
+        vectors: One feature vector per example, none of them zero. [examples, features]
+    """
+
+    name: str
+    ids: npt.NDArray[np.generic]
+    vectors: FloatArray
+
+    def __post_init__(self) -> None:
+        if self.vectors.ndim != 2 or len(self.vectors) != len(self.ids):
+            raise ValueError(
+                f"vectors have shape {self.vectors.shape}; allowed: ({len(self.ids)}, features)"
+            )
+        if pd.Index(self.ids).has_duplicates:
+            raise ValueError(f"ids of feature space {self.name!r} repeat; allowed: unique ids")
+        if not np.isfinite(self.vectors).all():
+            raise ValueError(f"vectors of {self.name!r} are not finite; allowed: finite numbers")
+        if not self.vectors.any(axis=1).all():
+            row = int(np.flatnonzero(~self.vectors.any(axis=1))[0])
+            raise ValueError(f"vector of id {self.ids[row]} is zero; allowed: a direction")
+
+    def rows_of(self, table: pd.DataFrame) -> IntArray:
+        """Rows of the table in the order of this space.
+
+        Raises:
+            ValueError: An example of the space is not in the table.
+        """
+        stack = stack_tables([table])
+        rows = np.asarray(pd.Index(stack.ids).get_indexer(pd.Index(self.ids)), dtype=np.int64)
+        if rows.min() < 0:
+            absent = self.ids[int(rows.argmin())]
+            raise ValueError(
+                f"id {absent} of feature space {self.name!r} is not in the table; "
+                "allowed: tables that hold all its ids"
+            )
+        return rows
+
+
+class Pairs(NamedTuple):
+    """Pairs of examples of a feature space, with their distances.
+
+    Attributes:
+        space: The feature space.
+        first: Positions in the space. [pairs]
+        second: Positions in the space. [pairs]
+        distance: Cosine distance, at least `floor`. [pairs]
+        floor: The floor of the distance.
+        floored: Pairs whose distance was below it.
+    """
+
+    space: FeatureSpace
+    first: IntArray
+    second: IntArray
+    distance: FloatArray
+    floor: float
+    floored: int
+
+
+class IndividualFairness(NamedTuple):
+    """Individual unfairness of a model and what it was measured with.
+
+    Attributes:
+        unfairness: I(f), lower is better.
+        output: What of the model is compared ("probabilities" or "labels").
+        temperature: What the logits were divided by; 1 unless calibrated.
+        pairs: Pairs of examples.
+        floored: Pairs whose distance was raised to the floor.
+        floor: The floor.
+        space: Name of the feature space.
+    """
+
+    unfairness: float
+    output: str
+    temperature: float
+    pairs: int
+    floored: int
+    floor: float
+    space: str
+
+
+class Neighbours(NamedTuple):
+    """The nearest other examples of every example of a feature space. [examples, k]."""
+
+    space: FeatureSpace
+    rows: IntArray
+
+
+def _unique_pairs(examples: int, count: int, seed: int) -> tuple[IntArray, IntArray]:
+    """Distinct unordered pairs of different examples; all of them when there are no more."""
+    total = examples * (examples - 1) // 2
+    generator = np.random.default_rng(seed)
+    if total <= 4 * count:
+        rows, columns = np.triu_indices(examples, 1)
+        kept = generator.permutation(total)[:count]
+        return rows[kept].astype(np.int64), columns[kept].astype(np.int64)
+    chosen = np.empty(0, dtype=np.int64)
+    while len(chosen) < count:
+        first = generator.integers(0, examples, 2 * count)
+        second = (first + generator.integers(1, examples, 2 * count)) % examples
+        keys = np.minimum(first, second) * examples + np.maximum(first, second)
+        chosen = np.unique(np.concatenate([chosen, keys]))
+    chosen = generator.choice(chosen, count, replace=False)
+    return chosen // examples, chosen % examples
+
+
+def sample_pairs(
+    space: FeatureSpace, *, count: int = 100_000, seed: int = 0, floor: float = DISTANCE_FLOOR
+) -> Pairs:
+    """Draws the pairs of examples that all models are measured on.
+
+    Args:
+        space: The feature space.
+        count: Number of distinct pairs; all pairs when there are fewer.
+        seed: Seeds the drawing.
+        floor: Smallest cosine distance used.
+
+    Raises:
+        ValueError: The space has fewer than two examples, or an argument is out of range.
+    """
+    if len(space.ids) < 2:
+        raise ValueError(f"feature space {space.name!r} has 1 example; allowed: at least 2")
+    if count < 1:
+        raise ValueError(f"count is {count}; allowed: at least 1")
+    if not 0 < floor < 2:
+        raise ValueError(f"floor is {floor}; allowed: above 0 and below 2")
+    first, second = _unique_pairs(len(space.ids), count, seed)
+    unit = space.vectors / np.linalg.norm(space.vectors, axis=1, keepdims=True)
+    cosine = np.empty(len(first))
+    for start in range(0, len(first), _PAIRS):
+        part = slice(start, start + _PAIRS)
+        cosine[part] = np.einsum("ij,ij->i", unit[first[part]], unit[second[part]])
+    distance = 1 - cosine
+    floored = int((distance < floor).sum())
+    return Pairs(space, first, second, np.maximum(distance, floor), floor, floored)
+
+
+def individual_unfairness(
+    table: pd.DataFrame,
+    pairs: Pairs,
+    *,
+    output: Output = "probabilities",
+    temperature: float = 1.0,
+) -> IndividualFairness:
+    """I(f): mean over pairs of |f(x) - f(x')| / d(x, x').
+
+    After the Lipschitz condition of Dwork et al. 2012 (arXiv 1104.3913), as Mohammadshahi and
+    Ioannou 2025 report it. |f(x) - f(x')| is the total variation, half the sum over classes of
+    |p_c - p_c'|: for two classes the difference in probability, for hard labels 1 when they differ.
+    d is the cosine distance.
+
+    On probabilities it falls mechanically when outputs soften, whether or not decisions get fairer:
+    read it beside the value on labels and at the temperature that calibrates each model.
+
+    Args:
+        table: A prediction table that holds the pairs' examples.
+        pairs: The pairs, the same for every model compared.
+        output: Compare softmax probabilities, or predicted labels.
+        temperature: Divides the logits first; `calibration.calibrating_temperature` of validation
+            data gives the calibrated value.
+
+    Raises:
+        ValueError: An example is missing, or the logits are.
+    """
+    if output not in OUTPUTS:
+        raise ValueError(f"output is {output!r}; allowed: {list(OUTPUTS)}")
+    check_temperature(temperature)
+    rows = pairs.space.rows_of(table)
+    if output == "labels":
+        predictions = stack_tables([table]).predictions[0][rows]
+        gap = (predictions[pairs.first] != predictions[pairs.second]).astype(float)
+    else:
+        p = probabilities(table, temperature)[rows]
+        gap = np.empty(len(pairs.first))
+        for start in range(0, len(gap), _PAIRS):
+            part = slice(start, start + _PAIRS)
+            gap[part] = np.abs(p[pairs.first[part]] - p[pairs.second[part]]).sum(axis=1) / 2
+    return IndividualFairness(
+        unfairness=float(np.mean(quotient(gap, pairs.distance))),
+        output=output,
+        temperature=temperature,
+        pairs=len(gap),
+        floored=pairs.floored,
+        floor=pairs.floor,
+        space=pairs.space.name,
+    )
+
+
+def nearest_neighbours(space: FeatureSpace, k: int = 5) -> Neighbours:
+    """The k nearest other examples of each example, by cosine distance.
+
+    Raises:
+        ValueError: There are not k other examples.
+    """
+    if not 1 <= k < len(space.ids):
+        raise ValueError(f"k is {k}; allowed: 1 to {len(space.ids) - 1}")
+    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(space.vectors)
+    # without an argument the example itself is not its own neighbour
+    return Neighbours(space, search.kneighbors(return_distance=False).astype(np.int64))
+
+
+def consistency(table: pd.DataFrame, neighbours: Neighbours) -> float:
+    """Consistency of predicted labels: the mean share of neighbours that get the same label.
+
+    1 - mean over examples of |y_i - mean of its k neighbours' y| for two classes (Zemel et al.
+    2013); with more classes the share of neighbours predicted otherwise takes the place of the
+    difference, which is the same number for two. The example is not its own neighbour.
+
+    Raises:
+        ValueError: An example of the feature space is not in the table.
+    """
+    predictions = stack_tables([table]).predictions[0][neighbours.space.rows_of(table)]
+    return float(np.mean(predictions[neighbours.rows] == predictions[:, None]))
