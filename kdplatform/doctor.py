@@ -15,7 +15,6 @@ from kdplatform import __version__
 from kdplatform.errors import KdplatformError
 from kdplatform.experiments.tracking import check_server, quiet_mlflow
 from kdplatform.files import home_folder, writable_folder
-from kdplatform.reporting.tables import text_table
 
 _PACKAGES = ("torch", "torchvision", "mlflow", "scipy", "fairlearn", "scikit-learn", "pydantic")
 _GIB = 1024**3
@@ -34,7 +33,8 @@ def report() -> str:
         ("data folder", _data_folder()),
         ("free disk", _free_disk()),
     ]
-    return text_table(("what", ""), [(name, "  " + text) for name, text in rows])
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
 
 
 def _version(package: str) -> str:
@@ -57,12 +57,12 @@ def _kernels() -> Iterator[tuple[str, str]]:
 
 
 def _tracking_store() -> str:
-    uri = mlflow.get_tracking_uri()
+    uri: str = mlflow.get_tracking_uri()
     try:
         check_server()
     except KdplatformError as error:
         return str(error)
-    return f"{uri}"
+    return uri
 
 
 def _data_folder() -> str:
