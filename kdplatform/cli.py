@@ -104,6 +104,9 @@ def _command_help(command: str, words: Sequence[str]) -> str:
     arguments = parse_arguments(command, rest)
     config = load_project(arguments.project, arguments.overrides)
     from kdplatform.config import flatten, plain_text
+    from kdplatform.data import dataset_names
+    from kdplatform.models import model_names
+    from kdplatform.objectives import method_names
 
     parameters = [(p.name, p.allowed, p.default, p.description) for p in ENTRY_POINTS[command]]
     values = flatten(config)
@@ -126,6 +129,9 @@ def _command_help(command: str, words: Sequence[str]) -> str:
             "",
             f"short names: {short}",
             f"projects: {', '.join(project_names())}",
+            f"datasets: {', '.join(dataset_names())}",
+            f"models: {', '.join(model_names())}",
+            f"methods: {', '.join(method_names())}",
         ]
     )
 

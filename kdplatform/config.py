@@ -287,8 +287,12 @@ def _describe(
 def plain_text(value: object) -> str:
     """Returns a value as it is written on the command line."""
     if isinstance(value, tuple):
-        return ",".join(map(str, value)) or "none"
-    return {None: "none", True: "true", False: "false"}.get(value, str(value))  # type: ignore[call-overload, no-any-return]
+        return ",".join(map(plain_text, value)) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def allowed(field: FieldInfo) -> str:
@@ -309,20 +313,22 @@ def _type_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return f"list of {_type_words(get_args(annotation)[0])}"
     words = {int: "integer", float: "number", bool: "true | false", str: "text", Path: "path"}
     base = words.get(annotation, "none" if annotation is type(None) else str(annotation))
-    return " ".join([base, *_bounds(metadata)])
+    return f"{base} {_bounds(metadata)}".strip()
 
 
-def _bounds(metadata: Sequence[Any]) -> Iterator[str]:
+def _bounds(metadata: Sequence[Any]) -> str:
     signs = {
         annotated_types.Gt: (">", "gt"),
         annotated_types.Ge: (">=", "ge"),
         annotated_types.Lt: ("<", "lt"),
         annotated_types.Le: ("<=", "le"),
     }
-    bounds = [m for m in metadata if type(m) in signs]
-    for index, bound in enumerate(bounds):
-        sign, attribute = signs[type(bound)]
-        yield f"{'and ' if index else ''}{sign} {getattr(bound, attribute):g}"
+    # Inside a list or an optional value the bounds lie one level deeper.
+    flat = [
+        m for item in metadata for m in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+    bounds = [(*signs[type(m)], m) for m in flat if type(m) in signs]
+    return " and ".join(f"{sign} {getattr(bound, name):g}" for sign, name, bound in bounds)
 
 
 def _project_path(project: str) -> Path:
