@@ -44,8 +44,9 @@ class LeNet5(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps images [B, in_channels, image_size, image_size] to logits [B, num_classes]."""
         x = F.pad(images, self.frame) if any(self.frame) else images
-        x = F.max_pool2d(F.relu(self.conv1(x)), 2)
-        x = F.max_pool2d(F.relu(self.conv2(x)), 2)
+        # Rectifying the maximum is the maximum of the rectified, at a quarter of the work.
+        x = F.relu(F.max_pool2d(self.conv1(x), 2))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
         x = F.relu(self.hidden1(x.flatten(1)))
         x = F.relu(self.hidden2(x))
         logits: Tensor = self.classifier(x)

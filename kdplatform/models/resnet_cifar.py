@@ -34,8 +34,9 @@ class BasicBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Maps [B, in_channels, H, W] to [B, out_channels, ceil(H / stride), ceil(W / stride)]."""
         residual = F.relu(self.bn1(self.conv1(x)), inplace=True)
-        residual = self.bn2(self.conv2(residual))
-        return F.relu(residual + self._shortcut(x), inplace=True)
+        output: Tensor = self.bn2(self.conv2(residual))
+        output += self._shortcut(x)
+        return F.relu(output, inplace=True)
 
     def _shortcut(self, x: Tensor) -> Tensor:
         if self.stride == 1 and self.new_channels == 0:
