@@ -1,5 +1,6 @@
 """The distillation loss: `kd_loss` and its backends."""
 
+from kdplatform.kernels.backend import BackendStatus, status
 from kdplatform.kernels.loss import KDLossOutput, kd_loss
 
-__all__ = ["KDLossOutput", "kd_loss"]
+__all__ = ["BackendStatus", "KDLossOutput", "kd_loss", "status"]

@@ -1,12 +1,16 @@
 """`kd_loss`: the distillation loss, by the fastest backend that serves the tensors."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
+import torch
 from torch import Tensor
 
-from kdplatform.kernels.arguments import RowValue, check_arguments
+from kdplatform.kernels.arguments import RowArguments, RowValue, check_arguments
+from kdplatform.kernels.backend import loaded
 from kdplatform.kernels.reference import RowLosses, reference_rows
+
+_REDUCTION_CODES = {"none": 0, "mean": 1, "sum": 2}
 
 
 class KDLossOutput(NamedTuple):
@@ -87,6 +91,29 @@ def kd_loss(
     Values and gradients are right where the usual formula is not: for logits that nearly agree,
     for a common offset, for logits of -inf. Differentiating twice is an error.
     """
+    # A batch of few classes takes microseconds, so the plain call goes into C++ at once. None
+    # comes back where it is not plain or not right.
+    if (
+        loaded.short_way is not None
+        and student_temperature is None
+        and teacher_temperature is None
+        and kl_weight is None
+        and ce_weight is None
+        and class_mask is None
+        and not torch.compiler.is_compiling()
+    ):
+        output = loaded.short_way(
+            student_logits,
+            teacher_logits,
+            labels,
+            temperature,
+            alpha,
+            scale_by_t2,
+            ignore_index,
+            reduction,
+        )
+        if output is not None:
+            return cast(KDLossOutput, output)
     arguments = check_arguments(
         student_logits,
         teacher_logits,
@@ -102,7 +129,31 @@ def kd_loss(
         ignore_index,
         reduction,
     )
+    if student_logits.device.type in loaded.devices:
+        return _fused(arguments)
     return _reduce(reference_rows(arguments), reduction)
+
+
+def _fused(arguments: RowArguments) -> KDLossOutput:
+    """The general way into the kernels: an operator of the dispatcher."""
+    values = (
+        arguments.student_temperature,
+        arguments.teacher_temperature,
+        arguments.kl_weight,
+        arguments.ce_weight,
+    )
+    outputs = torch.ops.kdplatform.kd_loss.default(
+        arguments.student_logits,
+        arguments.teacher_logits,
+        arguments.labels,
+        arguments.class_mask,
+        *(value if isinstance(value, Tensor) else None for value in values),
+        *(0.0 if isinstance(value, Tensor) else value for value in values),
+        arguments.scale_by_t2,
+        arguments.ignore_index,
+        _REDUCTION_CODES[arguments.reduction],
+    )
+    return KDLossOutput(*outputs)
 
 
 def _reduce(rows: RowLosses, reduction: str) -> KDLossOutput:

@@ -1,0 +1,51 @@
+// What a device's driver provides: three functions over plain structs, free of torch.
+// The CPU's are in cpu/driver.cpp, CUDA's in cuda/; binding.cpp calls both.
+#pragma once
+
+#include "row_parameters.h"
+
+namespace kd {
+
+// out[k] = factor * sum_b values[k, b], of the compute type, in a fixed order.
+struct ReduceParameters {
+  int64_t students;
+  int64_t rows;
+  Type compute_type;
+  double factor;
+  const void* values;  // [K, B]
+  void* out;           // [K]
+};
+
+// out[k, b, c] = gradient[k, b, c] * grad_loss[k, b] * gradient_scale[k, b], rounded once.
+struct ScaleParameters {
+  int64_t students;
+  int64_t rows;
+  int64_t classes;
+  Type type;                    // of gradient and out
+  Type compute_type;            // of grad_loss
+  const void* gradient;         // [K, B, C]
+  const float* gradient_scale;  // [K, B], or nullptr
+  const void* grad_loss;
+  int64_t grad_student_stride;  // 0 where one number serves all
+  int64_t grad_row_stride;      // 0 after a reduction
+  void* out;                    // [K, B, C]
+};
+
+void cpu_rows(const RowParameters& parameters);
+void cpu_reduce(const ReduceParameters& parameters);
+void cpu_scale(const ScaleParameters& parameters);
+
+// Which body serves: "avx512", "avx2" or "plain".
+const char* cpu_body();
+// Choose a body by name; false if this machine or this build has none of that name.
+bool set_cpu_body(const char* name);
+
+#ifdef KD_WITH_CUDA
+// All on `stream` (a cudaStream_t) of the current device, without waiting for it.
+int64_t cuda_workspace_bytes(const RowParameters& parameters);
+void cuda_rows(const RowParameters& parameters, void* workspace, void* stream);
+void cuda_reduce(const ReduceParameters& parameters, void* stream);
+void cuda_scale(const ScaleParameters& parameters, void* stream);
+#endif
+
+}  // namespace kd

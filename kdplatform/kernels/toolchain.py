@@ -1,0 +1,303 @@
+"""What a build of the kernels depends on: sources, compilers, flags, and the key of all these."""
+
+import functools
+import hashlib
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+MODULE_NAME = "kdplatform_kernels"
+SOURCES = Path(__file__).resolve().parents[2] / "csrc"
+CUDA_ARCHITECTURES = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
+
+_OPTIMISE = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden")
+# Both are about traps and errno only: unlike -ffast-math they leave inf and NaN alone.
+_BODY = (*_OPTIMISE, "-fno-math-errno", "-fno-trapping-math")
+_X86_BODIES = {
+    "body_avx512.cpp": ("-mavx512f", "-mavx512bw", "-mavx512vl", "-mavx512dq", "-mfma", "-mf16c"),
+    "body_avx2.cpp": ("-mavx2", "-mfma", "-mf16c"),
+}
+_GIB = 1 << 30
+# What one compiler process may need, so that a small machine is not driven into swapping.
+_MEMORY_PER_JOB = 2 * _GIB
+
+
+class ToolchainError(RuntimeError):
+    """The kernels cannot be built here; one line that says what is missing."""
+
+
+@dataclass(frozen=True)
+class Cuda:
+    """A CUDA toolkit and the architectures to build for, as "9.0"."""
+
+    home: Path
+    architectures: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Command:
+    """One compiler call: `tool arguments -c source -o target`."""
+
+    arguments: tuple[str, ...]
+    source: Path
+    target: str
+
+
+def source_files() -> list[Path]:
+    """Returns every file that goes into the extension.
+
+    Raises:
+        ToolchainError: this installation came without the sources.
+    """
+    files = sorted(
+        path for path in SOURCES.rglob("*") if path.suffix in {".h", ".cuh", ".cpp", ".cu"}
+    )
+    if not files:
+        raise ToolchainError(f"no sources at {SOURCES} (install with: pip install -e .)")
+    return files
+
+
+def cache_folder() -> Path:
+    """Returns where builds are kept: `$KDPLATFORM_HOME/kernels`, else under the user's cache."""
+    if home := os.environ.get("KDPLATFORM_HOME"):
+        return Path(home).expanduser() / "kernels"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(cache).expanduser() / "kdplatform" / "kernels"
+
+
+def build_key(architectures: tuple[str, ...]) -> str:
+    """Returns the name of a build: a hash of all that its bytes depend on.
+
+    The CPU's capability is the machine type only: every body for it is in the library and the
+    best is chosen when it runs, so that one cache on a shared disk serves CPUs of all ages.
+    """
+    digest = hashlib.sha256()
+    for path in source_files():
+        if path.suffix in {".cu", ".cuh"} and not architectures:
+            continue
+        content = path.read_bytes()
+        digest.update(f"{path.relative_to(SOURCES)} {len(content)}\n".encode() + content)
+    settings = (
+        sys.implementation.cache_tag,
+        platform.system(),
+        platform.machine(),
+        torch.__version__,
+        torch.version.cuda if architectures else None,
+        architectures,
+        _BODY,
+        _X86_BODIES,
+    )
+    digest.update(repr(settings).encode())
+    kind = "cuda" if architectures else "cpu"
+    return f"{kind}-torch{torch.__version__.partition('+')[0]}-{digest.hexdigest()[:16]}"
+
+
+def library_path(architectures: tuple[str, ...]) -> Path:
+    """Returns where the library of this build lies, or would."""
+    return cache_folder() / build_key(architectures) / f"{MODULE_NAME}.so"
+
+
+def cxx_compiler() -> str:
+    """Returns the C++ compiler: `$CXX`, or the first of c++, g++ and clang++ on PATH.
+
+    Raises:
+        ToolchainError: there is none.
+    """
+    if chosen := os.environ.get("CXX"):
+        if found := shutil.which(chosen):
+            return found
+        raise ToolchainError(f"CXX={chosen!r} does not exist; allowed: a C++20 compiler")
+    for name in ("c++", "g++", "clang++"):
+        if found := shutil.which(name):
+            return found
+    raise ToolchainError("no C++ compiler on PATH (c++, g++ or clang++)")
+
+
+def ninja_program() -> str:
+    """Returns the ninja program, the package's or that on PATH.
+
+    Raises:
+        ToolchainError: there is none.
+    """
+    try:
+        import ninja
+    except ImportError:
+        pass
+    else:
+        packaged = Path(ninja.BIN_DIR) / "ninja"
+        if packaged.exists():
+            return str(packaged)
+    if found := shutil.which("ninja"):
+        return found
+    raise ToolchainError("no ninja (install with: pip install ninja)")
+
+
+def cuda_home() -> Path:
+    """Returns the root of a CUDA toolkit that has both the compiler and its headers.
+
+    `nvcc` on PATH may be a wrapper in a folder without headers, so a candidate is believed only
+    if `include/cuda_runtime.h` is there.
+
+    Raises:
+        ToolchainError: there is none.
+    """
+    for root in _cuda_candidates():
+        if (root / "include" / "cuda_runtime.h").exists() and (root / "bin" / "nvcc").exists():
+            return root
+    raise ToolchainError("no CUDA toolkit (set CUDA_HOME to a folder with bin/nvcc and include/)")
+
+
+def _cuda_candidates() -> Iterator[Path]:
+    for name in ("CUDA_HOME", "CUDA_PATH"):
+        if value := os.environ.get(name):
+            yield Path(value)
+    if nvcc := shutil.which("nvcc"):
+        yield Path(nvcc).resolve().parent.parent
+    yield Path("/usr/local/cuda")
+    for folder in sys.path:
+        yield from sorted(Path(folder).glob("nvidia/cu[0-9]*"))
+
+
+def cuda_toolkit(architectures: tuple[str, ...] | None = None) -> Cuda:
+    """Returns the toolkit and the architectures to build for.
+
+    Args:
+        architectures: as "9.0". None: `$KDPLATFORM_CUDA_ARCHITECTURES` (such as "8.0 9.0"), else
+            every one of `CUDA_ARCHITECTURES` that this nvcc knows.
+
+    Raises:
+        ToolchainError: no toolkit, or an architecture that it does not know.
+    """
+    home = cuda_home()
+    known = _known_architectures(home)
+    if architectures is None:
+        text = os.environ.get("KDPLATFORM_CUDA_ARCHITECTURES", "")
+        architectures = tuple(text.replace(",", " ").replace(";", " ").split())
+    if not architectures:
+        return Cuda(home, tuple(name for name in CUDA_ARCHITECTURES if name in known))
+    for name in architectures:
+        if name not in known:
+            raise ToolchainError(
+                f"CUDA architecture {name!r} is unknown to {home}/bin/nvcc; "
+                f"allowed: {' '.join(known)}"
+            )
+    return Cuda(home, architectures)
+
+
+@functools.cache
+def _known_architectures(home: Path) -> tuple[str, ...]:
+    listed = subprocess.run(
+        [home / "bin" / "nvcc", "--list-gpu-arch"], capture_output=True, text=True, check=False
+    ).stdout
+    numbers = sorted({int(digits) for digits in re.findall(r"compute_(\d+)", listed)})
+    return tuple(f"{number // 10}.{number % 10}" for number in numbers)
+
+
+def compile_commands(compiler: str, cuda: Cuda | None) -> list[Command]:
+    """Returns one compiler call for each source file."""
+    x86 = platform.machine().lower() in {"x86_64", "amd64"}
+    launcher = tuple(filter(None, [shutil.which("ccache")]))
+    driver_flags = (*_OPTIMISE, *_torch_includes(), "-fopenmp")
+    if x86:
+        driver_flags += ("-DKD_WITH_X86_BODIES",)
+    commands = [
+        Command((*launcher, compiler, *_binding_flags(cuda)), SOURCES / "binding.cpp", "binding.o"),
+        Command((*launcher, compiler, *driver_flags), SOURCES / "cpu/driver.cpp", "driver.o"),
+        Command((*launcher, compiler, *_BODY), SOURCES / "cpu/body_plain.cpp", "body_plain.o"),
+    ]
+    for name, flags in _X86_BODIES.items() if x86 else ():
+        arguments = (*launcher, compiler, *_BODY, *flags)
+        commands.append(Command(arguments, SOURCES / "cpu" / name, name.replace(".cpp", ".o")))
+    if cuda is not None:
+        nvcc = (*launcher, str(cuda.home / "bin" / "nvcc"), *_nvcc_flags(compiler, cuda))
+        for path in sorted((SOURCES / "cuda").glob("*.cu")):
+            commands.append(Command(nvcc, path, f"cuda_{path.stem}.o"))
+    return commands
+
+
+def _torch_includes() -> tuple[str, ...]:
+    root = Path(torch.__file__).parent / "include"
+    return ("-isystem", str(root), "-isystem", str(root / "torch/csrc/api/include"))
+
+
+def _binding_flags(cuda: Cuda | None) -> tuple[str, ...]:
+    import sysconfig
+
+    import pybind11
+
+    # -O1: the file is glue, and its headers are most of the build's time.
+    flags = (
+        *(flag for flag in _OPTIMISE if flag != "-O3"),
+        "-O1",
+        *_torch_includes(),
+        "-isystem",
+        sysconfig.get_path("include"),
+        "-isystem",
+        pybind11.get_include(),
+        f"-DKD_MODULE_NAME={MODULE_NAME}",
+    )
+    if cuda is None:
+        return flags
+    return (
+        *flags,
+        "-isystem",
+        str(cuda.home / "include"),
+        "-DKD_WITH_CUDA",
+        f'-DKD_CUDA_ARCHITECTURES="{" ".join(cuda.architectures)}"',
+    )
+
+
+def _nvcc_flags(compiler: str, cuda: Cuda) -> tuple[str, ...]:
+    codes = [name.replace(".", "") for name in cuda.architectures]
+    targets = [f"-gencode=arch=compute_{code},code=sm_{code}" for code in codes]
+    # PTX of the newest, which a driver compiles for devices that came later.
+    targets.append(f"-gencode=arch=compute_{codes[-1]},code=compute_{codes[-1]}")
+    return (
+        "-O3",
+        "-std=c++20",
+        "--expt-relaxed-constexpr",
+        "-Xcompiler=-fPIC,-fvisibility=hidden",
+        f"-ccbin={compiler}",
+        "-DKD_WITH_CUDA",
+        *targets,
+    )
+
+
+def link_arguments(compiler: str, cuda: Cuda | None) -> tuple[str, ...]:
+    """Returns the linker's call without objects and output.
+
+    OpenMP is not linked: its symbols are those of the library that torch itself loads, so that
+    there is one pool of threads.
+    """
+    libraries = Path(torch.__file__).parent / "lib"
+    arguments = [compiler, "-shared", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]
+    names = ["c10", "torch_cpu", "torch", "torch_python"]
+    if cuda is not None:
+        folder = "lib64" if (cuda.home / "lib64").exists() else "lib"
+        arguments.append(f"-L{cuda.home / folder}")
+        names += ["c10_cuda", "torch_cuda", "cudart"]
+    return (*arguments, *(f"-l{name}" for name in names))
+
+
+def job_count() -> int:
+    """Returns how many compilers may run at once: `$MAX_JOBS`, else by cores and free memory."""
+    if (text := os.environ.get("MAX_JOBS", "")).isdigit() and int(text) > 0:
+        return int(text)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return max(1, min(cores or 1, _available_memory() // _MEMORY_PER_JOB))
+
+
+def _available_memory() -> int:
+    try:
+        found = re.search(r"MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text())
+    except OSError:
+        found = None
+    return int(found.group(1)) * 1024 if found else 4 * _GIB
