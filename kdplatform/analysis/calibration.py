@@ -84,7 +84,7 @@ def expected_calibration_error(
         correct: Whether the prediction is right. [examples]
         bins: Number of bins asked for.
 
-    >>> expected_calibration_error([0.9, 0.9, 0.6, 0.6], [1, 1, 1, 0], bins=2)
+    >>> round(expected_calibration_error([0.9, 0.9, 0.6, 0.6], [1, 1, 1, 0], bins=2), 6)
     0.1
     """
     if bins < 1:

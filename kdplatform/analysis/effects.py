@@ -11,6 +11,11 @@ from kdplatform.analysis.classwise import Arm
 from kdplatform.analysis.significance import Normalisation, arm_pair, check_fraction, normalised
 
 
+def _check_deviation(deviation: float) -> None:
+    if deviation <= 0 or not np.isfinite(deviation):
+        raise ValueError(f"deviation is {deviation}; allowed: a finite number above 0")
+
+
 def power_of_shift(
     shift: float, deviation: float, seeds_a: int, seeds_b: int, alpha: float = 0.05
 ) -> float:
@@ -33,8 +38,7 @@ def power_of_shift(
     for name, seeds in (("seeds_a", seeds_a), ("seeds_b", seeds_b)):
         if seeds < 2:
             raise ValueError(f"{name} is {seeds}; allowed: at least 2")
-    if deviation <= 0 or not np.isfinite(deviation):
-        raise ValueError(f"deviation is {deviation}; allowed: a finite number above 0")
+    _check_deviation(deviation)
     degrees = seeds_a + seeds_b - 2
     centre = abs(shift) / (deviation * np.sqrt(1 / seeds_a + 1 / seeds_b))
     critical = stats.t.isf(alpha / 2, degrees)
@@ -53,6 +57,7 @@ def detectable_shift(
     2.02
     """
     check_fraction("power", power)
+    _check_deviation(deviation)
     if power <= alpha:
         raise ValueError(f"power is {power}; allowed: above alpha, {alpha}")
 

@@ -231,19 +231,32 @@ def attribute_groups(table: pd.DataFrame, attribute: Attribute) -> Groups:
     columns = [attribute] if isinstance(attribute, str) else list(attribute)
     if not columns:
         raise ValueError("attribute is empty; allowed: a column name or several")
-    values = pd.Series([""] * len(table), dtype=object)
-    absent = np.zeros(len(table), dtype=bool)
-    for position, column in enumerate(columns):
-        if column not in table.columns or column in ("id", "label", "prediction", "logits"):
-            allowed = [c for c in table if c not in ("id", "label", "prediction", "logits")]
-            raise ValueError(f"attribute {column!r} is not in the table; allowed: {allowed}")
-        part = table[column].reset_index(drop=True)
-        absent |= part.isna().to_numpy()
-        text = part.astype(object).map(str)
-        values = text if position == 0 else values + INTERSECTION + text
-    values = values.where(~absent, None)
-    codes, names = pd.factorize(values, sort=True)
-    if len(names) == 0:
+    names, codes = _column_groups(table, columns[0])
+    for column in columns[1:]:
+        more, inner = _column_groups(table, column)
+        absent = (codes < 0) | (inner < 0)
+        joined = [f"{name}{INTERSECTION}{other}" for name in names for other in more]
+        names, codes = _renumbered(joined, np.where(absent, -1, codes * len(more) + inner))
+    if not names:
         name = attribute_name(attribute)
         raise ValueError(f"attribute {name!r} has no group; allowed: at least one value")
-    return Groups(attribute_name(attribute), tuple(map(str, names)), codes.astype(np.int64))
+    return Groups(attribute_name(attribute), names, codes)
+
+
+def _column_groups(table: pd.DataFrame, column: str) -> tuple[tuple[str, ...], IntArray]:
+    reserved = ("id", "label", "prediction", "logits")
+    if column not in table.columns or column in reserved:
+        allowed = [name for name in table if name not in reserved]
+        raise ValueError(f"attribute {column!r} is not in the table; allowed: {allowed}")
+    codes, values = pd.factorize(table[column])
+    return _renumbered([str(value) for value in values], codes.astype(np.int64))
+
+
+def _renumbered(names: Sequence[str], codes: IntArray) -> tuple[tuple[str, ...], IntArray]:
+    """Numbers the names that occur in sorted order; values of one name become one group."""
+    inside = codes >= 0
+    occurring, inverse = np.unique(codes[inside], return_inverse=True)
+    kept, number = np.unique([names[code] for code in occurring], return_inverse=True)
+    renumbered = np.full(len(codes), -1, dtype=np.int64)
+    renumbered[inside] = number[inverse]
+    return tuple(map(str, kept)), renumbered

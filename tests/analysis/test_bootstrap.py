@@ -1,0 +1,187 @@
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from kdplatform.analysis.bootstrap import bootstrap_fairness
+from kdplatform.analysis.group_fairness import METRICS, fairness_metrics
+from kdplatform.analysis.group_rates import metric_values
+from kdplatform.analysis.profiles import Profiles, models_on_groups
+
+
+def tables(seeds=1, n=300, classes=2, groups=3, accuracy=0.8, example_seed=0, model_seed=1):
+    """Models on the same examples, whose errors are partly shared."""
+    examples = np.random.default_rng(example_seed)
+    labels, group = examples.integers(0, classes, n), examples.integers(0, groups, n)
+    hard = examples.random(n)
+    rng = np.random.default_rng(model_seed)
+    result = []
+    for _ in range(seeds):
+        wrong = 0.5 * (hard + rng.random(n)) > accuracy - 0.1 * (group == 0)
+        prediction = np.where(wrong, (labels + rng.integers(1, classes, n)) % classes, labels)
+        result.append(
+            pd.DataFrame(
+                {
+                    "id": np.arange(n),
+                    "label": labels,
+                    "prediction": prediction,
+                    "color": np.array(list("abcdef"))[group],
+                }
+            )
+        )
+    return result
+
+
+@pytest.mark.parametrize("classes", [2, 4])
+def test_estimates_are_the_models_metrics_averaged_over_seeds(classes):
+    models = tables(3, classes=classes)
+    result = bootstrap_fairness({"ds": models}, "color", draws=10)
+    each = [fairness_metrics(table, "color").as_dict() for table in models]
+    for metric in METRICS:
+        expected = np.mean([values[metric] for values in each])
+        assert result.interval("ds", metric).estimate == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("n", [60, 3000], ids=["drawn one by one", "multinomial"])
+def test_counts_of_a_draw_are_those_of_the_resampled_tables(n):
+    models = tables(2, n=n, classes=3)
+    profiles = Profiles(models_on_groups(models, "color"))
+    chosen = np.random.default_rng(3).integers(0, n, n)
+    sizes = np.bincount(profiles.profile[chosen], minlength=len(profiles.size))
+    drawn = metric_values(profiles.counts(sizes[:, None]))
+    for position, table in enumerate(models):
+        resampled = table.iloc[chosen].assign(id=np.arange(n))
+        expected = fairness_metrics(resampled, "color").as_dict()
+        for metric in METRICS:
+            assert drawn[metric][0, position] == pytest.approx(expected[metric])
+
+
+@pytest.mark.parametrize("n", [60, 3000], ids=["drawn one by one", "multinomial"])
+def test_draws_have_the_mean_and_variance_of_resampling_with_replacement(n):
+    profiles = Profiles(models_on_groups(tables(2, n=n), "color"))
+    sizes = profiles._sizes(4000, np.random.default_rng(0))
+    share = profiles.size / n
+    assert np.all(sizes.sum(axis=0) == n)
+    np.testing.assert_allclose(sizes.mean(axis=1), profiles.size, rtol=0.2)
+    np.testing.assert_allclose(sizes.var(axis=1), n * share * (1 - share), rtol=0.2)
+
+
+def test_groups_and_predictions_of_other_rows_orders_are_aligned():
+    models = tables(2)
+    shuffled = [models[0], models[1].sample(frac=1, random_state=0)]
+    first = bootstrap_fairness({"ds": models}, "color", draws=50)
+    assert first.table().equals(bootstrap_fairness({"ds": shuffled}, "color", draws=50).table())
+
+
+def test_a_model_compared_with_itself_differs_by_exactly_zero():
+    models = tables(3)
+    result = bootstrap_fairness({"nds": models, "ds": models}, "color", draws=200)
+    table = result.compare("ds", "nds")
+    assert (table[["difference", "low", "high"]] == 0).all(axis=None)
+    assert (table["verdict"] == "undecided").all()
+    assert not table["levelling_down"].any()
+
+
+def test_paired_intervals_are_narrower_than_unpaired_ones():
+    arms = {"nds": tables(1, n=2000), "ds": tables(1, n=2000, model_seed=2)}
+    result = bootstrap_fairness(arms, "color", draws=1000)
+    change = result.difference("ds", "nds", "accuracy_gap")
+    parts = [result.interval(arm, "accuracy_gap") for arm in arms]
+    unpaired = np.hypot(*[(part.high - part.low) / 2 for part in parts])
+    assert (change.high - change.low) / 2 < 0.95 * unpaired
+
+
+def test_levelling_down_is_flagged_when_the_gap_shrinks_because_every_group_falls():
+    reference = tables(1, n=2000)[0]
+    worse = reference.copy()
+    best = worse["color"] != "a"
+    rng = np.random.default_rng(0)
+    spoiled = (best & (rng.random(2000) < 0.3)) | (~best & (rng.random(2000) < 0.05))
+    worse.loc[spoiled, "prediction"] = 1 - worse.loc[spoiled, "label"]
+    result = bootstrap_fairness({"nds": [reference], "ds": [worse]}, "color", draws=500)
+    row = result.compare("ds", "nds").set_index("metric").loc["accuracy_gap"]
+    assert row["difference"] < 0
+    assert row["levelling_down"]
+    back = result.compare("nds", "ds")
+    assert not back["levelling_down"].any()
+
+
+def test_clear_improvement_is_called_fairer_and_its_reverse_less_fair():
+    fair, unfair = tables(1, n=4000, accuracy=0.99), tables(1, n=4000)
+    result = bootstrap_fairness({"nds": unfair, "ds": fair}, "color", draws=500)
+    verdicts = result.compare("ds", "nds").set_index("metric")["verdict"]
+    assert verdicts["accuracy_gap"] == verdicts["worst_group_accuracy"] == "fairer"
+    reverse = result.compare("nds", "ds").set_index("metric")["verdict"]
+    assert reverse["accuracy_gap"] == reverse["worst_group_accuracy"] == "less fair"
+
+
+def test_one_group_leaves_differences_undefined():
+    models = [table.assign(color="a") for table in tables(2)]
+    table = bootstrap_fairness({"ds": models, "nds": models}, "color", draws=20).compare(
+        "ds", "nds"
+    )
+    verdicts = table.set_index("metric")["verdict"]
+    assert verdicts["dpd"] == "undefined"
+    assert verdicts["worst_group_accuracy"] == "undecided"
+
+
+def studies(kind):
+    """Simulated studies: yields the interval of the DPD, or of its change, with the true value.
+
+    Groups a and b are selected with probability .7 and .5 by the reference and .7 and .6 by the
+    other arm, apart from seeds, which move group b's by a deviation of .03; half of the luck of an
+    example is shared by all models.
+    """
+    rng = np.random.default_rng(21)
+    n = 600
+    group = np.repeat([0, 1], n // 2)
+    frame = pd.DataFrame({"id": np.arange(n), "color": np.array(["a", "b"])[group]})
+    seeds = 1 if kind == "one model" else 5
+    for _ in range(150):
+        shared = rng.normal(size=n)
+        arms = {}
+        for arm, rate in (("nds", 0.5), ("ds", 0.6))[: 2 if kind == "change" else 1]:
+            arms[arm] = []
+            for _ in range(seeds):
+                moved = rate + (rng.normal(0, 0.03) if seeds > 1 else 0)
+                threshold = stats.norm.ppf(np.where(group == 0, 0.7, moved))
+                luck = np.sqrt(0.5) * (shared + rng.normal(size=n))
+                prediction = (luck < threshold).astype(int)
+                arms[arm].append(frame.assign(label=rng.integers(0, 2, n), prediction=prediction))
+        labels = arms["nds"][0]["label"]
+        arms = {k: [t.assign(label=labels) for t in v] for k, v in arms.items()}
+        result = bootstrap_fairness(arms, "color", draws=300)
+        if kind == "change":
+            yield result.difference("ds", "nds", "dpd"), 0.1 - 0.2
+        else:
+            yield result.interval("nds", "dpd"), 0.2
+
+
+@pytest.mark.parametrize("kind", ["one model", "five seeds", "change"])
+def test_intervals_cover_the_truth_at_their_nominal_rate(kind):
+    covered = [interval.low <= truth <= interval.high for interval, truth in studies(kind)]
+    rate = stats.binomtest(int(np.sum(covered)), len(covered)).proportion_ci(0.99)
+    assert rate.low < 0.95 < rate.high
+
+
+def test_bad_arguments_are_refused():
+    models = tables(1)
+    with pytest.raises(ValueError, match="draws is 1"):
+        bootstrap_fairness({"ds": models}, "color", draws=1)
+    with pytest.raises(ValueError, match="confidence is 95"):
+        bootstrap_fairness({"ds": models}, "color", confidence=95)
+    with pytest.raises(ValueError, match="arms are"):
+        bootstrap_fairness({"ds": []}, "color")
+    result = bootstrap_fairness({"ds": models}, "color", draws=10)
+    with pytest.raises(ValueError, match="arm is 'nds'"):
+        result.compare("ds", "nds")
+    with pytest.raises(ValueError, match="metric is 'dp'"):
+        result.interval("ds", "dp")
+
+
+def test_tables_that_disagree_on_groups_are_refused():
+    first, second = tables(2)
+    with pytest.raises(ValueError, match="disagree on the groups of 'color'"):
+        bootstrap_fairness(
+            {"ds": [first, second.assign(color=second["color"].to_numpy()[::-1])]}, "color"
+        )
