@@ -25,11 +25,11 @@ def table(labels, predictions, groups, **columns):
 
 @st.composite
 def binary_tables(draw):
-    """Random tables of 2 to 4 groups, 4 to 40 rows, every group with both labels."""
+    """Random tables of 2 to 4 groups and 4 to 40 rows, every group with both labels."""
     n_groups = draw(st.integers(2, 4))
-    every_pair = [2 * pair + draw(st.integers(0, 1)) for pair in range(2 * n_groups)]
-    extra = draw(st.lists(st.integers(0, 4 * n_groups - 1), max_size=30))
-    cells = every_pair + extra
+    content = draw(st.binary(min_size=2 * n_groups, max_size=40))  # cheaper than a list of integers
+    every_pair = [2 * pair + content[pair] % 2 for pair in range(2 * n_groups)]
+    cells = every_pair + [byte % (4 * n_groups) for byte in content[2 * n_groups :]]
     predictions = [cell % 2 for cell in cells]
     labels = [cell // 2 % 2 for cell in cells]
     groups = ["abcd"[cell // 4] for cell in cells]
