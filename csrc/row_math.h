@@ -22,8 +22,17 @@
 
 #ifdef __CUDACC__
 #define KD_INLINE __host__ __device__ __forceinline__
+#define KD_UNROLL _Pragma("unroll")
 #else
 #define KD_INLINE inline __attribute__((always_inline))
+#define KD_UNROLL _Pragma("GCC unroll 16")
+#endif
+
+// A table that code for a device reads has to lie there.
+#ifdef __CUDA_ARCH__
+#define KD_TABLE __device__ constexpr
+#else
+#define KD_TABLE constexpr
 #endif
 
 #ifndef KD_BODY
@@ -38,17 +47,17 @@ constexpr double log2e = 1.4426950408889634;
 
 // 2^f = 1 + f * (c0 + c1 f + ...) on [-1/2, 1/2], relative error 2e-9. That 2^0 is exactly 1
 // keeps the cross entropy of a certain row at 0.
-constexpr float exp2_coefficients[] = {0.6931472027810179f,   0.2402264791425339f,
+KD_TABLE float exp2_coefficients[] = {0.6931472027810179f,   0.2402264791425339f,
                                        0.055503325737071f,    0.009618437500762867f,
                                        0.001339884382219636f, 0.00015353285298711172f};
 
 // exp(-d) - 1 + d = d^2 * (c0 + c1 d + ...) on [-1/2, 1/2], relative error 8e-7.
-constexpr float kl_coefficients[] = {0.49999995973701883f, -0.16666280114901777f,
+KD_TABLE float kl_coefficients[] = {0.49999995973701883f, -0.16666280114901777f,
                                      0.04166747685332225f, -0.008395411037810517f,
                                      0.001391465314611944f};
 
 // log(1 + x) = x - x^2/2 + x^3 * (c0 + c1 x + ...) on [sqrt(1/2) - 1, sqrt(2) - 1], error 6e-9.
-constexpr float log_coefficients[] = {0.33333331707619784f, -0.25000821033397513f,
+KD_TABLE float log_coefficients[] = {0.33333331707619784f, -0.25000821033397513f,
                                       0.20001226884870846f, -0.16623357380606543f,
                                       0.14201757817301108f, -0.1316018186527195f,
                                       0.12761578130547582f, -0.0763449928147244f};
@@ -56,7 +65,7 @@ constexpr float log_coefficients[] = {0.33333331707619784f, -0.25000821033397513
 template <class Ops, int N>
 KD_INLINE typename Ops::V polynomial(const float (&coefficients)[N], typename Ops::V x) {
   typename Ops::V sum = Ops::set(coefficients[N - 1]);
-#pragma GCC unroll 16
+KD_UNROLL
   for (int i = N - 2; i >= 0; --i) sum = Ops::fma(sum, x, Ops::set(coefficients[i]));
   return sum;
 }
