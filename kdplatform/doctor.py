@@ -13,6 +13,7 @@ import torch
 
 from kdplatform import __version__
 from kdplatform.errors import KdplatformError
+from kdplatform.experiments.backend import backend_status
 from kdplatform.experiments.tracking import check_server, quiet_mlflow
 from kdplatform.files import home_folder, writable_folder
 
@@ -53,7 +54,13 @@ def _device() -> str:
 
 
 def _kernels() -> Iterator[tuple[str, str]]:
-    yield ("loss kernel", "the PyTorch reference")
+    try:
+        kernels = backend_status()
+    except KdplatformError as error:
+        yield ("loss kernel", str(error))
+        return
+    yield ("loss on cpu", f"{kernels.cpu}: {kernels.cpu_reason}")
+    yield ("loss on cuda", f"{kernels.cuda}: {kernels.cuda_reason}")
 
 
 def _tracking_store() -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from kdplatform.analysis.classwise import overall_accuracy
 from kdplatform.errors import KdplatformError
 from kdplatform.experiments import drawing, evaluation, records
+from kdplatform.experiments.backend import build_loss_kernels, loss_backend
 from kdplatform.experiments.identity import Role, Step
 from kdplatform.experiments.teacher_logits import teacher_for
 from kdplatform.experiments.tracking import (
@@ -106,6 +107,7 @@ def _train(
 ) -> str:
     if not workspace.reuse:
         _checkpoint(workspace, step).unlink(missing_ok=True)
+    build_loss_kernels()
     dataset = workspace.dataset
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
@@ -125,7 +127,13 @@ def _train(
         }
         records.log_predictions_and_weights(tables, model.cpu())
         records.log_model(step.role, model, dataset)
-        mlflow.set_tags({"kd.precision": result.precision, "kd.device": workspace.device.type})
+        mlflow.set_tags(
+            {
+                "kd.precision": result.precision,
+                "kd.device": workspace.device.type,
+                "kd.backend": loss_backend(workspace.device),
+            }
+        )
         _log_results(workspace, step, tables, result, references)
     say(f"{step.title}: test accuracy {overall_accuracy(tables['test']):.2%}")
     return run_id
