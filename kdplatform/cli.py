@@ -61,7 +61,8 @@ def _run(words: list[str]) -> None:
 
 
 def _run_entry_point(command: str, arguments: Arguments) -> None:
-    config = load_project(arguments.project, arguments.overrides)
+    declared = [parameter.name for parameter in ENTRY_POINTS[command]]
+    config = load_project(arguments.project, arguments.overrides, declared)
     # Imported late: a wrong word on the command line is answered before torch and mlflow load.
     from kdplatform.experiments.commands import run_command
 
@@ -103,8 +104,9 @@ def _command_help(command: str, words: Sequence[str]) -> str:
     rest = [word for word in words if word not in _HELP_WORDS]
     arguments = parse_arguments(command, rest)
     config = load_project(arguments.project, arguments.overrides)
-    from kdplatform.config import flatten, plain_text
+    from kdplatform.config import flatten
     from kdplatform.data import dataset_names
+    from kdplatform.field_words import plain_text
     from kdplatform.models import model_names
     from kdplatform.objectives import method_names
 

@@ -3,10 +3,8 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Self
 
-import annotated_types
 import yaml
 from pydantic import (
     BaseModel,
@@ -18,11 +16,22 @@ from pydantic import (
     field_validator,
     model_validator,
 )
-from pydantic.fields import FieldInfo
 
+from kdplatform import text_values
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.field_words import allowed, plain_text
+from kdplatform.yaml_files import read_mapping
 
 PROJECTS_FOLDER = Path(__file__).resolve().parent.parent / "projects"
+
+
+class _NotAmongError(ValueError):
+    """A name of something that does not exist; in which field, only the caller knows."""
+
+    def __init__(self, value: str, known: Sequence[str]) -> None:
+        super().__init__(value)
+        self.value = value
+        self.known = known
 
 
 class Section(BaseModel):
@@ -33,54 +42,11 @@ class Section(BaseModel):
     )
 
 
-def parse_integers(text: str) -> list[int]:
-    """Parses `0-4`, `3` or `0,2,5-7` into integers.
-
-    Raises:
-        ValueError: a part is not an integer or a rising range.
-    """
-    numbers: list[int] = []
-    for part in text.split(","):
-        low, dash, high = part.strip().partition("-")
-        if not low.isdecimal() or (dash and not high.isdecimal()):
-            raise ValueError(f"{part.strip()!r} is neither a number nor a range such as 0-4")
-        if dash and int(high) < int(low):
-            raise ValueError(f"{part.strip()!r} runs downwards")
-        numbers.extend(range(int(low), int(high or low) + 1))
-    return numbers
-
-
-def _integers(value: object) -> object:
-    if isinstance(value, int):
-        return (value,)
-    return parse_integers(value) if isinstance(value, str) else value
-
-
-def _numbers(value: object) -> object:
-    """Accepts `1-10,20,30.5`: whole ranges and single numbers."""
-    if isinstance(value, int | float):
-        return (value,)
-    if not isinstance(value, str):
-        return value
-    numbers: list[object] = []
-    for part in value.split(","):
-        numbers.extend(parse_integers(part) if "-" in part else [part.strip()])
-    return numbers
-
-
-def _names(value: object) -> object:
-    if not isinstance(value, str):
-        return value
-    return tuple(part.strip() for part in value.split(",") if part.strip())
-
-
-def _none(value: object) -> object:
-    return None if isinstance(value, str) and value.lower() in {"none", "null"} else value
-
-
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(_integers)]
-Temperatures = Annotated[tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(_numbers)]
-Names = Annotated[tuple[str, ...], BeforeValidator(_names)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(text_values.integers)]
+Temperatures = Annotated[
+    tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(text_values.numbers)
+]
+Names = Annotated[tuple[str, ...], BeforeValidator(text_values.names)]
 
 
 class DatasetConfig(Section):
@@ -114,15 +80,15 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "step", "cosine"] = Field(
         "cosine", description="learning rate over the epochs"
     )
-    milestones: Annotated[tuple[int, ...], BeforeValidator(_integers)] = Field(
+    milestones: Annotated[tuple[int, ...], BeforeValidator(text_values.integers)] = Field(
         (), description="epochs after which schedule=step multiplies the rate by decay"
     )
     decay: float = Field(0.1, gt=0, le=1, description="factor at each milestone")
     warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
     label_smoothing: float = Field(0.0, ge=0, lt=1, description="smoothing of the hard labels")
-    gradient_clip: Annotated[Annotated[float, Field(gt=0)] | None, BeforeValidator(_none)] = Field(
-        None, description="largest gradient norm; none: not clipped"
-    )
+    gradient_clip: Annotated[
+        Annotated[float, Field(gt=0)] | None, BeforeValidator(text_values.optional)
+    ] = Field(None, description="largest gradient norm; none: not clipped")
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto: bf16 autocast where the hardware computes in it, else fp32"
     )
@@ -135,16 +101,20 @@ class TrainingConfig(Section):
         from kdplatform.models import model_names
 
         if value not in model_names():
-            raise unknown_name("model", value, model_names())
+            raise _NotAmongError(value, model_names())
         return value
 
     @model_validator(mode="after")
     def _milestones_fit(self) -> Self:
         if self.milestones and self.schedule != "step":
-            raise ValueError(f"milestones={self.milestones} need schedule='step'")
+            raise ValueError(
+                f"milestones={plain_text(self.milestones)!r} is not allowed with "
+                f"schedule={self.schedule!r}; allowed: with schedule='step'"
+            )
         if self.warmup_epochs > self.epochs:
             raise ValueError(
-                f"warmup_epochs={self.warmup_epochs:g} allowed: at most epochs={self.epochs}"
+                f"warmup_epochs={self.warmup_epochs:g} is not allowed; "
+                f"allowed: at most epochs={self.epochs}"
             )
         return self
 
@@ -166,7 +136,7 @@ class DistillationConfig(Section):
         from kdplatform.objectives import method_names
 
         if value not in method_names():
-            raise unknown_name("method", value, method_names())
+            raise _NotAmongError(value, method_names())
         return value
 
 
@@ -208,6 +178,20 @@ SHORTCUTS = {
 }
 
 
+# Kinds of problems to which "allowed: number > 0" is the whole answer.
+_SAID_BY_ALLOWED = (
+    "_type",
+    "_parsing",
+    "_from_float",
+    "literal_error",
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+)
+_MESSAGES = {"finite_number": "not a finite number", "too_short": "empty"}
+
+
 @dataclass(frozen=True)
 class FieldDescription:
     """One configuration field as `--help` and error messages show it."""
@@ -223,29 +207,37 @@ def project_names(folder: Path = PROJECTS_FOLDER) -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
 
 
-def load_project(project: str, overrides: Mapping[str, str] | None = None) -> ProjectConfig:
+def load_project(
+    project: str, overrides: Mapping[str, str] | None = None, parameters: Sequence[str] = ()
+) -> ProjectConfig:
     """Loads a project file and applies overrides to its fields.
 
     Args:
         project: a name in `projects/`, or the path of a YAML file.
         overrides: field name, dotted (`student.epochs`) or short (`temperature`), to the text of
-            its value.
+            its value. Another `dataset.name` than the file's starts from that dataset's defaults.
+        parameters: what else a user may have meant by a name that does not exist.
 
     Raises:
         UserError: the project, a field or a value is not allowed; says which and what is.
     """
-    content = _read_yaml(_project_path(project))
-    dataset_name = _chosen_dataset(content, overrides or {})
-    known = [field.name for field in describe_fields(dataset_name)]
-    for name, text in (overrides or {}).items():
+    overrides = overrides or {}
+    content = read_mapping("project", _project_path(project))
+    dataset_name = _choose_dataset(content, overrides)
+    fields = {field.name: field for field in describe_fields(dataset_name)}
+    spelled: dict[str, str] = {}
+    for name, text in overrides.items():
         path = SHORTCUTS.get(name, name)
-        if path not in known:
-            raise unknown_name("field", name, [*known, *SHORTCUTS])
+        if path not in fields:
+            raise unknown_name("parameter", name, {*fields, *SHORTCUTS, *parameters})
+        if path in spelled:
+            raise UserError(f"{spelled[path]} and {name} set the same field; allowed: one of them")
+        spelled[path] = name
         _set_field(content, path, text)
     try:
         return ProjectConfig.model_validate(content)
     except ValidationError as error:
-        raise UserError(_one_line(error, dataset_name)) from None
+        raise UserError(_one_line(error, fields, spelled)) from None
 
 
 def dump_yaml(config: ProjectConfig) -> str:
@@ -284,53 +276,6 @@ def _describe(
         yield FieldDescription(prefix + name, allowed(field), default, field.description or "")
 
 
-def plain_text(value: object) -> str:
-    """Returns a value as it is written on the command line."""
-    if isinstance(value, tuple):
-        return ",".join(map(plain_text, value)) or "none"
-    if value is None:
-        return "none"
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def allowed(field: FieldInfo) -> str:
-    """Says in words what a field takes, such as `integer >= 1` or `sgd | adamw`."""
-    return _type_words(field.annotation, field.metadata)
-
-
-def _type_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
-    origin = get_origin(annotation)
-    if origin is Annotated:
-        inner, *extra = get_args(annotation)
-        return _type_words(inner, [*metadata, *extra])
-    if origin is Literal:
-        return " | ".join(str(choice) for choice in get_args(annotation))
-    if origin in (Union, UnionType):
-        return " | ".join(_type_words(part) for part in get_args(annotation))
-    if origin is tuple:
-        return f"list of {_type_words(get_args(annotation)[0])}"
-    words = {int: "integer", float: "number", bool: "true | false", str: "text", Path: "path"}
-    base = words.get(annotation, "none" if annotation is type(None) else str(annotation))
-    return f"{base} {_bounds(metadata)}".strip()
-
-
-def _bounds(metadata: Sequence[Any]) -> str:
-    signs = {
-        annotated_types.Gt: (">", "gt"),
-        annotated_types.Ge: (">=", "ge"),
-        annotated_types.Lt: ("<", "lt"),
-        annotated_types.Le: ("<=", "le"),
-    }
-    # Inside a list or an optional value the bounds lie one level deeper.
-    flat = [
-        m for item in metadata for m in (item.metadata if isinstance(item, FieldInfo) else [item])
-    ]
-    bounds = [(*signs[type(m)], m) for m in flat if type(m) in signs]
-    return " and ".join(f"{sign} {getattr(bound, name):g}" for sign, name, bound in bounds)
-
-
 def _project_path(project: str) -> Path:
     path = Path(project)
     if path.suffix in {".yaml", ".yml"}:
@@ -345,32 +290,19 @@ def _project_path(project: str) -> Path:
     return PROJECTS_FOLDER / f"{project}.yaml"
 
 
-def _read_yaml(path: Path) -> dict[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        problem = " ".join((error.problem or "malformed").split())
-        raise UserError(f"{path}{where}: not valid YAML: {problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: not valid YAML: {' '.join(str(error).split())}") from None
-    except OSError as error:
-        raise UserError(f"project={str(path)!r} cannot be read ({error.strerror})") from None
-    if not isinstance(content, dict):
-        raise UserError(f"{path}: a project file is a mapping of fields, such as 'name: digits'")
-    return content
-
-
-def _chosen_dataset(content: Mapping[str, Any], overrides: Mapping[str, str]) -> str:
+def _choose_dataset(content: dict[str, Any], overrides: Mapping[str, str]) -> str:
+    """Returns the dataset's name, and empties the file's block when that is of another dataset."""
     from kdplatform.data import dataset_config_class
 
-    dataset = content.get("dataset")
-    if not isinstance(dataset, dict) or "name" not in dataset:
+    block = content.get("dataset")
+    own = block.get("name") if isinstance(block, dict) else None
+    name = overrides.get("dataset.name", own)
+    if name is None:
         raise UserError("dataset.name is missing in the project file")
-    name = overrides.get("dataset.name", str(dataset["name"]))
-    dataset_config_class(name)
-    return name
+    dataset_config_class(str(name))
+    if name != own:
+        content["dataset"] = {}
+    return str(name)
 
 
 def _set_field(content: dict[str, Any], path: str, text: str) -> None:
@@ -384,31 +316,37 @@ def _set_field(content: dict[str, Any], path: str, text: str) -> None:
     block[leaf] = text
 
 
-def _one_line(error: ValidationError, dataset_name: str, prefix: Sequence[str] = ()) -> str:
-    """Says the first problem of a validation in one line: field, value, what is allowed."""
+def _one_line(
+    error: ValidationError,
+    fields: Mapping[str, FieldDescription],
+    spelled: Mapping[str, str],
+    prefix: Sequence[str] = (),
+) -> str:
+    """Says the first problem of a validation in one line: field, value, what is allowed.
+
+    Args:
+        spelled: how the user wrote the names of fields that were set on the command line.
+        prefix: where in the configuration the validated block stands.
+    """
     problem = error.errors()[0]
+    kind, location = problem["type"], [*prefix, *map(str, problem["loc"])]
     cause = problem.get("ctx", {}).get("error")
     if isinstance(cause, ValidationError):
-        return _one_line(cause, dataset_name, [*prefix, *map(str, problem["loc"])])
-    fields = {field.name: field for field in describe_fields(dataset_name)}
-    location = [*prefix, *map(str, problem["loc"])]
+        return _one_line(cause, fields, spelled, location)
+    if kind == "extra_forbidden":
+        return str(unknown_name("field", ".".join(location), fields))
+    if kind == "missing":
+        return f"{'.'.join(location)} is missing in the project file"
     # The place of a value inside a list or union is not a field the user can name.
-    while (
-        len(location) > 1
-        and ".".join(location) not in fields
-        and problem["type"]
-        not in (
-            "extra_forbidden",
-            "missing",
-        )
-    ):
+    while len(location) > 1 and ".".join(location) not in fields:
         location.pop()
     name = ".".join(location)
-    if problem["type"] == "extra_forbidden":
-        return str(unknown_name("field", name, fields))
-    if problem["type"] == "missing":
-        return f"{name} is missing in the project file"
-    message = problem["msg"].removeprefix("Value error, ")
-    if name not in fields:
-        return f"{name}: {message}" if name else message
-    return f"{name}={problem['input']!r} is not allowed: {message}; allowed: {fields[name].allowed}"
+    shown = spelled.get(name, name)
+    if isinstance(cause, _NotAmongError):
+        return str(unknown_name(shown, cause.value, cause.known))
+    message = _MESSAGES.get(kind, problem["msg"].removeprefix("Value error, "))
+    if name not in fields and not kind.endswith("_type"):
+        return f"{shown}: {message}"
+    reason = "" if kind.endswith(_SAID_BY_ALLOWED) else f": {message}"
+    allowed_words = fields[name].allowed if name in fields else "a block of fields"
+    return f"{shown}={problem['input']!r} is not allowed{reason}; allowed: {allowed_words}"

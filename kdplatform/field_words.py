@@ -1,0 +1,56 @@
+"""Configuration fields in words, for `--help` and error messages."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import annotated_types
+from pydantic.fields import FieldInfo
+
+
+def plain_text(value: object) -> str:
+    """Returns a value as it is written on the command line."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(plain_text, value)) or "none"
+    if value is None:
+        return "none"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def allowed(field: FieldInfo) -> str:
+    """Says in words what a field takes, such as `integer >= 1` or `sgd | adamw`."""
+    return _type_words(field.annotation, field.metadata)
+
+
+def _type_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        inner, *extra = get_args(annotation)
+        return _type_words(inner, [*metadata, *extra])
+    if origin is Literal:
+        return " | ".join(str(choice) for choice in get_args(annotation))
+    if origin in (Union, UnionType):
+        return " | ".join(_type_words(part) for part in get_args(annotation))
+    if origin is tuple:
+        return f"list of {_type_words(get_args(annotation)[0])}"
+    words = {int: "integer", float: "number", bool: "true | false", str: "text", Path: "path"}
+    base = words.get(annotation, "none" if annotation is type(None) else str(annotation))
+    return f"{base} {_bounds(metadata)}".strip()
+
+
+def _bounds(metadata: Sequence[Any]) -> str:
+    signs = {
+        annotated_types.Gt: (">", "gt"),
+        annotated_types.Ge: (">=", "ge"),
+        annotated_types.Lt: ("<", "lt"),
+        annotated_types.Le: ("<=", "le"),
+    }
+    # Inside a list or an optional value the bounds lie one level deeper.
+    flat = [
+        m for item in metadata for m in (item.metadata if isinstance(item, FieldInfo) else [item])
+    ]
+    bounds = [(*signs[type(m)], m) for m in flat if type(m) in signs]
+    return " and ".join(f"{sign} {getattr(bound, name):g}" for sign, name, bound in bounds)

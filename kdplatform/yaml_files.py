@@ -1,0 +1,61 @@
+"""YAML as a user writes it: every mistake is said with its line and column."""
+
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import yaml
+from yaml.nodes import MappingNode
+
+from kdplatform.errors import UserError
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe loading that refuses a key given twice, of which YAML would silently keep the last."""
+
+    def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
+        """Returns the mapping of a node.
+
+        Raises:
+            ConstructorError: a key is given twice.
+        """
+        # Counted before merge keys (<<) are resolved: what they bring may be written over.
+        keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
+        seen: set[str] = set()
+        for key in keys:
+            if isinstance(key, yaml.ScalarNode) and key.value in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is given twice", key.start_mark
+                )
+            seen.add(str(key.value))
+        return super().construct_mapping(node, deep=deep)
+
+
+def read_mapping(parameter: str, path: Path) -> dict[str, Any]:
+    """Reads a YAML file that holds a mapping.
+
+    Args:
+        parameter: what the user calls the file.
+
+    Raises:
+        UserError: the file cannot be read, is not valid YAML (with line and column), or holds
+            something else than a mapping.
+    """
+    try:
+        # _Loader is a SafeLoader.
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        problem = " ".join((error.problem or error.context or "malformed").split())
+        raise UserError(f"{parameter}={str(path)!r}{where}: not valid YAML: {problem}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        problem = " ".join(str(error).split())
+        raise UserError(f"{parameter}={str(path)!r}: not valid YAML: {problem}") from None
+    except OSError as error:
+        raise UserError(f"{parameter}={str(path)!r} cannot be read ({error.strerror})") from None
+    if not isinstance(content, dict):
+        raise UserError(
+            f"{parameter}={str(path)!r} holds no fields; allowed: a mapping such as 'name: digits'"
+        )
+    return content

@@ -1,0 +1,257 @@
+"""Project files and overrides: what is read, what is refused, and in which words."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from kdplatform.config import (
+    ProjectConfig,
+    describe_fields,
+    dump_yaml,
+    flatten,
+    load_project,
+    project_names,
+)
+from kdplatform.errors import UserError
+
+MINIMAL = {
+    "name": "small",
+    "dataset": {"name": "trifeature"},
+    "teacher": {"model": "resnet20", "epochs": 2, "learning_rate": 0.1},
+    "student": {"model": "lenet5", "epochs": 3, "learning_rate": 0.1},
+    "distillation": {"temperature": 4},
+    "temperatures": "1-3,20",
+}
+
+
+def written(folder: Path, text: str) -> str:
+    path = folder / "own.yaml"
+    path.write_text(text, encoding="utf-8")
+    return str(path)
+
+
+def project_with(folder: Path, **changes: object) -> str:
+    return written(folder, yaml.safe_dump(MINIMAL | changes))
+
+
+def refusal(project: str, overrides: dict[str, str] | None = None, **more: object) -> str:
+    with pytest.raises(UserError) as caught:
+        load_project(project, overrides, **more)  # type: ignore[arg-type]
+    message = str(caught.value)
+    assert "\n" not in message
+    assert caught.value.exit_code == 2
+    return message
+
+
+@pytest.mark.parametrize("name", project_names())
+def test_a_project_survives_being_written_and_read_again(name: str, tmp_path: Path) -> None:
+    config = load_project(name)
+    assert load_project(written(tmp_path, dump_yaml(config))) == config
+
+
+def test_an_override_replaces_the_files_value_and_nothing_else() -> None:
+    before, after = flatten(load_project("digits")), None
+    after = flatten(load_project("digits", {"student.epochs": "3"}))
+    assert {k: v for k, v in after.items() if before[k] != v} == {"student.epochs": 3}
+
+
+@pytest.mark.parametrize(
+    ("short", "path", "text", "value"),
+    [
+        ("temperature", "distillation.temperature", "2.5", 2.5),
+        ("alpha", "distillation.alpha", "0", 0.0),
+        ("method", "distillation.method", "kd", "kd"),
+    ],
+)
+def test_short_names_set_their_field(short: str, path: str, text: str, value: object) -> None:
+    assert flatten(load_project("digits", {short: text}))[path] == value
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("temperatures", "1-3,20,0.5", (1.0, 2.0, 3.0, 20.0, 0.5)),
+        ("seeds", "0,2", (0, 2)),
+        ("attributes", "color, texture", ("color", "texture")),
+        ("attributes", "none", ()),
+        ("attributes", "", ()),
+        ("teacher.gradient_clip", "none", None),
+        ("teacher.gradient_clip", "1.5", 1.5),
+        ("distillation.teacher_seed", "same", "same"),
+        ("distillation.teacher_seed", "3", 3),
+        ("teacher.augmentation.horizontal_flip", "true", True),
+        ("student.learning_rate", "1e-3", 0.001),
+    ],
+)
+def test_texts_of_the_command_line_become_values(name: str, text: str, value: object) -> None:
+    assert flatten(load_project("trifeature", {name: text}))[name] == value
+
+
+def test_every_field_takes_the_text_help_shows_as_its_value() -> None:
+    from kdplatform.field_words import plain_text
+
+    config = load_project("trifeature")
+    texts = {name: plain_text(value) for name, value in flatten(config).items()}
+    assert load_project("trifeature", texts) == config
+
+
+def test_another_dataset_starts_from_its_own_defaults() -> None:
+    config = load_project("trifeature", {"dataset.name": "digits", "dataset.seed": "3"})
+    assert config.dataset.model_dump() == {
+        "name": "digits",
+        "val_fraction": 0.15,
+        "test_fraction": 0.25,
+        "seed": 3,
+    }
+
+
+def test_naming_the_files_own_dataset_keeps_its_fields(tmp_path: Path) -> None:
+    project = project_with(tmp_path, dataset={"name": "trifeature", "image_size": 20})
+    config = load_project(project, {"dataset.name": "trifeature"})
+    assert config.dataset.model_dump()["image_size"] == 20
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "allowed"),
+    [
+        ("temperature", "0", "number > 0"),
+        ("temperature", "-1", "number > 0"),
+        ("temperature", "abc", "number > 0"),
+        ("temperature", "nan", "number > 0"),
+        ("temperature", "inf", "number > 0"),
+        ("distillation.temperature", "0", "number > 0"),
+        ("alpha", "2", "number >= 0 and <= 1"),
+        ("alpha", "-0.1", "number >= 0 and <= 1"),
+        ("alpha", "nan", "number >= 0 and <= 1"),
+        ("student.epochs", "0", "integer >= 1"),
+        ("student.epochs", "1.5", "integer >= 1"),
+        ("student.epochs", "many", "integer >= 1"),
+        ("student.optimizer", "adam", "sgd | adamw"),
+        ("student.channels_last", "maybe", "true | false"),
+        ("teacher.momentum", "1", "number >= 0 and < 1"),
+        ("teacher.gradient_clip", "0", "number > 0 | none"),
+        ("dataset.image_size", "500", "integer >= 8 and <= 224"),
+        ("dataset.correlation", "2", "number >= 0 and <= 1"),
+        ("distillation.teacher_seed", "maybe", "same | integer >= 0"),
+        ("seeds", "4-0", "list of integer >= 0"),
+        ("seeds", "-1", "list of integer >= 0"),
+        ("seeds", "0,0", "list of integer >= 0"),
+        ("seeds", "none", "list of integer >= 0"),
+        ("temperatures", "1-x", "list of number > 0"),
+    ],
+)
+def test_a_bad_value_is_answered_with_name_value_and_what_is_allowed(
+    name: str, text: str, allowed: str
+) -> None:
+    message = refusal("trifeature", {name: text})
+    assert message.startswith(f"{name}=")
+    assert message.endswith(f"; allowed: {allowed}")
+    assert text in message or text == "none"
+
+
+def test_of_a_list_the_bad_element_is_shown() -> None:
+    message = refusal("trifeature", {"temperatures": "3,0,5"})
+    assert message == "temperatures='0' is not allowed; allowed: list of number > 0"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "nearest", "known"),
+    [
+        ("teacher.model", "resnet21", "'resnet20'", "known: lenet5, resnet110, resnet20"),
+        ("method", "kdd", "'kd'", "known: kd"),
+        ("dataset.name", "trifeatures", "'trifeature'", "known: digits, trifeature"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest_and_all(
+    name: str, text: str, nearest: str, known: str
+) -> None:
+    message = refusal("trifeature", {name: text})
+    assert message.startswith(f"{name}={text!r} does not exist; did you mean ")
+    assert nearest in message
+    assert known in message
+
+
+def test_an_unknown_project_is_answered_with_the_nearest_and_all() -> None:
+    assert refusal("trifature") == (
+        f"project='trifature' does not exist; did you mean 'trifeature'? "
+        f"known: {', '.join(project_names())}"
+    )
+
+
+def test_an_unknown_field_is_answered_with_the_nearest_and_all() -> None:
+    message = refusal("trifeature", {"studnet.epochs": "3"})
+    assert "parameter='studnet.epochs' does not exist; did you mean 'student.epochs'" in message
+    assert all(field.name in message for field in describe_fields("trifeature"))
+
+
+def test_parameters_of_the_command_are_suggested_too() -> None:
+    message = refusal("trifeature", {"divice": "cpu"}, parameters=("device", "reuse"))
+    assert "did you mean 'device'?" in message
+
+
+def test_a_field_cannot_be_set_by_both_of_its_names() -> None:
+    message = refusal("digits", {"temperature": "2", "distillation.temperature": "3"})
+    assert message.startswith("temperature and distillation.temperature set the same field")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"teacher.milestones": "3"}, "teacher: milestones='3' is not allowed with"),
+        ({"student.warmup_epochs": "50"}, "student: warmup_epochs=50 is not allowed; allowed: at"),
+    ],
+)
+def test_values_that_do_not_go_together_are_named(overrides: dict[str, str], words: str) -> None:
+    assert refusal("trifeature", overrides).startswith(words)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"student": {**MINIMAL["student"], "epochs": [1, 2]}},  # type: ignore[dict-item]
+            "student.epochs=[1, 2] is not allowed; allowed: integer >= 1",
+        ),
+        ({"student": 3}, "student=3 is not allowed; allowed: a block of fields"),
+        ({"student": [1]}, "student=[1] is not allowed; allowed: a block of fields"),
+        ({"temperatures": []}, "temperatures=[] is not allowed: empty; allowed: list of number"),
+        ({"seeds": {"a": 1}}, "seeds={'a': 1} is not allowed; allowed: list of integer >= 0"),
+        ({"dataset": [1]}, "dataset.name is missing in the project file"),
+        ({"dataset": {}}, "dataset.name is missing in the project file"),
+        ({"distillation": {}}, "distillation.temperature is missing in the project file"),
+        ({"name": "a/b"}, "name='a/b' is not allowed"),
+        ({"colours": 1}, "field='colours' does not exist; known: attributes, dataset."),
+        ({"studnet": {"epochs": 1}}, "field='studnet' does not exist; did you mean 'student."),
+        (
+            {"dataset": {"name": "digits", "image_size": 8}},
+            "field='dataset.image_size' does not exist",
+        ),
+    ],
+)
+def test_a_mistake_in_the_file_is_named(
+    changes: dict[str, object], message: str, tmp_path: Path
+) -> None:
+    assert refusal(project_with(tmp_path, **changes)).startswith(message)
+
+
+def test_an_override_inside_what_is_no_block_is_refused(tmp_path: Path) -> None:
+    message = refusal(project_with(tmp_path, student=3), {"student.epochs": "1"})
+    assert message == "student is 3 in the project file; allowed: a block"
+
+
+def test_a_project_file_is_named_by_its_path(tmp_path: Path) -> None:
+    assert load_project(project_with(tmp_path)).name == "small"
+
+
+@pytest.mark.parametrize("name", ["absent.yaml", "folder.yaml"])
+def test_a_path_that_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
+    (tmp_path / "folder.yaml").mkdir()
+    message = refusal(str(tmp_path / name))
+    assert "is no file; allowed: a YAML file or a name of digits, " in message
+
+
+def test_a_configuration_cannot_be_changed() -> None:
+    config: ProjectConfig = load_project("digits")
+    with pytest.raises(ValueError, match="frozen"):
+        config.name = "other"
