@@ -14,7 +14,7 @@ import pandas as pd
 
 from kdplatform.analysis.bootstrap import Arms
 from kdplatform.analysis.group_rates import GroupCounts, metric_values
-from kdplatform.analysis.profiles import Models, Profiles, models_on_groups
+from kdplatform.analysis.profiles import COUNTS_AT_ONCE, Models, Profiles, models_on_groups
 from kdplatform.analysis.tables import Attribute, FloatArray, IntArray
 
 _DPD, _EOD = ("dpd", "dpd_max"), ("eod", "eod_max", "tpr_difference", "fpr_difference")
@@ -56,12 +56,16 @@ class _Counter:
         """Counts of the groups as they are, with leading dimensions [1, models]."""
         return self._counts(self.profiles.profile[None])
 
+    def _per_permutation(self) -> int:
+        counts = self.profiles.counts_per_draw * self.n_groups
+        return max(counts, len(self.profiles.size) * self.n_groups, len(self.codes))
+
     def permuted(
         self, strata: IntArray, permutations: int, generator: np.random.Generator
     ) -> Iterator[GroupCounts]:
         """Counts of permuted groups, some permutations at a time."""
         members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-        step = self.profiles.draws_at_once(permutations, self.n_groups)
+        step = max(1, min(permutations, COUNTS_AT_ONCE // self._per_permutation()))
         for start in range(0, permutations, step):
             size = min(step, permutations - start)
             profile = np.tile(self.profiles.profile, (size, 1))

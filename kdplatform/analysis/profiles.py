@@ -24,10 +24,10 @@ from kdplatform.analysis.tables import (
     stack_tables,
 )
 
-# A multinomial costs about as much per profile as drawing this many examples one by one.
-_EXAMPLES_PER_PROFILE = 6
+# Drawing a profile's size in a multinomial costs as much as drawing this many examples singly.
+_RARE = 6
 # Counts held at a time: bounds memory however many models there are.
-_COUNTS = 4_000_000
+COUNTS_AT_ONCE = 4_000_000
 
 
 @dataclass(frozen=True)
@@ -81,9 +81,16 @@ class Profiles:
         for column in (models.labels, *models.predictions):
             # renumbering keeps the key small, so that it cannot overflow
             key = pd.factorize(key * models.n_classes + column)[0].astype(np.int64)
-        _, first, self.profile, self.size = np.unique(
+        _, first, profile, size = np.unique(
             key, return_index=True, return_inverse=True, return_counts=True
         )
+        # the largest profiles first: how they are drawn depends on their size
+        order = np.argsort(-size, kind="stable")
+        rank = np.empty_like(order)
+        rank[order] = np.arange(len(order))
+        self.profile, self.size, first = rank[profile], size[order], first[order]
+        self._common = int((self.size > _RARE).sum())
+        self._rare_profile = self.profile[self.profile >= self._common] - self._common
         self._counting = self._counting_matrix(
             models.groups.codes[first], models.labels[first], models.predictions[:, first]
         )
@@ -130,11 +137,10 @@ class Profiles:
             hits=hits,
         )
 
-    def draws_at_once(self, draws: int, groups: int = 1) -> int:
-        """How many of the draws to count together; each may hold several groups."""
-        counts, profiles = self._counting.shape
-        per_draw = groups * max(counts, profiles) + len(self.profile)
-        return int(max(1, min(draws, _COUNTS // per_draw)))
+    @property
+    def counts_per_draw(self) -> int:
+        """Number of counts that one draw makes, over all models."""
+        return int(self._counting.shape[0])
 
     def observed(self) -> GroupCounts:
         """Counts of the examples as they are, with leading dimensions [1, models]."""
@@ -142,15 +148,24 @@ class Profiles:
 
     def resampled(self, draws: int, generator: np.random.Generator) -> Iterator[GroupCounts]:
         """Counts of examples drawn with replacement, as many as there are, some draws at a time."""
-        step = self.draws_at_once(draws)
+        per_draw = max(self._counting.shape) + len(self._rare_profile)
+        step = max(1, min(draws, COUNTS_AT_ONCE // per_draw))
         for start in range(0, draws, step):
             yield self.counts(self._sizes(min(step, draws - start), generator))
 
-    def _sizes(self, draws: int, generator: np.random.Generator) -> npt.NDArray[np.number]:
-        n, profiles = len(self.profile), len(self.size)
-        if n > _EXAMPLES_PER_PROFILE * profiles:
-            return generator.multinomial(n, self.size / n, size=draws).T
-        chosen = generator.integers(0, n, size=(draws, n), dtype=np.uint32)
-        drawn = np.take(self.profile, chosen) * draws
-        drawn += np.arange(draws)[:, None]
-        return np.bincount(drawn.ravel(), minlength=profiles * draws).reshape(profiles, draws)
+    def _sizes(self, draws: int, generator: np.random.Generator) -> IntArray:
+        """How often each profile is drawn, a multinomial. [profiles, draws].
+
+        The sizes of common profiles and of all rare ones together are drawn as a multinomial, then
+        the examples of the rare ones singly: the same distribution, at the lower cost of both.
+        """
+        n, rare = len(self.profile), len(self._rare_profile)
+        chances = np.append(self.size[: self._common], rare) / n
+        sizes = generator.multinomial(n, chances, size=draws).T
+        singly = sizes[-1]
+        chosen = generator.integers(0, max(rare, 1), size=singly.sum(), dtype=np.uint32)
+        cell = np.take(self._rare_profile, chosen) * draws
+        cell += np.repeat(np.arange(draws), singly)
+        n_rare = len(self.size) - self._common
+        drawn = np.bincount(cell, minlength=n_rare * draws).reshape(n_rare, draws)
+        return np.concatenate([sizes[:-1], drawn])

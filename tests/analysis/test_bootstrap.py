@@ -42,7 +42,7 @@ def test_estimates_are_the_models_metrics_averaged_over_seeds(classes):
         assert result.interval("ds", metric).estimate == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("n", [60, 3000], ids=["drawn one by one", "multinomial"])
+@pytest.mark.parametrize("n", [60, 3000], ids=["rare profiles", "common profiles"])
 def test_counts_of_a_draw_are_those_of_the_resampled_tables(n):
     models = tables(2, n=n, classes=3)
     profiles = Profiles(models_on_groups(models, "color"))
@@ -56,7 +56,7 @@ def test_counts_of_a_draw_are_those_of_the_resampled_tables(n):
             assert drawn[metric][0, position] == pytest.approx(expected[metric])
 
 
-@pytest.mark.parametrize("n", [60, 3000], ids=["drawn one by one", "multinomial"])
+@pytest.mark.parametrize("n", [60, 3000], ids=["rare profiles", "common profiles"])
 def test_draws_have_the_mean_and_variance_of_resampling_with_replacement(n):
     profiles = Profiles(models_on_groups(tables(2, n=n), "color"))
     sizes = profiles._sizes(4000, np.random.default_rng(0))
