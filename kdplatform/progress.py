@@ -1,7 +1,10 @@
 """What a user sees while work goes on: bars on a terminal, single lines anywhere else."""
 
+import re
 import sys
-from typing import Any
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 from tqdm import tqdm
 
@@ -22,3 +25,34 @@ def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
         leave=False,
         dynamic_ncols=True,
     )
+
+
+class Report(Protocol):
+    """Takes a line that says how far something is."""
+
+    def __call__(self, line: str) -> None:
+        """Shows the line in place of the one before."""
+        ...
+
+
+@contextmanager
+def changing_line() -> Iterator[Report]:
+    """Gives a function that shows one line after the other in the same place of a terminal.
+
+    Away from a terminal a line is printed when it differs from the last by more than numbers.
+    """
+    words = shown = ""
+
+    def report(line: str) -> None:
+        nonlocal words, shown
+        if sys.stderr.isatty():
+            print(f"\r{line:<{len(shown)}}", end="", file=sys.stderr, flush=True)
+        elif re.sub(r"\d", "", line) != words:
+            print(line, file=sys.stderr, flush=True)
+        words, shown = re.sub(r"\d", "", line), line
+
+    try:
+        yield report
+    finally:
+        if shown and sys.stderr.isatty():
+            print(file=sys.stderr)

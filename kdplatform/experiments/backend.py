@@ -7,7 +7,7 @@ import torch
 from kdplatform.errors import MachineError, UserError
 from kdplatform.kernels import BackendStatus, status
 from kdplatform.kernels.build import BuildError, ensure_built
-from kdplatform.progress import say
+from kdplatform.progress import changing_line, say
 
 
 def build_loss_kernels() -> None:
@@ -17,10 +17,10 @@ def build_loss_kernels() -> None:
         UserError: `$KDPLATFORM_KERNELS` has an unknown value.
         MachineError: it is "require", and the kernels cannot be built.
     """
-    with warnings.catch_warnings(record=True) as caught:
+    with warnings.catch_warnings(record=True) as caught, changing_line() as report:
         warnings.simplefilter("always", RuntimeWarning)
         try:
-            ensure_built(say)
+            ensure_built(report)
         except ValueError as error:
             raise UserError(str(error)) from None
         except BuildError as error:
