@@ -8,9 +8,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from kdplatform.errors import MachineError
+from kdplatform.progress import say
 
 Arrays = dict[str, NDArray[np.generic]]
 
@@ -62,6 +64,22 @@ def written_atomically(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def locked(path: Path, waiting: str) -> Iterator[None]:
+    """Holds a lock that dies with its process; says `waiting` when another process holds it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(waiting)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def file_digest(path: Path) -> str:
     """Returns the SHA-256 of a file as hexadecimal digits."""
     with path.open("rb") as file:
@@ -72,27 +90,44 @@ def _digest_path(path: Path) -> Path:
     return path.with_name(path.name + ".sha256")
 
 
-def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
-    """Saves named arrays as an uncompressed npz file with its digest beside it."""
-    with written_atomically(path) as temporary:
-        with temporary.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
+@contextmanager
+def written_with_digest(target: Path) -> Iterator[Path]:
+    """Like `written_atomically`, and keeps the content's digest beside it for `is_whole`."""
+    with written_atomically(target) as temporary:
+        yield temporary
         digest = file_digest(temporary)
-    with written_atomically(_digest_path(path)) as temporary:
+    with written_atomically(_digest_path(target)) as temporary:
         temporary.write_text(digest)
 
 
-def load_arrays(path: Path) -> Arrays | None:
-    """Loads what `save_arrays` wrote, or None where nothing was written.
+def is_whole(path: Path) -> bool:
+    """Tells whether a file is there.
 
     Raises:
         ValueError: the file is not the one that was written (cut short, altered, or its digest is
             missing); the caller makes it anew.
     """
     if not path.exists():
-        return None
+        return False
     digest = _digest_path(path)
     if not digest.exists() or digest.read_text().strip() != file_digest(path):
         raise ValueError(f"{path} is not what was written to it")
+    return True
+
+
+def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
+    """Saves named arrays as an uncompressed npz file with its digest beside it."""
+    with written_with_digest(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]
+
+
+def load_arrays(path: Path) -> Arrays | None:
+    """Loads what `save_arrays` wrote, or None where nothing was written.
+
+    Raises:
+        ValueError: as `is_whole`.
+    """
+    if not is_whole(path):
+        return None
     with np.load(path, allow_pickle=False) as archive:
         return {name: archive[name] for name in archive.files}

@@ -12,12 +12,9 @@ color and texture are the attributes.
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
-import filelock
 import numpy as np
 import pandas as pd
 import torch
@@ -29,7 +26,7 @@ from kdplatform.data import Dataset, Split
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors, draw_factors
 from kdplatform.data._trifeature_rendering import CANVAS, centres, render
 from kdplatform.errors import MachineError
-from kdplatform.files import Arrays, load_arrays, save_arrays, writable_folder
+from kdplatform.files import Arrays, load_arrays, locked, save_arrays, writable_folder
 from kdplatform.progress import progress_bar, say
 
 # Part of the digest. Raise it whenever equal factors would give other pixels.
@@ -99,25 +96,11 @@ def _draw_images(config: Config, factors: dict[str, Factors]) -> Arrays:
     return arrays
 
 
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Holds a lock that dies with its process, so that two processes draw a dataset once."""
-    lock = filelock.FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        say(f"waiting for another process that draws the same images ({path})")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _images(config: Config, factors: dict[str, Factors], folder: Path) -> Arrays:
     """Returns the images by split, from the cache in `folder` or drawn and kept there."""
     path = folder / "images.npz"
-    with _locked(folder / "lock"):
+    lock = folder / "lock"
+    with locked(lock, f"waiting for another process that draws the same images ({lock})"):
         try:
             cached = load_arrays(path)
         except ValueError as error:

@@ -1,20 +1,17 @@
 """One step of a study: find the model that was trained already, or train it and log it."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
 from kdplatform.analysis.classwise import overall_accuracy
-from kdplatform.errors import KdplatformError
 from kdplatform.experiments import drawing, evaluation, records
 from kdplatform.experiments.backend import build_loss_kernels, loss_backend
 from kdplatform.experiments.identity import Role, Step
@@ -27,6 +24,7 @@ from kdplatform.experiments.tracking import (
     supersede_finished,
 )
 from kdplatform.experiments.workspace import Workspace
+from kdplatform.files import locked
 from kdplatform.objectives import build_objective
 from kdplatform.predictions import load_predictions, prediction_table
 from kdplatform.progress import say
@@ -60,7 +58,8 @@ def obtain(
         parent_run_id: the command's run, under which a new run is logged.
         references: for a distilled student, its teacher and the NDS it is compared with.
     """
-    with _alone(workspace, step):
+    lock = workspace.folder / "locks" / f"{step.key}.lock"
+    with locked(lock, f"{step.title}: another process is at it; waiting"):
         run = find_finished(step.key) if workspace.reuse else None
         if run is not None:
             say(f"{step.title}: reused run {run.info.run_id}")
@@ -82,23 +81,6 @@ def _checkpoint(workspace: Workspace, step: Step) -> Path:
     return workspace.folder / "checkpoints" / f"{step.key}.pt"
 
 
-@contextmanager
-def _alone(workspace: Workspace, step: Step) -> Iterator[None]:
-    """Holds the key's lock, so that two processes never train the same model side by side."""
-    path = workspace.folder / "locks" / f"{step.key}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"{step.title}: another process is at it; waiting")
-        lock.acquire()
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def _train(
     workspace: Workspace,
     step: Step,
@@ -112,11 +94,7 @@ def _train(
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
         records.log_origin(workspace.config, step, dataset)
-        try:
-            model, result = _fit(workspace, step, references)
-        except KdplatformError as error:
-            mlflow.set_tag("kd.error", str(error))
-            raise
+        model, result = _fit(workspace, step, references)
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
         tables = {
@@ -217,3 +195,5 @@ def _complete_attributes(workspace: Workspace, run: Run) -> None:
         for name, value in evaluation.attribute_metrics(test, attribute).items()
     ]
     MlflowClient().log_batch(run.info.run_id, metrics=metrics)
+    groups = evaluation.group_accuracies(test, missing)
+    mlflow.log_table(groups, "groups.json", run_id=run.info.run_id)  # appends

@@ -1,38 +1,72 @@
-"""The teacher's logits of the training split, computed once per teacher."""
+"""The teacher's logits of the training split, computed once per teacher and kept on disk.
 
+Inputs that never change: one row of logits per example. Augmented inputs: one per example and view
+(crop and flip), in half precision, as long as that costs less than asking the teacher in every step
+of the study's students and the table is not too large. Otherwise the teacher itself is asked.
+"""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdplatform.config import ProjectConfig
 from kdplatform.experiments.identity import Step
 from kdplatform.experiments.records import WEIGHTS
 from kdplatform.experiments.tracking import artifact_path
 from kdplatform.experiments.workspace import Workspace
-from kdplatform.files import load_arrays, save_arrays
-from kdplatform.progress import say
+from kdplatform.files import is_whole, load_arrays, locked, save_arrays, written_with_digest
+from kdplatform.progress import progress_bar, say
 from kdplatform.training import (
     Teacher,
     TeacherModel,
     TeacherTable,
+    TeacherViews,
     initialised_model,
     predict_logits,
     resolve_precision,
+    view_logits,
 )
+from kdplatform.training.batches import view_count
+
+MOST_VIEW_BYTES = 4 * 2**30
+_HALF = np.finfo(np.float16)
 
 
 def teacher_for(workspace: Workspace, teacher: Step, run_id: str) -> Teacher:
     """Returns where a student's fit takes the teacher's logits from.
 
-    A table that every student of this teacher shares when the student's inputs never change, the
-    teacher itself when they are augmented.
+    A table that every student of this teacher shares, also those of other processes on the same
+    data folder: one of them computes it while the others wait. The teacher itself where inputs are
+    augmented and a table of views does not pay (see `views_pay`) or finds no room on the disk.
 
     Args:
         run_id: the teacher's run, whose weights are loaded where they are needed.
     """
-    augmented = workspace.config.student.augmentation.active
-    if not augmented:
+    if not workspace.config.student.augmentation.active:
         return TeacherTable(_training_logits(workspace, teacher, run_id))
+    train = workspace.dataset.train
+    if views_pay(workspace.config, len(train), len(workspace.dataset.class_names)):
+        views = _view_logits(workspace, teacher, run_id)
+        if views is not None:
+            return TeacherViews(views)
     model = load_model(workspace, teacher, run_id)
     return TeacherModel(model, resolve_precision(teacher.training, workspace.device))
+
+
+def views_pay(config: ProjectConfig, examples: int, classes: int) -> bool:
+    """Tells whether a table of all views is cheaper than asking the teacher in every step.
+
+    The table costs one pass of the teacher over the training split per view; without it, the
+    students of one teacher, one per temperature of the project, cost one pass per epoch each. It
+    holds at most `MOST_VIEW_BYTES`. Nothing else decides, so that equal configurations are trained
+    from equal logits.
+    """
+    views = view_count(config.student.augmentation)
+    passes = config.student.epochs * len(config.temperatures)
+    return views <= passes and examples * views * classes * _HALF.bits // 8 <= MOST_VIEW_BYTES
 
 
 def load_model(workspace: Workspace, step: Step, run_id: str) -> nn.Module:
@@ -47,15 +81,66 @@ def load_model(workspace: Workspace, step: Step, run_id: str) -> nn.Module:
 
 def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor:
     """Returns the teacher's logits [N, C] of the training split, from the cache or computed."""
-    path = workspace.folder / "teacher_logits" / f"{teacher.key}.npz"
-    try:
-        cached = load_arrays(path)
-    except ValueError as error:
-        say(f"{error}; it is made again")
-        cached = None
-    if cached is not None:
-        return torch.from_numpy(cached["logits"])
+    # By run and not by key: a teacher trained afresh may differ in its last bits.
+    path = workspace.folder / "teacher_logits" / f"{run_id}.npz"
+    with locked(path.with_suffix(".lock"), _waiting(teacher)):
+        try:
+            cached = load_arrays(path)
+        except ValueError as error:
+            say(f"{error}; it is made again")
+            cached = None
+        if cached is not None:
+            return torch.from_numpy(cached["logits"])
+        model = load_model(workspace, teacher, run_id)
+        inputs = workspace.dataset.train.inputs
+        logits = predict_logits(model, inputs, device=workspace.device).cpu()
+        save_arrays(path, {"logits": logits.numpy()})
+        return logits
+
+
+def _view_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor | None:
+    """Returns the teacher's logits [N, views, C] mapped from disk; None when the disk is full."""
+    augmentation = workspace.config.student.augmentation
+    flip = "-flip" if augmentation.horizontal_flip else ""
+    name = f"{teacher.key}-crop{augmentation.crop_padding}{flip}.npy"
+    path = workspace.folder / "teacher_logits" / name
+    with locked(path.with_suffix(".lock"), _waiting(teacher)):
+        try:
+            there = is_whole(path)
+        except ValueError as error:
+            say(f"{error}; it is made again")
+            there = False
+        if not there and not _write_views(workspace, teacher, run_id, path):
+            return None
+    # Copy-on-write, since torch knows no read-only memory; nothing writes to it.
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+
+
+def _write_views(workspace: Workspace, teacher: Step, run_id: str, path: Path) -> bool:
+    """Computes and keeps the logits of all views; False when the disk has no room for them."""
+    train, augmentation = workspace.dataset.train, workspace.config.student.augmentation
+    views = view_count(augmentation)
+    shape = (len(train), views, len(workspace.dataset.class_names))
+    free = shutil.disk_usage(path.parent).free
+    if np.prod(shape) * _HALF.bits // 8 > free // 2:
+        say(f"{path.parent} has too little room for the logits of {views} views; not kept")
+        return False
+    for left_over in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
+        left_over.unlink()
     model = load_model(workspace, teacher, run_id)
-    logits = predict_logits(model, workspace.dataset.train.inputs, device=workspace.device).cpu()
-    save_arrays(path, {"logits": logits.numpy()})
-    return logits
+    computed = view_logits(model, train.inputs, augmentation, device=workspace.device)
+    with (
+        written_with_digest(path) as temporary,
+        progress_bar(views, "teacher's logits", "views") as bar,
+    ):
+        table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
+        for view, logits in enumerate(computed):
+            # A logit too large for half precision stays the largest: softmax is one-hot anyway.
+            table[:, view] = logits.numpy().clip(float(_HALF.min), float(_HALF.max))
+            bar.update()
+        table.flush()
+    return True
+
+
+def _waiting(teacher: Step) -> str:
+    return f"{teacher.title}: another process computes its logits; waiting"

@@ -31,12 +31,15 @@ class Batch:
         ids: int64 [B], the examples' ids.
         rows: int64 [B], the examples' positions in the training split: what is kept per example,
             such as a teacher's logits or a group, is indexed by them.
+        views: int64 [B], which of the augmentation's views of its example each row is, as
+            `training.batches` numbers them; None when inputs are not augmented.
     """
 
     inputs: Tensor
     labels: Tensor
     ids: Tensor
     rows: Tensor
+    views: Tensor | None = None
 
 
 @dataclass

@@ -6,7 +6,13 @@ from kdplatform.training.precision import Precision, resolve_precision
 from kdplatform.training.prediction import predict_logits
 from kdplatform.training.records import EpochRecord
 from kdplatform.training.seeds import Role
-from kdplatform.training.teacher import Teacher, TeacherModel, TeacherTable
+from kdplatform.training.teacher import (
+    Teacher,
+    TeacherModel,
+    TeacherTable,
+    TeacherViews,
+    view_logits,
+)
 
 __all__ = [
     "EpochRecord",
@@ -16,8 +22,10 @@ __all__ = [
     "Teacher",
     "TeacherModel",
     "TeacherTable",
+    "TeacherViews",
     "fit",
     "initialised_model",
     "predict_logits",
     "resolve_precision",
+    "view_logits",
 ]

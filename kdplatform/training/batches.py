@@ -37,6 +37,30 @@ def draw_changes(count: int, config: AugmentationConfig, generator: torch.Genera
     return Changes(top, left, flipped & config.horizontal_flip)
 
 
+def view_count(config: AugmentationConfig) -> int:
+    """Returns how many different images augmentation can make of one: crops times mirrorings."""
+    return (2 * config.crop_padding + 1) ** 2 * (1 + config.horizontal_flip)
+
+
+def view_numbers(changes: Changes, config: AugmentationConfig) -> Tensor:
+    """Returns which view each of N changes gives: int64 [N], 0 to `view_count` - 1."""
+    crop = changes.top * (2 * config.crop_padding + 1) + changes.left
+    return crop * 2 + changes.flipped if config.horizontal_flip else crop
+
+
+def view_changes(
+    view: int, count: int, config: AugmentationConfig, device: torch.device
+) -> Changes:
+    """Returns the changes that give `count` images their view of this number."""
+    crop, flipped = divmod(view, 1 + config.horizontal_flip)
+    top, left = divmod(crop, 2 * config.crop_padding + 1)
+    return Changes(
+        torch.full((count,), top, device=device),
+        torch.full((count,), left, device=device),
+        torch.full((count,), bool(flipped), device=device),
+    )
+
+
 def pad_images(images: Tensor, padding: int) -> Tensor:
     """Surrounds images [N, C, H, W] by `padding` black pixels (zeros) on every side."""
     return F.pad(images, (padding, padding, padding, padding)) if padding else images
@@ -119,14 +143,14 @@ class TrainingBatches:
         columns = (changes.top, changes.left, changes.flipped)
         per_step = zip(*(c.to(self._device).tensor_split(self.steps) for c in columns), strict=True)
         for rows, (top, left, flipped) in zip(steps, per_step, strict=True):
-            images = crop_and_flip(
-                self._inputs, rows, Changes(top, left, flipped), self._augmentation.crop_padding
-            )
-            yield self._batch(rows, images if self._channels_last else images.contiguous())
+            drawn = Changes(top, left, flipped)
+            images = crop_and_flip(self._inputs, rows, drawn, self._augmentation.crop_padding)
+            views = view_numbers(drawn, self._augmentation)
+            yield self._batch(rows, images if self._channels_last else images.contiguous(), views)
 
     def _rows(self, rows: Tensor) -> Tensor:
         inputs = self._inputs[rows]
         return inputs.permute(0, 3, 1, 2) if self._images_last else inputs
 
-    def _batch(self, rows: Tensor, inputs: Tensor) -> Batch:
-        return Batch(inputs=inputs, labels=self._labels[rows], ids=self._ids[rows], rows=rows)
+    def _batch(self, rows: Tensor, inputs: Tensor, views: Tensor | None = None) -> Batch:
+        return Batch(inputs, self._labels[rows], self._ids[rows], rows, views)
