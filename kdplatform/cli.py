@@ -3,6 +3,7 @@
 import errno
 import signal
 import sys
+import tempfile
 from collections.abc import Callable, Sequence
 from types import FrameType
 
@@ -33,7 +34,11 @@ def main(words: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
             raise
-        return _fail(f"{error.filename or 'a file'}: {error.strerror}", MachineError.exit_code)
+        return _fail(
+            f"{error.filename or 'a file'} cannot be written ({error.strerror}); allowed: room left"
+            f" in the data folder, the tracking store and TMPDIR={tempfile.gettempdir()!r}",
+            MachineError.exit_code,
+        )
     return 0
 
 

@@ -14,7 +14,7 @@ import torch
 from kdplatform import __version__
 from kdplatform.errors import KdplatformError
 from kdplatform.experiments.backend import backend_status
-from kdplatform.experiments.tracking import check_server, quiet_mlflow
+from kdplatform.experiments.tracking import check_store, quiet_mlflow
 from kdplatform.files import home_folder, writable_folder
 
 _PACKAGES = ("torch", "torchvision", "mlflow", "scipy", "fairlearn", "scikit-learn", "pydantic")
@@ -66,7 +66,7 @@ def _kernels() -> Iterator[tuple[str, str]]:
 def _tracking_store() -> str:
     uri: str = mlflow.get_tracking_uri()
     try:
-        check_server()
+        check_store()
     except KdplatformError as error:
         return str(error)
     return uri

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 from torch import Tensor
 
 from kdplatform.data import Split
+from kdplatform.errors import DivergedError
 from kdplatform.files import written_atomically
 
 COLUMNS = ("id", "label", "prediction", "logits")
@@ -23,8 +24,16 @@ def prediction_table(split: Split, logits: Tensor) -> pd.DataFrame:
 
     Args:
         logits: float32 [N, classes], in the order of the split; the prediction is the largest.
+
+    Raises:
+        DivergedError: a logit is NaN or infinite; such a model predicts nothing.
     """
     values = logits.detach().cpu().float().numpy()
+    if not np.isfinite(values).all():
+        raise DivergedError(
+            "the trained model's logits are NaN or infinite; "
+            "try a lower learning rate, a warm-up or gradient clipping"
+        )
     table = pd.DataFrame(
         {
             "id": split.ids,

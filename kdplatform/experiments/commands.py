@@ -18,10 +18,11 @@ from kdplatform.experiments.identity import (
 from kdplatform.experiments.steps import TrainedModel, obtain
 from kdplatform.experiments.summary import Arms, log_summary, summarise, summary_text
 from kdplatform.experiments.tracking import (
-    check_server,
+    check_store,
     command_run,
     log_new_parameters,
     quiet_mlflow,
+    store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.parameters import Arguments
@@ -32,10 +33,10 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     """Runs an entry point under a run of its own and prints what came out."""
     started = time.perf_counter()
     quiet_mlflow()
-    check_server()
+    check_store()
     workspace = open_workspace(config, arguments.data_folder, arguments.device, arguments.reuse)
     tags = {"kd.command": command, "kd.project": config.name}
-    with command_run(_title(command, config), tags) as run_id:
+    with store_errors(), command_run(_title(command, config), tags) as run_id:
         log_new_parameters(flatten(config))
         mlflow.log_text(dump_yaml(config), "config.yaml")
         records.log_dataset(workspace.dataset)

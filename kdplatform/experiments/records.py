@@ -1,9 +1,11 @@
 """What the run of one model logs: where it comes from, how it went, what it predicts, the model."""
 
-from collections.abc import Mapping, Sequence
+import io
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import mlflow
@@ -18,6 +20,7 @@ from torch import nn
 
 from kdplatform.config import ProjectConfig, dump_yaml, flatten
 from kdplatform.data import Dataset
+from kdplatform.errors import MachineError
 from kdplatform.experiments.identity import Role, Step
 from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_verified_artifacts
 from kdplatform.predictions import save_predictions
@@ -77,11 +80,14 @@ def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Mo
     Args:
         tables: prediction table by split.
     """
-    with TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for split, table in tables.items():
             save_predictions(folder / PREDICTIONS.format(split=split), table)
-        torch.save(model.state_dict(), folder / WEIGHTS)
+        # By way of memory: torch's own writer says no disk left in words of its own.
+        weights = io.BytesIO()
+        torch.save(model.state_dict(), weights)
+        (folder / WEIGHTS).write_bytes(weights.getbuffer())
         log_verified_artifacts(folder)
 
 
@@ -90,17 +96,32 @@ def log_model(role: Role, model: nn.Module, dataset: Dataset) -> None:
     example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
     inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
     outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
-    mlflow.pytorch.log_model(
-        model,
-        name=role.value,
-        signature=ModelSignature(Schema([inputs]), Schema([outputs])),
-        input_example=example,
-        serialization_format="pt2",
-        pip_requirements=[
-            f"torch=={torch.__version__.partition('+')[0]}",
-            f"numpy=={np.__version__}",
-        ],
-    )
+    with _full_disk_said():
+        mlflow.pytorch.log_model(
+            model,
+            name=role.value,
+            signature=ModelSignature(Schema([inputs]), Schema([outputs])),
+            input_example=example,
+            serialization_format="pt2",
+            pip_requirements=[
+                f"torch=={torch.__version__.partition('+')[0]}",
+                f"numpy=={np.__version__}",
+            ],
+        )
+
+
+@contextmanager
+def _full_disk_said() -> Iterator[None]:
+    """Turns what torch's archive writer raises when the disk is full into a MachineError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "inline_container" not in str(error):
+            raise
+        raise MachineError(
+            f"TMPDIR={tempfile.gettempdir()!r} cannot hold the model; allowed: a folder this user "
+            "may write, with room left"
+        ) from error
 
 
 def log_tables(tables: Mapping[str, pd.DataFrame]) -> None:

@@ -3,12 +3,14 @@
 import json
 import logging
 import os
+import re
 import socket
+import sqlite3
 import subprocess
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
 
@@ -17,7 +19,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
-from kdplatform.errors import MachineError
+from kdplatform.errors import KdplatformError, MachineError
 from kdplatform.files import file_digest
 from kdplatform.progress import say
 
@@ -25,6 +27,7 @@ TAG_KEY = "kd.key"
 TAG_SUPERSEDED = "kd.superseded_key"
 TAG_DIGESTS = "kd.artifact_digests"
 TAG_PROCESS = "kd.process"
+TAG_ERROR = "kd.error"
 
 _SERVER_TIMEOUT_SECONDS = 10
 
@@ -36,16 +39,46 @@ def quiet_mlflow() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
 
 
-def check_server() -> None:
-    """Makes sure that a tracking server answers before anything is started.
+def check_store() -> None:
+    """Makes sure that the tracking store answers before anything is started.
+
+    MLflow itself would try again for minutes.
 
     Raises:
-        MachineError: the server named by the tracking URI does not answer. MLflow itself would try
-            again for minutes.
+        MachineError: the server named by the tracking URI does not answer, or the SQLite file can
+            be neither opened nor made.
     """
     uri = mlflow.get_tracking_uri()
-    if not uri.startswith(("http://", "https://")):
-        return
+    if uri.startswith(("http://", "https://")):
+        _check_server(uri)
+    elif uri.startswith("sqlite:///"):
+        _check_sqlite(uri, Path(uri.removeprefix("sqlite:///").partition("?")[0]))
+
+
+@contextmanager
+def store_errors() -> Iterator[None]:
+    """Says in one line what goes wrong between the program and its tracking store.
+
+    Raises:
+        MachineError: the store refused, failed or fell silent.
+    """
+    try:
+        yield
+    except MlflowException as error:
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise MachineError(_store_problem(mlflow.get_tracking_uri(), reason)) from error
+
+
+def _store_problem(uri: str, reason: object) -> str:
+    # A URI may carry a password.
+    shown = re.sub(r"//[^/@]*@", "//***@", uri)
+    return (
+        f"MLFLOW_TRACKING_URI={shown!r} does not answer as it should ({reason}); allowed: a "
+        "running MLflow server, or a database with room left such as sqlite:///mlflow.db"
+    )
+
+
+def _check_server(uri: str) -> None:
     try:
         with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_TIMEOUT_SECONDS):
             pass
@@ -53,10 +86,17 @@ def check_server() -> None:
         return  # A server that refuses the question is there; MLflow says the rest.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise MachineError(
-            f"MLFLOW_TRACKING_URI={uri!r} does not answer ({reason}); allowed: a running MLflow "
-            "server, or a database such as sqlite:///mlflow.db"
-        ) from None
+        raise MachineError(_store_problem(uri, reason)) from None
+
+
+def _check_sqlite(uri: str, path: Path) -> None:
+    try:
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+    except sqlite3.Error as error:
+        raise MachineError(_store_problem(uri, error)) from None
+    if not os.access(path, os.W_OK) or not os.access(path.resolve().parent, os.W_OK):
+        raise MachineError(_store_problem(uri, "it cannot be written"))
 
 
 def find_finished(key: str) -> Run | None:
@@ -87,11 +127,17 @@ def supersede_finished(key: str, *, except_run_id: str) -> None:
 def close_abandoned(key: str) -> None:
     """Marks as KILLED what a process of this machine that is gone left RUNNING under this key.
 
-    Call it while holding the key's lock: no live process of this machine is then training it.
+    The run of the command which that process executed is among it. Call it while holding the key's
+    lock: no live process of this machine is then training it.
     """
+    client = MlflowClient()
     for run in _runs_with_key(key, "RUNNING"):
-        if run.data.tags.get(TAG_PROCESS, "").partition(":")[0] == socket.gethostname():
-            MlflowClient().set_terminated(run.info.run_id, "KILLED")
+        if run.data.tags.get(TAG_PROCESS, "").partition(":")[0] != socket.gethostname():
+            continue
+        client.set_terminated(run.info.run_id, "KILLED")
+        parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+        if parent.info.status == "RUNNING":
+            client.set_terminated(parent.info.run_id, "KILLED")
 
 
 @contextmanager
@@ -104,7 +150,10 @@ def command_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
 
 @contextmanager
 def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterator[str]:
-    """Opens the run of one trained model below a command's run; FAILED when the block raises."""
+    """Opens the run of one trained model below a command's run.
+
+    When the block raises, the run is FAILED and tagged with what went wrong.
+    """
     process = {TAG_PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
     with mlflow.start_run(
         run_name=name,
@@ -113,7 +162,12 @@ def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterato
         tags={**tags, **process, **_source_tags()},
     ) as run:
         log_uncommitted_changes()
-        yield run.info.run_id
+        try:
+            yield run.info.run_id
+        except (KdplatformError, OSError) as error:
+            with suppress(MlflowException):
+                mlflow.set_tag(TAG_ERROR, str(error))
+            raise
 
 
 def log_new_parameters(parameters: Mapping[str, object]) -> None:
