@@ -1,5 +1,6 @@
 """The training loop: any model, any objective, one device, and nothing of where results go."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -88,7 +89,7 @@ def fit(
         The records of all epochs.
 
     Raises:
-        DivergedError: the loss became NaN or infinite.
+        DivergedError: the training or validation loss became NaN or infinite.
         UserError: augmentation is asked for where the inputs are not images.
         MachineError: the checkpoint cannot be written.
         ValueError: the objective needs a teacher and none is given.
@@ -96,7 +97,17 @@ def fit(
     if objective.needs_teacher and teacher is None:
         raise ValueError(f"{objective!r} needs a teacher")
     with global_generators_seeded(seed, role, Purpose.MODEL_NOISE, device):
-        run = _Run(model, split, objective, config, seed, role, device, teacher, validation)
+        run = _Run(
+            model,
+            split,
+            objective,
+            config,
+            seed=seed,
+            role=role,
+            device=device,
+            teacher=teacher,
+            validation=validation,
+        )
         if checkpoint is not None and (content := load_checkpoint(checkpoint, identity)):
             run.restore(content)
         restored_epochs = len(run.records)
@@ -121,6 +132,7 @@ class _Run:
         split: Split,
         objective: Objective,
         config: TrainingConfig,
+        *,
         seed: int,
         role: Role,
         device: torch.device,
@@ -233,23 +245,22 @@ class _Run:
 
     def _check(self, meter: EpochMeter) -> None:
         position = meter.first_bad_step()
-        if position is None:
-            self._show(meter)
-            return
-        step = self.state.epoch * self.batches.steps + position
-        raise DivergedError(
-            f"training loss of the {self.role} became {meter.loss(position)} at step {step + 1} "
-            f"(epoch {self.state.epoch + 1} of {self.config.epochs}) with "
+        if position is not None:
+            step = self.state.epoch * self.batches.steps + position
+            raise self._diverged("training loss", meter.loss(position), step)
+        if not self.bar.disable:
+            loss, accuracy, _ = meter.means()
+            self.bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", refresh=False)
+
+    def _diverged(self, what: str, value: float, step: int) -> DivergedError:
+        return DivergedError(
+            f"{what} of the {self.role} became {value} at step {step + 1} "
+            f"(epoch {step // self.batches.steps + 1} of {self.config.epochs}) with "
             f"learning_rate={self.config.learning_rate:g} ({self._learning_rate(step):.3g} at "
             f"this step), optimizer={self.config.optimizer!r}, "
             f"gradient_clip={self.config.gradient_clip}, objective {self.objective!r}; "
             "try a lower learning rate, a warm-up or gradient clipping"
         )
-
-    def _show(self, meter: EpochMeter) -> None:
-        if not self.bar.disable:
-            loss, accuracy, _ = meter.means()
-            self.bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", refresh=False)
 
     def _learning_rate(self, step: int) -> float:
         return learning_rate(self.config, step, self.batches.steps)
@@ -265,5 +276,8 @@ class _Run:
             channels_last=self.config.channels_last,
         )
         labels = self.validation.labels.to(self.device)
-        accuracy = (logits.argmax(dim=1) == labels).double().mean()
-        return float(F.cross_entropy(logits, labels)), float(accuracy)
+        loss = float(F.cross_entropy(logits, labels))
+        # The weights of the last step show in no training loss any more.
+        if not math.isfinite(loss):
+            raise self._diverged("validation loss", loss, self.state.step - 1)
+        return loss, float((logits.argmax(dim=1) == labels).double().mean())

@@ -1,5 +1,7 @@
 """A tiny problem that trains in a fraction of a second: the class is where the image is bright."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -43,6 +45,9 @@ def config() -> TrainingConfig:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    """Tiny tensors: a second thread would only wait, and runs must be comparable bit for bit."""
+def _one_thread() -> Iterator[None]:
+    """Tiny tensors: a second thread would only wait."""
+    before = torch.get_num_threads()
     torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)

@@ -1,12 +1,15 @@
 """The loop: what it reports, that it repeats itself, and that it goes on where it was stopped."""
 
 import dataclasses
+import io
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset
@@ -350,6 +353,39 @@ def test_a_diverged_epoch_leaves_the_last_good_checkpoint(
         train(dataset, config, objective=BadAt(5), **saved)
     _, result = train(dataset, config, objective=BadAt(-1), **saved)
     assert result.restored_epochs == 1
+
+
+def test_weights_that_only_the_last_step_spoilt_are_noticed(
+    dataset: Dataset, config: TrainingConfig
+) -> None:
+    class SpoiltByLastStep(OrderSpy):
+        def after_step(self, state: TrainingState) -> None:
+            if state.step == 12:
+                next(state.model.parameters()).data.fill_(float("nan"))
+
+    with pytest.raises(DivergedError, match=r"validation loss .* nan at step 12 \(epoch 3 of 3\)"):
+        train(dataset, config, objective=SpoiltByLastStep())
+
+
+def test_away_from_a_terminal_nothing_is_said(
+    dataset: Dataset, config: TrainingConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(dataset, config)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_on_a_terminal_the_bar_shows_epoch_loss_accuracy_and_speed(
+    dataset: Dataset, config: TrainingConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    terminal = io.StringIO()
+
+    def bar(total: int, description: str, unit: str) -> "tqdm[Any]":
+        return tqdm(total=total, desc=description, unit=unit, file=terminal, mininterval=0)
+
+    monkeypatch.setattr("kdplatform.training.loop.progress_bar", bar)
+    train(dataset, config)
+    last = terminal.getvalue().rstrip().split("\r")[-1]
+    assert re.search(r"student epoch 3/3: 100%.* 150/150 .*images/s, accuracy=.*%, loss=", last)
 
 
 class Hooked(Objective):

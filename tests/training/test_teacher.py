@@ -72,7 +72,9 @@ def test_distilling_changes_nothing_in_the_teacher(
 ) -> None:
     before = {name: value.clone() for name, value in teacher_model.state_dict().items()}
     config = TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
-    distil(dataset, config, TeacherModel(teacher_model.train()))
+    teacher = TeacherModel(teacher_model)
+    teacher_model.train()
+    distil(dataset, config, teacher)
     assert any("running_mean" in name for name in before)
     for name, value in teacher_model.state_dict().items():
         assert torch.equal(value, before[name]), name
