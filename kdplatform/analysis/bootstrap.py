@@ -107,22 +107,31 @@ class FairnessBootstrap:
 
     def difference(self, arm: str, reference: str, metric: str) -> Interval:
         """A metric's mean of `arm` minus that of `reference`, with its paired interval."""
-        first, second = self.interval(arm, metric), self.interval(reference, metric)
-        a, b = self.values[reference][metric], self.values[arm][metric]
-        if len(a) == len(b):
-            seeds = _seed_variance(b - a)
-        else:
-            of_a, of_b = _seed_variance(a), _seed_variance(b)
-            total = of_a.variance + of_b.variance
-            parts = of_a.variance**2 / of_a.degrees + of_b.variance**2 / of_b.degrees
-            seeds = _SeedVariance(total, float(quotient(total**2, parts)))
-        return _interval(
-            first.estimate - second.estimate,
-            self.samples[arm][metric] - self.samples[reference][metric],
-            seeds,
-            self.confidence,
-            -1.0,
-        )
+        weights = {arm: 1.0}
+        weights[reference] = weights.get(reference, 0.0) - 1.0
+        return self.contrast(weights, metric)
+
+    def contrast(self, weights: Mapping[str, float], metric: str) -> Interval:
+        """A weighted sum of the arms' means of a metric, with its paired interval.
+
+        Args:
+            weights: By arm, such as 1/2 for each of two arms and -1 for what they are held against.
+                Arms with equally many seeds are paired by seed, as they are in the draws.
+            metric: One of `group_fairness.METRICS`.
+        """
+        estimate, samples = 0.0, np.zeros(1)
+        by_seed: dict[int, FloatArray] = {}
+        for arm, weight in weights.items():
+            estimate += weight * self.interval(arm, metric).estimate
+            samples = samples + weight * self.samples[arm][metric]
+            values = weight * self.values[arm][metric]
+            by_seed[len(values)] = by_seed.get(len(values), np.zeros(len(values))) + values
+        parts = [_seed_variance(values) for values in by_seed.values()]
+        # Satterthwaite's degrees of freedom; a paired difference has those of its seeds alone
+        total = sum(part.variance for part in parts)
+        share = sum(part.variance**2 / part.degrees for part in parts)
+        seeds = _SeedVariance(total, float(quotient(total**2, share)))
+        return _interval(estimate, samples, seeds, self.confidence, -1.0)
 
     def table(self) -> pd.DataFrame:
         """One row per arm and metric: `estimate`, `sd` over seeds, `low`, `high`, `seeds`."""
