@@ -4,8 +4,9 @@
     python -m benchmarks.analysis --small               # a tenth of it, to see that it runs
 
 A study is a teacher, a plain student and students at 13 temperatures, five seeds each. Times are
-wall-clock seconds of one pass after the tables are in memory; the peak is that of the whole process
-with all tables. fairlearn's own functions stand beside ours.
+wall-clock and processor seconds of one pass after the tables are in memory (on a busy machine the
+latter say more); the peak is that of the whole process with all tables. fairlearn's own functions
+stand beside ours.
 """
 
 import argparse
@@ -46,6 +47,7 @@ class Row:
 
     part: str
     seconds: float
+    cpu_seconds: float
     target: float | None
 
 
@@ -141,11 +143,11 @@ def our_metrics(table: pd.DataFrame) -> None:
 
 def timed(part: str, target: float | None, work: Callable[[], None]) -> Row:
     """Runs a part once and prints its line."""
-    start = time.perf_counter()
+    start, cpu_start = time.perf_counter(), time.process_time()
     work()
-    row = Row(part, time.perf_counter() - start, target)
+    row = Row(part, time.perf_counter() - start, time.process_time() - cpu_start, target)
     aim = "" if target is None else f"target {target:g} s"
-    print(f"{row.part:<76}{row.seconds:9.3f} s   {aim}", flush=True)
+    print(f"{row.part:<76}{row.seconds:8.3f} s  cpu {row.cpu_seconds:7.3f} s  {aim}", flush=True)
     return row
 
 

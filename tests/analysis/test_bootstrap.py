@@ -164,6 +164,20 @@ def test_intervals_cover_the_truth_at_their_nominal_rate(kind):
     assert rate.low < 0.95 < rate.high
 
 
+def test_a_group_of_one_example_leaves_draws_without_it_to_the_others():
+    data = tables(1)[0]
+    data.loc[0, "color"] = "alone"
+    interval = bootstrap_fairness({"ds": [data]}, "color", draws=200).interval("ds", "accuracy_gap")
+    assert np.isfinite(interval).all()
+    assert interval.low < interval.estimate < interval.high
+
+
+def test_equal_predictions_have_no_spread_to_bootstrap():
+    data = tables(1)[0].assign(prediction=1)
+    result = bootstrap_fairness({"ds": [data]}, "color", draws=50)
+    assert result.interval("ds", "dpd") == (0.0, 0.0, 0.0)
+
+
 def test_bad_arguments_are_refused():
     models = tables(1)
     with pytest.raises(ValueError, match="draws is 1"):
