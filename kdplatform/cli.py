@@ -82,8 +82,15 @@ def _doctor(words: Sequence[str]) -> None:
     print(report())
 
 
+def _kernels(words: Sequence[str]) -> None:
+    from kdplatform.kernel_tools import run
+
+    run(words)
+
+
 _TOOLS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "doctor": ("versions, device, kernel backend, tracking store, data folder, disk", _doctor),
+    "kernels": ("build [--cuda] [--architectures 8.0,9.0]: compile ahead; status", _kernels),
 }
 
 
