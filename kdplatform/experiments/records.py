@@ -1,9 +1,9 @@
 """What the run of one model logs: where it comes from, how it went, what it predicts, the model."""
 
 import io
+import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,8 @@ PREDICTIONS = "predictions/{split}.parquet"
 # The most characters of a dataset digest that MLflow's database keeps.
 _DIGEST_LENGTH = 36
 _EXAMPLE_ROWS = 2
+# A generous share for all that is not weights in a logged model.
+_GRAPH_BYTES = 2**20
 
 
 def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
@@ -96,32 +98,33 @@ def log_model(role: Role, model: nn.Module, dataset: Dataset) -> None:
     example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
     inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
     outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
-    with _full_disk_said():
-        mlflow.pytorch.log_model(
-            model,
-            name=role.value,
-            signature=ModelSignature(Schema([inputs]), Schema([outputs])),
-            input_example=example,
-            serialization_format="pt2",
-            pip_requirements=[
-                f"torch=={torch.__version__.partition('+')[0]}",
-                f"numpy=={np.__version__}",
-            ],
-        )
+    _require_room_for(model)
+    mlflow.pytorch.log_model(
+        model,
+        name=role.value,
+        signature=ModelSignature(Schema([inputs]), Schema([outputs])),
+        input_example=example,
+        serialization_format="pt2",
+        pip_requirements=[
+            f"torch=={torch.__version__.partition('+')[0]}",
+            f"numpy=={np.__version__}",
+        ],
+    )
 
 
-@contextmanager
-def _full_disk_said() -> Iterator[None]:
-    """Turns what torch's archive writer raises when the disk is full into a MachineError."""
-    try:
-        yield
-    except RuntimeError as error:
-        if "inline_container" not in str(error):
-            raise
+def _require_room_for(model: nn.Module) -> None:
+    """Raises a MachineError where the temporary folder has no room for the model.
+
+    Asked ahead, because torch's archive writer ends the whole process when the disk is full.
+    """
+    folder = tempfile.gettempdir()
+    needed = 2 * sum(tensor.nbytes for tensor in model.state_dict().values()) + _GRAPH_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
         raise MachineError(
-            f"TMPDIR={tempfile.gettempdir()!r} cannot hold the model; allowed: a folder this user "
-            "may write, with room left"
-        ) from error
+            f"TMPDIR={folder!r} has {free / 2**20:.1f} MiB left; allowed: a folder with at least "
+            f"{needed / 2**20:.1f} MiB for the model"
+        )
 
 
 def log_tables(tables: Mapping[str, pd.DataFrame]) -> None:
