@@ -1,0 +1,97 @@
+// The two ways to a row's logits.
+//
+// `ChunkAccess`: both logits of one type, classes next to each other, no mask, and all rows aligned
+// alike: 16 bytes at a time, 32 classes in the registers of a thread.
+// `NumberAccess`: any types, any strides, a mask: a number at a time, 8 classes a thread.
+#pragma once
+
+#include "arithmetic.h"
+
+namespace kd {
+namespace KD_BODY {
+
+template <class T>
+struct ChunkAccess {
+  using Scalar = float;
+  using Held = Chunk<T>;
+  static constexpr int width = Chunk<T>::size;
+  static constexpr int chunks = 32 / width;
+  static constexpr bool masks = false;
+  // Exponentials stay in registers where the logits take few of them; else they are made twice.
+  static constexpr bool keeps_exponentials = sizeof(T) == 2;
+
+  const T* student;
+  const T* teacher;
+  T* gradient;
+  int64_t classes;
+  int shift;
+
+  KD_INLINE ChunkAccess(const RowParameters& p, int64_t k, int64_t row)
+      : student(static_cast<const T*>(p.student.data) + k * p.student.student_stride +
+                row * p.student.row_stride),
+        teacher(static_cast<const T*>(p.teacher.data) + row * p.teacher.row_stride),
+        gradient(p.gradient == nullptr
+                     ? nullptr
+                     : static_cast<T*>(p.gradient) + (k * p.rows + row) * p.classes),
+        classes(p.classes),
+        shift(alignment_shift(student)) {}
+
+  KD_INLINE int64_t first_class(int64_t chunk) const { return chunk * width - shift; }
+  KD_INLINE Held read_student(int64_t chunk) const {
+    return read_chunk(student, first_class(chunk), classes);
+  }
+  KD_INLINE Held read_teacher(int64_t chunk) const {
+    return read_chunk(teacher, first_class(chunk), classes);
+  }
+  KD_INLINE Scalar student_number(int64_t k) const { return widen(read(student + k)); }
+  KD_INLINE void write_gradient(int64_t chunk, const Scalar (&values)[width]) const {
+    Held rounded;
+    rounded.fill(values);
+    write_chunk(gradient, first_class(chunk), classes, rounded);
+  }
+};
+
+template <class Number>
+struct NumberAccess {
+  using Scalar = Number;
+  struct Held {
+    Scalar number;
+    KD_INLINE Scalar get(int) const { return number; }
+  };
+  static constexpr int width = 1;
+  static constexpr int chunks = 8;
+  static constexpr bool masks = true;
+  static constexpr bool keeps_exponentials = false;
+
+  const RowParameters& parameters;
+  int64_t student, teacher, gradient;  // index of the row's first number
+  int64_t row;
+
+  KD_INLINE NumberAccess(const RowParameters& p, int64_t k, int64_t row)
+      : parameters(p),
+        student(k * p.student.student_stride + row * p.student.row_stride),
+        teacher(row * p.teacher.row_stride),
+        gradient((k * p.rows + row) * p.classes),
+        row(row) {}
+
+  KD_INLINE int64_t first_class(int64_t chunk) const { return chunk; }
+  KD_INLINE bool kept(int64_t k) const {
+    return k < parameters.classes && class_kept(parameters, row, k);
+  }
+  KD_INLINE Scalar number(const Logits& logits, int64_t first, int64_t k) const {
+    if (!kept(k)) return -INFINITY;
+    return read_any<Scalar>(logits.data, logits.type, first + k * logits.class_stride);
+  }
+  KD_INLINE Held read_student(int64_t k) const { return {number(parameters.student, student, k)}; }
+  KD_INLINE Held read_teacher(int64_t k) const { return {number(parameters.teacher, teacher, k)}; }
+  KD_INLINE Scalar student_number(int64_t k) const {
+    return number(parameters.student, student, k);
+  }
+  KD_INLINE void write_gradient(int64_t k, const Scalar (&values)[1]) const {
+    if (k < parameters.classes)
+      write_any(parameters.gradient, parameters.student.type, gradient + k, values[0]);
+  }
+};
+
+}  // namespace KD_BODY
+}  // namespace kd

@@ -1,0 +1,203 @@
+// The arithmetic of row_math.h over one number, and what a device adds to a row's constants: a
+// value that is not allowed becomes NaN, because an error would mean waiting for the device.
+#pragma once
+
+#include "storage.h"
+
+namespace kd {
+namespace KD_BODY {
+
+KD_INLINE float larger(float a, float b) { return fmaxf(a, b); }
+KD_INLINE double larger(double a, double b) { return fmax(a, b); }
+
+// 2^y, 1 for 0. Two units in the last place on a device; below 2^-126 it is 0.
+KD_INLINE float power_of_two(float y) {
+#ifdef __CUDA_ARCH__
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(y));
+  return result;
+#else
+  return ::exp2f(y);
+#endif
+}
+KD_INLINE double power_of_two(double y) { return ::exp2(y); }
+
+KD_INLINE float logarithm(float x) { return ::logf(x); }
+KD_INLINE double logarithm(double x) { return ::log(x); }
+
+template <class T>
+struct Ops {
+  using Scalar = T;
+  using V = T;
+  using M = bool;
+  static constexpr int lanes = 1;
+
+  static KD_INLINE V set(T x) { return x; }
+  static KD_INLINE V fma(V a, V b, V c) { return ::fma(a, b, c); }
+  static KD_INLINE V abs(V x) { return ::fabs(x); }
+  static KD_INLINE M less(V a, V b) { return a < b; }
+  static KD_INLINE M equal(V a, V b) { return a == b; }
+  static KD_INLINE V select(M m, V yes, V no) { return m ? yes : no; }
+};
+
+template <>
+KD_INLINE float Ops<float>::fma(float a, float b, float c) {
+  return ::fmaf(a, b, c);
+}
+template <>
+KD_INLINE float Ops<float>::abs(float x) {
+  return ::fabsf(x);
+}
+template <>
+KD_INLINE double kl_term<Ops<double>>(double p, double q, double d) {
+  return kl_term_double(p, q, d);
+}
+
+KD_INLINE bool finite_and_positive(double x) { return x > 0 && x < INFINITY; }
+KD_INLINE bool finite_and_not_negative(double x) { return x >= 0 && x < INFINITY; }
+
+// `weight_is_bad` is kept beside the constants: the derivatives by the temperatures read the weight
+// once more.
+template <class Scalar>
+struct CheckedConstants : RowConstants<Scalar> {
+  bool weight_is_bad;
+};
+
+template <class Scalar>
+KD_INLINE CheckedConstants<Scalar> checked_constants(const RowParameters& parameters,
+                                                     int64_t student, int64_t row) {
+  CheckedConstants<Scalar> c{row_constants<Scalar>(parameters, student, row, false), false};
+  const Scalar nan = NAN;
+  if (!finite_and_positive(c.student_temperature)) c.student_temperature = nan;
+  if (!finite_and_positive(c.teacher_temperature)) c.teacher_temperature = nan;
+  const Scalar kl_weight = row_value<Scalar>(parameters.kl_weight, student, row);
+  if (!finite_and_not_negative(kl_weight)) {
+    c.weight_is_bad = true;
+    c.kl_weight = c.student_gradient = nan;
+  }
+  if (parameters.labels == nullptr) return c;
+  const int64_t label = parameters.labels[row * parameters.label_stride];
+  const bool inside = label >= 0 && label < parameters.classes;
+  const bool label_is_bad = !inside && label != parameters.ignore_index;
+  // Any class will do as the label of a row whose loss is NaN.
+  if (label_is_bad) c.label = 0;
+  if (label_is_bad ||
+      !finite_and_not_negative(row_value<Scalar>(parameters.ce_weight, student, row)))
+    c.ce_weight = c.ce_gradient = nan;
+  return c;
+}
+
+// Fewer than two classes are left: 0 and no gradient, whatever else is wrong.
+template <class Scalar>
+KD_INLINE void set_dead(CheckedConstants<Scalar>& constants) {
+  constants.dead = true;
+  constants.label = -1;
+  constants.student_gradient = constants.ce_gradient = 0;
+  constants.kl_weight = constants.ce_weight = 0;
+  constants.weight_is_bad = false;
+}
+
+// What the classes of a row have in common once its maxima and sums are known.
+template <class Scalar>
+struct RowNumbers {
+  Scalar student_max, teacher_max;
+  Scalar student_rate, teacher_rate;  // log2e / T
+  Scalar student_sum, teacher_sum, sum_at_one;
+
+  KD_INLINE void set_rates(const RowConstants<Scalar>& constants) {
+    student_rate = Scalar(log2e) / constants.student_temperature;
+    teacher_rate = Scalar(log2e) / constants.teacher_temperature;
+  }
+  KD_INLINE Scalar student_exponential(Scalar s) const {
+    return power_of_two((s - student_max) * student_rate);
+  }
+  KD_INLINE Scalar teacher_exponential(Scalar t) const {
+    return power_of_two((t - teacher_max) * teacher_rate);
+  }
+  KD_INLINE Scalar exponential_at_one(Scalar s) const {
+    return power_of_two((s - student_max) * Scalar(log2e));
+  }
+};
+
+// Sums over a row's classes: the divergence, and three for the derivatives by the temperatures.
+enum Term { divergence, slope, spread, spread_ratio };
+constexpr int terms = 4;
+
+template <class Scalar>
+struct ClassArithmetic {
+  RowNumbers<Scalar> row;
+  Scalar max_difference, student_norm, teacher_norm, inverse_student, inverse_difference, log_sums;
+  Scalar student_gradient, ce_gradient, ce_norm;
+  bool labelled, sloped;
+
+  KD_INLINE ClassArithmetic(const RowParameters& parameters,
+                            const RowConstants<Scalar>& constants, const RowNumbers<Scalar>& row)
+      : row(row) {
+    max_difference = row.teacher_max - row.student_max;
+    student_norm = 1 / row.student_sum;
+    teacher_norm = 1 / row.teacher_sum;
+    inverse_student = 1 / constants.student_temperature;
+    inverse_difference = 1 / constants.teacher_temperature - 1 / constants.student_temperature;
+    log_sums = logarithm(row.teacher_sum / row.student_sum);
+    student_gradient = constants.student_gradient;
+    ce_gradient = constants.ce_gradient;
+    ce_norm = constants.ce_gradient / row.sum_at_one;
+    labelled = parameters.labels != nullptr;
+    sloped = parameters.student_temperature_gradient != nullptr ||
+             parameters.teacher_temperature_gradient != nullptr;
+  }
+
+  // Adds a class to the sums; gives its gradient, but for the label's own part. `e_student` and
+  // `e_teacher` are its exponentials.
+  KD_INLINE Scalar add(Scalar s, Scalar t, Scalar e_student, Scalar e_teacher,
+                       Scalar (&sums)[terms]) const {
+    const Scalar q = e_student * student_norm, p = e_teacher * teacher_norm;
+    const Scalar difference = q - p, shifted_teacher = t - row.teacher_max;
+    // d = ((t - s) - (max t - max s))/Ts + t' (1/Tt - 1/Ts) - log(Zt/Zs)
+    const Scalar ratio =
+        Ops<Scalar>::fma((t - s) - max_difference, inverse_student,
+                         Ops<Scalar>::fma(shifted_teacher, inverse_difference, -log_sums));
+    sums[divergence] += kl_term<Ops<Scalar>>(p, q, ratio);
+    if (sloped) {
+      const Scalar pt = p == 0 ? Scalar(0) : p * shifted_teacher;
+      sums[slope] -= difference == 0 ? Scalar(0) : difference * (s - row.student_max);
+      sums[spread] += pt;
+      sums[spread_ratio] += pt == 0 ? Scalar(0) : pt * ratio;
+    }
+    const Scalar gradient = difference * student_gradient;
+    if (!labelled) return gradient;
+    return Ops<Scalar>::fma(row.exponential_at_one(s), ce_norm, gradient);
+  }
+
+  // The label's part, -onehot, of classes `first` and on.
+  template <int n>
+  KD_INLINE void add_label(int64_t label, int64_t first, Scalar (&gradient)[n]) const {
+    const int64_t offset = label - first;
+    if (offset < 0 || offset >= n || label < 0) return;
+    KD_UNROLL
+    for (int i = 0; i < n; ++i)
+      if (i == int(offset)) gradient[i] -= ce_gradient;
+  }
+};
+
+// Everything of a row that is one number.
+template <class Scalar>
+KD_INLINE void write_results(const RowParameters& parameters,
+                             const CheckedConstants<Scalar>& constants,
+                             const RowNumbers<Scalar>& row, int64_t student, int64_t row_index,
+                             Scalar label_logit, const Scalar (&sums)[terms]) {
+  const Scalar kl = sums[divergence];
+  write_row(parameters, constants, student, row_index, kl,
+            logarithm(row.sum_at_one) - (label_logit - row.student_max));
+  if (parameters.student_temperature_gradient == nullptr &&
+      parameters.teacher_temperature_gradient == nullptr)
+    return;
+  const Scalar nan = NAN;
+  const bool bad = constants.weight_is_bad;
+  write_temperature_gradients<Scalar>(parameters, constants, student, row_index, bad ? nan : kl,
+                                      bad ? nan : sums[slope],
+                                      bad ? nan : sums[spread] * kl - sums[spread_ratio]);
+}
+
+}  // namespace KD_BODY
+}  // namespace kd

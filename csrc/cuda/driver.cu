@@ -1,0 +1,79 @@
+// What driver.h declares for CUDA: the device's facts, asked once, and the plan's launches.
+#include <array>
+#include <atomic>
+#include <stdexcept>
+#include <string>
+
+#include "launch.h"
+
+namespace kd {
+namespace device {
+namespace {
+
+struct Facts {
+  std::atomic<bool> known{false};
+  std::atomic<int> multiprocessors{0}, clusters{0}, cache_bytes{0};
+};
+
+int attribute(cudaDeviceAttr name, int index) {
+  int value = 0;
+  check_launch(cudaDeviceGetAttribute(&value, name, index));
+  return value;
+}
+
+// Attributes of the current device; asking for them neither waits nor allocates.
+Device current_device() {
+  constexpr int most = 128;
+  static std::array<Facts, most> facts;
+  int index = 0;
+  check_launch(cudaGetDevice(&index));
+  if (index >= most) throw std::runtime_error("kd_loss: device index above 127");
+  Facts& of = facts[index];
+  if (!of.known.load(std::memory_order_acquire)) {
+    of.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, index);
+    of.clusters = attribute(cudaDevAttrClusterLaunch, index);
+    of.cache_bytes = attribute(cudaDevAttrL2CacheSize, index);
+    of.known.store(true, std::memory_order_release);
+  }
+  return {of.multiprocessors, of.clusters != 0, of.cache_bytes};
+}
+
+auto launcher(void* stream) {
+  return [stream](const auto& kernel, const Shape& shape) { launch(kernel, shape, stream); };
+}
+
+}  // namespace
+
+void check_launch(int error) {
+  if (error == cudaSuccess) return;
+  cudaGetLastError();  // an error that stays would be blamed on the next call
+  throw std::runtime_error(std::string("kd_loss on CUDA: ") + cudaGetErrorString(cudaError_t(error)));
+}
+
+}  // namespace device
+
+int64_t cuda_workspace_bytes(const RowParameters& parameters) {
+  const device::Device device = device::current_device();
+  return device::with_access(parameters, [&](const device::Layout& layout, auto* access) {
+    return device::workspace_bytes<std::remove_pointer_t<decltype(access)>>(parameters, device,
+                                                                            layout);
+  });
+}
+
+void cuda_rows(const RowParameters& parameters, void* workspace, void* stream) {
+  const device::Device device = device::current_device();
+  device::with_access(parameters, [&](const device::Layout& layout, auto* access) {
+    device::launch_rows<std::remove_pointer_t<decltype(access)>>(
+        parameters, device, layout, workspace, device::launcher(stream));
+  });
+}
+
+void cuda_reduce(const ReduceParameters& parameters, void* stream) {
+  device::launch_reduce(parameters, device::current_device().clusters, device::launcher(stream));
+}
+
+void cuda_scale(const ScaleParameters& parameters, void* stream) {
+  device::launch_scale(parameters, device::launcher(stream));
+}
+
+}  // namespace kd

@@ -1,0 +1,265 @@
+// A row in the registers of its team: a few lanes, a warp, a block, or a cluster of blocks. Each
+// logit is read once, each gradient written once; nothing else but a few numbers a row moves.
+#pragma once
+
+#include "access.h"
+#include "reduce.h"
+
+namespace kd {
+namespace KD_BODY {
+
+struct RowPlan {
+  int row_threads;     // the team of a row: a power of two up to 32, or whole blocks
+  int rows_per_block;  // 1 where a row has a block or more
+  int cluster_blocks;
+  int chunks;  // that each thread holds, up to Access::chunks
+  bool tile;   // rows go through shared memory
+};
+
+// Shared memory of a team of a block or more.
+template <class Scalar>
+struct RowShared {
+  Partials<Scalar, 1> one;
+  Partials<Scalar, 2> maxima;
+  Partials<Scalar, 3> sums;
+  Partials<Scalar, terms> all_terms;
+};
+
+// Rows so short that they are not aligned go through shared memory as one flat piece, 16 bytes at
+// a time. `count` numbers, both ends aligned at the start.
+template <class Team, class T>
+KD_INLINE void copy_flat(const Team& team, const T* from, T* to, int64_t count) {
+  constexpr int size = Chunk<T>::size;
+  const int64_t whole = count / size;
+  for (int64_t i = team.thread(); i < whole; i += team.threads())
+    write(reinterpret_cast<Chunk<T>*>(to) + i, read(reinterpret_cast<const Chunk<T>*>(from) + i));
+  for (int64_t i = whole * size + team.thread(); i < count; i += team.threads())
+    write(to + i, read(from + i));
+}
+
+template <class Access, class Team>
+struct RowPass {
+  using Scalar = typename Access::Scalar;
+  using Held = typename Access::Held;
+  static constexpr int chunks = Access::chunks, width = Access::width;
+
+  const RowParameters& parameters;
+  const RowPlan& plan;
+  const Team& team;
+  RowTeam row_team;
+  int64_t first_row;  // of the block
+  int64_t row;        // of this thread; the last one again where there are no more
+  bool leader;        // writes what a row has one of
+  bool inside;
+  bool dead = false;  // fewer than two classes are left
+  RowShared<Scalar>* shared;
+  Held student[chunks], teacher[chunks];
+
+  KD_INLINE RowPass(const RowParameters& parameters, const RowPlan& plan, const Team& team)
+      : parameters(parameters), plan(plan), team(team) {
+    const bool within_warp = plan.row_threads <= warp_lanes;
+    const int thread = team.thread();
+    row_team.size = plan.row_threads;
+    row_team.lane = within_warp ? thread % plan.row_threads
+                                : team.rank() * team.threads() + thread;
+    first_row = team.block() / plan.cluster_blocks * plan.rows_per_block;
+    row = first_row + (within_warp ? thread / plan.row_threads : 0);
+    inside = row < parameters.rows;
+    leader = inside && row_team.lane == 0;
+    if (!inside) row = parameters.rows - 1;
+    shared = reinterpret_cast<RowShared<Scalar>*>(team.shared());
+  }
+
+  // body(j, chunk) for each of this thread's chunks; j is known to the compiler.
+  template <class Body>
+  KD_INLINE void over_chunks(Body body) const {
+    KD_UNROLL
+    for (int j = 0; j < chunks; ++j) {
+      if (j >= plan.chunks) break;
+      body(j, int64_t(j) * row_team.size + row_team.lane);
+    }
+  }
+
+  KD_INLINE Access access(int64_t k) const {
+    Access access(parameters, k, row);
+    if constexpr (!Access::masks) {
+      if (plan.tile) {
+        auto* const tile = tile_start(access.gradient);
+        const int64_t offset = (row - first_row) * parameters.classes;
+        access.student = tile + offset;
+        access.teacher = tile + plan.rows_per_block * parameters.classes + offset;
+        if (access.gradient != nullptr) access.gradient = tile + offset;
+        access.shift = alignment_shift(access.student);
+      }
+    }
+    return access;
+  }
+
+  // The tile: the block's student rows, which become gradient rows, then its teacher rows.
+  template <class T>
+  KD_INLINE T* tile_start(T*) const {
+    return reinterpret_cast<T*>(team.shared());
+  }
+  KD_INLINE int64_t tile_count() const {
+    const int64_t left = parameters.rows - first_row;
+    return (left < plan.rows_per_block ? left : plan.rows_per_block) * parameters.classes;
+  }
+  KD_INLINE void fill_tile(int64_t k) const {
+    if constexpr (!Access::masks) {
+      const Access global(parameters, k, first_row);
+      auto* const tile = tile_start(global.gradient);
+      copy_flat(team, global.student, tile, tile_count());
+      if (k == 0)
+        copy_flat(team, global.teacher, tile + plan.rows_per_block * parameters.classes,
+                  tile_count());
+      team.barrier();
+    }
+  }
+  KD_INLINE void empty_tile(int64_t k) const {
+    if constexpr (!Access::masks) {
+      const Access global(parameters, k, first_row);
+      team.barrier();
+      if (global.gradient != nullptr)
+        copy_flat(team, tile_start(global.gradient), global.gradient, tile_count());
+      team.barrier();
+    }
+  }
+
+  KD_INLINE void read_teacher(const Access& access) {
+    over_chunks([&](int j, int64_t chunk) { teacher[j] = access.read_teacher(chunk); });
+  }
+  KD_INLINE void read_student(const Access& access) {
+    over_chunks([&](int j, int64_t chunk) { student[j] = access.read_student(chunk); });
+  }
+
+  KD_INLINE void look_at_mask() {
+    if (!Access::masks || parameters.class_mask == nullptr) return;
+    Scalar kept[1] = {0};
+    for (int64_t k = row_team.lane; k < parameters.classes; k += row_team.size)
+      kept[0] += Scalar(class_kept(parameters, row, k));
+    reduce<Sums>(team, row_team, kept, &shared->one);
+    dead = kept[0] < 2;
+  }
+
+  KD_INLINE void find_maxima(RowNumbers<Scalar>& numbers) const {
+    Scalar maxima[2] = {-INFINITY, -INFINITY};
+    over_chunks([&](int j, int64_t) {
+      KD_UNROLL
+      for (int i = 0; i < width; ++i) {
+        maxima[0] = larger(maxima[0], Scalar(student[j].get(i)));
+        maxima[1] = larger(maxima[1], Scalar(teacher[j].get(i)));
+      }
+    });
+    reduce<Maxima>(team, row_team, maxima, &shared->maxima);
+    numbers.student_max = maxima[0];
+    numbers.teacher_max = maxima[1];
+  }
+
+  // Exponentials of a chunk, kept from the sums to the gradient or made again.
+  struct Exponentials {
+    Scalar student[Access::keeps_exponentials ? chunks * width : 1];
+    Scalar teacher[Access::keeps_exponentials ? chunks * width : 1];
+  };
+
+  KD_INLINE void find_sums(RowNumbers<Scalar>& numbers, Exponentials& exponentials) const {
+    Scalar sums[3] = {0, 0, 0};
+    over_chunks([&](int j, int64_t) {
+      KD_UNROLL
+      for (int i = 0; i < width; ++i) {
+        const Scalar s = student[j].get(i);
+        const Scalar e_student = numbers.student_exponential(s);
+        const Scalar e_teacher = numbers.teacher_exponential(teacher[j].get(i));
+        sums[0] += e_student;
+        sums[1] += e_teacher;
+        if (parameters.labels != nullptr) sums[2] += numbers.exponential_at_one(s);
+        if constexpr (Access::keeps_exponentials) {
+          exponentials.student[j * width + i] = e_student;
+          exponentials.teacher[j * width + i] = e_teacher;
+        }
+      }
+    });
+    reduce<Sums>(team, row_team, sums, &shared->sums);
+    numbers.student_sum = sums[0];
+    numbers.teacher_sum = sums[1];
+    numbers.sum_at_one = sums[2];
+  }
+
+  KD_INLINE void find_gradient(const Access& access, const CheckedConstants<Scalar>& constants,
+                               const RowNumbers<Scalar>& numbers, const Exponentials& exponentials,
+                               Scalar (&sums)[terms]) const {
+    const ClassArithmetic<Scalar> arithmetic(parameters, constants, numbers);
+    over_chunks([&](int j, int64_t chunk) {
+      Scalar gradient[width];
+      KD_UNROLL
+      for (int i = 0; i < width; ++i) {
+        const Scalar s = student[j].get(i), t = teacher[j].get(i);
+        Scalar e_student, e_teacher;
+        if constexpr (Access::keeps_exponentials) {
+          e_student = exponentials.student[j * width + i];
+          e_teacher = exponentials.teacher[j * width + i];
+        } else {
+          e_student = numbers.student_exponential(s);
+          e_teacher = numbers.teacher_exponential(t);
+        }
+        gradient[i] = arithmetic.add(s, t, e_student, e_teacher, sums);
+      }
+      if (parameters.gradient == nullptr || !inside) return;
+      arithmetic.add_label(constants.label, access.first_class(chunk), gradient);
+      if constexpr (Access::masks) {
+        if (constants.dead) gradient[0] = 0;
+      }
+      access.write_gradient(chunk, gradient);
+    });
+    // The derivatives by the temperatures are rare: three sums fewer for all others.
+    if (arithmetic.sloped) {
+      reduce<Sums>(team, row_team, sums, &shared->all_terms);
+    } else {
+      Scalar kl[1] = {sums[divergence]};
+      reduce<Sums>(team, row_team, kl, &shared->one);
+      sums[divergence] = kl[0];
+    }
+  }
+
+  KD_INLINE void run(int64_t k) {
+    if (plan.tile) fill_tile(k);
+    const Access access = this->access(k);
+    if (k == 0) read_teacher(access);
+    read_student(access);
+    // The few numbers of a row are read while its logits are on their way.
+    CheckedConstants<Scalar> constants = checked_constants<Scalar>(parameters, k, row);
+    const Scalar label_logit = constants.label < 0 ? Scalar(0)
+                                                   : access.student_number(constants.label);
+    // No block writes into another's memory before that runs.
+    if (k == 0 && plan.cluster_blocks > 1) team.cluster_barrier();
+    if (k == 0) look_at_mask();
+    if (dead) set_dead(constants);
+
+    RowNumbers<Scalar> numbers;
+    Exponentials exponentials;
+    Scalar sums[terms] = {0, 0, 0, 0};
+    numbers.set_rates(constants);
+    find_maxima(numbers);
+    find_sums(numbers, exponentials);
+    find_gradient(access, constants, numbers, exponentials, sums);
+    if (leader) write_results(parameters, constants, numbers, k, row, label_logit, sums);
+    if (plan.tile) empty_tile(k);
+  }
+};
+
+template <class Access_>
+struct RowKernel {
+  using Access = Access_;
+  static constexpr int max_threads = max_warps * warp_lanes;
+
+  RowParameters parameters;
+  RowPlan plan;
+
+  template <class Team>
+  KD_INLINE void operator()(const Team& team) const {
+    RowPass<Access, Team> pass(parameters, plan, team);
+    for (int64_t k = 0; k < parameters.students; ++k) pass.run(k);
+  }
+};
+
+}  // namespace KD_BODY
+}  // namespace kd

@@ -1,0 +1,16 @@
+// Reductions over rows and the scaling of gradients.
+#include "launch_here.h"
+
+namespace kd::device {
+
+KD_INSTANTIATE(ReduceKernel<float>)
+KD_INSTANTIATE(ReduceKernel<double>)
+KD_INSTANTIATE(ScaleKernel<float, float>)
+KD_INSTANTIATE(ScaleKernel<BFloat16, float>)
+KD_INSTANTIATE(ScaleKernel<Float16, float>)
+KD_INSTANTIATE(ScaleKernel<float, double>)
+KD_INSTANTIATE(ScaleKernel<BFloat16, double>)
+KD_INSTANTIATE(ScaleKernel<Float16, double>)
+KD_INSTANTIATE(ScaleKernel<double, double>)
+
+}  // namespace kd::device

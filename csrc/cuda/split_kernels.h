@@ -1,0 +1,278 @@
+// A row in parts, each of a block: for rows that no cluster holds, or no device with clusters is
+// there. Three kernels: maxima and sums of each part; gradient and divergence of each part, which
+// find the logits in the L2 cache where the rows of a launch fit into it; the rows' results.
+//
+// Parts are put together in the order of their numbers, so results do not depend on timing.
+#pragma once
+
+#include "access.h"
+#include "reduce.h"
+
+namespace kd {
+namespace KD_BODY {
+
+struct SplitPlan {
+  int parts;
+  int64_t part_chunks;  // Access::width classes each
+  int64_t first_row;    // rows of this launch
+  int64_t rows;
+};
+
+// What the first kernel leaves of a part, at these places.
+struct Part {
+  enum Place { student_max, teacher_max, student_sum, teacher_sum, sum_at_one, kept, size };
+};
+
+template <class Scalar>
+struct SplitWorkspace {
+  Scalar* data;  // [K, B, parts, Part::size], then [K, B, parts, terms]
+
+  static KD_INLINE int64_t numbers(const RowParameters& p, int parts) {
+    return p.students * p.rows * parts * (Part::size + terms);
+  }
+  KD_INLINE Scalar* sums(const RowParameters& p, int parts, int64_t k, int64_t row) const {
+    return data + (k * p.rows + row) * parts * Part::size;
+  }
+  KD_INLINE Scalar* part_terms(const RowParameters& p, int parts, int64_t k, int64_t row) const {
+    return data + p.students * p.rows * parts * Part::size + (k * p.rows + row) * parts * terms;
+  }
+};
+
+template <class Scalar>
+struct SplitShared {
+  Partials<Scalar, 2> maxima;
+  Partials<Scalar, 4> sums;
+  Partials<Scalar, terms> all_terms;
+};
+
+// A sum of exponentials relative to one maximum becomes relative to another that is not smaller.
+template <class Scalar>
+KD_INLINE Scalar rescaled(Scalar sum, Scalar from, Scalar to, Scalar rate) {
+  return from == to ? sum : sum * power_of_two((from - to) * rate);
+}
+
+// Maxima and sums of exponentials, to which more logits can be added.
+template <class Scalar>
+struct RunningSums {
+  RowNumbers<Scalar> row;
+  Scalar kept = 0;
+
+  KD_INLINE explicit RunningSums(const RowConstants<Scalar>& constants) {
+    row.student_max = row.teacher_max = -INFINITY;
+    row.student_sum = row.teacher_sum = row.sum_at_one = 0;
+    row.set_rates(constants);
+  }
+
+  KD_INLINE void rescale(Scalar student_max, Scalar teacher_max) {
+    row.student_sum =
+        rescaled(row.student_sum, row.student_max, student_max, row.student_rate);
+    row.sum_at_one = rescaled(row.sum_at_one, row.student_max, student_max, Scalar(log2e));
+    row.teacher_sum =
+        rescaled(row.teacher_sum, row.teacher_max, teacher_max, row.teacher_rate);
+    row.student_max = student_max;
+    row.teacher_max = teacher_max;
+  }
+
+  template <class Held, int width>
+  KD_INLINE void add(const Held& student, const Held& teacher) {
+    Scalar student_max = row.student_max, teacher_max = row.teacher_max;
+    KD_UNROLL
+    for (int i = 0; i < width; ++i) {
+      student_max = larger(student_max, Scalar(student.get(i)));
+      teacher_max = larger(teacher_max, Scalar(teacher.get(i)));
+    }
+    rescale(student_max, teacher_max);
+    // Nothing but -inf so far: any finite number in its place gives sums of 0.
+    RowNumbers<Scalar> base = row;
+    if (base.student_max == -INFINITY) base.student_max = 0;
+    if (base.teacher_max == -INFINITY) base.teacher_max = 0;
+    KD_UNROLL
+    for (int i = 0; i < width; ++i) {
+      row.student_sum += base.student_exponential(student.get(i));
+      row.teacher_sum += base.teacher_exponential(teacher.get(i));
+      row.sum_at_one += base.exponential_at_one(student.get(i));
+    }
+  }
+
+  // The team's, in every thread.
+  template <class Team>
+  KD_INLINE void join(const Team& team, const RowTeam& row_team, SplitShared<Scalar>* shared) {
+    Scalar maxima[2] = {row.student_max, row.teacher_max};
+    reduce<Maxima>(team, row_team, maxima, &shared->maxima);
+    rescale(maxima[0], maxima[1]);
+    Scalar sums[4] = {row.student_sum, row.teacher_sum, row.sum_at_one, kept};
+    reduce<Sums>(team, row_team, sums, &shared->sums);
+    row.student_sum = sums[0];
+    row.teacher_sum = sums[1];
+    row.sum_at_one = sums[2];
+    kept = sums[3];
+  }
+
+  // Add what the first kernel left, each thread of the team some of the parts.
+  KD_INLINE void add_parts(const Scalar* part_sums, int parts, const RowTeam& row_team) {
+    const auto place = [&](int part, Part::Place i) { return read(part_sums + part * Part::size + i); };
+    Scalar student_max = row.student_max, teacher_max = row.teacher_max;
+    for (int i = row_team.lane; i < parts; i += row_team.size) {
+      student_max = larger(student_max, place(i, Part::student_max));
+      teacher_max = larger(teacher_max, place(i, Part::teacher_max));
+    }
+    rescale(student_max, teacher_max);
+    for (int i = row_team.lane; i < parts; i += row_team.size) {
+      const Scalar from_student = place(i, Part::student_max);
+      const Scalar from_teacher = place(i, Part::teacher_max);
+      row.student_sum +=
+          rescaled(place(i, Part::student_sum), from_student, student_max, row.student_rate);
+      row.teacher_sum +=
+          rescaled(place(i, Part::teacher_sum), from_teacher, teacher_max, row.teacher_rate);
+      row.sum_at_one +=
+          rescaled(place(i, Part::sum_at_one), from_student, student_max, Scalar(log2e));
+      kept += place(i, Part::kept);
+    }
+  }
+};
+
+// What a block of a split launch works on.
+struct PartPosition {
+  RowTeam row_team;
+  int64_t row, first_chunk, last_chunk;
+  int part;
+
+  template <class Team>
+  KD_INLINE PartPosition(const Team& team, const SplitPlan& plan) {
+    row_team.size = team.threads();
+    row_team.lane = team.thread();
+    row = plan.first_row + team.block() / plan.parts;
+    part = int(team.block() % plan.parts);
+    first_chunk = part * plan.part_chunks;
+    last_chunk = first_chunk + plan.part_chunks;
+  }
+};
+
+constexpr int split_threads = 256;
+
+template <class Access_>
+struct SplitSumsKernel {
+  using Access = Access_;
+  using Scalar = typename Access::Scalar;
+  static constexpr int max_threads = split_threads;
+
+  RowParameters parameters;
+  SplitPlan plan;
+  SplitWorkspace<Scalar> workspace;
+
+  template <class Team>
+  KD_INLINE void operator()(const Team& team) const {
+    const PartPosition at(team, plan);
+    auto* const shared = reinterpret_cast<SplitShared<Scalar>*>(team.shared());
+    for (int64_t k = 0; k < parameters.students; ++k) {
+      const Access access(parameters, k, at.row);
+      RunningSums<Scalar> sums(checked_constants<Scalar>(parameters, k, at.row));
+      for (int64_t c = at.first_chunk + at.row_team.lane; c < at.last_chunk;
+           c += at.row_team.size) {
+        sums.template add<typename Access::Held, Access::width>(access.read_student(c),
+                                                                access.read_teacher(c));
+        if constexpr (Access::masks) sums.kept += Scalar(access.kept(c));
+      }
+      sums.join(team, at.row_team, shared);
+      if (at.row_team.lane != 0) continue;
+      Scalar* const to = workspace.sums(parameters, plan.parts, k, at.row) + at.part * Part::size;
+      write(to + Part::student_max, sums.row.student_max);
+      write(to + Part::teacher_max, sums.row.teacher_max);
+      write(to + Part::student_sum, sums.row.student_sum);
+      write(to + Part::teacher_sum, sums.row.teacher_sum);
+      write(to + Part::sum_at_one, sums.row.sum_at_one);
+      write(to + Part::kept, sums.kept);
+    }
+  }
+};
+
+template <class Access_>
+struct SplitGradientKernel {
+  using Access = Access_;
+  using Scalar = typename Access::Scalar;
+  static constexpr int max_threads = split_threads;
+
+  RowParameters parameters;
+  SplitPlan plan;
+  SplitWorkspace<Scalar> workspace;
+
+  template <class Team>
+  KD_INLINE void operator()(const Team& team) const {
+    const PartPosition at(team, plan);
+    auto* const shared = reinterpret_cast<SplitShared<Scalar>*>(team.shared());
+    for (int64_t k = 0; k < parameters.students; ++k) {
+      CheckedConstants<Scalar> constants = checked_constants<Scalar>(parameters, k, at.row);
+      RunningSums<Scalar> sums(constants);
+      sums.add_parts(workspace.sums(parameters, plan.parts, k, at.row), plan.parts, at.row_team);
+      sums.join(team, at.row_team, shared);
+      if (parameters.class_mask != nullptr && sums.kept < 2) set_dead(constants);
+      Scalar part[terms] = {0, 0, 0, 0};
+      add_part(at, k, constants, ClassArithmetic<Scalar>(parameters, constants, sums.row), part);
+      reduce<Sums>(team, at.row_team, part, &shared->all_terms);
+      if (at.row_team.lane != 0) continue;
+      Scalar* const to = workspace.part_terms(parameters, plan.parts, k, at.row) + at.part * terms;
+      for (int i = 0; i < terms; ++i) write(to + i, part[i]);
+    }
+  }
+
+  KD_INLINE void add_part(const PartPosition& at, int64_t k,
+                          const CheckedConstants<Scalar>& constants,
+                          const ClassArithmetic<Scalar>& arithmetic, Scalar (&part)[terms]) const {
+    const Access access(parameters, k, at.row);
+    for (int64_t c = at.first_chunk + at.row_team.lane; c < at.last_chunk; c += at.row_team.size) {
+      const auto student = access.read_student(c), teacher = access.read_teacher(c);
+      Scalar gradient[Access::width];
+      KD_UNROLL
+      for (int i = 0; i < Access::width; ++i) {
+        const Scalar s = student.get(i), t = teacher.get(i);
+        gradient[i] = arithmetic.add(s, t, arithmetic.row.student_exponential(s),
+                                     arithmetic.row.teacher_exponential(t), part);
+      }
+      if (parameters.gradient == nullptr) continue;
+      arithmetic.add_label(constants.label, access.first_class(c), gradient);
+      if constexpr (Access::masks) {
+        if (constants.dead) gradient[0] = 0;
+      }
+      access.write_gradient(c, gradient);
+    }
+  }
+};
+
+// A warp for each row of each student.
+template <class Access_>
+struct SplitFinishKernel {
+  using Access = Access_;
+  using Scalar = typename Access::Scalar;
+  static constexpr int max_threads = 128;
+
+  RowParameters parameters;
+  int parts;
+  SplitWorkspace<Scalar> workspace;
+
+  template <class Team>
+  KD_INLINE void operator()(const Team& team) const {
+    const int64_t all = parameters.students * parameters.rows;
+    const int64_t item = (team.block() * team.threads() + team.thread()) / warp_lanes;
+    const int64_t index = item < all ? item : all - 1;
+    const int64_t k = index / parameters.rows, row = index % parameters.rows;
+    const RowTeam row_team{warp_lanes, team.thread() % warp_lanes};
+    CheckedConstants<Scalar> constants = checked_constants<Scalar>(parameters, k, row);
+    RunningSums<Scalar> sums(constants);
+    sums.add_parts(workspace.sums(parameters, parts, k, row), parts, row_team);
+    sums.join(team, row_team, static_cast<SplitShared<Scalar>*>(nullptr));
+    Scalar total[terms] = {0, 0, 0, 0};
+    const Scalar* const part = workspace.part_terms(parameters, parts, k, row);
+    for (int i = row_team.lane; i < parts; i += row_team.size)
+      for (int term = 0; term < terms; ++term) total[term] += read(part + i * terms + term);
+    reduce<Sums>(team, row_team, total, static_cast<Partials<Scalar, terms>*>(nullptr));
+    if (parameters.class_mask != nullptr && sums.kept < 2) set_dead(constants);
+    const Scalar label_logit =
+        constants.label < 0 ? Scalar(0)
+                            : Access(parameters, k, row).student_number(constants.label);
+    if (item < all && row_team.lane == 0)
+      write_results(parameters, constants, sums.row, k, row, label_logit, total);
+  }
+};
+
+}  // namespace KD_BODY
+}  // namespace kd

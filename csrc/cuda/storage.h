@@ -1,0 +1,205 @@
+// How logits lie in memory and in registers: 16-byte chunks of one type, read and written whole
+// where a chunk lies inside its row, number by number at a row's ends.
+//
+// Everything here also compiles as plain C++ for the emulation of the kernels on a CPU, where each
+// access goes through `check_access` of the emulator.
+#pragma once
+
+#ifndef KD_BODY
+#define KD_BODY device
+#endif
+
+#include "../cpu/half.h"
+
+#ifdef __CUDACC__
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#else
+#include "emulation.h"
+#endif
+
+namespace kd {
+namespace KD_BODY {
+
+template <class T>
+KD_INLINE T read(const T* address) {
+#ifndef __CUDACC__
+  check_access(address, sizeof(T), alignof(T));
+#endif
+  return *address;
+}
+
+template <class T>
+KD_INLINE void write(T* address, T value) {
+#ifndef __CUDACC__
+  check_access(address, sizeof(T), alignof(T));
+#endif
+  *address = value;
+}
+
+// float16 by the hardware's own conversions; bfloat16 is the upper half of a float.
+KD_INLINE float widen(float x) { return x; }
+KD_INLINE double widen(double x) { return x; }
+KD_INLINE float widen(BFloat16 x) { return to_float(x); }
+KD_INLINE float widen(Float16 x) {
+#ifdef __CUDA_ARCH__
+  return __half2float(__ushort_as_half(x.bits));
+#else
+  return to_float(x);
+#endif
+}
+
+KD_INLINE void narrow(float& out, float x) { out = x; }
+KD_INLINE void narrow(float& out, double x) { out = float(x); }
+KD_INLINE void narrow(double& out, double x) { out = x; }
+KD_INLINE void narrow(BFloat16& out, float x) {
+#ifdef __CUDA_ARCH__
+  out.bits = __bfloat16_as_ushort(__float2bfloat16_rn(x));
+#else
+  from_float(out, x);
+#endif
+}
+KD_INLINE void narrow(Float16& out, float x) {
+#ifdef __CUDA_ARCH__
+  out.bits = __half_as_ushort(__float2half_rn(x));
+#else
+  from_float(out, x);
+#endif
+}
+
+KD_INLINE void set_minus_infinity(float& x) { x = -INFINITY; }
+KD_INLINE void set_minus_infinity(double& x) { x = -INFINITY; }
+KD_INLINE void set_minus_infinity(BFloat16& x) { x.bits = 0xff80; }
+KD_INLINE void set_minus_infinity(Float16& x) { x.bits = 0xfc00; }
+
+// 16 bytes of logits in registers. Two 16-bit numbers share a word, and are taken apart at each
+// use: a register each would halve what a block can hold.
+template <class T>
+struct alignas(16) Chunk {
+  static constexpr int size = 16 / sizeof(T);
+  T numbers[size];
+
+  KD_INLINE T get(int i) const { return numbers[i]; }
+  KD_INLINE T raw(int i) const { return numbers[i]; }
+  KD_INLINE void set(int i, T x) { numbers[i] = x; }
+  // Rounds, once.
+  KD_INLINE void fill(const T (&values)[size]) {
+    KD_UNROLL
+    for (int i = 0; i < size; ++i) numbers[i] = values[i];
+  }
+};
+
+// Two numbers, rounded to the nearest, the first in the lower half of the word.
+KD_INLINE uint32_t pack(BFloat16, float low, float high) {
+#ifdef __CUDA_ARCH__
+  const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+  return uint32_t(__bfloat16_as_ushort(pair.y)) << 16 | __bfloat16_as_ushort(pair.x);
+#else
+  BFloat16 numbers[2];
+  from_float(numbers[0], low);
+  from_float(numbers[1], high);
+  return uint32_t(numbers[1].bits) << 16 | numbers[0].bits;
+#endif
+}
+KD_INLINE uint32_t pack(Float16, float low, float high) {
+#ifdef __CUDA_ARCH__
+  const __half2 pair = __floats2half2_rn(low, high);
+  return uint32_t(__half_as_ushort(pair.y)) << 16 | __half_as_ushort(pair.x);
+#else
+  Float16 numbers[2];
+  from_float(numbers[0], low);
+  from_float(numbers[1], high);
+  return uint32_t(numbers[1].bits) << 16 | numbers[0].bits;
+#endif
+}
+
+template <class T>
+struct HalfChunk {
+  static constexpr int size = 8;
+  uint32_t words[4];
+
+  KD_INLINE float get(int i) const { return widen(raw(i)); }
+  KD_INLINE T raw(int i) const {
+    return {uint16_t(i % 2 ? words[i / 2] >> 16 : words[i / 2] & 0xffff)};
+  }
+  KD_INLINE void set(int i, T x) {
+    const uint32_t word = words[i / 2];
+    words[i / 2] = i % 2 ? (word & 0xffff) | uint32_t(x.bits) << 16 : (word & ~0xffffu) | x.bits;
+  }
+  KD_INLINE void fill(const float (&values)[size]) {
+    KD_UNROLL
+    for (int i = 0; i < 4; ++i) words[i] = pack(T{}, values[2 * i], values[2 * i + 1]);
+  }
+};
+template <>
+struct alignas(16) Chunk<Float16> : HalfChunk<Float16> {};
+template <>
+struct alignas(16) Chunk<BFloat16> : HalfChunk<BFloat16> {
+  KD_INLINE float get(int i) const {
+    return from_bits(i % 2 ? words[i / 2] & 0xffff0000 : words[i / 2] << 16);
+  }
+};
+
+// Numbers by which a row's first address misses 16 bytes. Chunk c of the row holds classes
+// c * size - shift and on, so that all chunks are aligned.
+template <class T>
+KD_INLINE int alignment_shift(const T* row) {
+  return int(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
+}
+
+// Classes first to first + size - 1 of a row of `classes`; -inf outside, whose exponential is 0.
+template <class T>
+KD_INLINE Chunk<T> read_chunk(const T* row, int64_t first, int64_t classes) {
+  Chunk<T> chunk{};
+  if (first >= 0 && first + Chunk<T>::size <= classes)
+    return read(reinterpret_cast<const Chunk<T>*>(row + first));
+  KD_UNROLL
+  for (int i = 0; i < Chunk<T>::size; ++i) {
+    T number;
+    set_minus_infinity(number);
+    if (first + i >= 0 && first + i < classes) number = read(row + first + i);
+    chunk.set(i, number);
+  }
+  return chunk;
+}
+
+template <class T>
+KD_INLINE void write_chunk(T* row, int64_t first, int64_t classes, const Chunk<T>& chunk) {
+  if (first >= 0 && first + Chunk<T>::size <= classes) {
+    write(reinterpret_cast<Chunk<T>*>(row + first), chunk);
+    return;
+  }
+  KD_UNROLL
+  for (int i = 0; i < Chunk<T>::size; ++i)
+    if (first + i >= 0 && first + i < classes) write(row + first + i, chunk.raw(i));
+}
+
+// A logit of whatever type it is.
+template <class Scalar>
+KD_INLINE Scalar read_any(const void* data, Type type, int64_t index) {
+  switch (type) {
+    case Type::float32: return Scalar(read(static_cast<const float*>(data) + index));
+    case Type::bfloat16: return Scalar(widen(read(static_cast<const BFloat16*>(data) + index)));
+    case Type::float16: return Scalar(widen(read(static_cast<const Float16*>(data) + index)));
+    case Type::float64: return Scalar(read(static_cast<const double*>(data) + index));
+  }
+  return 0;
+}
+
+template <class Scalar>
+KD_INLINE void write_any(void* data, Type type, int64_t index, Scalar value) {
+  const auto store = [&](auto* to) {
+    std::remove_pointer_t<decltype(to)> number;
+    narrow(number, value);
+    write(to + index, number);
+  };
+  switch (type) {
+    case Type::float32: return store(static_cast<float*>(data));
+    case Type::bfloat16: return store(static_cast<BFloat16*>(data));
+    case Type::float16: return store(static_cast<Float16*>(data));
+    case Type::float64: return store(static_cast<double*>(data));
+  }
+}
+
+}  // namespace KD_BODY
+}  // namespace kd

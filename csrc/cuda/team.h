@@ -1,0 +1,75 @@
+// The threads that run a kernel, as the kernels see them. `DeviceTeam` is the hardware's; the tests
+// have another of the same members, which runs the same kernels on a CPU.
+//
+//   thread(), threads()       in the block
+//   block()                   of the grid
+//   rank(), cluster_blocks()  of a block in its cluster, a cluster's size
+//   shuffle_xor(x, mask)      the value that another lane of the warp has; all 32 lanes call it
+//   barrier()                 waits for the block, cluster_barrier() for the cluster
+//   shared()                  the block's shared memory, remote(p, rank) where p lies in another's
+//
+// A kernel is a struct of its arguments with a templated operator()(team). What a launch needs
+// besides is a `Shape`.
+#pragma once
+
+#include <cstdint>
+
+#include "storage.h"
+
+namespace kd {
+namespace KD_BODY {
+
+constexpr int warp_lanes = 32;
+
+struct Shape {
+  int64_t blocks;
+  int threads;
+  int cluster_blocks;  // 1: no cluster
+  int shared_bytes;
+};
+
+#ifdef __CUDACC__
+
+struct DeviceTeam {
+  __device__ __forceinline__ int thread() const { return int(threadIdx.x); }
+  __device__ __forceinline__ int threads() const { return int(blockDim.x); }
+  __device__ __forceinline__ int64_t block() const { return int64_t(blockIdx.x); }
+
+  template <class T>
+  __device__ __forceinline__ T shuffle_xor(T x, int mask) const {
+    return __shfl_xor_sync(0xffffffff, x, mask);
+  }
+  __device__ __forceinline__ void barrier() const { __syncthreads(); }
+
+  __device__ __forceinline__ char* shared() const {
+    extern __shared__ __align__(16) char memory[];
+    return memory;
+  }
+
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  __device__ __forceinline__ int rank() const { return int(__clusterRelativeBlockRank()); }
+  __device__ __forceinline__ int cluster_blocks() const { return int(__clusterSizeInBlocks()); }
+  __device__ __forceinline__ void cluster_barrier() const {
+    __cluster_barrier_arrive();
+    __cluster_barrier_wait();
+  }
+  template <class T>
+  __device__ __forceinline__ T* remote(T* address, int rank) const {
+    return static_cast<T*>(__cluster_map_shared_rank(address, unsigned(rank)));
+  }
+#else
+  // Without clusters every block is one of its own, and the plan asks for none.
+  __device__ __forceinline__ int rank() const { return 0; }
+  __device__ __forceinline__ int cluster_blocks() const { return 1; }
+  __device__ __forceinline__ void cluster_barrier() const { __syncthreads(); }
+  template <class T>
+  __device__ __forceinline__ T* remote(T* address, int) const {
+    return address;
+  }
+#endif
+};
+
+#endif
+
+}  // namespace KD_BODY
+}  // namespace kd
