@@ -1,0 +1,361 @@
+"""The paper's claims, each judged for one study (Mohammadshahi and Ioannou, TMLR 2025).
+
+What is measured, with which test and on which temperatures stands here once, before any study is
+seen: nothing is chosen after the numbers are known. "Up to T = 10" are the temperatures of the
+paper's main tables; "very high" are its 20, 30 and 40.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.bootstrap import Interval
+from kdplatform.analysis.effects import trend_over_temperature
+from kdplatform.analysis.tables import FloatArray, align_table, attribute_name
+from kdplatform.reporting import verdicts
+from kdplatform.reporting.study import DS, NDS, TEACHER, Arm, Grid, Study, complete_grid
+from kdplatform.reporting.study_classes import ClassWise
+from kdplatform.reporting.study_fairness import Change, GroupFairness
+from kdplatform.reporting.verdicts import Verdict
+
+HIGHEST_USUAL = 10.0
+LOWEST_VERY_HIGH = 20.0
+_NAMES = {"eod": "EOD", "dpd": "DPD"}
+_UNKNOWN = Interval(np.nan, np.nan, np.nan)
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper and what this study says of it.
+
+    Attributes:
+        claim: the claim in words.
+        quantity: what the estimate is.
+        test: how it is judged.
+        scale: 100 for what is shown in percentage points, 1 for other numbers.
+        p_value: of the test, where it has one besides the interval.
+        sample: seeds, temperatures and examples it rests on.
+        remark: what its reader must know.
+    """
+
+    claim: str
+    verdict: Verdict
+    quantity: str
+    interval: Interval
+    scale: float
+    test: str
+    p_value: float
+    sample: str
+    remark: str = ""
+
+
+class Judge:
+    """Judges all claims on one study."""
+
+    def __init__(
+        self, study: Study, classes: ClassWise, fairness: Mapping[str, GroupFairness]
+    ) -> None:
+        self.study = study
+        self.classes = classes
+        self.fairness = fairness
+        self.usual = [arm for arm in study.distilled if _temperature(arm) <= HIGHEST_USUAL]
+        self.very_high = [arm for arm in study.distilled if _temperature(arm) >= LOWEST_VERY_HIGH]
+
+    def claims(self) -> list[Claim]:
+        """All claims that this study has data to look at."""
+        return [
+            *self._accuracy(),
+            *self._class_trends(),
+            *self._beyond_chance(),
+            *self._group_fairness(),
+            *self._individual_fairness(),
+        ]
+
+    # ---- the arms and seeds a claim rests on
+
+    def _grid(self, column: str | None = None, reference: str | None = None) -> Grid:
+        """The largest gapless part of the temperatures up to 10.
+
+        Args:
+            column: of `Study.runs`, which must be known for a run to be used.
+            reference: a role whose model of the same seed must be there.
+        """
+        cells: dict[float, list[int]] = {}
+        runs = self.study.runs
+        for arm in self.usual:
+            own = runs[runs["arm"] == arm.name]
+            if column is not None:
+                own = own[own[column].notna()] if column in runs else own.iloc[:0]
+            seeds = [int(seed) for seed in own["seed"]]
+            if reference is not None:
+                seeds = [s for s in seeds if self.study.reference(reference, s) is not None]
+            cells[_temperature(arm)] = seeds
+        return complete_grid(cells)
+
+    def _sample(self, grid: Grid) -> str:
+        return (
+            f"{_count(len(grid.seeds), 'seed')} × {_count(len(grid.temperatures), 'temperature')}"
+            f" ({_range(grid.temperatures)}), {self.study.examples} examples"
+        )
+
+    def _values(self, grid: Grid, column: str) -> FloatArray:
+        """A column of `Study.runs` as [seeds, temperatures]."""
+        runs = self.study.runs
+        chosen = runs[runs["role"] == DS].pivot(index="seed", columns="temperature", values=column)
+        return chosen.loc[list(grid.seeds), list(grid.temperatures)].to_numpy(dtype=float)
+
+    # ---- trends
+
+    def _trend(
+        self, claim: str, sign: int, column: str, quantity: str, scale: float, remark: str = ""
+    ) -> Claim:
+        """A rise (sign 1) or fall (-1) over the temperatures up to 10."""
+        grid = self._grid(column)
+        test = "Page's trend test, seeds as blocks; t-interval of the seeds' straight lines"
+        words = f"change of {quantity} over {_range(grid.temperatures)}"
+        if len(grid.seeds) < 2 or len(grid.temperatures) < 3:
+            need = "a trend needs 2 seeds with the same 3 temperatures"
+            return Claim(
+                claim, Verdict.UNDECIDABLE, words, _UNKNOWN, scale, test, np.nan,
+                self._sample(grid), need,
+            )  # fmt: skip
+        runs = self.study.runs
+        used = runs[
+            (runs["role"] == DS)
+            & runs["seed"].isin(grid.seeds)
+            & runs["temperature"].isin(grid.temperatures)
+        ]
+        trend = trend_over_temperature(used, column)
+        change = verdicts.change_over_temperature(
+            self._values(grid, column), np.array(grid.temperatures)
+        )
+        verdict = verdicts.by_trend(sign, trend, change)
+        return Claim(
+            claim, verdict, words, change, scale, test, trend.p_value, self._sample(grid), remark
+        )
+
+    def _class_trends(self) -> Iterator[Claim]:
+        for role, name, sign, words in (
+            (TEACHER, "tc", -1, "#TC falls as T rises: DS comes closer to the teacher"),
+            (NDS, "sc", 1, "#SC rises as T rises: DS moves away from the NDS"),
+        ):
+            column = f"class_shift_{name}"
+            if column not in self.study.runs:
+                continue
+            yield self._trend(
+                words,
+                sign,
+                column,
+                f"the mean class shift against {role}",
+                100,
+                self._counts_in_words(role),
+            )
+
+    def _counts_in_words(self, role: str) -> str:
+        """The counts themselves: one number per temperature, so no test over seeds."""
+        shown = [
+            (arm, self.classes.tests[arm, role])
+            for arm in self.usual
+            if (arm, role) in self.classes.tests
+        ]
+        if not shown:
+            return ""
+        (low, first), (high, last) = shown[0], shown[-1]
+        return (
+            f"counts: {first.counts.significant} at T={low.temperature:g}, "
+            f"{last.counts.significant} at T={high.temperature:g}; "
+            f"{first.counts.expected_by_chance:.1f} by chance"
+        )
+
+    # ---- accuracy and classes
+
+    def _accuracy(self) -> Iterator[Claim]:
+        grid = self._grid(reference=NDS)
+        if not grid.seeds:
+            return
+        study = self.study
+        nds = [study.arms[study.nds][seed].table for seed in grid.seeds]
+        right_nds = [_right(align_table(table, study.any_table)) for table in nds]
+        gains = np.zeros((len(grid.seeds), study.examples))
+        for temperature in grid.temperatures:
+            for row, table in enumerate(study.tables(Arm(DS, temperature), grid.seeds)):
+                gains[row] += _right(align_table(table, study.any_table)) - right_nds[row]
+        gain = verdicts.mean_of_seeds_and_examples(gains / len(grid.temperatures))
+        yield Claim(
+            "DS is more accurate than the NDS",
+            verdicts.by_interval(1, gain),
+            f"mean accuracy of DS over {_range(grid.temperatures)}, minus NDS",
+            gain,
+            100,
+            "95% interval over seeds and examples",
+            np.nan,
+            self._sample(grid),
+            _one_seed(grid.seeds),
+        )
+
+    def _beyond_chance(self) -> Iterator[Claim]:
+        """Where the paper finds most: #TC at the lowest temperature above 1, #SC at the highest."""
+        above_one = [arm for arm in self.usual if _temperature(arm) > 1]
+        for role, name, candidates in (
+            (TEACHER, "#TC", above_one[:1]),
+            (NDS, "#SC", above_one[-1:]),
+        ):
+            for arm in candidates:
+                yield self._beyond_chance_at(arm, role, name)
+
+    def _beyond_chance_at(self, arm: Arm, role: str, name: str) -> Claim:
+        claim = f"Classes of {arm.name} differ from {role} beyond chance ({name})"
+        test = "permutation of seeds (global p); contradicted: every class within ±2% of accuracy"
+        quantity = "largest class shift, % of overall accuracy"
+        found = self.classes.tests.get((arm, role))
+        seeds = f"{len(self.study.seeds(arm))} and {len(self.study.seeds(Arm(role)))} seeds"
+        sample = f"{seeds}, {self.study.examples} examples"
+        if found is None or found.over_seeds is None:
+            reason = self.classes.reasons.get(
+                (arm, role), "one seed: see McNemar's test in Table 1"
+            )
+            return Claim(
+                claim, Verdict.UNDECIDABLE, quantity, _UNKNOWN, 100, test, np.nan, sample, reason
+            )
+        permutation, counts = found.over_seeds.permutation, found.counts
+        verdict, shift = verdicts.beyond_chance(permutation.p_count, found.table)
+        smallest = 1 / permutation.splits
+        remark = (
+            f"{counts.significant} of {counts.tested}; {counts.expected_by_chance:.1f} by chance"
+        )
+        if smallest >= verdicts.LEVEL:
+            remark += f"; these seeds cannot give p below {smallest:.2g}"
+        return Claim(
+            claim, verdict, quantity, shift, 100, test, permutation.p_count, sample, remark
+        )
+
+    # ---- group fairness
+
+    def _group_fairness(self) -> Iterator[Claim]:
+        for fairness in self.fairness.values():
+            if not isinstance(fairness.attribute, str):
+                continue
+            for metric in _NAMES:
+                yield from self._one_metric(fairness, metric)
+
+    def _one_metric(self, fairness: GroupFairness, metric: str) -> Iterator[Claim]:
+        attribute = attribute_name(fairness.attribute)
+        name, of = _NAMES[metric], f"{_NAMES[metric]} ({attribute})"
+        usual = self._grid(f"{attribute}/{metric}", NDS)
+        arms = [Arm(DS, temperature) for temperature in usual.temperatures]
+        if usual.seeds:
+            yield self._change(
+                f"DS is fairer than the NDS: {of}",
+                -1,
+                fairness.change(arms, self.study.nds, metric),
+                f"mean {name} of DS over {_range(usual.temperatures)}, minus NDS",
+            )
+        base = self._base_rate(fairness) if metric == "dpd" else ""
+        yield self._trend(
+            f"Fairness improves with T up to 10: {of} falls",
+            -1,
+            f"{attribute}/{metric}",
+            name,
+            100,
+            base,
+        )
+        high = self.usual[-1:]
+        if high and self.study.seeds(self.study.teacher):
+            yield self._change(
+                f"DS at high T is fairer than its teacher: {of}",
+                -1,
+                fairness.change(high, self.study.teacher, metric),
+                f"{name} of {high[0].name}, minus Teacher",
+                base,
+            )
+        if high and self.very_high:
+            names = _range([_temperature(arm) for arm in self.very_high])
+            yield self._change(
+                f"Very high T turns back: {of} rises again",
+                1,
+                fairness.change(self.very_high, high[0], metric),
+                f"mean {name} of DS over {names}, minus {high[0].name}",
+            )
+
+    def _change(
+        self, claim: str, sign: int, change: Change, quantity: str, remark: str = ""
+    ) -> Claim:
+        remarks = [remark, _one_seed(change.seeds)]
+        if change.levelling_down:
+            remarks.append("levelling down: every group's accuracy falls")
+        return Claim(
+            claim,
+            verdicts.by_interval(sign, change.interval),
+            quantity,
+            change.interval,
+            100,
+            "paired bootstrap over seeds and examples, 95% interval",
+            np.nan,
+            f"{_count(len(change.seeds), 'seed')}, {self.study.examples} examples",
+            "; ".join(part for part in remarks if part),
+        )
+
+    def _base_rate(self, fairness: GroupFairness) -> str:
+        """What a perfect classifier's DPD is, which no model can be blamed for."""
+        return f"a perfect classifier has DPD {100 * fairness.labels.dpd:.2f}"
+
+    # ---- individual fairness
+
+    def _individual_fairness(self) -> Iterator[Claim]:
+        for column, output, remark in (
+            ("unfairness", "probabilities", "falls mechanically when outputs soften"),
+            ("unfairness_labels", "predicted labels", "no softening can move it"),
+            ("unfairness_calibrated", "calibrated probabilities", "at each model's calibration"),
+        ):
+            if column not in self.study.runs:
+                continue
+            yield self._trend(f"I(f) falls as T rises: {output}", -1, column, "I(f)", 1, remark)
+            grid = self._grid(column, NDS)
+            known = [seed for seed in grid.seeds if self._nds_value(seed, column) is not None]
+            if not known:
+                continue
+            own = self._values(Grid(grid.temperatures, tuple(known)), column).mean(axis=1)
+            nds = np.array([self._nds_value(seed, column) for seed in known], dtype=float)
+            change = verdicts.mean_over_seeds(own - nds)
+            yield Claim(
+                f"DS is individually fairer than the NDS: {output}",
+                verdicts.by_interval(-1, change),
+                f"mean I(f) of DS over {_range(grid.temperatures)}, minus NDS",
+                change,
+                1,
+                "paired t-interval over seeds, on fixed pairs of examples",
+                np.nan,
+                f"{_count(len(known), 'seed')}, {self.study.pairs} pairs",
+                "; ".join(part for part in (remark, _one_seed(known)) if part),
+            )
+
+    def _nds_value(self, seed: int, column: str) -> float | None:
+        model = self.study.reference(NDS, seed)
+        return None if model is None else model.scores.get(column)
+
+
+def _temperature(arm: Arm) -> float:
+    assert arm.temperature is not None
+    return arm.temperature
+
+
+def _right(table: pd.DataFrame) -> FloatArray:
+    return np.asarray(table["label"].to_numpy() == table["prediction"].to_numpy(), dtype=float)
+
+
+def _one_seed(seeds: Sequence[int]) -> str:
+    return "one seed: no interval over seeds" if len(seeds) == 1 else ""
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _range(temperatures: Sequence[float]) -> str:
+    """Names temperatures: `T = 1` or `T = 1 to 10`."""
+    if not temperatures:
+        return "no T"
+    low, high = min(temperatures), max(temperatures)
+    return f"T = {low:g}" if low == high else f"T = {low:g} to {high:g}"

@@ -1,0 +1,130 @@
+"""A table of a report: plain numbers for a file, words for a page."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.bootstrap import Interval
+from kdplatform.reporting.study import Arm, Study
+from kdplatform.reporting.tables import EMPTY, percent
+
+
+@dataclass(frozen=True)
+class Table:
+    """One table of a report.
+
+    Attributes:
+        key: stem of its file.
+        frame: the numbers; fractions, not per cent.
+        shown: the same in words, as the page shows it.
+        groups: heading and number of columns, for the columns of `shown` from left to right.
+        notes: what stands below it.
+    """
+
+    key: str
+    title: str
+    frame: pd.DataFrame
+    shown: pd.DataFrame
+    groups: Sequence[tuple[str, int]] = ()
+    notes: Sequence[str] = ()
+
+
+@dataclass
+class Row:
+    """A row of a table as it is filled: numbers and words side by side."""
+
+    numbers: dict[str, object]
+    words: dict[str, str]
+
+
+def table_of(
+    key: str,
+    title: str,
+    rows: Iterable[Row],
+    groups: Sequence[tuple[str, Mapping[str, str]]],
+    notes: Iterable[str] = (),
+) -> Table:
+    """Returns a table from its rows.
+
+    Args:
+        groups: heading of the group, and by key of `Row.words` the heading of its columns.
+    """
+    rows = list(rows)
+    columns = {name: label for _, own in groups for name, label in own.items()}
+    shown = pd.DataFrame(
+        [[row.words.get(name, EMPTY) for name in columns] for row in rows],
+        columns=list(columns.values()),
+    )
+    return Table(
+        key,
+        title,
+        pd.DataFrame([row.numbers for row in rows]),
+        shown,
+        [(heading, len(own)) for heading, own in groups],
+        [note for note in notes if note],
+    )
+
+
+def number_words(value: float, digits: int = 2, scale: float = 1.0) -> str:
+    """Returns a number in words, `-` when it is not known."""
+    return f"{scale * value:.{digits}f}" if math.isfinite(value) else EMPTY
+
+
+def plain_mean(values: Sequence[float], digits: int = 4) -> str:
+    """Returns the value, or mean ± standard deviation of several, without turning to per cent."""
+    known = pd.Series([value for value in values if math.isfinite(value)])
+    if known.empty:
+        return EMPTY
+    if len(known) == 1:
+        return f"{known.iloc[0]:.{digits}f}"
+    return f"{known.mean():.{digits}f} ± {known.std(ddof=1):.{digits}f}"
+
+
+def interval_words(interval: Interval, scale: float = 100.0, digits: int = 2) -> str:
+    """Returns the limits of an interval, `-` without limits."""
+    if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+        return EMPTY
+    return f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}"
+
+
+def change_words(interval: Interval, scale: float = 100.0, digits: int = 2) -> str:
+    """Returns a difference with its sign and limits."""
+    if not math.isfinite(interval.estimate):
+        return EMPTY
+    estimate = f"{scale * interval.estimate:+.{digits}f}"
+    limits = interval_words(interval, scale, digits)
+    return estimate if limits == EMPTY else f"{estimate} ({limits})"
+
+
+def p_words(p_value: float) -> str:
+    """Returns a p-value, `-` when there is none."""
+    if not math.isfinite(p_value):
+        return EMPTY
+    return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"
+
+
+def first_columns(study: Study, arm: Arm) -> Row:
+    """Begins the row of an arm: its name, number of seeds and accuracy."""
+    accuracy = study.values(arm, "accuracy")
+    return Row(
+        {
+            "arm": arm.name,
+            "temperature": arm.temperature,
+            "seeds": len(accuracy),
+            "accuracy": float(accuracy.mean()),
+            "accuracy_sd": float(accuracy.std(ddof=1)) if len(accuracy) > 1 else np.nan,
+        },
+        {
+            "arm": arm.name,
+            "seeds": str(len(accuracy)),
+            "accuracy": percent(accuracy.tolist()),
+        },
+    )
+
+
+def file_stem(name: str) -> str:
+    """Turns a column's name into one that any file system takes."""
+    return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "attribute"

@@ -1,0 +1,102 @@
+"""Class-wise bias of a whole study: which classes of DS differ from Teacher and NDS."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.classwise import ArmAccuracies, arm_accuracies
+from kdplatform.analysis.comparison import ClassComparison, compare_classes
+from kdplatform.analysis.significance import Counts, mcnemar_by_class, significance_counts
+from kdplatform.reporting.study import REFERENCES, Arm, Study
+
+
+@dataclass(frozen=True)
+class ClassTest:
+    """DS at one temperature against one reference, class by class.
+
+    Attributes:
+        table: one row per class, of Welch's or McNemar's test.
+        test: "Welch", or "McNemar" for a single pair of models.
+        over_seeds: the whole comparison over seeds; None for a single pair.
+    """
+
+    table: pd.DataFrame
+    test: str
+    over_seeds: ClassComparison | None = None
+
+    @property
+    def counts(self) -> Counts:
+        """How many classes differ, and how many by chance."""
+        return significance_counts(self.table)
+
+
+class ClassWise:
+    """All class tests of a study.
+
+    Attributes:
+        tests: by arm and the role it is compared with; a comparison that cannot be made is absent.
+        reasons: why it cannot, by arm and role.
+    """
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        self.n_classes = len(study.class_names)
+        self.accuracies: dict[Arm, ArmAccuracies] = {
+            arm: arm_accuracies(study.tables(arm), self.n_classes) for arm in study.arms
+        }
+        self.tests: dict[tuple[Arm, str], ClassTest] = {}
+        self.reasons: dict[tuple[Arm, str], str] = {}
+        for arm in study.distilled:
+            for role in REFERENCES:
+                self._compare(arm, role)
+
+    def _compare(self, arm: Arm, role: str) -> None:
+        study, reference = self.study, Arm(role)
+        seeds = len(study.seeds(reference)), len(study.seeds(arm))
+        if min(seeds) > 1:
+            compared = compare_classes(
+                self.accuracies[reference], self.accuracies[arm], n_classes=self.n_classes
+            )
+            self.tests[arm, role] = ClassTest(compared.table, "Welch", compared)
+            return
+        own = study.seeds(arm)[0]
+        paired = study.reference(role, own)
+        if max(seeds) == 1 and paired is not None:
+            table = mcnemar_by_class(
+                paired.table, study.arms[arm][own].table, n_classes=self.n_classes
+            )
+            self.tests[arm, role] = ClassTest(table, "McNemar")
+        elif seeds[0] == 0:
+            self.reasons[arm, role] = f"no {role} is there"
+        elif role == study.teacher.role and study.shared_teacher is not None:
+            self.reasons[arm, role] = "one teacher is shared by all seeds and has no spread"
+        else:
+            self.reasons[arm, role] = f"{seeds[1]} seeds of {arm.name}, {seeds[0]} of {role}"
+
+    @property
+    def detectable_shifts(self) -> list[float]:
+        """The class shift every comparison over seeds would show with power 0.8, where known."""
+        known = [t.over_seeds.detectable_shift for t in self.tests.values() if t.over_seeds]
+        return [shift for shift in known if np.isfinite(shift)]
+
+    def notes(self) -> list[str]:
+        """Classes that are absent, and models that never predict a class."""
+        study = self.study
+        absent = [
+            str(name)
+            for name, n in zip(
+                study.class_names, self.accuracies[next(iter(study.arms))].n, strict=True
+            )
+            if n == 0
+        ]
+        found = [f"Without test examples, not tested: {', '.join(absent)}."] if absent else []
+        labels = set(study.any_table["label"].unique())
+        for arm, models in study.arms.items():
+            for seed, model in sorted(models.items()):
+                never = sorted(labels - set(model.table["prediction"].unique()))
+                if never:
+                    names = ", ".join(study.class_names[label] for label in never[:10])
+                    more = f" and {len(never) - 10} more" if len(never) > 10 else ""
+                    found.append(f"{arm.name}, seed {seed} never predicts {names}{more}.")
+        return found

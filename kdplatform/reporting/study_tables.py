@@ -1,0 +1,289 @@
+"""Tables 1 to 4 of the paper in a study's own numbers, ours beside them, and what supports them."""
+
+import numpy as np
+
+from kdplatform.reporting.report_table import (
+    Row,
+    Table,
+    change_words,
+    first_columns,
+    interval_words,
+    number_words,
+    p_words,
+    plain_mean,
+    table_of,
+)
+from kdplatform.reporting.study import NDS, REFERENCES, TEACHER, Arm, Study
+from kdplatform.reporting.study_classes import ClassTest, ClassWise
+from kdplatform.reporting.study_fairness import Change, GroupFairness
+from kdplatform.reporting.tables import EMPTY, percent
+
+_COUNTED = {"sc": ("#SC", NDS), "tc": ("#TC", TEACHER)}
+
+
+def class_counts_table(study: Study, classes: ClassWise) -> Table:
+    """Table 1: accuracy, #SC and #TC of every arm, beside what chance and corrections leave."""
+    rows = []
+    for arm in study.arms:
+        row = first_columns(study, arm)
+        row.numbers["worst_class_accuracy"] = _mean(study, arm, "worst_class_accuracy")
+        row.words["worst"] = percent(study.values(arm, "worst_class_accuracy").tolist())
+        for name, (_, role) in _COUNTED.items():
+            if (arm, role) in classes.tests:
+                _add_counts(row, name, classes.tests[arm, role])
+        rows.append(row)
+    ours = [
+        (
+            f"{title} beside chance ({role})",
+            {
+                f"{name}_expected": "by chance",
+                f"{name}_bh": "after BH",
+                f"{name}_holm": "after Holm",
+                f"{name}_max_t": "max-|t|",
+                f"{name}_p": "global p",
+                f"{name}_detectable": "detectable",
+            },
+        )
+        for name, (title, role) in _COUNTED.items()
+    ]
+    paper = {"arm": "", "accuracy": "accuracy", "n_sc": "#SC", "n_tc": "#TC"}
+    groups = [("the paper's columns", paper), ("ours", {"seeds": "seeds", "worst": "worst class"})]
+    return table_of(
+        "table1_classes",
+        "Table 1. Classes whose accuracy differs: #SC from the NDS, #TC from the teacher",
+        rows,
+        [*groups, *ours],
+        [
+            *_count_notes(classes),
+            "After BH, after Holm: significant classes once the number of tests is accounted for. "
+            "Max-|t|: classes with family-wise p < .05 by permutation of seeds. Global p: the "
+            "chance of as many significant classes if arms did not differ, over all splits of the "
+            "seeds. Detectable: shift of one class, in points, found with power .8.",
+        ],
+    )
+
+
+def _add_counts(row: Row, name: str, test: ClassTest) -> None:
+    counts = test.counts
+    row.numbers |= {
+        f"n_{name}": counts.significant,
+        f"{name}_test": test.test,
+        f"{name}_tested": counts.tested,
+        f"{name}_undefined": counts.undefined,
+        f"{name}_expected_by_chance": counts.expected_by_chance,
+        f"{name}_bh": counts.significant_bh,
+        f"{name}_holm": counts.significant_holm,
+    }
+    row.words |= {
+        f"n_{name}": f"{counts.significant} of {counts.tested}",
+        f"{name}_expected": f"{counts.expected_by_chance:.1f}",
+        f"{name}_bh": str(counts.significant_bh),
+        f"{name}_holm": str(counts.significant_holm),
+    }
+    if test.over_seeds is None:
+        return
+    compared = test.over_seeds
+    max_t = int(compared.table["significant_max_t"].sum())
+    row.numbers |= {
+        f"{name}_max_t": max_t,
+        f"{name}_p_count": compared.permutation.p_count,
+        f"{name}_p_max_t": compared.permutation.p_max_t,
+        f"{name}_detectable_shift": compared.detectable_shift,
+    }
+    row.words |= {
+        f"{name}_max_t": str(max_t),
+        f"{name}_p": p_words(compared.permutation.p_count),
+        f"{name}_detectable": number_words(compared.detectable_shift, 1, 100),
+    }
+
+
+def _count_notes(classes: ClassWise) -> list[str]:
+    tests = {test.test for test in classes.tests.values()}
+    notes = []
+    if "Welch" in tests:
+        notes.append(
+            "#SC, #TC: classes with p < .05, uncorrected, in Welch's test over seeds of class "
+            "accuracy divided by overall accuracy (the paper's test)."
+        )
+    if "McNemar" in tests:
+        notes.append(
+            "One seed: #SC and #TC come from McNemar's exact test of this one pair of models. They "
+            "say nothing about other seeds."
+        )
+    absent: dict[tuple[str, str], list[str]] = {}
+    for (arm, role), reason in classes.reasons.items():
+        absent.setdefault((role, reason), []).append(arm.name)
+    for (role, reason), arms in absent.items():
+        names = {role: title for title, role in _COUNTED.values()}
+        notes.append(f"No {names[role]} for {', '.join(arms)}: {reason}.")
+    return [*notes, *classes.notes()]
+
+
+def fairness_table(key: str, title: str, study: Study, fairness: GroupFairness) -> Table:
+    """Tables 2 and 3: EOD and DPD of every arm, with what parity gives and worst groups."""
+    rows = [_label_row(fairness)]
+    for arm in study.arms:
+        row = first_columns(study, arm)
+        for metric in ("eod", "dpd"):
+            _add_metric(row, study, arm, fairness, metric)
+        for metric in ("worst_group_accuracy", "accuracy_gap"):
+            values = study.values(arm, f"{fairness.name}/{metric}")
+            row.numbers[metric] = _mean(study, arm, f"{fairness.name}/{metric}")
+            row.words[metric] = percent(values.tolist())
+        if arm.temperature is not None:
+            for role in (NDS, TEACHER):
+                _add_changes(row, fairness, arm, role)
+        rows.append(row)
+    parity = {"interval": "95% interval", "null": "by parity", "p": "p"}
+    groups = [
+        ("the paper's columns, %", {"arm": "", "accuracy": "accuracy", "eod": "EOD", "dpd": "DPD"}),
+        ("EOD", {f"eod_{name}": label for name, label in parity.items()}),
+        ("DPD", {f"dpd_{name}": label for name, label in parity.items()}),
+        ("groups", {"worst_group_accuracy": "worst group", "accuracy_gap": "gap"}),
+        *(
+            (f"DS minus {role}, points", {f"eod_{role}": "EOD", f"dpd_{role}": "DPD"})
+            for role in (NDS, TEACHER)
+        ),
+        ("", {"flag": "levelling down"}),
+    ]
+    return table_of(key, title, rows, groups, _fairness_notes(study, fairness))
+
+
+def _label_row(fairness: GroupFairness) -> Row:
+    """A classifier that is always right: its DPD is the base rates' difference."""
+    name, labels = "always right", fairness.labels
+    values = {"accuracy": 1.0, "eod": labels.eod, "dpd": labels.dpd}
+    return Row(
+        {"arm": name, **values},
+        {"arm": name, **{key: percent([value]) for key, value in values.items()}},
+    )
+
+
+def _add_metric(row: Row, study: Study, arm: Arm, fairness: GroupFairness, metric: str) -> None:
+    values = study.values(arm, f"{fairness.name}/{metric}")
+    interval, parity = fairness.interval(arm, metric), fairness.parity(arm, metric)
+    row.numbers |= {
+        metric: interval.estimate,
+        f"{metric}_sd": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
+        f"{metric}_low": interval.low,
+        f"{metric}_high": interval.high,
+        f"{metric}_by_parity": parity.mean,
+        f"{metric}_parity_p": parity.p_value,
+    }
+    row.words |= {
+        metric: percent(values.tolist()),
+        f"{metric}_interval": interval_words(interval),
+        f"{metric}_null": percent([parity.mean]),
+        f"{metric}_p": p_words(parity.p_value),
+    }
+
+
+def _add_changes(row: Row, fairness: GroupFairness, arm: Arm, role: str) -> None:
+    if Arm(role) not in fairness.study.arms:
+        return
+    for metric in ("eod", "dpd"):
+        change = fairness.change([arm], Arm(role), metric)
+        suffix = REFERENCES[role]
+        row.numbers |= {
+            f"{metric}_difference_{suffix}": change.interval.estimate,
+            f"{metric}_difference_{suffix}_low": change.interval.low,
+            f"{metric}_difference_{suffix}_high": change.interval.high,
+            f"{metric}_levelling_down_{suffix}": change.levelling_down,
+        }
+        row.words[f"{metric}_{role}"] = _change_cell(change)
+        if change.levelling_down:
+            known = row.words.get("flag", "")
+            flag = f"{metric.upper()} against {role}"
+            row.words["flag"] = f"{known}; {flag}" if known else flag
+
+
+def _change_cell(change: Change) -> str:
+    words = change_words(change.interval)
+    if words == EMPTY or not np.isfinite([change.interval.low, change.interval.high]).all():
+        return words
+    if change.interval.high < 0:
+        return f"{words} fairer"
+    return f"{words} less fair" if change.interval.low > 0 else words
+
+
+def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
+    measured, effort = fairness.labels, fairness.effort
+    size = f"{measured.groups} groups, the smallest of {measured.smallest_group} examples"
+    without = (
+        f"; {measured.excluded} examples in no group are left out" if measured.excluded else ""
+    )
+    more = "mean over classes, one against the rest" if measured.classes > 2 else "of class 1"
+    notes = [
+        f"{fairness.name}: {size}{without}. EOD and DPD: {more}.",
+        "By parity: what the metric would be on average if the group did not matter (of "
+        f"{effort.permutations} permutations of the groups), with the p-value of what is seen. EOD "
+        "and DPD are largest differences, so they are above 0 by chance alone.",
+        f"Always right: the labels themselves. Their DPD of {100 * measured.dpd:.2f} is the "
+        "difference of base rates, and no model's unfairness.",
+        f"Intervals: {effort.draws} bootstrap draws of seeds and examples. Fairer, less fair: only "
+        "where the interval of the paired difference excludes 0. Levelling down: the metric "
+        "improves while the accuracy of every group falls.",
+    ]
+    if measured.smallest_group < 10:
+        notes.append("Groups of fewer than 10 examples decide a largest difference by themselves.")
+    if measured.note:
+        notes.append(f"Undefined: {measured.note}.")
+    seeds = {len(study.seeds(arm)) for arm in study.arms}
+    if seeds == {1}:
+        notes.append("One seed: intervals are conditional on these models.")
+    return notes
+
+
+def individual_table(study: Study) -> Table:
+    """Table 4: I(f) on probabilities, labels and calibrated probabilities, beside calibration."""
+    columns = {
+        "unfairness": "I(f)",
+        "unfairness_labels": "on labels",
+        "unfairness_calibrated": "calibrated",
+        "consistency": "consistency",
+        "ece": "ECE",
+        "ece_calibrated": "ECE calibrated",
+        "brier": "Brier",
+        "nll": "NLL",
+        "calibrating_temperature": "calibrating T",
+    }
+    rows = []
+    for arm in study.arms:
+        row = first_columns(study, arm)
+        for column in columns:
+            values = study.values(arm, column)
+            row.numbers[column] = float(values.mean()) if len(values) else np.nan
+            row.numbers[f"{column}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+            row.words[column] = plain_mean(values.tolist())
+        rows.append(row)
+    named = list(columns.items())
+    groups = [
+        ("the paper's column", {"arm": "", **dict(named[:1])}),
+        ("I(f) that softening cannot move", dict(named[1:4])),
+        ("calibration", dict(named[4:])),
+    ]
+    if study.space:
+        where = f"Pairs: {study.pairs}, the same for all models; distance: cosine in {study.space}."
+    else:
+        where = (
+            "No feature space is at hand for this dataset, so I(f) and consistency are not measured"
+            ": its distances need a fixed encoder, or the generating factors of generated data."
+        )
+    return table_of(
+        "table4_individual",
+        "Table 4. Individual unfairness I(f), lower is better",
+        rows,
+        groups,
+        [
+            where,
+            "I(f) on probabilities falls mechanically when outputs soften, and a higher T softens "
+            "them: a fall there alone is no gain in fairness. Calibrated: at the temperature that "
+            "fits each model's validation split. Consistency: share of the 5 nearest neighbours "
+            "with the same predicted label, higher is better. ECE: 15 bins of equal mass.",
+        ],
+    )
+
+
+def _mean(study: Study, arm: Arm, column: str) -> float:
+    values = study.values(arm, column)
+    return float(values.mean()) if len(values) else float("nan")

@@ -1,0 +1,158 @@
+"""The tables that support the paper's: disagreement, groups, classes, verdicts."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.classwise import class_table_over_seeds
+from kdplatform.analysis.disagreement import disagreement, disagreement_by_class
+from kdplatform.analysis.group_fairness import group_table
+from kdplatform.analysis.tables import FloatArray
+from kdplatform.reporting.claims import Claim
+from kdplatform.reporting.report_table import (
+    Row,
+    Table,
+    change_words,
+    file_stem,
+    first_columns,
+    number_words,
+    p_words,
+    table_of,
+)
+from kdplatform.reporting.study import REFERENCES, Arm, Study
+from kdplatform.reporting.study_classes import ClassWise
+from kdplatform.reporting.study_fairness import GroupFairness
+from kdplatform.reporting.tables import EMPTY, percent
+
+
+def disagreement_table(study: Study) -> Table:
+    """How often DS predicts otherwise than its references, beside two seeds of one arm."""
+    rows = []
+    for arm in study.arms:
+        row = first_columns(study, arm)
+        baseline = _between_seeds(study, arm)
+        row.numbers["between_two_seeds"] = float(np.mean(baseline)) if baseline else np.nan
+        row.words["baseline"] = percent(baseline[:1]) if len(baseline) == 1 else _average(baseline)
+        for role, name in REFERENCES.items():
+            values = study.values(arm, f"disagreement_{name}")
+            row.numbers[f"with_{role}"] = float(values.mean()) if len(values) else np.nan
+            row.words[name] = percent(values.tolist())
+        rows.append(row)
+    groups = [
+        ("share of test examples predicted differently, %", {"arm": ""}),
+        ("", {"tc": "DS and its teacher", "sc": "DS and its NDS", "baseline": "two seeds"}),
+    ]
+    return table_of(
+        "table5_disagreement",
+        "Disagreement beside the noise of seeds",
+        rows,
+        groups,
+        ["Two seeds of one arm already disagree: only what goes beyond that is due to the arms."],
+    )
+
+
+def _average(values: Sequence[float]) -> str:
+    return f"{100 * float(np.mean(values)):.2f}" if values else EMPTY
+
+
+def _between_seeds(study: Study, arm: Arm) -> list[float]:
+    tables = study.tables(arm)
+    return [disagreement(a, b) for i, a in enumerate(tables) for b in tables[i + 1 :]]
+
+
+def group_accuracy_table(study: Study, fairness: GroupFairness) -> Table:
+    """Accuracy of every group in every arm, mean over seeds: where levelling down shows."""
+    by_arm = {arm.name: _group_means(study.tables(arm), fairness) for arm in study.arms}
+    first = next(iter(by_arm.values()))
+    frame = pd.DataFrame({"attribute": fairness.name, "group": first["group"], "n": first["n"]})
+    for name, groups in by_arm.items():
+        frame[name] = groups["accuracy"].to_numpy()
+    shown = frame.drop(columns="attribute").astype({"n": str})
+    for name in by_arm:
+        shown[name] = [number_words(value, 1, 100) for value in frame[name]]
+    return Table(
+        f"groups_{file_stem(fairness.name)}",
+        f"Accuracy of every group by {fairness.name}, %",
+        frame,
+        shown.rename(columns={"group": ""}),
+    )
+
+
+def _group_means(tables: Sequence[pd.DataFrame], fairness: GroupFairness) -> pd.DataFrame:
+    each = [group_table(table, fairness.attribute) for table in tables]
+    mean = np.mean([table["accuracy"].to_numpy(dtype=float) for table in each], axis=0)
+    return each[0].assign(accuracy=mean)
+
+
+def class_detail(study: Study, classes: ClassWise) -> pd.DataFrame:
+    """One row per class, arm and reference: accuracies, tests, disagreement. For the file."""
+    parts = []
+    for (arm, role), test in classes.tests.items():
+        part = test.table.copy()
+        part.insert(0, "arm", arm.name)
+        part.insert(1, "reference", role)
+        part.insert(3, "name", list(study.class_names))
+        part["accuracy_sd_b"] = class_table_over_seeds(classes.accuracies[arm])["accuracy_sd"]
+        part["disagreement"] = _class_disagreement(study, arm, role)
+        parts.append(part.rename(columns={"accuracy_a": "accuracy_reference"}))
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
+
+
+def _class_disagreement(study: Study, arm: Arm, role: str) -> FloatArray:
+    shares = []
+    for seed in study.seeds(arm):
+        reference = study.reference(role, seed)
+        if reference is not None:
+            table = study.arms[arm][seed].table
+            by_class = disagreement_by_class(reference.table, table, len(study.class_names))
+            shares.append(by_class["disagreement"].to_numpy(dtype=float))
+    if not shares:
+        return np.full(len(study.class_names), np.nan)
+    return np.asarray(np.mean(shares, axis=0))
+
+
+def claims_table(claims: Sequence[Claim]) -> Table:
+    """Every claim with its verdict, estimate, interval, test and sample."""
+    rows = []
+    for claim in claims:
+        interval = claim.interval
+        digits = 2 if claim.scale == 100 else 4
+        unit = " points" if claim.scale == 100 and "%" not in claim.quantity else ""
+        rows.append(
+            Row(
+                {
+                    "claim": claim.claim,
+                    "verdict": claim.verdict.value,
+                    "quantity": claim.quantity,
+                    "estimate": interval.estimate,
+                    "low": interval.low,
+                    "high": interval.high,
+                    "p_value": claim.p_value,
+                    "test": claim.test,
+                    "sample": claim.sample,
+                    "remark": claim.remark,
+                },
+                {
+                    "claim": claim.claim,
+                    "verdict": claim.verdict.value,
+                    "estimate": (
+                        f"{claim.quantity}: {change_words(interval, claim.scale, digits)}{unit}"
+                    ),
+                    "p": p_words(claim.p_value),
+                    "test": claim.test,
+                    "sample": claim.sample,
+                    "remark": claim.remark,
+                },
+            )
+        )
+    labels = {
+        "claim": "claim of the paper",
+        "verdict": "verdict",
+        "estimate": "estimate (95% interval)",
+        "p": "p",
+        "sample": "sample",
+        "test": "test",
+        "remark": "remark",
+    }
+    return table_of("claims", "Verdicts", rows, [("", labels)])
