@@ -25,6 +25,12 @@ class MachineError(KdplatformError):
 class DivergedError(KdplatformError):
     """The training loss became NaN or infinite."""
 
+    exit_code = 2
+
+
+class UnfinishedError(KdplatformError):
+    """Some units of a larger work failed; the others are done and logged."""
+
     exit_code = 1
 
 

@@ -9,7 +9,7 @@ import sqlite3
 import subprocess
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -30,6 +30,8 @@ TAG_PROCESS = "kd.process"
 TAG_ERROR = "kd.error"
 
 _SERVER_TIMEOUT_SECONDS = 10
+# Name and password in a URI.
+_USER_INFO = re.compile(r"//[^/@]*@")
 
 
 def quiet_mlflow() -> None:
@@ -37,6 +39,8 @@ def quiet_mlflow() -> None:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What it logs there with a traceback is raised too, and said in one line by `store_errors`.
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
 
 
 def check_store() -> None:
@@ -65,13 +69,21 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise MachineError(_store_problem(mlflow.get_tracking_uri(), reason)) from error
+        raise MachineError(_store_problem(mlflow.get_tracking_uri(), _reason(error))) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Returns what the database itself said, or else the first line of MLflow's message."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, sqlite3.Error):
+            return str(cause)
+        cause = cause.__cause__ or cause.__context__
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
 def _store_problem(uri: str, reason: object) -> str:
-    # A URI may carry a password.
-    shown = re.sub(r"//[^/@]*@", "//***@", uri)
+    shown = _USER_INFO.sub("//***@", uri)
     return (
         f"MLFLOW_TRACKING_URI={shown!r} does not answer as it should ({reason}); allowed: a "
         "running MLflow server, or a database with room left such as sqlite:///mlflow.db"
@@ -79,8 +91,9 @@ def _store_problem(uri: str, reason: object) -> str:
 
 
 def _check_server(uri: str) -> None:
+    health = _USER_INFO.sub("//", uri).rstrip("/") + "/health"
     try:
-        with urllib.request.urlopen(f"{uri.rstrip('/')}/health", timeout=_SERVER_TIMEOUT_SECONDS):
+        with urllib.request.urlopen(health, timeout=_SERVER_TIMEOUT_SECONDS):
             pass
     except urllib.error.HTTPError:
         return  # A server that refuses the question is there; MLflow says the rest.
@@ -101,13 +114,33 @@ def _check_sqlite(uri: str, path: Path) -> None:
 
 def find_finished(key: str) -> Run | None:
     """Returns the FINISHED run with this key whose artifacts are still what it logged."""
-    for run in _runs_with_key(key, "FINISHED"):
-        damaged = _damaged_artifact(run)
-        if damaged is None:
-            return run
+    return next(filter(_is_sound, _runs_with_key(key, "FINISHED")), None)
+
+
+def find_finished_of_project(project: str, keys: Container[str]) -> dict[str, Run]:
+    """Returns by key what `find_finished` would, from one search over the project's runs.
+
+    A run that another project of the same configuration logged is not among them; `find_finished`
+    does find it.
+    """
+    found: dict[str, Run] = {}
+    for run in _search_runs(
+        f"tags.`kd.project` = '{project}' and tags.`{TAG_KEY}` LIKE '%' "
+        "and attributes.status = 'FINISHED'"
+    ):
+        key = run.data.tags[TAG_KEY]
+        if key in keys and key not in found and _is_sound(run):
+            found[key] = run
+    return found
+
+
+def _is_sound(run: Run) -> bool:
+    """Tells whether a run's artifacts are what it logged; if not, it is taken out of reuse."""
+    damaged = _damaged_artifact(run)
+    if damaged is not None:
         say(f"run {run.info.run_id}: {damaged} is not what was logged; it is made again")
         supersede(run)
-    return None
+    return damaged is None
 
 
 def supersede(run: Run) -> None:
@@ -138,6 +171,17 @@ def close_abandoned(key: str) -> None:
         parent = client.get_run(run.data.tags["mlflow.parentRunId"])
         if parent.info.status == "RUNNING":
             client.set_terminated(parent.info.run_id, "KILLED")
+
+
+def close_abandoned_children(parent_run_id: str) -> None:
+    """Marks as KILLED what dead workers left RUNNING below a command's run.
+
+    Call it when the command has no worker left, on whatever machine.
+    """
+    for run in _search_runs(
+        f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.status = 'RUNNING'"
+    ):
+        MlflowClient().set_terminated(run.info.run_id, "KILLED")
 
 
 @contextmanager
@@ -202,15 +246,24 @@ def log_uncommitted_changes() -> None:
 
 
 def _runs_with_key(key: str, status: str) -> list[Run]:
+    return _search_runs(f"tags.`{TAG_KEY}` = '{key}' and attributes.status = '{status}'")
+
+
+def _search_runs(filter_string: str) -> list[Run]:
+    """Returns the runs of all experiments that match, the newest first."""
     client = MlflowClient()
-    experiments = client.search_experiments(ViewType.ACTIVE_ONLY)
-    return list(
-        client.search_runs(
-            [experiment.experiment_id for experiment in experiments],
-            filter_string=f"tags.`{TAG_KEY}` = '{key}' and attributes.status = '{status}'",
-            order_by=["attributes.start_time DESC"],
+    experiments = [e.experiment_id for e in client.search_experiments(ViewType.ACTIVE_ONLY)]
+    newest_first = ["attributes.start_time DESC"]
+    runs: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            experiments, filter_string, order_by=newest_first, page_token=token
         )
-    )
+        runs.extend(page)
+        token = page.token
+        if not token:
+            return runs
 
 
 def _damaged_artifact(run: Run) -> str | None:

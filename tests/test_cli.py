@@ -1,0 +1,262 @@
+"""The command line: what it prints, what it refuses, and with which exit code."""
+
+import errno
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from kdplatform import cli, errors
+from kdplatform.config import describe_fields
+from kdplatform.experiments import commands
+from kdplatform.parameters import ENTRY_POINTS
+
+
+@pytest.fixture(autouse=True)
+def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KDPLATFORM_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
+    monkeypatch.chdir(tmp_path)
+
+
+def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
+    """Returns exit code and message of a command that says one line on stderr and nothing else."""
+    code = cli.main(words)
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    [line] = captured.err.splitlines()
+    assert line.startswith("kdplatform: ")
+    return code, line.removeprefix("kdplatform: ")
+
+
+def lines_by_name(text: str) -> dict[str, str]:
+    return {line.split()[0]: line for line in text.splitlines() if line.strip()}
+
+
+@pytest.mark.parametrize("words", [[], ["--help"], ["-h"], ["help"]])
+def test_without_a_command_all_are_shown(
+    words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert all(f"\n  {command} " in printed for command in [*ENTRY_POINTS, "doctor"])
+
+
+@pytest.mark.parametrize("command", ENTRY_POINTS)
+def test_help_shows_every_parameter_and_field(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main([command, "--help"]) == 0
+    declared, fields = capsys.readouterr().out.split("\nfields of project trifeature")
+    for parameter in ENTRY_POINTS[command]:
+        line = lines_by_name(declared)[parameter.name]
+        assert parameter.allowed in line
+        assert parameter.default in line
+        assert parameter.description in line
+    for field in describe_fields("trifeature"):
+        line = lines_by_name(fields)[field.name]
+        assert field.allowed in line
+        assert field.description in line
+
+
+def test_help_shows_the_values_of_the_project_that_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["distill", "--project", "digits", "--student.epochs", "7", "--help"]) == 0
+    lines = lines_by_name(capsys.readouterr().out.split("\nfields of project digits")[1])
+    assert lines["student.epochs"].split()[1:5] == ["integer", ">=", "1", "7"]
+    assert "dataset.val_fraction" in lines
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["distil"], "command='distil' does not exist; did you mean 'distill'"),
+        (["--project", "digits"], "command='--project' does not exist"),
+        (["doctor", "now"], "doctor takes no parameters; given: now"),
+        (["distill", "digits"], "'digits' is not expected here; allowed: --name value"),
+        (["distill", "--project", "trifature"], "project='trifature' does not exist; did you mean"),
+        (["distill", "--temperature", "0"], "temperature='0' is not allowed; allowed: number > 0"),
+        (["distill", "--temperature", "NaN"], "temperature='NaN' is not allowed: not a finite"),
+        (["distill", "--alpha", "1.5"], "alpha='1.5' is not allowed; allowed: number >= 0 and <="),
+        (["distill", "--seeds", "4-0"], "seeds='4-0' is not allowed: '4-0' runs downwards"),
+        (
+            ["distill", "--divice", "cpu"],
+            "parameter='divice' does not exist; did you mean 'device'",
+        ),
+        (["distill", "--reuse", "maybe"], "reuse='maybe' is not allowed; allowed: true | false"),
+        (["teacher", "--teacher.model", "resnet2"], "teacher.model='resnet2' does not exist"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = failure(words, capsys)
+    assert code == 2
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("device", "message"),
+    [
+        ("tpu", "device='tpu' is not allowed; allowed: auto | cpu | cuda | cuda:N"),
+        ("meta", "device='meta' is not allowed; allowed: auto | cpu | cuda | cuda:N"),
+        ("cuda:99", "device='cuda:99' is not there; this machine has "),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_before_any_run_is_opened(
+    device: str, message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    code, line = failure(["distill", "--project", "digits", "--device", device], capsys)
+    assert code == 2
+    assert line.startswith(message)
+    assert not (tmp_path / "mlruns").exists()
+
+
+def test_a_data_folder_that_cannot_be_written_is_the_machines_fault(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    folder = tmp_path / "file" / "data"
+    code, line = failure(["distill", "--data_folder", str(folder)], capsys)
+    assert code == 1
+    assert line.startswith(f"data_folder={str(folder)!r} cannot be written (Not a directory)")
+
+
+@pytest.mark.parametrize(
+    ("uri", "reason"),
+    [
+        ("http://127.0.0.1:9", "Connection refused"),
+        ("http://user:secret@127.0.0.1:9", "Connection refused"),
+        ("sqlite:////proc/mlflow.db", "unable to open database file"),
+        ("sqlite:///not_a_database.db", "file is not a database"),
+    ],
+)
+def test_a_tracking_store_that_does_not_answer_is_the_machines_fault(
+    uri: str, reason: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("not_a_database.db").write_text("words " * 1000)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    code, line = failure(["distill"], capsys)
+    assert code == 1
+    assert line.startswith("MLFLOW_TRACKING_URI='")
+    assert reason in line
+    assert "; allowed: a running MLflow server, or a database" in line
+    assert "secret" not in line
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (errors.UserError("alpha=2 is not allowed"), 2, "alpha=2 is not allowed"),
+        (errors.MachineError("no\n  room"), 1, "no room"),
+        (errors.DivergedError("the loss became nan"), 2, "the loss became nan"),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/data/x"),
+            1,
+            "/data/x cannot be written (No space left on device); allowed: room left in",
+        ),
+        (
+            OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
+            1,
+            "a file cannot be written (No space left on device); allowed: room left in",
+        ),
+        (KeyboardInterrupt(), 130, "interrupted; the same command goes on from the last epoch"),
+    ],
+)
+def test_what_ends_a_command_is_one_line(
+    error: BaseException,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(commands, "run_command", fail)
+    ended_with, line = failure(["distill"], capsys)
+    assert ended_with == code
+    assert line.startswith(message)
+
+
+@pytest.mark.parametrize("error", [RuntimeError("a defect"), FileNotFoundError(2, "gone")])
+def test_a_defect_of_the_program_keeps_its_traceback(
+    error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise error
+
+    monkeypatch.setattr(commands, "run_command", fail)
+    with pytest.raises(type(error)):
+        cli.main(["distill"])
+
+
+def test_being_told_to_end_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+    def told(*arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(commands, "run_command", told)
+    assert cli.main(["distill"]) == 130
+
+
+def test_the_doctor_looks_at_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert cli.main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("python", "torch", "mlflow", "device", "tracking store", "data folder"):
+        assert f"\n{name} " in printed
+    assert f"{tmp_path}/home (writable)" in printed
+    assert f"sqlite:///{tmp_path}/mlflow.db" in printed
+
+
+def test_the_doctor_says_what_is_wrong(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("KDPLATFORM_HOME", str(tmp_path / "file" / "x"))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    assert cli.main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "cannot be written (Not a directory)" in printed
+    assert "Connection refused" in printed
+
+
+def test_a_wrong_word_is_answered_without_torch_and_mlflow() -> None:
+    code = (
+        "import sys\n"
+        "from kdplatform.cli import main\n"
+        "code = main(['distil'])\n"
+        "sys.exit(code if not {'torch', 'mlflow'} & set(sys.modules) else 9)\n"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 2
+
+
+def test_python_m_kdplatform_is_the_same_command_line() -> None:
+    result = subprocess.run(
+        [sys.executable, "-m", "kdplatform", "distil"], capture_output=True, text=True
+    )
+    assert result.returncode == 2
+    assert result.stdout == ""
+    assert result.stderr.startswith("kdplatform: command='distil' does not exist")
+
+
+def seconds_to_import(module: str, times: int = 4) -> float:
+    """Returns the shortest of several times that a fresh interpreter takes."""
+    code = (
+        "import time\n"
+        "start = time.perf_counter()\n"
+        f"import {module}\n"
+        "print(time.perf_counter() - start)\n"
+    )
+    runs = (
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(times)
+    )
+    return min(float(run.stdout) for run in runs)
+
+
+def test_importing_the_package_takes_no_longer_than_importing_torch() -> None:
+    assert seconds_to_import("kdplatform") <= 1.1 * seconds_to_import("torch", times=2)

@@ -1,0 +1,84 @@
+"""The words of a command line are told apart into parameters and fields."""
+
+from pathlib import Path
+
+import pytest
+
+from kdplatform.errors import UserError
+from kdplatform.parameters import ENTRY_POINTS, check_entry_point, parse_arguments
+
+
+def test_no_words_mean_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("KDPLATFORM_HOME", str(tmp_path))
+    arguments = parse_arguments("distill", [])
+    assert arguments.project == "trifeature"
+    assert arguments.overrides == {}
+    assert arguments.data_folder == tmp_path
+    assert arguments.device == "auto"
+    assert arguments.reuse is True
+
+
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_the_defaults_may_be_spelled_out(entry_point: str) -> None:
+    words = [w for p in ENTRY_POINTS[entry_point] for w in (f"--{p.name}", p.default)]
+    assert parse_arguments(entry_point, words) == parse_arguments(entry_point, [])
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--student.epochs", "3", "--temperature", "10"], ["--student.epochs=3", "--temperature=10"]],
+)
+def test_names_that_are_not_declared_are_fields(words: list[str]) -> None:
+    overrides = parse_arguments("distill", words).overrides
+    assert overrides == {"student.epochs": "3", "temperature": "10"}
+
+
+def test_a_value_may_hold_what_looks_like_syntax() -> None:
+    words = ["--temperature", "-1", "--name", "", "--attributes=a=b"]
+    overrides = parse_arguments("distill", words).overrides
+    assert overrides == {"temperature": "-1", "name": "", "attributes": "a=b"}
+
+
+def test_from_project_overrides_nothing() -> None:
+    assert parse_arguments("distill", ["--alpha", "from-project"]).overrides == {}
+
+
+def test_the_data_folder_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    assert parse_arguments("teacher", ["--data_folder", "~/kd"]).data_folder == Path("/home/me/kd")
+
+
+@pytest.mark.parametrize(
+    ("words", "reuse"),
+    [
+        (["--reuse", "true"], True),
+        (["--reuse", "False"], False),
+        (["--reuse=false"], False),
+        (["--no-reuse"], False),
+    ],
+)
+def test_reuse_is_a_switch(words: list[str], reuse: bool) -> None:
+    assert parse_arguments("distill", words).reuse is reuse
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--reuse", "maybe"], "reuse='maybe' is not allowed; allowed: true | false"),
+        (["--alpha"], "--alpha is given without a value; allowed: --alpha value"),
+        (["alpha=1"], "'alpha=1' is not expected here; allowed: --name value"),
+        (["-a", "1"], "'-a' is not expected here; allowed: --name value"),
+        (["--"], "'--' is not expected here; allowed: --name value"),
+        (["--alpha", "0", "--alpha=1"], "--alpha is given twice: '0' and '1'"),
+        (["--no-reuse", "--reuse", "true"], "--reuse is given twice: 'false' and 'true'"),
+    ],
+)
+def test_words_that_make_no_sense_are_named(words: list[str], message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        parse_arguments("distill", words)
+    assert str(caught.value) == message
+
+
+def test_an_unknown_command_is_answered_with_the_nearest() -> None:
+    with pytest.raises(UserError, match="command='distil' does not exist; did you mean 'distill'"):
+        check_entry_point("distil", list(ENTRY_POINTS))
