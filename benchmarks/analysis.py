@@ -170,7 +170,7 @@ def measure(classes: int, examples: int) -> list[Row]:
         ),
         timed(
             f"bootstrap, {models} models one by one, 2 classes, {draws}",
-            5.0,
+            None,
             lambda: bootstrap_each(two),
         ),
         timed(

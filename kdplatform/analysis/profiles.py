@@ -26,8 +26,8 @@ from kdplatform.analysis.tables import (
 
 # Drawing a profile's size in a multinomial costs as much as drawing this many examples singly.
 _RARE = 6
-# Counts held at a time: bounds memory however many models there are.
-COUNTS_AT_ONCE = 4_000_000
+# Counts held at a time: bounds memory, and keeps them in the cache of the processor.
+COUNTS_AT_ONCE = 1_000_000
 
 
 @dataclass(frozen=True)
