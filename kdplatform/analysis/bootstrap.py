@@ -144,18 +144,32 @@ class FairnessBootstrap:
                 rows.append(row | interval._asdict() | {"sd": spread, "seeds": len(values)})
         return pd.DataFrame(rows)
 
-    def compare(self, arm: str, reference: str) -> pd.DataFrame:
+    def compare(self, arm: str, reference: str, null: pd.DataFrame | None = None) -> pd.DataFrame:
         """Differences of all metrics between two arms, and what may be claimed from them.
+
+        A metric that is a largest difference has a chance level that falls with a model's error
+        rate, so that a more accurate model looks fairer. Given the chance levels, a verdict needs
+        the interval to exclude 0 both as it is and without the difference of the chance levels.
+
+        Args:
+            arm: The arm to judge.
+            reference: The arm it is compared with.
+            null: `parity.parity_null` of both arms for the same attribute.
 
         Returns:
             One row per metric: `attribute`, `arm`, `reference`, `metric`, `value`,
-            `reference_value`, `difference` (arm minus reference) with `low` and `high`, `verdict`
-            ("fairer" or "less fair" only when the interval excludes 0, otherwise "undecided";
-            "undefined" without an interval), and `levelling_down`: the metric improves while the
-            accuracy of every group falls.
+            `reference_value`, `difference` (arm minus reference) with `low` and `high`,
+            `chance_difference` (of the chance levels; NaN when not given), `verdict` ("fairer" or
+            "less fair" only when 0 is excluded, otherwise "undecided"; "undefined" without an
+            interval), and `levelling_down`: the metric improves while the accuracy of every group
+            falls.
+
+        Raises:
+            ValueError: An arm is unknown, or `null` lacks it or is of another attribute.
         """
         self._check_arm(reference)
         self._check_arm(arm)
+        chance = _chance_differences(null, self.attribute, arm, reference)
         all_fall = bool(np.all(self.group_accuracy[arm] < self.group_accuracy[reference]))
         rows = []
         for metric in METRICS:
@@ -172,19 +186,40 @@ class FairnessBootstrap:
                     "difference": change.estimate,
                     "low": change.low,
                     "high": change.high,
-                    "verdict": _verdict(change, sign),
+                    "chance_difference": chance.get(metric, np.nan),
+                    "verdict": _verdict(change, chance.get(metric, 0.0), sign),
                     "levelling_down": all_fall and sign * change.estimate > 0,
                 }
             )
         return pd.DataFrame(rows)
 
 
-def _verdict(change: Interval, sign: int) -> str:
-    if not np.isfinite([change.low, change.high]).all():
+def _chance_differences(
+    null: pd.DataFrame | None, attribute: str, arm: str, reference: str
+) -> dict[str, float]:
+    """Chance level of an arm minus that of the reference, by metric; empty without a null."""
+    if null is None:
+        return {}
+    of_attribute = null[null["attribute"] == attribute]
+    levels = of_attribute.pivot(index="metric", columns="arm", values="null_mean")
+    for name in (arm, reference):
+        if name not in levels.columns:
+            raise ValueError(
+                f"null lacks arm {name!r} for attribute {attribute!r}; "
+                f"allowed: a null of both arms, this one has {list(levels.columns)}"
+            )
+    difference = levels[arm] - levels[reference]
+    return {str(metric): float(value) for metric, value in difference.items()}
+
+
+def _verdict(change: Interval, chance: float, sign: int) -> str:
+    if not np.isfinite([change.low, change.high, chance]).all():
         return "undefined"
-    if change.low <= 0 <= change.high:
-        return "undecided"
-    return "fairer" if sign * change.estimate > 0 else "less fair"
+    if min(change.low, change.low - chance) > 0:
+        return "fairer" if sign > 0 else "less fair"
+    if max(change.high, change.high - chance) < 0:
+        return "less fair" if sign > 0 else "fairer"
+    return "undecided"
 
 
 def _seed_weights(seeds: int, draws: int, generator: np.random.Generator) -> FloatArray:
@@ -222,7 +257,8 @@ def bootstrap_fairness(
     The interval is the estimate plus and minus t times the deviation of the draws, cut off at the
     metric's range. With one seed it is conditional on that model. A metric that is a largest
     difference is biased upward, and near parity its own interval misses 0: test parity by
-    `parity.parity_null`, and arms by their difference, where the bias nearly cancels.
+    `parity.parity_null`, and arms by their difference, where the bias cancels as far as their error
+    rates are alike; for the rest give `FairnessBootstrap.compare` the null.
 
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.

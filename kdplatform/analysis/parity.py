@@ -17,7 +17,9 @@ from kdplatform.analysis.group_rates import GroupCounts, metric_values
 from kdplatform.analysis.profiles import COUNTS_AT_ONCE, Models, Profiles, models_on_groups
 from kdplatform.analysis.tables import Attribute, FloatArray, IntArray
 
-_DPD, _EOD = ("dpd", "dpd_max"), ("eod", "eod_max", "tpr_difference", "fpr_difference")
+# Metrics by what is permuted: groups among all examples, or among the examples of one label.
+_ALL = ("dpd", "dpd_max", "accuracy_gap")
+_BY_LABEL = ("eod", "eod_max", "tpr_difference", "fpr_difference")
 
 
 class _Counter:
@@ -86,13 +88,14 @@ def _p_value(observed: float, null: FloatArray) -> float:
 def parity_null(
     arms: Arms, attribute: Attribute, *, permutations: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
-    """Expected DPD and EOD under parity, and the permutation p of the observed ones.
+    """Expected DPD, EOD and accuracy gap under parity, and the permutation p of the observed ones.
 
-    For DPD the groups of all examples are permuted: the null is that predictions do not depend on
-    the group. For EOD and its parts they are permuted among examples of the same label: the null is
-    that predictions do not depend on the group given the label. Predictions stay where they are,
-    and one permutation serves all models; the statistic is the mean over an arm's seeds. p is
-    (1 + permutations at least as large) / (1 + permutations), Phipson and Smyth 2010.
+    For DPD and the accuracy gap the groups of all examples are permuted: the null is that
+    predictions, or their being right, do not depend on the group. For EOD and its parts they are
+    permuted among examples of the same label: the null is that predictions do not depend on the
+    group given the label. Predictions stay where they are, and one permutation serves all models;
+    the statistic is the mean over an arm's seeds. p is (1 + permutations at least as large) /
+    (1 + permutations), Phipson and Smyth 2010.
 
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.
@@ -117,7 +120,7 @@ def parity_null(
     counter = _Counter(models)
     observed = metric_values(counter.observed())
     null: dict[str, FloatArray] = {}
-    for metrics, strata in ((_DPD, np.zeros_like(models.labels)), (_EOD, models.labels)):
+    for metrics, strata in ((_ALL, np.zeros_like(models.labels)), (_BY_LABEL, models.labels)):
         counts = counter.permuted(strata, permutations, generator)
         chunks = [metric_values(chunk) for chunk in counts]
         null |= {name: np.concatenate([chunk[name] for chunk in chunks]) for name in metrics}
@@ -125,7 +128,7 @@ def parity_null(
     for arm, tables in arms.items():
         own = slice(start, start + len(tables))
         start += len(tables)
-        for metric in (*_DPD, *_EOD):
+        for metric in (*_ALL, *_BY_LABEL):
             value = float(observed[metric][0, own].mean())
             under = null[metric][:, own].mean(axis=1)
             known = under[np.isfinite(under)]

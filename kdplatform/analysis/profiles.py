@@ -164,7 +164,7 @@ class Profiles:
         sizes = generator.multinomial(n, chances, size=draws).T
         singly = sizes[-1]
         chosen = generator.integers(0, max(rare, 1), size=singly.sum(), dtype=np.uint32)
-        cell = np.take(self._rare_profile, chosen) * draws
+        cell = np.take(self._rare_profile * draws, chosen)
         cell += np.repeat(np.arange(draws), singly)
         n_rare = len(self.size) - self._common
         drawn = np.bincount(cell, minlength=n_rare * draws).reshape(n_rare, draws)

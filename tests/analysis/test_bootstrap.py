@@ -6,6 +6,7 @@ from scipy import stats
 from kdplatform.analysis.bootstrap import bootstrap_fairness
 from kdplatform.analysis.group_fairness import METRICS, fairness_metrics
 from kdplatform.analysis.group_rates import metric_values
+from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.profiles import Profiles, models_on_groups
 
 
@@ -113,6 +114,42 @@ def test_clear_improvement_is_called_fairer_and_its_reverse_less_fair():
     assert verdicts["accuracy_gap"] == verdicts["worst_group_accuracy"] == "fairer"
     reverse = result.compare("nds", "ds").set_index("metric")["verdict"]
     assert reverse["accuracy_gap"] == reverse["worst_group_accuracy"] == "less fair"
+
+
+def test_more_accurate_is_not_fairer_when_groups_never_mattered():
+    # errors that ignore the groups: EOD over small groups falls with the error rate alone
+    rng = np.random.default_rng(8)
+    labels, group = rng.integers(0, 5, 1500), rng.integers(0, 6, 1500)
+    arms = {}
+    for arm, error in (("nds", 0.3), ("ds", 0.05)):
+        wrong = rng.random((3, 1500)) < error
+        predictions = np.where(wrong, (labels + rng.integers(1, 5, (3, 1500))) % 5, labels)
+        arms[arm] = [
+            pd.DataFrame({"id": range(1500), "label": labels, "prediction": p, "color": group})
+            for p in predictions
+        ]
+    result = bootstrap_fairness(arms, "color", draws=500)
+    null = parity_null(arms, "color", permutations=200)
+    naive = result.compare("ds", "nds").set_index("metric")
+    told = result.compare("ds", "nds", null).set_index("metric")
+    assert naive.loc["eod", "verdict"] == "fairer"
+    assert told.loc["eod", "chance_difference"] < -0.05
+    assert told.loc["eod", "verdict"] == "undecided"
+    assert told.loc["worst_group_accuracy", "verdict"] == "fairer"
+
+
+def test_unfairness_that_is_real_is_decided_with_its_chance_level():
+    arms = {"nds": tables(3, n=4000), "ds": tables(3, n=4000, accuracy=0.99)}
+    null = parity_null(arms, "color", permutations=100)
+    verdicts = bootstrap_fairness(arms, "color", draws=500).compare("ds", "nds", null)
+    assert verdicts.set_index("metric")["verdict"]["accuracy_gap"] == "fairer"
+
+
+def test_null_of_other_arms_is_refused():
+    models = tables(1)
+    result = bootstrap_fairness({"nds": models, "ds": models}, "color", draws=10)
+    with pytest.raises(ValueError, match="null lacks arm 'ds'"):
+        result.compare("ds", "nds", parity_null({"nds": models}, "color", permutations=2))
 
 
 def test_one_group_leaves_differences_undefined():
