@@ -380,8 +380,11 @@ struct Loss : torch::autograd::Function<Loss<direct>> {
     else
       ctx->save_for_backward({result->gradient, result->gradient_scale});
     ctx->set_materialize_grads(false);
-    if (call.wants_temperature_gradient && call.reduction == mean)
-      ctx->saved_data["rows"] = call.rows();
+    if (call.wants_temperature_gradient) {
+      ctx->saved_data["student"] = call.student_temperature.has_gradient();
+      ctx->saved_data["teacher"] = call.teacher_temperature.has_gradient();
+      if (call.reduction == mean) ctx->saved_data["rows"] = call.rows();
+    }
     return result->loss;
   }
 
@@ -399,8 +402,8 @@ struct Loss : torch::autograd::Function<Loss<direct>> {
     Tensor per_row_grad = per_row ? grad_loss : grad_loss.unsqueeze(-1);
     if (const auto rows = ctx->saved_data.find("rows"); rows != ctx->saved_data.end())
       per_row_grad = at::div(per_row_grad, c10::Scalar(rows->second.toSymInt()));
-    result[1] = at::mul(saved[2], per_row_grad);
-    result[2] = at::mul(saved[3], per_row_grad);
+    if (ctx->saved_data["student"].toBool()) result[1] = at::mul(saved[2], per_row_grad);
+    if (ctx->saved_data["teacher"].toBool()) result[2] = at::mul(saved[3], per_row_grad);
     return result;
   }
 

@@ -22,10 +22,16 @@
 
 #ifdef __CUDACC__
 #define KD_INLINE __host__ __device__ __forceinline__
-#define KD_UNROLL _Pragma("unroll")
 #else
 #define KD_INLINE inline __attribute__((always_inline))
+#endif
+
+#ifndef KD_UNROLL
+#ifdef __CUDACC__
+#define KD_UNROLL _Pragma("unroll")
+#else
 #define KD_UNROLL _Pragma("GCC unroll 16")
+#endif
 #endif
 
 // A table that code for a device reads has to lie there.
@@ -98,12 +104,15 @@ KD_INLINE double kl_term_double(double p, double q, double d) {
 template <class Scalar>
 struct RowConstants {
   Scalar student_temperature, teacher_temperature;
-  Scalar kl_weight;  // a, with T^2 if asked for
-  Scalar ce_weight;  // b, 0 for a row without cross entropy
-  Scalar student_gradient;  // a / Ts, times the gradient's factor and scale
-  Scalar ce_gradient;       // b, times the gradient's factor and scale
-  int64_t label;            // class of the label, or -1: no cross entropy
-  bool dead;                // fewer than two classes are left: gives 0 and no gradient
+  Scalar student_rate, teacher_rate;  // log2e / T
+  Scalar inverse_student;             // 1 / Ts
+  Scalar inverse_difference;          // 1 / Tt - 1 / Ts
+  Scalar kl_weight;                   // a, with T^2 if asked for
+  Scalar ce_weight;                   // b, 0 for a row without cross entropy
+  Scalar student_gradient;            // a / Ts, times the gradient's factor and scale
+  Scalar ce_gradient;                 // b, times the gradient's factor and scale
+  int64_t label;                      // class of the label, or -1: no cross entropy
+  bool dead;                          // fewer than two classes are left: 0 and no gradient
 };
 
 template <class Scalar>
@@ -128,28 +137,51 @@ KD_INLINE float float16_scale(float bound) {
   return scale;
 }
 
+// What does not depend on the row's label: where all row values are numbers, the same for all.
+template <class Scalar>
+KD_INLINE RowConstants<Scalar> constants_without_label(const RowParameters& parameters,
+                                                       int64_t student, int64_t row) {
+  RowConstants<Scalar> c;
+  c.student_temperature = row_value<Scalar>(parameters.student_temperature, student, row);
+  c.teacher_temperature = row_value<Scalar>(parameters.teacher_temperature, student, row);
+  c.student_rate = Scalar(log2e / c.student_temperature);
+  c.teacher_rate = Scalar(log2e / c.teacher_temperature);
+  c.inverse_student = 1 / c.student_temperature;
+  c.inverse_difference = 1 / c.teacher_temperature - c.inverse_student;
+  c.kl_weight = row_value<Scalar>(parameters.kl_weight, student, row);
+  if (parameters.scale_by_t2) c.kl_weight *= c.student_temperature * c.teacher_temperature;
+  c.ce_weight = row_value<Scalar>(parameters.ce_weight, student, row);
+  c.student_gradient = c.kl_weight / c.student_temperature * Scalar(parameters.gradient_factor);
+  c.ce_gradient = c.ce_weight * Scalar(parameters.gradient_factor);
+  c.label = -1;
+  c.dead = false;
+  return c;
+}
+
+// The class of the row's label, or -1 for a row without cross entropy.
+KD_INLINE int64_t counted_label(const RowParameters& parameters, int64_t row) {
+  if (parameters.labels == nullptr) return -1;
+  const int64_t label = parameters.labels[row * parameters.label_stride];
+  const bool inside = label >= 0 && label < parameters.classes;
+  const bool counted =
+      label != parameters.ignore_index && inside && class_kept(parameters, row, label);
+  return counted ? label : -1;
+}
+
+template <class Scalar>
+KD_INLINE void set_label(RowConstants<Scalar>& c, int64_t label) {
+  c.label = label;
+  if (label < 0) c.ce_weight = c.ce_gradient = 0;
+}
+
 // `dead` is for the caller to find out: only it knows how to look at the mask in its own way.
 template <class Scalar>
 KD_INLINE RowConstants<Scalar> row_constants(const RowParameters& parameters, int64_t student,
                                              int64_t row, bool dead) {
-  RowConstants<Scalar> c;
-  c.student_temperature = row_value<Scalar>(parameters.student_temperature, student, row);
-  c.teacher_temperature = row_value<Scalar>(parameters.teacher_temperature, student, row);
-  c.kl_weight = row_value<Scalar>(parameters.kl_weight, student, row);
-  if (parameters.scale_by_t2) c.kl_weight *= c.student_temperature * c.teacher_temperature;
-  c.label = -1;
-  if (parameters.labels != nullptr) {
-    const int64_t label = parameters.labels[row * parameters.label_stride];
-    const bool ignored = label == parameters.ignore_index;
-    const bool inside = label >= 0 && label < parameters.classes;
-    if (!ignored && inside && class_kept(parameters, row, label)) c.label = label;
-  }
-  c.ce_weight = c.label < 0 ? Scalar(0) : row_value<Scalar>(parameters.ce_weight, student, row);
+  auto c = constants_without_label<Scalar>(parameters, student, row);
+  set_label(c, dead ? -1 : counted_label(parameters, row));
   c.dead = dead;
-  if (dead) c.label = -1;
-  const Scalar factor = dead ? Scalar(0) : Scalar(parameters.gradient_factor);
-  c.student_gradient = c.kl_weight / c.student_temperature * factor;
-  c.ce_gradient = c.label < 0 ? Scalar(0) : c.ce_weight * factor;
+  if (dead) c.student_gradient = 0;
   if (parameters.gradient_scale != nullptr) {
     const float scale = float16_scale(float(c.student_gradient + c.ce_gradient));
     parameters.gradient_scale[student * parameters.rows + row] = 1 / scale;
@@ -157,6 +189,14 @@ KD_INLINE RowConstants<Scalar> row_constants(const RowParameters& parameters, in
     c.ce_gradient *= Scalar(scale);
   }
   return c;
+}
+
+// Whether the rows' constants differ by their labels alone.
+KD_INLINE bool constants_are_shared(const RowParameters& parameters) {
+  return parameters.student_temperature.data == nullptr &&
+         parameters.teacher_temperature.data == nullptr && parameters.kl_weight.data == nullptr &&
+         parameters.ce_weight.data == nullptr && parameters.class_mask == nullptr &&
+         parameters.gradient_scale == nullptr;
 }
 
 // A weight of 0 switches an infinite value off; NaN stays visible.

@@ -18,6 +18,19 @@ namespace KD_BODY {
 // Room for whole vectors and an aligned neighbour.
 KD_INLINE int64_t padded(int64_t count) { return (count + 31) / 16 * 16; }
 
+// Up to here lanes are rows, if there are rows enough to fill them (`lanes_are_rows`).
+constexpr int few_classes = 128;
+constexpr int fewest_classes = 16;
+
+KD_INLINE bool lanes_are_rows(const RowParameters& parameters) {
+  return parameters.classes <= fewest_classes ||
+         (parameters.classes <= few_classes && parameters.rows >= 16);
+}
+
+// How many rows of many classes a body takes at once.
+constexpr int most_rows_at_once = 4;
+KD_INLINE int rows_at_once(int64_t classes) { return classes <= 1024 ? most_rows_at_once : 1; }
+
 struct ScratchLayout {
   bool keeps;      // whether exponentials are kept between two passes
   int64_t kept;    // numbers, of the compute type
@@ -30,14 +43,14 @@ constexpr int64_t most_kept_classes = 40960;
 
 KD_INLINE ScratchLayout scratch_layout(const RowParameters& parameters, int lanes) {
   const int64_t classes = parameters.classes;
-  const bool few = classes <= 16;
+  const bool few = lanes_are_rows(parameters);
   ScratchLayout layout;
   layout.keeps = !few && classes <= most_kept_classes;
-  layout.kept = layout.keeps ? 2 * padded(classes) : 0;
+  layout.kept = layout.keeps ? rows_at_once(classes) * 2 * padded(classes) : 0;
   const bool direct = parameters.class_mask == nullptr &&
                       parameters.student.type == parameters.teacher.type &&
                       parameters.student.class_stride == 1 && parameters.teacher.class_stride == 1;
-  layout.staged = direct ? 0 : 3 * padded((few ? lanes : 1) * classes);
+  layout.staged = direct ? 0 : 3 * padded((few ? lanes : rows_at_once(classes)) * classes);
   return layout;
 }
 

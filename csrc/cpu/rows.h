@@ -1,8 +1,8 @@
 // The loss of a range of rows on one thread, written once over `Ops`, one vector of some width.
 //
-// Few classes (up to 16): lanes are rows; logits are transposed in registers, so that no lane is
-// idle and no sum crosses lanes. More classes: lanes are classes, three passes over a row that
-// stays in cache: maxima; sums of exponentials; divergence and gradient.
+// Few classes: lanes are rows; logits are transposed in registers, so that no lane is idle and no
+// sum crosses lanes. Many classes: lanes are classes, three passes over a row that stays in cache:
+// maxima; sums of exponentials; divergence and gradient.
 #pragma once
 
 #include "body.h"
@@ -10,8 +10,6 @@
 
 namespace kd {
 namespace KD_BODY {
-
-constexpr int few_classes = 16;
 
 // How exp(s - max), for r, is had: from e = exp((s - max)/Ts) by e^Ts where that is e itself, its
 // square or its fourth power, else by an exponential of its own.
@@ -38,28 +36,8 @@ KD_INLINE typename Ops::V exponential_at_one(Power power, typename Ops::V shifte
   }
   return exponential;
 }
-template <class Scalar>
-KD_INLINE Scalar log2e_over(Scalar temperature) {
-  return Scalar(log2e / double(temperature));
-}
 
 // ---------------------------------------------------------------- few classes: lanes are rows
-
-// Rows of L lanes become columns: block[i] holds row i before and class i after.
-template <class Ops>
-KD_INLINE void transpose(typename Ops::V* block) {
-  constexpr int n = Ops::lanes;
-#define KD_STEP(h)                                                  \
-  if constexpr (n > h) {                                            \
-    _Pragma("GCC unroll 16") for (int i = 0; i < n; ++i) if (!(i & h)) \
-        Ops::template swap_blocks<h>(block[i], block[i + h]);       \
-  }
-  KD_STEP(8)
-  KD_STEP(4)
-  KD_STEP(2)
-  KD_STEP(1)
-#undef KD_STEP
-}
 
 // columns[k] = class k of `count` rows that lie `stride` apart; idle lanes hold 0.
 template <class Ops, class T>
@@ -72,7 +50,7 @@ KD_INLINE void load_columns(typename Ops::V* columns, const T* rows, int64_t str
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i)
       block[i] = i < count ? Ops::load(rows + i * stride + k, width, Ops::set(0.f)) : Ops::set(0.f);
-    transpose<Ops>(block);
+    Ops::transpose(block);
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) columns[k + i] = block[i];
   }
@@ -87,43 +65,87 @@ KD_INLINE void store_columns(const typename Ops::V* columns, T* rows, int64_t st
     typename Ops::V block[n];
 #pragma GCC unroll 16
     for (int i = 0; i < n; ++i) block[i] = columns[k + i];
-    transpose<Ops>(block);
+    Ops::transpose(block);
     for (int i = 0; i < count; ++i) Ops::store(rows + i * stride + k, block[i], width);
   }
 }
 
-// One row value per lane.
+// The constants of one row in each lane.
 template <class Ops>
 struct LaneConstants {
+  using V = typename Ops::V;
   using Scalar = typename Ops::Scalar;
-  RowConstants<Scalar> row[Ops::lanes];
+  V student_rate, teacher_rate, inverse_student, inverse_difference;
+  V kl_weight, ce_weight, student_gradient, ce_gradient;
+  V label;  // -1: no cross entropy
+  V alive;  // 0: fewer than two classes are left
 
-  KD_INLINE LaneConstants(const RowParameters& parameters, int64_t student, int64_t first,
-                          int count) {
-    for (int i = 0; i < count; ++i)
-      row[i] = row_constants<Scalar>(parameters, student, first + i,
-                                     row_is_dead(parameters, first + i));
-    for (int i = count; i < Ops::lanes; ++i) row[i] = row[0];
+  KD_INLINE LaneConstants(const RowParameters& parameters, const RowConstants<Scalar>* shared,
+                          int64_t student, int64_t first, int count) {
+    if (shared == nullptr)
+      gather(parameters, student, first, count);
+    else
+      spread(parameters, *shared, first, count);
   }
-  template <class Member>
-  KD_INLINE typename Ops::V vector(Member member) const {
-    Scalar values[Ops::lanes];
-    for (int i = 0; i < Ops::lanes; ++i) values[i] = Scalar(member(row[i]));
-    return Ops::load(values);
+
+ private:
+  KD_INLINE void spread(const RowParameters& parameters, const RowConstants<Scalar>& shared,
+                        int64_t first, int count) {
+    Scalar labels[Ops::lanes] = {};
+    for (int i = 0; i < count; ++i) labels[i] = Scalar(counted_label(parameters, first + i));
+    label = Ops::load(labels);
+    student_rate = Ops::set(shared.student_rate);
+    teacher_rate = Ops::set(shared.teacher_rate);
+    inverse_student = Ops::set(shared.inverse_student);
+    inverse_difference = Ops::set(shared.inverse_difference);
+    kl_weight = Ops::set(shared.kl_weight);
+    student_gradient = Ops::set(shared.student_gradient);
+    const V zero = Ops::set(0.f);
+    const auto unlabelled = Ops::less(label, zero);
+    ce_weight = Ops::select(unlabelled, zero, Ops::set(shared.ce_weight));
+    ce_gradient = Ops::select(unlabelled, zero, Ops::set(shared.ce_gradient));
+    alive = Ops::set(1.f);
+  }
+
+  void gather(const RowParameters& parameters, int64_t student, int64_t first, int count) {
+    Scalar values[10][Ops::lanes];
+    for (int i = 0; i < Ops::lanes; ++i) {
+      const int64_t row = first + (i < count ? i : 0);
+      const auto c =
+          row_constants<Scalar>(parameters, student, row, row_is_dead(parameters, row));
+      const Scalar members[] = {c.student_rate,       c.teacher_rate,      c.inverse_student,
+                                c.inverse_difference, c.kl_weight,         c.ce_weight,
+                                c.student_gradient,   c.ce_gradient,       Scalar(c.label),
+                                Scalar(!c.dead)};
+      for (int member = 0; member < 10; ++member) values[member][i] = members[member];
+    }
+    V* const vectors[] = {&student_rate,       &teacher_rate, &inverse_student,
+                          &inverse_difference, &kl_weight,    &ce_weight,
+                          &student_gradient,   &ce_gradient,  &label,
+                          &alive};
+    for (int member = 0; member < 10; ++member) *vectors[member] = Ops::load(values[member]);
   }
 };
+
+// weighted() of row_math.h, lane by lane; neither kl nor ce is ever -inf.
+template <class Ops>
+KD_INLINE typename Ops::V weighted_lanes(typename Ops::V weight, typename Ops::V value) {
+  const auto zero = Ops::set(0.f);
+  const auto finite = Ops::select(Ops::equal(value, Ops::set(INFINITY)), zero, value);
+  return weight * Ops::select(Ops::equal(weight, zero), finite, value);
+}
 
 template <class Ops, class T, class G>
 void rows_of_few_classes(const RowParameters& parameters, const T* student_rows,
                          int64_t student_stride, const T* teacher_rows, int64_t teacher_stride,
-                         G* gradient_rows, int64_t student, int64_t first, int count, Power power) {
+                         G* gradient_rows, int64_t student, int64_t first, int count, Power power,
+                         const RowConstants<typename Ops::Scalar>* shared) {
   using V = typename Ops::V;
   using Scalar = typename Ops::Scalar;
-  using Constants = RowConstants<Scalar>;
   constexpr int room = few_classes + Ops::lanes;
   const int classes = int(parameters.classes);
-  const LaneConstants<Ops> constants(parameters, student, first, count);
-  V s[room], t[room], q[room], p[room], r[room];
+  const LaneConstants<Ops> constants(parameters, shared, student, first, count);
+  V s[room], t[room], q[room], p[room];
   load_columns<Ops>(s, student_rows, student_stride, classes, count);
   load_columns<Ops>(t, teacher_rows, teacher_stride, classes, count);
 
@@ -132,70 +154,70 @@ void rows_of_few_classes(const RowParameters& parameters, const T* student_rows,
     student_max = Ops::max(student_max, s[k]);
     teacher_max = Ops::max(teacher_max, t[k]);
   }
-  const V student_rate =
-      constants.vector([](const Constants& c) { return log2e_over(c.student_temperature); });
-  const V teacher_rate =
-      constants.vector([](const Constants& c) { return log2e_over(c.teacher_temperature); });
   V student_sum = Ops::set(0.f), teacher_sum = Ops::set(0.f), sum_at_one = Ops::set(0.f);
   for (int k = 0; k < classes; ++k) {
-    s[k] = s[k] - student_max;
-    t[k] = t[k] - teacher_max;
-    q[k] = Ops::exp2(s[k] * student_rate);
-    p[k] = Ops::exp2(t[k] * teacher_rate);
-    r[k] = exponential_at_one<Ops>(power, s[k], q[k]);
+    const V shifted = s[k] - student_max;
+    q[k] = Ops::exp2(shifted * constants.student_rate);
+    p[k] = Ops::exp2((t[k] - teacher_max) * constants.teacher_rate);
     student_sum = student_sum + q[k];
     teacher_sum = teacher_sum + p[k];
-    sum_at_one = sum_at_one + r[k];
+    sum_at_one = sum_at_one + exponential_at_one<Ops>(power, shifted, q[k]);
   }
 
-  const V inverse_student =
-      constants.vector([](const Constants& c) { return 1 / c.student_temperature; });
-  const V inverse_difference = constants.vector(
-      [](const Constants& c) { return 1 / c.teacher_temperature - 1 / c.student_temperature; });
-  const V student_gradient =
-      constants.vector([](const Constants& c) { return c.student_gradient; });
-  const V ce_gradient = constants.vector([](const Constants& c) { return c.ce_gradient; });
-  const V label = constants.vector([](const Constants& c) { return c.label; });
   const V one = Ops::set(1.f), zero = Ops::set(0.f);
   const V student_norm = one / student_sum, teacher_norm = one / teacher_sum;
-  const V ce_norm = ce_gradient / sum_at_one;
+  const V ce_norm = constants.ce_gradient / sum_at_one;
   const V log_sums = Ops::log(teacher_sum / student_sum);
+  const V max_difference = teacher_max - student_max;
   const bool slopes = wants_temperature_gradient(parameters);
   V kl = zero, label_logit = zero, slope = zero, spread = zero, spread_ratio = zero;
   for (int k = 0; k < classes; ++k) {
-    q[k] = q[k] * student_norm;
-    p[k] = p[k] * teacher_norm;
-    const V difference = q[k] - p[k];
-    // d = t'/Tt - s'/Ts - log(Zt/Zs) = (t' - s')/Ts + t' (1/Tt - 1/Ts) - log(Zt/Zs)
-    const V ratio = Ops::fma(t[k] - s[k], inverse_student,
-                             Ops::fma(t[k], inverse_difference, zero - log_sums));
-    kl = kl + kl_term<Ops>(p[k], q[k], ratio);
-    const auto is_label = Ops::equal(label, Ops::set(float(k)));
-    label_logit = Ops::select(is_label, s[k], label_logit);
-    const V ce_part = Ops::fma(r[k], ce_norm, Ops::select(is_label, zero - ce_gradient, zero));
-    r[k] = Ops::fma(difference, student_gradient, power == Power::none ? zero : ce_part);
+    const V q_k = q[k] * student_norm, p_k = p[k] * teacher_norm;
+    const V difference = q_k - p_k;
+    // d = t'/Tt - s'/Ts - log(Zt/Zs)
+    //   = ((t - s) - (max t - max s))/Ts + t' (1/Tt - 1/Ts) - log(Zt/Zs)
+    const V s_k = s[k] - student_max, t_k = t[k] - teacher_max;
+    const V ratio = Ops::fma((t[k] - s[k]) - max_difference, constants.inverse_student,
+                             Ops::fma(t_k, constants.inverse_difference, zero - log_sums));
+    kl = kl + kl_term<Ops>(p_k, q_k, ratio);
+    const auto is_label = Ops::equal(constants.label, Ops::set(float(k)));
+    label_logit = Ops::select(is_label, s_k, label_logit);
+    V gradient = difference * constants.student_gradient;
+    if (power != Power::none) {
+      gradient = Ops::fma(exponential_at_one<Ops>(power, s_k, q[k]), ce_norm, gradient);
+      gradient = Ops::select(is_label, gradient - constants.ce_gradient, gradient);
+    }
     if (slopes) {
-      slope = slope - Ops::select(Ops::equal(difference, zero), zero, difference * s[k]);
-      const V pt = Ops::select(Ops::equal(p[k], zero), zero, p[k] * t[k]);
+      slope = slope - Ops::select(Ops::equal(difference, zero), zero, difference * s_k);
+      const V pt = Ops::select(Ops::equal(p_k, zero), zero, p_k * t_k);
       spread = spread + pt;
       spread_ratio = spread_ratio + Ops::select(Ops::equal(pt, zero), zero, pt * ratio);
     }
+    q[k] = gradient;
   }
-  const V ce = Ops::log(sum_at_one) - label_logit;
-
-  Scalar kls[Ops::lanes], ces[Ops::lanes], student_slopes[Ops::lanes], teacher_slopes[Ops::lanes];
-  Ops::store(kls, kl);
-  Ops::store(ces, ce);
-  Ops::store(student_slopes, slope);
-  Ops::store(teacher_slopes, spread * kl - spread_ratio);
-  for (int i = 0; i < count; ++i) {
-    write_row(parameters, constants.row[i], student, first + i, kls[i], ces[i]);
-    if (slopes)
-      write_temperature_gradients(parameters, constants.row[i], student, first + i, kls[i],
-                                  student_slopes[i], teacher_slopes[i]);
+  kl = Ops::select(Ops::equal(constants.alive, zero), zero, kl);
+  const V ce = Ops::select(Ops::less(constants.label, zero), zero,
+                           Ops::log(sum_at_one) - label_logit);
+  const int64_t at = student * parameters.rows + first;
+  Ops::store(static_cast<Scalar*>(parameters.kl) + at, kl, count);
+  Ops::store(static_cast<Scalar*>(parameters.ce) + at, ce, count);
+  Ops::store(static_cast<Scalar*>(parameters.loss) + at,
+             weighted_lanes<Ops>(constants.kl_weight, kl) +
+                 weighted_lanes<Ops>(constants.ce_weight, ce),
+             count);
+  if (slopes) {
+    Scalar kls[Ops::lanes], of_student[Ops::lanes], of_teacher[Ops::lanes];
+    Ops::store(kls, kl);
+    Ops::store(of_student, slope);
+    Ops::store(of_teacher, spread * kl - spread_ratio);
+    for (int i = 0; i < count; ++i)
+      write_temperature_gradients(
+          parameters,
+          row_constants<Scalar>(parameters, student, first + i, row_is_dead(parameters, first + i)),
+          student, first + i, kls[i], of_student[i], of_teacher[i]);
   }
   if (gradient_rows != nullptr)
-    store_columns<Ops>(r, gradient_rows, parameters.classes, classes, count);
+    store_columns<Ops>(q, gradient_rows, parameters.classes, classes, count);
 }
 
 // --------------------------------------------------------------- many classes: lanes are classes
@@ -226,51 +248,68 @@ KD_INLINE typename Ops::V load_lanes(const T* p, int count, typename Ops::V fill
   return count == Ops::lanes ? Ops::load(p) : Ops::load(p, count, fill);
 }
 
-template <class Ops, class T, class G>
-void row_of_many_classes(const RowParameters& parameters, const T* s, const T* t, G* gradient,
-                         int64_t student, int64_t row, Power power,
-                         typename Ops::Scalar* scratch) {
-  using V = typename Ops::V;
-  using Scalar = typename Ops::Scalar;
-  const int64_t classes = parameters.classes;
-  const auto constants =
-      row_constants<Scalar>(parameters, student, row, row_is_dead(parameters, row));
-  const V zero = Ops::set(0.f), lowest = Ops::set(Scalar(-INFINITY));
+template <class Scalar>
+KD_INLINE RowConstants<Scalar> constants_of_row(const RowParameters& parameters,
+                                                const RowConstants<Scalar>* shared,
+                                                int64_t student, int64_t row) {
+  if (shared == nullptr)
+    return row_constants<Scalar>(parameters, student, row, row_is_dead(parameters, row));
+  RowConstants<Scalar> constants = *shared;
+  set_label(constants, counted_label(parameters, row));
+  return constants;
+}
 
-  // Pass 1: maxima.
-  V s_max = lowest, t_max = lowest;
+// What the passes over one row hand on.
+template <class Scalar>
+struct RowState {
+  RowConstants<Scalar> constants;
+  Scalar student_max, teacher_max;
+  Scalar student_sum, teacher_sum, sum_at_one;
+  Scalar log_sums;        // log(Zt / Zs)
+  Scalar log_sum_at_one;  // log Z1
+};
+
+template <class Ops, class T>
+KD_INLINE void find_maxima(RowState<typename Ops::Scalar>& row, int64_t classes, const T* s,
+                           const T* t) {
+  using V = typename Ops::V;
+  const V lowest = Ops::set(-INFINITY);
+  V student_max = lowest, teacher_max = lowest;
   over_classes<Ops>(
       classes,
       [&](int64_t j, int count) {
-        s_max = Ops::max(s_max, load_lanes<Ops>(s + j, count, lowest));
-        t_max = Ops::max(t_max, load_lanes<Ops>(t + j, count, lowest));
+        student_max = Ops::max(student_max, load_lanes<Ops>(s + j, count, lowest));
+        teacher_max = Ops::max(teacher_max, load_lanes<Ops>(t + j, count, lowest));
       },
       [] {});
-  const Scalar student_max = Ops::largest(s_max), teacher_max = Ops::largest(t_max);
-  s_max = Ops::set(student_max);
-  t_max = Ops::set(teacher_max);
+  row.student_max = Ops::largest(student_max);
+  row.teacher_max = Ops::largest(teacher_max);
+}
 
-  // Pass 2: sums of exponentials, kept for pass 3 where they stay in cache.
-  const V student_rate = Ops::set(log2e_over(constants.student_temperature));
-  const V teacher_rate = Ops::set(log2e_over(constants.teacher_temperature));
-  const bool keep = scratch != nullptr;
-  Scalar* const kept_student = scratch;
-  Scalar* const kept_teacher = scratch + (keep ? padded(classes) : 0);
+// Sums of exponentials; they are kept for the next pass where `kept` has room for 2 C.
+template <class Ops, class T>
+KD_INLINE void sum_exponentials(RowState<typename Ops::Scalar>& row, int64_t classes, const T* s,
+                                const T* t, Power power, typename Ops::Scalar* kept) {
+  using V = typename Ops::V;
+  const V zero = Ops::set(0.f), lowest = Ops::set(-INFINITY);
+  const V student_max = Ops::set(row.student_max), teacher_max = Ops::set(row.teacher_max);
+  const V student_rate = Ops::set(row.constants.student_rate);
+  const V teacher_rate = Ops::set(row.constants.teacher_rate);
   V sums[3] = {zero, zero, zero}, part[3] = {zero, zero, zero};
   over_classes<Ops>(
       classes,
       [&](int64_t j, int count) {
-        const V shifted = load_lanes<Ops>(s + j, count, lowest) - s_max;
+        const V shifted = load_lanes<Ops>(s + j, count, lowest) - student_max;
         const V e_student = Ops::exp2(shifted * student_rate);
         const V e_teacher =
-            Ops::exp2((load_lanes<Ops>(t + j, count, lowest) - t_max) * teacher_rate);
+            Ops::exp2((load_lanes<Ops>(t + j, count, lowest) - teacher_max) * teacher_rate);
         part[0] = part[0] + e_student;
         part[1] = part[1] + e_teacher;
         if (power > Power::same)
           part[2] = part[2] + exponential_at_one<Ops>(power, shifted, e_student);
-        if (keep) {
-          Ops::store(kept_student + j, e_student);
-          Ops::store(kept_teacher + j, e_teacher);
+        if (kept != nullptr) {
+          Ops::store(kept + j, e_student);
+          Ops::store(kept + padded(classes) + j, e_teacher);
         }
       },
       [&] {
@@ -279,47 +318,76 @@ void row_of_many_classes(const RowParameters& parameters, const T* s, const T* t
           part[i] = zero;
         }
       });
-  const Scalar student_sum = Ops::sum(sums[0]), teacher_sum = Ops::sum(sums[1]);
-  const Scalar sum_at_one = power > Power::same ? Ops::sum(sums[2]) : student_sum;
+  row.student_sum = Ops::sum(sums[0]);
+  row.teacher_sum = Ops::sum(sums[1]);
+  row.sum_at_one = power > Power::same ? Ops::sum(sums[2]) : row.student_sum;
+}
 
-  // Pass 3: divergence and gradient.
-  const V student_norm = Ops::set(1 / student_sum), teacher_norm = Ops::set(1 / teacher_sum);
-  const V inverse_student = Ops::set(1 / constants.student_temperature);
-  const Scalar inverse_difference =
-      1 / constants.teacher_temperature - 1 / constants.student_temperature;
-  const bool equal_temperatures = inverse_difference == 0;
-  // d = ((t - s) - (max t - max s))/Ts + t' (1/Tt - 1/Ts) - log(Zt/Zs)
-  const V max_difference = Ops::set(teacher_max - student_max);
-  const V minus_log_sums = zero - Ops::log(Ops::set(teacher_sum / student_sum));
+// The logarithms of a few rows in one vector, which costs as much as one.
+template <class Ops>
+KD_INLINE void take_logarithms(RowState<typename Ops::Scalar>* rows, int count) {
+  alignas(64) typename Ops::Scalar values[2 * most_rows_at_once + 16];
+  for (int i = 0; i < count; ++i) {
+    values[2 * i] = rows[i].teacher_sum / rows[i].student_sum;
+    values[2 * i + 1] = rows[i].sum_at_one;
+  }
+  for (int i = 2 * count; i < 2 * count + Ops::lanes; ++i) values[i] = 1;
+  for (int i = 0; i < 2 * count; i += Ops::lanes)
+    Ops::store(values + i, Ops::log(Ops::load(values + i)));
+  for (int i = 0; i < count; ++i) {
+    rows[i].log_sums = values[2 * i];
+    rows[i].log_sum_at_one = values[2 * i + 1];
+  }
+}
+
+// Returns the divergence; writes the gradient if there is room for one.
+template <class Ops, class T, class G>
+KD_INLINE typename Ops::Scalar diverge(const RowState<typename Ops::Scalar>& row, int64_t classes,
+                                       const T* s, const T* t, G* gradient, Power power,
+                                       const typename Ops::Scalar* kept) {
+  using V = typename Ops::V;
+  const auto& constants = row.constants;
+  const V zero = Ops::set(0.f), lowest = Ops::set(-INFINITY);
+  const V student_max = Ops::set(row.student_max), teacher_max = Ops::set(row.teacher_max);
+  const V student_rate = Ops::set(constants.student_rate);
+  const V teacher_rate = Ops::set(constants.teacher_rate);
+  const V student_norm = Ops::set(1 / row.student_sum);
+  const V teacher_norm = Ops::set(1 / row.teacher_sum);
+  const V inverse_student = Ops::set(constants.inverse_student);
+  const V inverse_difference = Ops::set(constants.inverse_difference);
+  const bool equal_temperatures = constants.inverse_difference == 0;
+  const V max_difference = Ops::set(row.teacher_max - row.student_max);
+  const V minus_log_sums = Ops::set(-row.log_sums);
   const V student_gradient = Ops::set(constants.student_gradient);
-  const V ce_norm = Ops::set(constants.ce_gradient / sum_at_one);
-  const int64_t label = constants.label;
-  V kl = zero, kl_part = zero;
+  const V ce_norm = Ops::set(constants.ce_gradient / row.sum_at_one);
+  V kl = zero, part = zero;
   over_classes<Ops>(
       classes,
       [&](int64_t j, int count) {
         const V s_j = load_lanes<Ops>(s + j, count, lowest);
         const V t_j = load_lanes<Ops>(t + j, count, lowest);
         V e_student, e_teacher;
-        if (keep) {
-          e_student = Ops::load(kept_student + j);
-          e_teacher = Ops::load(kept_teacher + j);
+        if (kept != nullptr) {
+          e_student = Ops::load(kept + j);
+          e_teacher = Ops::load(kept + padded(classes) + j);
         } else {
-          e_student = Ops::exp2((s_j - s_max) * student_rate);
-          e_teacher = Ops::exp2((t_j - t_max) * teacher_rate);
+          e_student = Ops::exp2((s_j - student_max) * student_rate);
+          e_teacher = Ops::exp2((t_j - teacher_max) * teacher_rate);
         }
         const V q = e_student * student_norm, p = e_teacher * teacher_norm;
         const V difference = q - p;
+        // d = t'/Tt - s'/Ts - log(Zt/Zs)
+        //   = ((t - s) - (max t - max s))/Ts + t' (1/Tt - 1/Ts) - log(Zt/Zs)
         V ratio = Ops::fma((t_j - s_j) - max_difference, inverse_student, minus_log_sums);
-        if (!equal_temperatures)
-          ratio = Ops::fma(t_j - t_max, Ops::set(inverse_difference), ratio);
-        kl_part = kl_part + kl_term<Ops>(p, q, ratio);
+        if (!equal_temperatures) ratio = Ops::fma(t_j - teacher_max, inverse_difference, ratio);
+        part = part + kl_term<Ops>(p, q, ratio);
         if (gradient == nullptr) return;
         V g = difference * student_gradient;
         if (power != Power::none) {
-          g = Ops::fma(exponential_at_one<Ops>(power, s_j - s_max, e_student), ce_norm, g);
-          if (uint64_t(label - j) < uint64_t(Ops::lanes))
-            g = Ops::select(Ops::lane_is(int(label - j)), g - Ops::set(constants.ce_gradient), g);
+          g = Ops::fma(exponential_at_one<Ops>(power, s_j - student_max, e_student), ce_norm, g);
+          const int64_t lane = constants.label - j;
+          if (uint64_t(lane) < uint64_t(Ops::lanes))
+            g = Ops::select(Ops::lane_is(int(lane)), g - Ops::set(constants.ce_gradient), g);
         }
         if (count == Ops::lanes)
           Ops::store(gradient + j, g);
@@ -327,37 +395,80 @@ void row_of_many_classes(const RowParameters& parameters, const T* s, const T* t
           Ops::store(gradient + j, g, count);
       },
       [&] {
-        kl = kl + kl_part;
-        kl_part = zero;
+        kl = kl + part;
+        part = zero;
       });
-  const Scalar divergence = Ops::sum(kl);
-  Scalar ce = 0;
-  if (label >= 0) {
-    const V log_sum = Ops::log(Ops::set(sum_at_one));
-    ce = Ops::largest(log_sum) - (Scalar(to_float(s[label])) - student_max);
-  }
-  write_row(parameters, constants, student, row, divergence, ce);
+  return Ops::sum(kl);
+}
 
-  if (!wants_temperature_gradient(parameters)) return;
+// slope_s and slope_t of row_math.h, for the rare call that wants them: one more pass.
+template <class Ops, class T>
+void temperature_slopes(const RowParameters& parameters,
+                        const RowState<typename Ops::Scalar>& row, const T* s, const T* t,
+                        typename Ops::Scalar kl, int64_t student, int64_t index) {
+  using V = typename Ops::V;
+  const auto& constants = row.constants;
+  const V zero = Ops::set(0.f), lowest = Ops::set(-INFINITY);
   V slope = zero, spread = zero, spread_ratio = zero;
   over_classes<Ops>(
-      classes,
+      parameters.classes,
       [&](int64_t j, int count) {
-        const V shifted_s = load_lanes<Ops>(s + j, count, lowest) - s_max;
-        const V shifted_t = load_lanes<Ops>(t + j, count, lowest) - t_max;
-        const V p = Ops::exp2(shifted_t * teacher_rate) * teacher_norm;
-        const V difference = Ops::exp2(shifted_s * student_rate) * student_norm - p;
-        const V ratio = Ops::fma(shifted_t - shifted_s, inverse_student,
-                                 Ops::fma(shifted_t, Ops::set(inverse_difference),
-                                          minus_log_sums));
+        const V shifted_s = load_lanes<Ops>(s + j, count, lowest) - Ops::set(row.student_max);
+        const V shifted_t = load_lanes<Ops>(t + j, count, lowest) - Ops::set(row.teacher_max);
+        const V q = Ops::exp2(shifted_s * Ops::set(constants.student_rate)) *
+                    Ops::set(1 / row.student_sum);
+        const V p = Ops::exp2(shifted_t * Ops::set(constants.teacher_rate)) *
+                    Ops::set(1 / row.teacher_sum);
+        const V difference = q - p;
+        const V ratio = Ops::fma(shifted_t - shifted_s, Ops::set(constants.inverse_student),
+                                 Ops::fma(shifted_t, Ops::set(constants.inverse_difference),
+                                          Ops::set(-row.log_sums)));
         slope = slope - Ops::select(Ops::equal(difference, zero), zero, difference * shifted_s);
         const V pt = Ops::select(Ops::equal(p, zero), zero, p * shifted_t);
         spread = spread + pt;
         spread_ratio = spread_ratio + Ops::select(Ops::equal(pt, zero), zero, pt * ratio);
       },
       [] {});
-  write_temperature_gradients(parameters, constants, student, row, divergence, Ops::sum(slope),
-                              Ops::sum(spread) * divergence - Ops::sum(spread_ratio));
+  write_temperature_gradients(parameters, constants, student, index, kl, Ops::sum(slope),
+                              Ops::sum(spread) * kl - Ops::sum(spread_ratio));
+}
+
+// A pass goes over a few short rows before the next begins: while one row's sum crosses the
+// lanes the processor is at the next row.
+template <class Ops, class T, class G>
+void rows_of_many_classes(const RowParameters& parameters, const T* student_rows,
+                          int64_t student_stride, const T* teacher_rows, int64_t teacher_stride,
+                          G* gradient_rows, int64_t student, int64_t first, int count, Power power,
+                          const RowConstants<typename Ops::Scalar>* shared,
+                          typename Ops::Scalar* kept) {
+  using Scalar = typename Ops::Scalar;
+  const int64_t classes = parameters.classes;
+  RowState<Scalar> rows[most_rows_at_once];
+  const auto s = [&](int i) { return student_rows + i * student_stride; };
+  const auto t = [&](int i) { return teacher_rows + i * teacher_stride; };
+  const auto kept_of = [&](int i) {
+    return kept == nullptr ? nullptr : kept + i * 2 * padded(classes);
+  };
+  for (int i = 0; i < count; ++i) {
+    rows[i].constants = constants_of_row(parameters, shared, student, first + i);
+    find_maxima<Ops>(rows[i], classes, s(i), t(i));
+  }
+  for (int i = 0; i < count; ++i)
+    sum_exponentials<Ops>(rows[i], classes, s(i), t(i), power, kept_of(i));
+  take_logarithms<Ops>(rows, count);
+  for (int i = 0; i < count; ++i) {
+    const auto& row = rows[i];
+    G* const gradient = gradient_rows == nullptr ? nullptr : gradient_rows + i * classes;
+    const Scalar kl = diverge<Ops>(row, classes, s(i), t(i), gradient, power, kept_of(i));
+    const int64_t label = row.constants.label;
+    // log Z1 - (s_y - max s): both small, where logsumexp - s_y would lose a common offset.
+    const Scalar ce = label < 0 ? Scalar(0)
+                                : row.log_sum_at_one -
+                                      (Scalar(to_float(s(i)[label])) - row.student_max);
+    write_row(parameters, row.constants, student, first + i, kl, ce);
+    if (wants_temperature_gradient(parameters))
+      temperature_slopes<Ops>(parameters, row, s(i), t(i), kl, student, first + i);
+  }
 }
 
 // ------------------------------------------------------------------------- ranges of rows
@@ -366,17 +477,27 @@ template <class Ops, class T, class G>
 void run_rows(const RowParameters& parameters, const T* student, int64_t student_stride,
               const T* teacher, int64_t teacher_stride, G* gradient, int64_t k, int64_t first,
               int64_t count, typename Ops::Scalar* kept) {
+  using Scalar = typename Ops::Scalar;
   const Power power = power_of(parameters);
-  const int64_t step = parameters.classes <= few_classes ? Ops::lanes : 1;
+  RowConstants<Scalar> constants;
+  const RowConstants<Scalar>* shared = nullptr;
+  if (constants_are_shared(parameters)) {
+    constants = constants_without_label<Scalar>(parameters, 0, 0);
+    shared = &constants;
+  }
+  const bool few = lanes_are_rows(parameters);
+  const int64_t step = few ? Ops::lanes : rows_at_once(parameters.classes);
   for (int64_t i = 0; i < count; i += step) {
     const T* s = student + i * student_stride;
     const T* t = teacher + i * teacher_stride;
     G* g = gradient == nullptr ? nullptr : gradient + i * parameters.classes;
-    if (step == 1 && parameters.classes > few_classes)
-      row_of_many_classes<Ops>(parameters, s, t, g, k, first + i, power, kept);
-    else
+    const int rows = int(count - i < step ? count - i : step);
+    if (few)
       rows_of_few_classes<Ops>(parameters, s, student_stride, t, teacher_stride, g, k, first + i,
-                               int(count - i < step ? count - i : step), power);
+                               rows, power, shared);
+    else
+      rows_of_many_classes<Ops>(parameters, s, student_stride, t, teacher_stride, g, k, first + i,
+                                rows, power, shared, kept);
   }
 }
 
@@ -457,7 +578,7 @@ template <class Ops>
 void run_staged(const RowParameters& parameters, int64_t begin, int64_t end,
                 typename Ops::Scalar* kept, typename Ops::Scalar* staging) {
   const int64_t classes = parameters.classes;
-  const int64_t block = classes <= few_classes ? Ops::lanes : 1;
+  const int64_t block = lanes_are_rows(parameters) ? Ops::lanes : rows_at_once(classes);
   auto* const student = staging;
   auto* const teacher = student + padded(block * classes);
   auto* const gradient =

@@ -107,22 +107,22 @@ struct Ops {
     _mm256_maskstore_ps(p, _mm256_castps_si256(first(n)), x);
   }
 
-  // One step of a transpose: swap the blocks of size h off the diagonal of rows i and i + h.
-  template <int h>
-  static KD_INLINE void swap_blocks(V& a, V& b) {
-    V low, high;
-    if constexpr (h == 4) {
-      low = _mm256_permute2f128_ps(a, b, 0x20);
-      high = _mm256_permute2f128_ps(a, b, 0x31);
-    } else if constexpr (h == 2) {
-      low = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(1, 0, 1, 0));
-      high = _mm256_shuffle_ps(a, b, _MM_SHUFFLE(3, 2, 3, 2));
-    } else {
-      low = _mm256_blend_ps(a, _mm256_moveldup_ps(b), 0b10101010);
-      high = _mm256_blend_ps(_mm256_movehdup_ps(a), b, 0b10101010);
+  // Rows become columns: halves of the register, pairs of lanes, lanes.
+  static KD_INLINE void transpose(V (&r)[8]) {
+    V a[8], b[8];
+    for (int i = 0; i < 4; ++i) {
+      a[i] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x20);
+      a[i + 4] = _mm256_permute2f128_ps(r[i], r[i + 4], 0x31);
     }
-    a = low;
-    b = high;
+    for (int i = 0; i < 8; i += 4)
+      for (int j = i; j < i + 2; ++j) {
+        b[j] = _mm256_shuffle_ps(a[j], a[j + 2], _MM_SHUFFLE(1, 0, 1, 0));
+        b[j + 2] = _mm256_shuffle_ps(a[j], a[j + 2], _MM_SHUFFLE(3, 2, 3, 2));
+      }
+    for (int i = 0; i < 8; i += 2) {
+      r[i] = _mm256_blend_ps(b[i], _mm256_moveldup_ps(b[i + 1]), 0b10101010);
+      r[i + 1] = _mm256_blend_ps(_mm256_movehdup_ps(b[i]), b[i + 1], 0b10101010);
+    }
   }
 
  private:

@@ -79,16 +79,33 @@ struct Ops {
     _mm256_mask_storeu_epi16(p, first(n), to_float16(x));
   }
 
-  static KD_INLINE V shuffle(V a, V b, __m512i index) {
-    return _mm512_permutex2var_ps(a, index, b);
-  }
-  // One step of a transpose: swap the blocks of size h off the diagonal of rows i and i + h.
-  template <int h>
-  static KD_INLINE void swap_blocks(V& a, V& b) {
-    alignas(64) static constexpr auto table = block_indices<h>();
-    const V low = shuffle(a, b, _mm512_load_si512(table.low));
-    b = shuffle(a, b, _mm512_load_si512(table.high));
-    a = low;
+  // Rows become columns: pairs of lanes, fours, then the quarters of the register twice.
+  static KD_INLINE void transpose(V (&r)[16]) {
+    V a[16], b[16];
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 2) {
+      a[i] = _mm512_unpacklo_ps(r[i], r[i + 1]);
+      a[i + 1] = _mm512_unpackhi_ps(r[i], r[i + 1]);
+    }
+#pragma GCC unroll 8
+    for (int i = 0; i < 16; i += 4)
+#pragma GCC unroll 2
+      for (int j = 0; j < 2; ++j) {
+        const __m512d low = _mm512_castps_pd(a[i + j]), high = _mm512_castps_pd(a[i + j + 2]);
+        b[i + 2 * j] = _mm512_castpd_ps(_mm512_unpacklo_pd(low, high));
+        b[i + 2 * j + 1] = _mm512_castpd_ps(_mm512_unpackhi_pd(low, high));
+      }
+#pragma GCC unroll 4
+    for (int j = 0; j < 4; ++j) {
+      const V low = _mm512_shuffle_f32x4(b[j], b[j + 4], 0x88);
+      const V low_odd = _mm512_shuffle_f32x4(b[j], b[j + 4], 0xdd);
+      const V high = _mm512_shuffle_f32x4(b[j + 8], b[j + 12], 0x88);
+      const V high_odd = _mm512_shuffle_f32x4(b[j + 8], b[j + 12], 0xdd);
+      r[j] = _mm512_shuffle_f32x4(low, high, 0x88);
+      r[j + 8] = _mm512_shuffle_f32x4(low, high, 0xdd);
+      r[j + 4] = _mm512_shuffle_f32x4(low_odd, high_odd, 0x88);
+      r[j + 12] = _mm512_shuffle_f32x4(low_odd, high_odd, 0xdd);
+    }
   }
 
  private:
@@ -107,18 +124,6 @@ struct Ops {
   }
   static KD_INLINE __m256i to_float16(V x) {
     return _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-  }
-  struct BlockIndices {
-    alignas(64) int low[16], high[16];
-  };
-  template <int h>
-  static constexpr BlockIndices block_indices() {
-    BlockIndices t{};
-    for (int j = 0; j < 16; ++j) {
-      t.low[j] = (j & h) ? 16 + j - h : j;
-      t.high[j] = (j & h) ? 16 + j : j + h;
-    }
-    return t;
   }
 };
 

@@ -58,16 +58,13 @@ struct Ops {
     for (int i = 0; i < n; ++i) from_float(p[i], x[i]);
   }
 
-  // One step of a transpose: swap the blocks of size h off the diagonal of rows i and i + h.
-  template <int h>
-  static KD_INLINE void swap_blocks(V& a, V& b) {
-    V low, high;
-    for (int j = 0; j < lanes; ++j) {
-      low[j] = (j & h) ? b[j - h] : a[j];
-      high[j] = (j & h) ? b[j] : a[j + h];
-    }
-    a = low;
-    b = high;
+  static KD_INLINE void transpose(V (&r)[4]) {
+    for (int i = 0; i < 4; ++i)
+      for (int j = 0; j < i; ++j) {
+        const float x = r[i][j];
+        r[i][j] = r[j][i];
+        r[j][i] = x;
+      }
   }
 };
 
@@ -80,9 +77,11 @@ struct DoubleOps {
   static KD_INLINE V set(double x) { return x; }
   static KD_INLINE V fma(V a, V b, V c) { return a * b + c; }
   static KD_INLINE V max(V a, V b) { return a > b ? a : b; }
+  static KD_INLINE M less(V a, V b) { return a < b; }
   static KD_INLINE M equal(V a, V b) { return a == b; }
   static KD_INLINE V select(M m, V yes, V no) { return m ? yes : no; }
   static KD_INLINE M lane_is(int i) { return i == 0; }
+  static KD_INLINE void transpose(V (&)[1]) {}
   static KD_INLINE double sum(V x) { return x; }
   static KD_INLINE double largest(V x) { return x; }
   static KD_INLINE V exp2(V y) { return ::exp2(y); }

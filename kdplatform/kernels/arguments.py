@@ -1,4 +1,4 @@
-"""The arguments of `kd_loss`: what is allowed, and one form for every backend.
+"""The arguments of `kd_loss` and what it returns, in one form for every backend.
 
 The checks here look at types, shapes and devices, and at the values of Python numbers: nothing
 that would make a host wait for a device. Values inside tensors are the backend's to check (on
@@ -19,6 +19,20 @@ MAX_CLASSES = 2**31 - 1
 REDUCTIONS = ("mean", "sum", "none")
 LOGIT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LABEL_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
+
+
+class KDLossOutput(NamedTuple):
+    """What `kd_loss` returns.
+
+    Attributes:
+        loss: what to call `backward` on.
+        kl: KL divergence without its weight, detached, reduced as the loss is.
+        ce: cross entropy without its weight, detached, reduced as the loss is.
+    """
+
+    loss: Tensor
+    kl: Tensor
+    ce: Tensor
 
 
 class RowArguments(NamedTuple):

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from kdplatform.kernels.arguments import KDLossOutput
 from kdplatform.kernels.toolchain import (
     MODULE_NAME,
     ToolchainError,
@@ -113,6 +114,7 @@ def load(path: Path) -> None:
         assert spec is not None
         module = importlib.util.module_from_spec(spec)
         loader.exec_module(module)
+        module.set_output_type(KDLossOutput)
         loaded.module, loaded.path = module, path
         loaded.devices = frozenset({"cpu", "cuda"} if module.cuda_architectures else {"cpu"})
         loaded.short_way = module.short_way

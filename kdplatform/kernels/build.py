@@ -191,7 +191,7 @@ def _shell(arguments: tuple[str, ...]) -> str:
 
 
 def _run_ninja(folder: Path, target: Path, progress: Callable[[float], None]) -> None:
-    """Run ninja in its own process group, so that a time-out ends the compilers as well."""
+    """Run ninja, and end it and its compilers when the time is up."""
     log = target.parent / "build.log"
     start = time.monotonic()
     command = [ninja_program(), "-C", str(folder), "-j", str(job_count())]
@@ -213,11 +213,20 @@ def _run_ninja(folder: Path, target: Path, progress: Callable[[float], None]) ->
                     continue
         finally:
             if process.poll() is None:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
+                _end(process)
     if process.returncode != 0:
         (target.parent / "failed.json").write_text(json.dumps(_tools_fingerprint()))
         raise BuildError(f"the compiler failed (log: {log})")
+
+
+def _end(ninja: subprocess.Popen[bytes]) -> None:
+    # Compilers have process groups of their own: ninja ends them when it is asked to stop.
+    ninja.send_signal(signal.SIGINT)
+    try:
+        ninja.wait(timeout=10)
+    except subprocess.TimeoutExpired:
+        ninja.kill()
+        ninja.wait()
 
 
 def _tools_fingerprint() -> list[object]:

@@ -1,30 +1,21 @@
 """`kd_loss`: the distillation loss, by the fastest backend that serves the tensors."""
 
 from collections.abc import Sequence
-from typing import NamedTuple, cast
+from typing import cast
 
 import torch
 from torch import Tensor
 
-from kdplatform.kernels.arguments import RowArguments, RowValue, check_arguments
+from kdplatform.kernels.arguments import (
+    KDLossOutput,
+    RowArguments,
+    RowValue,
+    check_arguments,
+)
 from kdplatform.kernels.backend import loaded
 from kdplatform.kernels.reference import RowLosses, reference_rows
 
 _REDUCTION_CODES = {"none": 0, "mean": 1, "sum": 2}
-
-
-class KDLossOutput(NamedTuple):
-    """What `kd_loss` returns.
-
-    Attributes:
-        loss: what to call `backward` on.
-        kl: KL divergence without its weight, detached, reduced as the loss is.
-        ce: cross entropy without its weight, detached, reduced as the loss is.
-    """
-
-    loss: Tensor
-    kl: Tensor
-    ce: Tensor
 
 
 def kd_loss(

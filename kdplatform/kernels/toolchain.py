@@ -81,7 +81,7 @@ def build_key(architectures: tuple[str, ...]) -> str:
     """
     digest = hashlib.sha256()
     for path in source_files():
-        if path.suffix in {".cu", ".cuh"} and not architectures:
+        if path.parent.name == "cuda" and not architectures:
             continue
         content = path.read_bytes()
         digest.update(f"{path.relative_to(SOURCES)} {len(content)}\n".encode() + content)

@@ -3,13 +3,16 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
 from kdplatform.kernels import kd_loss
 
+pytestmark = pytest.mark.usefixtures("each_backend", "one_thread")
+
 NAN, INF = math.nan, math.inf
+FIXTURES_ARE_CONSTANT = [HealthCheck.function_scoped_fixture]
 
 
 def logits(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> Tensor:
@@ -333,7 +336,7 @@ class TestNumerics:
         rows = kd_loss(student, logits(2, 5), temperature=2.0, alpha=1.0, reduction="none")
         assert rows.loss.isnan().tolist() == [True, False]
 
-    @settings(max_examples=60, deadline=None)
+    @settings(max_examples=60, deadline=None, suppress_health_check=FIXTURES_ARE_CONSTANT)
     @given(
         st.integers(2, 40),
         st.floats(0.25, 30),
@@ -365,7 +368,7 @@ class TestNumerics:
         bound = 1e-6 * (1 + 1 / student_temperature) * classes
         assert student.grad.sum(-1).abs().max() <= bound
 
-    @settings(max_examples=30, deadline=None)
+    @settings(max_examples=30, deadline=None, suppress_health_check=FIXTURES_ARE_CONSTANT)
     @given(st.integers(0, 1000), st.permutations(range(6)))
     def test_the_order_of_classes_does_not_matter(self, seed, order):
         student, teacher = logits(3, 6, seed=seed), logits(3, 6, seed=seed + 1)
@@ -462,7 +465,7 @@ GOOD = {
         ({"temperature": None}, TypeError, "temperature: missing"),
         ({"temperature": [1.0, 2.0]}, TypeError, "temperature: .*; allowed: a number"),
         ({"teacher_temperature": 0.0}, ValueError, "teacher_temperature: 0.0"),
-        ({"temperature": torch.tensor([1.0, 0.0])}, ValueError, "temperature: 0.0 in row 1"),
+        ({"temperature": torch.tensor([1.0, 0.0])}, ValueError, r"temperature: 0(\.0)? in row 1"),
         (
             {"student_temperature": torch.tensor([NAN, 1.0])},
             ValueError,
@@ -502,14 +505,3 @@ def test_bad_input_is_named_in_one_line(changes, error, message):
     with pytest.raises(error, match=message) as caught:
         kd_loss(**arguments)
     assert "\n" not in str(caught.value)
-
-
-def test_the_package_offers_kd_loss_without_importing_torch_first():
-    import subprocess
-    import sys
-
-    program = (
-        "import sys, kdplatform; assert 'torch' not in sys.modules; "
-        "kdplatform.kd_loss; assert 'torch' in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
