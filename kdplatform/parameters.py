@@ -4,7 +4,7 @@ MLproject declares the same names and defaults; a configuration field that is no
 (`-P student.epochs=3`) arrives as `--student.epochs 3` and is an override.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import home_folder
 
 FROM_PROJECT = "from-project"
+EXECUTORS = ("local", "ray")
 
 
 @dataclass(frozen=True)
@@ -40,29 +41,51 @@ DEVICE = Parameter("device", "auto", "auto | cpu | cuda | cuda:N", "where models
 REUSE = Parameter(
     "reuse", "true", "true | false", "take FINISHED runs of the same key; false: train afresh"
 )
+TEMPERATURES = Parameter(
+    "temperatures", FROM_PROJECT, "such as 1-10,20,30.5", "one distilled student per seed and T"
+)
+WORKERS = Parameter(
+    "workers", "auto", "auto | integer >= 1", "processes of executor local; auto: what fits"
+)
+EXECUTOR = Parameter(
+    "executor", "local", " | ".join(EXECUTORS), "where models are trained side by side"
+)
+ADDRESS = Parameter(
+    "address", "auto", "auto | host:port", "Ray cluster; auto: this machine's or $RAY_ADDRESS"
+)
 
+_SPREADING = (WORKERS, EXECUTOR, ADDRESS)
 _RUNNING = (DATA_FOLDER, DEVICE, REUSE)
 ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
     "teacher": (PROJECT, SEEDS, *_RUNNING),
     "student": (PROJECT, SEEDS, *_RUNNING),
     "distill": (PROJECT, TEMPERATURE, ALPHA, METHOD, SEEDS, *_RUNNING),
+    "sweep": (PROJECT, TEMPERATURES, ALPHA, METHOD, SEEDS, *_SPREADING, *_RUNNING),
 }
 HELP = {
     "teacher": "train the teacher of each seed, or find it",
     "student": "train the student without a teacher (NDS) for each seed, or find it",
     "distill": "train or find teacher and NDS, distil the student, compare the three",
+    "sweep": "distill for all temperatures and seeds, side by side; trains what is missing",
 }
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """The words of a command line, told apart."""
+    """The words of a command line, told apart.
+
+    Attributes:
+        workers: processes of the local executor; None: as many as fit.
+    """
 
     project: str
     overrides: dict[str, str]
     data_folder: Path
     device: str
     reuse: bool
+    workers: int | None = None
+    executor: str = EXECUTOR.default
+    address: str = ADDRESS.default
 
 
 def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
@@ -73,7 +96,10 @@ def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
     """
     given = _pairs(words)
     values = {p.name: given.pop(p.name, p.default) for p in ENTRY_POINTS[entry_point]}
-    settings = {p.name: values.pop(p.name) for p in (PROJECT, *_RUNNING)}
+    own = (PROJECT, *_SPREADING, *_RUNNING)
+    settings = {p.name: values.pop(p.name, p.default) for p in own}
+    if entry_point == "sweep":
+        _check_spreading(settings, {**given, **values})
     fields = {name: value for name, value in values.items() if value != FROM_PROJECT}
     folder = settings["data_folder"]
     return Arguments(
@@ -82,7 +108,26 @@ def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
         data_folder=home_folder() if folder == "auto" else Path(folder).expanduser(),
         device=settings["device"],
         reuse=_boolean("reuse", settings["reuse"]),
+        workers=_count("workers", settings["workers"]),
+        executor=settings["executor"],
+        address=settings["address"],
     )
+
+
+def _check_spreading(settings: Mapping[str, str], fields: Mapping[str, str]) -> None:
+    """Refuses what would be ignored: parameters of the other executor, one single temperature."""
+    executor = settings["executor"]
+    if executor not in EXECUTORS:
+        raise unknown_name("executor", executor, EXECUTORS)
+    other = ADDRESS if executor == "local" else WORKERS
+    if settings[other.name] != other.default:
+        raise UserError(
+            f"{other.name}={settings[other.name]!r} is not for executor={executor!r}; allowed: "
+            f"{other.name} with executor={EXECUTORS[executor == EXECUTORS[0]]!r}"
+        )
+    for name in ("temperature", "distillation.temperature"):
+        if name in fields:
+            raise UserError(f"{name} is not for sweep; allowed: temperatures, such as 1-10,20,30.5")
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:
@@ -110,6 +155,15 @@ def _boolean(name: str, value: str) -> bool:
     if value.lower() not in {"true", "false"}:
         raise UserError(f"{name}={value!r} is not allowed; allowed: true | false")
     return value.lower() == "true"
+
+
+def _count(name: str, value: str) -> int | None:
+    """Reads a number of things, None for `auto`."""
+    if value.lower() == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise UserError(f"{name}={value!r} is not allowed; allowed: auto | integer >= 1")
+    return int(value)
 
 
 def check_entry_point(name: str, known: Sequence[str]) -> None:

@@ -8,10 +8,29 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
+_collected: list[str] | None = None
+
+
+@contextmanager
+def collected_messages() -> Iterator[list[str]]:
+    """Collects what is said in the block instead of showing it; bars stay silent.
+
+    For a worker, whose lines are shown by the process that shows the progress of all.
+    """
+    global _collected
+    outer, _collected = _collected, []
+    try:
+        yield _collected
+    finally:
+        _collected = outer
+
 
 def say(message: str) -> None:
     """Prints one line to stderr without tearing a progress bar that is being drawn."""
-    tqdm.write(message, file=sys.stderr)
+    if _collected is None:
+        tqdm.write(message, file=sys.stderr)
+    else:
+        _collected.append(message)
 
 
 def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
@@ -21,7 +40,7 @@ def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
         desc=description,
         unit=unit,
         unit_scale=True,
-        disable=None,
+        disable=None if _collected is None else True,
         leave=False,
         dynamic_ncols=True,
     )
@@ -45,6 +64,8 @@ def changing_line() -> Iterator[Report]:
 
     def report(line: str) -> None:
         nonlocal words, shown
+        if _collected is not None:
+            return
         if sys.stderr.isatty():
             print(f"\r{line:<{len(shown)}}", end="", file=sys.stderr, flush=True)
         elif re.sub(r"\d", "", line) != words:

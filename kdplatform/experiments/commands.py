@@ -1,13 +1,16 @@
-"""The entry points `teacher`, `student` and `distill`."""
+"""The entry points `teacher`, `student`, `distill` and `sweep`."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import mlflow
 
 from kdplatform.config import ProjectConfig, dump_yaml, flatten
+from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
+from kdplatform.experiments.backend import build_loss_kernels
+from kdplatform.experiments.executors import Executor, open_executor
 from kdplatform.experiments.identity import (
     Role,
     distilled_step,
@@ -16,9 +19,23 @@ from kdplatform.experiments.identity import (
     teacher_step,
 )
 from kdplatform.experiments.steps import TrainedModel, obtain
-from kdplatform.experiments.summary import Arms, log_summary, summarise, summary_text
+from kdplatform.experiments.summary import (
+    Arms,
+    log_samples,
+    log_summary,
+    summarise,
+    summary_text,
+)
+from kdplatform.experiments.sweep import Failure, run_study
+from kdplatform.experiments.sweep_results import (
+    log_sweep,
+    step_scale,
+    sweep_results,
+    sweep_text,
+)
 from kdplatform.experiments.tracking import (
     check_store,
+    close_abandoned_children,
     command_run,
     log_new_parameters,
     quiet_mlflow,
@@ -34,19 +51,74 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     started = time.perf_counter()
     quiet_mlflow()
     check_store()
-    workspace = open_workspace(config, arguments.data_folder, arguments.device, arguments.reuse)
+    # A cluster's nodes resolve the device for themselves; this machine only keeps the books.
+    device = "cpu" if arguments.executor == "ray" else arguments.device
+    workspace = open_workspace(config, arguments.data_folder, device, arguments.reuse)
     tags = {"kd.command": command, "kd.project": config.name}
     with store_errors(), command_run(_title(command, config), tags) as run_id:
         log_new_parameters(flatten(config))
         mlflow.log_text(dump_yaml(config), "config.yaml")
         records.log_dataset(workspace.dataset)
-        arms = _COMMANDS[command](workspace, run_id)
-        summary = summarise(workspace, arms)
-        log_summary(workspace, arms, summary)
-        text = summary_text(workspace, arms, summary)
+        if command == "sweep":
+            text, failures = _sweep(workspace, run_id, arguments)
+        else:
+            text, failures = _arms_text(workspace, _COMMANDS[command](workspace, run_id)), []
         mlflow.log_text(text, "summary.txt")
-    print(f"\n{text}\n\n{_where(run_id)}", flush=True)
-    say(f"{command}: {time.perf_counter() - started:.0f} s")
+        print(f"\n{text}\n\n{_where(run_id)}", flush=True)
+        say(f"{command}: {time.perf_counter() - started:.0f} s")
+        _report_failures(failures)
+
+
+def _arms_text(workspace: Workspace, arms: Arms) -> str:
+    """Logs the comparison of the arms and returns it as text."""
+    summary = summarise(workspace, arms)
+    log_summary(workspace, arms, summary)
+    return summary_text(workspace, arms, summary)
+
+
+def _sweep(
+    workspace: Workspace, run_id: str, arguments: Arguments
+) -> tuple[str, Sequence[Failure]]:
+    """Trains or finds the whole study, logs it and returns it as text, with what failed."""
+    step_scale(workspace.config.temperatures)  # refuses what could not be logged at the end
+    log_samples(workspace.dataset)
+    build_loss_kernels()
+
+    def executor(units: int) -> Executor:
+        return open_executor(
+            arguments.executor,
+            device=arguments.device,
+            workers=arguments.workers,
+            address=arguments.address,
+            units=units,
+        )
+
+    try:
+        study = run_study(workspace, arguments.device, run_id, executor)
+    finally:
+        close_abandoned_children(run_id)
+    results = sweep_results(workspace, study)
+    log_sweep(results)
+    return sweep_text(workspace, results), study.failures
+
+
+def _report_failures(failures: Sequence[Failure]) -> None:
+    """Says which units failed and why.
+
+    Raises:
+        UnfinishedError: there are any.
+    """
+    if not failures:
+        return
+    for failure in failures:
+        say(f"failed: {failure.unit.step.title}: {failure.reason}")
+    traces = [f"{f.unit.step.title}\n{f.trace}" for f in failures if f.trace]
+    if traces:
+        mlflow.log_text("\n".join(traces), "failures.txt")
+    raise UnfinishedError(
+        f"{len(failures)} units failed, as listed above; the others are kept, and the same "
+        "command tries again what is missing"
+    )
 
 
 def _train_teachers(workspace: Workspace, run_id: str) -> Arms:

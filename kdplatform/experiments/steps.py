@@ -1,6 +1,6 @@
 """One step of a study: find the model that was trained already, or train it and log it."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +20,7 @@ from kdplatform.experiments.tracking import (
     artifact_path,
     close_abandoned,
     find_finished,
+    find_finished_of_project,
     model_run,
     supersede_finished,
 )
@@ -63,16 +64,28 @@ def obtain(
         run = find_finished(step.key) if workspace.reuse else None
         if run is not None:
             say(f"{step.title}: reused run {run.info.run_id}")
-            _complete_attributes(workspace, run)
-            return _trained(step, run.info.run_id, reused=True)
+            return _reused(workspace, step, run)
         close_abandoned(step.key)
         run_id = _train(workspace, step, parent_run_id, references or {})
         supersede_finished(step.key, except_run_id=run_id)
         _checkpoint(workspace, step).unlink(missing_ok=True)
-        return _trained(step, run_id, reused=False)
+        return load_trained(step, run_id, reused=False)
 
 
-def _trained(step: Step, run_id: str, *, reused: bool) -> TrainedModel:
+def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
+    """Returns by key the models of those steps that are trained already, from a single search."""
+    wanted = {step.key: step for step in steps}
+    runs = find_finished_of_project(workspace.config.name, wanted)
+    return {key: _reused(workspace, wanted[key], run) for key, run in runs.items()}
+
+
+def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
+    _complete_attributes(workspace, run)
+    return load_trained(step, run.info.run_id, reused=True)
+
+
+def load_trained(step: Step, run_id: str, *, reused: bool) -> TrainedModel:
+    """Returns the model of a FINISHED run with its test predictions."""
     path = artifact_path(run_id, records.PREDICTIONS.format(split="test"))
     return TrainedModel(step, run_id, reused, load_predictions(path))
 

@@ -12,6 +12,7 @@ from kdplatform.analysis.classwise import (
     overall_accuracy,
     worst_class,
 )
+from kdplatform.data import Dataset
 from kdplatform.experiments import drawing, evaluation, records
 from kdplatform.experiments.identity import LABELS, Role
 from kdplatform.experiments.steps import TrainedModel
@@ -36,10 +37,7 @@ class Summary:
 
 def summarise(workspace: Workspace, arms: Arms) -> Summary:
     """Derives from the test predictions of all seeds what the table and the parent run show."""
-    metrics = {
-        role: pd.DataFrame([_metrics(workspace, model.test) for model in models])
-        for role, models in arms.items()
-    }
+    metrics = {role: arm_metrics(workspace, models) for role, models in arms.items()}
     comparisons = {}
     if Role.DISTILLED in arms:
         comparisons = evaluation.compare(
@@ -53,17 +51,9 @@ def summarise(workspace: Workspace, arms: Arms) -> Summary:
 def log_summary(workspace: Workspace, arms: Arms, summary: Summary) -> None:
     """Logs the comparison to the command's run."""
     dataset = workspace.dataset
-    mlflow.log_metrics(_means(summary) | evaluation.comparison_metrics(summary.comparisons))
-    records.log_figures(
-        {
-            "samples": figures.contact_sheet(
-                dataset.train.inputs,
-                dataset.train.labels,
-                dataset.class_names,
-                f"{dataset.name}: training samples",
-            )
-        }
-    )
+    means = means_over_seeds(summary.metrics)
+    mlflow.log_metrics(means | evaluation.comparison_metrics(summary.comparisons))
+    log_samples(dataset)
     if not summary.comparisons:
         return
     classes = evaluation.compared_classes(dataset.class_names, summary.comparisons)
@@ -71,6 +61,14 @@ def log_summary(workspace: Workspace, arms: Arms, summary: Summary) -> None:
     title = f"{workspace.config.name}: Teacher, NDS and DS, {_seed_words(arms)}"
     figure = drawing.class_figure(classes, summary.comparisons, title, _spread(arms))
     records.log_figures({"class_accuracy": figure})
+
+
+def log_samples(dataset: Dataset) -> None:
+    """Logs a sheet of training images, so that one sees what was trained on."""
+    train = dataset.train
+    title = f"{dataset.name}: training samples"
+    sheet = figures.contact_sheet(train.inputs, train.labels, dataset.class_names, title)
+    records.log_figures({"samples": sheet})
 
 
 def _spread(arms: Arms) -> dict[Role, pd.Series] | None:
@@ -82,21 +80,36 @@ def _spread(arms: Arms) -> dict[Role, pd.Series] | None:
 
 def summary_text(workspace: Workspace, arms: Arms, summary: Summary) -> str:
     """Returns the table printed at the end of a command."""
-    attributes = workspace.config.attributes
+    columns = shown_columns(workspace.config.attributes)
+    compared = bool(summary.comparisons)
+    rows = []
+    for role, values in summary.metrics.items():
+        row = [LABELS[role], *shown_cells(values, columns)]
+        rows.append([*row, *(_counts(summary, role) if compared else [])])
+    header = ["", *columns, *(evaluation.REFERENCES.values() if compared else [])]
+    lines = [text_table(header, rows), f"in %, test split, {_seed_words(arms)}"]
+    return "\n".join([*lines, *([_reading(summary, arms)] if compared else [])])
+
+
+def shown_columns(attributes: Sequence[str]) -> dict[str, str]:
+    """Returns the columns of a printed table: heading and name of the metric."""
     columns = {"accuracy": "test/accuracy"}
     for attribute in attributes:
         columns |= {
             f"DPD {attribute}": f"fairness/{attribute}/dpd",
             f"EOD {attribute}": f"fairness/{attribute}/eod",
         }
-    compared = bool(summary.comparisons)
-    rows = []
-    for role, values in summary.metrics.items():
-        row = [LABELS[role], *(percent(values[name].tolist()) for name in columns.values())]
-        rows.append([*row, *(_counts(summary, role) if compared else [])])
-    header = ["", *columns, *(evaluation.REFERENCES.values() if compared else [])]
-    lines = [text_table(header, rows), f"in %, test split, {_seed_words(arms)}"]
-    return "\n".join([*lines, *([_reading(summary, arms)] if compared else [])])
+    return columns
+
+
+def shown_cells(values: pd.DataFrame, columns: Mapping[str, str]) -> list[str]:
+    """Returns a row of a printed table: per cent, mean and standard deviation over seeds."""
+    return [percent(values[name].tolist()) for name in columns.values()]
+
+
+def arm_metrics(workspace: Workspace, models: Sequence[TrainedModel]) -> pd.DataFrame:
+    """Returns the metrics of an arm that are compared over seeds, one row per model."""
+    return pd.DataFrame([_metrics(workspace, model.test) for model in models])
 
 
 def _metrics(workspace: Workspace, test: pd.DataFrame) -> dict[str, float]:
@@ -109,10 +122,14 @@ def _metrics(workspace: Workspace, test: pd.DataFrame) -> dict[str, float]:
     return metrics
 
 
-def _means(summary: Summary) -> dict[str, float]:
-    """Returns mean, and standard deviation of several seeds, named `role/metric`."""
+def means_over_seeds(metrics: Mapping[Role, pd.DataFrame]) -> dict[str, float]:
+    """Returns mean, and standard deviation of several seeds, named `role/metric`.
+
+    Args:
+        metrics: by role, one row per seed.
+    """
     flat: dict[str, float] = {}
-    for role, values in summary.metrics.items():
+    for role, values in metrics.items():
         for name in values.columns:
             flat[f"{role.value}/{name}"] = float(values[name].mean())
             if len(values) > 1:

@@ -1,12 +1,12 @@
 """Where a command works: its configuration, its data, its device, its folders."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
 
-from kdplatform.config import ProjectConfig
+from kdplatform.config import DatasetConfig, ProjectConfig
 from kdplatform.data import Dataset, load_dataset
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import writable_folder
@@ -33,12 +33,18 @@ class Workspace:
         Raises:
             UserError: the project names an attribute that the dataset does not have.
         """
-        dataset = load_dataset(self.config.dataset, self.folder / "datasets")
+        dataset = _loaded_dataset(self.config.dataset, self.folder / "datasets")
         for attribute in self.config.attributes:
             if attribute not in dataset.attributes:
                 known = dataset.attributes or ["none"]
                 raise unknown_name("attributes", attribute, known)
         return dataset
+
+
+@lru_cache(maxsize=1)
+def _loaded_dataset(config: DatasetConfig, folder: Path) -> Dataset:
+    """Loads a dataset; the last one is kept, for the next of many models trained on it."""
+    return load_dataset(config, folder)
 
 
 def open_workspace(config: ProjectConfig, folder: Path, device: str, reuse: bool) -> Workspace:

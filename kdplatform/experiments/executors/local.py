@@ -1,0 +1,216 @@
+"""Processes of this machine, the cores divided among them."""
+
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
+from multiprocessing.connection import wait
+from queue import SimpleQueue
+from types import FrameType, TracebackType
+from typing import NoReturn, Self
+
+import torch
+
+from kdplatform.errors import MachineError, UserError
+from kdplatform.experiments.executors.base import (
+    UNITS_PER_GPU,
+    Assignment,
+    Outcome,
+    Task,
+    run_unit,
+)
+
+# A worker that dies takes its unit with it: the unit is tried this often in all.
+_ATTEMPTS = 2
+# What a worker is given to close its run when the sweep is interrupted.
+_GRACE_SECONDS = 10.0
+# Read by the numerical libraries when they are loaded, that is before a worker's first own line.
+_THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+
+
+def usable_cores() -> int:
+    """Returns the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+class LocalExecutor:
+    """Worker processes, each of which trains one unit at a time.
+
+    Every worker is a process pool of its own, so that one that dies (out of memory, killed) breaks
+    no other: it is replaced, its unit is tried once more, then given up.
+
+    Args:
+        device: as it was asked for; `auto` and `cuda` spread the workers over all GPUs.
+        workers: processes; None: one per core on the CPU, `UNITS_PER_GPU` per GPU.
+        units: more workers than this are not started.
+        task: what the workers do.
+
+    Raises:
+        UserError: fewer than one worker.
+    """
+
+    def __init__(self, device: str, workers: int | None, units: int, task: Task = run_unit) -> None:
+        if workers is not None and workers < 1:
+            raise UserError(f"workers={workers} is not allowed; allowed: auto | integer >= 1")
+        devices = _devices(device)
+        cores = usable_cores()
+        most = cores if devices[0] == "cpu" else min(cores, UNITS_PER_GPU * len(devices))
+        self.slots = max(1, min(workers or most, units))
+        self._threads = max(1, cores // self.slots)
+        self._idle: SimpleQueue[_Worker] = SimpleQueue()
+        self._workers = [
+            _Worker(task, devices[number % len(devices)], self._threads)
+            for number in range(self.slots)
+        ]
+        for worker in self._workers:
+            self._idle.put(worker)
+        # Each thread waits for one worker: the queue of units is the thread pool's.
+        self._waiters = ThreadPoolExecutor(self.slots)
+
+    def submit(self, assignment: Assignment) -> "Future[Outcome]":
+        """Hands a unit to the next idle worker."""
+        return self._waiters.submit(self._run, assignment)
+
+    def _run(self, assignment: Assignment) -> Outcome:
+        worker = self._idle.get()
+        try:
+            return worker.run(assignment)
+        finally:
+            self._idle.put(worker)
+
+    def __enter__(self) -> Self:
+        """Limits the threads of the processes started from here on."""
+        self._environment = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
+        os.environ |= dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """Ends the workers, in the middle of their units when the block was left by an error."""
+        if kind is not None:
+            for worker in self._workers:
+                worker.interrupt()
+            deadline = time.monotonic() + _GRACE_SECONDS
+            for worker in self._workers:
+                worker.kill_at(deadline)
+        self._waiters.shutdown(cancel_futures=True)
+        for worker in self._workers:
+            worker.close()
+        for name, value in self._environment.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class _Worker:
+    """One process at a time, replaced when it dies."""
+
+    def __init__(self, task: Task, device: str, threads: int) -> None:
+        self._task = task
+        self._device = device
+        self._threads = threads
+        self._pool: ProcessPoolExecutor | None = None
+        self._process_id: int | None = None
+        self._interrupted = False
+
+    def run(self, assignment: Assignment) -> Outcome:
+        """Runs a unit in the process.
+
+        Raises:
+            MachineError: the process died in every attempt.
+        """
+        assignment = replace(assignment, device=self._device)
+        for _ in range(_ATTEMPTS):
+            try:
+                pool = self._started()
+                if self._interrupted:
+                    break
+                return pool.submit(_run_or_leave, self._task, assignment).result()
+            except BrokenProcessPool:
+                self.close()
+        raise MachineError(
+            f"its worker process died {_ATTEMPTS} times (killed, or the memory was full); "
+            "fewer workers need less memory"
+        )
+
+    def _started(self) -> ProcessPoolExecutor:
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                1,
+                # A fork would inherit locks and threads of torch and of the tracking store.
+                mp_context=multiprocessing.get_context("spawn"),
+                initializer=_start_worker,
+                initargs=(self._threads,),
+            )
+            self._process_id = self._pool.submit(os.getpid).result()
+        return self._pool
+
+    def interrupt(self) -> None:
+        """Asks the process to close its run and leave."""
+        self._interrupted = True
+        for process in self._processes():
+            process.terminate()
+
+    def kill_at(self, deadline: float) -> None:
+        """Waits for the process to leave, and ends it when the time is over."""
+        for process in self._processes():
+            process.join(max(0.0, deadline - time.monotonic()))
+            process.kill()
+
+    def _processes(self) -> list[multiprocessing.process.BaseProcess]:
+        children = multiprocessing.active_children()
+        return [process for process in children if process.pid == self._process_id]
+
+    def close(self) -> None:
+        """Ends the process when it is idle; the next unit gets a new one."""
+        if self._pool is not None:
+            self._pool.shutdown()
+            self._pool = None
+
+
+def _devices(device: str) -> list[str]:
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return [f"cuda:{index}" for index in range(torch.cuda.device_count())]
+    return ["cpu" if device == "auto" else device]
+
+
+def _start_worker(threads: int) -> None:
+    """Prepares a worker process: its threads, its signals, its end."""
+    torch.set_num_threads(threads)
+    # Ctrl-C reaches all processes of a terminal: the sweep's own decides what the others do.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_the_sweep, daemon=True).start()
+
+
+def _leave_with_the_sweep() -> None:
+    """Ends the process when the sweep is gone, which a pool's process would not notice."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+
+def _run_or_leave(task: Task, assignment: Assignment) -> Outcome:
+    """Runs a unit; on SIGTERM closes its run and ends the process."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        return task(assignment)
+    except KeyboardInterrupt:
+        os._exit(1)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,138 @@
+"""A Ray cluster: Ray queues the units, places them, and tries again those whose node died.
+
+Every node needs kdplatform installed, the data folder under the same path (shared or its own), and
+access to the tracking server.
+"""
+
+import logging
+import signal
+import socket
+from concurrent.futures import Future
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Self
+
+import mlflow
+import torch
+
+from kdplatform.errors import MachineError, UserError
+from kdplatform.experiments.executors.base import UNITS_PER_GPU, Assignment, Outcome, run_unit
+
+# How often Ray starts a unit again whose worker or node died.
+_RETRIES = 3
+_ANSWER_SECONDS = 10
+
+
+class RayExecutor:
+    """Units as Ray tasks of one core each, and of a fraction of a GPU where the cluster has them.
+
+    Args:
+        device: as it was asked for; auto: cuda when the cluster has GPUs.
+        address: `auto` for the cluster of this machine or of $RAY_ADDRESS, otherwise host:port.
+
+    Raises:
+        UserError: Ray is not installed; the cluster lacks the device; its nodes cannot reach the
+            tracking store.
+        MachineError: no cluster answers at the address.
+    """
+
+    def __init__(self, device: str, address: str) -> None:
+        ray = _connected(address)
+        try:
+            resources = ray.cluster_resources()
+            gpus = resources.get("GPU", 0)
+            on_gpu = gpus > 0 if device == "auto" else device != "cpu"
+            if on_gpu and gpus == 0:
+                raise UserError(
+                    f"device={device!r}: the Ray cluster has no GPU; allowed: auto | cpu"
+                )
+            _check_store_is_shared([node["NodeManagerHostname"] for node in ray.nodes()])
+        except BaseException:
+            ray.shutdown()
+            raise
+        # Ray shows a task only the GPU that it was given.
+        self._device = "cuda" if on_gpu else "cpu"
+        self.slots = max(1, int(min(resources["CPU"], gpus * UNITS_PER_GPU if on_gpu else 1e9)))
+        self._ray = ray
+        self._task = ray.remote(
+            num_cpus=1, num_gpus=1 / UNITS_PER_GPU if on_gpu else 0, max_retries=_RETRIES
+        )(_run_unit)
+        self._references: list[Any] = []
+
+    def submit(self, assignment: Assignment) -> "Future[Outcome]":
+        """Hands a unit to the cluster."""
+        reference = self._task.remote(assignment, self._device)
+        self._references.append(reference)
+        future: Future[Outcome] = reference.future()
+        return future
+
+    def __enter__(self) -> Self:
+        """Takes assignments from the start."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        where: TracebackType | None,
+    ) -> None:
+        """Cancels what has not ended and leaves the cluster, which stays as it was."""
+        for reference in self._references:
+            self._ray.cancel(reference)
+        self._ray.shutdown()
+
+
+def _run_unit(assignment: Assignment, device: str) -> Outcome:
+    torch.set_num_threads(1)
+    return run_unit(replace(assignment, device=device))
+
+
+def _connected(address: str) -> Any:
+    """Returns the module `ray`, connected to the cluster."""
+    try:
+        import ray
+    except ImportError:
+        raise UserError(
+            "executor='ray' needs Ray, which is not installed: pip install 'kdplatform[ray]'"
+        ) from None
+    _check_answer(address)
+    terminate = signal.getsignal(signal.SIGTERM)
+    try:
+        # What a unit says comes back with its outcome.
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+    except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
+        raise _no_cluster(address, " ".join(str(error).split())) from None
+    finally:
+        signal.signal(signal.SIGTERM, terminate)
+    return ray
+
+
+def _check_answer(address: str) -> None:
+    """Refuses an address where nothing listens: Ray itself would try for two minutes."""
+    if address in ("auto", "local"):
+        return
+    host, colon, port = address.removeprefix("ray://").rpartition(":")
+    if not colon or not port.isdecimal():
+        raise UserError(f"address={address!r} is not allowed; allowed: auto | host:port")
+    try:
+        socket.create_connection((host, int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise _no_cluster(address, str(error)) from None
+
+
+def _no_cluster(address: str, reason: str) -> MachineError:
+    return MachineError(
+        f"address={address!r}: no Ray cluster answers ({reason}); allowed: auto | host:port of a "
+        "cluster that was started with: ray start --head"
+    )
+
+
+def _check_store_is_shared(hosts: list[str]) -> None:
+    uri = mlflow.get_tracking_uri()
+    others = sorted(set(hosts) - {socket.gethostname()})
+    if others and not uri.startswith(("http://", "https://")):
+        raise UserError(
+            f"MLFLOW_TRACKING_URI={uri!r} is a store of this machine, which {others[0]} cannot "
+            "write to; allowed with executor='ray' on several machines: the http address of an "
+            "MLflow server"
+        )
