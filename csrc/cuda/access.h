@@ -1,7 +1,8 @@
 // The two ways to a row's logits.
 //
 // `ChunkAccess`: both logits of one type, classes next to each other, no mask, and all rows aligned
-// alike: 16 bytes at a time, 32 classes in the registers of a thread.
+// alike: 16 bytes at a time, 32 classes in the registers of a thread. Ragged rows do not begin or
+// end at a multiple of 16 bytes.
 // `NumberAccess`: any types, any strides, a mask: a number at a time, 8 classes a thread.
 #pragma once
 
@@ -10,13 +11,15 @@
 namespace kd {
 namespace KD_BODY {
 
-template <class T>
+template <class T, bool ragged>
 struct ChunkAccess {
+  using Number = T;
   using Scalar = float;
   using Held = Chunk<T>;
   static constexpr int width = Chunk<T>::size;
   static constexpr int chunks = 32 / width;
   static constexpr bool masks = false;
+  static constexpr bool tiles = ragged;
   // Exponentials stay in registers where the logits take few of them; else they are made twice.
   static constexpr bool keeps_exponentials = sizeof(T) == 2;
 
@@ -34,25 +37,33 @@ struct ChunkAccess {
                      ? nullptr
                      : static_cast<T*>(p.gradient) + (k * p.rows + row) * p.classes),
         classes(p.classes),
-        shift(alignment_shift(student)) {}
+        shift(ragged ? alignment_shift(student) : 0) {}
 
-  KD_INLINE int64_t first_class(int64_t chunk) const { return chunk * width - shift; }
-  KD_INLINE Held read_student(int64_t chunk) const {
-    return read_chunk(student, first_class(chunk), classes);
+  // A chunk's number is an int, or an int64_t where a row may be long.
+  template <class Index>
+  KD_INLINE Index first_class(Index chunk) const {
+    return ragged ? chunk * width - shift : chunk * width;
   }
-  KD_INLINE Held read_teacher(int64_t chunk) const {
-    return read_chunk(teacher, first_class(chunk), classes);
+  template <class Index>
+  KD_INLINE Held read_student(Index chunk) const {
+    return read_chunk<ragged>(student, first_class(chunk), Index(classes));
+  }
+  template <class Index>
+  KD_INLINE Held read_teacher(Index chunk) const {
+    return read_chunk<ragged>(teacher, first_class(chunk), Index(classes));
   }
   KD_INLINE Scalar student_number(int64_t k) const { return widen(read(student + k)); }
-  KD_INLINE void write_gradient(int64_t chunk, const Scalar (&values)[width]) const {
+  template <class Index>
+  KD_INLINE void write_gradient(Index chunk, const Scalar (&values)[width]) const {
     Held rounded;
     rounded.fill(values);
-    write_chunk(gradient, first_class(chunk), classes, rounded);
+    write_chunk<ragged>(gradient, first_class(chunk), Index(classes), rounded);
   }
 };
 
-template <class Number>
+template <class Number_>
 struct NumberAccess {
+  using Number = Number_;
   using Scalar = Number;
   struct Held {
     Scalar number;
@@ -61,6 +72,7 @@ struct NumberAccess {
   static constexpr int width = 1;
   static constexpr int chunks = 8;
   static constexpr bool masks = true;
+  static constexpr bool tiles = false;
   static constexpr bool keeps_exponentials = false;
 
   const RowParameters& parameters;

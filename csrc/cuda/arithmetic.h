@@ -22,6 +22,28 @@ KD_INLINE float power_of_two(float y) {
 }
 KD_INLINE double power_of_two(double y) { return ::exp2(y); }
 
+// The same number, of which the compiler no longer knows whence it comes. It is kept so from holding
+// in registers, of which there are too few, what is quickly made again.
+KD_INLINE int unknown(int x) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
+// 1 / x for a sum of exponentials, which lies between 1 and the number of classes or is NaN: the
+// hardware's estimate and a Newton step, without the special cases of a division.
+KD_INLINE float reciprocal_of_sum(float x) {
+#ifdef __CUDA_ARCH__
+  float estimate;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(estimate) : "f"(x));
+#else
+  const float estimate = 1 / x;
+#endif
+  return fmaf(estimate, fmaf(-x, estimate, 1.f), estimate);
+}
+KD_INLINE double reciprocal_of_sum(double x) { return 1 / x; }
+
 KD_INLINE float logarithm(float x) { return ::logf(x); }
 KD_INLINE double logarithm(double x) { return ::log(x); }
 
@@ -101,12 +123,15 @@ KD_INLINE void set_dead(CheckedConstants<Scalar>& constants) {
 template <class Scalar>
 struct RowNumbers {
   Scalar student_max, teacher_max;
-  Scalar student_rate, teacher_rate;  // log2e / T
+  Scalar inverse_student, inverse_teacher;  // 1 / T
+  Scalar student_rate, teacher_rate;        // log2e / T
   Scalar student_sum, teacher_sum, sum_at_one;
 
   KD_INLINE void set_rates(const RowConstants<Scalar>& constants) {
-    student_rate = Scalar(log2e) / constants.student_temperature;
-    teacher_rate = Scalar(log2e) / constants.teacher_temperature;
+    inverse_student = 1 / constants.student_temperature;
+    inverse_teacher = 1 / constants.teacher_temperature;
+    student_rate = Scalar(log2e) * inverse_student;
+    teacher_rate = Scalar(log2e) * inverse_teacher;
   }
   KD_INLINE Scalar student_exponential(Scalar s) const {
     return power_of_two((s - student_max) * student_rate);
@@ -123,28 +148,26 @@ struct RowNumbers {
 enum Term { divergence, slope, spread, spread_ratio };
 constexpr int terms = 4;
 
-template <class Scalar>
+// `sloped`: with the sums for the derivatives by the temperatures.
+template <class Scalar, bool sloped>
 struct ClassArithmetic {
   RowNumbers<Scalar> row;
-  Scalar max_difference, student_norm, teacher_norm, inverse_student, inverse_difference, log_sums;
+  Scalar max_difference, student_norm, teacher_norm, inverse_difference, log_sums;
   Scalar student_gradient, ce_gradient, ce_norm;
-  bool labelled, sloped;
+  bool labelled;
 
   KD_INLINE ClassArithmetic(const RowParameters& parameters,
                             const RowConstants<Scalar>& constants, const RowNumbers<Scalar>& row)
       : row(row) {
     max_difference = row.teacher_max - row.student_max;
-    student_norm = 1 / row.student_sum;
-    teacher_norm = 1 / row.teacher_sum;
-    inverse_student = 1 / constants.student_temperature;
-    inverse_difference = 1 / constants.teacher_temperature - 1 / constants.student_temperature;
-    log_sums = logarithm(row.teacher_sum / row.student_sum);
+    student_norm = reciprocal_of_sum(row.student_sum);
+    teacher_norm = reciprocal_of_sum(row.teacher_sum);
+    inverse_difference = row.inverse_teacher - row.inverse_student;
+    log_sums = logarithm(row.teacher_sum * student_norm);
     student_gradient = constants.student_gradient;
     ce_gradient = constants.ce_gradient;
-    ce_norm = constants.ce_gradient / row.sum_at_one;
+    ce_norm = constants.ce_gradient * reciprocal_of_sum(row.sum_at_one);
     labelled = parameters.labels != nullptr;
-    sloped = parameters.student_temperature_gradient != nullptr ||
-             parameters.teacher_temperature_gradient != nullptr;
   }
 
   // Adds a class to the sums; gives its gradient, but for the label's own part. `e_student` and
@@ -155,10 +178,10 @@ struct ClassArithmetic {
     const Scalar difference = q - p, shifted_teacher = t - row.teacher_max;
     // d = ((t - s) - (max t - max s))/Ts + t' (1/Tt - 1/Ts) - log(Zt/Zs)
     const Scalar ratio =
-        Ops<Scalar>::fma((t - s) - max_difference, inverse_student,
+        Ops<Scalar>::fma((t - s) - max_difference, row.inverse_student,
                          Ops<Scalar>::fma(shifted_teacher, inverse_difference, -log_sums));
     sums[divergence] += kl_term<Ops<Scalar>>(p, q, ratio);
-    if (sloped) {
+    if constexpr (sloped) {
       const Scalar pt = p == 0 ? Scalar(0) : p * shifted_teacher;
       sums[slope] -= difference == 0 ? Scalar(0) : difference * (s - row.student_max);
       sums[spread] += pt;
@@ -170,15 +193,19 @@ struct ClassArithmetic {
   }
 
   // The label's part, -onehot, of classes `first` and on.
-  template <int n>
-  KD_INLINE void add_label(int64_t label, int64_t first, Scalar (&gradient)[n]) const {
-    const int64_t offset = label - first;
+  template <class Index, int n>
+  KD_INLINE void add_label(int64_t label, Index first, Scalar (&gradient)[n]) const {
+    const Index offset = Index(label) - first;
     if (offset < 0 || offset >= n || label < 0) return;
     KD_UNROLL
-    for (int i = 0; i < n; ++i)
-      if (i == int(offset)) gradient[i] -= ce_gradient;
+    for (int i = 0; i < n; ++i) gradient[i] -= i == int(offset) ? ce_gradient : Scalar(0);
   }
 };
+
+KD_INLINE bool wants_temperature_gradient(const RowParameters& parameters) {
+  return parameters.student_temperature_gradient != nullptr ||
+         parameters.teacher_temperature_gradient != nullptr;
+}
 
 // Everything of a row that is one number.
 template <class Scalar>
@@ -189,9 +216,7 @@ KD_INLINE void write_results(const RowParameters& parameters,
   const Scalar kl = sums[divergence];
   write_row(parameters, constants, student, row_index, kl,
             logarithm(row.sum_at_one) - (label_logit - row.student_max));
-  if (parameters.student_temperature_gradient == nullptr &&
-      parameters.teacher_temperature_gradient == nullptr)
-    return;
+  if (!wants_temperature_gradient(parameters)) return;
   const Scalar nan = NAN;
   const bool bad = constants.weight_is_bad;
   write_temperature_gradients<Scalar>(parameters, constants, student, row_index, bad ? nan : kl,

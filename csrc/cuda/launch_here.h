@@ -30,11 +30,16 @@ void launch(const Kernel& kernel, const Shape& shape, void* stream) {
 #define KD_INSTANTIATE(...) \
   template void launch<__VA_ARGS__>(const __VA_ARGS__&, const Shape&, void*);
 
-#define KD_INSTANTIATE_ROWS(...)                   \
-  KD_INSTANTIATE(RowKernel<__VA_ARGS__>)           \
-  KD_INSTANTIATE(SplitSumsKernel<__VA_ARGS__>)     \
-  KD_INSTANTIATE(SplitGradientKernel<__VA_ARGS__>) \
+#define KD_INSTANTIATE_ROWS(...)                       \
+  KD_INSTANTIATE(RowKernel<__VA_ARGS__, false, false>) \
+  KD_INSTANTIATE(RowKernel<__VA_ARGS__, true, false>)  \
+  KD_INSTANTIATE(SplitSumsKernel<__VA_ARGS__>)         \
+  KD_INSTANTIATE(SplitGradientKernel<__VA_ARGS__>)     \
   KD_INSTANTIATE(SplitFinishKernel<__VA_ARGS__>)
+
+#define KD_INSTANTIATE_TILES(...)                     \
+  KD_INSTANTIATE(RowKernel<__VA_ARGS__, false, true>) \
+  KD_INSTANTIATE(RowKernel<__VA_ARGS__, true, true>)
 
 }  // namespace KD_BODY
 }  // namespace kd

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <type_traits>
 
 #include "row_kernel.h"
 #include "split_kernels.h"
@@ -186,7 +187,20 @@ void launch_rows(const RowParameters& p, const Device& device, const Layout& lay
   if (p.rows == 0 || p.students == 0) return;
   Plan plan = plan_rows<Access>(p, device, layout);
   if (!plan.split) {
-    launch(RowKernel<Access>{p, plan.row}, row_shape<Access>(p, plan.row));
+    const Shape shape = row_shape<Access>(p, plan.row);
+    const auto launch_row = [&](auto sloped, auto tile) {
+      launch(RowKernel<Access, sloped(), tile()>{p, plan.row}, shape);
+    };
+    const bool sloped = wants_temperature_gradient(p);
+    using Yes = std::true_type;
+    using No = std::false_type;
+    if constexpr (Access::tiles) {
+      if (plan.row.tile) {
+        sloped ? launch_row(Yes{}, Yes{}) : launch_row(No{}, Yes{});
+        return;
+      }
+    }
+    sloped ? launch_row(Yes{}, No{}) : launch_row(No{}, No{});
     return;
   }
   SplitPlan& split = plan.parts;
@@ -214,11 +228,17 @@ int64_t workspace_bytes(const RowParameters& p, const Device& device, const Layo
 template <class Visit>
 auto with_access(const RowParameters& p, Visit visit) {
   const Layout layout = layout_of(p);
+  const auto by_chunks = [&](auto number) {
+    using T = decltype(number);
+    const bool whole = layout.aligned && p.classes % Chunk<T>::size == 0;
+    return whole ? visit(layout, static_cast<ChunkAccess<T, false>*>(nullptr))
+                 : visit(layout, static_cast<ChunkAccess<T, true>*>(nullptr));
+  };
   if (layout.chunks) {
     switch (p.student.type) {
-      case Type::float32: return visit(layout, static_cast<ChunkAccess<float>*>(nullptr));
-      case Type::bfloat16: return visit(layout, static_cast<ChunkAccess<BFloat16>*>(nullptr));
-      case Type::float16: return visit(layout, static_cast<ChunkAccess<Float16>*>(nullptr));
+      case Type::float32: return by_chunks(float{});
+      case Type::bfloat16: return by_chunks(BFloat16{});
+      case Type::float16: return by_chunks(Float16{});
       case Type::float64: break;
     }
   }

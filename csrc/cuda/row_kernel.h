@@ -37,8 +37,9 @@ KD_INLINE void copy_flat(const Team& team, const T* from, T* to, int64_t count) 
     write(to + i, read(from + i));
 }
 
-template <class Access, class Team>
+template <class Access, bool sloped, bool tile, class Team>
 struct RowPass {
+  using Number = typename Access::Number;
   using Scalar = typename Access::Scalar;
   using Held = typename Access::Held;
   static constexpr int chunks = Access::chunks, width = Access::width;
@@ -76,60 +77,50 @@ struct RowPass {
     KD_UNROLL
     for (int j = 0; j < chunks; ++j) {
       if (j >= plan.chunks) break;
-      body(j, int64_t(j) * row_team.size + row_team.lane);
+      body(j, j * row_team.size + row_team.lane);
     }
   }
 
   KD_INLINE Access access(int64_t k) const {
     Access access(parameters, k, row);
-    if constexpr (!Access::masks) {
-      if (plan.tile) {
-        auto* const tile = tile_start(access.gradient);
-        const int64_t offset = (row - first_row) * parameters.classes;
-        access.student = tile + offset;
-        access.teacher = tile + plan.rows_per_block * parameters.classes + offset;
-        if (access.gradient != nullptr) access.gradient = tile + offset;
-        access.shift = alignment_shift(access.student);
-      }
+    if constexpr (tile) {
+      const int64_t offset = (row - first_row) * parameters.classes;
+      access.student = student_tile() + offset;
+      access.teacher = teacher_tile() + offset;
+      access.gradient = student_tile() + offset;
+      access.shift = alignment_shift(access.student);
     }
     return access;
   }
 
-  // The tile: the block's student rows, which become gradient rows, then its teacher rows.
-  template <class T>
-  KD_INLINE T* tile_start(T*) const {
-    return reinterpret_cast<T*>(team.shared());
+  // The block's student rows, which become gradient rows, and its teacher rows.
+  KD_INLINE Number* student_tile() const { return reinterpret_cast<Number*>(team.shared()); }
+  KD_INLINE Number* teacher_tile() const {
+    return student_tile() + plan.rows_per_block * parameters.classes;
   }
   KD_INLINE int64_t tile_count() const {
     const int64_t left = parameters.rows - first_row;
     return (left < plan.rows_per_block ? left : plan.rows_per_block) * parameters.classes;
   }
   KD_INLINE void fill_tile(int64_t k) const {
-    if constexpr (!Access::masks) {
-      const Access global(parameters, k, first_row);
-      auto* const tile = tile_start(global.gradient);
-      copy_flat(team, global.student, tile, tile_count());
-      if (k == 0)
-        copy_flat(team, global.teacher, tile + plan.rows_per_block * parameters.classes,
-                  tile_count());
-      team.barrier();
-    }
+    const Access global(parameters, k, first_row);
+    copy_flat(team, global.student, student_tile(), tile_count());
+    if (k == 0) copy_flat(team, global.teacher, teacher_tile(), tile_count());
+    team.barrier();
   }
   KD_INLINE void empty_tile(int64_t k) const {
-    if constexpr (!Access::masks) {
-      const Access global(parameters, k, first_row);
-      team.barrier();
-      if (global.gradient != nullptr)
-        copy_flat(team, tile_start(global.gradient), global.gradient, tile_count());
-      team.barrier();
-    }
+    team.barrier();
+    if (parameters.gradient == nullptr) return;
+    const Access global(parameters, k, first_row);
+    copy_flat(team, static_cast<const Number*>(student_tile()), global.gradient, tile_count());
+    team.barrier();
   }
 
   KD_INLINE void read_teacher(const Access& access) {
-    over_chunks([&](int j, int64_t chunk) { teacher[j] = access.read_teacher(chunk); });
+    over_chunks([&](int j, int chunk) { teacher[j] = access.read_teacher(chunk); });
   }
   KD_INLINE void read_student(const Access& access) {
-    over_chunks([&](int j, int64_t chunk) { student[j] = access.read_student(chunk); });
+    over_chunks([&](int j, int chunk) { student[j] = access.read_student(chunk); });
   }
 
   KD_INLINE void look_at_mask() {
@@ -143,7 +134,7 @@ struct RowPass {
 
   KD_INLINE void find_maxima(RowNumbers<Scalar>& numbers) const {
     Scalar maxima[2] = {-INFINITY, -INFINITY};
-    over_chunks([&](int j, int64_t) {
+    over_chunks([&](int j, int) {
       KD_UNROLL
       for (int i = 0; i < width; ++i) {
         maxima[0] = larger(maxima[0], Scalar(student[j].get(i)));
@@ -155,15 +146,14 @@ struct RowPass {
     numbers.teacher_max = maxima[1];
   }
 
-  // Exponentials of a chunk, kept from the sums to the gradient or made again.
+  // The teacher's exponentials, kept from the sums to the gradient or made again.
   struct Exponentials {
-    Scalar student[Access::keeps_exponentials ? chunks * width : 1];
     Scalar teacher[Access::keeps_exponentials ? chunks * width : 1];
   };
 
   KD_INLINE void find_sums(RowNumbers<Scalar>& numbers, Exponentials& exponentials) const {
     Scalar sums[3] = {0, 0, 0};
-    over_chunks([&](int j, int64_t) {
+    over_chunks([&](int j, int) {
       KD_UNROLL
       for (int i = 0; i < width; ++i) {
         const Scalar s = student[j].get(i);
@@ -172,10 +162,7 @@ struct RowPass {
         sums[0] += e_student;
         sums[1] += e_teacher;
         if (parameters.labels != nullptr) sums[2] += numbers.exponential_at_one(s);
-        if constexpr (Access::keeps_exponentials) {
-          exponentials.student[j * width + i] = e_student;
-          exponentials.teacher[j * width + i] = e_teacher;
-        }
+        if constexpr (Access::keeps_exponentials) exponentials.teacher[j * width + i] = e_teacher;
       }
     });
     reduce<Sums>(team, row_team, sums, &shared->sums);
@@ -187,21 +174,18 @@ struct RowPass {
   KD_INLINE void find_gradient(const Access& access, const CheckedConstants<Scalar>& constants,
                                const RowNumbers<Scalar>& numbers, const Exponentials& exponentials,
                                Scalar (&sums)[terms]) const {
-    const ClassArithmetic<Scalar> arithmetic(parameters, constants, numbers);
-    over_chunks([&](int j, int64_t chunk) {
+    const ClassArithmetic<Scalar, sloped> arithmetic(parameters, constants, numbers);
+    over_chunks([&](int j, int chunk) {
       Scalar gradient[width];
       KD_UNROLL
       for (int i = 0; i < width; ++i) {
         const Scalar s = student[j].get(i), t = teacher[j].get(i);
-        Scalar e_student, e_teacher;
-        if constexpr (Access::keeps_exponentials) {
-          e_student = exponentials.student[j * width + i];
+        Scalar e_teacher;
+        if constexpr (Access::keeps_exponentials)
           e_teacher = exponentials.teacher[j * width + i];
-        } else {
-          e_student = numbers.student_exponential(s);
+        else
           e_teacher = numbers.teacher_exponential(t);
-        }
-        gradient[i] = arithmetic.add(s, t, e_student, e_teacher, sums);
+        gradient[i] = arithmetic.add(s, t, numbers.student_exponential(s), e_teacher, sums);
       }
       if (parameters.gradient == nullptr || !inside) return;
       arithmetic.add_label(constants.label, access.first_class(chunk), gradient);
@@ -211,7 +195,7 @@ struct RowPass {
       access.write_gradient(chunk, gradient);
     });
     // The derivatives by the temperatures are rare: three sums fewer for all others.
-    if (arithmetic.sloped) {
+    if constexpr (sloped) {
       reduce<Sums>(team, row_team, sums, &shared->all_terms);
     } else {
       Scalar kl[1] = {sums[divergence]};
@@ -221,7 +205,8 @@ struct RowPass {
   }
 
   KD_INLINE void run(int64_t k) {
-    if (plan.tile) fill_tile(k);
+    row_team.lane = unknown(row_team.lane);
+    if constexpr (tile) fill_tile(k);
     const Access access = this->access(k);
     if (k == 0) read_teacher(access);
     read_student(access);
@@ -240,15 +225,15 @@ struct RowPass {
     numbers.set_rates(constants);
     find_maxima(numbers);
     find_sums(numbers, exponentials);
+    row_team.lane = unknown(row_team.lane);
     find_gradient(access, constants, numbers, exponentials, sums);
     if (leader) write_results(parameters, constants, numbers, k, row, label_logit, sums);
-    if (plan.tile) empty_tile(k);
+    if constexpr (tile) empty_tile(k);
   }
 };
 
-template <class Access_>
+template <class Access, bool sloped, bool tile>
 struct RowKernel {
-  using Access = Access_;
   static constexpr int max_threads = max_warps * warp_lanes;
 
   RowParameters parameters;
@@ -256,7 +241,7 @@ struct RowKernel {
 
   template <class Team>
   KD_INLINE void operator()(const Team& team) const {
-    RowPass<Access, Team> pass(parameters, plan, team);
+    RowPass<Access, sloped, tile, Team> pass(parameters, plan, team);
     for (int64_t k = 0; k < parameters.students; ++k) pass.run(k);
   }
 };

@@ -3,6 +3,8 @@
 
 namespace kd::device {
 
-KD_INSTANTIATE_ROWS(ChunkAccess<BFloat16>)
+KD_INSTANTIATE_ROWS(ChunkAccess<BFloat16, false>)
+KD_INSTANTIATE_ROWS(ChunkAccess<BFloat16, true>)
+KD_INSTANTIATE_TILES(ChunkAccess<BFloat16, true>)
 
 }  // namespace kd::device

@@ -3,6 +3,8 @@
 
 namespace kd::device {
 
-KD_INSTANTIATE_ROWS(ChunkAccess<Float16>)
+KD_INSTANTIATE_ROWS(ChunkAccess<Float16, false>)
+KD_INSTANTIATE_ROWS(ChunkAccess<Float16, true>)
+KD_INSTANTIATE_TILES(ChunkAccess<Float16, true>)
 
 }  // namespace kd::device

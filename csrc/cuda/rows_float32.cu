@@ -3,6 +3,8 @@
 
 namespace kd::device {
 
-KD_INSTANTIATE_ROWS(ChunkAccess<float>)
+KD_INSTANTIATE_ROWS(ChunkAccess<float, false>)
+KD_INSTANTIATE_ROWS(ChunkAccess<float, true>)
+KD_INSTANTIATE_TILES(ChunkAccess<float, true>)
 
 }  // namespace kd::device

@@ -150,9 +150,8 @@ struct PartPosition {
 
 constexpr int split_threads = 256;
 
-template <class Access_>
+template <class Access>
 struct SplitSumsKernel {
-  using Access = Access_;
   using Scalar = typename Access::Scalar;
   static constexpr int max_threads = split_threads;
 
@@ -186,9 +185,8 @@ struct SplitSumsKernel {
   }
 };
 
-template <class Access_>
+template <class Access>
 struct SplitGradientKernel {
-  using Access = Access_;
   using Scalar = typename Access::Scalar;
   static constexpr int max_threads = split_threads;
 
@@ -207,7 +205,10 @@ struct SplitGradientKernel {
       sums.join(team, at.row_team, shared);
       if (parameters.class_mask != nullptr && sums.kept < 2) set_dead(constants);
       Scalar part[terms] = {0, 0, 0, 0};
-      add_part(at, k, constants, ClassArithmetic<Scalar>(parameters, constants, sums.row), part);
+      if (wants_temperature_gradient(parameters))
+        add_part<true>(at, k, constants, sums.row, part);
+      else
+        add_part<false>(at, k, constants, sums.row, part);
       reduce<Sums>(team, at.row_team, part, &shared->all_terms);
       if (at.row_team.lane != 0) continue;
       Scalar* const to = workspace.part_terms(parameters, plan.parts, k, at.row) + at.part * terms;
@@ -215,9 +216,11 @@ struct SplitGradientKernel {
     }
   }
 
+  template <bool sloped>
   KD_INLINE void add_part(const PartPosition& at, int64_t k,
-                          const CheckedConstants<Scalar>& constants,
-                          const ClassArithmetic<Scalar>& arithmetic, Scalar (&part)[terms]) const {
+                          const CheckedConstants<Scalar>& constants, const RowNumbers<Scalar>& row,
+                          Scalar (&part)[terms]) const {
+    const ClassArithmetic<Scalar, sloped> arithmetic(parameters, constants, row);
     const Access access(parameters, k, at.row);
     for (int64_t c = at.first_chunk + at.row_team.lane; c < at.last_chunk; c += at.row_team.size) {
       const auto student = access.read_student(c), teacher = access.read_teacher(c);
@@ -239,9 +242,8 @@ struct SplitGradientKernel {
 };
 
 // A warp for each row of each student.
-template <class Access_>
+template <class Access>
 struct SplitFinishKernel {
-  using Access = Access_;
   using Scalar = typename Access::Scalar;
   static constexpr int max_threads = 128;
 

@@ -148,30 +148,32 @@ KD_INLINE int alignment_shift(const T* row) {
 }
 
 // Classes first to first + size - 1 of a row of `classes`; -inf outside, whose exponential is 0.
-template <class T>
-KD_INLINE Chunk<T> read_chunk(const T* row, int64_t first, int64_t classes) {
+// A row that is not `ragged` begins and ends with a whole chunk. `Index` is int where a row is known
+// to be short.
+template <bool ragged, class T, class Index>
+KD_INLINE Chunk<T> read_chunk(const T* row, Index first, Index classes) {
   Chunk<T> chunk{};
-  if (first >= 0 && first + Chunk<T>::size <= classes)
+  if (first >= 0 && first + (ragged ? Chunk<T>::size : 1) <= classes)
     return read(reinterpret_cast<const Chunk<T>*>(row + first));
   KD_UNROLL
   for (int i = 0; i < Chunk<T>::size; ++i) {
     T number;
     set_minus_infinity(number);
-    if (first + i >= 0 && first + i < classes) number = read(row + first + i);
+    if (ragged && first + i >= 0 && first + i < classes) number = read(row + first + i);
     chunk.set(i, number);
   }
   return chunk;
 }
 
-template <class T>
-KD_INLINE void write_chunk(T* row, int64_t first, int64_t classes, const Chunk<T>& chunk) {
-  if (first >= 0 && first + Chunk<T>::size <= classes) {
+template <bool ragged, class T, class Index>
+KD_INLINE void write_chunk(T* row, Index first, Index classes, const Chunk<T>& chunk) {
+  if (first >= 0 && first + (ragged ? Chunk<T>::size : 1) <= classes) {
     write(reinterpret_cast<Chunk<T>*>(row + first), chunk);
     return;
   }
   KD_UNROLL
   for (int i = 0; i < Chunk<T>::size; ++i)
-    if (first + i >= 0 && first + i < classes) write(row + first + i, chunk.raw(i));
+    if (ragged && first + i >= 0 && first + i < classes) write(row + first + i, chunk.raw(i));
 }
 
 // A logit of whatever type it is.

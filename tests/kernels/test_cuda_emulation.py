@@ -222,9 +222,7 @@ class Emulated:
     def plan(self, library: ctypes.CDLL, **options: Any) -> str:
         text = ctypes.create_string_buffer(200)
         asked = request(self.memory, **options)
-        library.describe_plan(
-            ctypes.byref(self.parameters), ctypes.byref(asked), text, i64(200)
-        )
+        library.describe_plan(ctypes.byref(self.parameters), ctypes.byref(asked), text, i64(200))
         return text.value.decode()
 
     def whole_gradient(self) -> Tensor:
