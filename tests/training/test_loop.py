@@ -224,6 +224,29 @@ def dropout_model() -> nn.Module:
     return Dropout()
 
 
+def test_what_a_model_draws_itself_comes_from_the_runs_seed(
+    dataset: Dataset, config: TrainingConfig
+) -> None:
+    losses = []
+    for seed, global_seed in ((0, 1), (0, 2), (1, 1)):
+        model = dropout_model()
+        torch.manual_seed(global_seed)
+        before = torch.get_rng_state()
+        _, result = train(dataset, config, seed=seed, model=model)
+        assert torch.equal(torch.get_rng_state(), before)
+        losses.append(result.records[-1].train_loss)
+    assert losses[0] == losses[1] != losses[2]
+
+
+def test_gradients_are_clipped(dataset: Dataset, config: TrainingConfig) -> None:
+    config = config.model_copy(update={"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0})
+    before = initialised_model("lenet5", dataset, seed=0, role="student").state_dict()
+    model, _ = train(dataset, config.model_copy(update={"gradient_clip": 1e-4}))
+    moved = [(value - before[name]).square().sum() for name, value in model.state_dict().items()]
+    # 12 steps of at most 1e-4 each.
+    assert 0 < float(torch.stack(moved).sum().sqrt()) <= 12e-4 * 1.01
+
+
 RESUMED: dict[str, dict[str, Any]] = {
     "adamw": {},
     "sgd, warm-up, step": {
