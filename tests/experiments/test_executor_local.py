@@ -3,7 +3,9 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, wait
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
@@ -18,11 +20,12 @@ from kdplatform.experiments.identity import student_step
 HERE = Path(__file__).resolve().parent
 
 
-@pytest.fixture
-def tasks(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+@pytest.fixture(scope="module")
+def tasks() -> Iterator[ModuleType]:
     """What workers do; on the path, which their processes inherit."""
-    monkeypatch.syspath_prepend(HERE)
-    return importlib.import_module("executor_tasks")
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.syspath_prepend(HERE)
+        yield importlib.import_module("executor_tasks")
 
 
 def assignment(folder: Path, seed: int) -> Assignment:
@@ -58,22 +61,56 @@ def alive(process_id: int) -> bool:
         return False
 
 
-def test_every_worker_is_a_process_that_is_kept_with_its_share_of_the_cores(tmp_path, tasks):
-    with LocalExecutor("cpu", 2, units=9, task=tasks.tell) as executor:
-        futures = [executor.submit(assignment(tmp_path, seed)) for seed in range(6)]
-        told = [facts(future.result()) for future in futures]
+@dataclass(frozen=True)
+class Session:
+    """Units run by two workers, two of them deadly to their worker."""
+
+    slots: int
+    futures: dict[int, Future[Outcome]]
+
+    def outcome(self, seed: int) -> dict[str, str]:
+        return facts(self.futures[seed].result())
+
+
+@pytest.fixture(scope="module")
+def session(tmp_path_factory: pytest.TempPathFactory, tasks: ModuleType) -> Session:
+    folder = tmp_path_factory.mktemp("session")
+    with LocalExecutor(tasks.tell, "cpu", 2, units=9) as executor:
+        seeds = [0, 1, 2, tasks.DEADLY, tasks.DEADLY_ONCE, 3, 4]
+        futures = {seed: executor.submit(assignment(folder, seed)) for seed in seeds}
+        wait(futures.values())
+    return Session(executor.slots, futures)
+
+
+def test_units_share_as_many_processes_as_there_are_workers(session):
+    assert session.slots == 2
+    assert len({session.outcome(seed)["process"] for seed in range(3)}) <= 2
+
+
+def test_every_worker_has_its_share_of_the_cores(session):
     share = str(max(1, usable_cores() // 2))
-    assert executor.slots == 2
-    assert len({fact["process"] for fact in told}) == 2
-    assert {(fact["threads"], fact["variable"], fact["device"]) for fact in told} == {
-        (share, share, "cpu")
-    }
+    outcome = session.outcome(0)
+    assert (outcome["threads"], outcome["variable"], outcome["device"]) == (share, share, "cpu")
+
+
+def test_a_unit_whose_worker_died_is_tried_again(session, tasks):
+    assert session.outcome(tasks.DEADLY_ONCE)
+
+
+def test_a_unit_that_kills_its_worker_twice_fails(session, tasks):
+    with pytest.raises(MachineError, match="worker process died 2 times"):
+        session.outcome(tasks.DEADLY)
+
+
+def test_units_after_a_deadly_one_are_run(session):
+    assert session.outcome(3)
+    assert session.outcome(4)
 
 
 def test_the_sweeps_own_environment_is_left_as_it_was(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    with LocalExecutor("cpu", 1, units=1):
+    with LocalExecutor(print, "cpu", 1, units=1):
         assert os.environ["MKL_NUM_THREADS"] == str(usable_cores())
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
@@ -83,29 +120,12 @@ def test_the_sweeps_own_environment_is_left_as_it_was(monkeypatch):
     ("workers", "units", "slots"), [(3, 9, 3), (3, 2, 2), (None, 1, 1), (None, 999, usable_cores())]
 )
 def test_no_more_workers_than_units_and_one_per_core_unless_said(workers, units, slots):
-    assert LocalExecutor("cpu", workers, units).slots == slots
-
-
-def test_a_dead_worker_is_replaced_and_its_unit_tried_again(tmp_path, tasks):
-    task = tasks.die_the_first_time
-    with LocalExecutor("cpu", 1, units=2, task=task) as executor:
-        futures = [executor.submit(assignment(tmp_path, seed)) for seed in range(2)]
-        outcomes = [future.result() for future in futures]
-    assert all(outcome.run_id for outcome in outcomes)
-    assert list(tmp_path.iterdir())
-
-
-def test_a_unit_that_kills_its_worker_twice_fails_alone(tmp_path, tasks):
-    with LocalExecutor("cpu", 1, units=2, task=tasks.die_if_first) as executor:
-        deadly, harmless = (executor.submit(assignment(tmp_path, seed)) for seed in range(2))
-        with pytest.raises(MachineError, match="worker process died 2 times"):
-            deadly.result()
-        assert harmless.result().run_id
+    assert LocalExecutor(print, "cpu", workers, units).slots == slots
 
 
 def test_an_interrupted_sweep_lets_its_workers_close_their_runs(tmp_path, tasks):
     def start_and_interrupt() -> None:
-        with LocalExecutor("cpu", 1, units=2, task=tasks.work_long) as executor:
+        with LocalExecutor(tasks.work_long, "cpu", 1, units=2) as executor:
             for seed in range(2):
                 executor.submit(assignment(tmp_path, seed))
             assert eventually(lambda: list(tmp_path.glob("*.working")))
@@ -125,7 +145,7 @@ import executor_tasks, test_executor_local as test
 from kdplatform.experiments.executors.local import LocalExecutor
 from pathlib import Path
 if __name__ == "__main__":
-    executor = LocalExecutor("cpu", 1, units=1, task=executor_tasks.work_long).__enter__()
+    executor = LocalExecutor(executor_tasks.work_long, "cpu", 1, units=1).__enter__()
     executor.submit(test.assignment(Path({str(tmp_path)!r}), 0)).result()
 """
     script = tmp_path / "sweep.py"
@@ -142,7 +162,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("workers", [0, -1])
 def test_fewer_than_one_worker_is_refused(workers):
     with pytest.raises(UserError, match=f"workers={workers} is not allowed; allowed: auto"):
-        LocalExecutor("cpu", workers, units=1)
+        LocalExecutor(print, "cpu", workers, units=1)
 
 
 def test_an_unknown_executor_is_refused_with_the_nearest():

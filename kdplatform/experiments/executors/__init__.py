@@ -1,10 +1,10 @@
 """Executors: where the units of a study are trained. One file per executor."""
 
 from kdplatform.errors import unknown_name
-from kdplatform.experiments.executors.base import Assignment, Executor, Outcome, run_unit
+from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 from kdplatform.parameters import EXECUTORS
 
-__all__ = ["Assignment", "Executor", "Outcome", "open_executor", "run_unit"]
+__all__ = ["Assignment", "Executor", "Outcome", "open_executor"]
 
 
 def open_executor(
@@ -23,12 +23,15 @@ def open_executor(
             not installed.
         MachineError: the cluster does not answer.
     """
+    # Imported late: what a worker loads before its first unit is kept small, Ray is an extra.
     if name == "local":
         from kdplatform.experiments.executors.local import LocalExecutor
+        from kdplatform.experiments.executors.unit import run_unit
 
-        return LocalExecutor(device, workers, units)
+        return LocalExecutor(run_unit, device, workers, units)
     if name == "ray":
         from kdplatform.experiments.executors.ray import RayExecutor
+        from kdplatform.experiments.executors.unit import run_unit
 
-        return RayExecutor(device, address)
+        return RayExecutor(run_unit, device, address)
     raise unknown_name("executor", name, EXECUTORS)

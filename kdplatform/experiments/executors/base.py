@@ -1,7 +1,5 @@
 """What every executor does: take assignments, give back outcomes."""
 
-import time
-import traceback
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from dataclasses import dataclass
@@ -9,20 +7,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-import mlflow
-
 from kdplatform.config import ProjectConfig
-from kdplatform.errors import KdplatformError
 from kdplatform.experiments.identity import Role, Step
-from kdplatform.experiments.steps import load_trained, obtain
-from kdplatform.experiments.tracking import quiet_mlflow
-from kdplatform.experiments.workspace import open_workspace
-from kdplatform.progress import collected_messages
 
 # Small models leave most of a GPU idle: this many are trained on one at a time.
 UNITS_PER_GPU = 4
-# Workers of one machine write to one SQLite file, which makes them queue.
-_SQLITE_PATIENCE_SECONDS = 120
 
 
 @dataclass(frozen=True)
@@ -66,7 +55,7 @@ class Outcome:
     trace: str = ""
 
 
-# What a worker does with an assignment: `run_unit`, or less in tests.
+# What a worker does with an assignment: `unit.run_unit`, or less in tests.
 Task = Callable[[Assignment], Outcome]
 
 
@@ -95,43 +84,3 @@ class Executor(Protocol):
     ) -> None:
         """Ends the workers: at once when the block was left by an error."""
         ...
-
-
-def run_unit(assignment: Assignment) -> Outcome:
-    """Trains or finds the unit's model; called in a worker."""
-    started = time.perf_counter()
-    quiet_mlflow()
-    mlflow.set_tracking_uri(_patient(assignment.tracking_uri))
-    mlflow.set_experiment(experiment_id=assignment.experiment_id)
-    with collected_messages() as messages:
-        try:
-            workspace = open_workspace(
-                assignment.config, assignment.folder, assignment.device, assignment.reuse
-            )
-            references = {
-                role: load_trained(step, run_id, reused=True)
-                for role, (step, run_id) in assignment.references.items()
-            }
-            model = obtain(workspace, assignment.step, assignment.parent_run_id, references)
-        except Exception as error:
-            return Outcome(
-                None,
-                seconds=time.perf_counter() - started,
-                messages=tuple(messages),
-                error=_one_line(error),
-                trace="" if isinstance(error, KdplatformError) else traceback.format_exc(),
-            )
-    seconds = time.perf_counter() - started
-    return Outcome(model.run_id, model.reused, seconds, tuple(messages))
-
-
-def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, KdplatformError) else f"{type(error).__name__}: {text}"
-
-
-def _patient(uri: str) -> str:
-    """Returns the URI under which a writer of an SQLite file waits for the others."""
-    if not uri.startswith("sqlite:///") or "?" in uri:
-        return uri
-    return f"{uri}?timeout={_SQLITE_PATIENCE_SECONDS}"

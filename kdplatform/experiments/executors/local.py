@@ -21,7 +21,6 @@ from kdplatform.experiments.executors.base import (
     Assignment,
     Outcome,
     Task,
-    run_unit,
 )
 
 # A worker that dies takes its unit with it: the unit is tried this often in all.
@@ -46,16 +45,16 @@ class LocalExecutor:
     no other: it is replaced, its unit is tried once more, then given up.
 
     Args:
+        task: what a worker does with an assignment.
         device: as it was asked for; `auto` and `cuda` spread the workers over all GPUs.
         workers: processes; None: one per core on the CPU, `UNITS_PER_GPU` per GPU.
         units: more workers than this are not started.
-        task: what the workers do.
 
     Raises:
         UserError: fewer than one worker.
     """
 
-    def __init__(self, device: str, workers: int | None, units: int, task: Task = run_unit) -> None:
+    def __init__(self, task: Task, device: str, workers: int | None, units: int) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"workers={workers} is not allowed; allowed: auto | integer >= 1")
         devices = _devices(device)

@@ -16,7 +16,7 @@ import mlflow
 import torch
 
 from kdplatform.errors import MachineError, UserError
-from kdplatform.experiments.executors.base import UNITS_PER_GPU, Assignment, Outcome, run_unit
+from kdplatform.experiments.executors.base import UNITS_PER_GPU, Assignment, Outcome, Task
 
 # How often Ray starts a unit again whose worker or node died.
 _RETRIES = 3
@@ -27,6 +27,7 @@ class RayExecutor:
     """Units as Ray tasks of one core each, and of a fraction of a GPU where the cluster has them.
 
     Args:
+        task: what a worker does with an assignment.
         device: as it was asked for; auto: cuda when the cluster has GPUs.
         address: `auto` for the cluster of this machine or of $RAY_ADDRESS, otherwise host:port.
 
@@ -36,7 +37,7 @@ class RayExecutor:
         MachineError: no cluster answers at the address.
     """
 
-    def __init__(self, device: str, address: str) -> None:
+    def __init__(self, task: Task, device: str, address: str) -> None:
         ray = _connected(address)
         try:
             resources = ray.cluster_resources()
@@ -54,14 +55,15 @@ class RayExecutor:
         self._device = "cuda" if on_gpu else "cpu"
         self.slots = max(1, int(min(resources["CPU"], gpus * UNITS_PER_GPU if on_gpu else 1e9)))
         self._ray = ray
-        self._task = ray.remote(
+        self._task = task
+        self._remote = ray.remote(
             num_cpus=1, num_gpus=1 / UNITS_PER_GPU if on_gpu else 0, max_retries=_RETRIES
-        )(_run_unit)
+        )(_on_one_core)
         self._references: list[Any] = []
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
         """Hands a unit to the cluster."""
-        reference = self._task.remote(assignment, self._device)
+        reference = self._remote.remote(self._task, replace(assignment, device=self._device))
         self._references.append(reference)
         future: Future[Outcome] = reference.future()
         return future
@@ -82,9 +84,9 @@ class RayExecutor:
         self._ray.shutdown()
 
 
-def _run_unit(assignment: Assignment, device: str) -> Outcome:
+def _on_one_core(task: Task, assignment: Assignment) -> Outcome:
     torch.set_num_threads(1)
-    return run_unit(replace(assignment, device=device))
+    return task(assignment)
 
 
 def _connected(address: str) -> Any:

@@ -1,0 +1,56 @@
+"""What a worker does with a unit."""
+
+import time
+import traceback
+
+import mlflow
+
+from kdplatform.errors import KdplatformError
+from kdplatform.experiments.executors.base import Assignment, Outcome
+from kdplatform.experiments.steps import load_trained, obtain
+from kdplatform.experiments.tracking import quiet_mlflow
+from kdplatform.experiments.workspace import open_workspace
+from kdplatform.progress import collected_messages
+
+# Workers of one machine write to one SQLite file, which makes them queue.
+_SQLITE_PATIENCE_SECONDS = 120
+
+
+def run_unit(assignment: Assignment) -> Outcome:
+    """Trains or finds the unit's model; called in a worker."""
+    started = time.perf_counter()
+    quiet_mlflow()
+    mlflow.set_tracking_uri(_patient(assignment.tracking_uri))
+    mlflow.set_experiment(experiment_id=assignment.experiment_id)
+    with collected_messages() as messages:
+        try:
+            workspace = open_workspace(
+                assignment.config, assignment.folder, assignment.device, assignment.reuse
+            )
+            references = {
+                role: load_trained(step, run_id, reused=True)
+                for role, (step, run_id) in assignment.references.items()
+            }
+            model = obtain(workspace, assignment.step, assignment.parent_run_id, references)
+        except Exception as error:
+            return Outcome(
+                None,
+                seconds=time.perf_counter() - started,
+                messages=tuple(messages),
+                error=_one_line(error),
+                trace="" if isinstance(error, KdplatformError) else traceback.format_exc(),
+            )
+    seconds = time.perf_counter() - started
+    return Outcome(model.run_id, model.reused, seconds, tuple(messages))
+
+
+def _one_line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if isinstance(error, KdplatformError) else f"{type(error).__name__}: {text}"
+
+
+def _patient(uri: str) -> str:
+    """Returns the URI under which a writer of an SQLite file waits for the others."""
+    if not uri.startswith("sqlite:///") or "?" in uri:
+        return uri
+    return f"{uri}?timeout={_SQLITE_PATIENCE_SECONDS}"
