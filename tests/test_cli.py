@@ -131,7 +131,7 @@ def test_a_data_folder_that_cannot_be_written_is_the_machines_fault(
     [
         ("http://127.0.0.1:9", "Connection refused"),
         ("http://user:secret@127.0.0.1:9", "Connection refused"),
-        ("sqlite:////proc/mlflow.db", "unable to open database file"),
+        ("sqlite:////proc/mlflow.db", "No such file or directory"),
         ("sqlite:///not_a_database.db", "file is not a database"),
     ],
 )
@@ -210,6 +210,7 @@ def test_the_doctor_looks_at_everything(capsys: pytest.CaptureFixture[str], tmp_
         assert f"\n{name} " in printed
     assert f"{tmp_path}/home (writable)" in printed
     assert f"sqlite:///{tmp_path}/mlflow.db" in printed
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_the_doctor_says_what_is_wrong(

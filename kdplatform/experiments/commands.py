@@ -34,10 +34,10 @@ from kdplatform.experiments.sweep_results import (
     sweep_text,
 )
 from kdplatform.experiments.tracking import (
-    check_store,
     close_abandoned_children,
     command_run,
     log_new_parameters,
+    prepare_store,
     quiet_mlflow,
     store_errors,
 )
@@ -50,7 +50,7 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     """Runs an entry point under a run of its own and prints what came out."""
     started = time.perf_counter()
     quiet_mlflow()
-    check_store()
+    prepare_store()
     # A cluster's nodes resolve the device for themselves; this machine only keeps the books.
     device = "cpu" if arguments.executor == "ray" else arguments.device
     workspace = open_workspace(config, arguments.data_folder, device, arguments.reuse)

@@ -7,6 +7,7 @@ import re
 import socket
 import sqlite3
 import subprocess
+import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Container, Iterator, Mapping
@@ -20,7 +21,7 @@ from mlflow.entities import Run, ViewType
 from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import KdplatformError, MachineError
-from kdplatform.files import file_digest
+from kdplatform.files import file_digest, locked
 from kdplatform.progress import say
 
 TAG_KEY = "kd.key"
@@ -55,8 +56,30 @@ def check_store() -> None:
     uri = mlflow.get_tracking_uri()
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
-    elif uri.startswith("sqlite:///"):
-        _check_sqlite(uri, Path(uri.removeprefix("sqlite:///").partition("?")[0]))
+    elif path := _sqlite_path(uri):
+        _check_sqlite(uri, path)
+
+
+def prepare_store() -> None:
+    """Checks the tracking store, and has MLflow make its tables where there are none.
+
+    Raises:
+        MachineError: as `check_store`, or when the tables cannot be made.
+    """
+    check_store()
+    path = _sqlite_path(mlflow.get_tracking_uri())
+    if path is None:
+        return
+    # MLflow's own migrations fail when two processes begin them at once.
+    lock = path.with_name(f".{path.name}.lock")
+    with locked(lock, "another process makes the tracking store; waiting"), store_errors():
+        MlflowClient().search_experiments(max_results=1)
+
+
+def _sqlite_path(uri: str) -> Path | None:
+    if not uri.startswith("sqlite:///"):
+        return None
+    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
 
 
 @contextmanager
@@ -103,12 +126,19 @@ def _check_server(uri: str) -> None:
 
 
 def _check_sqlite(uri: str, path: Path) -> None:
+    """Opens the file if it is there; leaves none where it is not."""
     try:
-        with closing(sqlite3.connect(path)) as connection:
-            connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+        if path.exists():
+            with closing(sqlite3.connect(path)) as connection:
+                connection.execute("SELECT name FROM sqlite_master LIMIT 1").fetchall()
+        # SQLite keeps its journal beside the database.
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
     except sqlite3.Error as error:
         raise MachineError(_store_problem(uri, error)) from None
-    if not os.access(path, os.W_OK) or not os.access(path.resolve().parent, os.W_OK):
+    except OSError as error:
+        raise MachineError(_store_problem(uri, error.strerror)) from None
+    if path.exists() and not os.access(path, os.W_OK):
         raise MachineError(_store_problem(uri, "it cannot be written"))
 
 
