@@ -7,227 +7,333 @@ a split row. What stays untested is the hardware: its rounding of 2^x, memory or
 import ctypes
 import math
 import shutil
-import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
-from kdplatform.kernels.arguments import check_arguments
-from kdplatform.kernels.reference import reference_rows
+sys.path.insert(0, str(Path(__file__).parent / "cuda_emulation"))
+from emulated import (
+    ORDERS,
+    TYPES,
+    Emulated,
+    Expected,
+    ReduceParameters,
+    ScaleParameters,
+    call,
+    check,
+    compile_emulation,
+    i64,
+    logits,
+    request,
+    targets,
+)
 
-ROOT = Path(__file__).parents[2]
 NAN, INF = math.nan, math.inf
-TYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2, torch.float64: 3}
-ORDERS = {"forward": 0, "reverse": 1, "warp by warp": 2, "warp by warp, reverse": 3}
+f32, bf16, f16, f64 = torch.float32, torch.bfloat16, torch.float16, torch.float64
+FULL = 0
+"""Multiprocessors of a device that any number of rows fills."""
 
 pytestmark = pytest.mark.skipif(shutil.which("g++") is None, reason="needs g++")
-
-i64, pointer = ctypes.c_int64, ctypes.c_void_p
-
-
-class Logits(ctypes.Structure):
-    _fields_ = [("data", pointer), ("type", ctypes.c_int32)] + [
-        (name, i64) for name in ("student_stride", "row_stride", "class_stride")
-    ]
-
-
-class RowValue(ctypes.Structure):
-    _fields_ = [("data", pointer), ("value", ctypes.c_double)] + [
-        (name, i64) for name in ("student_stride", "row_stride")
-    ]
-
-
-class RowParameters(ctypes.Structure):
-    _fields_ = [
-        *((name, i64) for name in ("students", "rows", "classes")),
-        ("compute_type", ctypes.c_int32),
-        ("student", Logits),
-        ("teacher", Logits),
-        ("labels", pointer),
-        ("label_stride", i64),
-        ("ignore_index", i64),
-        ("class_mask", pointer),
-        ("mask_row_stride", i64),
-        ("mask_class_stride", i64),
-        ("student_temperature", RowValue),
-        ("teacher_temperature", RowValue),
-        ("kl_weight", RowValue),
-        ("ce_weight", RowValue),
-        ("scale_by_t2", ctypes.c_bool),
-        *((name, pointer) for name in ("loss", "kl", "ce")),
-        ("gradient_factor", ctypes.c_double),
-        *((name, pointer) for name in ("gradient", "gradient_scale")),
-        *((name, pointer) for name in ("by_student_temperature", "by_teacher_temperature")),
-    ]
-
-
-class ReduceParameters(ctypes.Structure):
-    _fields_ = [
-        ("students", i64),
-        ("rows", i64),
-        ("compute_type", ctypes.c_int32),
-        ("factor", ctypes.c_double),
-        ("values", pointer),
-        ("out", pointer),
-    ]
-
-
-class ScaleParameters(ctypes.Structure):
-    _fields_ = [
-        *((name, i64) for name in ("students", "rows", "classes")),
-        ("type", ctypes.c_int32),
-        ("compute_type", ctypes.c_int32),
-        *((name, pointer) for name in ("gradient", "gradient_scale", "grad_loss")),
-        ("grad_student_stride", i64),
-        ("grad_row_stride", i64),
-        ("out", pointer),
-    ]
-
-
-class Range(ctypes.Structure):
-    _fields_ = [("begin", pointer), ("bytes", i64)]
-
-
-class Request(ctypes.Structure):
-    _fields_ = [
-        ("multiprocessors", ctypes.c_int),
-        ("clusters", ctypes.c_bool),
-        ("cache_bytes", i64),
-        ("order", ctypes.c_int),
-        ("memory", pointer),
-        ("ranges", i64),
-    ]
 
 
 @pytest.fixture(scope="session")
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
-    target = tmp_path_factory.mktemp("emulation") / "emulation.so"
-    sources = ROOT / "tests" / "kernels" / "cuda_emulation"
-    folders = [f"-I{folder}" for folder in (sources, ROOT / "csrc", ROOT / "csrc" / "cuda")]
-    command = ["g++", "-std=c++20", "-O1", "-fPIC", "-shared", "-Wno-unknown-pragmas", *folders]
-    subprocess.run([*command, str(sources / "emulation.cpp"), "-o", str(target)], check=True)
-    library = ctypes.CDLL(str(target))
-    library.row_parameters_bytes.restype = i64
-    assert library.row_parameters_bytes() == ctypes.sizeof(RowParameters)
-    return library
+    return compile_emulation(tmp_path_factory.mktemp("emulation") / "emulation.so")
 
 
-def request(
-    tensors: list[Tensor], order: str = "forward", multiprocessors: int = 2, clusters: bool = True
-) -> Request:
-    """The device, and what memory a launch may touch: what the tensors lie in."""
-    storages = [tensor.untyped_storage() for tensor in tensors]
-    memory = (Range * len(storages))(*((s.data_ptr(), s.nbytes()) for s in storages))
-    cache = 1 << 20  # small, so that a split call takes several launches
-    result = Request(
-        multiprocessors,
-        clusters,
-        cache,
-        ORDERS[order],
-        ctypes.cast(memory, pointer).value,
-        len(storages),
+# Plan, rows, classes, types of student and teacher, temperatures, device. One of each regime, with
+# rows that are and are not aligned, full and nearly empty: chunks are 16 bytes.
+CASES = [
+    ("tile 1x", 200, 10, f32, f32, 2.0, 4.0, FULL, True),
+    ("tile 1x", 131, 3, bf16, bf16, 0.5, 0.5, FULL, True),
+    ("tile 1x", 1, 2, f32, f32, 20.0, 20.0, FULL, True),
+    ("tile 2x", 200, 33, f32, f32, 1.0, 1.0, FULL, True),
+    ("lanes 2x", 131, 7, f16, f16, 3.7, 3.7, 1, True),
+    ("lanes 2x", 70, 32, f32, f32, 2.0, 2.0, FULL, True),
+    ("lanes 4x", 289, 100, f32, f32, 4.0, 4.0, FULL, True),
+    ("lanes 32x", 20, 100, f32, f32, 4.0, 4.0, 2, True),
+    ("lanes 32x", 9, 1000, f32, f32, 2.0, 3.7, FULL, True),
+    ("lanes 32x", 9, 1001, bf16, bf16, 4.0, 4.0, FULL, True),
+    ("block 128", 3, 1000, f32, f32, 4.0, 4.0, 2, True),
+    ("block 64", 9, 1025, f32, f32, 1.0, 1.0, FULL, True),
+    ("block 128", 2, 4096, f16, f16, 4.0, 4.0, FULL, True),
+    ("block 288", 2, 8191, f32, f32, 20.0, 20.0, FULL, False),
+    ("block 512", 1, 16384, bf16, bf16, 4.0, 4.0, FULL, False),
+    ("cluster 2x", 2, 8200, f32, f32, 4.0, 2.0, FULL, True),
+    ("cluster 8x224", 1, 50257, bf16, bf16, 4.0, 4.0, FULL, True),
+    ("cluster 8x512", 1, 128256, f32, f32, 4.0, 4.0, FULL, True),
+    ("split 2 launches of 1", 3, 16385, f32, f32, 4.0, 4.0, FULL, False),
+    ("split 8", 2, 50257, bf16, bf16, 2.0, 1.0, 2, False),
+    ("split 9", 1, 131073, f16, f16, 4.0, 4.0, FULL, True),
+    # any types, one number at a time
+    ("lanes 8x", 33, 10, f32, bf16, 2.0, 2.0, FULL, True),
+    ("lanes 16x", 9, 100, bf16, f32, 4.0, 1.0, FULL, True),
+    ("block 128", 2, 1000, f16, bf16, 4.0, 4.0, FULL, True),
+    ("lanes 8x", 33, 10, f64, f64, 2.0, 3.0, FULL, True),
+    ("block 128", 2, 1000, f64, f32, 0.5, 0.5, FULL, True),
+    ("cluster 2x", 1, 4096, f32, f64, 4.0, 4.0, FULL, True),
+    ("split 3", 2, 5000, bf16, f64, 4.0, 4.0, 1, False),
+]
+
+
+@pytest.mark.parametrize(
+    ("plan", "rows", "classes", "student_type", "teacher_type", "ts", "tt", "sms", "clusters"),
+    CASES,
+    ids=[f"{c[0]}-{c[1]}x{c[2]}-{str(c[3])[6:]}-{str(c[4])[6:]}" for c in CASES],
+)
+def test_every_regime_is_as_right_as_its_types(
+    library, plan, rows, classes, student_type, teacher_type, ts, tt, sms, clusters
+):
+    student = logits(rows, classes, dtype=student_type)
+    teacher = logits(rows, classes, seed=1, dtype=teacher_type)
+    device = {"multiprocessors": sms, "clusters": clusters}
+    options = {"temperature": ts, "teacher_temperature": tt, "factor": 1 / rows}
+    emulated = check(library, student, teacher, targets(rows, classes), **device, **options)
+    assert emulated.plan(library, **device).startswith(plan)
+
+
+# Regimes by what makes them: rows, classes, device.
+REGIMES = {
+    "tile": (130, 10, FULL, True),
+    "lanes": (9, 100, 2, True),
+    "block": (2, 1500, FULL, True),
+    "cluster": (1, 9000, FULL, True),
+    "split": (2, 17000, FULL, False),
+}
+
+
+@pytest.fixture(params=REGIMES)
+def regime(request: pytest.FixtureRequest) -> tuple[str, int, int, dict[str, Any]]:
+    rows, classes, sms, clusters = REGIMES[request.param]
+    return request.param, rows, classes, {"multiprocessors": sms, "clusters": clusters}
+
+
+def test_the_order_of_threads_changes_no_bit(library, regime):
+    name, rows, classes, device = regime
+    student, teacher = logits(2, rows, classes), logits(rows, classes, seed=1)
+    temperature = torch.full((2, rows), 2.0)
+    runs = []
+    for order in ORDERS:
+        call = Emulated(
+            student,
+            teacher,
+            targets(rows, classes),
+            temperature=temperature,
+            temperature_gradient=True,
+        ).run(library, order=order, **device)
+        outputs = (call.loss, call.kl, call.ce, call.gradient, call.by_student_temperature)
+        assert all(output.isfinite().all() for output in outputs)
+        runs.append(outputs)
+    assert call.plan(library, **device).startswith(name)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+@pytest.mark.parametrize("order", ["forward", "warp by warp"])
+def test_many_students_are_as_many_calls(library, regime, order):
+    _, rows, classes, device = regime
+    student, teacher = logits(3, rows, classes), logits(rows, classes, seed=1)
+    temperature = torch.tensor([1.0, 2.0, 4.0]).unsqueeze(-1).expand(3, rows)
+    labels = targets(rows, classes)
+    together = Emulated(student, teacher, labels, temperature=temperature)
+    together.run(library, order=order, **device)
+    for k in range(3):
+        alone = Emulated(student[k], teacher, labels, temperature=float(temperature[k, 0]))
+        alone.run(library, **device)
+        for name in ("loss", "kl", "ce", "gradient"):
+            torch.testing.assert_close(
+                getattr(together, name)[k], getattr(alone, name), rtol=2e-6, atol=2e-7
+            )
+
+
+def test_values_per_row_and_gradients_of_temperatures(library, regime):
+    _, rows, classes, device = regime
+    student, teacher = logits(rows, classes), logits(rows, classes, seed=1)
+    check(
+        library,
+        student,
+        teacher,
+        targets(rows, classes),
+        temperature=torch.linspace(0.5, 4, rows),
+        teacher_temperature=torch.linspace(3, 1, rows),
+        kl_weight=torch.linspace(0, 1, rows),
+        ce_weight=torch.linspace(1, 0, rows),
+        temperature_gradient=True,
+        **device,
     )
-    result.keep = memory
-    return result
 
 
-def call(function: Any, parameters: ctypes.Structure, request: Request) -> None:
-    message = ctypes.create_string_buffer(200)
-    failed = function(ctypes.byref(parameters), ctypes.byref(request), message, i64(200))
-    assert not failed, message.value.decode()
+@pytest.mark.parametrize("shape", [(9, 10), (3, 700), (2, 5000)])
+@pytest.mark.parametrize("clusters", [True, False])
+def test_masked_classes_and_rows_without_two_classes(library, shape, clusters):
+    rows, classes = shape
+    mask = torch.rand(rows, classes, generator=torch.Generator().manual_seed(4)) < 0.5
+    mask[:, :2] = True
+    mask[0] = False
+    mask[1] = False
+    mask[1, -1] = True
+    labels = targets(rows, classes)
+    labels[-1] = 5
+    mask[-1, 5] = False  # a label that is not kept: no cross entropy
+    device = {"multiprocessors": FULL, "clusters": clusters}
+    call = check(library, logits(*shape), logits(*shape, seed=1), labels, mask=mask, **device)
+    assert call.loss[0] == call.loss[1] == call.ce[-1] == 0
+    assert (call.gradient[:2] == 0).all()
+    shared = mask[-1]
+    check(library, logits(*shape), logits(*shape, seed=1), labels, mask=shared, **device)
 
 
-def plain_logits(logits: Tensor) -> Logits:
-    strides = ([0] * (3 - logits.ndim)) + list(logits.stride())
-    return Logits(logits.data_ptr(), TYPES[logits.dtype], *strides)
+@pytest.mark.parametrize("classes", [10, 100, 1001])
+def test_strides_and_misaligned_rows(library, classes):
+    rows, device = 6, {"multiprocessors": FULL}
+    wide, labels = logits(rows, 2 * classes + 3), targets(2 * rows, classes)[::2]
+    teacher = logits(rows, classes, seed=1)
+    check(library, wide[:, 1 : classes + 1], teacher, labels, **device)
+    check(library, wide[:, 3 : 2 * classes + 3 : 2], teacher, labels, **device)
+    check(library, wide[:, :classes], wide[:, classes : 2 * classes], labels, **device)
+    check(library, logits(classes, rows).T, logits(classes, rows, seed=1).T, labels, **device)
+    check(library, wide[:1].expand(rows, -1)[:, :classes], teacher, labels, **device)
 
 
-def plain_value(value: float | Tensor) -> RowValue:
-    if isinstance(value, Tensor):
-        strides = ([0] * (2 - value.ndim)) + list(value.stride())
-        return RowValue(value.data_ptr(), 0, *strides)
-    return RowValue(None, value, 0, 0)
+def test_rows_without_labels_and_without_gradient(library, regime):
+    _, rows, classes, device = regime
+    student, teacher = logits(rows, classes), logits(rows, classes, seed=1)
+    assert (check(library, student, teacher, None, **device).ce == 0).all()
+    labels = torch.full((rows,), 7)
+    labels[0] = 1
+    call = check(library, student, teacher, labels, ignore_index=7, gradient=False, **device)
+    assert (call.ce[1:] == 0).all()
 
 
-class Emulated:
-    """One call of the emulated kernels; outputs start as NaN."""
+def test_infinite_logits_follow_the_rules(library, regime):
+    _, rows, classes, device = regime
+    student, teacher = logits(rows, classes), logits(rows, classes, seed=1)
+    teacher[0, : classes // 2] = -INF  # p = 0
+    student[0, 0] = -INF  # and q = 0 as well
+    student[-1, -2] = -INF  # q = 0 where p > 0
+    labels = torch.full((rows,), classes - 1)
+    call = check(library, student, teacher, labels, **device)
+    assert call.kl[-1] == INF
+    assert call.gradient.isfinite().all()
+    assert call.gradient[0, 0] == 0
 
-    def __init__(
-        self,
-        student: Tensor,
-        teacher: Tensor,
-        labels: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        temperature: float | Tensor = 2.0,
-        teacher_temperature: float | Tensor | None = None,
-        kl_weight: float | Tensor = 0.7,
-        ce_weight: float | Tensor = 0.3,
-        ignore_index: int = -100,
-        gradient: bool = True,
-        temperature_gradient: bool = False,
-        factor: float = 1.0,
-    ) -> None:
-        wide = torch.float64 in (student.dtype, teacher.dtype)
-        dtype = torch.float64 if wide else torch.float32
-        if teacher_temperature is None:
-            teacher_temperature = temperature
-        values = [
-            value.to(dtype) if isinstance(value, Tensor) else value
-            for value in (temperature, teacher_temperature, kl_weight, ce_weight)
-        ]
-        rows = student.shape[:-1]
-        self.loss, self.kl, self.ce = (torch.full(rows, NAN, dtype=dtype) for _ in range(3))
-        self.gradient = torch.full(student.shape, NAN, dtype=student.dtype) if gradient else None
-        half = student.dtype is torch.float16 and gradient
-        self.gradient_scale = torch.full(rows, NAN) if half else None
-        slopes = [torch.full(rows, NAN, dtype=dtype) for _ in range(2)]
-        self.by_student_temperature, self.by_teacher_temperature = slopes
 
-        p = self.parameters = RowParameters()
-        p.students = student.shape[0] if student.ndim == 3 else 1
-        p.rows, p.classes = student.shape[-2:]
-        p.compute_type = TYPES[dtype]
-        p.student, p.teacher = plain_logits(student), plain_logits(teacher)
-        p.ignore_index = ignore_index
-        if labels is not None:
-            p.labels, p.label_stride = labels.data_ptr(), labels.stride(0)
-        if mask is not None:
-            p.class_mask = mask.data_ptr()
-            p.mask_row_stride = mask.stride(0) if mask.ndim == 2 else 0
-            p.mask_class_stride = mask.stride(-1)
-        p.student_temperature, p.teacher_temperature, p.kl_weight, p.ce_weight = map(
-            plain_value, values
-        )
-        p.scale_by_t2 = True
-        p.loss, p.kl, p.ce = self.loss.data_ptr(), self.kl.data_ptr(), self.ce.data_ptr()
-        p.gradient_factor = factor
-        for name in ("gradient", "gradient_scale"):
-            tensor = getattr(self, name)
-            setattr(p, name, None if tensor is None else tensor.data_ptr())
-        if temperature_gradient:
-            p.by_student_temperature, p.by_teacher_temperature = (s.data_ptr() for s in slopes)
-        given = [student, teacher, labels, mask, *values, self.loss, self.kl, self.ce, *slopes]
-        self.memory = [
-            t for t in (*given, self.gradient, self.gradient_scale) if isinstance(t, Tensor)
-        ]
+def test_a_bad_value_makes_its_row_nan_and_no_other(library, regime):
+    _, rows, classes, device = regime
+    student = logits(rows, classes)
+    teacher = logits(rows, classes, seed=1)
+    for bad in ("temperature", "teacher_temperature", "kl_weight", "ce_weight", "labels"):
+        for value in (-1.0, INF, NAN) if bad != "labels" else (-1, classes):
+            labels = targets(rows, classes)
+            values = {name: torch.ones(rows) for name in ("temperature", "kl_weight", "ce_weight")}
+            values["teacher_temperature"] = torch.ones(rows)
+            (labels if bad == "labels" else values[bad])[0] = value
+            call = Emulated(student, teacher, labels, **values).run(library, **device)
+            assert call.loss[0].isnan(), (bad, value)
+            assert call.gradient[0].isnan().all(), (bad, value)
+            assert call.loss[1:].isfinite().all()
+            assert call.gradient[1:].isfinite().all()
+            if rows == 1:
+                break
 
-    def run(self, library: ctypes.CDLL, **options: Any) -> "Emulated":
-        call(library.run_rows, self.parameters, request(self.memory, **options))
-        return self
 
-    def plan(self, library: ctypes.CDLL, **options: Any) -> str:
-        text = ctypes.create_string_buffer(200)
-        asked = request(self.memory, **options)
-        library.describe_plan(ctypes.byref(self.parameters), ctypes.byref(asked), text, i64(200))
-        return text.value.decode()
+def test_a_small_divergence_keeps_its_digits(library):
+    classes = 128256
+    teacher = logits(1, classes)
+    student = teacher + 0.01 * torch.randn(1, classes, generator=torch.Generator().manual_seed(3))
+    device = {"multiprocessors": FULL, "clusters": True}
+    call = Emulated(student, teacher, temperature=4.0).run(library, **device)
+    expected = Expected(student, teacher, None, temperature=4.0)
+    torch.testing.assert_close(call.kl.double(), expected.kl, rtol=1e-5, atol=0)
 
-    def whole_gradient(self) -> Tensor:
-        """The gradient in float64, its scale taken out."""
-        gradient = self.gradient.double()
-        if self.gradient_scale is not None:
-            gradient *= self.gradient_scale.double().unsqueeze(-1)
-        return gradient
+
+def test_equal_logits_and_a_common_offset(library, regime):
+    _, rows, classes, device = regime
+    student = logits(rows, classes)
+    call = Emulated(student, student.clone(), None).run(library, **device)
+    assert (call.kl == 0).all()
+    assert (call.gradient == 0).all()
+    moved = (16 * student).round() / 16 + 1e4  # exact in float32
+    check(library, moved, (16 * logits(rows, classes, seed=1)).round() / 16 - 1e4,
+          targets(rows, classes), **device)  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [1, 131, 20000])
+@pytest.mark.parametrize("dtype", [f32, f64])
+def test_sums_over_rows(library, rows, dtype):
+    values, out = logits(3, rows, dtype=dtype), torch.full((3,), NAN, dtype=dtype)
+    parameters = ReduceParameters(3, rows, TYPES[dtype], 0.5, values.data_ptr(), out.data_ptr())
+    call(library.run_reduce, parameters, request([values, out], order="warp by warp"))
+    torch.testing.assert_close(out.double(), 0.5 * values.double().sum(-1), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [f32, bf16, f16, f64])
+@pytest.mark.parametrize("shape", [(1, 5, 3), (3, 7, 10), (2, 5, 1001)])
+@pytest.mark.parametrize("per_row", [True, False])
+def test_scaling_of_a_gradient(library, dtype, shape, per_row):
+    gradient, out = logits(*shape, dtype=dtype), torch.full(shape, NAN, dtype=dtype)
+    compute = f64 if dtype is f64 else f32
+    grad = logits(*shape[:2], seed=1, dtype=compute)
+    if not per_row:
+        grad = grad[:, :1].clone().expand(shape[:2])
+    scale = 2.0 ** torch.arange(shape[0] * shape[1]).reshape(shape[:2])
+    half = dtype is f16
+    parameters = ScaleParameters(
+        *shape,
+        TYPES[dtype],
+        TYPES[compute],
+        gradient.data_ptr(),
+        scale.data_ptr() if half else None,
+        grad.data_ptr(),
+        *grad.stride(),
+        out.data_ptr(),
+    )
+    call(library.run_scale, parameters, request([gradient, out, grad, scale]))
+    factor = grad * scale if half else grad
+    assert torch.equal(out, (gradient.to(compute) * factor.unsqueeze(-1)).to(dtype))
+
+
+def plan_on_h200(library: ctypes.CDLL, rows: int, classes: int, dtype: torch.dtype) -> str:
+    call = Emulated(logits(1, classes, dtype=dtype), logits(1, classes, dtype=dtype))
+    call.parameters.rows = rows
+    return call.plan(library, multiprocessors=132)
+
+
+@pytest.mark.parametrize(
+    ("rows", "classes", "dtype", "plan"),
+    [
+        (65536, 10, f32, "tile 1x128 chunks 4"),
+        (16384, 100, f32, "lanes 4x32 chunks 7"),
+        (128, 100, f32, "lanes 32x4 chunks 1"),
+        (1024, 1000, f32, "block 64 chunks 4"),
+        (16384, 1000, f32, "lanes 32x4 chunks 8"),
+        (16384, 1000, bf16, "lanes 32x4 chunks 4"),
+        (8192, 4096, f32, "block 128 chunks 8"),
+        (4096, 16384, f32, "cluster 2x256 chunks 8"),
+        (4096, 32000, f32, "cluster 4x256 chunks 8"),
+        (512, 50257, bf16, "cluster 8x224 chunks 4"),
+        (512, 128256, f32, "cluster 8x512 chunks 8"),
+        (512, 262144, bf16, "split 16 launches of 66"),
+    ],
+)
+def test_the_plan_on_a_device_of_132_multiprocessors(library, rows, classes, dtype, plan):
+    assert plan_on_h200(library, rows, classes, dtype) == plan
+
+
+@pytest.mark.parametrize("fault", ["race", "divergence", "outside", "misaligned"])
+def test_the_emulator_finds_what_is_wrong(library, fault):
+    out, message = torch.full((64,), NAN), ctypes.create_string_buffer(200)
+    place = ctypes.c_void_p(out.data_ptr())
+    number = ["race", "divergence", "outside", "misaligned"].index(fault)
+    failed = library.run_broken(
+        number, place, ctypes.byref(request([out], order="warp by warp")), message, i64(200)
+    )
+    if fault == "race":
+        assert out[:32].isnan().all()
+    else:
+        words = {"divergence": b"wait", "outside": b"not the launch", "misaligned": b"multiple"}
+        assert failed
+        assert words[fault] in message.value

@@ -28,9 +28,35 @@ std::vector<Range> ranges(const Request& request) {
   return {request.memory, request.memory + request.ranges};
 }
 
+// Kernels that are wrong, for the emulator to find out.
+struct BrokenKernel {
+  static constexpr int max_threads = 64;
+  enum Fault { race, divergence, outside, misaligned } fault;
+  float* out;
+
+  template <class Team>
+  void operator()(const Team& team) const {
+    auto* const shared = reinterpret_cast<float*>(team.shared());
+    const int thread = team.thread();
+    if (fault == divergence && thread % 2 == 0) team.barrier();
+    if (fault == outside) device::write(out + 64 + thread, 1.f);
+    if (fault == misaligned)
+      device::read(reinterpret_cast<const device::Chunk<float>*>(out + thread));
+    device::write(shared + thread, float(thread));
+    team.shuffle_xor(0.f, 1);  // no barrier between what one warp writes and another reads
+    device::write(out + thread, device::read(shared + 63 - thread));
+  }
+};
+
 }  // namespace
 
 extern "C" {
+
+int run_broken(int fault, float* out, const Request* request, char* message, int64_t room) {
+  Emulator on(ranges(*request), request->order);
+  on.launch(BrokenKernel{BrokenKernel::Fault(fault), out}, {1, 64, 1, 256});
+  return finish(on, message, room);
+}
 
 int64_t row_parameters_bytes() { return sizeof(RowParameters); }
 
