@@ -1,0 +1,321 @@
+"""The study as units, and what a sweep logs; its units run in this process, one after the other."""
+
+import contextlib
+import io
+import json
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+import pandas as pd
+import pytest
+
+from kdplatform.config import load_project
+from kdplatform.errors import UserError
+from kdplatform.experiments import commands, records
+from kdplatform.experiments.executors import Assignment, Outcome
+from kdplatform.experiments.executors.unit import run_unit
+from kdplatform.experiments.identity import Role
+from kdplatform.experiments.sweep import absolute_uri, study_units
+from kdplatform.experiments.sweep_results import step_scale
+
+TEMPERATURES, SEEDS = (1.0, 2.5), (0, 1)
+
+
+def config(**overrides: str) -> Any:
+    return load_project("digits", {"temperatures": "1,2.5", "seeds": "0-1", **overrides})
+
+
+class Inline:
+    """An executor that runs a unit when it is handed over, and knows what it was handed."""
+
+    slots = 1
+
+    def __init__(self, failing: str) -> None:
+        self.handed: list[str] = []
+        self._failing = failing
+
+    def submit(self, assignment: Assignment) -> "Future[Outcome]":
+        title = assignment.step.title
+        self.handed.append(title)
+        future: Future[Outcome] = Future()
+        if title == self._failing:
+            future.set_result(Outcome(None, error="it would not learn", trace="Traceback: here"))
+        else:
+            future.set_result(run_unit(assignment))
+        return future
+
+    def __enter__(self) -> "Inline":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+
+@dataclass(frozen=True)
+class Swept:
+    """A sweep's command, ended."""
+
+    code: int
+    out: str
+    err: str
+    handed: list[str]
+
+
+@dataclass(frozen=True)
+class Story:
+    """The same sweep three times: a teacher fails, it is tried again, nothing is left to do."""
+
+    place: Any
+    failed: Swept
+    mended: Swept
+    repeated: Swept
+
+
+@pytest.fixture(scope="module")
+def story(empty_place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    place = type(empty_place)(tmp_path_factory.mktemp("sweep"))
+    shutil.copy(empty_place.project, place.project)
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        place.enter(monkeypatch)
+        # A worker's store would stay this process's.
+        monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
+        for name in ("log_model", "log_figures"):
+            monkeypatch.setattr(records, name, lambda *arguments: None)
+        yield Story(
+            place,
+            _swept(place, monkeypatch, failing="Teacher lenet5 seed 1"),
+            _swept(place, monkeypatch),
+            _swept(place, monkeypatch),
+        )
+
+
+def _swept(place: Any, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Swept:
+    executor = Inline(failing)
+    monkeypatch.setattr(commands, "open_executor", lambda *arguments, **named: executor)
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = place.run("sweep", temperatures="1,2.5", seeds="0-1")
+    return Swept(code, out.getvalue(), err.getvalue(), executor.handed)
+
+
+def parent(story: Story, number: int) -> Any:
+    return story.place.commands()[number]
+
+
+def table(story: Story, number: int, name: str) -> pd.DataFrame:
+    content = json.loads(story.place.artifact(parent(story, number), name).read_text())
+    return pd.DataFrame(content["data"], columns=content["columns"])
+
+
+def history(story: Story, number: int, metric: str) -> dict[int, float]:
+    run_id = parent(story, number).info.run_id
+    return {m.step: m.value for m in story.place.client.get_metric_history(run_id, metric)}
+
+
+def test_a_study_is_a_teacher_and_a_student_per_seed_and_a_grid_of_distilled_students():
+    units = study_units(config(), "digest")
+    grid = [
+        (unit.config.distillation.temperature, unit.step.seed)
+        for unit in units
+        if unit.step.role is Role.DISTILLED
+    ]
+    assert [unit.step.role for unit in units[:4]] == [Role.TEACHER] * 2 + [Role.STUDENT] * 2
+    assert grid == [(1.0, 0), (1.0, 1), (2.5, 0), (2.5, 1)]
+
+
+def test_units_are_the_same_whenever_they_are_listed():
+    assert study_units(config(), "digest") == study_units(config(), "digest")
+
+
+def test_every_unit_stands_after_what_it_needs():
+    seen: set[str] = set()
+    for unit in study_units(config(), "digest"):
+        assert set(unit.needs.values()) <= seen
+        assert unit.step.key not in seen
+        seen.add(unit.step.key)
+
+
+def test_one_teacher_for_all_is_one_unit_even_of_a_seed_that_is_not_studied():
+    units = study_units(config(**{"distillation.teacher_seed": "7"}), "digest")
+    teachers = [unit.step for unit in units if unit.step.role is Role.TEACHER]
+    assert [step.seed for step in teachers] == [7]
+    needed = {unit.needs[Role.TEACHER] for unit in units if unit.needs}
+    assert needed == {teachers[0].key}
+
+
+@pytest.mark.parametrize(
+    ("temperatures", "scale"),
+    [((1.0, 40.0), 1), ((1.0, 2.5), 10), ((0.25, 3.0), 100), ((1.0, 1.1, 1.15), 100)],
+)
+def test_every_temperature_has_a_step_of_its_own(temperatures, scale):
+    assert step_scale(temperatures) == scale
+    assert len({round(t * scale) for t in temperatures}) == len(temperatures)
+
+
+def test_temperatures_too_fine_for_steps_are_refused():
+    with pytest.raises(UserError, match="at most 6 decimals"):
+        step_scale((1.0, 1e-9))
+
+
+def test_a_store_is_the_same_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
+    assert absolute_uri("http://server:5000") == "http://server:5000"
+
+
+def test_a_unit_that_fails_does_not_stop_the_others(story):
+    assert story.failed.handed == [
+        "Teacher lenet5 seed 0",
+        "Teacher lenet5 seed 1",
+        "NDS lenet5 seed 0",
+        "NDS lenet5 seed 1",
+        "DS lenet5 T=1 alpha=0.8 seed 0",
+        "DS lenet5 T=2.5 alpha=0.8 seed 0",
+    ]
+
+
+def test_failures_are_reported_at_the_end_with_reason_and_exit_code_1(story):
+    assert story.failed.code == 1
+    *_, last = story.failed.err.splitlines()
+    assert last.startswith("kdplatform: 3 units failed")
+    assert "failed: Teacher lenet5 seed 1: it would not learn" in story.failed.err
+    assert (
+        "failed: DS lenet5 T=1 alpha=0.8 seed 1: "
+        "not tried: it needs Teacher lenet5 seed 1, which failed" in story.failed.err
+    )
+    assert parent(story, 0).info.status == "FAILED"
+    trace = story.place.artifact(parent(story, 0), "failures.txt").read_text()
+    assert "Traceback: here" in trace
+
+
+def test_missing_seeds_are_listed_and_the_others_used(story):
+    assert "T=2.5 has seeds 0 alone" in story.failed.out
+    assert list(table(story, 0, "sweep.json")["seed"]) == [0, 0]
+
+
+def test_one_model_against_one_model_is_named_mcnemar(story):
+    metrics = parent(story, 0).data.metrics
+    assert "classwise/n_sc_mcnemar" in metrics
+    assert "classwise/n_sc" not in metrics
+    assert "(McNemar)" in story.failed.out
+
+
+def test_started_again_it_trains_what_is_missing_alone(story):
+    assert story.mended.code == 0
+    assert story.mended.handed == [
+        "Teacher lenet5 seed 1",
+        "DS lenet5 T=1 alpha=0.8 seed 1",
+        "DS lenet5 T=2.5 alpha=0.8 seed 1",
+    ]
+
+
+def test_a_finished_study_hands_out_nothing(story):
+    assert (story.repeated.code, story.repeated.handed) == (0, [])
+    assert story.repeated.out.split("see it")[0] == story.mended.out.split("see it")[0]
+    assert "8 units, all of them reused" in story.repeated.err
+
+
+def test_models_are_runs_below_the_command_that_trained_them(story):
+    below = [
+        [r for r in story.place.runs() if r.data.tags["mlflow.parentRunId"] == c.info.run_id]
+        for c in story.place.commands()
+    ]
+    assert [len(runs) for runs in below] == [5, 3, 0]
+    assert {run.info.status for runs in below for run in runs} == {"FINISHED"}
+
+
+def test_every_line_says_how_far_the_sweep_is(story):
+    lines = [line for line in story.mended.err.splitlines() if line.startswith("[")]
+    assert [line.split()[0] for line in lines] == ["[6/8]", "[7/8]", "[8/8]"]
+    assert "done 3, running 0, reused 5, failed 0" in lines[-1]
+
+
+@pytest.mark.parametrize(
+    "metric",
+    [
+        "distilled/test/accuracy",
+        "distilled/test/worst_class_accuracy",
+        "distilled/fairness/color/dpd",
+        "distilled/fairness/color/eod",
+        "distilled/fairness/color/worst_group_accuracy",
+        "teacher/test/accuracy",
+        "student/fairness/color/dpd",
+        "classwise/n_sc",
+        "classwise/n_tc",
+        "classwise/n_sc_expected_by_chance",
+        "classwise/n_tc_bh",
+        "classwise/n_tc_permutation_p",
+        "temperature",
+    ],
+)
+def test_the_command_has_the_metric_against_the_temperature(story, metric):
+    assert parent(story, 1).data.params["step_scale"] == "10"
+    assert set(history(story, 1, metric)) == {10, 25}
+
+
+def test_teacher_and_student_are_constant_lines(story):
+    assert len(set(history(story, 1, "teacher/test/accuracy").values())) == 1
+    assert len(set(history(story, 1, "student/test/accuracy").values())) == 1
+
+
+def test_the_metric_is_the_mean_of_the_seeds_runs(story):
+    accuracies = {1.0: [], 2.5: []}
+    for run in story.place.runs("distilled"):
+        temperature = float(run.data.tags["kd.temperature"])
+        accuracies[temperature].append(run.data.metrics["test/accuracy"])
+    means = {round(10 * t): sum(values) / 2 for t, values in accuracies.items()}
+    assert history(story, 1, "distilled/test/accuracy") == pytest.approx(means)
+
+
+def test_the_table_has_a_row_per_temperature_and_seed(story):
+    rows = table(story, 1, "sweep.json")
+    found = list(zip(rows["temperature"], rows["seed"], strict=True))
+    assert found == [(t, s) for t in TEMPERATURES for s in SEEDS]
+    assert set(rows["run_id"]) == {run.info.run_id for run in story.place.runs("distilled")}
+
+
+def test_the_printed_table_has_a_row_per_arm(story):
+    lines = story.mended.out.splitlines()
+    titles = [line.split("  ")[0] for line in lines if line.startswith(("Tea", "NDS", "DS"))]
+    assert titles == ["Teacher", "NDS", "DS T=1", "DS T=2.5"]
+    assert lines[1].split() == ["accuracy", "DPD", "color", "EOD", "color", "n_tc", "n_sc"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"workers": "0"}, "workers='0' is not allowed; allowed: auto | integer >= 1"),
+        ({"workers": "many"}, "workers='many' is not allowed"),
+        ({"executor": "rai"}, "executor='rai' does not exist; did you mean 'ray'"),
+        ({"address": "here:1"}, "address='here:1' is not for executor='local'"),
+        ({"executor": "ray", "workers": "2"}, "workers='2' is not for executor='ray'"),
+        ({"temperature": "3"}, "temperature is not for sweep; allowed: temperatures"),
+        ({"temperatures": ""}, "temperatures"),
+        ({"temperatures": "1,1"}, "given twice"),
+    ],
+)
+def test_bad_input_is_one_line_and_exit_code_2(new_place, capsys, words, message):
+    assert new_place.run("sweep", **words) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.count("\n") == 1
+    assert new_place.commands() == []
+
+
+def test_time_left_is_that_of_the_roles_left(monkeypatch):
+    from kdplatform.experiments import sweep_progress
+
+    monkeypatch.setattr(sweep_progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    steps = [unit.step for unit in study_units(config(), "digest")]
+    progress = sweep_progress.SweepProgress(steps, reused=0, slots=2)
+    assert progress.seconds_left() is None
+    progress.done(steps[0], [], 100.0, reused=False)
+    progress.done(steps[2], [], 10.0, reused=False)
+    progress.done(steps[4], [], 20.0, reused=False)
+    # One teacher, one student and three distilled students on two slots.
+    assert progress.seconds_left() == pytest.approx((100 + 10 + 3 * 20) / 2)
