@@ -50,10 +50,10 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     """Runs an entry point under a run of its own and prints what came out."""
     started = time.perf_counter()
     quiet_mlflow()
-    prepare_store()
     # A cluster's nodes resolve the device for themselves; this machine only keeps the books.
     device = "cpu" if arguments.executor == "ray" else arguments.device
     workspace = open_workspace(config, arguments.data_folder, device, arguments.reuse)
+    prepare_store()
     tags = {"kd.command": command, "kd.project": config.name}
     with store_errors(), command_run(_title(command, config), tags) as run_id:
         log_new_parameters(flatten(config))

@@ -142,16 +142,6 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(threads)
 
 
-@pytest.fixture(scope="session")
-def empty_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    place = Place(tmp_path_factory.mktemp("empty"))
-    (place.folder / "small.yaml").write_text(PROJECT)
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        place.enter(monkeypatch)
-        place.client.search_experiments()
-    return place
-
-
 @dataclass(frozen=True)
 class Finished:
     """What a process that ended has left."""
@@ -160,6 +150,27 @@ class Finished:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(scope="session")
+def making_of_the_store(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Place, list[Finished]]:
+    """A place whose store two processes began to make at once, and how they ended."""
+    place = Place(tmp_path_factory.mktemp("empty"))
+    (place.folder / "small.yaml").write_text(PROJECT)
+    code = "from kdplatform.experiments.tracking import prepare_store\nprepare_store()\n"
+    processes = [place.spawn(code) for _ in range(2)]
+    said = [process.communicate() for process in processes]
+    return place, [
+        Finished(place, process.returncode, *texts)
+        for process, texts in zip(processes, said, strict=True)
+    ]
+
+
+@pytest.fixture(scope="session")
+def empty_place(making_of_the_store: tuple[Place, list[Finished]]) -> Place:
+    return making_of_the_store[0]
 
 
 @pytest.fixture(scope="session")
