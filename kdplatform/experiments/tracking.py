@@ -266,7 +266,15 @@ def log_verified_artifacts(folder: Path) -> None:
 
 def artifact_path(run_id: str, path: str) -> Path:
     """Returns a local path of a run's artifact, fetched when the store is a remote one."""
-    return Path(mlflow.artifacts.download_artifacts(run_id=run_id, artifact_path=path))
+    folder = _artifact_folder(mlflow.get_tracking_uri(), run_id)
+    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{folder}/{path}"))
+
+
+@cache
+def _artifact_folder(tracking_uri: str, run_id: str) -> str:
+    """Returns where a run's artifacts lie: asked for once, MLflow itself would for every file."""
+    uri: str = MlflowClient(tracking_uri).get_run(run_id).info.artifact_uri
+    return uri
 
 
 def log_uncommitted_changes() -> None:
