@@ -2,6 +2,7 @@
 
     python -m benchmarks.kd_loss                      # the eight shapes, float32 and bfloat16
     python -m benchmarks.kd_loss --curve --plot c.png # a curve over the number of classes
+    python -m benchmarks.kd_loss --threads 1 --cpu-time   # on a machine that others use as well
 
 Contestants take turns within one run, so that a busy machine slows all of them alike, and the
 median of their times is what counts. "Minimum bytes" are student, teacher and gradient once.
@@ -138,17 +139,19 @@ class Inputs:
         self.turn = 0
 
     def next(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Returns student, teacher and labels of the next copy."""
         self.turn = (self.turn + 1) % len(self.students)
         return self.students[self.turn], self.teachers[self.turn], self.labels
 
 
-def time_once(step: Callable[[], object], device: str, repeats: int) -> float:
+def time_once(step: Callable[[], object], clock: str, repeats: int) -> float:
     """Microseconds of one step, over a number of repeats."""
-    if device == "cpu":
-        start = time.perf_counter()
+    if clock != "cuda":
+        now = time.process_time if clock == "cpu-time" else time.perf_counter
+        start = now()
         for _ in range(repeats):
             step()
-        return (time.perf_counter() - start) / repeats * 1e6
+        return (now() - start) / repeats * 1e6
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
     for _ in range(repeats):
@@ -159,19 +162,19 @@ def time_once(step: Callable[[], object], device: str, repeats: int) -> float:
 
 
 def take_turns(
-    steps: dict[str, Callable[[], object]], device: str, seconds: float
+    steps: dict[str, Callable[[], object]], clock: str, seconds: float
 ) -> dict[str, float]:
     """Median time of each step in microseconds; they take turns until the time is up."""
     repeats = {}
     for name, step in steps.items():
         step()
         step()
-        repeats[name] = max(1, min(100, int(2000 / max(time_once(step, device, 1), 1))))
+        repeats[name] = max(1, min(100, int(2000 / max(time_once(step, clock, 1), 1))))
     times: dict[str, list[float]] = {name: [] for name in steps}
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline or min(map(len, times.values())) < 5:
         for name, step in steps.items():
-            times[name].append(time_once(step, device, repeats[name]))
+            times[name].append(time_once(step, clock, repeats[name]))
     return {name: statistics.median(values) for name, values in times.items()}
 
 
@@ -226,9 +229,10 @@ def measure(
     source = torch.empty(3 * rows * classes, dtype=dtype, device=device)[: 3 * rows * classes // 2]
     target = torch.empty_like(source)
     both = {name: forward_backward(loss) for name, loss in losses.items()}
-    times = take_turns(both | {"copy": lambda: target.copy_(source)}, device, arguments.seconds)
+    clock = "cpu-time" if arguments.cpu_time else device
+    times = take_turns(both | {"copy": lambda: target.copy_(source)}, clock, arguments.seconds)
     forward_times = take_turns(
-        {name: forward(loss) for name, loss in losses.items()}, device, arguments.seconds / 3
+        {name: forward(loss) for name, loss in losses.items()}, clock, arguments.seconds / 3
     )
     least = 3 * rows * classes * dtype.itemsize
     result = []
@@ -337,6 +341,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--temperature", type=float, default=4.0)
     parser.add_argument("--seconds", type=float, default=2.0, help="per shape and type")
     parser.add_argument("--threads", type=int, help="of torch, on the CPU")
+    parser.add_argument("--cpu-time", action="store_true", help="of this process, not wall time")
     parser.add_argument("--curve", action="store_true", help="many numbers of classes instead")
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--json", type=Path)
@@ -354,9 +359,8 @@ def main(argv: list[str] | None = None) -> None:
         shapes = [(max(1, elements // classes), classes) for classes in CURVE_CLASSES]
     if arguments.shapes:
         shapes = [tuple(map(int, text.split("x"))) for text in arguments.shapes]
-    print(
-        f"{machine(arguments.device)}; torch {torch.__version__}; {status.serving(arguments.device)}"
-    )
+    serving = status.serving(arguments.device)
+    print(f"{machine(arguments.device)}; torch {torch.__version__}; {serving}")
     losses = contestants(arguments.temperature, arguments.device, arguments.contestants)
     rows: list[Row] = []
     for name in arguments.types:

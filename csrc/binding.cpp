@@ -12,6 +12,7 @@
 #include <ATen/ops/div.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/empty_like.h>
+#include <ATen/ops/from_blob.h>
 #include <ATen/ops/mul.h>
 #include <ATen/record_function.h>
 #include <c10/core/impl/TorchDispatchModeTLS.h>
@@ -26,6 +27,7 @@
 #endif
 
 #include "driver.h"
+#include "gradient_memory.h"
 
 namespace {
 
@@ -78,6 +80,19 @@ struct Result {
   Tensor loss, kl, ce, gradient, gradient_scale, by_student_temperature, by_teacher_temperature;
 };
 
+// A gradient like the logits; large ones on the CPU come from memory that is kept.
+Tensor empty_gradient(const Tensor& logits) {
+  const int64_t bytes = logits.numel() * int64_t(logits.element_size());
+  if (!logits.is_cpu() || bytes < kd::GradientMemory::smallest)
+    return at::empty(logits.sizes(), logits.options());
+  auto& memory = kd::GradientMemory::instance();
+  return at::from_blob(
+      memory.take(bytes), logits.sizes(), [&memory](void* data) { memory.give_back(data); },
+      logits.options());
+}
+
+// `real` is false on the meta device, whose sizes may be symbols.
+template <bool real>
 Result allocate(const Call& call) {
   const auto options = call.student_logits.options().dtype(call.compute_type());
   const auto shape = call.loss_shape();
@@ -87,7 +102,8 @@ Result allocate(const Call& call) {
   result.ce = at::empty_symint(shape, options);
   if (call.wants_gradient) {
     result.gradient =
-        at::empty_symint(call.student_logits.sym_sizes(), call.student_logits.options());
+        real ? empty_gradient(call.student_logits)
+             : at::empty_symint(call.student_logits.sym_sizes(), call.student_logits.options());
     if (call.student_logits.scalar_type() == at::kHalf)
       result.gradient_scale = at::empty_symint(call.row_shape(), options.dtype(at::kFloat));
   }
@@ -223,7 +239,7 @@ void run_and_reduce(const Call& call, const Result& result, void* row_memory, Ro
 
 Result run_cpu(const Call& call) {
   check_values(call);
-  Result result = allocate(call);
+  Result result = allocate<true>(call);
   const int64_t count = 3 * call.student_logits.numel() / call.student_logits.size(-1);
   constexpr int64_t on_stack = 1024;
   double stack_memory[on_stack];
@@ -238,7 +254,7 @@ Result run_cpu(const Call& call) {
 Result run_cuda(const Call& call) {
   const c10::cuda::CUDAGuard guard(call.student_logits.device());
   void* const stream = c10::cuda::getCurrentCUDAStream().stream();
-  Result result = allocate(call);
+  Result result = allocate<true>(call);
   const auto bytes = call.student_logits.options().dtype(at::kByte);
   const int64_t count = 3 * call.student_logits.numel() / call.student_logits.size(-1);
   const Tensor row_memory = at::empty({call.reduction == none ? 0 : 8 * count}, bytes);
@@ -255,7 +271,7 @@ Result run_cuda(const Call& call) {
 
 Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scale,
                       const Tensor& grad_loss) {
-  const Tensor out = at::empty_like(gradient);
+  const Tensor out = empty_gradient(gradient);
   const bool many = gradient.dim() == 3;
   kd::ScaleParameters p{};
   p.students = many ? gradient.size(0) : 1;
@@ -466,7 +482,7 @@ TORCH_LIBRARY(kdplatform, library) {
   library.impl("kd_loss", c10::DispatchKey::CompositeImplicitAutograd, kd_loss_op);
   library.impl("kd_loss_forward", c10::DispatchKey::CPU, forward_op<run_cpu>);
   library.impl("kd_loss_backward", c10::DispatchKey::CPU, backward_op);
-  library.impl("kd_loss_forward", c10::DispatchKey::Meta, forward_op<allocate>);
+  library.impl("kd_loss_forward", c10::DispatchKey::Meta, forward_op<allocate<false>>);
   library.impl("kd_loss_backward", c10::DispatchKey::Meta, backward_meta);
 #ifdef KD_WITH_CUDA
   library.impl("kd_loss_forward", c10::DispatchKey::CUDA, forward_op<run_cuda>);

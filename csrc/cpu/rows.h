@@ -139,7 +139,7 @@ template <class Ops, class T, class G>
 void rows_of_few_classes(const RowParameters& parameters, const T* student_rows,
                          int64_t student_stride, const T* teacher_rows, int64_t teacher_stride,
                          G* gradient_rows, int64_t student, int64_t first, int count, Power power,
-                         const RowConstants<typename Ops::Scalar>* shared) {
+                         const RowConstants<typename Ops::Scalar>* shared, bool more) {
   using V = typename Ops::V;
   using Scalar = typename Ops::Scalar;
   constexpr int room = few_classes + Ops::lanes;
@@ -154,8 +154,15 @@ void rows_of_few_classes(const RowParameters& parameters, const T* student_rows,
     student_max = Ops::max(student_max, s[k]);
     teacher_max = Ops::max(teacher_max, t[k]);
   }
+  // Rows side by side are more streams than the processor follows by itself, so each step asks for
+  // a piece of the next rows' memory.
+  const auto prefetch_next = [&](const auto* rows, int64_t stride, int k) {
+    if (more) __builtin_prefetch(rows + Ops::lanes * (stride + k), 0, 3);
+  };
   V student_sum = Ops::set(0.f), teacher_sum = Ops::set(0.f), sum_at_one = Ops::set(0.f);
   for (int k = 0; k < classes; ++k) {
+    prefetch_next(student_rows, student_stride, k);
+    prefetch_next(teacher_rows, teacher_stride, k);
     const V shifted = s[k] - student_max;
     q[k] = Ops::exp2(shifted * constants.student_rate);
     p[k] = Ops::exp2((t[k] - teacher_max) * constants.teacher_rate);
@@ -172,6 +179,7 @@ void rows_of_few_classes(const RowParameters& parameters, const T* student_rows,
   const bool slopes = wants_temperature_gradient(parameters);
   V kl = zero, label_logit = zero, slope = zero, spread = zero, spread_ratio = zero;
   for (int k = 0; k < classes; ++k) {
+    if (gradient_rows != nullptr) prefetch_next(gradient_rows, classes, k);
     const V q_k = q[k] * student_norm, p_k = p[k] * teacher_norm;
     const V difference = q_k - p_k;
     // d = t'/Tt - s'/Ts - log(Zt/Zs)
@@ -259,6 +267,9 @@ KD_INLINE RowConstants<Scalar> constants_of_row(const RowParameters& parameters,
   return constants;
 }
 
+// Above this the next row would push the present one out of the second level of cache.
+constexpr int64_t most_prefetched_classes = 16384;
+
 // What the passes over one row hand on.
 template <class Scalar>
 struct RowState {
@@ -289,7 +300,8 @@ KD_INLINE void find_maxima(RowState<typename Ops::Scalar>& row, int64_t classes,
 // Sums of exponentials; they are kept for the next pass where `kept` has room for 2 C.
 template <class Ops, class T>
 KD_INLINE void sum_exponentials(RowState<typename Ops::Scalar>& row, int64_t classes, const T* s,
-                                const T* t, Power power, typename Ops::Scalar* kept) {
+                                const T* t, Power power, typename Ops::Scalar* kept,
+                                int64_t ahead) {
   using V = typename Ops::V;
   const V zero = Ops::set(0.f), lowest = Ops::set(-INFINITY);
   const V student_max = Ops::set(row.student_max), teacher_max = Ops::set(row.teacher_max);
@@ -299,6 +311,7 @@ KD_INLINE void sum_exponentials(RowState<typename Ops::Scalar>& row, int64_t cla
   over_classes<Ops>(
       classes,
       [&](int64_t j, int count) {
+        if (ahead != 0) __builtin_prefetch(s + j + ahead, 0, 3);
         const V shifted = load_lanes<Ops>(s + j, count, lowest) - student_max;
         const V e_student = Ops::exp2(shifted * student_rate);
         const V e_teacher =
@@ -344,7 +357,7 @@ KD_INLINE void take_logarithms(RowState<typename Ops::Scalar>* rows, int count) 
 template <class Ops, class T, class G>
 KD_INLINE typename Ops::Scalar diverge(const RowState<typename Ops::Scalar>& row, int64_t classes,
                                        const T* s, const T* t, G* gradient, Power power,
-                                       const typename Ops::Scalar* kept) {
+                                       const typename Ops::Scalar* kept, int64_t ahead) {
   using V = typename Ops::V;
   const auto& constants = row.constants;
   const V zero = Ops::set(0.f), lowest = Ops::set(-INFINITY);
@@ -364,6 +377,10 @@ KD_INLINE typename Ops::Scalar diverge(const RowState<typename Ops::Scalar>& row
   over_classes<Ops>(
       classes,
       [&](int64_t j, int count) {
+        if (ahead != 0) {
+          __builtin_prefetch(t + j + ahead, 0, 3);
+          __builtin_prefetch(gradient + j + ahead, 1, 3);
+        }
         const V s_j = load_lanes<Ops>(s + j, count, lowest);
         const V t_j = load_lanes<Ops>(t + j, count, lowest);
         V e_student, e_teacher;
@@ -440,7 +457,7 @@ void rows_of_many_classes(const RowParameters& parameters, const T* student_rows
                           int64_t student_stride, const T* teacher_rows, int64_t teacher_stride,
                           G* gradient_rows, int64_t student, int64_t first, int count, Power power,
                           const RowConstants<typename Ops::Scalar>* shared,
-                          typename Ops::Scalar* kept) {
+                          typename Ops::Scalar* kept, bool more) {
   using Scalar = typename Ops::Scalar;
   const int64_t classes = parameters.classes;
   RowState<Scalar> rows[most_rows_at_once];
@@ -453,13 +470,18 @@ void rows_of_many_classes(const RowParameters& parameters, const T* student_rows
     rows[i].constants = constants_of_row(parameters, shared, student, first + i);
     find_maxima<Ops>(rows[i], classes, s(i), t(i));
   }
+  // The rows after these, asked for while these are computed; they lie as the gradient does.
+  const int64_t ahead = more && student_stride == classes && teacher_stride == classes &&
+                                gradient_rows != nullptr && classes <= most_prefetched_classes
+                            ? count * classes
+                            : 0;
   for (int i = 0; i < count; ++i)
-    sum_exponentials<Ops>(rows[i], classes, s(i), t(i), power, kept_of(i));
+    sum_exponentials<Ops>(rows[i], classes, s(i), t(i), power, kept_of(i), ahead);
   take_logarithms<Ops>(rows, count);
   for (int i = 0; i < count; ++i) {
     const auto& row = rows[i];
     G* const gradient = gradient_rows == nullptr ? nullptr : gradient_rows + i * classes;
-    const Scalar kl = diverge<Ops>(row, classes, s(i), t(i), gradient, power, kept_of(i));
+    const Scalar kl = diverge<Ops>(row, classes, s(i), t(i), gradient, power, kept_of(i), ahead);
     const int64_t label = row.constants.label;
     // log Z1 - (s_y - max s): both small, where logsumexp - s_y would lose a common offset.
     const Scalar ce = label < 0 ? Scalar(0)
@@ -492,12 +514,13 @@ void run_rows(const RowParameters& parameters, const T* student, int64_t student
     const T* t = teacher + i * teacher_stride;
     G* g = gradient == nullptr ? nullptr : gradient + i * parameters.classes;
     const int rows = int(count - i < step ? count - i : step);
+    const bool more = i + 2 * step <= count;
     if (few)
       rows_of_few_classes<Ops>(parameters, s, student_stride, t, teacher_stride, g, k, first + i,
-                               rows, power, shared);
+                               rows, power, shared, more);
     else
       rows_of_many_classes<Ops>(parameters, s, student_stride, t, teacher_stride, g, k, first + i,
-                                rows, power, shared, kept);
+                                rows, power, shared, kept, more);
   }
 }
 
