@@ -102,7 +102,7 @@ def _view_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor | N
     """Returns the teacher's logits [N, views, C] mapped from disk; None when the disk is full."""
     augmentation = workspace.config.student.augmentation
     flip = "-flip" if augmentation.horizontal_flip else ""
-    name = f"{teacher.key}-crop{augmentation.crop_padding}{flip}.npy"
+    name = f"{run_id}-crop{augmentation.crop_padding}{flip}.npy"
     path = workspace.folder / "teacher_logits" / name
     with locked(path.with_suffix(".lock"), _waiting(teacher)):
         try:
