@@ -108,8 +108,6 @@ KD_INLINE CheckedConstants<Scalar> checked_constants(const RowParameters& parame
   const int64_t label = parameters.labels[row * parameters.label_stride];
   const bool inside = label >= 0 && label < parameters.classes;
   const bool label_is_bad = !inside && label != parameters.ignore_index;
-  // Any class will do as the label of a row whose loss is NaN.
-  if (label_is_bad) c.label = 0;
   if (label_is_bad ||
       !finite_and_not_negative(row_value<Scalar>(parameters.ce_weight, student, row)))
     c.ce_weight = c.ce_gradient = nan;

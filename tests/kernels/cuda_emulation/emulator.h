@@ -94,7 +94,10 @@ class Emulator {
   }
   Meeting& block_of(const Fiber& fiber) { return blocks_[fiber.rank]; }
   Meeting& cluster() { return cluster_; }
-  char* shared(int rank) { return shared_[rank]->bytes; }
+  char* shared(int rank) {
+    if (!begun_[rank]) fail("shared memory of a block that may not run yet");
+    return shared_[rank]->bytes;
+  }
   int64_t block(const Fiber& fiber) const {
     return cluster_index_ * shape_.cluster_blocks + fiber.rank;
   }
@@ -109,6 +112,7 @@ class Emulator {
   void leave() { swapcontext(&running_->context, &scheduler_); }
   void run(Fiber& fiber) {
     running_ = &fiber;
+    begun_[fiber.rank] = true;
     swapcontext(&scheduler_, &fiber.context);
     running_ = nullptr;
   }
@@ -125,6 +129,7 @@ class Emulator {
   std::vector<Meeting> blocks_;
   Meeting cluster_;
   std::vector<std::unique_ptr<SharedMemory>> shared_;
+  std::vector<char> begun_;  // which blocks of the cluster
   char* stacks_ = nullptr;
   int64_t cluster_index_ = 0;
   uint64_t progress_ = 0;
@@ -187,6 +192,7 @@ inline void Emulator::start_cluster(void (*entry)()) {
   for (Warp& warp : warps_) warp.meeting.expected = lanes;
   blocks_.assign(shape_.cluster_blocks, Meeting{});
   for (Meeting& block : blocks_) block.expected = shape_.threads;
+  begun_.assign(shape_.cluster_blocks, false);
   cluster_ = Meeting{};
   cluster_.expected = int(fibers_.size());
   // Memory that nothing was written to reads as NaN.
