@@ -32,6 +32,8 @@ from kdplatform.training import (
 from kdplatform.training.batches import view_count
 
 MOST_VIEW_BYTES = 4 * 2**30
+# How many students a table is expected to serve: the paper's temperatures, 1 to 10, 20, 30, 40.
+STUDENTS_OF_A_TEACHER = 13
 _HALF = np.finfo(np.float16)
 
 
@@ -60,12 +62,11 @@ def views_pay(config: ProjectConfig, examples: int, classes: int) -> bool:
     """Tells whether a table of all views is cheaper than asking the teacher in every step.
 
     The table costs one pass of the teacher over the training split per view; without it, the
-    students of one teacher, one per temperature of the project, cost one pass per epoch each. It
-    holds at most `MOST_VIEW_BYTES`. Nothing else decides, so that equal configurations are trained
-    from equal logits.
+    students of one teacher cost one pass per epoch each. It holds at most `MOST_VIEW_BYTES`. Only
+    what is part of a student's key decides, so that equal keys are trained from equal logits.
     """
     views = view_count(config.student.augmentation)
-    passes = config.student.epochs * len(config.temperatures)
+    passes = config.student.epochs * STUDENTS_OF_A_TEACHER
     return views <= passes and examples * views * classes * _HALF.bits // 8 <= MOST_VIEW_BYTES
 
 
