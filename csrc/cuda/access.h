@@ -25,17 +25,15 @@ struct ChunkAccess {
 
   const T* student;
   const T* teacher;
-  T* gradient;
+  T* gradient;  // of no use where no gradient is wanted
   int64_t classes;
   int shift;
 
   KD_INLINE ChunkAccess(const RowParameters& p, int64_t k, int64_t row)
-      : student(static_cast<const T*>(p.student.data) + k * p.student.student_stride +
-                row * p.student.row_stride),
-        teacher(static_cast<const T*>(p.teacher.data) + row * p.teacher.row_stride),
-        gradient(p.gradient == nullptr
-                     ? nullptr
-                     : static_cast<T*>(p.gradient) + (k * p.rows + row) * p.classes),
+      : student(unknown(static_cast<const T*>(p.student.data) + k * p.student.student_stride +
+                        row * p.student.row_stride)),
+        teacher(unknown(static_cast<const T*>(p.teacher.data) + row * p.teacher.row_stride)),
+        gradient(unknown(static_cast<T*>(p.gradient) + (k * p.rows + row) * p.classes)),
         classes(p.classes),
         shift(ragged ? alignment_shift(student) : 0) {}
 

@@ -30,6 +30,13 @@ KD_INLINE int unknown(int x) {
 #endif
   return x;
 }
+template <class T>
+KD_INLINE T* unknown(T* x) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+l"(x));
+#endif
+  return x;
+}
 
 // 1 / x for a sum of exponentials, which lies between 1 and the number of classes or is NaN: the
 // hardware's estimate and a Newton step, without the special cases of a division.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <type_traits>
 
 #include "row_kernel.h"
@@ -119,7 +120,8 @@ class Planner {
   }
 
   RowPlan of_lanes(int lanes, bool tile) const {
-    return {lanes, block_threads / lanes, 1, int(ceiling(chunks_, lanes)), tile};
+    return {lanes, block_threads / lanes,          1, int(ceiling(chunks_, lanes)),
+            tile,  std::countr_zero(unsigned(lanes)), 0};
   }
 
   RowPlan of_blocks(int64_t least_threads, int largest_cluster) const {
@@ -133,7 +135,8 @@ class Planner {
            threads * 2 * blocks <= chunks_)
       threads *= 2;
     if (threads * blocks <= warp_lanes) return of_lanes(warp_lanes, false);
-    return {int(threads) * blocks, 1, blocks, int(ceiling(chunks_, threads * blocks)), false};
+    return {int(threads) * blocks, 1, blocks, int(ceiling(chunks_, threads * blocks)),
+            false, 0, std::countr_zero(unsigned(blocks))};
   }
 
   // Parts of about 16k classes, smaller where rows are few; as many rows in a launch as leave

@@ -11,9 +11,10 @@ namespace KD_BODY {
 struct RowPlan {
   int row_threads;     // the team of a row: a power of two up to 32, or whole blocks
   int rows_per_block;  // 1 where a row has a block or more
-  int cluster_blocks;
+  int cluster_blocks;  // a power of two
   int chunks;  // that each thread holds, up to Access::chunks
   bool tile;   // rows go through shared memory
+  int row_shift, cluster_shift;  // log2 of row_threads up to 32, and of cluster_blocks
 };
 
 // Shared memory of a team of a block or more.
@@ -61,10 +62,10 @@ struct RowPass {
     const bool within_warp = plan.row_threads <= warp_lanes;
     const int thread = team.thread();
     row_team.size = plan.row_threads;
-    row_team.lane = within_warp ? thread % plan.row_threads
+    row_team.lane = within_warp ? thread & (plan.row_threads - 1)
                                 : team.rank() * team.threads() + thread;
-    first_row = team.block() / plan.cluster_blocks * plan.rows_per_block;
-    row = first_row + (within_warp ? thread / plan.row_threads : 0);
+    first_row = (team.block() >> plan.cluster_shift) * plan.rows_per_block;
+    row = first_row + (within_warp ? thread >> plan.row_shift : 0);
     inside = row < parameters.rows;
     leader = inside && row_team.lane == 0;
     if (!inside) row = parameters.rows - 1;
