@@ -1,0 +1,132 @@
+// One call of the loss as torch hands it over, what it gives back, and the checks of values inside
+// tensors.
+#pragma once
+
+#include <ATen/core/Tensor.h>
+#include <ATen/ops/empty.h>
+#include <ATen/ops/from_blob.h>
+
+#include <optional>
+#include <vector>
+
+#include "../gradient_memory.h"
+
+namespace kd::binding {
+
+using at::Tensor;
+using OptionalTensor = std::optional<Tensor>;
+
+enum Reduction : int64_t { none = 0, mean = 1, sum = 2 };
+
+// A row value as the operators take it: a tensor [B] or [K, B], or a number.
+struct RowValue {
+  OptionalTensor tensor;
+  double number;
+  bool has_gradient() const { return tensor.has_value() && tensor->requires_grad(); }
+};
+
+// The arguments of one call, as kdplatform/kernels/loss.py hands them over: checked but for
+// the values inside tensors.
+struct Call {
+  Tensor student_logits, teacher_logits;
+  OptionalTensor labels, class_mask;
+  RowValue student_temperature, teacher_temperature, kl_weight, ce_weight;
+  bool scale_by_t2;
+  int64_t ignore_index;
+  int64_t reduction;
+  bool wants_gradient, wants_temperature_gradient;
+
+  bool many() const { return student_logits.dim() == 3; }
+  // What is asked of a tensor whose sizes may be symbols is asked by these.
+  c10::SymInt rows() const { return student_logits.sym_size(-2); }
+  at::ScalarType compute_type() const {
+    return student_logits.scalar_type() == at::kDouble || teacher_logits.scalar_type() == at::kDouble
+               ? at::kDouble
+               : at::kFloat;
+  }
+  std::vector<c10::SymInt> row_shape() const {
+    if (many()) return {student_logits.sym_size(0), student_logits.sym_size(1)};
+    return {student_logits.sym_size(0)};
+  }
+  std::vector<c10::SymInt> loss_shape() const {
+    if (reduction == none) return row_shape();
+    if (many()) return {student_logits.sym_size(0)};
+    return {};
+  }
+};
+
+// Undefined tensors stand for what was not asked for.
+struct Result {
+  Tensor loss, kl, ce, gradient, gradient_scale, by_student_temperature, by_teacher_temperature;
+};
+
+// A gradient like the logits; large ones on the CPU come from memory that is kept.
+inline Tensor empty_gradient(const Tensor& logits) {
+  const int64_t bytes = logits.numel() * int64_t(logits.element_size());
+  if (!logits.is_cpu() || bytes < kd::GradientMemory::smallest)
+    return at::empty(logits.sizes(), logits.options());
+  auto& memory = kd::GradientMemory::instance();
+  return at::from_blob(
+      memory.take(bytes), logits.sizes(), [&memory](void* data) { memory.give_back(data); },
+      logits.options());
+}
+
+// `real` is false on the meta device, whose sizes may be symbols.
+template <bool real>
+Result allocate(const Call& call) {
+  const auto options = call.student_logits.options().dtype(call.compute_type());
+  const auto shape = call.loss_shape();
+  Result result;
+  result.loss = at::empty_symint(shape, options);
+  result.kl = at::empty_symint(shape, options);
+  result.ce = at::empty_symint(shape, options);
+  if (call.wants_gradient) {
+    result.gradient =
+        real ? empty_gradient(call.student_logits)
+             : at::empty_symint(call.student_logits.sym_sizes(), call.student_logits.options());
+    if (call.student_logits.scalar_type() == at::kHalf)
+      result.gradient_scale = at::empty_symint(call.row_shape(), options.dtype(at::kFloat));
+  }
+  if (call.wants_temperature_gradient) {
+    result.by_student_temperature = at::empty_symint(call.row_shape(), options);
+    result.by_teacher_temperature = at::empty_symint(call.row_shape(), options);
+  }
+  return result;
+}
+
+inline void check_row_value(const char* name, const RowValue& value, bool positive,
+                            int64_t rows) {
+  if (!value.tensor.has_value()) return;
+  const Tensor tensor = value.tensor->to(at::kDouble).contiguous();
+  const double* data = tensor.const_data_ptr<double>();
+  for (int64_t i = 0; i < tensor.numel(); ++i) {
+    const bool good = (positive ? data[i] > 0 : data[i] >= 0) && data[i] < INFINITY;
+    TORCH_CHECK_VALUE(good, name, ": ", data[i], " in row ", i % rows, "; allowed: finite, ",
+                      positive ? "greater than 0" : "0 or greater");
+  }
+}
+
+inline void check_values(const Call& call) {
+  const int64_t rows = call.student_logits.size(-2), classes = call.student_logits.size(-1);
+  const auto& student = call.student_temperature.tensor;
+  const auto& teacher = call.teacher_temperature.tensor;
+  if (student.has_value() && teacher.has_value() && student->is_same(*teacher)) {
+    check_row_value("temperature", call.student_temperature, true, rows);
+  } else {
+    check_row_value("student_temperature", call.student_temperature, true, rows);
+    check_row_value("teacher_temperature", call.teacher_temperature, true, rows);
+  }
+  check_row_value("kl_weight", call.kl_weight, false, rows);
+  check_row_value("ce_weight", call.ce_weight, false, rows);
+  if (!call.labels.has_value()) return;
+  const int64_t* labels = call.labels->const_data_ptr<int64_t>();
+  const int64_t stride = call.labels->stride(0);
+  for (int64_t i = 0; i < rows; ++i) {
+    const int64_t label = labels[i * stride];
+    TORCH_CHECK_VALUE(uint64_t(label) < uint64_t(classes) || label == call.ignore_index,
+                      "labels: ", label, " in row ", i, "; allowed: 0 to ", classes - 1,
+                      ", or ignore_index (", call.ignore_index, ")");
+  }
+}
+
+}  // namespace kd::binding

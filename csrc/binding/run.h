@@ -1,0 +1,164 @@
+// Tensors to plain structs, and the kernels called with them.
+#pragma once
+
+#include <ATen/ops/empty.h>
+
+#include <memory>
+
+#ifdef KD_WITH_CUDA
+#include <c10/cuda/CUDAGuard.h>
+#include <c10/cuda/CUDAStream.h>
+#endif
+
+#include "../driver.h"
+#include "call.h"
+
+namespace kd::binding {
+
+inline kd::Type plain_type(at::ScalarType type) {
+  switch (type) {
+    case at::kFloat: return kd::Type::float32;
+    case at::kBFloat16: return kd::Type::bfloat16;
+    case at::kHalf: return kd::Type::float16;
+    case at::kDouble: return kd::Type::float64;
+    default: TORCH_CHECK_TYPE(false, "logits: ", type);
+  }
+}
+
+inline kd::Logits plain_logits(const Tensor& logits) {
+  const bool many = logits.dim() == 3;
+  return {logits.const_data_ptr(), plain_type(logits.scalar_type()), many ? logits.stride(0) : 0,
+          logits.stride(-2), logits.stride(-1)};
+}
+
+inline kd::RowValue plain_value(const RowValue& value) {
+  if (!value.tensor.has_value()) return {nullptr, value.number, 0, 0};
+  const Tensor& tensor = *value.tensor;
+  const bool many = tensor.dim() == 2;
+  return {tensor.const_data_ptr(), 0, many ? tensor.stride(0) : 0, tensor.stride(-1)};
+}
+
+inline double reduction_factor(const Call& call) {
+  const int64_t rows = call.student_logits.size(-2);
+  return call.reduction == mean && rows > 0 ? 1.0 / double(rows) : 1.0;
+}
+
+inline void* data_or_null(const Tensor& tensor) {
+  return tensor.defined() ? tensor.mutable_data_ptr() : nullptr;
+}
+
+inline kd::RowParameters plain_parameters(const Call& call, const Result& result) {
+  kd::RowParameters p{};
+  p.students = call.many() ? call.student_logits.size(0) : 1;
+  p.rows = call.student_logits.size(-2);
+  p.classes = call.student_logits.size(-1);
+  p.compute_type = plain_type(call.compute_type());
+  p.student = plain_logits(call.student_logits);
+  p.teacher = plain_logits(call.teacher_logits);
+  if (call.labels.has_value()) {
+    p.labels = call.labels->const_data_ptr<int64_t>();
+    p.label_stride = call.labels->stride(0);
+  }
+  p.ignore_index = call.ignore_index;
+  if (call.class_mask.has_value()) {
+    p.class_mask = call.class_mask->const_data_ptr<bool>();
+    p.mask_row_stride = call.class_mask->dim() == 2 ? call.class_mask->stride(0) : 0;
+    p.mask_class_stride = call.class_mask->stride(-1);
+  }
+  p.student_temperature = plain_value(call.student_temperature);
+  p.teacher_temperature = plain_value(call.teacher_temperature);
+  p.kl_weight = plain_value(call.kl_weight);
+  p.ce_weight = plain_value(call.ce_weight);
+  p.scale_by_t2 = call.scale_by_t2;
+  p.gradient_factor = reduction_factor(call);
+  p.gradient = data_or_null(result.gradient);
+  p.gradient_scale = static_cast<float*>(data_or_null(result.gradient_scale));
+  p.student_temperature_gradient = data_or_null(result.by_student_temperature);
+  p.teacher_temperature_gradient = data_or_null(result.by_teacher_temperature);
+  return p;
+}
+
+inline kd::ReduceParameters reduce_parameters(const kd::RowParameters& p, double factor,
+                                              const void* values, const Tensor& out) {
+  return {p.students, p.rows, p.compute_type, factor, values, out.mutable_data_ptr()};
+}
+
+// Runs the rows into `row_memory`, or into the result itself where nothing is reduced.
+template <class Rows, class Reduce>
+void run_and_reduce(const Call& call, const Result& result, void* row_memory, Rows rows,
+                    Reduce reduce) {
+  kd::RowParameters p = plain_parameters(call, result);
+  const Tensor* outputs[] = {&result.loss, &result.kl, &result.ce};
+  void** const row_outputs[] = {&p.loss, &p.kl, &p.ce};
+  const int64_t bytes = p.students * p.rows * (p.compute_type == kd::Type::float64 ? 8 : 4);
+  for (int i = 0; i < 3; ++i)
+    *row_outputs[i] = call.reduction == none ? outputs[i]->mutable_data_ptr()
+                                             : static_cast<char*>(row_memory) + i * bytes;
+  rows(p);
+  if (call.reduction == none) return;
+  const double factor = reduction_factor(call);
+  for (int i = 0; i < 3; ++i) reduce(reduce_parameters(p, factor, *row_outputs[i], *outputs[i]));
+}
+
+inline Result run_cpu(const Call& call) {
+  check_values(call);
+  Result result = allocate<true>(call);
+  const int64_t count = 3 * call.student_logits.numel() / call.student_logits.size(-1);
+  constexpr int64_t on_stack = 1024;
+  double stack_memory[on_stack];
+  std::unique_ptr<double[]> heap_memory;
+  if (count > on_stack && call.reduction != none) heap_memory.reset(new double[count]);
+  run_and_reduce(call, result, heap_memory ? heap_memory.get() : stack_memory, kd::cpu_rows,
+                 kd::cpu_reduce);
+  return result;
+}
+
+#ifdef KD_WITH_CUDA
+inline Result run_cuda(const Call& call) {
+  const c10::cuda::CUDAGuard guard(call.student_logits.device());
+  void* const stream = c10::cuda::getCurrentCUDAStream().stream();
+  Result result = allocate<true>(call);
+  const auto bytes = call.student_logits.options().dtype(at::kByte);
+  const int64_t count = 3 * call.student_logits.numel() / call.student_logits.size(-1);
+  const Tensor row_memory = at::empty({call.reduction == none ? 0 : 8 * count}, bytes);
+  run_and_reduce(
+      call, result, row_memory.mutable_data_ptr(),
+      [&](const kd::RowParameters& p) {
+        const Tensor workspace = at::empty({kd::cuda_workspace_bytes(p)}, bytes);
+        kd::cuda_rows(p, workspace.mutable_data_ptr(), stream);
+      },
+      [&](const kd::ReduceParameters& p) { kd::cuda_reduce(p, stream); });
+  return result;
+}
+#endif
+
+inline Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scale,
+                             const Tensor& grad_loss) {
+  const Tensor out = empty_gradient(gradient);
+  const bool many = gradient.dim() == 3;
+  kd::ScaleParameters p{};
+  p.students = many ? gradient.size(0) : 1;
+  p.rows = gradient.size(-2);
+  p.classes = gradient.size(-1);
+  p.type = plain_type(gradient.scalar_type());
+  p.compute_type = plain_type(grad_loss.scalar_type());
+  p.gradient = gradient.const_data_ptr();
+  if (gradient_scale.defined() && gradient_scale.numel() > 0)
+    p.gradient_scale = gradient_scale.const_data_ptr<float>();
+  p.grad_loss = grad_loss.const_data_ptr();
+  const int64_t leading = many ? 1 : 0;
+  p.grad_student_stride = many ? grad_loss.stride(0) : 0;
+  p.grad_row_stride = grad_loss.dim() > leading ? grad_loss.stride(leading) : 0;
+  p.out = out.mutable_data_ptr();
+#ifdef KD_WITH_CUDA
+  if (gradient.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(gradient.device());
+    kd::cuda_scale(p, c10::cuda::getCurrentCUDAStream().stream());
+    return out;
+  }
+#endif
+  kd::cpu_scale(p);
+  return out;
+}
+
+}  // namespace kd::binding
