@@ -5,7 +5,7 @@ seen: nothing is chosen after the numbers are known. "Up to T = 10" are the temp
 paper's main tables; "very high" are its 20, 30 and 40.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,9 +109,21 @@ class Judge:
     # ---- trends
 
     def _trend(
-        self, claim: str, sign: int, column: str, quantity: str, scale: float, remark: str = ""
+        self,
+        claim: str,
+        sign: int,
+        column: str,
+        quantity: str,
+        scale: float,
+        remark: str = "",
+        chance: Callable[[float], float] = lambda temperature: 0.0,
     ) -> Claim:
-        """A rise (sign 1) or fall (-1) over the temperatures up to 10."""
+        """A rise (sign 1) or fall (-1) over the temperatures up to 10.
+
+        Args:
+            chance: the value's chance level at a temperature; the verdict must hold for the values
+                as they are and for what exceeds their chance level.
+        """
         grid = self._grid(column)
         test = "Page's trend test, seeds as blocks; t-interval of the seeds' straight lines"
         words = f"change of {quantity} over {_range(grid.temperatures)}"
@@ -128,10 +140,20 @@ class Judge:
             & runs["temperature"].isin(grid.temperatures)
         ]
         trend = trend_over_temperature(used, column)
-        change = verdicts.change_over_temperature(
-            self._values(grid, column), np.array(grid.temperatures)
-        )
+        values, temperatures = self._values(grid, column), np.array(grid.temperatures)
+        change = verdicts.change_over_temperature(values, temperatures)
         verdict = verdicts.by_trend(sign, trend, change)
+        levels = np.array([chance(temperature) for temperature in grid.temperatures])
+        if levels.any():
+            excess = used.assign(excess=used[column] - used["temperature"].map(chance))
+            beyond = verdicts.by_trend(
+                sign,
+                trend_over_temperature(excess, "excess"),
+                verdicts.change_over_temperature(values - levels, temperatures),
+            )
+            if beyond is not verdict:
+                verdict = Verdict.UNDECIDABLE
+                remark = _joined(remark, "not beyond what its chance level does")
         return Claim(
             claim, verdict, words, change, scale, test, trend.p_value, self._sample(grid), remark
         )
@@ -260,6 +282,7 @@ class Judge:
             name,
             100,
             base,
+            lambda temperature: fairness.parity(Arm(DS, temperature), metric).mean,
         )
         high = self.usual[-1:]
         if high and self.study.seeds(self.study.teacher):
@@ -282,19 +305,24 @@ class Judge:
     def _change(
         self, claim: str, sign: int, change: Change, quantity: str, remark: str = ""
     ) -> Claim:
+        verdict = verdicts.by_interval(sign, change.interval, change.chance)
         remarks = [remark, _one_seed(change.seeds)]
         if change.levelling_down:
             remarks.append("levelling down: every group's accuracy falls")
+        if verdict is not verdicts.by_interval(sign, change.interval):
+            remarks.append(
+                f"not beyond its chance level, which differs by {100 * change.chance:+.2f}"
+            )
         return Claim(
             claim,
-            verdicts.by_interval(sign, change.interval),
+            verdict,
             quantity,
             change.interval,
             100,
             "paired bootstrap over seeds and examples, 95% interval",
             np.nan,
             f"{_count(len(change.seeds), 'seed')}, {self.study.examples} examples",
-            "; ".join(part for part in remarks if part),
+            _joined(*remarks),
         )
 
     def _base_rate(self, fairness: GroupFairness) -> str:
@@ -328,7 +356,7 @@ class Judge:
                 "paired t-interval over seeds, on fixed pairs of examples",
                 np.nan,
                 f"{_count(len(known), 'seed')}, {self.study.pairs} pairs",
-                "; ".join(part for part in (remark, _one_seed(known)) if part),
+                _joined(remark, _one_seed(known)),
             )
 
     def _nds_value(self, seed: int, column: str) -> float | None:
@@ -343,6 +371,10 @@ def _temperature(arm: Arm) -> float:
 
 def _right(table: pd.DataFrame) -> FloatArray:
     return np.asarray(table["label"].to_numpy() == table["prediction"].to_numpy(), dtype=float)
+
+
+def _joined(*remarks: str) -> str:
+    return "; ".join(remark for remark in remarks if remark)
 
 
 def _one_seed(seeds: Sequence[int]) -> str:

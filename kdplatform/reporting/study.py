@@ -75,6 +75,7 @@ class Study:
         missing: expected models that are not there, in words.
         left_out: runs that could not be used, with the reason.
         settings: what the study's reader must know of how models were trained, by name.
+        scale_by_t2: whether the distillation term was multiplied by T².
         space: feature space of I(f) in words, empty when there is none.
         pairs: number of pairs I(f) was measured on.
     """
@@ -87,6 +88,7 @@ class Study:
     missing: tuple[str, ...] = ()
     left_out: tuple[str, ...] = ()
     settings: Mapping[str, str] = field(default_factory=dict)
+    scale_by_t2: bool = True
     space: str = ""
     pairs: int = 0
 

@@ -36,9 +36,16 @@ class Effort:
 
 @dataclass(frozen=True)
 class Change:
-    """A fairness metric of one arm, or of several averaged, against a reference."""
+    """A fairness metric of one arm, or of several averaged, against a reference.
+
+    Attributes:
+        chance: by how much the chance level of the metric differs, which falls as errors get rarer.
+        levelling_down: the metric improves while every group's accuracy falls.
+        seeds: the seeds both have.
+    """
 
     interval: Interval
+    chance: float
     levelling_down: bool
     seeds: tuple[int, ...]
 
@@ -80,15 +87,17 @@ class GroupFairness:
         """The mean of a metric over arms minus that of the reference, on the seeds all share."""
         seeds = self._shared_seeds([*arms, reference])
         if not seeds:
-            return Change(Interval(np.nan, np.nan, np.nan), False, ())
+            return Change(Interval(np.nan, np.nan, np.nan), np.nan, False, ())
         bootstrap = self._bootstrap(seeds)
         weights = {arm.name: 1 / len(arms) for arm in arms}
         weights[reference.name] = weights.get(reference.name, 0.0) - 1.0
         interval = bootstrap.contrast(weights, metric)
         if len(seeds) == 1:
             interval = interval._replace(low=np.nan, high=np.nan)
-        improves = interval.estimate < 0
-        return Change(interval, improves and _all_fall(bootstrap, arms, reference), seeds)
+        chance = float(np.mean([self.parity(arm, metric).mean for arm in arms]))
+        chance -= self.parity(reference, metric).mean
+        falls = interval.estimate < 0 and _all_fall(bootstrap, arms, reference)
+        return Change(interval, chance, falls, seeds)
 
     def parity(self, arm: Arm, metric: str) -> Parity:
         """What a metric of an arm would be if groups did not matter."""

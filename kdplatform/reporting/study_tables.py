@@ -16,8 +16,14 @@ from kdplatform.reporting.report_table import (
 from kdplatform.reporting.study import NDS, REFERENCES, TEACHER, Arm, Study
 from kdplatform.reporting.study_classes import ClassTest, ClassWise
 from kdplatform.reporting.study_fairness import Change, GroupFairness
-from kdplatform.reporting.tables import EMPTY, percent
+from kdplatform.reporting.tables import percent
+from kdplatform.reporting.verdicts import Verdict, by_interval
 
+_VERDICT_WORDS = {
+    Verdict.SUPPORTED: " fairer",
+    Verdict.CONTRADICTED: " less fair",
+    Verdict.UNDECIDABLE: "",
+}
 _COUNTED = {"sc": ("#SC", NDS), "tc": ("#TC", TEACHER)}
 
 
@@ -188,6 +194,7 @@ def _add_changes(row: Row, fairness: GroupFairness, arm: Arm, role: str) -> None
             f"{metric}_difference_{suffix}": change.interval.estimate,
             f"{metric}_difference_{suffix}_low": change.interval.low,
             f"{metric}_difference_{suffix}_high": change.interval.high,
+            f"{metric}_chance_difference_{suffix}": change.chance,
             f"{metric}_levelling_down_{suffix}": change.levelling_down,
         }
         row.words[f"{metric}_{role}"] = _change_cell(change)
@@ -198,12 +205,8 @@ def _add_changes(row: Row, fairness: GroupFairness, arm: Arm, role: str) -> None
 
 
 def _change_cell(change: Change) -> str:
-    words = change_words(change.interval)
-    if words == EMPTY or not np.isfinite([change.interval.low, change.interval.high]).all():
-        return words
-    if change.interval.high < 0:
-        return f"{words} fairer"
-    return f"{words} less fair" if change.interval.low > 0 else words
+    verdict = by_interval(-1, change.interval, change.chance)
+    return f"{change_words(change.interval)}{_VERDICT_WORDS[verdict]}"
 
 
 def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
@@ -221,8 +224,9 @@ def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
         f"Always right: the labels themselves. Their DPD of {100 * measured.dpd:.2f} is the "
         "difference of base rates, and no model's unfairness.",
         f"Intervals: {effort.draws} bootstrap draws of seeds and examples. Fairer, less fair: only "
-        "where the interval of the paired difference excludes 0. Levelling down: the metric "
-        "improves while the accuracy of every group falls.",
+        "where the interval of the paired difference excludes 0, also after the difference of the "
+        "two levels by parity is taken away (they fall as errors get rarer). Levelling down: the "
+        "metric improves while the accuracy of every group falls.",
     ]
     if measured.smallest_group < 10:
         notes.append("Groups of fewer than 10 examples decide a largest difference by themselves.")

@@ -28,15 +28,24 @@ class Verdict(StrEnum):
     UNDECIDABLE = "undecidable"
 
 
-def by_interval(claimed_sign: int, interval: Interval) -> Verdict:
+def by_interval(claimed_sign: int, interval: Interval, chance: float = 0.0) -> Verdict:
     """Judges a claim about the sign of a difference by its 95% interval.
 
     Supported when the interval lies wholly on the claimed side of 0, contradicted when wholly on
     the other.
+
+    Args:
+        claimed_sign: 1 for a rise or more, -1 for a fall or less.
+        chance: by how much the metric's chance level alone differs; 0 must lie outside the interval
+            with and without it.
     """
-    if not np.isfinite(interval).all() or interval.low <= 0 <= interval.high:
+    if not np.isfinite([*interval, chance]).all():
         return Verdict.UNDECIDABLE
-    return Verdict.SUPPORTED if claimed_sign * interval.estimate > 0 else Verdict.CONTRADICTED
+    if min(interval.low, interval.low - chance) > 0:
+        return Verdict.SUPPORTED if claimed_sign > 0 else Verdict.CONTRADICTED
+    if max(interval.high, interval.high - chance) < 0:
+        return Verdict.SUPPORTED if claimed_sign < 0 else Verdict.CONTRADICTED
+    return Verdict.UNDECIDABLE
 
 
 def by_trend(claimed_sign: int, trend: Trend, change: Interval) -> Verdict:

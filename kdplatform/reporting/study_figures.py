@@ -1,0 +1,250 @@
+"""Figures 1 to 5 of the paper in a study's own numbers.
+
+Temperatures stand at equal distances, since 20, 30 and 40 would press 1 to 10 together.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from kdplatform.analysis.bootstrap import Interval
+from kdplatform.analysis.classwise import ArmAccuracies
+from kdplatform.analysis.disagreement import disagreement_matrix
+from kdplatform.reporting.figures import COLORS, SIGNIFICANT, disagreement_figure
+from kdplatform.reporting.study import DS, NDS, REFERENCES, TEACHER, Arm, Study
+from kdplatform.reporting.study_classes import ClassWise
+from kdplatform.reporting.study_fairness import GroupFairness
+
+_MOST_CLASSES = 20
+_COLUMNS = 4
+_FAIRNESS = {
+    "eod": "EOD, %",
+    "dpd": "DPD, %",
+    "worst_group_accuracy": "worst-group accuracy, %",
+}
+
+
+def class_figure(study: Study, classes: ClassWise) -> Figure:
+    """Figure 1: accuracy of every class over T, with the temperatures where it differs marked."""
+    chosen = _most_moving(study, classes)
+    columns = min(_COLUMNS, len(chosen))
+    lines = -(-len(chosen) // columns)
+    figure = Figure(figsize=(2.6 * columns + 0.4, 2.0 * lines + 0.9), layout="constrained")
+    panels = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
+    positions = np.arange(len(study.distilled))
+    for axes, row in zip(panels, chosen, strict=False):
+        _class_panel(axes, study, classes, row, positions)
+    for axes in panels[len(chosen) :]:
+        axes.axis("off")
+    for position, axes in enumerate(panels[: len(chosen)]):
+        if position + columns >= len(chosen):
+            axes.tick_params(labelbottom=True)
+            axes.set_xlabel("temperature")
+    handles = [
+        Line2D([], [], color=COLORS[DS], marker="o", markersize=4, label="DS, mean ± sd"),
+        Line2D([], [], color=COLORS[NDS], linestyle="--", label="NDS"),
+        Line2D([], [], color=COLORS[TEACHER], linestyle=":", label="Teacher"),
+        _mark("o", "differs from NDS (p < .05)"),
+        _mark("s", "differs from Teacher (p < .05)"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    left_out = len(study.class_names) - len(chosen)
+    more = f" ({left_out} classes that move less are not shown)" if left_out else ""
+    figure.suptitle(f"Test accuracy of every class, %{more}", fontsize=11)
+    return figure
+
+
+def _class_panel(
+    axes: Axes, study: Study, classes: ClassWise, row: int, positions: np.ndarray
+) -> None:
+    accuracies = [100 * classes.accuracies[arm].accuracy[:, row] for arm in study.distilled]
+    _points(axes, positions, accuracies)
+    for role, style in ((NDS, "--"), (TEACHER, ":")):
+        if Arm(role) in study.arms:
+            level = 100 * float(classes.accuracies[Arm(role)].accuracy[:, row].mean())
+            axes.axhline(level, color=COLORS[role], linestyle=style, linewidth=1.2)
+    for role, marker, size in ((NDS, "o", 8), (TEACHER, "s", 11)):
+        marked = [
+            i
+            for i, arm in enumerate(study.distilled)
+            if (arm, role) in classes.tests
+            and bool(classes.tests[arm, role].table["significant"].iloc[row])
+        ]
+        heights = [float(accuracies[i].mean()) for i in marked]
+        axes.plot(marked, heights, **_ring(marker, size))
+    axes.set_title(str(study.class_names[row]), fontsize=9)
+    _name_temperatures(axes, study)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _ring(marker: str, size: float) -> dict[str, Any]:
+    return {
+        "linestyle": "none",
+        "marker": marker,
+        "markersize": size,
+        "markerfacecolor": "none",
+        "color": SIGNIFICANT,
+    }
+
+
+def _mark(marker: str, label: str) -> Line2D:
+    return Line2D([], [], label=label, **_ring(marker, 8))
+
+
+def _points(axes: Axes, positions: np.ndarray, values: Sequence[np.ndarray]) -> None:
+    """Draws mean ± standard deviation over seeds at every temperature."""
+    means = [float(own.mean()) for own in values]
+    spread = [float(own.std(ddof=1)) if len(own) > 1 else 0.0 for own in values]
+    axes.errorbar(
+        positions, means, spread, color=COLORS[DS], marker="o", markersize=4, linewidth=1.2
+    )
+
+
+def _name_temperatures(axes: Axes, study: Study) -> None:
+    names = [f"{arm.temperature:g}" for arm in study.distilled]
+    axes.set_xticks(range(len(names)), names, fontsize=7)
+    axes.tick_params(axis="y", labelsize=8)
+
+
+def _most_moving(study: Study, classes: ClassWise) -> list[int]:
+    """The classes to draw: all, or those whose accuracy changes most between the arms."""
+    n = next(iter(classes.accuracies.values())).n
+    present = np.flatnonzero(n > 0)
+    if len(present) <= _MOST_CLASSES:
+        return [int(row) for row in present]
+    means = np.stack([_mean_accuracy(classes.accuracies[arm]) for arm in study.arms])
+    moves = np.ptp(means[:, present], axis=0)
+    return sorted(int(row) for row in present[np.argsort(-moves, kind="stable")[:_MOST_CLASSES]])
+
+
+def _mean_accuracy(arm: ArmAccuracies) -> np.ndarray:
+    return np.asarray(arm.accuracy.mean(axis=0))
+
+
+def shown_disagreement(study: Study) -> Arm:
+    """The arm whose disagreement is drawn: the highest temperature up to 10, else the lowest."""
+    usual = [arm for arm in study.distilled if (arm.temperature or 0) <= 10]
+    return usual[-1] if usual else study.distilled[0]
+
+
+def matrix_figure(study: Study) -> Figure:
+    """Figure 2: how often a reference predicts one class where DS predicts another."""
+    arm = shown_disagreement(study)
+    matrices: dict[str, pd.DataFrame] = {}
+    for role in REFERENCES:
+        counts = []
+        for seed in study.seeds(arm):
+            reference = study.reference(role, seed)
+            if reference is not None:
+                table = study.arms[arm][seed].table
+                counts.append(disagreement_matrix(reference.table, table, len(study.class_names)))
+        if counts:
+            matrices[role] = sum(counts[1:], counts[0]) / len(counts)
+    return disagreement_figure(
+        matrices, study.class_names, f"Predictions that differ, {arm.name}, mean per seed"
+    )
+
+
+def count_figure(study: Study, classes: ClassWise) -> Figure:
+    """Figure 3: test accuracy, #SC and #TC against T."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    left, right = figure.subplots(1, 2)
+    positions = np.arange(len(study.distilled))
+    _points(left, positions, [100 * study.values(arm, "accuracy") for arm in study.distilled])
+    for role, style in ((NDS, "--"), (TEACHER, ":")):
+        values = 100 * study.values(Arm(role), "accuracy")
+        if len(values):
+            left.axhline(float(values.mean()), color=COLORS[role], linestyle=style)
+            _label_line(left, float(values.mean()), role)
+    left.set_title("test accuracy, % (DS: mean ± sd)", fontsize=10)
+    for role, name, marker in ((NDS, "#SC, from NDS", "o"), (TEACHER, "#TC, from Teacher", "s")):
+        found = [
+            (i, classes.tests[arm, role].counts)
+            for i, arm in enumerate(study.distilled)
+            if (arm, role) in classes.tests
+        ]
+        if found:
+            heights = [counts.significant for _, counts in found]
+            right.plot(
+                [i for i, _ in found], heights, color=COLORS[role], marker=marker, label=name
+            )
+    chance = [test.counts.expected_by_chance for test in classes.tests.values()]
+    if chance:
+        right.axhline(max(chance), color="grey", linestyle="--", label="expected by chance")
+        right.legend(frameon=False, fontsize=8)
+    right.set_ylim(bottom=0)
+    right.set_title("classes that differ (p < .05, uncorrected)", fontsize=10)
+    for axes in (left, right):
+        _name_temperatures(axes, study)
+        axes.set_xlabel("temperature")
+        axes.grid(axis="y", alpha=0.3)
+    return figure
+
+
+def fairness_figure(study: Study, attributes: Sequence[GroupFairness]) -> Figure:
+    """Figures 4 and 5: EOD, DPD and worst-group accuracy against T, one row per attribute."""
+    figure = Figure(figsize=(11, 0.7 + 2.9 * len(attributes)), layout="constrained")
+    grid = figure.subplots(len(attributes), len(_FAIRNESS), squeeze=False)
+    for panels, fairness in zip(grid, attributes, strict=True):
+        for axes, (metric, label) in zip(panels, _FAIRNESS.items(), strict=True):
+            _fairness_panel(axes, study, fairness, metric)
+            axes.set_title(f"{fairness.name}: {label}", fontsize=10)
+            axes.set_xlabel("temperature")
+    handles = [
+        Line2D([], [], color=COLORS[DS], marker="o", markersize=4, label="DS, 95% interval"),
+        Line2D([], [], color=COLORS[NDS], linestyle="--", label="NDS"),
+        Line2D([], [], color=COLORS[TEACHER], linestyle=":", label="Teacher"),
+        Line2D([], [], color="grey", linestyle="-.", label="DS if groups did not matter"),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
+    return figure
+
+
+def _fairness_panel(axes: Axes, study: Study, fairness: GroupFairness, metric: str) -> None:
+    intervals = [fairness.interval(arm, metric) for arm in study.distilled]
+    positions = np.arange(len(intervals))
+    estimates = np.array([100 * interval.estimate for interval in intervals])
+    axes.errorbar(
+        positions,
+        estimates,
+        np.nan_to_num(100 * np.array([_arms_of(interval) for interval in intervals]).T),
+        color=COLORS[DS],
+        marker="o",
+        markersize=4,
+        linewidth=1.2,
+    )
+    for role, style in ((NDS, "--"), (TEACHER, ":")):
+        if Arm(role) in study.arms:
+            own = fairness.interval(Arm(role), metric)
+            axes.axhline(100 * own.estimate, color=COLORS[role], linestyle=style, linewidth=1.2)
+            if np.isfinite([own.low, own.high]).all():
+                axes.axhspan(100 * own.low, 100 * own.high, color=COLORS[role], alpha=0.08)
+    if metric in ("eod", "dpd"):
+        null = [100 * fairness.parity(arm, metric).mean for arm in study.distilled]
+        axes.plot(positions, null, color="grey", linestyle="-.", linewidth=1)
+        axes.set_ylim(bottom=0)
+    _name_temperatures(axes, study)
+    axes.grid(axis="y", alpha=0.3)
+
+
+def _arms_of(interval: Interval) -> tuple[float, float]:
+    """How far the limits lie below and above the estimate."""
+    return interval.estimate - interval.low, interval.high - interval.estimate
+
+
+def _label_line(axes: Axes, height: float, text: str) -> None:
+    axes.annotate(
+        text,
+        (1, height),
+        xycoords=("axes fraction", "data"),
+        xytext=(-3, 2),
+        textcoords="offset points",
+        ha="right",
+        fontsize=8,
+        color=COLORS[text],
+    )

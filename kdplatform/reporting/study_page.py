@@ -1,0 +1,269 @@
+"""The report of a study: every table, figure and verdict, as one page and as files."""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from kdplatform.files import written_atomically
+from kdplatform.reporting.claims import Claim, Judge
+from kdplatform.reporting.page import Page, Picture, Section, render
+from kdplatform.reporting.report_table import Table, file_stem
+from kdplatform.reporting.study import Study
+from kdplatform.reporting.study_classes import ClassWise
+from kdplatform.reporting.study_fairness import Effort, GroupFairness
+from kdplatform.reporting.study_figures import (
+    class_figure,
+    count_figure,
+    fairness_figure,
+    matrix_figure,
+    shown_disagreement,
+)
+from kdplatform.reporting.study_tables import (
+    class_counts_table,
+    fairness_table,
+    individual_table,
+)
+from kdplatform.reporting.support_tables import (
+    claims_table,
+    class_detail,
+    disagreement_table,
+    group_accuracy_table,
+)
+from kdplatform.reporting.verdicts import NEGLIGIBLE_SHIFT, Verdict
+
+PAGE = "report.html"
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report, ready to be written.
+
+    Attributes:
+        frames: what is written as CSV, by file stem.
+        claims: the verdicts.
+    """
+
+    page: Page
+    frames: Mapping[str, pd.DataFrame]
+    claims: Sequence[Claim] = ()
+
+
+def build_report(study: Study, effort: Effort | None = None) -> Report:
+    """Derives the whole report from a study's predictions."""
+    effort = effort or Effort()
+    classes = ClassWise(study)
+    fairness = [GroupFairness(study, attribute, effort) for attribute in study.attributes]
+    claims = Judge(study, classes, {each.name: each for each in fairness}).claims()
+    sections = [
+        _verdicts(study, claims),
+        _this_study(study, classes),
+        _class_section(study, classes),
+        _disagreement_section(study),
+        *_fairness_sections(study, fairness),
+        Section(
+            "Individual fairness",
+            ["Do similar examples get similar predictions?"],
+            tables=[individual_table(study)],
+        ),
+        _files(),
+    ]
+    tally = Counter(claim.verdict for claim in claims)
+    page = Page(
+        f"Study {study.name}",
+        _subtitle(study),
+        sections,
+        [(verdict.value, tally[verdict]) for verdict in Verdict] if claims else [],
+    )
+    frames = {table.key: table.frame for table in page.tables()}
+    frames |= {"runs": study.runs, "classes": class_detail(study, classes)}
+    return Report(page, frames, claims)
+
+
+def write_report(report: Report, folder: Path, page_name: str = PAGE) -> list[Path]:
+    """Writes tables as CSV, figures as PNG and the page as HTML; returns what was written."""
+    images = {picture.key: picture.png() for picture in report.page.pictures()}
+    content = {f"{name}.csv": _csv(frame) for name, frame in report.frames.items()}
+    content |= {f"{key}.png": png for key, png in images.items()}
+    content[page_name] = render(report.page, images).encode()
+    for name, data in content.items():
+        with written_atomically(folder / name) as temporary:
+            temporary.write_bytes(data)
+    return [folder / name for name in content]
+
+
+def _csv(frame: pd.DataFrame) -> bytes:
+    return frame.to_csv(index=False).encode()
+
+
+def _subtitle(study: Study) -> str:
+    seeds = len(study.all_seeds)
+    temperatures = ", ".join(f"{arm.temperature:g}" for arm in study.distilled)
+    return (
+        f"Teacher, student without it (NDS) and distilled student (DS) at T = {temperatures}; "
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}, {study.examples} test examples."
+    )
+
+
+def _verdicts(study: Study, claims: Sequence[Claim]) -> Section:
+    level = "Each verdict stands at the 5% level by itself: of claims about nothing, about one in "
+    level += f"twenty would still get one. There are {len(claims)} here."
+    undecidable = (
+        "Undecidable means that the seeds and examples at hand cannot tell; it does not mean that "
+        "there is no effect. The width of the interval says how large an effect could hide."
+    )
+    rules = (
+        "Fixed beforehand: a difference is supported or contradicted when its 95% interval excludes"
+        " 0; a trend when Page's test and the interval of its change agree; for EOD and DPD also"
+        " after the chance level is taken away; classes differ beyond chance when the permutation of"
+        f" seeds gives p < .05, and do not when all are within ±{NEGLIGIBLE_SHIFT:.0%} of accuracy."
+    )
+    warnings = []
+    if len(study.all_seeds) == 1:
+        warnings.append(
+            "One seed: nothing can be said about other seeds, so no claim about seeds is judged. "
+            "Class counts are McNemar's test of this one pair of models."
+        )
+    return Section(
+        "What this study says of the paper's claims",
+        [rules, undecidable, level],
+        warnings,
+        prose=[claims_table(claims)] if claims else [],
+    )
+
+
+def _this_study(study: Study, classes: ClassWise) -> Section:
+    points = [f"{name}: {value}" for name, value in study.settings.items()]
+    for arms in _arms_by_seeds(study):
+        points.append(arms)
+    points.append(
+        f"Missing: {'; '.join(study.missing)}." if study.missing else "No model is missing."
+    )
+    points.extend(f"Left out: {reason}." for reason in study.left_out)
+    shifts = classes.detectable_shifts
+    if shifts:
+        points.append(
+            f"What these seeds can detect: a shift of one class by {100 * min(shifts):.1f} to "
+            f"{100 * max(shifts):.1f} points, depending on temperature and reference, is found with"
+            " power .8. Smaller shifts will mostly not be significant."
+        )
+    else:
+        points.append("What these seeds can detect: no test over seeds is possible here.")
+    return Section("What this study is", points=points, warnings=[_loss_warning(study)])
+
+
+def _arms_by_seeds(study: Study) -> Iterator[str]:
+    by_seeds: dict[tuple[int, ...], list[str]] = {}
+    for arm in study.arms:
+        by_seeds.setdefault(study.seeds(arm), []).append(arm.name)
+    for seeds, arms in by_seeds.items():
+        word = "seed" if len(seeds) == 1 else "seeds"
+        yield f"{', '.join(arms)}: {word} {', '.join(map(str, seeds))}"
+
+
+def _loss_warning(study: Study) -> str:
+    if study.scale_by_t2:
+        return (
+            "The distillation term is multiplied by T², which the paper does not print. With it, a "
+            "higher T does not mean less distillation; the paper's own trends may rest on that."
+        )
+    return (
+        "The distillation term is not multiplied by T²: its gradient shrinks about as 1/T², so a "
+        "higher T also means less distillation, and trends over T show both at once."
+    )
+
+
+def _class_section(study: Study, classes: ClassWise) -> Section:
+    pictures = [
+        Picture(
+            "figure1_classes",
+            "Figure 1. Class accuracies of the students over T",
+            class_figure(study, classes),
+            "Marks are uncorrected tests, of which one in twenty is due to chance where nothing "
+            "differs. They are on means over seeds.",
+        ),
+        Picture(
+            "figure3_counts",
+            "Figure 3. Test accuracy, #SC and #TC against T",
+            count_figure(study, classes),
+            "Counts near the dashed line are what chance gives.",
+        ),
+    ]
+    return Section(
+        "Class by class",
+        ["Which classes are better or worse off after distillation?"],
+        tables=[class_counts_table(study, classes)],
+        pictures=pictures,
+    )
+
+
+def _disagreement_section(study: Study) -> Section:
+    arm = shown_disagreement(study)
+    picture = Picture(
+        "figure2_disagreement",
+        f"Figure 2. Where predictions differ, {arm.name}",
+        matrix_figure(study),
+        "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same example. The "
+        "diagonal, where they agree, is left out. Mean number of examples per seed.",
+    )
+    return Section("Disagreement", tables=[disagreement_table(study)], pictures=[picture])
+
+
+def _fairness_sections(study: Study, fairness: Sequence[GroupFairness]) -> Iterator[Section]:
+    if not fairness:
+        yield Section(
+            "Group fairness",
+            ["The project names no attribute, so Tables 2 and 3 and Figures 4 and 5 are empty."],
+        )
+        return
+    first, others = fairness[0], list(fairness[1:])
+    yield _fairness_section(study, [first], 2, 4)
+    if others:
+        yield _fairness_section(study, others, 3, 5)
+    else:
+        yield Section(
+            "Group fairness by further attributes",
+            [f"{first.name} is the only attribute, so there is no Table 3 and no Figure 5."],
+        )
+
+
+def _fairness_section(
+    study: Study, fairness: Sequence[GroupFairness], table: int, figure: int
+) -> Section:
+    names = ", ".join(each.name for each in fairness)
+    tables: list[Table] = []
+    for each in fairness:
+        key = f"table{table}_{file_stem(each.name)}"
+        tables.append(
+            fairness_table(key, f"Table {table}. Group fairness by {each.name}", study, each)
+        )
+        if isinstance(each.attribute, str):
+            tables.append(group_accuracy_table(study, each))
+    picture = Picture(
+        f"figure{figure}_fairness",
+        f"Figure {figure}. EOD, DPD and worst-group accuracy against T, by {names}",
+        fairness_figure(study, fairness),
+        "Lower EOD and DPD are fairer only if groups are not worse off: look at the worst group "
+        "beside them. The dash-dotted line is what DS would have if the group did not matter.",
+    )
+    return Section(
+        f"Group fairness by {names}",
+        ["DPD holds the difference of base rates too: see the row of a classifier always right."],
+        tables=tables,
+        pictures=[picture],
+    )
+
+
+def _files() -> Section:
+    return Section(
+        "Beside this page",
+        points=[
+            "One CSV per table, in fractions rather than per cent; one PNG per figure.",
+            "runs.csv: every model with all of its numbers and the run it comes from.",
+            "classes.csv: every class, temperature and reference with tests, effect sizes and "
+            "disagreement.",
+            "docs/statistics.md of the platform says what each number means, with its source.",
+        ],
+    )
