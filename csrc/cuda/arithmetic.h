@@ -22,8 +22,8 @@ KD_INLINE float power_of_two(float y) {
 }
 KD_INLINE double power_of_two(double y) { return ::exp2(y); }
 
-// The same number, of which the compiler no longer knows whence it comes. It is kept so from holding
-// in registers, of which there are too few, what is quickly made again.
+// The same number, of which the compiler no longer knows whence it comes. It is kept so from
+// holding in registers, of which there are too few, what is quickly made again.
 KD_INLINE int unknown(int x) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+r"(x));
@@ -51,7 +51,7 @@ KD_INLINE float reciprocal_of_sum(float x) {
 }
 KD_INLINE double reciprocal_of_sum(double x) { return 1 / x; }
 
-// a / b with the reciprocal of b at hand; exactly 1 where a is b, so that equal logits diverge by 0.
+// a / b with the reciprocal of b at hand; exactly 1 where a is b: equal logits diverge by 0.
 KD_INLINE float quotient(float a, float b, float reciprocal) {
   const float estimate = a * reciprocal;
   return fmaf(fmaf(-estimate, b, a), reciprocal, estimate);

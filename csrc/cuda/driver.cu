@@ -47,7 +47,8 @@ auto launcher(void* stream) {
 void check_launch(int error) {
   if (error == cudaSuccess) return;
   cudaGetLastError();  // an error that stays would be blamed on the next call
-  throw std::runtime_error(std::string("kd_loss on CUDA: ") + cudaGetErrorString(cudaError_t(error)));
+  throw std::runtime_error(std::string("kd_loss on CUDA: ") +
+                           cudaGetErrorString(cudaError_t(error)));
 }
 
 }  // namespace device

@@ -1,5 +1,5 @@
-// Launching a kernel on a stream. The files that include launch_here.h instantiate it, each for some
-// kernels, so that they compile side by side.
+// Launching a kernel on a stream. The files that include launch_here.h instantiate it, each for
+// some kernels, so that they compile side by side.
 #pragma once
 
 #include "plan.h"

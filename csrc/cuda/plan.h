@@ -120,8 +120,14 @@ class Planner {
   }
 
   RowPlan of_lanes(int lanes, bool tile) const {
-    return {lanes, block_threads / lanes,          1, int(ceiling(chunks_, lanes)),
-            tile,  std::countr_zero(unsigned(lanes)), 0};
+    RowPlan plan{};
+    plan.row_threads = lanes;
+    plan.row_shift = std::countr_zero(unsigned(lanes));
+    plan.rows_per_block = block_threads / lanes;
+    plan.cluster_blocks = 1;
+    plan.chunks = int(ceiling(chunks_, lanes));
+    plan.tile = tile;
+    return plan;
   }
 
   RowPlan of_blocks(int64_t least_threads, int largest_cluster) const {
@@ -135,8 +141,13 @@ class Planner {
            threads * 2 * blocks <= chunks_)
       threads *= 2;
     if (threads * blocks <= warp_lanes) return of_lanes(warp_lanes, false);
-    return {int(threads) * blocks, 1, blocks, int(ceiling(chunks_, threads * blocks)),
-            false, 0, std::countr_zero(unsigned(blocks))};
+    RowPlan plan{};
+    plan.row_threads = int(threads) * blocks;
+    plan.rows_per_block = 1;
+    plan.cluster_blocks = blocks;
+    plan.cluster_shift = std::countr_zero(unsigned(blocks));
+    plan.chunks = int(ceiling(chunks_, threads * blocks));
+    return plan;
   }
 
   // Parts of about 16k classes, smaller where rows are few; as many rows in a launch as leave

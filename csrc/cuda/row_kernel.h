@@ -12,8 +12,8 @@ struct RowPlan {
   int row_threads;     // the team of a row: a power of two up to 32, or whole blocks
   int rows_per_block;  // 1 where a row has a block or more
   int cluster_blocks;  // a power of two
-  int chunks;  // that each thread holds, up to Access::chunks
-  bool tile;   // rows go through shared memory
+  int chunks;          // that each thread holds, up to Access::chunks
+  bool tile;           // rows go through shared memory
   int row_shift, cluster_shift;  // log2 of row_threads up to 32, and of cluster_blocks
 };
 

@@ -42,8 +42,8 @@ struct ScaleKernel {
 
   KD_INLINE Scalar factor(int64_t row) const {
     const int64_t k = parameters.students == 1 ? 0 : row / parameters.rows;
-    const int64_t index =
-        k * parameters.grad_student_stride + (row - k * parameters.rows) * parameters.grad_row_stride;
+    const int64_t index = k * parameters.grad_student_stride +
+                          (row - k * parameters.rows) * parameters.grad_row_stride;
     const Scalar factor = read(static_cast<const Scalar*>(parameters.grad_loss) + index);
     if (parameters.gradient_scale == nullptr) return factor;
     return factor * Scalar(read(parameters.gradient_scale + row));

@@ -110,7 +110,9 @@ struct RunningSums {
 
   // Add what the first kernel left, each thread of the team some of the parts.
   KD_INLINE void add_parts(const Scalar* part_sums, int parts, const RowTeam& row_team) {
-    const auto place = [&](int part, Part::Place i) { return read(part_sums + part * Part::size + i); };
+    const auto place = [&](int part, Part::Place i) {
+      return read(part_sums + part * Part::size + i);
+    };
     Scalar student_max = row.student_max, teacher_max = row.teacher_max;
     for (int i = row_team.lane; i < parts; i += row_team.size) {
       student_max = larger(student_max, place(i, Part::student_max));

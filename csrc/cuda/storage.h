@@ -148,8 +148,8 @@ KD_INLINE int alignment_shift(const T* row) {
 }
 
 // Classes first to first + size - 1 of a row of `classes`; -inf outside, whose exponential is 0.
-// A row that is not `ragged` begins and ends with a whole chunk. `Index` is int where a row is known
-// to be short.
+// A row that is not `ragged` begins and ends with a whole chunk. `Index` is int where a row is
+// known to be short.
 template <bool ragged, class T, class Index>
 KD_INLINE Chunk<T> read_chunk(const T* row, Index first, Index classes) {
   Chunk<T> chunk{};
