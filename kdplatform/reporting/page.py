@@ -39,7 +39,9 @@ th[scope=row], thead th:first-child { text-align: left; position: sticky; left: 
 th[scope=colgroup] { text-align: left; color: var(--soft); font-weight: 500; }
 .begins { border-left: 1px solid var(--line); }
 table.words th, table.words td { text-align: left; white-space: normal; vertical-align: top;
-  min-width: 6.5rem; }
+  min-width: 5.2rem; }
+table.words td:nth-child(3) { min-width: 8.5rem; }
+table.words td:nth-child(n+5) { min-width: 10rem; }
 table.words th[scope=row] { min-width: 11rem; max-width: 16rem; }
 figure { margin: .8rem 0 1.2rem; }
 figure .scroll { background: #fff; padding: .4rem; }
@@ -165,7 +167,6 @@ def _section(section: Section, images: dict[str, bytes]) -> Iterator[str]:
 def _table(table: Table, kind: str) -> Iterator[str]:
     yield f"<h3>{escape(table.title)}</h3>"
     if not table.shown.empty:
-        begins = {0}
         starts = [0]
         for _, size in table.groups:
             starts.append(starts[-1] + size)

@@ -1,6 +1,7 @@
 """A table of a report: plain numbers for a file, words for a page."""
 
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -127,4 +128,4 @@ def first_columns(study: Study, arm: Arm) -> Row:
 
 def file_stem(name: str) -> str:
     """Turns a column's name into one that any file system takes."""
-    return "".join(c if c.isalnum() else "_" for c in name).strip("_") or "attribute"
+    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "attribute"

@@ -11,6 +11,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 
 from kdplatform.analysis.bootstrap import Interval
 from kdplatform.analysis.classwise import ArmAccuracies
@@ -101,7 +102,14 @@ def _points(axes: Axes, positions: np.ndarray, values: Sequence[np.ndarray]) -> 
     means = [float(own.mean()) for own in values]
     spread = [float(own.std(ddof=1)) if len(own) > 1 else 0.0 for own in values]
     axes.errorbar(
-        positions, means, spread, color=COLORS[DS], marker="o", markersize=4, linewidth=1.2
+        positions,
+        means,
+        spread,
+        color=COLORS[DS],
+        marker="o",
+        markersize=4,
+        linewidth=1.2,
+        label=DS,
     )
 
 
@@ -159,8 +167,8 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
     for role, style in ((NDS, "--"), (TEACHER, ":")):
         values = 100 * study.values(Arm(role), "accuracy")
         if len(values):
-            left.axhline(float(values.mean()), color=COLORS[role], linestyle=style)
-            _label_line(left, float(values.mean()), role)
+            left.axhline(float(values.mean()), color=COLORS[role], linestyle=style, label=role)
+    left.legend(frameon=False, fontsize=8)
     left.set_title("test accuracy, % (DS: mean ± sd)", fontsize=10)
     for role, name, marker in ((NDS, "#SC, from NDS", "o"), (TEACHER, "#TC, from Teacher", "s")):
         found = [
@@ -178,6 +186,7 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
         right.axhline(max(chance), color="grey", linestyle="--", label="expected by chance")
         right.legend(frameon=False, fontsize=8)
     right.set_ylim(bottom=0)
+    right.yaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_title("classes that differ (p < .05, uncorrected)", fontsize=10)
     for axes in (left, right):
         _name_temperatures(axes, study)
@@ -235,16 +244,3 @@ def _fairness_panel(axes: Axes, study: Study, fairness: GroupFairness, metric: s
 def _arms_of(interval: Interval) -> tuple[float, float]:
     """How far the limits lie below and above the estimate."""
     return interval.estimate - interval.low, interval.high - interval.estimate
-
-
-def _label_line(axes: Axes, height: float, text: str) -> None:
-    axes.annotate(
-        text,
-        (1, height),
-        xycoords=("axes fraction", "data"),
-        xytext=(-3, 2),
-        textcoords="offset points",
-        ha="right",
-        fontsize=8,
-        color=COLORS[text],
-    )

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
@@ -91,6 +91,7 @@ def write_report(report: Report, folder: Path, page_name: str = PAGE) -> list[Pa
     for name, data in content.items():
         with written_atomically(folder / name) as temporary:
             temporary.write_bytes(data)
+            temporary.chmod(0o644)  # a report is made to be passed on
     return [folder / name for name in content]
 
 
@@ -117,8 +118,9 @@ def _verdicts(study: Study, claims: Sequence[Claim]) -> Section:
     rules = (
         "Fixed beforehand: a difference is supported or contradicted when its 95% interval excludes"
         " 0; a trend when Page's test and the interval of its change agree; for EOD and DPD also"
-        " after the chance level is taken away; classes differ beyond chance when the permutation of"
-        f" seeds gives p < .05, and do not when all are within ±{NEGLIGIBLE_SHIFT:.0%} of accuracy."
+        " after the chance level is taken away; classes differ beyond chance when the permutation"
+        f" of seeds gives p < .05, and do not when all are within ±{NEGLIGIBLE_SHIFT:.0%} of"
+        " accuracy."
     )
     warnings = []
     if len(study.all_seeds) == 1:
@@ -126,11 +128,12 @@ def _verdicts(study: Study, claims: Sequence[Claim]) -> Section:
             "One seed: nothing can be said about other seeds, so no claim about seeds is judged. "
             "Class counts are McNemar's test of this one pair of models."
         )
+    table = claims_table(claims)
     return Section(
         "What this study says of the paper's claims",
-        [rules, undecidable, level],
+        [] if claims else ["No distilled student is there, so no claim can be judged."],
         warnings,
-        prose=[claims_table(claims)] if claims else [],
+        prose=[replace(table, notes=[rules, undecidable, level])] if claims else [],
     )
 
 

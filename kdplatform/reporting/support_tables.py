@@ -118,7 +118,8 @@ def claims_table(claims: Sequence[Claim]) -> Table:
     for claim in claims:
         interval = claim.interval
         digits = 2 if claim.scale == 100 else 4
-        unit = " points" if claim.scale == 100 and "%" not in claim.quantity else ""
+        known = np.isfinite(interval.estimate)
+        unit = " points" if known and claim.scale == 100 and "%" not in claim.quantity else ""
         rows.append(
             Row(
                 {
@@ -136,9 +137,8 @@ def claims_table(claims: Sequence[Claim]) -> Table:
                 {
                     "claim": claim.claim,
                     "verdict": claim.verdict.value,
-                    "estimate": (
-                        f"{claim.quantity}: {change_words(interval, claim.scale, digits)}{unit}"
-                    ),
+                    "estimate": f"{change_words(interval, claim.scale, digits)}{unit}",
+                    "quantity": claim.quantity,
                     "p": p_words(claim.p_value),
                     "test": claim.test,
                     "sample": claim.sample,
@@ -151,8 +151,9 @@ def claims_table(claims: Sequence[Claim]) -> Table:
         "verdict": "verdict",
         "estimate": "estimate (95% interval)",
         "p": "p",
+        "remark": "remark",
+        "quantity": "what is estimated",
         "sample": "sample",
         "test": "test",
-        "remark": "remark",
     }
     return table_of("claims", "Verdicts", rows, [("", labels)])
