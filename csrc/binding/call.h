@@ -1,5 +1,5 @@
-// One call of the loss as torch hands it over, what it gives back, and the checks of values inside
-// tensors.
+// One call of the loss as torch hands it over, what it gives back, and the checks of tensors and of
+// the values inside them.
 #pragma once
 
 #include <ATen/core/Tensor.h>
@@ -92,6 +92,38 @@ Result allocate(const Call& call) {
     result.by_teacher_temperature = at::empty_symint(call.row_shape(), options);
   }
   return result;
+}
+
+// Shapes, types and devices: Python has checked them, but an operator can be called without it.
+inline void check_tensor(const char* name, const OptionalTensor& tensor, at::ScalarType type,
+                         at::IntArrayRef shape, at::Device device) {
+  if (!tensor.has_value()) return;
+  TORCH_CHECK_TYPE(tensor->scalar_type() == type, name, ": ", tensor->scalar_type(),
+                   "; allowed: ", type);
+  TORCH_CHECK_VALUE(tensor->sizes() == shape, name, ": shape ", tensor->sizes(), "; allowed: ",
+                    shape);
+  TORCH_CHECK_VALUE(tensor->device() == device, name, ": on ", tensor->device(), "; allowed: ",
+                    device, ", where student_logits is");
+}
+
+inline void check_tensors(const Call& call) {
+  const Tensor& student = call.student_logits;
+  const int64_t dims = student.dim();
+  TORCH_CHECK_VALUE((dims == 2 || dims == 3) && student.size(-1) >= 2, "student_logits: shape ",
+                    student.sizes(), "; allowed: [B, C] or [K, B, C], C of 2 or more");
+  const auto shape = student.sizes(), rows = shape.slice(0, dims - 1);
+  const auto device = student.device();
+  check_tensor("teacher_logits", call.teacher_logits, call.teacher_logits.scalar_type(),
+               shape.slice(dims - 2), device);
+  check_tensor("labels", call.labels, at::kLong, shape.slice(dims - 2, 1), device);
+  if (call.class_mask.has_value())
+    check_tensor("class_mask", call.class_mask, at::kBool,
+                 shape.slice(call.class_mask->dim() == 1 ? dims - 1 : dims - 2), device);
+  const auto type = call.compute_type();
+  check_tensor("student_temperature", call.student_temperature.tensor, type, rows, device);
+  check_tensor("teacher_temperature", call.teacher_temperature.tensor, type, rows, device);
+  check_tensor("kl_weight", call.kl_weight.tensor, type, rows, device);
+  check_tensor("ce_weight", call.ce_weight.tensor, type, rows, device);
 }
 
 inline void check_row_value(const char* name, const RowValue& value, bool positive,

@@ -55,7 +55,22 @@ ForwardTuple forward_op(KD_ARGUMENTS, bool wants_gradient, bool wants_temperatur
 
 inline Tensor backward_op(const Tensor& gradient, const Tensor& gradient_scale,
                           const Tensor& grad_loss) {
-  return scale_gradient(gradient, gradient_scale, grad_loss);
+  const auto shape = gradient.sizes();
+  const int64_t least = gradient.dim() == 3 ? 1 : 0, dims = grad_loss.dim();
+  TORCH_CHECK_VALUE(gradient.dim() >= 2 && (dims == least || dims == least + 1) &&
+                        grad_loss.sizes() == shape.slice(0, dims),
+                    "grad_loss: shape ", grad_loss.sizes(), " for a gradient of ", shape);
+  TORCH_CHECK_TYPE(grad_loss.scalar_type() == at::kDouble ||
+                       (grad_loss.scalar_type() == at::kFloat &&
+                        gradient.scalar_type() != at::kDouble),
+                   "grad_loss: ", grad_loss.scalar_type(), " for a gradient of ",
+                   gradient.scalar_type());
+  TORCH_CHECK_VALUE(gradient_scale.numel() == 0 ||
+                        (gradient_scale.scalar_type() == at::kFloat &&
+                         gradient_scale.sizes() == shape.slice(0, gradient.dim() - 1)),
+                    "gradient_scale: ", gradient_scale.scalar_type(), " ", gradient_scale.sizes(),
+                    " for a gradient of ", shape);
+  return scale_gradient(gradient.contiguous(), gradient_scale.contiguous(), grad_loss);
 }
 inline Tensor backward_meta(const Tensor& gradient, const Tensor&, const Tensor&) {
   return at::empty_like(gradient);

@@ -101,6 +101,7 @@ void run_and_reduce(const Call& call, const Result& result, void* row_memory, Ro
 }
 
 inline Result run_cpu(const Call& call) {
+  check_tensors(call);
   check_values(call);
   Result result = allocate<true>(call);
   const int64_t count = 3 * call.student_logits.numel() / call.student_logits.size(-1);
@@ -115,6 +116,7 @@ inline Result run_cpu(const Call& call) {
 
 #ifdef KD_WITH_CUDA
 inline Result run_cuda(const Call& call) {
+  check_tensors(call);
   const c10::cuda::CUDAGuard guard(call.student_logits.device());
   void* const stream = c10::cuda::getCurrentCUDAStream().stream();
   Result result = allocate<true>(call);
