@@ -45,10 +45,14 @@ def reference_rows(arguments: RowArguments) -> RowLosses:
         check_values(arguments)
     else:
         arguments = _with_nan_for_bad_values(arguments)
+    teacher_temperature = arguments.teacher_temperature
+    # A compiled graph refuses one tensor in two places; `_Rows` still sees that it is one.
+    if torch.compiler.is_compiling() and isinstance(teacher_temperature, Tensor):
+        teacher_temperature = teacher_temperature.clone()
     differentiable = (
         arguments.student_logits,
         arguments.student_temperature,
-        arguments.teacher_temperature,
+        teacher_temperature,
     )
     needs_gradient = torch.is_grad_enabled() and any(
         isinstance(value, Tensor) and value.requires_grad for value in differentiable
@@ -90,10 +94,11 @@ class _Rows(torch.autograd.Function):
         teacher_temperature: RowValue,
         arguments: RowArguments,
     ) -> tuple[Tensor, Tensor, Tensor]:
+        shared = arguments.teacher_temperature is arguments.student_temperature
         arguments = arguments._replace(
             student_logits=student_logits,
             student_temperature=student_temperature,
-            teacher_temperature=teacher_temperature,
+            teacher_temperature=student_temperature if shared else teacher_temperature,
         )
         losses, gradients = _losses_and_gradients(arguments, ctx.needs_input_grad[:3])
         ctx.save_for_backward(*gradients)

@@ -1,0 +1,109 @@
+"""The dispatcher's operators: what torch.compile and callers without Python's checks see."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from kdplatform.kernels import kd_loss
+from kdplatform.kernels.backend import loaded
+
+pytestmark = pytest.mark.usefixtures("fused_library")
+
+
+def problem(
+    rows: int, classes: int, dtype: torch.dtype = torch.float32
+) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(rows * classes)
+    student, teacher = 3 * torch.randn(2, rows, classes, generator=generator)
+    labels = torch.randint(classes, (rows,), generator=generator)
+    return student.to(dtype), teacher.to(dtype), labels
+
+
+def arguments(**changes) -> tuple:
+    student, teacher, labels = problem(6, 5)
+    values = {
+        "student": student.requires_grad_(),
+        "teacher": teacher,
+        "labels": labels,
+        "mask": None,
+        "student_temperatures": None,
+        "others": (None, None, None),
+        "numbers": (2.0, 3.0, 0.5, 0.5),
+        "rest": (True, -100, 1),
+    } | changes
+    return (
+        *(values[name] for name in ("student", "teacher", "labels", "mask")),
+        values["student_temperatures"],
+        *values["others"],
+        *values["numbers"],
+        *values["rest"],
+    )
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"labels": None, "rest": (False, -100, 0)},
+        {"student_temperatures": torch.linspace(1, 2, 6).requires_grad_()},
+        {"student": problem(6, 5, torch.float16)[0].requires_grad_()},
+    ],
+    ids=["plain", "rows", "temperature", "float16"],
+)
+def test_opcheck(changes):
+    torch.library.opcheck(
+        torch.ops.kdplatform.kd_loss.default, arguments(**changes), raise_exception=True
+    )
+
+
+def test_a_compiled_step_of_any_batch_equals_eager():
+    @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
+    def step(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        return kd_loss(2 * student, teacher, labels, temperature=4.0, alpha=0.5).loss
+
+    for rows in (7, 12):
+        student, teacher, labels = problem(rows, 10)
+        student.requires_grad_()
+        loss = step(student, teacher, labels)
+        expected = kd_loss(2 * student, teacher, labels, temperature=4.0, alpha=0.5).loss
+        torch.testing.assert_close(loss, expected)
+        (gradient,) = torch.autograd.grad(loss, student)
+        torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
+
+
+def test_a_plain_call_takes_the_short_way(monkeypatch):
+    student, teacher, labels = problem(6, 5)
+    taken = []
+    short_way = loaded.short_way
+
+    def watch(*arguments):
+        taken.append(short_way(*arguments))
+        return taken[-1]
+
+    monkeypatch.setattr(loaded, "short_way", watch)
+    output = kd_loss(student, teacher, labels, temperature=4, alpha=0.5)
+    assert len(taken) == 1
+    assert taken[0] is output
+    assert type(output).__name__ == "KDLossOutput"
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"teacher": torch.zeros(6, 4)}, r"teacher_logits: shape \[6, 4\]; allowed: \[6, 5\]"),
+        ({"student": torch.zeros(6, 1)}, r"student_logits: shape \[6, 1\]; allowed: .*2 or"),
+        ({"labels": torch.zeros(3).long()}, r"labels: shape \[3\]; allowed: \[6\]"),
+        ({"labels": torch.zeros(6).int()}, "labels: Int; allowed: Long"),
+        ({"mask": torch.ones(4).bool()}, r"class_mask: shape \[4\]; allowed: \[5\]"),
+        ({"student_temperatures": torch.ones(3)}, r"student_temperature: shape \[3\]"),
+        ({"student_temperatures": torch.ones(6).double()}, "student_temperature: Double"),
+    ],
+)
+def test_a_call_without_python_is_checked_too(changes, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        torch.ops.kdplatform.kd_loss.default(*arguments(**changes))
+
+
+def test_the_backward_operator_is_checked_too():
+    with pytest.raises(ValueError, match=r"grad_loss: shape \[2\] for a gradient of \[3, 4\]"):
+        torch.ops.kdplatform.kd_loss_backward(torch.zeros(3, 4), torch.zeros(0), torch.zeros(2))
