@@ -69,6 +69,11 @@ def _run_entry_point(command: str, arguments: Arguments) -> None:
     declared = [parameter.name for parameter in ENTRY_POINTS[command]]
     config = load_project(arguments.project, arguments.overrides, declared)
     # Imported late: a wrong word on the command line is answered before torch and mlflow load.
+    if command == "report":
+        from kdplatform.experiments.report import run_report
+
+        run_report(config, arguments)
+        return
     from kdplatform.experiments.commands import run_command
 
     run_command(command, config, arguments)

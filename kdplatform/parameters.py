@@ -54,19 +54,29 @@ ADDRESS = Parameter(
     "address", "auto", "auto | host:port", "Ray cluster; auto: this machine's or $RAY_ADDRESS"
 )
 
+OUT = Parameter(
+    "out", "auto", "auto | path", "folder of the report; auto: reports/<project> in the data folder"
+)
+INTERSECTIONS = Parameter(
+    "intersections", "true", "true | false", "compare groups of two attributes at once too"
+)
+
 _SPREADING = (WORKERS, EXECUTOR, ADDRESS)
 _RUNNING = (DATA_FOLDER, DEVICE, REUSE)
+_REPORTING = (OUT, INTERSECTIONS)
 ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
     "teacher": (PROJECT, SEEDS, *_RUNNING),
     "student": (PROJECT, SEEDS, *_RUNNING),
     "distill": (PROJECT, TEMPERATURE, ALPHA, METHOD, SEEDS, *_RUNNING),
     "sweep": (PROJECT, TEMPERATURES, ALPHA, METHOD, SEEDS, *_SPREADING, *_RUNNING),
+    "report": (PROJECT, TEMPERATURES, ALPHA, METHOD, SEEDS, *_REPORTING),
 }
 HELP = {
     "teacher": "train the teacher of each seed, or find it",
     "student": "train the student without a teacher (NDS) for each seed, or find it",
     "distill": "train or find teacher and NDS, distil the student, compare the three",
     "sweep": "distill for all temperatures and seeds, side by side; trains what is missing",
+    "report": "tables, figures and verdicts of a study, from the tracking store alone",
 }
 
 
@@ -76,6 +86,8 @@ class Arguments:
 
     Attributes:
         workers: processes of the local executor; None: as many as fit.
+        out: the report's folder; None: below the data folder.
+        intersections: whether the report compares pairs of attributes.
     """
 
     project: str
@@ -86,6 +98,8 @@ class Arguments:
     workers: int | None = None
     executor: str = EXECUTOR.default
     address: str = ADDRESS.default
+    out: Path | None = None
+    intersections: bool = True
 
 
 def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
@@ -96,10 +110,12 @@ def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
     """
     given = _pairs(words)
     values = {p.name: given.pop(p.name, p.default) for p in ENTRY_POINTS[entry_point]}
-    own = (PROJECT, *_SPREADING, *_RUNNING)
+    own = (PROJECT, *_SPREADING, *_RUNNING, *_REPORTING)
     settings = {p.name: values.pop(p.name, p.default) for p in own}
     if entry_point == "sweep":
-        _check_spreading(settings, {**given, **values})
+        _check_spreading(settings)
+    if entry_point in ("sweep", "report"):
+        _refuse_single_temperature(entry_point, {**given, **values})
     fields = {name: value for name, value in values.items() if value != FROM_PROJECT}
     folder = settings["data_folder"]
     return Arguments(
@@ -111,11 +127,13 @@ def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
         workers=_count("workers", settings["workers"]),
         executor=settings["executor"],
         address=settings["address"],
+        out=None if settings["out"] == "auto" else Path(settings["out"]).expanduser(),
+        intersections=_boolean("intersections", settings["intersections"]),
     )
 
 
-def _check_spreading(settings: Mapping[str, str], fields: Mapping[str, str]) -> None:
-    """Refuses what would be ignored: parameters of the other executor, one single temperature."""
+def _check_spreading(settings: Mapping[str, str]) -> None:
+    """Refuses what would be ignored: parameters of the other executor."""
     executor = settings["executor"]
     if executor not in EXECUTORS:
         raise unknown_name("executor", executor, EXECUTORS)
@@ -125,9 +143,15 @@ def _check_spreading(settings: Mapping[str, str], fields: Mapping[str, str]) -> 
             f"{other.name}={settings[other.name]!r} is not for executor={executor!r}; allowed: "
             f"{other.name} with executor={EXECUTORS[executor == EXECUTORS[0]]!r}"
         )
+
+
+def _refuse_single_temperature(entry_point: str, fields: Mapping[str, str]) -> None:
+    """Refuses what would be ignored: one single temperature."""
     for name in ("temperature", "distillation.temperature"):
         if name in fields:
-            raise UserError(f"{name} is not for sweep; allowed: temperatures, such as 1-10,20,30.5")
+            raise UserError(
+                f"{name} is not for {entry_point}; allowed: temperatures, such as 1-10,20,30.5"
+            )
 
 
 def _pairs(words: Sequence[str]) -> dict[str, str]:

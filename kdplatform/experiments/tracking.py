@@ -154,14 +154,19 @@ def find_finished_of_project(project: str, keys: Container[str]) -> dict[str, Ru
     does find it.
     """
     found: dict[str, Run] = {}
-    for run in _search_runs(
-        f"tags.`kd.project` = '{project}' and tags.`{TAG_KEY}` LIKE '%' "
-        "and attributes.status = 'FINISHED'"
-    ):
+    for run in finished_runs(project):
         key = run.data.tags[TAG_KEY]
         if key in keys and key not in found and _is_sound(run):
             found[key] = run
     return found
+
+
+def finished_runs(project: str) -> list[Run]:
+    """Returns the FINISHED runs of a project's models, the newest first."""
+    return _search_runs(
+        f"tags.`kd.project` = '{project}' and tags.`{TAG_KEY}` LIKE '%' "
+        "and attributes.status = 'FINISHED'"
+    )
 
 
 def _is_sound(run: Run) -> bool:

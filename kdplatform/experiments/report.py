@@ -1,0 +1,379 @@
+"""The entry point `report`: a study's runs, found in the tracking store alone, as a report.
+
+The runs of a report are those whose keys the project's configuration gives, so that runs of another
+alpha, dataset or training never mix with them. Seeds and temperatures are taken as far as they are
+in the store, unless they are asked for.
+"""
+
+import json
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+
+import mlflow
+import pandas as pd
+from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
+
+from kdplatform.analysis.individual_fairness import (
+    Neighbours,
+    Pairs,
+    nearest_neighbours,
+    sample_pairs,
+)
+from kdplatform.analysis.tables import Attribute
+from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments import records
+from kdplatform.experiments.identity import LABELS, Role
+from kdplatform.experiments.sweep import Unit, study_units
+from kdplatform.experiments.tracking import (
+    TAG_DIGESTS,
+    TAG_KEY,
+    artifact_path,
+    command_run,
+    finished_runs,
+    log_new_parameters,
+    prepare_store,
+    quiet_mlflow,
+    store_errors,
+)
+from kdplatform.files import file_digest, home_folder, writable_folder
+from kdplatform.parameters import Arguments
+from kdplatform.predictions import load_predictions
+from kdplatform.progress import say
+from kdplatform.reporting.study import (
+    Arm,
+    Model,
+    Study,
+    build_model,
+    check_same_examples,
+    factor_space,
+)
+from kdplatform.reporting.study_fairness import Effort
+from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
+from kdplatform.reporting.verdicts import Verdict
+
+TEST = records.PREDICTIONS.format(split="test")
+# The factors that generated datasets are made from, as their predictions carry them: the feature
+# space in which examples are similar. No encoder is at hand for the others.
+GENERATING_FACTORS = {
+    "trifeature": (
+        "shape",
+        "color",
+        "texture",
+        "shape_rotation",
+        "texture_rotation",
+        "position_x",
+        "position_y",
+    )
+}
+_RESERVED = {"id", "label", "prediction", "logits"}
+
+
+def run_report(config: ProjectConfig, arguments: Arguments, effort: Effort | None = None) -> None:
+    """Builds the report under a run of its own, logs it and writes it to a folder."""
+    started = time.perf_counter()
+    quiet_mlflow()
+    folder = arguments.out or home_folder() / "reports" / config.name
+    writable_folder("out", folder)
+    prepare_store()
+    with store_errors():
+        study = load_study(config, arguments.overrides.keys(), arguments.intersections)
+        report = build_report(study, effort)
+        written = write_report(report, folder)
+        tags = {"kd.command": "report", "kd.project": config.name}
+        with command_run(f"report {config.name}", tags) as run_id:
+            log_new_parameters(flatten(config))
+            mlflow.log_text(dump_yaml(config), "config.yaml")
+            for path in written:
+                mlflow.log_artifact(str(path), "report")
+            mlflow.log_metrics(_tally(report))
+    print(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}", flush=True)
+    say(f"report: {time.perf_counter() - started:.0f} s")
+
+
+def report_text(report: Report) -> str:
+    """Returns the verdicts as they are printed, one claim per line."""
+    width = max(len(verdict) for verdict in Verdict)
+    return "\n".join(
+        [report.page.subtitle, ""]
+        + [f"{claim.verdict:<{width}}  {claim.claim}" for claim in report.claims]
+    )
+
+
+def _tally(report: Report) -> dict[str, float]:
+    return {
+        f"claims/{verdict}": sum(claim.verdict is verdict for claim in report.claims)
+        for verdict in Verdict
+    }
+
+
+def load_study(
+    config: ProjectConfig, given: Iterable[str] = (), intersections: bool = True
+) -> Study:
+    """Reads the study of a configuration from the tracking store.
+
+    Args:
+        given: names of the fields that were asked for; `seeds` and `temperatures` among them are
+            kept to, otherwise whatever the store has of this configuration is used.
+        intersections: whether pairs of attributes are compared too.
+
+    Raises:
+        UserError: there is no distilled student of this configuration, an attribute is unknown, or
+            runs hold different examples.
+    """
+    runs = finished_runs(config.name)
+    digest, others = _dataset_digest(config, runs)
+    found = _find_units(_widened(config, runs, set(given)), digest, runs)
+    if not any(unit.step.role is Role.DISTILLED for unit, _ in found):
+        raise UserError(_nothing_found(config, runs))
+    reader = _Reader(config)
+    for unit, candidates in found:
+        reader.read(unit, candidates)
+    if not any(arm.temperature is not None for arm in reader.arms):
+        raise UserError(
+            f"project={config.name!r}: no distilled run can be used ({reader.left_out[0]}); allowed"
+            ": at least one whose predictions are as they were logged"
+        )
+    try:
+        check_same_examples(m for models in reader.arms.values() for m in models.values())
+    except ValueError as error:
+        raise UserError(f"project={config.name!r}: {error}") from None
+    shared = config.distillation.teacher_seed
+    used = sum(len(models) for models in reader.arms.values())
+    return Study(
+        name=config.name,
+        class_names=reader.class_names(),
+        arms=dict(sorted(reader.arms.items(), key=lambda item: _reading_order(item[0]))),
+        attributes=_attributes(config, reader.any_table(), intersections),
+        shared_teacher=None if shared == "same" else shared,
+        missing=_missing(config, reader.arms, set(given)),
+        left_out=(*reader.left_out, *others),
+        settings=_settings(config, digest, used, len(runs) - used),
+        scale_by_t2=config.distillation.scale_by_t2,
+        space=reader.pairs.space.name if reader.pairs else "",
+        pairs=len(reader.pairs.first) if reader.pairs else 0,
+    )
+
+
+# ---- which runs
+
+
+def _dataset_digest(config: ProjectConfig, runs: Sequence[Run]) -> tuple[str, list[str]]:
+    """Returns the digest of the project's dataset as the newest matching run logged it.
+
+    Returns:
+        The digest, and a remark when runs of the same settings have other data.
+    """
+    wanted = {name: str(value) for name, value in flatten(config.dataset, "dataset.").items()}
+    digests: dict[str, int] = {}
+    for run in runs:
+        logged = run.data.params
+        if all(logged.get(name, value) == value for name, value in wanted.items()):
+            own = _logged_digest(run)
+            digests[own] = digests.get(own, 0) + 1
+    digests.pop("", None)
+    if not digests:
+        raise UserError(_nothing_found(config, runs))
+    newest, *older = digests
+    return newest, [
+        f"{digests[digest]} runs on other data of the same settings (digest {digest[:12]} instead "
+        f"of {newest[:12]})"
+        for digest in older
+    ]
+
+
+def _logged_digest(run: Run) -> str:
+    """Returns the whole digest of the dataset that a run logged, empty when it logged none."""
+    inputs = run.inputs.dataset_inputs if run.inputs else []
+    for entry in inputs:
+        try:
+            tags = json.loads(entry.dataset.source)["tags"]
+            return str(tags["kd.digest"])
+        except (ValueError, KeyError, TypeError):
+            continue
+    return ""
+
+
+def _widened(config: ProjectConfig, runs: Sequence[Run], given: set[str]) -> ProjectConfig:
+    """Returns the configuration with the seeds and temperatures that any run of the project has."""
+    seeds, temperatures = set(config.seeds), set(config.temperatures)
+    for run in runs:
+        if "seeds" not in given:
+            seeds.add(int(run.data.tags["kd.seed"]))
+        if "temperatures" not in given and "distillation.temperature" in run.data.params:
+            temperatures.add(float(run.data.params["distillation.temperature"]))
+    update = {"seeds": tuple(sorted(seeds)), "temperatures": tuple(sorted(temperatures))}
+    return config.model_copy(update=update)
+
+
+def _find_units(
+    config: ProjectConfig, digest: str, runs: Sequence[Run]
+) -> list[tuple[Unit, list[Run]]]:
+    """Returns the study's units that have been trained, with their runs, the newest first."""
+    by_key: dict[str, list[Run]] = {}
+    for run in runs:
+        by_key.setdefault(run.data.tags[TAG_KEY], []).append(run)
+    units = study_units(config, digest)
+    return [(unit, by_key[unit.step.key]) for unit in units if unit.step.key in by_key]
+
+
+def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
+    allowed = "allowed: the settings that sweep or distill were given"
+    if not runs:
+        return (
+            f"project={config.name!r} has no FINISHED run in the tracking store; run sweep first, "
+            "or set MLFLOW_TRACKING_URI to the store it wrote to"
+        )
+    wanted = {name: str(value) for name, value in flatten(config).items()}
+    distilled = [run for run in runs if run.data.tags["kd.role"] == Role.DISTILLED.value]
+    for run in distilled or runs:
+        for name, value in run.data.params.items():
+            if name != "distillation.temperature" and wanted.get(name, value) != value:
+                return (
+                    f"project={config.name!r}: {name} is {wanted[name]!r} here and {value!r} in "
+                    f"run {run.info.run_id}, and no distilled run has this configuration; {allowed}"
+                )
+    return (
+        f"project={config.name!r}: none of its {len(runs)} FINISHED runs is a distilled student of "
+        f"this configuration; {allowed}"
+    )
+
+
+def _reading_order(arm: Arm) -> tuple[int, float]:
+    return list(LABELS.values()).index(arm.role), arm.temperature or 0.0
+
+
+def _missing(
+    config: ProjectConfig, arms: Mapping[Arm, Mapping[int, Model]], given: set[str]
+) -> tuple[str, ...]:
+    """Names the models that the study should have: every temperature with every seed."""
+    students = [models for arm, models in arms.items() if arm.role != LABELS[Role.TEACHER]]
+    seeds = set(config.seeds).union(*students)
+    temperatures = set(config.temperatures) | {
+        arm.temperature for arm in arms if arm.temperature is not None
+    }
+    shared = config.distillation.teacher_seed
+    expected = {
+        Arm(LABELS[Role.TEACHER]): seeds if shared == "same" else {shared},
+        Arm(LABELS[Role.STUDENT]): seeds,
+    }
+    expected |= {Arm(LABELS[Role.DISTILLED], t): seeds for t in sorted(temperatures)}
+    words = []
+    for arm, wanted in expected.items():
+        absent = sorted(wanted - set(arms.get(arm, {})))
+        if absent and len(absent) == len(wanted):
+            words.append(f"{arm.name}: every seed" if len(wanted) > 1 else arm.name)
+        elif absent:
+            words.append(f"{arm.name}: seed {', '.join(map(str, absent))}")
+    return tuple(words)
+
+
+# ---- what is in them
+
+
+class _Reader:
+    """Reads the models of a study, one after another; their logits are not kept."""
+
+    def __init__(self, config: ProjectConfig) -> None:
+        self._config = config
+        self._measured_on: tuple[Pairs, Neighbours] | None = None
+        self._names: tuple[str, ...] = ()
+        self.arms: dict[Arm, dict[int, Model]] = {}
+        self.left_out: list[str] = []
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """The pairs of individual fairness; None without a feature space."""
+        return self._measured_on[0] if self._measured_on else None
+
+    def any_table(self) -> pd.DataFrame:
+        """One of the tables read."""
+        return next(iter(next(iter(self.arms.values())).values())).table
+
+    def class_names(self) -> tuple[str, ...]:
+        """The names of the classes, or their numbers where no run logged names."""
+        labels = self.any_table()["label"]
+        tables = [m.table["prediction"] for models in self.arms.values() for m in models.values()]
+        number = 1 + max(int(labels.max()), *(int(table.max()) for table in tables))
+        named = self._names[:number] if len(self._names) >= number else ()
+        return self._names if named else tuple(map(str, range(number)))
+
+    def read(self, unit: Unit, candidates: Sequence[Run]) -> None:
+        """Reads the newest of a unit's runs whose predictions are what was logged."""
+        step, reason = unit.step, ""
+        temperature = step.distillation.temperature if step.distillation else None
+        arm = Arm(LABELS[step.role], temperature)
+        for run in candidates:
+            try:
+                self.arms.setdefault(arm, {})[step.seed] = self._model(run)
+                return
+            except (OSError, MlflowException):
+                reason = "its predictions are missing"
+            except ValueError as error:
+                reason = str(error)
+            self.left_out.append(f"{step.title}, run {run.info.run_id}: {reason}")
+        if not self.arms[arm]:
+            del self.arms[arm]
+
+    def _model(self, run: Run) -> Model:
+        path = artifact_path(run.info.run_id, TEST)
+        digests = json.loads(run.data.tags.get(TAG_DIGESTS, "{}"))
+        if digests.get(TEST) != file_digest(path):
+            raise ValueError("its predictions are not what was logged")
+        table = load_predictions(path)
+        if self._measured_on is None:
+            self._measured_on = self._pairs(table)
+        if not self._names:
+            self._names = _class_names(run)
+        calibrating = run.data.metrics.get("val/calibrating_temperature", float("nan"))
+        return build_model(run.info.run_id, table, calibrating, self._measured_on)
+
+    def _pairs(self, table: pd.DataFrame) -> tuple[Pairs, Neighbours] | None:
+        name = self._config.dataset.name
+        factors = GENERATING_FACTORS.get(name, ())
+        if not factors or not set(factors) <= set(table.columns):
+            return None
+        space = factor_space(table, factors, name)
+        return sample_pairs(space), nearest_neighbours(space)
+
+
+def _class_names(run: Run) -> tuple[str, ...]:
+    try:
+        path = artifact_path(run.info.run_id, "classwise.json")
+        logged = json.loads(path.read_text())
+        position = logged["columns"].index("name")
+        return tuple(str(row[position]) for row in logged["data"])
+    except (OSError, MlflowException, ValueError, KeyError):
+        return ()
+
+
+def _attributes(
+    config: ProjectConfig, table: pd.DataFrame, intersections: bool
+) -> tuple[Attribute, ...]:
+    known = [column for column in table.columns if column not in _RESERVED]
+    for attribute in config.attributes:
+        if attribute not in known:
+            raise unknown_name("attributes", attribute, known or ["none"])
+    pairs = tuple(combinations(config.attributes, 2)) if intersections else ()
+    return (*config.attributes, *pairs)
+
+
+def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dict[str, str]:
+    chosen = config.distillation
+    teacher = "one per seed" if chosen.teacher_seed == "same" else f"seed {chosen.teacher_seed}"
+    return {
+        "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
+        "Teacher": f"{_training(config.teacher)}; {teacher}",
+        "Student": _training(config.student),
+        "Distillation": (
+            f"{chosen.method}, alpha {chosen.alpha:g} on the distillation term, "
+            f"{'with' if chosen.scale_by_t2 else 'without'} T²"
+        ),
+        "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
+    }
+
+
+def _training(training: TrainingConfig) -> str:
+    return f"{training.model}, {training.epochs} epochs"
