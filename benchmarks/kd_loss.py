@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from benchmarks.peak_memory import peak_memory
 from kdplatform.kernels import kd_loss
 from kdplatform.kernels.build import ensure_built
 
@@ -57,7 +58,7 @@ class Row:
     times_eager: float
     gigabytes_per_second: float
     percent_of_copy: float
-    peak_mebibytes: float | None
+    peak_mebibytes: float
     loss_error: float
     gradient_error: float
 
@@ -193,17 +194,6 @@ def errors(loss: Loss, inputs: Inputs, temperature: float) -> tuple[float, float
     return ((value - exact).abs() / exact.abs()).item(), worst.item()
 
 
-def peak_memory(step: Callable[[], object], device: str) -> float | None:
-    if device == "cpu":
-        return None
-    torch.cuda.synchronize()
-    torch.cuda.reset_peak_memory_stats()
-    before = torch.cuda.memory_allocated()
-    step()
-    torch.cuda.synchronize()
-    return (torch.cuda.max_memory_allocated() - before) / (1 << 20)
-
-
 def measure(
     rows: int,
     classes: int,
@@ -249,7 +239,7 @@ def measure(
                 times["eager"] / times[name] if "eager" in times else float("nan"),
                 least / times[name] / 1e3,
                 100 * times["copy"] / times[name],
-                peak_memory(both[name], device),
+                peak_memory(both[name], inputs.students, device),
                 loss_error,
                 gradient_error,
             )
@@ -263,7 +253,7 @@ def print_table(rows: list[Row]) -> None:
         f"{'GB/s':>8}{'% copy':>8}{'MiB':>8}{'loss err':>10}{'grad err':>10}"
     )
     for row in rows:
-        peak = "-" if row.peak_mebibytes is None else f"{row.peak_mebibytes:.0f}"
+        peak = f"{row.peak_mebibytes:.{0 if row.peak_mebibytes >= 10 else 3}f}"
         print(
             f"{row.dtype:9}{f'{row.rows}x{row.classes}':>14} {row.contestant:11}"
             f"{row.forward:10.1f}{row.forward_backward:10.1f}{row.times_eager:9.2f}"
@@ -343,7 +333,7 @@ def parse(argv: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="of torch, on the CPU")
     parser.add_argument("--cpu-time", action="store_true", help="of this process, not wall time")
     parser.add_argument("--curve", action="store_true", help="many numbers of classes instead")
-    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--plot", type=Path, help="PNG; default with --curve: beside --json")
     parser.add_argument("--json", type=Path)
     return parser.parse_args(argv)
 
@@ -372,8 +362,9 @@ def main(argv: list[str] | None = None) -> None:
     if arguments.json:
         record = {"machine": machine(arguments.device), "rows": [asdict(row) for row in rows]}
         arguments.json.write_text(json.dumps(record | {"summary": summary(rows)}, indent=2))
-    if arguments.plot:
-        plot(rows, arguments.plot)
+    beside = arguments.json.with_suffix(".png") if arguments.json and arguments.curve else None
+    if path := arguments.plot or beside:
+        plot(rows, path)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,83 @@
+"""How much of a training step is the loss: processor time of the step and of the loss alone.
+
+    python -m benchmarks.step_share                       # trifeature: LeNet-5, batches of 128
+    python -m benchmarks.step_share --project digits
+
+A step is what the training loop does without its bookkeeping: model, objective, backward pass,
+optimiser. "The loss" is the distillation objective, its mean and its backward pass down to the
+logits, alone and so with all that autograd costs for a graph of its own: an upper bound.
+"""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import torch
+
+from kdplatform.config import load_project
+from kdplatform.kernels.build import ensure_built
+from kdplatform.models import build_model
+from kdplatform.objectives import Batch, Output, TrainingState, build_objective
+from kdplatform.training.schedule import build_optimizer
+
+CLASSES, CHANNELS, IMAGE_SIZE = 10, 3, 32
+"""Those of trifeature, and of images in general where a project's own differ."""
+
+
+def microseconds(step: Callable[[], object], seconds: float) -> float:
+    """Returns the median processor time of a step, over blocks of 20."""
+    for _ in range(5):
+        step()
+    times = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline or len(times) < 5:
+        start = time.process_time()
+        for _ in range(20):
+            step()
+        times.append((time.process_time() - start) / 20 * 1e6)
+    return statistics.median(times)
+
+
+def main(argv: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--project", default="trifeature")
+    parser.add_argument("--seconds", type=float, default=5.0, help="for each of the two")
+    arguments = parser.parse_args(argv)
+    torch.set_num_threads(1)
+    backend = ensure_built().serving("cpu")
+    config = load_project(arguments.project)
+    training = config.student
+    rows = training.batch_size
+    model = build_model(
+        training.model, in_channels=CHANNELS, image_size=IMAGE_SIZE, num_classes=CLASSES
+    )
+    objective = build_objective(config.distillation, label_smoothing=training.label_smoothing)
+    optimizer = build_optimizer(model.parameters(), training)
+    numbers, labels = torch.arange(rows), torch.randint(CLASSES, (rows,))
+    batch = Batch(torch.randn(rows, CHANNELS, IMAGE_SIZE, IMAGE_SIZE), labels, numbers, numbers)
+    teacher = Output(3 * torch.randn(rows, CLASSES))
+    state = TrainingState(model, None, training, torch.device("cpu"), 1)  # type: ignore[arg-type]
+    logits = torch.randn(rows, CLASSES, requires_grad=True)
+
+    def loss_alone() -> None:
+        logits.grad = None
+        objective(Output(logits), teacher, batch, state).loss.mean().backward()
+
+    def whole_step() -> None:
+        loss = objective(Output(model(batch.inputs)), teacher, batch, state).loss
+        optimizer.zero_grad()
+        loss.mean().backward()
+        optimizer.step()
+
+    step, loss = (microseconds(run, arguments.seconds) for run in (whole_step, loss_alone))
+    print(
+        f"{training.model}, batch {rows}, {CLASSES} classes, {backend}: step {step:.0f} us, "
+        f"loss {loss:.0f} us, {100 * loss / step:.2f}% of the step"
+    )
+
+
+if __name__ == "__main__":
+    main()
