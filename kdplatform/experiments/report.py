@@ -21,7 +21,7 @@ from kdplatform.analysis.individual_fairness import (
     nearest_neighbours,
     sample_pairs,
 )
-from kdplatform.analysis.tables import Attribute
+from kdplatform.analysis.tables import Attribute, examples_digest
 from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments import records
@@ -47,10 +47,8 @@ from kdplatform.reporting.study import (
     Model,
     Study,
     build_model,
-    check_same_examples,
     factor_space,
 )
-from kdplatform.reporting.study_fairness import Effort
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.reporting.verdicts import Verdict
 
@@ -71,7 +69,7 @@ GENERATING_FACTORS = {
 _RESERVED = {"id", "label", "prediction", "logits"}
 
 
-def run_report(config: ProjectConfig, arguments: Arguments, effort: Effort | None = None) -> None:
+def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     """Builds the report under a run of its own, logs it and writes it to a folder."""
     started = time.perf_counter()
     quiet_mlflow()
@@ -80,7 +78,7 @@ def run_report(config: ProjectConfig, arguments: Arguments, effort: Effort | Non
     prepare_store()
     with store_errors():
         study = load_study(config, arguments.overrides.keys(), arguments.intersections)
-        report = build_report(study, effort)
+        report = build_report(study)
         written = write_report(report, folder)
         tags = {"kd.command": "report", "kd.project": config.name}
         with command_run(f"report {config.name}", tags) as run_id:
@@ -136,10 +134,6 @@ def load_study(
             f"project={config.name!r}: no distilled run can be used ({reader.left_out[0]}); allowed"
             ": at least one whose predictions are as they were logged"
         )
-    try:
-        check_same_examples(m for models in reader.arms.values() for m in models.values())
-    except ValueError as error:
-        raise UserError(f"project={config.name!r}: {error}") from None
     shared = config.distillation.teacher_seed
     used = sum(len(models) for models in reader.arms.values())
     return Study(
@@ -280,6 +274,7 @@ class _Reader:
         self._config = config
         self._measured_on: tuple[Pairs, Neighbours] | None = None
         self._names: tuple[str, ...] = ()
+        self._examples: tuple[str, str] | None = None
         self.arms: dict[Arm, dict[int, Model]] = {}
         self.left_out: list[str] = []
 
@@ -314,8 +309,6 @@ class _Reader:
             except ValueError as error:
                 reason = str(error)
             self.left_out.append(f"{step.title}, run {run.info.run_id}: {reason}")
-        if not self.arms[arm]:
-            del self.arms[arm]
 
     def _model(self, run: Run) -> Model:
         path = artifact_path(run.info.run_id, TEST)
@@ -323,12 +316,22 @@ class _Reader:
         if digests.get(TEST) != file_digest(path):
             raise ValueError("its predictions are not what was logged")
         table = load_predictions(path)
+        self._check_examples(run, table)
         if self._measured_on is None:
             self._measured_on = self._pairs(table)
         if not self._names:
             self._names = _class_names(run)
         calibrating = run.data.metrics.get("val/calibrating_temperature", float("nan"))
         return build_model(run.info.run_id, table, calibrating, self._measured_on)
+
+    def _check_examples(self, run: Run, table: pd.DataFrame) -> None:
+        digest = examples_digest(table)
+        first_run, first = self._examples = self._examples or (run.info.run_id, digest)
+        if digest != first:
+            raise UserError(
+                f"project={self._config.name!r}: run {first_run} holds examples of digest {first},"
+                f" run {run.info.run_id} of {digest}; allowed: runs of one dataset and split"
+            )
 
     def _pairs(self, table: pd.DataFrame) -> tuple[Pairs, Neighbours] | None:
         name = self._config.dataset.name

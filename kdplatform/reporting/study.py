@@ -28,7 +28,6 @@ from kdplatform.analysis.tables import (
     Attribute,
     FloatArray,
     attribute_name,
-    examples_digest,
     quotient,
 )
 
@@ -252,23 +251,6 @@ def build_model(
                     table, pairs, temperature=calibrating
                 ).unfairness
     return Model(run, table.drop(columns="logits", errors="ignore"), scores)
-
-
-def check_same_examples(models: Iterable[Model]) -> None:
-    """Refuses models that were measured on different examples.
-
-    Raises:
-        ValueError: ids or labels differ; names two runs with their digests.
-    """
-    first: tuple[str, str] | None = None
-    for model in models:
-        own = (model.run, examples_digest(model.table))
-        first = first or own
-        if own[1] != first[1]:
-            raise ValueError(
-                f"runs were measured on different examples: {first[0]} has digest {first[1]}, "
-                f"{own[0]} has {own[1]}; allowed: runs of one dataset and split"
-            )
 
 
 def factor_space(table: pd.DataFrame, columns: Sequence[str], dataset: str) -> FeatureSpace:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from kdplatform.analysis.bootstrap import Interval
 from kdplatform.analysis.classwise import ArmAccuracies
 from kdplatform.analysis.disagreement import disagreement_matrix
-from kdplatform.reporting.figures import COLORS, SIGNIFICANT, disagreement_figure
+from kdplatform.reporting.figures import COLORS, SIGNIFICANT
 from kdplatform.reporting.study import DS, NDS, REFERENCES, TEACHER, Arm, Study
 from kdplatform.reporting.study_classes import ClassWise
 from kdplatform.reporting.study_fairness import GroupFairness
@@ -140,9 +140,8 @@ def shown_disagreement(study: Study) -> Arm:
     return usual[-1] if usual else study.distilled[0]
 
 
-def matrix_figure(study: Study) -> Figure:
-    """Figure 2: how often a reference predicts one class where DS predicts another."""
-    arm = shown_disagreement(study)
+def disagreement_matrices(study: Study, arm: Arm) -> dict[str, pd.DataFrame]:
+    """For Figure 2: mean number of examples by what a reference and what DS predicts, by role."""
     matrices: dict[str, pd.DataFrame] = {}
     for role in REFERENCES:
         counts = []
@@ -153,9 +152,7 @@ def matrix_figure(study: Study) -> Figure:
                 counts.append(disagreement_matrix(reference.table, table, len(study.class_names)))
         if counts:
             matrices[role] = sum(counts[1:], counts[0]) / len(counts)
-    return disagreement_figure(
-        matrices, study.class_names, f"Predictions that differ, {arm.name}, mean per seed"
-    )
+    return matrices
 
 
 def count_figure(study: Study, classes: ClassWise) -> Figure:

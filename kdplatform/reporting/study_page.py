@@ -9,6 +9,7 @@ import pandas as pd
 
 from kdplatform.files import written_atomically
 from kdplatform.reporting.claims import Claim, Judge
+from kdplatform.reporting.figures import disagreement_figure
 from kdplatform.reporting.page import Page, Picture, Section, render
 from kdplatform.reporting.report_table import Table, file_stem
 from kdplatform.reporting.study import Study
@@ -17,8 +18,8 @@ from kdplatform.reporting.study_fairness import Effort, GroupFairness
 from kdplatform.reporting.study_figures import (
     class_figure,
     count_figure,
+    disagreement_matrices,
     fairness_figure,
-    matrix_figure,
     shown_disagreement,
 )
 from kdplatform.reporting.study_tables import (
@@ -35,6 +36,7 @@ from kdplatform.reporting.support_tables import (
 from kdplatform.reporting.verdicts import NEGLIGIBLE_SHIFT, Verdict
 
 PAGE = "report.html"
+DEFAULT_EFFORT = Effort()
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,8 @@ class Report:
     claims: Sequence[Claim] = ()
 
 
-def build_report(study: Study, effort: Effort | None = None) -> Report:
+def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     """Derives the whole report from a study's predictions."""
-    effort = effort or Effort()
     classes = ClassWise(study)
     fairness = [GroupFairness(study, attribute, effort) for attribute in study.attributes]
     claims = Judge(study, classes, {each.name: each for each in fairness}).claims()
@@ -131,7 +132,7 @@ def _verdicts(study: Study, claims: Sequence[Claim]) -> Section:
     table = claims_table(claims)
     return Section(
         "What this study says of the paper's claims",
-        [] if claims else ["No distilled student is there, so no claim can be judged."],
+        [] if claims else ["Without NDS and attributes there is no claim to judge."],
         warnings,
         prose=[replace(table, notes=[rules, undecidable, level])] if claims else [],
     )
@@ -204,14 +205,19 @@ def _class_section(study: Study, classes: ClassWise) -> Section:
 
 def _disagreement_section(study: Study) -> Section:
     arm = shown_disagreement(study)
-    picture = Picture(
-        "figure2_disagreement",
-        f"Figure 2. Where predictions differ, {arm.name}",
-        matrix_figure(study),
-        "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same example. The "
-        "diagonal, where they agree, is left out. Mean number of examples per seed.",
+    matrices = disagreement_matrices(study, arm)
+    pictures = [
+        Picture(
+            "figure2_disagreement",
+            f"Figure 2. Where predictions differ, {arm.name}",
+            disagreement_figure(matrices, study.class_names, "Predictions that differ"),
+            "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same example. "
+            "The diagonal, where they agree, is left out. Mean number of examples per seed.",
+        )
+    ]
+    return Section(
+        "Disagreement", tables=[disagreement_table(study)], pictures=pictures if matrices else []
     )
-    return Section("Disagreement", tables=[disagreement_table(study)], pictures=[picture])
 
 
 def _fairness_sections(study: Study, fairness: Sequence[GroupFairness]) -> Iterator[Section]:

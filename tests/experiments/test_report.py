@@ -1,0 +1,280 @@
+"""A study's report from the tracking store alone; its runs are logged here, nothing is trained."""
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdplatform.config import flatten, load_project
+from kdplatform.data import Dataset
+from kdplatform.experiments import records, report
+from kdplatform.experiments.identity import Role
+from kdplatform.experiments.sweep import Unit, study_units
+from kdplatform.experiments.tracking import log_verified_artifacts
+from kdplatform.predictions import save_predictions
+from kdplatform.reporting.study_fairness import Effort
+from kdplatform.reporting.study_page import build_report
+
+CLASSES, COLORS = ("circle", "square", "star"), ("red", "green", "blue")
+DIGEST = "ab" * 32
+EXAMPLES = 240
+FEW = Effort(draws=50, permutations=20)
+
+
+def predictions(accuracy: float, seed: int, first_id: int = 0) -> pd.DataFrame:
+    """A model's predictions of generated examples, with the factors they are made from."""
+    of_examples, rng = np.random.default_rng(1), np.random.default_rng(seed)
+    labels = np.arange(EXAMPLES) % len(CLASSES)
+    wrong = rng.random(EXAMPLES) > accuracy
+    logits = rng.normal(0, 0.2, (EXAMPLES, len(CLASSES)))
+    logits[np.arange(EXAMPLES), (labels + wrong) % len(CLASSES)] += 3
+    table = pd.DataFrame(
+        {
+            "id": first_id + np.arange(EXAMPLES),
+            "label": labels,
+            "prediction": logits.argmax(axis=1),
+            "logits": list(logits.astype(np.float32)),
+            "shape": np.array(CLASSES)[labels],
+            "color": np.array(COLORS)[of_examples.integers(0, 3, EXAMPLES)],
+            "texture": np.array(["dots", "rain"])[of_examples.integers(0, 2, EXAMPLES)],
+        }
+    )
+    for name in ("shape_rotation", "texture_rotation", "position_x", "position_y"):
+        table[name] = of_examples.uniform(-45, 45, EXAMPLES)
+    return table
+
+
+def log_unit(unit: Unit, table: pd.DataFrame, folder: Path, digest: str = DIGEST) -> str:
+    """Logs a run as training does, as far as a report reads it; returns its id."""
+    step = unit.step
+    path = folder / f"{step.key}-{len(list(folder.iterdir()))}" / report.TEST
+    save_predictions(path, table)
+    with mlflow.start_run(run_name=step.title, tags=records.step_tags(unit.config, step)) as run:
+        parameters: dict[str, Any] = flatten(unit.config.dataset, "dataset.")
+        section = "teacher" if step.role is Role.TEACHER else "student"
+        parameters |= flatten(step.training, f"{section}.")
+        if step.distillation is not None:
+            parameters |= flatten(step.distillation, "distillation.")
+        mlflow.log_params(parameters)
+        records.log_dataset(_dataset(digest))
+        log_verified_artifacts(path.parent.parent)
+        mlflow.log_metric("val/calibrating_temperature", 1.2)
+        names = pd.DataFrame({"class": range(len(CLASSES)), "name": CLASSES})
+        mlflow.log_table(names, "classwise.json")
+        return str(run.info.run_id)
+
+
+def _dataset(digest: str) -> Dataset:
+    return SimpleNamespace(name="trifeature", digest=digest)  # type: ignore[return-value]
+
+
+class Store:
+    """A place with a study's runs in it."""
+
+    def __init__(self, place: Any, folder: Path) -> None:
+        self.place = place
+        self.folder = folder
+        self.out = folder / "out"
+        self.logs = folder / "logs"
+        self.logs.mkdir()
+
+    def units(self, **overrides: str) -> list[Unit]:
+        return study_units(load_project(self.place.project, overrides), DIGEST)
+
+    def log(self, skip: str = "", **overrides: str) -> dict[str, str]:
+        """Logs the study's runs, except titles that match `skip`; returns their ids by title."""
+        ids = {}
+        for number, unit in enumerate(self.units(**overrides)):
+            if not (skip and re.search(skip, unit.step.title)):
+                table = predictions(0.7 + 0.05 * (unit.step.role is not Role.STUDENT), number)
+                ids[unit.step.title] = log_unit(unit, table, self.logs)
+        return ids
+
+    def study(self, given: tuple[str, ...] = (), **overrides: str) -> Any:
+        config = load_project(self.place.project, overrides)
+        return report.load_study(config, given, intersections=False)
+
+    def frame(self, name: str) -> pd.DataFrame:
+        return pd.read_csv(self.out / f"{name}.csv")
+
+
+@pytest.fixture
+def store(new_place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
+    monkeypatch.setattr(report, "build_report", partial(build_report, effort=FEW))
+    folder = tmp_path / "report_test"
+    folder.mkdir()
+    return Store(new_place, folder)
+
+
+def seeds_of(study: Any) -> Mapping[str, tuple[int, ...]]:
+    return {arm.name: study.seeds(arm) for arm in study.arms}
+
+
+def test_a_report_is_written_and_logged(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    store.log(temperatures="1,10", seeds="0-1")
+    assert store.place.run("report", out=store.out, seeds="0-1", temperatures="1,10") == 0
+    printed = capsys.readouterr().out
+    assert "DS is more accurate than the NDS" in printed
+    assert str(store.out / "report.html") in printed
+    written = {path.name for path in store.out.iterdir()}
+    assert {"report.html", "figure1_classes.png", "table1_classes.csv", "claims.csv"} <= written
+    [run] = store.place.commands()
+    assert run.data.tags["kd.command"] == "report"
+    logged = store.place.artifact(run, "report")
+    assert {path.name for path in logged.iterdir()} == written
+    assert (logged / "report.html").read_bytes() == (store.out / "report.html").read_bytes()
+    assert list(store.frame("table1_classes")["arm"]) == ["Teacher", "NDS", "DS T=1", "DS T=10"]
+
+
+def test_seeds_and_temperatures_are_what_the_store_has(store: Store) -> None:
+    store.log(temperatures="1,2,5.25", seeds="0-2")
+    study = store.study()
+    assert seeds_of(study) == dict.fromkeys(
+        ("Teacher", "NDS", "DS T=1", "DS T=2", "DS T=5.25"), (0, 1, 2)
+    )
+    # The project file's own temperatures are 1 to 4.
+    assert study.missing == ("DS T=3: every seed", "DS T=4: every seed")
+    assert study.class_names == CLASSES
+
+
+def test_what_is_asked_for_is_kept_to(store: Store) -> None:
+    store.log(temperatures="1,2,3", seeds="0-2")
+    study = store.study(("seeds", "temperatures"), temperatures="1,2", seeds="0,1")
+    assert seeds_of(study) == dict.fromkeys(("Teacher", "NDS", "DS T=1", "DS T=2"), (0, 1))
+    assert study.missing == ()
+
+
+def test_missing_models_are_listed(store: Store) -> None:
+    store.log(temperatures="1,2", seeds="0-2", skip="T=2 .*seed 1|Teacher .*seed 2")
+    study = store.study(("seeds", "temperatures"), temperatures="1,2,3", seeds="0-2")
+    assert study.missing == ("Teacher: seed 2", "DS T=2: seed 1", "DS T=3: every seed")
+    assert seeds_of(study)["DS T=2"] == (0, 2)
+
+
+def test_runs_of_another_configuration_are_not_mixed_in(store: Store) -> None:
+    own = store.log(temperatures="1,2", seeds="0-1")
+    other = store.log(temperatures="1,2,3", seeds="0-1", alpha="0.3", skip="Teacher|NDS")
+    study = store.study()
+    used = {model.run for models in study.arms.values() for model in models.values()}
+    assert used == set(own.values())
+    assert not used & set(other.values())
+    assert "DS T=3" not in seeds_of(study)
+
+
+def test_runs_of_other_data_of_the_same_settings_are_left_out(store: Store) -> None:
+    older = "cd" * 32
+    for number, unit in enumerate(study_units(load_project(store.place.project), older)):
+        log_unit(unit, predictions(0.8, number, first_id=5000), store.logs, older)
+    ids = store.log(temperatures="1", seeds="0")
+    study = store.study(("seeds", "temperatures"), temperatures="1", seeds="0")
+    used = {model.run for models in study.arms.values() for model in models.values()}
+    assert used == set(ids.values())
+    assert any(older[:12] in reason for reason in study.left_out)
+
+
+def test_one_teacher_may_serve_all_seeds(store: Store) -> None:
+    shared = {"distillation.teacher_seed": "1"}
+    store.log(temperatures="1,2", seeds="0-2", **shared)
+    study = store.study(**shared)
+    assert study.shared_teacher == 1
+    assert seeds_of(study)["Teacher"] == (1,)
+    assert study.missing == ("DS T=3: every seed", "DS T=4: every seed")
+
+
+def test_a_run_whose_predictions_were_altered_is_left_out(store: Store) -> None:
+    ids = store.log(temperatures="1,2", seeds="0-1")
+    [title] = [title for title in ids if "T=2 " in title and "seed 1" in title]
+    run = store.place.client.get_run(ids[title])
+    save_predictions(store.place.artifact(run, report.TEST), predictions(0.99, 77))
+    study = store.study()
+    assert seeds_of(study)["DS T=2"] == (0,)
+    assert any(
+        ids[title] in reason and "not what was logged" in reason for reason in study.left_out
+    )
+
+
+def test_the_newest_run_of_a_key_that_can_be_read_is_taken(store: Store) -> None:
+    first = store.log(temperatures="1", seeds="0")
+    second = store.log(temperatures="1", seeds="0")
+    [title] = [title for title in second if "T=1" in title]
+    run = store.place.client.get_run(second[title])
+    store.place.artifact(run, report.TEST).unlink()
+    study = store.study()
+    used = {model.run for models in study.arms.values() for model in models.values()}
+    assert used == {first[title], *(ids for name, ids in second.items() if name != title)}
+
+
+def test_unsound_logits_leave_a_run_out_with_the_reason(store: Store) -> None:
+    store.log(temperatures="1,2", seeds="0-1", skip="T=2 .*seed 1")
+    [unit] = [
+        u
+        for u in store.units(temperatures="1,2", seeds="0-1")
+        if re.search("T=2 .*seed 1", u.step.title)
+    ]
+    table = predictions(0.8, 9)
+    table.at[3, "logits"] = np.array([np.nan, 0, 0], dtype=np.float32)
+    log_unit(unit, table, store.logs)
+    study = store.study()
+    assert seeds_of(study)["DS T=2"] == (0,)
+    assert any("not finite" in reason for reason in study.left_out)
+
+
+def test_runs_on_different_examples_are_refused_with_their_digests(store: Store) -> None:
+    store.log(temperatures="1", seeds="0", skip="NDS")
+    [unit] = [u for u in store.units(seeds="0") if u.step.role is Role.STUDENT]
+    log_unit(unit, predictions(0.8, 9, first_id=1000), store.logs)
+    with pytest.raises(report.UserError, match=r"digest [0-9a-f]{12}, run .* of [0-9a-f]{12}"):
+        store.study()
+
+
+def test_the_generating_factors_are_the_feature_space(store: Store) -> None:
+    store.log(temperatures="1", seeds="0")
+    study = store.study()
+    assert study.space.startswith("generating factors of trifeature (shape, color, texture")
+    assert study.runs["unfairness"].notna().all()
+    assert study.pairs == EXAMPLES * (EXAMPLES - 1) // 2
+
+
+def failure(store: Store, capsys: pytest.CaptureFixture[str], **parameters: object) -> str:
+    assert store.place.run("report", out=store.out, **parameters) == 2
+    [line] = [x for x in capsys.readouterr().err.splitlines() if x.startswith("kdplatform: ")]
+    assert not store.place.commands()
+    return line
+
+
+def test_an_empty_store_is_said_to_be_empty(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert "no FINISHED run in the tracking store" in failure(store, capsys)
+
+
+def test_the_setting_that_differs_is_named(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.log(temperatures="1", seeds="0", alpha="0.3")
+    assert "distillation.alpha is '0.8' here and '0.3' in run" in failure(store, capsys)
+
+
+def test_another_dataset_is_named(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    store.log(temperatures="1", seeds="0")
+    assert "dataset.seed is '1' here and '0'" in failure(store, capsys, dataset__seed=1)
+
+
+def test_an_attribute_the_predictions_lack_is_refused(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.log(temperatures="1", seeds="0")
+    assert "attributes='colour' does not exist; did you mean 'color'" in failure(
+        store, capsys, attributes="colour"
+    )
+
+
+def test_one_temperature_alone_is_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "temperature is not for report" in failure(store, capsys, temperature=4)
