@@ -3,8 +3,6 @@
 
 #include <ATen/ops/empty.h>
 
-#include <memory>
-
 #ifdef KD_WITH_CUDA
 #include <c10/cuda/CUDAGuard.h>
 #include <c10/cuda/CUDAStream.h>
@@ -107,10 +105,11 @@ inline Result run_cpu(const Call& call) {
   const int64_t count = 3 * call.student_logits.numel() / call.student_logits.size(-1);
   constexpr int64_t on_stack = 1024;
   double stack_memory[on_stack];
-  std::unique_ptr<double[]> heap_memory;
-  if (count > on_stack && call.reduction != none) heap_memory.reset(new double[count]);
-  run_and_reduce(call, result, heap_memory ? heap_memory.get() : stack_memory, kd::cpu_rows,
-                 kd::cpu_reduce);
+  Tensor row_memory;
+  if (count > on_stack && call.reduction != none)
+    row_memory = at::empty({count}, call.student_logits.options().dtype(call.compute_type()));
+  run_and_reduce(call, result, row_memory.defined() ? row_memory.mutable_data_ptr() : stack_memory,
+                 kd::cpu_rows, kd::cpu_reduce);
   return result;
 }
 
