@@ -1,7 +1,6 @@
 """How much of a training step is the loss: processor time of the step and of the loss alone.
 
     python -m benchmarks.step_share                       # trifeature: LeNet-5, batches of 128
-    python -m benchmarks.step_share --project digits
 
 A step is what the training loop does without its bookkeeping: model, objective, backward pass,
 optimiser. "The loss" is the distillation objective, its mean and its backward pass down to the
@@ -22,7 +21,7 @@ from kdplatform.objectives import Batch, Output, TrainingState, build_objective
 from kdplatform.training.schedule import build_optimizer
 
 CLASSES, CHANNELS, IMAGE_SIZE = 10, 3, 32
-"""Those of trifeature, and of images in general where a project's own differ."""
+"""Those of trifeature; another project lends its model and batch size, not its images."""
 
 
 def microseconds(step: Callable[[], object], seconds: float) -> float:
