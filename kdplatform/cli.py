@@ -10,6 +10,7 @@ from types import FrameType
 from kdplatform.config import SHORTCUTS, describe_fields, load_project, project_names
 from kdplatform.errors import KdplatformError, MachineError, UserError
 from kdplatform.parameters import (
+    COMPARE_USAGE,
     ENTRY_POINTS,
     HELP,
     Arguments,
@@ -93,8 +94,15 @@ def _kernels(words: Sequence[str]) -> None:
     run(words)
 
 
+def _compare(words: Sequence[str]) -> None:
+    from kdplatform.experiments.compare import run_compare
+
+    run_compare(words)
+
+
 _TOOLS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
     "doctor": ("versions, device, kernel backend, tracking store, data folder, disk", _doctor),
+    "compare": (COMPARE_USAGE, _compare),
     "kernels": ("build [--cuda] [--architectures 8.0,9.0]: compile ahead; status", _kernels),
 }
 

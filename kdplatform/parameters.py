@@ -78,6 +78,7 @@ HELP = {
     "sweep": "distill for all temperatures and seeds, side by side; trains what is missing",
     "report": "tables, figures and verdicts of a study, from the tracking store alone",
 }
+COMPARE_USAGE = "A B [--attributes a,b] [--out folder]: each run ids or files, comma-separated"
 
 
 @dataclass(frozen=True)

@@ -24,11 +24,13 @@ from kdplatform.analysis.individual_fairness import (
 from kdplatform.analysis.tables import Attribute, examples_digest
 from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
 from kdplatform.errors import UserError, unknown_name
-from kdplatform.experiments import records
 from kdplatform.experiments.identity import LABELS, Role
+from kdplatform.experiments.stored_predictions import (
+    calibrating_temperature,
+    stored_test_predictions,
+)
 from kdplatform.experiments.sweep import Unit, study_units
 from kdplatform.experiments.tracking import (
-    TAG_DIGESTS,
     TAG_KEY,
     artifact_path,
     command_run,
@@ -38,9 +40,8 @@ from kdplatform.experiments.tracking import (
     quiet_mlflow,
     store_errors,
 )
-from kdplatform.files import file_digest, home_folder, writable_folder
+from kdplatform.files import home_folder, writable_folder
 from kdplatform.parameters import Arguments
-from kdplatform.predictions import load_predictions
 from kdplatform.progress import say
 from kdplatform.reporting.study import (
     Arm,
@@ -52,7 +53,6 @@ from kdplatform.reporting.study import (
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.reporting.verdicts import Verdict
 
-TEST = records.PREDICTIONS.format(split="test")
 # The factors that generated datasets are made from, as their predictions carry them: the feature
 # space in which examples are similar. No encoder is at hand for the others.
 GENERATING_FACTORS = {
@@ -297,31 +297,24 @@ class _Reader:
 
     def read(self, unit: Unit, candidates: Sequence[Run]) -> None:
         """Reads the newest of a unit's runs whose predictions are what was logged."""
-        step, reason = unit.step, ""
+        step = unit.step
         temperature = step.distillation.temperature if step.distillation else None
         arm = Arm(LABELS[step.role], temperature)
         for run in candidates:
             try:
                 self.arms.setdefault(arm, {})[step.seed] = self._model(run)
                 return
-            except (OSError, MlflowException):
-                reason = "its predictions are missing"
             except ValueError as error:
-                reason = str(error)
-            self.left_out.append(f"{step.title}, run {run.info.run_id}: {reason}")
+                self.left_out.append(f"{step.title}, run {run.info.run_id}: {error}")
 
     def _model(self, run: Run) -> Model:
-        path = artifact_path(run.info.run_id, TEST)
-        digests = json.loads(run.data.tags.get(TAG_DIGESTS, "{}"))
-        if digests.get(TEST) != file_digest(path):
-            raise ValueError("its predictions are not what was logged")
-        table = load_predictions(path)
+        table = stored_test_predictions(run)
         self._check_examples(run, table)
         if self._measured_on is None:
             self._measured_on = self._pairs(table)
         if not self._names:
             self._names = _class_names(run)
-        calibrating = run.data.metrics.get("val/calibrating_temperature", float("nan"))
+        calibrating = calibrating_temperature(run)
         return build_model(run.info.run_id, table, calibrating, self._measured_on)
 
     def _check_examples(self, run: Run, table: pd.DataFrame) -> None:

@@ -125,6 +125,19 @@ def mean_of_seeds_and_examples(differences: FloatArray) -> Interval:
     return _symmetric(mean, total, degrees)
 
 
+def mean_of_examples(differences: FloatArray) -> Interval:
+    """Mean difference of two models with its 95% t-interval over examples, given these models.
+
+    Args:
+        differences: difference on every example. [examples]
+    """
+    mean = float(differences.mean())
+    if len(differences) < 2:
+        return Interval(mean, np.nan, np.nan)
+    variance = float(differences.var(ddof=1)) / len(differences)
+    return _symmetric(mean, variance, len(differences) - 1)
+
+
 def change_over_temperature(grid: FloatArray, temperatures: FloatArray) -> Interval:
     """Change from the lowest to the highest temperature, along each seed's least-squares line.
 
@@ -141,7 +154,7 @@ def change_over_temperature(grid: FloatArray, temperatures: FloatArray) -> Inter
 
 
 def _symmetric(mean: float, variance: float, degrees: float) -> Interval:
-    # A spread of exactly 0 over a few seeds is a coarse metric, not certainty.
+    # No spread at all is a coarse metric or models that agree, not certainty.
     if variance <= 0:
         return Interval(mean, np.nan, np.nan)
     margin = float(stats.t.isf(LEVEL / 2, min(degrees, 1e9)) * np.sqrt(variance))

@@ -14,6 +14,7 @@ from types import FrameType, TracebackType
 from typing import NoReturn, Self
 
 import torch
+from tqdm import tqdm
 
 from kdplatform.errors import MachineError, UserError
 from kdplatform.experiments.executors.base import (
@@ -187,6 +188,8 @@ def _devices(device: str) -> list[str]:
 def _start_worker(threads: int) -> None:
     """Prepares a worker process: its threads, its signals, its end."""
     torch.set_num_threads(threads)
+    # tqdm's own lock is a semaphore of the system, left behind by a worker that is ended.
+    tqdm.set_lock(threading.RLock())
     # Ctrl-C reaches all processes of a terminal: the sweep's own decides what the others do.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_leave_with_the_sweep, daemon=True).start()

@@ -1,0 +1,202 @@
+"""The tool `compare`: two groups of runs, or of prediction files, held against each other."""
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+
+from kdplatform.analysis.tables import check_table, logits_matrix
+from kdplatform.errors import UserError
+from kdplatform.experiments.stored_predictions import stored_test_predictions
+from kdplatform.experiments.tracking import prepare_store, quiet_mlflow, store_errors
+from kdplatform.files import writable_folder
+from kdplatform.parameters import COMPARE_USAGE as USAGE
+from kdplatform.predictions import COLUMNS
+from kdplatform.reporting.comparison import Side, build_comparison, comparison_text
+from kdplatform.reporting.study_page import write_report
+
+PAGE = "comparison.html"
+_RUN_ID = re.compile(r"[0-9a-f]{32}")
+_NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
+# The metric that a run has of every attribute of its project.
+_MEASURED = re.compile(r"fairness/(.+)/dpd")
+_SUFFIXES = (".parquet", ".csv")
+# A column of more values than this is an id or a measurement, not an attribute with groups.
+_MOST_GROUPS = 20
+
+
+class _Words(NamedTuple):
+    sides: Sequence[str]
+    attributes: tuple[str, ...] | None
+    out: Path | None
+
+
+def run_compare(words: Sequence[str]) -> None:
+    """Compares two sides and prints what differs; writes tables and a page where asked to.
+
+    Raises:
+        UserError: a word is not understood, a side cannot be read, or the sides cannot be compared.
+    """
+    given = _parse(words)
+    quiet_mlflow()
+    first, second = (_side(words) for words in given.sides)
+    try:
+        comparison = build_comparison(first, second, _attributes(given.attributes, first, second))
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    print(comparison_text(comparison))
+    if given.out is not None:
+        write_report(comparison.report, writable_folder("out", given.out), PAGE)
+        print(f"\nread it: {given.out / PAGE}")
+
+
+def _parse(words: Sequence[str]) -> _Words:
+    sides: list[str] = []
+    options: dict[str, str] = {}
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        if not word.startswith("--"):
+            sides.append(word)
+            continue
+        name, equals, value = word[2:].partition("=")
+        if name not in ("attributes", "out"):
+            raise UserError(f"--{name} is not a parameter of compare; allowed: {USAGE}")
+        if name in options:
+            raise UserError(f"--{name} is given twice")
+        if not equals and not rest:
+            raise UserError(f"--{name} is given without a value; allowed: --{name} value")
+        options[name] = value if equals else rest.pop(0)
+    if len(sides) != 2:
+        raise UserError(f"compare takes two sides, {len(sides)} are given; allowed: {USAGE}")
+    attributes = options.get("attributes")
+    names = None if attributes is None else tuple(filter(None, attributes.split(",")))
+    out = Path(options["out"]).expanduser() if "out" in options else None
+    return _Words(sides, names, out)
+
+
+def _side(words: str) -> Side:
+    """Reads one side: every run or file is one seed of it."""
+    names = [name.strip() for name in words.split(",") if name.strip()]
+    if not names:
+        raise UserError(f"side {words!r} is empty; allowed: {USAGE}")
+    if len(set(names)) != len(names):
+        raise UserError(f"side {words!r} names the same predictions twice")
+    tables = [_read(name) for name in names]
+    first, *others = (table.attributes for table in tables)
+    attributes = tuple(name for name in first if all(name in other for other in others))
+    return Side(_title(names), [each.table for each in tables], attributes)
+
+
+class _Read(NamedTuple):
+    table: pd.DataFrame
+    attributes: tuple[str, ...]
+
+
+def _title(names: Sequence[str]) -> str:
+    short = [name[:8] if _RUN_ID.fullmatch(name) else Path(name).name for name in names]
+    return ", ".join(short) if len(short) <= 3 else f"{short[0]} and {len(short) - 1} more"
+
+
+def _read(name: str) -> _Read:
+    path = Path(name).expanduser()
+    if path.suffix.lower() in _SUFFIXES:
+        table = _read_file(path)
+        read = _Read(table, _groups_in(table))
+    elif _RUN_ID.fullmatch(name):
+        read = _read_run(name)
+    else:
+        raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")
+    try:
+        check_table(read.table)
+        if "logits" in read.table.columns:
+            logits_matrix(read.table)
+    except ValueError as error:
+        raise UserError(f"{name}: {error}") from None
+    return read
+
+
+def _read_run(run_id: str) -> _Read:
+    prepare_store()
+    with store_errors():
+        try:
+            run = MlflowClient().get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != _NO_SUCH_RUN:
+                raise
+            raise UserError(f"run {run_id} is not in the tracking store") from None
+    try:
+        table = stored_test_predictions(run)
+    except ValueError as error:
+        raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
+    found = (_MEASURED.fullmatch(name) for name in run.data.metrics)
+    measured = {match[1] for match in found if match}
+    return _Read(table, tuple(sorted(measured & set(table.columns))))
+
+
+def _read_file(path: Path) -> pd.DataFrame:
+    try:
+        if path.suffix.lower() == ".parquet":
+            return pd.read_parquet(path)
+        # Only an empty cell is a missing value: a group may be called NA or None.
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+    except FileNotFoundError:
+        raise UserError(f"{path} is no file; allowed: {USAGE}") from None
+    except (OSError, ValueError, pa.ArrowException) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be read as a prediction file ({reason})") from None
+    if "logits" in table.columns:
+        logits = [_logits(path, text) for text in table["logits"]]
+        table["logits"] = pd.Series(logits, dtype=object)
+    return table
+
+
+def _logits(path: Path, text: object) -> np.ndarray:
+    """Reads a cell such as `[0.5, -1.0]`."""
+    try:
+        return np.asarray(json.loads(str(text)), dtype=np.float32)
+    except (ValueError, TypeError):
+        raise UserError(
+            f"{path}: logits {str(text)[:40]!r} are not a list of numbers; allowed: [0.5, -1.0]"
+        ) from None
+
+
+def _groups_in(table: pd.DataFrame) -> tuple[str, ...]:
+    """Returns the columns of a file that look like attributes.
+
+    They have few values, are no measurements and are not the label under another name.
+    """
+    found = []
+    labels = table["label"].nunique() if "label" in table.columns else 0
+    for name in table.columns:
+        column = table[name]
+        if name in COLUMNS or pd.api.types.is_float_dtype(column.dtype):
+            continue
+        groups = column.nunique()
+        renamed = groups == labels and groups == len(table[["label", name]].drop_duplicates())
+        if 2 <= groups <= _MOST_GROUPS and not renamed:
+            found.append(str(name))
+    return tuple(found)
+
+
+def _attributes(given: tuple[str, ...] | None, first: Side, second: Side) -> tuple[str, ...]:
+    """Returns the attributes asked for, or those that both sides have."""
+    if given is None:
+        return tuple(name for name in first.attributes if name in second.attributes)
+    for name in given:
+        for side in (first, second):
+            for table in side.tables:
+                if name not in table.columns or name in COLUMNS:
+                    known = [column for column in table.columns if column not in COLUMNS]
+                    raise UserError(
+                        f"attributes={name!r} is not a column of {side.title}; "
+                        f"known: {', '.join(known) or 'none'}"
+                    )
+    return given
