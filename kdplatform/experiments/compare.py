@@ -19,7 +19,8 @@ from kdplatform.experiments.tracking import prepare_store, quiet_mlflow, store_e
 from kdplatform.files import writable_folder
 from kdplatform.parameters import COMPARE_USAGE as USAGE
 from kdplatform.predictions import COLUMNS
-from kdplatform.reporting.comparison import Side, build_comparison, comparison_text
+from kdplatform.reporting.comparison import build_comparison, comparison_text
+from kdplatform.reporting.comparison_rows import Side
 from kdplatform.reporting.study_page import write_report
 
 PAGE = "comparison.html"

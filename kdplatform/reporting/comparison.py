@@ -7,19 +7,22 @@ import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.bootstrap import (
-    HIGHER_IS_FAIRER,
-    FairnessBootstrap,
     Interval,
     bootstrap_fairness,
 )
-from kdplatform.analysis.calibration import calibration
-from kdplatform.analysis.classwise import class_table, overall_accuracy
-from kdplatform.analysis.comparison import ClassComparison, compare_classes
-from kdplatform.analysis.disagreement import disagreement, disagreement_by_class
+from kdplatform.analysis.classwise import class_table
+from kdplatform.analysis.disagreement import disagreement_by_class
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.parity import parity_null
-from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
 from kdplatform.analysis.tables import align_table, examples_digest, stack_tables
+from kdplatform.reporting.comparison_rows import (
+    Side,
+    Sides,
+    class_tests,
+    count_row,
+    fairness_rows,
+    overall_rows,
+)
 from kdplatform.reporting.page import Page, Section
 from kdplatform.reporting.report_table import (
     Row,
@@ -31,37 +34,9 @@ from kdplatform.reporting.report_table import (
 )
 from kdplatform.reporting.study_fairness import Effort
 from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
-from kdplatform.reporting.tables import percent, text_table
-from kdplatform.reporting.verdicts import (
-    LEVEL,
-    Verdict,
-    by_interval,
-    mean_of_examples,
-    mean_of_seeds_and_examples,
-)
+from kdplatform.reporting.tables import text_table
 
-_METRICS = {
-    "eod": "EOD",
-    "dpd": "DPD",
-    "accuracy_gap": "accuracy gap",
-    "worst_group_accuracy": "worst-group accuracy",
-}
-_SCORES = {"ece": "ECE", "brier": "Brier score", "nll": "NLL"}
 _SHOWN_CLASSES = 20
-
-
-@dataclass(frozen=True)
-class Side:
-    """One side of a comparison.
-
-    Attributes:
-        tables: prediction tables, one per seed.
-        attributes: columns whose groups may be compared.
-    """
-
-    title: str
-    tables: Sequence[pd.DataFrame]
-    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -71,24 +46,6 @@ class Comparison:
     report: Report
     verdicts: Table
     notes: Sequence[str]
-
-
-@dataclass(frozen=True)
-class _Sides:
-    """Both sides on the same examples, in the same order of rows."""
-
-    a: Side
-    b: Side
-
-    @property
-    def over_seeds(self) -> bool:
-        """Whether there are enough models for tests over seeds."""
-        return min(len(self.a.tables), len(self.b.tables)) > 1
-
-    @property
-    def single(self) -> bool:
-        """Whether each side is one model."""
-        return max(len(self.a.tables), len(self.b.tables)) == 1
 
 
 def build_comparison(
@@ -102,14 +59,14 @@ def build_comparison(
     _check_examples(a, b)
     a, b = _with_ids_of_one_kind(a, b)
     reference = a.tables[0]
-    sides = _Sides(
+    sides = Sides(
         *(
             Side(side.title, [align_table(table, reference) for table in side.tables])
             for side in (a, b)
         )
     )
     tables = {"A": list(sides.a.tables), "B": list(sides.b.tables)}
-    classes, compared = _class_tests(sides)
+    classes, compared = class_tests(sides)
     fairness: list[Row] = []
     notes = list(_notes(sides, classes))
     for attribute in attributes:
@@ -123,13 +80,13 @@ def build_comparison(
             notes.append(f"{attribute}: {metrics.note}.")
         bootstrap = bootstrap_fairness(tables, attribute, draws=effort.draws)
         null = parity_null(tables, attribute, permutations=effort.permutations)
-        fairness.extend(_fairness_rows(bootstrap, null))
+        fairness.extend(fairness_rows(bootstrap, null))
     verdicts = table_of(
         "verdicts",
         "What differs: side B minus side A",
         [
-            *_overall_rows(sides),
-            *([] if classes is None else [_count_row(classes, compared)]),
+            *overall_rows(sides),
+            *([] if classes is None else [count_row(classes, compared)]),
             *fairness,
         ],
         [
@@ -190,163 +147,7 @@ def _with_ids_of_one_kind(a: Side, b: Side) -> tuple[Side, Side]:
     return as_text(a), as_text(b)
 
 
-# ---- the rows
-
-
-def _row(
-    what: str, a: float, b: float, change: Interval, p: float, verdict: str, scale: float
-) -> Row:
-    digits = 2 if scale == 100 else 4
-    return Row(
-        {
-            "what": what,
-            "a": a,
-            "b": b,
-            "difference": change.estimate,
-            "low": change.low,
-            "high": change.high,
-            "p_value": p,
-            "verdict": verdict,
-        },
-        {
-            "what": what,
-            "a": number_words(a, digits, scale),
-            "b": number_words(b, digits, scale),
-            "difference": change_words(change, scale, digits),
-            "p": p_words(p),
-            "verdict": verdict,
-        },
-    )
-
-
-def _overall_rows(sides: _Sides) -> Iterator[Row]:
-    a, b = (np.mean([overall_accuracy(t) for t in s.tables]) for s in (sides.a, sides.b))
-    change = _accuracy_change(sides)
-    yield _row("accuracy", float(a), float(b), change, np.nan, _judged(change), 100)
-    for name in _SCORES:
-        known = [_calibration(side, name) for side in (sides.a, sides.b)]
-        if all(known):
-            before, after = (float(np.mean(values)) for values in known)
-            change = Interval(after - before, np.nan, np.nan)
-            yield _row(_SCORES[name], before, after, change, np.nan, "", 1)
-    across = [disagreement(x, y) for x in sides.a.tables for y in sides.b.tables]
-    within = [_within(side) for side in (sides.a, sides.b)]
-    share = Interval(float(np.mean(across)), np.nan, np.nan)
-    yield Row(
-        {"what": "disagreement", "a": within[0], "b": within[1], "difference": share.estimate},
-        {
-            "what": "disagreement",
-            "a": number_words(within[0], 2, 100),
-            "b": number_words(within[1], 2, 100),
-            "difference": percent(across) if len(across) == 1 else number_words(share[0], 2, 100),
-        },
-    )
-
-
-def _calibration(side: Side, name: str) -> list[float]:
-    if not all("logits" in table.columns for table in side.tables):
-        return []
-    return [float(getattr(calibration(table), name)) for table in side.tables]
-
-
-def _within(side: Side) -> float:
-    pairs = [disagreement(x, y) for i, x in enumerate(side.tables) for y in side.tables[i + 1 :]]
-    return float(np.mean(pairs)) if pairs else float("nan")
-
-
-def _accuracy_change(sides: _Sides) -> Interval:
-    """Difference in accuracy, with an interval over examples and, where there are several, seeds.
-
-    Model i of one side is paired with model i of the other when there are as many; where they have
-    nothing to do with each other the variance of their differences is right all the same.
-    """
-    a, b = (stack_tables(side.tables).correct.astype(float) for side in (sides.a, sides.b))
-    if sides.single:
-        return mean_of_examples((b - a)[0])
-    if len(a) == len(b):
-        return mean_of_seeds_and_examples(b - a)
-    # One side has more seeds: no pairs, and a side of one model has no spread to go by.
-    return Interval(float(b.mean() - a.mean()), np.nan, np.nan)
-
-
-def _judged(change: Interval) -> str:
-    verdict = by_interval(1, change)
-    if not np.isfinite(change.low):
-        return "no interval"
-    words = {Verdict.SUPPORTED: "B better", Verdict.CONTRADICTED: "B worse"}
-    return words.get(verdict, "undecided")
-
-
-def _class_tests(sides: _Sides) -> tuple[pd.DataFrame | None, ClassComparison | None]:
-    """Class tests: over seeds, of one pair of models, or none for one model against several."""
-    if sides.over_seeds:
-        compared = compare_classes(sides.a.tables, sides.b.tables)
-        return compared.table, compared
-    if sides.single:
-        return mcnemar_by_class(sides.a.tables[0], sides.b.tables[0]), None
-    return None, None
-
-
-def _count_row(table: pd.DataFrame, compared: ClassComparison | None) -> Row:
-    counts = significance_counts(table)
-    p = compared.permutation.p_count if compared else np.nan
-    if compared:
-        verdict = "classes differ" if p < LEVEL else "undecided"
-    else:
-        verdict = "McNemar, these two models"
-    corrected = f"{counts.significant_bh} after BH, {counts.significant_holm} after Holm"
-    chance = f"{counts.expected_by_chance:.1f} by chance, {corrected}"
-    return Row(
-        {
-            "what": "classes that differ",
-            "difference": counts.significant,
-            "tested": counts.tested,
-            "undefined": counts.undefined,
-            "expected_by_chance": counts.expected_by_chance,
-            "after_bh": counts.significant_bh,
-            "after_holm": counts.significant_holm,
-            "p_value": p,
-            "verdict": verdict,
-        },
-        {
-            "what": "classes that differ",
-            "difference": f"{counts.significant} of {counts.tested} ({chance})",
-            "p": p_words(p),
-            "verdict": verdict,
-        },
-    )
-
-
-def _fairness_rows(bootstrap: FairnessBootstrap, null: pd.DataFrame) -> Iterator[Row]:
-    compared = bootstrap.compare("B", "A", null).to_dict("records")
-    by_metric = {found["metric"]: found for found in compared}
-    for metric, label in _METRICS.items():
-        found = by_metric[metric]
-        change = Interval(found["difference"], found["low"], found["high"])
-        verdict = str(found["verdict"])
-        if metric in HIGHER_IS_FAIRER:
-            verdict = verdict.replace("less fair", "worse").replace("fairer", "better")
-        if verdict not in ("undecided", "undefined"):
-            verdict = f"B {verdict}"
-        if found["levelling_down"]:
-            verdict += " (levelling down)"
-        row = _row(
-            f"{label}, {bootstrap.attribute}",
-            found["reference_value"],
-            found["value"],
-            change,
-            np.nan,
-            verdict,
-            100,
-        )
-        row.numbers |= {name: found[name] for name in ("chance_difference", "levelling_down")}
-        yield row
-
-
-# ---- what is written
-
-
-def _notes(sides: _Sides, table: pd.DataFrame | None) -> Iterator[str]:
+def _notes(sides: Sides, table: pd.DataFrame | None) -> Iterator[str]:
     a, b = len(sides.a.tables), len(sides.b.tables)
     if sides.single:
         yield (
@@ -380,7 +181,7 @@ def _never_predicted(side: Side) -> set[int]:
     return {int(label) for label in set(side.tables[0]["label"].unique()) - predicted}
 
 
-def _class_frame(sides: _Sides, table: pd.DataFrame | None) -> pd.DataFrame:
+def _class_frame(sides: Sides, table: pd.DataFrame | None) -> pd.DataFrame:
     """Every class with its tests, or its accuracies alone where there are none."""
     if table is None:
         first, second = (
@@ -398,7 +199,7 @@ def _class_frame(sides: _Sides, table: pd.DataFrame | None) -> pd.DataFrame:
     return table.assign(disagreement=np.mean(shares, axis=0))
 
 
-def _classes(sides: _Sides) -> int:
+def _classes(sides: Sides) -> int:
     stack = stack_tables([*sides.a.tables, *sides.b.tables])
     return 1 + int(max(stack.labels.max(), stack.predictions.max()))
 
@@ -427,7 +228,7 @@ def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _report(
-    sides: _Sides, verdicts: Table, table: pd.DataFrame | None, notes: Sequence[str]
+    sides: Sides, verdicts: Table, table: pd.DataFrame | None, notes: Sequence[str]
 ) -> Report:
     frame = _class_frame(sides, table)
     shown = Table("classes", "Classes, those that differ most first", frame, _class_words(frame))

@@ -18,7 +18,7 @@ _STYLE = """
 @media (prefers-color-scheme: dark) { :root { --back: #161618; --text: #ececee; --soft: #a5a5ad;
   --line: #38383d; --card: #212124; --good: #74cf98; --bad: #ff9a8c; --open: #a5a5ad; } }
 * { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1.1rem 4rem; max-width: 68rem; background: var(--back);
+body { margin: 0 auto; padding: 1rem 1.1rem 4rem; max-width: 80rem; background: var(--back);
   color: var(--text); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: .6rem 0 .3rem; }
 h2 { font-size: 1.25rem; margin: 2.4rem 0 .5rem; padding-top: .8rem;
@@ -41,7 +41,7 @@ th[scope=colgroup] { text-align: left; color: var(--soft); font-weight: 500; }
 table.words th, table.words td { text-align: left; white-space: normal; vertical-align: top;
   min-width: 5.2rem; }
 table.words td:nth-child(3) { min-width: 8.5rem; }
-table.words td:nth-child(n+5) { min-width: 10rem; }
+table.words td:nth-child(n+5) { min-width: 8.4rem; }
 table.words th[scope=row] { min-width: 11rem; max-width: 16rem; }
 figure { margin: .8rem 0 1.2rem; }
 figure .scroll { background: #fff; padding: .4rem; }

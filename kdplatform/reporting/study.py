@@ -288,7 +288,7 @@ class Grid(NamedTuple):
 
 
 def complete_grid(cells: Mapping[float, Iterable[int]]) -> Grid:
-    """The largest part of a study without gaps.
+    """The part of a study without gaps that is best to test a trend on.
 
     Args:
         cells: the seeds of every temperature.
@@ -297,9 +297,14 @@ def complete_grid(cells: Mapping[float, Iterable[int]]) -> Grid:
     best = Grid((), ())
     for chosen in _intersections(seeds.values()):
         temperatures = tuple(sorted(t for t, own in seeds.items() if chosen <= own))
-        if len(temperatures) * len(chosen) > len(best.temperatures) * len(best.seeds):
-            best = Grid(temperatures, tuple(sorted(chosen)))
+        best = max(best, Grid(temperatures, tuple(sorted(chosen))), key=_worth)
     return best
+
+
+def _worth(grid: Grid) -> tuple[bool, int, int]:
+    """Prefers what a trend can be tested on, then many runs, then many temperatures."""
+    temperatures, seeds = len(grid.temperatures), len(grid.seeds)
+    return temperatures >= 3 and seeds >= 2, temperatures * seeds, temperatures
 
 
 def _intersections(sets: Iterable[frozenset[int]]) -> Iterator[frozenset[int]]:

@@ -72,7 +72,8 @@ class ClassWise:
         elif role == study.teacher.role and study.shared_teacher is not None:
             self.reasons[arm, role] = "one teacher is shared by all seeds and has no spread"
         else:
-            self.reasons[arm, role] = f"{seeds[1]} seeds of {arm.name}, {seeds[0]} of {role}"
+            word = "seed" if seeds[1] == 1 else "seeds"
+            self.reasons[arm, role] = f"{seeds[1]} {word} of {arm.name}, {seeds[0]} of {role}"
 
     @property
     def detectable_shifts(self) -> list[float]:

@@ -165,7 +165,6 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
         values = 100 * study.values(Arm(role), "accuracy")
         if len(values):
             left.axhline(float(values.mean()), color=COLORS[role], linestyle=style, label=role)
-    left.legend(frameon=False, fontsize=8)
     left.set_title("test accuracy, % (DS: mean ± sd)", fontsize=10)
     for role, name, marker in ((NDS, "#SC, from NDS", "o"), (TEACHER, "#TC, from Teacher", "s")):
         found = [
@@ -181,7 +180,6 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
     chance = [test.counts.expected_by_chance for test in classes.tests.values()]
     if chance:
         right.axhline(max(chance), color="grey", linestyle="--", label="expected by chance")
-        right.legend(frameon=False, fontsize=8)
     right.set_ylim(bottom=0)
     right.yaxis.set_major_locator(MaxNLocator(integer=True))
     right.set_title("classes that differ (p < .05, uncorrected)", fontsize=10)
@@ -189,6 +187,10 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
         _name_temperatures(axes, study)
         axes.set_xlabel("temperature")
         axes.grid(axis="y", alpha=0.3)
+        # below the axes, where no curve runs
+        place = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, fontsize=8, ncols=3, **place)
     return figure
 
 

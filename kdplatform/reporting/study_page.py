@@ -206,18 +206,17 @@ def _class_section(study: Study, classes: ClassWise) -> Section:
 def _disagreement_section(study: Study) -> Section:
     arm = shown_disagreement(study)
     matrices = disagreement_matrices(study, arm)
-    pictures = [
-        Picture(
-            "figure2_disagreement",
-            f"Figure 2. Where predictions differ, {arm.name}",
-            disagreement_figure(matrices, study.class_names, "Predictions that differ"),
-            "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same example. "
-            "The diagonal, where they agree, is left out. Mean number of examples per seed.",
-        )
-    ]
-    return Section(
-        "Disagreement", tables=[disagreement_table(study)], pictures=pictures if matrices else []
+    table = disagreement_table(study)
+    if not matrices:
+        return Section("Disagreement", tables=[table])
+    picture = Picture(
+        "figure2_disagreement",
+        f"Figure 2. Where predictions differ, {arm.name}",
+        disagreement_figure(matrices, study.class_names, "Predictions that differ"),
+        "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same example. The "
+        "diagonal, where they agree, is left out. Mean number of examples per seed.",
     )
+    return Section("Disagreement", tables=[table], pictures=[picture])
 
 
 def _fairness_sections(study: Study, fairness: Sequence[GroupFairness]) -> Iterator[Section]:

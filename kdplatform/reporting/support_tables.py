@@ -40,12 +40,19 @@ def disagreement_table(study: Study) -> Table:
             row.words[name] = percent(values.tolist())
         rows.append(row)
     groups = [
-        ("share of test examples predicted differently, %", {"arm": ""}),
-        ("", {"tc": "DS and its teacher", "sc": "DS and its NDS", "baseline": "two seeds"}),
+        (
+            "share of test examples predicted differently, %",
+            {
+                "arm": "",
+                "tc": "DS and its teacher",
+                "sc": "DS and its NDS",
+                "baseline": "two seeds of the arm",
+            },
+        ),
     ]
     return table_of(
         "table5_disagreement",
-        "Disagreement beside the noise of seeds",
+        "Table 5. Disagreement beside the noise of seeds",
         rows,
         groups,
         ["Two seeds of one arm already disagree: only what goes beyond that is due to the arms."],

@@ -13,6 +13,7 @@ from scipy import stats
 
 from kdplatform.analysis.bootstrap import Interval
 from kdplatform.analysis.effects import Trend
+from kdplatform.analysis.significance import ROUNDING
 from kdplatform.analysis.tables import FloatArray
 
 LEVEL = 0.05
@@ -101,6 +102,8 @@ def mean_over_seeds(values: FloatArray) -> Interval:
     mean = float(np.mean(values))
     if len(values) < 2:
         return Interval(mean, np.nan, np.nan)
+    if np.ptp(values) <= ROUNDING:
+        return Interval(mean, np.nan, np.nan)  # a coarse metric, not certainty
     return _symmetric(mean, float(np.var(values, ddof=1)) / len(values), len(values) - 1)
 
 
@@ -154,7 +157,7 @@ def change_over_temperature(grid: FloatArray, temperatures: FloatArray) -> Inter
 
 
 def _symmetric(mean: float, variance: float, degrees: float) -> Interval:
-    # No spread at all is a coarse metric or models that agree, not certainty.
+    # No spread at all: models that agree everywhere, which is not certainty.
     if variance <= 0:
         return Interval(mean, np.nan, np.nan)
     margin = float(stats.t.isf(LEVEL / 2, min(degrees, 1e9)) * np.sqrt(variance))

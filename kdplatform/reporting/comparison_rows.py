@@ -1,0 +1,226 @@
+"""The rows of a comparison: accuracy, scores, disagreement, classes, group fairness."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.bootstrap import (
+    HIGHER_IS_FAIRER,
+    FairnessBootstrap,
+    Interval,
+)
+from kdplatform.analysis.calibration import calibration
+from kdplatform.analysis.classwise import overall_accuracy
+from kdplatform.analysis.comparison import ClassComparison, compare_classes
+from kdplatform.analysis.disagreement import disagreement
+from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
+from kdplatform.analysis.tables import stack_tables
+from kdplatform.reporting.report_table import (
+    Row,
+    change_words,
+    number_words,
+    p_words,
+)
+from kdplatform.reporting.tables import percent
+from kdplatform.reporting.verdicts import (
+    LEVEL,
+    Verdict,
+    by_interval,
+    mean_of_examples,
+    mean_of_seeds_and_examples,
+)
+
+_METRICS = {
+    "eod": "EOD",
+    "dpd": "DPD",
+    "accuracy_gap": "accuracy gap",
+    "worst_group_accuracy": "worst-group accuracy",
+}
+_SCORES = {"ece": "ECE", "brier": "Brier score", "nll": "NLL"}
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        tables: prediction tables, one per seed.
+        attributes: columns whose groups may be compared.
+    """
+
+    title: str
+    tables: Sequence[pd.DataFrame]
+    attributes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both sides on the same examples, in the same order of rows."""
+
+    a: Side
+    b: Side
+
+    @property
+    def over_seeds(self) -> bool:
+        """Whether there are enough models for tests over seeds."""
+        return min(len(self.a.tables), len(self.b.tables)) > 1
+
+    @property
+    def single(self) -> bool:
+        """Whether each side is one model."""
+        return max(len(self.a.tables), len(self.b.tables)) == 1
+
+
+def _row(
+    what: str, a: float, b: float, change: Interval, p: float, verdict: str, scale: float
+) -> Row:
+    digits = 2 if scale == 100 else 4
+    return Row(
+        {
+            "what": what,
+            "a": a,
+            "b": b,
+            "difference": change.estimate,
+            "low": change.low,
+            "high": change.high,
+            "p_value": p,
+            "verdict": verdict,
+        },
+        {
+            "what": what,
+            "a": number_words(a, digits, scale),
+            "b": number_words(b, digits, scale),
+            "difference": change_words(change, scale, digits),
+            "p": p_words(p),
+            "verdict": verdict,
+        },
+    )
+
+
+def overall_rows(sides: Sides) -> Iterator[Row]:
+    """Accuracy, the scores of probabilities where both sides have logits, disagreement."""
+    a, b = (np.mean([overall_accuracy(t) for t in s.tables]) for s in (sides.a, sides.b))
+    change = _accuracy_change(sides)
+    yield _row("accuracy", float(a), float(b), change, np.nan, _judged(change), 100)
+    for name in _SCORES:
+        known = [_calibration(side, name) for side in (sides.a, sides.b)]
+        if all(known):
+            before, after = (float(np.mean(values)) for values in known)
+            change = Interval(after - before, np.nan, np.nan)
+            yield _row(_SCORES[name], before, after, change, np.nan, "", 1)
+    across = [disagreement(x, y) for x in sides.a.tables for y in sides.b.tables]
+    within = [_within(side) for side in (sides.a, sides.b)]
+    share = Interval(float(np.mean(across)), np.nan, np.nan)
+    yield Row(
+        {"what": "disagreement", "a": within[0], "b": within[1], "difference": share.estimate},
+        {
+            "what": "disagreement",
+            "a": number_words(within[0], 2, 100),
+            "b": number_words(within[1], 2, 100),
+            "difference": percent(across) if len(across) == 1 else number_words(share[0], 2, 100),
+        },
+    )
+
+
+def _calibration(side: Side, name: str) -> list[float]:
+    if not all("logits" in table.columns for table in side.tables):
+        return []
+    return [float(getattr(calibration(table), name)) for table in side.tables]
+
+
+def _within(side: Side) -> float:
+    pairs = [disagreement(x, y) for i, x in enumerate(side.tables) for y in side.tables[i + 1 :]]
+    return float(np.mean(pairs)) if pairs else float("nan")
+
+
+def _accuracy_change(sides: Sides) -> Interval:
+    """Difference in accuracy, with an interval over examples and, where there are several, seeds.
+
+    Model i of one side is paired with model i of the other when there are as many; where they have
+    nothing to do with each other the variance of their differences is right all the same.
+    """
+    a, b = (stack_tables(side.tables).correct.astype(float) for side in (sides.a, sides.b))
+    if sides.single:
+        return mean_of_examples((b - a)[0])
+    if len(a) == len(b):
+        return mean_of_seeds_and_examples(b - a)
+    # One side has more seeds: no pairs, and a side of one model has no spread to go by.
+    return Interval(float(b.mean() - a.mean()), np.nan, np.nan)
+
+
+def _judged(change: Interval) -> str:
+    verdict = by_interval(1, change)
+    if not np.isfinite(change.low):
+        return "no interval"
+    words = {Verdict.SUPPORTED: "B better", Verdict.CONTRADICTED: "B worse"}
+    return words.get(verdict, "undecided")
+
+
+def class_tests(sides: Sides) -> tuple[pd.DataFrame | None, ClassComparison | None]:
+    """Class tests: over seeds, of one pair of models, or none for one model against several."""
+    if sides.over_seeds:
+        compared = compare_classes(sides.a.tables, sides.b.tables)
+        return compared.table, compared
+    if sides.single:
+        return mcnemar_by_class(sides.a.tables[0], sides.b.tables[0]), None
+    return None, None
+
+
+def count_row(table: pd.DataFrame, compared: ClassComparison | None) -> Row:
+    """How many classes differ, beside chance and corrections."""
+    counts = significance_counts(table)
+    p = compared.permutation.p_count if compared else np.nan
+    if compared:
+        verdict = "classes differ" if p < LEVEL else "undecided"
+    else:
+        verdict = "McNemar, these two models"
+    corrected = f"{counts.significant_bh} after BH, {counts.significant_holm} after Holm"
+    chance = f"{counts.expected_by_chance:.1f} by chance, {corrected}"
+    return Row(
+        {
+            "what": "classes that differ",
+            "difference": counts.significant,
+            "tested": counts.tested,
+            "undefined": counts.undefined,
+            "expected_by_chance": counts.expected_by_chance,
+            "after_bh": counts.significant_bh,
+            "after_holm": counts.significant_holm,
+            "p_value": p,
+            "verdict": verdict,
+        },
+        {
+            "what": "classes that differ",
+            "difference": f"{counts.significant} of {counts.tested} ({chance})",
+            "p": p_words(p),
+            "verdict": verdict,
+        },
+    )
+
+
+def fairness_rows(bootstrap: FairnessBootstrap, null: pd.DataFrame) -> Iterator[Row]:
+    """The fairness metrics of one attribute, arms "A" and "B", each with its verdict."""
+    compared = bootstrap.compare("B", "A", null).to_dict("records")
+    by_metric = {found["metric"]: found for found in compared}
+    for metric, label in _METRICS.items():
+        found = by_metric[metric]
+        change = Interval(found["difference"], found["low"], found["high"])
+        verdict = str(found["verdict"])
+        if metric in HIGHER_IS_FAIRER:
+            verdict = verdict.replace("less fair", "worse").replace("fairer", "better")
+        if verdict not in ("undecided", "undefined"):
+            verdict = f"B {verdict}"
+        if found["levelling_down"]:
+            verdict += " (levelling down)"
+        row = _row(
+            f"{label}, {bootstrap.attribute}",
+            found["reference_value"],
+            found["value"],
+            change,
+            np.nan,
+            verdict,
+            100,
+        )
+        row.numbers |= {name: found[name] for name in ("chance_difference", "levelling_down")}
+        yield row

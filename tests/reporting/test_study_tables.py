@@ -1,0 +1,252 @@
+"""A study's tables: their numbers are those of the predictions, and what is missing is said."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdplatform.analysis.comparison import compare_classes
+from kdplatform.analysis.group_fairness import fairness_metrics
+from kdplatform.reporting.study import (
+    DS,
+    NDS,
+    TEACHER,
+    Arm,
+    Grid,
+    Study,
+    build_model,
+    class_shift,
+    complete_grid,
+    factor_space,
+)
+from kdplatform.reporting.study_classes import ClassWise
+from kdplatform.reporting.study_fairness import Effort, GroupFairness
+from kdplatform.reporting.study_tables import (
+    class_counts_table,
+    fairness_table,
+    individual_table,
+)
+from kdplatform.reporting.support_tables import disagreement_table, group_accuracy_table
+
+FEW = Effort(draws=100, permutations=50)
+
+
+@pytest.fixture(scope="module")
+def study(synthetic: Callable[..., Study]) -> Study:
+    return synthetic(temperatures=(1.0, 4.0, 20.0), seeds=(0, 1, 2))
+
+
+def without(study: Study, arm: Arm, *seeds: int) -> Study:
+    """The study without some seeds of an arm."""
+    arms = {
+        a: {s: m for s, m in ms.items() if a != arm or s not in seeds}
+        for a, ms in study.arms.items()
+    }
+    return Study("part", study.class_names, {a: m for a, m in arms.items() if m}, study.attributes)
+
+
+def test_table_1_counts_the_classes_of_the_papers_test(study: Study) -> None:
+    row = class_counts_table(study, ClassWise(study)).frame.set_index("arm").loc["DS T=4"]
+    compared = compare_classes(study.tables(Arm(NDS)), study.tables(Arm(DS, 4.0)))
+    assert row["n_sc"] == compared.counts.significant
+    assert row["sc_expected_by_chance"] == pytest.approx(0.05 * 4)
+    assert row["sc_p_count"] == compared.permutation.p_count
+    assert row["sc_detectable_shift"] == compared.detectable_shift
+    accuracy = [(t["label"] == t["prediction"]).mean() for t in study.tables(Arm(DS, 4.0))]
+    assert row["accuracy"] == pytest.approx(np.mean(accuracy))
+    assert row["accuracy_sd"] == pytest.approx(np.std(accuracy, ddof=1))
+
+
+def test_one_seed_is_tested_by_mcnemar_and_says_so(synthetic: Callable[..., Study]) -> None:
+    table = class_counts_table(one := synthetic(seeds=(3,)), ClassWise(one))
+    assert set(table.frame["sc_test"].dropna()) == {"McNemar"}
+    assert "sc_p_count" not in table.frame
+    assert any("McNemar" in note for note in table.notes)
+    assert list(table.shown["accuracy"].str.contains("±")) == [False] * len(table.shown)
+
+
+def test_an_arm_without_a_test_says_why(study: Study) -> None:
+    part = without(study, Arm(NDS), 0, 1, 2)
+    table = class_counts_table(part, ClassWise(part))
+    assert "n_sc" not in table.frame
+    assert any("no NDS is there" in note for note in table.notes)
+    alone = without(study, Arm(DS, 4.0), 1, 2)
+    table = class_counts_table(alone, ClassWise(alone))
+    assert pd.isna(table.frame.set_index("arm").loc["DS T=4", "n_tc"])
+    assert "No #TC for DS T=4: 1 seed of DS T=4, 3 of Teacher." in table.notes
+
+
+def test_a_shared_teacher_has_no_spread(study: Study) -> None:
+    arms = dict(study.arms)
+    arms[Arm(TEACHER)] = {1: arms[Arm(TEACHER)][1]}
+    shared = Study("shared", study.class_names, arms, ("color",), shared_teacher=1)
+    table = class_counts_table(shared, ClassWise(shared))
+    assert "n_tc" not in table.frame
+    assert any("one teacher is shared" in note for note in table.notes)
+    fair = fairness_table("t", "t", shared, GroupFairness(shared, "color", FEW))
+    assert fair.frame["eod_difference_tc"].notna().sum() == 3
+
+
+def test_classes_that_are_never_predicted_or_absent_are_named(study: Study) -> None:
+    arms = {arm: dict(models) for arm, models in study.arms.items()}
+    table = arms[Arm(DS, 4.0)][1].table
+    blind = table.assign(prediction=table["prediction"].replace(3, 0))
+    arms[Arm(DS, 4.0)][1] = build_model("blind", blind)
+    names = (*study.class_names, "heptagon")
+    changed = Study("blind", names, arms)
+    notes = ClassWise(changed).notes()
+    assert notes == [
+        "Without test examples, not tested: heptagon.",
+        "DS T=4, seed 1 never predicts tee.",
+    ]
+    assert class_counts_table(changed, ClassWise(changed)).frame["tc_tested"].max() == 4
+
+
+def test_table_2_has_the_metrics_of_the_predictions(study: Study) -> None:
+    fairness = GroupFairness(study, "color", FEW)
+    frame = fairness_table("table2_color", "Table 2", study, fairness).frame.set_index("arm")
+    each = [fairness_metrics(table, "color") for table in study.tables(Arm(DS, 20.0))]
+    row = frame.loc["DS T=20"]
+    assert row["eod"] == pytest.approx(np.mean([m.eod for m in each]))
+    assert row["dpd_sd"] == pytest.approx(np.std([m.dpd for m in each], ddof=1))
+    assert row["eod_low"] < row["eod"] < row["eod_high"]
+    assert row["eod_difference_sc"] == pytest.approx(row["eod"] - frame.loc["NDS", "eod"])
+    assert row["worst_group_accuracy"] == pytest.approx(
+        np.mean([m.worst_group_accuracy for m in each])
+    )
+
+
+def test_a_perfect_classifier_stands_beside_with_the_base_rates(study: Study) -> None:
+    fairness = GroupFairness(study, "color", FEW)
+    row = fairness_table("t", "t", study, fairness).frame.iloc[0]
+    truth = study.any_table.assign(prediction=study.any_table["label"])
+    assert row["arm"] == "always right"
+    assert row["eod"] == 0
+    assert row["dpd"] == pytest.approx(fairness_metrics(truth, "color").dpd)
+    assert row["dpd"] > 0
+
+
+def test_differences_use_the_seeds_both_have(study: Study) -> None:
+    part = without(study, Arm(DS, 4.0), 0)
+    change = GroupFairness(part, "color", FEW).change([Arm(DS, 4.0)], Arm(NDS), "dpd")
+    assert change.seeds == (1, 2)
+    expected = [
+        fairness_metrics(part.arms[Arm(DS, 4.0)][s].table, "color").dpd
+        - fairness_metrics(part.arms[Arm(NDS)][s].table, "color").dpd
+        for s in (1, 2)
+    ]
+    assert change.interval.estimate == pytest.approx(np.mean(expected))
+
+
+def test_a_group_of_one_example_is_said(study: Study) -> None:
+    def with_one(table: pd.DataFrame) -> pd.DataFrame:
+        lonely = table["color"].where(table["id"] != 7, "purple")
+        return table.assign(color=lonely)
+
+    arms = {
+        arm: {seed: build_model(m.run, with_one(m.table)) for seed, m in models.items()}
+        for arm, models in study.arms.items()
+    }
+    lonely = Study("lonely", study.class_names, arms, ("color",))
+    table = fairness_table("t", "t", lonely, GroupFairness(lonely, "color", FEW))
+    assert any("the smallest of 1 examples" in note for note in table.notes)
+    assert any("purple" in note and "leaves out" in note for note in table.notes)
+
+
+def test_predictions_that_are_all_equal_have_no_differences(study: Study) -> None:
+    arms = {
+        arm: {s: build_model(m.run, m.table.assign(prediction=0)) for s, m in models.items()}
+        for arm, models in study.arms.items()
+    }
+    equal = Study("equal", study.class_names, arms, ("color",))
+    frame = fairness_table("t", "t", equal, GroupFairness(equal, "color", FEW)).frame
+    assert (frame["dpd"].iloc[1:] == 0).all()
+    counts = class_counts_table(equal, ClassWise(equal))
+    assert set(counts.frame["n_sc"].dropna()) == {0}
+    assert any("never predicts square, star, tee" in note for note in counts.notes)
+
+
+def test_table_4_names_its_pairs_or_says_there_are_none(study: Study) -> None:
+    assert any("No feature space is at hand" in note for note in individual_table(study).notes)
+    named = Study("named", study.class_names, study.arms, (), space="the factors", pairs=10)
+    assert "Pairs: 10" in individual_table(named).notes[0]
+    assert "the factors" in individual_table(named).notes[0]
+
+
+def test_disagreement_stands_beside_that_of_two_seeds(study: Study) -> None:
+    frame = disagreement_table(study).frame.set_index("arm")
+    same = [
+        (t["prediction"] != n["prediction"]).mean()
+        for t, n in zip(study.tables(Arm(DS, 1.0)), study.tables(Arm(NDS)), strict=True)
+    ]
+    assert frame.loc["DS T=1", "with_NDS"] == pytest.approx(np.mean(same))
+    a, b, c = (table["prediction"] for table in study.tables(Arm(NDS)))
+    between = [(a != b).mean(), (a != c).mean(), (b != c).mean()]
+    assert frame.loc["NDS", "between_two_seeds"] == pytest.approx(np.mean(between))
+
+
+def test_group_accuracies_are_means_over_seeds(study: Study) -> None:
+    frame = group_accuracy_table(study, GroupFairness(study, "color", FEW)).frame
+    red = [
+        (t["label"] == t["prediction"])[t["color"] == "red"].mean() for t in study.tables(Arm(NDS))
+    ]
+    assert frame.set_index("group").loc["red", "NDS"] == pytest.approx(np.mean(red))
+
+
+# ---- the parts a study is made of
+
+
+def test_the_largest_part_without_gaps() -> None:
+    assert complete_grid({1.0: [0, 1, 2], 2.0: [0, 1], 4.0: [0, 1, 2]}) == Grid(
+        (1.0, 2.0, 4.0), (0, 1)
+    )
+    assert complete_grid({1.0: [0, 1, 2, 3], 2.0: [0], 4.0: [0, 1, 2, 3]}) == Grid(
+        (1.0, 4.0), (0, 1, 2, 3)
+    )
+    assert complete_grid({1.0: [0, 1], 2.0: [1, 2], 4.0: [1]}) == Grid((1.0, 2.0, 4.0), (1,))
+    # ten temperatures of one seed are more runs, but no test can use them
+    wide = {float(t): [0, 1, 2] if t < 3 else [0] for t in range(10)}
+    assert complete_grid(wide) == Grid((0.0, 1.0, 2.0), (0, 1, 2))
+    assert complete_grid({}) == Grid((), ())
+
+
+def test_the_class_shift_ignores_overall_accuracy() -> None:
+    labels = np.repeat([0, 1], 100)
+
+    def model(right_0: int, right_1: int) -> pd.DataFrame:
+        right = np.r_[np.arange(100) < right_0, np.arange(100) < right_1]
+        return pd.DataFrame(
+            {
+                "id": np.arange(200),
+                "label": labels,
+                "prediction": np.where(right, labels, 1 - labels),
+            }
+        )
+
+    assert class_shift(model(80, 80), model(40, 40)) == pytest.approx(0)
+    assert class_shift(model(80, 80), model(90, 30)) == pytest.approx(0.5)
+
+
+def test_factors_are_similar_as_their_values_are() -> None:
+    table = pd.DataFrame(
+        {
+            "id": [1, 2, 3],
+            "label": 0,
+            "prediction": 0,
+            "shape": ["star", "star", "tee"],
+            "angle": [0.0, 90.0, 45.0],
+        }
+    )
+    space = factor_space(table, ["shape", "angle"], "drawings")
+    assert space.name == "generating factors of drawings (shape, angle)"
+    unit = space.vectors / np.linalg.norm(space.vectors, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    assert cosine[0, 1] == pytest.approx(0.5)  # the same shape, opposite angles
+    assert cosine[0, 2] == pytest.approx(np.cos(np.pi / 4) / 2)
+    assert np.diag(cosine) == pytest.approx(1)
+
+
+def test_a_factor_that_never_varies_is_no_obstacle() -> None:
+    table = pd.DataFrame({"id": [1, 2], "size": [3.0, 3.0], "shape": ["star", "tee"]})
+    assert np.isfinite(factor_space(table, ["size", "shape"], "x").vectors).all()

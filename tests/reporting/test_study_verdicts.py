@@ -1,0 +1,232 @@
+"""The rules of the verdicts, on intervals and on studies whose truth is known."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdplatform.analysis.bootstrap import Interval
+from kdplatform.analysis.effects import trend_over_temperature
+from kdplatform.reporting import verdicts
+from kdplatform.reporting.claims import Claim, Judge
+from kdplatform.reporting.study import Study
+from kdplatform.reporting.study_classes import ClassWise
+from kdplatform.reporting.study_fairness import Effort, GroupFairness
+from kdplatform.reporting.verdicts import Verdict
+
+SUPPORTED, CONTRADICTED, UNDECIDABLE = Verdict
+FEW = Effort(draws=300, permutations=100)
+NAN = float("nan")
+
+
+@pytest.mark.parametrize(
+    ("sign", "interval", "chance", "verdict"),
+    [
+        (1, (2, 1, 3), 0, SUPPORTED),
+        (-1, (2, 1, 3), 0, CONTRADICTED),
+        (-1, (-2, -3, -1), 0, SUPPORTED),
+        (1, (-2, -3, -1), 0, CONTRADICTED),
+        (1, (1, -1, 3), 0, UNDECIDABLE),
+        (1, (1, 0, 2), 0, UNDECIDABLE),
+        (1, (2, NAN, NAN), 0, UNDECIDABLE),
+        (1, (2, 1, 3), 1.5, UNDECIDABLE),
+        (1, (2, 1, 3), -1.5, SUPPORTED),
+        (-1, (-2, -3, -1), -1.5, UNDECIDABLE),
+        (1, (1, -1, 3), -2, UNDECIDABLE),
+        (1, (2, 1, 3), NAN, UNDECIDABLE),
+    ],
+)
+def test_a_difference_is_judged_by_its_interval(
+    sign: int, interval: tuple[float, float, float], chance: float, verdict: Verdict
+) -> None:
+    assert verdicts.by_interval(sign, Interval(*interval), chance) is verdict
+
+
+def trend_of(grid: np.ndarray) -> Verdict:
+    """The verdict on "it rises" for values [seeds, temperatures]."""
+    temperatures = np.arange(1.0, grid.shape[1] + 1)
+    runs = pd.DataFrame(grid, columns=temperatures).rename_axis("seed").reset_index()
+    runs = runs.melt("seed", var_name="temperature", value_name="value")
+    trend = trend_over_temperature(runs, "value")
+    change = verdicts.change_over_temperature(grid, temperatures)
+    return verdicts.by_trend(1, trend, change)
+
+
+def test_a_trend_needs_order_and_size() -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.normal(0, 0.1, (5, 6))
+    rising = np.arange(6) + noise
+    assert trend_of(rising) is SUPPORTED
+    assert trend_of(-rising) is CONTRADICTED
+    assert trend_of(noise) is UNDECIDABLE
+    assert trend_of(rising[:1]) is UNDECIDABLE
+
+
+def test_order_alone_is_not_enough() -> None:
+    """Every seed rises at each step but the last, where it falls below its start."""
+    grid = np.tile([1, 2, 3, 4, 5, -8.0], (5, 1)) + np.random.default_rng(0).normal(0, 1e-3, (5, 6))
+    change = verdicts.change_over_temperature(grid, np.arange(1.0, 7))
+    assert change.high < 0
+    assert trend_of(grid) is UNDECIDABLE
+
+
+def test_the_change_is_that_of_each_seeds_line() -> None:
+    temperatures = np.array([1.0, 2.0, 10.0])
+    slopes = np.array([1.0, 2.0, 3.0])
+    change = verdicts.change_over_temperature(np.outer(slopes, temperatures), temperatures)
+    assert change.estimate == pytest.approx(18)
+    # t of 2 degrees of freedom, standard error 9 / sqrt(3)
+    assert change.high - change.estimate == pytest.approx(4.302653 * 9 / np.sqrt(3))
+
+
+def test_no_spread_over_seeds_is_no_certainty() -> None:
+    interval = verdicts.mean_over_seeds(np.array([0.1, 0.1, 0.1]))
+    assert interval.estimate == pytest.approx(0.1)
+    assert verdicts.by_interval(1, interval) is UNDECIDABLE
+
+
+@pytest.mark.parametrize("of_seeds", [0.0, 0.05])
+def test_intervals_over_seeds_and_examples_hold_the_truth(of_seeds: float) -> None:
+    rng = np.random.default_rng(0)
+    held = 0
+    for _ in range(300):
+        own = rng.normal(0, 0.5, 200) + rng.normal(0, 0.5, (5, 200))
+        interval = verdicts.mean_of_seeds_and_examples(own + rng.normal(0, of_seeds, (5, 1)))
+        held += interval.low <= 0 <= interval.high
+    assert held >= 0.92 * 300
+
+
+def classes(shift: float, half: float, n: int = 4) -> pd.DataFrame:
+    return pd.DataFrame(
+        {
+            "n": 50,
+            "p_value": 0.5,
+            "df": 8.0,
+            "normalised_difference": [shift] + [0.0] * (n - 1),
+            "normalised_low": [shift - half] + [-half] * (n - 1),
+            "normalised_high": [shift + half] + [half] * (n - 1),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("p_count", "shift", "half", "verdict"),
+    [
+        (0.01, 0.10, 0.05, SUPPORTED),
+        (0.30, 0.00, 0.001, CONTRADICTED),
+        (0.30, 0.00, 0.015, UNDECIDABLE),  # Bonferroni's interval is wider than the limit
+        (0.30, 0.03, 0.001, UNDECIDABLE),
+    ],
+)
+def test_classes_beyond_chance(p_count: float, shift: float, half: float, verdict: Verdict) -> None:
+    judged, largest = verdicts.beyond_chance(p_count, classes(shift, half))
+    assert judged is verdict
+    assert largest.estimate == pytest.approx(shift)
+    assert largest.low < shift - half
+
+
+def test_a_class_without_a_test_prevents_the_claim_that_none_differs() -> None:
+    table = classes(0.0, 0.001)
+    table.loc[2, ["p_value", "normalised_low", "normalised_high"]] = np.nan
+    assert verdicts.beyond_chance(0.5, table)[0] is UNDECIDABLE
+
+
+# ---- whole studies
+
+
+def judged(study: Study) -> dict[str, Claim]:
+    fairness = {str(name): GroupFairness(study, name, FEW) for name in study.attributes}
+    return {claim.claim: claim for claim in Judge(study, ClassWise(study), fairness).claims()}
+
+
+def as_the_paper_says(role: str, temperature: float) -> np.ndarray:
+    """The student is bad at red; the higher T up to 10, the less so, and then again."""
+    rates = np.full((4, 3), 0.9 if role == "Teacher" else 0.85)
+    if role == "NDS":
+        rates -= 0.06
+        rates[:, 0] -= 0.34
+    elif role == "DS":
+        rates[:, 0] -= 0.34 - 0.03 * temperature if temperature <= 10 else 0.34
+    return rates
+
+
+def against_the_paper(role: str, temperature: float) -> np.ndarray:
+    """Distillation hurts, the more the higher T, and red most."""
+    rates = np.full((4, 3), 0.9)
+    if role == "DS":
+        rates -= 0.05
+        rates[:, 0] -= 0.03 * temperature if temperature <= 10 else 0.0
+    return rates
+
+
+ACCURACY = "DS is more accurate than the NDS"
+NDS_EOD = "DS is fairer than the NDS: EOD (color)"
+TREND_EOD = "Fairness improves with T up to 10: EOD (color) falls"
+TEACHER_EOD = "DS at high T is fairer than its teacher: EOD (color)"
+TURN_EOD = "Very high T turns back: EOD (color) rises again"
+
+
+def test_a_study_as_the_paper_says_supports_it(synthetic: Callable[..., Study]) -> None:
+    claims = judged(synthetic(as_the_paper_says, attributes=("color",)))
+    for name in (ACCURACY, NDS_EOD, TREND_EOD, TURN_EOD):
+        assert claims[name].verdict is SUPPORTED, name
+    assert claims[TREND_EOD].sample.startswith("5 seeds × 5 temperatures (T = 1 to 10)")
+
+
+def test_a_study_of_the_opposite_contradicts_it(synthetic: Callable[..., Study]) -> None:
+    claims = judged(synthetic(against_the_paper, attributes=("color",)))
+    for name in (ACCURACY, NDS_EOD, TREND_EOD, TEACHER_EOD, TURN_EOD):
+        assert claims[name].verdict is CONTRADICTED, name
+
+
+def test_a_study_without_effects_decides_nothing(synthetic: Callable[..., Study]) -> None:
+    claims = judged(synthetic(attributes=("color",)))
+    decided = [claim for claim in claims.values() if claim.verdict is not UNDECIDABLE]
+    assert len(decided) <= 1
+    assert all(np.isfinite(claims[name].interval).all() for name in (ACCURACY, NDS_EOD))
+
+
+def test_one_seed_decides_nothing_whatever_the_effect(synthetic: Callable[..., Study]) -> None:
+    claims = judged(synthetic(as_the_paper_says, seeds=(0,), attributes=("color",)))
+    assert {claim.verdict for claim in claims.values()} == {UNDECIDABLE}
+    assert "one seed" in claims[NDS_EOD].remark
+
+
+def test_an_eod_that_falls_with_errors_alone_is_not_called_fairer(
+    synthetic: Callable[..., Study],
+) -> None:
+    def more_accurate(role: str, temperature: float) -> np.ndarray:
+        """No group is worse off than another; DS has far fewer errors, so chance adds less."""
+        return np.full((4, 3), 0.99 if role == "DS" else 0.6)
+
+    claims = judged(synthetic(more_accurate, attributes=("color",), spread=0.002))
+    claim = claims[NDS_EOD]
+    assert claim.interval.high < 0
+    assert claim.verdict is UNDECIDABLE
+    assert "not beyond its chance level" in claim.remark
+
+
+def test_levelling_down_is_said(synthetic: Callable[..., Study]) -> None:
+    def all_worse(role: str, temperature: float) -> np.ndarray:
+        rates = np.full((4, 3), 0.9)
+        if role == "DS":
+            rates[:] = 0.5
+        else:
+            rates[:, 0] -= 0.35
+        return rates
+
+    claim = judged(synthetic(all_worse, attributes=("color",)))[NDS_EOD]
+    assert claim.verdict is SUPPORTED
+    assert "levelling down" in claim.remark
+
+
+def test_trends_use_the_largest_part_without_gaps(synthetic: Callable[..., Study]) -> None:
+    study = synthetic(as_the_paper_says, attributes=("color",))
+    arms = {arm: dict(models) for arm, models in study.arms.items()}
+    for arm in arms:
+        if arm.temperature == 2.0:
+            del arms[arm][3], arms[arm][4]
+    claims = judged(Study("gaps", study.class_names, arms, study.attributes))
+    assert claims[TREND_EOD].sample.startswith("5 seeds × 4 temperatures (T = 1 to 10)")
+    assert claims[TREND_EOD].verdict is SUPPORTED
