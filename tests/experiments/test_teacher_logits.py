@@ -1,53 +1,76 @@
-"""The teacher is asked once: its logits are kept by the run that trained it."""
+"""The teacher's logits are computed once per teacher, or not at all."""
 
 from typing import Any
 
-import numpy as np
 import pytest
+import torch
 
 from kdplatform.config import load_project
-from kdplatform.experiments.teacher_logits import views_pay
+from kdplatform.experiments import teacher_logits
+from kdplatform.experiments.identity import Role, teacher_step
+from kdplatform.experiments.workspace import Workspace, open_workspace
+from kdplatform.training import TeacherModel, TeacherTable, TeacherViews, initialised_model
+
+# 18 views; two temperatures, so that a table pays from 9 epochs on.
+AUGMENTED = {
+    "temperatures": "1,2",
+    "student.augmentation.crop_padding": "1",
+    "student.augmentation.horizontal_flip": "true",
+}
+PAYING = {**AUGMENTED, "student.epochs": "9"}
+NOT_PAYING = {**AUGMENTED, "student.epochs": "8"}
+
+
+@pytest.fixture
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Gives teachers that need no run; lists whose weights were loaded."""
+    loaded: list[str] = []
+
+    def load_model(workspace: Workspace, step: Any, run_id: str) -> torch.nn.Module:
+        loaded.append(run_id)
+        return initialised_model("lenet5", workspace.dataset, seed=0, role=Role.TEACHER.stream)
+
+    monkeypatch.setattr(teacher_logits, "load_model", load_model)
+    return loaded
+
+
+def teacher(place: Any, fields: dict[str, str]) -> Any:
+    config = load_project(place.project, fields)
+    workspace = open_workspace(config, place.home, "cpu", reuse=True)
+    step = teacher_step(config, 0, workspace.dataset.digest)
+    return teacher_logits.teacher_for(workspace, step, "run")
 
 
 @pytest.mark.parametrize(
-    ("overrides", "pays"),
-    [
-        ({"student.augmentation.horizontal_flip": "true"}, True),
-        # 81 places, mirrored or not: 162 views against 13 students of 13 passes, and of 12.
-        ({"student.augmentation.crop_padding": "4", "student.epochs": "13"}, True),
-        ({"student.augmentation.crop_padding": "4", "student.epochs": "12"}, False),
-    ],
+    ("fields", "kind"),
+    [({}, TeacherTable), (PAYING, TeacherViews)],
+    ids=["inputs never change", "augmented"],
 )
-def test_a_table_of_views_is_made_when_it_costs_no_more_passes(
-    overrides: dict[str, str], pays: bool
-) -> None:
-    flip = {"student.augmentation.horizontal_flip": "true"}
-    config = load_project("digits", flip | overrides)
-    assert views_pay(config, examples=1000, classes=10) is pays
+def test_a_teachers_logits_are_computed_once_for_all_students(new_place, computed, fields, kind):
+    assert isinstance(teacher(new_place, fields), kind)
+    assert isinstance(teacher(new_place, fields), kind)
+    assert computed == ["run"]
 
 
-def test_a_table_that_is_too_large_is_not_made() -> None:
-    config = load_project("digits", {"student.augmentation.horizontal_flip": "true"})
-    assert views_pay(config, examples=1_000_000, classes=1000)
-    assert not views_pay(config, examples=2_000_000, classes=1000)
+def test_a_damaged_table_is_made_again(new_place, computed, capsys):
+    teacher(new_place, PAYING)
+    [path] = (new_place.home / "teacher_logits").glob("*.npy")
+    path.write_bytes(path.read_bytes()[:-2])
+    assert isinstance(teacher(new_place, PAYING), TeacherViews)
+    assert computed == ["run", "run"]
+    assert "is not what was written to it; it is made again" in capsys.readouterr().err
 
 
-@pytest.mark.usefixtures("spared")
-@pytest.mark.parametrize(
-    ("words", "name"),
-    [
-        ({}, "{teacher}.npz"),
-        ({"student__augmentation__horizontal_flip": "true"}, "{teacher}-crop0-flip.npy"),
-    ],
-)
-def test_logits_are_kept_by_the_run_of_the_teacher(
-    words: dict[str, str], name: str, trained_place: Any, as_before: dict[str, str]
-) -> None:
-    """A teacher trained afresh may differ in its last bits, and its key does not say so."""
-    assert trained_place.run("distill", **as_before | words) == 0
-    [teacher] = trained_place.runs("teacher")
-    path = trained_place.home / "teacher_logits" / name.format(teacher=teacher.info.run_id)
-    assert path.exists()
-    if path.suffix == ".npy":
-        examples, views, classes = np.load(path).shape
-        assert (examples, views, classes) == (108, 2, 3)
+def test_the_teacher_is_asked_where_a_table_costs_more(new_place, computed):
+    assert isinstance(teacher(new_place, NOT_PAYING), TeacherModel)
+
+
+def test_the_teacher_is_asked_where_a_table_is_too_large(new_place, computed, monkeypatch):
+    monkeypatch.setattr(teacher_logits, "MOST_VIEW_BYTES", 1000)
+    assert isinstance(teacher(new_place, PAYING), TeacherModel)
+
+
+def test_the_teacher_is_asked_where_the_disk_has_no_room(new_place, computed, monkeypatch):
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(teacher_logits.shutil, "disk_usage", lambda folder: usage)
+    assert isinstance(teacher(new_place, PAYING), TeacherModel)
