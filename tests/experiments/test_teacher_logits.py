@@ -11,9 +11,8 @@ from kdplatform.experiments.identity import Role, teacher_step
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.training import TeacherModel, TeacherTable, TeacherViews, initialised_model
 
-# 18 views; two temperatures, so that a table pays from 9 epochs on.
+# 18 views: a table for two students pays from 9 epochs on.
 AUGMENTED = {
-    "temperatures": "1,2",
     "student.augmentation.crop_padding": "1",
     "student.augmentation.horizontal_flip": "true",
 }
@@ -31,6 +30,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return initialised_model("lenet5", workspace.dataset, seed=0, role=Role.TEACHER.stream)
 
     monkeypatch.setattr(teacher_logits, "load_model", load_model)
+    monkeypatch.setattr(teacher_logits, "STUDENTS_OF_A_TEACHER", 2)
     return loaded
 
 
