@@ -56,8 +56,8 @@ def build_comparison(
     Raises:
         ValueError: the sides hold different examples or groups, or a table is invalid.
     """
-    _check_examples(a, b)
     a, b = _with_ids_of_one_kind(a, b)
+    _check_examples(a, b)
     reference = a.tables[0]
     sides = Sides(
         *(

@@ -1,0 +1,281 @@
+"""`kdplatform compare`: runs and files that need not come from this platform."""
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+
+from kdplatform import cli
+from kdplatform.analysis.disagreement import disagreement
+from kdplatform.analysis.group_fairness import fairness_metrics
+from kdplatform.analysis.significance import mcnemar_by_class
+from kdplatform.experiments.compare import run_compare
+from kdplatform.experiments.stored_predictions import TEST
+from kdplatform.experiments.tracking import log_verified_artifacts
+from kdplatform.predictions import save_predictions
+
+EXAMPLES, COLORS = 300, ("red", "green", "NA")
+
+
+@pytest.fixture(autouse=True)
+def _in_a_folder_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def predictions(accuracy: float, seed: int = 0, *, unfair: float = 0.0) -> pd.DataFrame:
+    """Predictions of three classes, worse for red examples."""
+    colors = np.random.default_rng(1).integers(0, 3, EXAMPLES)
+    rng = np.random.default_rng(seed)
+    labels = np.arange(EXAMPLES) % 3
+    wrong = rng.random(EXAMPLES) > accuracy - unfair * (colors == 0)
+    return pd.DataFrame(
+        {
+            "id": np.arange(EXAMPLES),
+            "label": labels,
+            "prediction": (labels + wrong) % 3,
+            "color": np.array(COLORS)[colors],
+            "brightness": rng.random(EXAMPLES),
+            "name": np.array(["circle", "square", "star"])[labels],
+        }
+    )
+
+
+def with_logits(table: pd.DataFrame) -> pd.DataFrame:
+    logits = np.eye(3, dtype=np.float32)[table["prediction"]] * 2
+    return table.assign(logits=list(logits))
+
+
+def csv(name: str, table: pd.DataFrame) -> str:
+    table.to_csv(name, index=False)
+    return name
+
+
+def compare(*words: str) -> int:
+    return cli.main(["compare", *words])
+
+
+def rows(folder: str = "out") -> pd.DataFrame:
+    return pd.read_csv(Path(folder) / "verdicts.csv").set_index("what")
+
+
+def test_two_files_are_compared_example_by_example(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = predictions(0.7, unfair=0.3), predictions(0.95, 1)
+    b.sample(frac=1, random_state=0).to_parquet("b.parquet")
+    assert compare(csv("a.csv", a), "b.parquet", "--out", "out") == 0
+    found = rows()
+    assert found.loc["accuracy", "verdict"] == "B better"
+    assert found.loc["disagreement", "difference"] == pytest.approx(disagreement(a, b))
+    metrics = fairness_metrics(a, "color"), fairness_metrics(b, "color")
+    row = found.loc["EOD, color"]
+    assert [row["a"], row["b"]] == pytest.approx([m.eod for m in metrics])
+    assert row["low"] < row["difference"] < row["high"] < 0
+    assert row["verdict"] == "B fairer"
+    classes = pd.read_csv("out/classes.csv")
+    assert classes["p_value"].tolist() == pytest.approx(mcnemar_by_class(a, b)["p_value"].tolist())
+    printed = capsys.readouterr().out
+    assert "One model on each side" in printed
+    assert "B fairer" in printed
+    assert (Path("out") / "comparison.html").read_text().startswith("<!doctype html>")
+
+
+def test_groups_of_files_are_tested_over_seeds(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = [
+        ",".join(csv(f"{side}{i}.csv", predictions(accuracy, 10 * i + k)) for i in range(4))
+        for k, (side, accuracy) in enumerate({"a": 0.7, "b": 0.9}.items())
+    ]
+    assert compare(*sides, "--out=out") == 0
+    found = rows()
+    assert found.loc["accuracy", "verdict"] == "B better"
+    assert found.loc["classes that differ", "expected_by_chance"] == pytest.approx(0.15)
+    assert 0 < found.loc["classes that differ", "p_value"] <= 1
+    assert found.loc["disagreement", "a"] > found.loc["disagreement", "b"] > 0
+    assert "p_holm" in pd.read_csv("out/classes.csv")
+    assert "One model" not in capsys.readouterr().out
+
+
+def test_one_model_against_several_has_no_class_tests(capsys: pytest.CaptureFixture[str]) -> None:
+    several = ",".join(csv(f"b{i}.csv", predictions(0.8, i)) for i in range(3))
+    assert compare(csv("a.csv", predictions(0.7, 9)), several, "--out", "out") == 0
+    assert rows().loc["accuracy", "verdict"] == "no interval"
+    assert "classes that differ" not in rows().index
+    assert "p_value" not in pd.read_csv("out/classes.csv")
+    assert "1 and 3 models: one side has no spread" in capsys.readouterr().out
+
+
+def test_attributes_are_found_or_asked_for(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    assert compare(*sides) == 0
+    printed = capsys.readouterr().out
+    assert "EOD, color" in printed  # a group may be called NA
+    assert "color: 3 groups" in printed
+    assert "brightness" not in printed  # a measurement
+    assert "EOD, name" not in printed  # the label under another name
+    assert compare(*sides, "--attributes", "name") == 0
+    assert "EOD, name" in capsys.readouterr().out
+
+
+def test_levelling_down_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = predictions(0.99, unfair=0.5), predictions(0.3, 1)
+    assert compare(csv("a.csv", a), csv("b.csv", b)) == 0
+    lines = capsys.readouterr().out.splitlines()
+    [line] = [line for line in lines if line.startswith("accuracy gap, color")]
+    assert line.endswith("(levelling down)")
+
+
+def test_models_that_agree_everywhere_are_undecided() -> None:
+    table = predictions(0.8)
+    assert compare(csv("a.csv", table), csv("b.csv", table), "--out", "out") == 0
+    verdicts = rows()["verdict"].dropna()
+    assert set(verdicts) <= {"undecided", "no interval", "McNemar, these two models"}
+    assert rows().loc["disagreement", "difference"] == 0
+
+
+def test_predictions_that_are_all_equal_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    same = predictions(0.8).assign(prediction=0)
+    assert compare(csv("a.csv", same), csv("b.csv", predictions(0.8)), "--out", "out") == 0
+    printed = capsys.readouterr().out
+    assert "a.csv: a model predicts the same class for every example" in printed
+    assert "a.csv: no model predicts class 1, 2" in printed
+    assert rows().loc["DPD, color", "a"] == 0
+
+
+def test_a_group_of_one_example_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    def lonely(table: pd.DataFrame) -> pd.DataFrame:
+        return table.assign(color=table["color"].where(table["id"] != 3, "purple"))
+
+    sides = [csv(f"{i}.csv", lonely(predictions(0.8, i))) for i in range(2)]
+    assert compare(*sides) == 0
+    printed = capsys.readouterr().out
+    assert "color: 4 groups, the smallest of 1 examples." in printed
+    assert "leaves out purple" in printed
+
+
+def test_ids_may_be_numbers_in_one_file_and_text_in_the_other() -> None:
+    a, b = predictions(0.7), predictions(0.9, 1)
+    b.assign(id=b["id"].astype(str)).to_parquet("b.parquet")
+    assert compare(csv("a.csv", a), "b.parquet", "--out", "out") == 0
+    assert rows().loc["disagreement", "difference"] == pytest.approx(disagreement(a, b))
+
+
+def test_logits_are_scored_where_both_sides_have_them() -> None:
+    a = with_logits(predictions(0.7))
+    b = with_logits(predictions(0.9, 1))
+    a.assign(logits=[list(map(float, row)) for row in a["logits"]]).to_csv("a.csv", index=False)
+    b.to_parquet("b.parquet")
+    assert compare("a.csv", "b.parquet", "--out", "out") == 0
+    assert rows().loc["NLL", "b"] < rows().loc["NLL", "a"]
+    assert compare("a.csv", csv("c.csv", predictions(0.9, 1)), "--out", "other") == 0
+    assert "NLL" not in rows("other").index
+
+
+# ---- what is refused
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    assert compare(*words) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    [line] = captured.err.splitlines()
+    return line
+
+
+def test_different_examples_are_refused_with_their_digests(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    a = predictions(0.7)
+    line = refusal(capsys, csv("a.csv", a), csv("b.csv", a.assign(id=a["id"] + 1)))
+    assert "different examples: a.csv has digest" in line
+    assert line.count("(300 rows)") == 2
+
+
+def test_another_label_of_an_example_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    a = predictions(0.7)
+    relabelled = a.assign(label=a["label"].where(a["id"] != 5, 0))
+    assert "digest" in refusal(capsys, csv("a.csv", a), csv("b.csv", relabelled))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.assign(id=t["id"].replace(4, 3)), "id 3 occurs more than once"),
+        (lambda t: t.drop(columns="prediction"), "lacks column 'prediction'"),
+        (lambda t: t.drop(columns="label"), "lacks column 'label'"),
+        (lambda t: t.assign(label=t["label"].where(t["id"] != 4)), "allowed: integers"),
+        (lambda t: t.assign(prediction=-1), "holds -1"),
+        (lambda t: t.iloc[:0], "0 rows"),
+        (lambda t: t.assign(logits="[1, NaN, 0]"), "logits of row 0 are not finite"),
+        (lambda t: t.assign(logits="1 2 3"), "are not a list of numbers"),
+        (lambda t: t.assign(logits="[1]"), "allowed: one length, at least 2"),
+    ],
+)
+def test_a_table_that_is_none_is_refused_by_name(
+    change: Any, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a = predictions(0.7)
+    line = refusal(capsys, csv("a.csv", a), csv("bad.csv", change(a)))
+    assert "bad.csv" in line
+    assert said in line
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "two sides, 0 are given"),
+        (["a.csv"], "two sides, 1 are given"),
+        (["a.csv", "b.csv", "a.csv"], "two sides, 3 are given"),
+        (["a.csv", "missing.csv"], "missing.csv is no file"),
+        (["a.csv", "broken.parquet"], "broken.parquet cannot be read"),
+        (["a.csv", "a.txt"], "'a.txt' is neither a run id nor a prediction file"),
+        (["a.csv,a.csv", "b.csv"], "names the same predictions twice"),
+        (["a.csv", ","], "is empty"),
+        (["a.csv", "b.csv", "--attributes", "colour"], "attributes='colour' is not a column"),
+        (["a.csv", "b.csv", "--attributes", "label"], "attributes='label' is not a column"),
+        (["a.csv", "b.csv", "--seeds", "3"], "--seeds is not a parameter of compare"),
+        (["a.csv", "b.csv", "--out"], "--out is given without a value"),
+        (["a.csv", "b.csv", "--out=x", "--out=y"], "--out is given twice"),
+    ],
+)
+def test_words_that_make_no_sense_are_refused(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    csv("a.csv", predictions(0.7))
+    csv("b.csv", predictions(0.8, 1))
+    Path("broken.parquet").write_bytes(b"no parquet")
+    assert said in refusal(capsys, *words)
+
+
+def test_groups_that_differ_between_files_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = predictions(0.7), predictions(0.8, 1)
+    b["color"] = b["color"].to_numpy()[::-1]
+    line = refusal(capsys, csv("a.csv", a), csv("b.csv", b))
+    assert "disagree on the groups of 'color'" in line
+
+
+# ---- runs
+
+
+def log_run(table: pd.DataFrame, folder: Path) -> str:
+    save_predictions(folder / TEST, with_logits(table))
+    with mlflow.start_run() as run:
+        log_verified_artifacts(folder)
+        mlflow.log_metric("fairness/color/dpd", 0.1)
+        return str(run.info.run_id)
+
+
+def test_runs_and_files_are_compared_alike(
+    new_place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    a, b = predictions(0.7, unfair=0.3), predictions(0.95, 1)
+    run = log_run(a, tmp_path / "logged")
+    run_compare([run, csv("b.csv", b), "--out", "out"])
+    assert rows().loc["EOD, color", "verdict"] == "B fairer"
+    assert f"A: {run[:8]} (1 model)" in capsys.readouterr().out
+    new_place.artifact(new_place.client.get_run(run), TEST).write_bytes(b"altered")
+    assert "its predictions are not what was logged" in refusal(capsys, run, "b.csv")
+    with mlflow.start_run() as other:
+        pass
+    assert f"it has no {TEST}" in refusal(capsys, other.info.run_id, "b.csv")
+    assert "is not in the tracking store" in refusal(capsys, "0" * 32, "b.csv")
