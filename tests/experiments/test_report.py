@@ -16,6 +16,7 @@ from kdplatform.config import flatten, load_project
 from kdplatform.data import Dataset
 from kdplatform.experiments import records, report
 from kdplatform.experiments.identity import Role
+from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.sweep import Unit, study_units
 from kdplatform.experiments.tracking import log_verified_artifacts
 from kdplatform.predictions import save_predictions
@@ -54,7 +55,7 @@ def predictions(accuracy: float, seed: int, first_id: int = 0) -> pd.DataFrame:
 def log_unit(unit: Unit, table: pd.DataFrame, folder: Path, digest: str = DIGEST) -> str:
     """Logs a run as training does, as far as a report reads it; returns its id."""
     step = unit.step
-    path = folder / f"{step.key}-{len(list(folder.iterdir()))}" / report.TEST
+    path = folder / f"{step.key}-{len(list(folder.iterdir()))}" / TEST
     save_predictions(path, table)
     with mlflow.start_run(run_name=step.title, tags=records.step_tags(unit.config, step)) as run:
         parameters: dict[str, Any] = flatten(unit.config.dataset, "dataset.")
@@ -192,7 +193,7 @@ def test_a_run_whose_predictions_were_altered_is_left_out(store: Store) -> None:
     ids = store.log(temperatures="1,2", seeds="0-1")
     [title] = [title for title in ids if "T=2 " in title and "seed 1" in title]
     run = store.place.client.get_run(ids[title])
-    save_predictions(store.place.artifact(run, report.TEST), predictions(0.99, 77))
+    save_predictions(store.place.artifact(run, TEST), predictions(0.99, 77))
     study = store.study()
     assert seeds_of(study)["DS T=2"] == (0,)
     assert any(
@@ -205,7 +206,7 @@ def test_the_newest_run_of_a_key_that_can_be_read_is_taken(store: Store) -> None
     second = store.log(temperatures="1", seeds="0")
     [title] = [title for title in second if "T=1" in title]
     run = store.place.client.get_run(second[title])
-    store.place.artifact(run, report.TEST).unlink()
+    store.place.artifact(run, TEST).unlink()
     study = store.study()
     used = {model.run for models in study.arms.values() for model in models.values()}
     assert used == {first[title], *(ids for name, ids in second.items() if name != title)}
