@@ -55,6 +55,7 @@ def test_auto_without_a_cluster_says_how_to_start_one(tmp_path, monkeypatch):
         RayExecutor(print, "cpu", "auto")
 
 
+@pytest.mark.cluster
 def test_a_sweep_outlives_a_node_that_is_killed_in_its_middle(new_place, cluster, capsys):
     killed: list[int] = []
 
