@@ -8,7 +8,7 @@ import pandas as pd
 from kdplatform.analysis.calibration import calibrating_temperature, calibration
 from kdplatform.analysis.classwise import class_table, overall_accuracy, worst_class
 from kdplatform.analysis.disagreement import disagreement, disagreement_by_class
-from kdplatform.analysis.group_fairness import fairness_metrics, group_table
+from kdplatform.analysis.group_fairness import METRICS, fairness_metrics, group_table
 from kdplatform.analysis.significance import (
     Counts,
     mcnemar_by_class,
@@ -53,17 +53,7 @@ def model_metrics(
 def attribute_metrics(test: pd.DataFrame, attribute: str) -> dict[str, float]:
     """Returns the group fairness of one model for one attribute, named by section."""
     fairness = fairness_metrics(test, attribute)
-    names = (
-        "dpd",
-        "dpd_max",
-        "eod",
-        "eod_max",
-        "tpr_difference",
-        "fpr_difference",
-        "worst_group_accuracy",
-        "accuracy_gap",
-    )
-    return {f"fairness/{attribute}/{name}": getattr(fairness, name) for name in names}
+    return {f"fairness/{attribute}/{name}": getattr(fairness, name) for name in METRICS}
 
 
 def class_accuracies(test: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:
