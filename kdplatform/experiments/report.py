@@ -254,14 +254,21 @@ def _missing(
         Arm(LABELS[Role.STUDENT]): seeds,
     }
     expected |= {Arm(LABELS[Role.DISTILLED], t): seeds for t in sorted(temperatures)}
-    words = []
+    absent: dict[str, list[Arm]] = {}
     for arm, wanted in expected.items():
-        absent = sorted(wanted - set(arms.get(arm, {})))
-        if absent and len(absent) == len(wanted):
-            words.append(f"{arm.name}: every seed" if len(wanted) > 1 else arm.name)
-        elif absent:
-            words.append(f"{arm.name}: seed {', '.join(map(str, absent))}")
-    return tuple(words)
+        lacking = sorted(wanted - set(arms.get(arm, {})))
+        if lacking:
+            listed = f"seed {', '.join(map(str, lacking))}"
+            words = "every seed" if len(lacking) == len(wanted) > 1 else listed
+            absent.setdefault(words, []).append(arm)
+    return tuple(f"{_names(arms)}: {words}" for words, arms in absent.items())
+
+
+def _names(arms: Sequence[Arm]) -> str:
+    """Names arms: `Teacher, DS T=2, 3`."""
+    plain = [arm.name for arm in arms if arm.temperature is None]
+    temperatures = ", ".join(f"{arm.temperature:g}" for arm in arms if arm.temperature is not None)
+    return ", ".join([*plain, *([f"DS T={temperatures}"] if temperatures else [])])
 
 
 # ---- what is in them
@@ -372,4 +379,4 @@ def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dic
 
 
 def _training(training: TrainingConfig) -> str:
-    return f"{training.model}, {training.epochs} epochs"
+    return f"{training.model}, epochs: {training.epochs}"

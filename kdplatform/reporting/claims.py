@@ -245,7 +245,8 @@ class Judge:
         verdict, shift = verdicts.beyond_chance(permutation.p_count, found.table)
         smallest = 1 / permutation.splits
         remark = (
-            f"{counts.significant} of {counts.tested}; {counts.expected_by_chance:.1f} by chance"
+            f"{counts.significant} of {counts.tested} classes; "
+            f"{counts.expected_by_chance:.1f} by chance"
         )
         if smallest >= verdicts.LEVEL:
             remark += f"; these seeds cannot give p below {smallest:.2g}"

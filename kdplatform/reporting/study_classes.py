@@ -1,5 +1,6 @@
 """Class-wise bias of a whole study: which classes of DS differ from Teacher and NDS."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +10,8 @@ from kdplatform.analysis.classwise import ArmAccuracies, arm_accuracies
 from kdplatform.analysis.comparison import ClassComparison, compare_classes
 from kdplatform.analysis.significance import Counts, mcnemar_by_class, significance_counts
 from kdplatform.reporting.study import REFERENCES, Arm, Study
+
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -93,11 +96,19 @@ class ClassWise:
         ]
         found = [f"Without test examples, not tested: {', '.join(absent)}."] if absent else []
         labels = set(study.any_table["label"].unique())
+        blind: dict[tuple[int, ...], list[str]] = {}
         for arm, models in study.arms.items():
             for seed, model in sorted(models.items()):
-                never = sorted(labels - set(model.table["prediction"].unique()))
+                never = sorted(int(c) for c in labels - set(model.table["prediction"].unique()))
                 if never:
-                    names = ", ".join(study.class_names[label] for label in never[:10])
-                    more = f" and {len(never) - 10} more" if len(never) > 10 else ""
-                    found.append(f"{arm.name}, seed {seed} never predicts {names}{more}.")
+                    blind.setdefault(tuple(never), []).append(f"{arm.name} seed {seed}")
+        for classes, models_of in blind.items():
+            names = _listed([study.class_names[label] for label in classes])
+            found.append(f"Never predicted: {names} by {_listed(models_of)}.")
         return found
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Names the first few, and how many more there are."""
+    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
+    return ", ".join(words[:_MOST_NAMED]) + more

@@ -141,7 +141,7 @@ def test_seeds_and_temperatures_are_what_the_store_has(store: Store) -> None:
         ("Teacher", "NDS", "DS T=1", "DS T=2", "DS T=5.25"), (0, 1, 2)
     )
     # The project file's own temperatures are 1 to 4.
-    assert study.missing == ("DS T=3: every seed", "DS T=4: every seed")
+    assert study.missing == ("DS T=3, 4: every seed",)
     assert study.class_names == CLASSES
 
 
@@ -186,7 +186,7 @@ def test_one_teacher_may_serve_all_seeds(store: Store) -> None:
     study = store.study(**shared)
     assert study.shared_teacher == 1
     assert seeds_of(study)["Teacher"] == (1,)
-    assert study.missing == ("DS T=3: every seed", "DS T=4: every seed")
+    assert study.missing == ("DS T=3, 4: every seed",)
 
 
 def test_a_run_whose_predictions_were_altered_is_left_out(store: Store) -> None:

@@ -98,7 +98,7 @@ def test_classes_that_are_never_predicted_or_absent_are_named(study: Study) -> N
     notes = ClassWise(changed).notes()
     assert notes == [
         "Without test examples, not tested: heptagon.",
-        "DS T=4, seed 1 never predicts tee.",
+        "Never predicted: tee by DS T=4 seed 1.",
     ]
     assert class_counts_table(changed, ClassWise(changed)).frame["tc_tested"].max() == 4
 
@@ -164,7 +164,9 @@ def test_predictions_that_are_all_equal_have_no_differences(study: Study) -> Non
     assert (frame["dpd"].iloc[1:] == 0).all()
     counts = class_counts_table(equal, ClassWise(equal))
     assert set(counts.frame["n_sc"].dropna()) == {0}
-    assert any("never predicts square, star, tee" in note for note in counts.notes)
+    assert any(
+        "Never predicted: square, star, tee by Teacher seed 0" in note for note in counts.notes
+    )
 
 
 def test_table_4_names_its_pairs_or_says_there_are_none(study: Study) -> None:
