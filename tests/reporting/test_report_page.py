@@ -9,6 +9,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kdplatform.reporting.page import Page, Section, render
+from kdplatform.reporting.report_table import Table
 from kdplatform.reporting.study import Model, Study, build_model
 from kdplatform.reporting.study_fairness import Effort
 from kdplatform.reporting.study_page import Report, build_report, write_report
@@ -116,6 +118,16 @@ def test_what_comes_from_data_is_shown_and_never_markup(folder: Path, outline: O
     text = (folder / "report.html").read_text()
     assert "<script" not in text
     assert HOSTILE in "".join(outline.text)
+
+
+def test_every_place_of_a_page_is_escaped() -> None:
+    words = pd.DataFrame({HOSTILE: [HOSTILE], "second": [HOSTILE]})
+    table = Table("t", HOSTILE, words, words, [(HOSTILE, 2)], [HOSTILE])
+    section = Section(HOSTILE, [HOSTILE], [HOSTILE], [HOSTILE], [table], [table])
+    text = render(Page(HOSTILE, HOSTILE, [section], [(HOSTILE, 1)]), {})
+    assert HOSTILE not in text
+    assert "<script" not in text
+    assert text.count("&lt;script&gt;") >= 15
 
 
 def test_headings_and_tables_have_an_order(outline: Outline) -> None:

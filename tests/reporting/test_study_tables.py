@@ -86,6 +86,11 @@ def test_a_shared_teacher_has_no_spread(study: Study) -> None:
     assert any("one teacher is shared" in note for note in table.notes)
     fair = fairness_table("t", "t", shared, GroupFairness(shared, "color", FEW))
     assert fair.frame["eod_difference_tc"].notna().sum() == 3
+    distilled = shared.runs[shared.runs["role"] == DS]
+    assert distilled["class_shift_tc"].notna().all()
+    teacher, third = shared.arms[Arm(TEACHER)][1].table, shared.arms[Arm(DS, 4.0)][2].table
+    row = distilled[(distilled["temperature"] == 4) & (distilled["seed"] == 2)].iloc[0]
+    assert row["disagreement_tc"] == (teacher["prediction"] != third["prediction"]).mean()
 
 
 def test_classes_that_are_never_predicted_or_absent_are_named(study: Study) -> None:
@@ -164,9 +169,8 @@ def test_predictions_that_are_all_equal_have_no_differences(study: Study) -> Non
     assert (frame["dpd"].iloc[1:] == 0).all()
     counts = class_counts_table(equal, ClassWise(equal))
     assert set(counts.frame["n_sc"].dropna()) == {0}
-    assert any(
-        "Never predicted: square, star, tee by Teacher seed 0" in note for note in counts.notes
-    )
+    [note] = [note for note in counts.notes if note.startswith("Never predicted")]
+    assert "square, star, tee by Teacher seed 0, Teacher seed 1" in note
 
 
 def test_table_4_names_its_pairs_or_says_there_are_none(study: Study) -> None:

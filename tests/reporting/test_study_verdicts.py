@@ -63,11 +63,13 @@ def test_a_trend_needs_order_and_size() -> None:
     assert trend_of(rising[:1]) is UNDECIDABLE
 
 
-def test_order_alone_is_not_enough() -> None:
-    """Every seed rises at each step but the last, where it falls below its start."""
-    grid = np.tile([1, 2, 3, 4, 5, -8.0], (5, 1)) + np.random.default_rng(0).normal(0, 1e-3, (5, 6))
-    change = verdicts.change_over_temperature(grid, np.arange(1.0, 7))
+def test_order_and_size_must_agree() -> None:
+    """Every seed rises at each step but the last, where it falls far below its start."""
+    noise = np.random.default_rng(0).normal(0, 1e-3, (5, 8))
+    grid = np.tile([1, 2, 3, 4, 5, 6, 7, -40.0], (5, 1)) + noise
+    change = verdicts.change_over_temperature(grid, np.arange(1.0, 9))
     assert change.high < 0
+    assert trend_of(grid[:, :7]) is SUPPORTED
     assert trend_of(grid) is UNDECIDABLE
 
 
@@ -172,6 +174,7 @@ def test_a_study_as_the_paper_says_supports_it(synthetic: Callable[..., Study]) 
     for name in (ACCURACY, NDS_EOD, TREND_EOD, TURN_EOD):
         assert claims[name].verdict is SUPPORTED, name
     assert claims[TREND_EOD].sample.startswith("5 seeds × 5 temperatures (T = 1 to 10)")
+    assert claims[TURN_EOD].quantity == "mean EOD of DS over T = 20, minus DS T=10"
 
 
 def test_a_study_of_the_opposite_contradicts_it(synthetic: Callable[..., Study]) -> None:
@@ -205,6 +208,19 @@ def test_an_eod_that_falls_with_errors_alone_is_not_called_fairer(
     assert claim.interval.high < 0
     assert claim.verdict is UNDECIDABLE
     assert "not beyond its chance level" in claim.remark
+
+
+def test_a_trend_of_the_chance_level_is_none_of_fairness(
+    synthetic: Callable[..., Study],
+) -> None:
+    def ever_more_accurate(role: str, temperature: float) -> np.ndarray:
+        return np.full((4, 3), min(0.99, 0.5 + 0.05 * temperature))
+
+    claim = judged(synthetic(ever_more_accurate, attributes=("color",), spread=0.0))[TREND_EOD]
+    assert claim.interval.high < 0
+    assert claim.p_value < 0.05
+    assert claim.verdict is UNDECIDABLE
+    assert "not beyond what its chance level does" in claim.remark
 
 
 def test_levelling_down_is_said(synthetic: Callable[..., Study]) -> None:
