@@ -15,6 +15,7 @@ from collections.abc import Callable
 import torch
 
 from kdplatform.config import load_project
+from kdplatform.data import image_facts
 from kdplatform.kernels.build import ensure_built
 from kdplatform.models import build_model
 from kdplatform.objectives import Batch, Output, TrainingState, build_objective
@@ -50,9 +51,7 @@ def main(argv: list[str] | None = None) -> None:
     config = load_project(arguments.project)
     training = config.student
     rows = training.batch_size
-    model = build_model(
-        training.model, in_channels=CHANNELS, image_size=IMAGE_SIZE, num_classes=CLASSES
-    )
+    model = build_model(training.model, image_facts(CHANNELS, IMAGE_SIZE, CLASSES))
     objective = build_objective(config.distillation, label_smoothing=training.label_smoothing)
     optimizer = build_optimizer(model.parameters(), training)
     numbers, labels = torch.arange(rows), torch.randint(CLASSES, (rows,))

@@ -19,7 +19,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kdplatform.config import DatasetConfig
+from kdplatform.data._facts import DataFacts, Vocabulary, image_facts
 from kdplatform.errors import unknown_name
+
+__all__ = [
+    "DataFacts",
+    "Dataset",
+    "Split",
+    "Vocabulary",
+    "dataset_config_class",
+    "dataset_names",
+    "image_facts",
+    "load_dataset",
+]
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,8 @@ class Split:
     """The examples of one split, in memory.
 
     Attributes:
-        inputs: uint8 images [N, channels, height, width] or float32 features [N, ...].
+        inputs: uint8 images [N, channels, height, width], float32 features [N, ...] or int64 token
+            ids [N, length], 0 where a text has ended.
         labels: int64 [N], 0 to number of classes - 1.
         ids: int64 [N], unique over all splits of the dataset.
         columns: N rows: the attributes' groups as strings, and whatever else of an example is to
@@ -49,6 +62,7 @@ class Dataset:
 
     Attributes:
         digest: hexadecimal; equal on every machine for equal data, and part of every run's key.
+        vocabulary: of datasets whose inputs are token ids.
     """
 
     name: str
@@ -58,6 +72,12 @@ class Dataset:
     train: Split
     val: Split
     test: Split
+    vocabulary: Vocabulary | None = None
+
+    def facts(self) -> DataFacts:
+        """Returns what a model needs to know to be built for this dataset."""
+        shape = tuple(self.train.inputs.shape[1:])
+        return DataFacts(shape, self.class_names, self.vocabulary)
 
     def splits(self) -> dict[str, Split]:
         """Returns the splits by name."""

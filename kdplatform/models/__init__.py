@@ -1,14 +1,15 @@
 """Architectures: one file per family, each registering the names it can build.
 
-A family is a module of this package with a function `build(name, *, in_channels, image_size,
-num_classes)` decorated with `@register_model("name", ...)`. Listing the names imports every family,
-so a family that needs a heavy library imports it inside that function.
+A family is a module of this package with a function `build(name, data)` decorated with
+`@register_model("name", ...)`. Listing the names imports every family, so a family that needs a
+heavy library imports it inside that function.
 """
 
 from typing import Protocol
 
 from torch import nn
 
+from kdplatform.data import DataFacts
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.registry import Registry
 
@@ -18,9 +19,7 @@ __all__ = ["InputNormalization", "build_model", "model_names", "register_model"]
 class ModelBuilder(Protocol):
     """What a family registers."""
 
-    def __call__(
-        self, name: str, *, in_channels: int, image_size: int, num_classes: int
-    ) -> nn.Module:
+    def __call__(self, name: str, data: DataFacts) -> nn.Module:
         """Builds the named model of the family with freshly drawn weights."""
         ...
 
@@ -34,22 +33,18 @@ def model_names() -> tuple[str, ...]:
     return _models.names()
 
 
-def build_model(name: str, *, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
-    """Builds a classifier of normalised images with weights drawn from torch's global generator.
+def build_model(name: str, data: DataFacts) -> nn.Module:
+    """Builds a classifier with weights drawn from torch's global generator.
 
     Args:
         name: one of `model_names()`.
-        in_channels: channels of an image.
-        image_size: height and width of the square images, in pixels.
-        num_classes: number of logits.
+        data: what it is to classify.
 
     Returns:
-        A module from float images [B, in_channels, image_size, image_size] to logits
-        [B, num_classes].
+        A module from normalised float images or features [B, *data.input_shape], or from int64
+        token ids [B, length], to logits [B, data.num_classes].
 
     Raises:
-        UserError: there is no architecture of this name, or it cannot take this image size.
+        UserError: there is no architecture of this name, or it cannot take these inputs.
     """
-    return _models.get(name)(
-        name, in_channels=in_channels, image_size=image_size, num_classes=num_classes
-    )
+    return _models.get(name)(name, data)

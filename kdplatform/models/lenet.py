@@ -10,6 +10,7 @@ functions.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdplatform.data import DataFacts
 from kdplatform.models import register_model
 
 # The paper's input size; it centred its 28 pixel digits in such a frame.
@@ -54,6 +55,7 @@ class LeNet5(nn.Module):
 
 
 @register_model("lenet5")
-def build(name: str, *, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+def build(name: str, data: DataFacts) -> nn.Module:
     """Builds LeNet-5."""
-    return LeNet5(in_channels=in_channels, image_size=image_size, num_classes=num_classes)
+    channels, side = data.image_shape(name)
+    return LeNet5(in_channels=channels, image_size=side, num_classes=data.num_classes)

@@ -9,6 +9,7 @@ channels with zeros, so they have no parameters.
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from kdplatform.data import DataFacts
 from kdplatform.models import register_model
 
 BLOCKS_PER_STAGE = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
@@ -81,8 +82,11 @@ class ResNetCifar(nn.Module):
 
 
 @register_model(*BLOCKS_PER_STAGE)
-def build(name: str, *, in_channels: int, image_size: int, num_classes: int) -> nn.Module:
+def build(name: str, data: DataFacts) -> nn.Module:
     """Builds the residual network of this name; pooling is global, so any image size will do."""
+    channels, _ = data.image_shape(name)
     return ResNetCifar(
-        in_channels=in_channels, num_classes=num_classes, blocks_per_stage=BLOCKS_PER_STAGE[name]
+        in_channels=channels,
+        num_classes=data.num_classes,
+        blocks_per_stage=BLOCKS_PER_STAGE[name],
     )

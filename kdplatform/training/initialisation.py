@@ -6,7 +6,7 @@ from kdplatform.training.seeds import Purpose, Role, global_generators_seeded
 
 
 def initialised_model(name: str, dataset: Dataset, *, seed: int, role: Role) -> InputNormalization:
-    """Builds the named model for a dataset of images, on the CPU.
+    """Builds the named model for a dataset, on the CPU.
 
     It takes the dataset's raw inputs. Its weights depend on name, shapes, seed and role (see
     `seeds.py`); torch's global generators are left as they were.
@@ -14,12 +14,6 @@ def initialised_model(name: str, dataset: Dataset, *, seed: int, role: Role) -> 
     Raises:
         UserError: there is no such model.
     """
-    channels, _, image_size = dataset.train.inputs.shape[1:]
     with global_generators_seeded(seed, role, Purpose.INITIALISATION):
-        model = build_model(
-            name,
-            in_channels=channels,
-            image_size=image_size,
-            num_classes=len(dataset.class_names),
-        )
+        model = build_model(name, dataset.facts())
     return InputNormalization(model, *dataset.channel_statistics())

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from kdplatform.data import image_facts
 from kdplatform.models import build_model
 
 # He et al. 2015, table 6, in millions.
@@ -15,7 +16,7 @@ PUBLISHED = {
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_parameter_count_is_the_papers(name: str) -> None:
-    model = build_model(name, in_channels=3, image_size=32, num_classes=10)
+    model = build_model(name, image_facts(3, 32, 10))
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     decimals = len(str(PUBLISHED[name]).partition(".")[2])
     assert round(millions, decimals) == PUBLISHED[name]
@@ -23,7 +24,7 @@ def test_parameter_count_is_the_papers(name: str) -> None:
 
 @pytest.mark.parametrize("name", PUBLISHED)
 def test_depth_is_in_the_name(name: str) -> None:
-    model = build_model(name, in_channels=3, image_size=32, num_classes=10)
+    model = build_model(name, image_facts(3, 32, 10))
     layers = sum(isinstance(m, torch.nn.Conv2d | torch.nn.Linear) for m in model.modules())
     assert f"resnet{layers}" == name
 
@@ -33,9 +34,7 @@ def test_depth_is_in_the_name(name: str) -> None:
     ("image_size", "channels", "classes"), [(8, 1, 10), (32, 3, 100), (47, 3, 2), (64, 4, 7)]
 )
 def test_any_image_size_and_class_count(image_size: int, channels: int, classes: int) -> None:
-    model = build_model(
-        "resnet20", in_channels=channels, image_size=image_size, num_classes=classes
-    )
+    model = build_model("resnet20", image_facts(channels, image_size, classes))
     assert model(torch.zeros(2, channels, image_size, image_size)).shape == (2, classes)
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import torch
 
 from kdplatform.config import TrainingConfig
-from kdplatform.data import Split
+from kdplatform.data import Split, image_facts
 from kdplatform.models import InputNormalization, build_model
 from kdplatform.objectives import build_objective
 from kdplatform.training import EpochRecord, FitResult, fit
@@ -28,7 +28,7 @@ def train(checkpoint: Path, pause: float) -> tuple[torch.nn.Module, FitResult]:
     inputs = torch.randint(0, 256, (40, 1, 8, 8), generator=generator, dtype=torch.uint8)
     split = Split(inputs, torch.arange(40) % 4, np.arange(40), pd.DataFrame(index=range(40)))
     torch.manual_seed(0)
-    network = build_model("lenet5", in_channels=1, image_size=8, num_classes=4)
+    network = build_model("lenet5", image_facts(1, 8, 4))
     model = InputNormalization(network, torch.tensor([0.5]), torch.tensor([0.3]))
 
     def report(record: EpochRecord) -> None:

@@ -1,0 +1,97 @@
+"""What a model needs to know of the data it is built for."""
+
+from dataclasses import dataclass
+
+from kdplatform.errors import UserError
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens behind the ids of a text dataset; id 0 is padding.
+
+    Attributes:
+        name: of the tokenizer: a hub's name, or `trained`.
+        size: number of tokens; ids are 0 to size - 1.
+    """
+
+    name: str
+    size: int
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """Shapes and names of a dataset, without its examples.
+
+    Attributes:
+        input_shape: of one example: (channels, height, width) of an image, (features,) of a row of
+            a table, (length,) of token ids.
+        class_names: one per logit.
+        vocabulary: of token ids; None for any other inputs.
+    """
+
+    input_shape: tuple[int, ...]
+    class_names: tuple[str, ...]
+    vocabulary: Vocabulary | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of logits."""
+        return len(self.class_names)
+
+    @property
+    def holds_images(self) -> bool:
+        """Whether an example is an image."""
+        return len(self.input_shape) == 3 and self.vocabulary is None
+
+    def image_shape(self, model: str) -> tuple[int, int]:
+        """Returns channels and side of the images.
+
+        Args:
+            model: who asks.
+
+        Raises:
+            UserError: the examples are no images.
+        """
+        if not self.holds_images:
+            raise self._mismatch(model, "images")
+        return self.input_shape[0], self.input_shape[-1]
+
+    def token_shape(self, model: str) -> tuple[int, Vocabulary]:
+        """Returns length and vocabulary of the token ids.
+
+        Args:
+            model: who asks.
+
+        Raises:
+            UserError: the examples are no token ids.
+        """
+        if self.vocabulary is None or len(self.input_shape) != 1:
+            raise self._mismatch(model, "token ids")
+        return self.input_shape[0], self.vocabulary
+
+    def feature_count(self, model: str) -> int:
+        """Returns how many numbers an example of images or features has.
+
+        Args:
+            model: who asks.
+
+        Raises:
+            UserError: the examples are token ids.
+        """
+        if self.vocabulary is not None:
+            raise self._mismatch(model, "images or features")
+        count = 1
+        for side in self.input_shape:
+            count *= side
+        return count
+
+    def _mismatch(self, model: str, wanted: str) -> UserError:
+        kind = "token ids" if self.vocabulary is not None else "inputs"
+        return UserError(
+            f"model={model!r} takes {wanted}; this dataset has {kind} of shape {self.input_shape}"
+        )
+
+
+def image_facts(channels: int, side: int, num_classes: int) -> DataFacts:
+    """Returns the facts of square images whose classes are named by their numbers."""
+    return DataFacts((channels, side, side), tuple(map(str, range(num_classes))))
