@@ -60,11 +60,26 @@ class AugmentationConfig(Section):
 
     crop_padding: int = Field(0, ge=0, description="pixels added around before a random crop")
     horizontal_flip: bool = Field(False, description="mirror half of the images")
+    random_resized_crop: bool = Field(
+        False, description="a random part of the image, resized; for streamed images"
+    )
+    smallest_crop: float = Field(
+        0.08, gt=0, le=1, description="least share of the area that a random resized crop shows"
+    )
 
     @property
     def active(self) -> bool:
         """Whether inputs differ from epoch to epoch."""
-        return self.horizontal_flip or self.crop_padding > 0
+        return self.horizontal_flip or self.crop_padding > 0 or self.random_resized_crop
+
+    @model_validator(mode="after")
+    def _one_kind_of_crop(self) -> Self:
+        if self.random_resized_crop and self.crop_padding:
+            raise ValueError(
+                f"crop_padding={self.crop_padding} is not allowed with random_resized_crop=true; "
+                "allowed: one of them"
+            )
+        return self
 
 
 class TrainingConfig(Section):

@@ -3,9 +3,13 @@
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
+WriteImage = Callable[..., None]
 FileLimit = Callable[[int], AbstractContextManager[None]]
 
 
@@ -27,3 +31,15 @@ def largest_file() -> FileLimit:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
     return limited
+
+
+@pytest.fixture(scope="session")
+def write_image() -> WriteImage:
+    """Writes a smooth random image, different for every seed; JPEG keeps what it looks like."""
+
+    def write(path: Path, seed: int, width: int = 12, height: int = 12) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
+        Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR).save(path)
+
+    return write

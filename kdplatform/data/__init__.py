@@ -8,7 +8,7 @@ A dataset is a module of this package. Its name is the module's; it defines `Con
 import importlib
 import pkgutil
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +20,15 @@ from torch import Tensor
 
 from kdplatform.config import DatasetConfig
 from kdplatform.data._facts import DataFacts, Vocabulary, image_facts
+from kdplatform.data._streams import StreamedInputs
 from kdplatform.errors import unknown_name
 
 __all__ = [
     "DataFacts",
     "Dataset",
+    "Inputs",
     "Split",
+    "StreamedInputs",
     "Vocabulary",
     "dataset_config_class",
     "dataset_names",
@@ -33,21 +36,27 @@ __all__ = [
     "load_dataset",
 ]
 
+Inputs = Tensor | StreamedInputs
+
+# A streamed split's channels are measured on this many of its images, evenly spread.
+_MEASURED = 2048
+
 
 @dataclass(frozen=True)
 class Split:
-    """The examples of one split, in memory.
+    """The examples of one split.
 
     Attributes:
         inputs: uint8 images [N, channels, height, width], float32 features [N, ...] or int64 token
-            ids [N, length], 0 where a text has ended.
+            ids [N, length], 0 where a text has ended, in memory; or images that are decoded from
+            their files when they are needed.
         labels: int64 [N], 0 to number of classes - 1.
         ids: int64 [N], unique over all splits of the dataset.
         columns: N rows: the attributes' groups as strings, and whatever else of an example is to
             be kept beside its prediction.
     """
 
-    inputs: Tensor
+    inputs: Inputs
     labels: Tensor
     ids: NDArray[np.int64]
     columns: pd.DataFrame
@@ -86,9 +95,17 @@ class Dataset:
     def channel_statistics(self) -> tuple[Tensor, Tensor]:
         """Returns mean and standard deviation per channel of the training inputs.
 
-        Both float32 [channels]; uint8 inputs count as fractions of 255.
+        Both float32 [channels]; uint8 inputs count as fractions of 255. Streamed images: those of
+        2,048 of them, evenly spread over the split.
         """
+        return self._channel_statistics
+
+    @cached_property
+    def _channel_statistics(self) -> tuple[Tensor, Tensor]:
         inputs = self.train.inputs
+        if isinstance(inputs, StreamedInputs):
+            rows = torch.linspace(0, len(inputs) - 1, min(len(inputs), _MEASURED)).long()
+            inputs = torch.cat(list(inputs.batches(torch.split(rows, 128))))
         scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
         flat = inputs.transpose(0, 1).flatten(1).to(torch.float64) / scale
         std = flat.std(dim=1, correction=0)

@@ -66,6 +66,8 @@ def log_summary(workspace: Workspace, arms: Arms, summary: Summary) -> None:
 def log_samples(dataset: Dataset) -> None:
     """Logs a sheet of training images, so that one sees what was trained on."""
     train = dataset.train
+    if train.inputs.ndim != 4:  # no images
+        return
     title = f"{dataset.name}: training samples"
     sheet = figures.contact_sheet(train.inputs, train.labels, dataset.class_names, title)
     records.log_figures({"samples": sheet})

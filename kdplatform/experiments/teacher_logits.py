@@ -42,7 +42,8 @@ def teacher_for(workspace: Workspace, teacher: Step, run_id: str) -> Teacher:
 
     A table that every student of this teacher shares, also those of other processes on the same
     data folder: one of them computes it while the others wait. The teacher itself where inputs are
-    augmented and a table of views does not pay (see `views_pay`) or finds no room on the disk.
+    augmented and a table of views does not pay (see `views_pay`) or finds no room on the disk, or
+    where images are streamed and augmented.
 
     Args:
         run_id: the teacher's run, whose weights are loaded where they are needed.
@@ -50,7 +51,9 @@ def teacher_for(workspace: Workspace, teacher: Step, run_id: str) -> Teacher:
     if not workspace.config.student.augmentation.active:
         return TeacherTable(_training_logits(workspace, teacher, run_id))
     train = workspace.dataset.train
-    if views_pay(workspace.config, len(train), len(workspace.dataset.class_names)):
+    # A streamed split would be decoded anew for every view, and holds too many images anyway.
+    in_memory = isinstance(train.inputs, Tensor)
+    if in_memory and views_pay(workspace.config, len(train), len(workspace.dataset.class_names)):
         views = _view_logits(workspace, teacher, run_id)
         if views is not None:
             return TeacherViews(views)
@@ -129,6 +132,7 @@ def _write_views(workspace: Workspace, teacher: Step, run_id: str, path: Path) -
     for left_over in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
         left_over.unlink()
     model = load_model(workspace, teacher, run_id)
+    assert isinstance(train.inputs, Tensor)
     computed = view_logits(model, train.inputs, augmentation, device=workspace.device)
     with (
         written_with_digest(path) as temporary,

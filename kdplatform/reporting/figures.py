@@ -9,6 +9,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from torch import Tensor
 
+from kdplatform.data import Inputs
+
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLORS = {"Teacher": "#000000", "NDS": "#E69F00", "DS": "#0072B2"}
 MARKERS = {"Teacher": "s", "NDS": "o", "DS": "D"}
@@ -158,7 +160,7 @@ def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def contact_sheet(inputs: Tensor, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
+def contact_sheet(inputs: Inputs, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
     """Draws up to ten images of each of up to ten classes, one class per row.
 
     Args:

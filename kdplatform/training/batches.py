@@ -1,15 +1,17 @@
-"""The training split on the device: order, batches and augmentation, without a data loader."""
+"""The training split in batches: order and augmentation, the same from memory and from files."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from kdplatform.config import AugmentationConfig
-from kdplatform.data import Split
+from kdplatform.data import Split, StreamedInputs
+from kdplatform.data._streams import RandomCrops, StreamLoader
 from kdplatform.errors import UserError
 from kdplatform.objectives import Batch
 
@@ -38,7 +40,7 @@ def draw_changes(count: int, config: AugmentationConfig, generator: torch.Genera
 
 
 def view_count(config: AugmentationConfig) -> int:
-    """Returns how many different images augmentation can make of one: crops times mirrorings."""
+    """Returns how many different images padded crops and mirroring can make of one."""
     return (2 * config.crop_padding + 1) ** 2 * (1 + config.horizontal_flip)
 
 
@@ -88,10 +90,12 @@ def crop_and_flip(padded: Tensor, rows: Tensor, changes: Changes, padding: int) 
 
 
 class TrainingBatches:
-    """Draws the batches of an epoch from a split that lies on the device as one tensor.
+    """Draws the batches of an epoch from a split.
 
     An epoch sees every example once. Its steps are as few as `batch_size` allows and as equal as
-    they can be, so that no small remainder of a batch disturbs batch normalisation.
+    they can be, so that no small remainder of a batch disturbs batch normalisation. A split in
+    memory lies on the device as one tensor; a streamed one is decoded ahead by worker processes.
+    Equal images give equal batches either way.
 
     Args:
         split: the training split.
@@ -100,7 +104,8 @@ class TrainingBatches:
         channels_last: memory layout of image batches.
 
     Raises:
-        UserError: augmentation is asked for where the inputs are not images.
+        UserError: augmentation is asked for where the inputs are not images, or random resized
+            crops where the images do not lie in files.
     """
 
     def __init__(
@@ -113,44 +118,126 @@ class TrainingBatches:
         device: torch.device,
         generator: torch.Generator,
     ) -> None:
+        _check_augmentation(augmentation, split)
         images = split.inputs.ndim == 4
-        if augmentation.active and not images:
-            raise UserError(
-                "augmentation allowed: for images alone; the inputs of this dataset have shape "
-                f"{tuple(split.inputs.shape[1:])}"
-            )
         self._augmentation = augmentation
-        self._images_last = images and (channels_last or augmentation.active)
-        self._channels_last = channels_last
+        self._layout = torch.channels_last if images and channels_last else torch.contiguous_format
         self._generator = generator
         self._device = device
-        inputs = pad_images(split.inputs.to(device), augmentation.crop_padding)
-        self._inputs = inputs.permute(0, 2, 3, 1).contiguous() if self._images_last else inputs
+        self._images: _Images
+        if isinstance(split.inputs, StreamedInputs):
+            self._images = _StreamedImages(split.inputs, augmentation, device)
+        else:
+            images_last = images and (channels_last or augmentation.active)
+            self._images = _ImagesOnDevice(split.inputs.to(device), augmentation, images_last)
         self._labels = split.labels.to(device)
         self._ids = torch.from_numpy(split.ids).to(device)
         self.steps = math.ceil(len(split) / batch_size)
 
     def epoch(self) -> Iterator[Batch]:
-        """Yields the batches of one epoch; draws all its random numbers before the first."""
-        count = len(self._labels)
-        order = torch.randperm(count, generator=self._generator)
+        """Yields the batches of one epoch; draws all its random numbers before the first.
+
+        Raises:
+            UserError: an image file of a streamed split cannot be decoded.
+        """
+        order = torch.randperm(len(self._labels), generator=self._generator)
         steps = order.to(self._device).tensor_split(self.steps)
+        changes = self._changes()
+        crops = self._crops()
+        batches = self._images.epoch(steps, changes, crops)
+        numbered = self._augmentation.active and crops is None
+        for rows, change, inputs in zip(steps, changes, batches, strict=True):
+            views = view_numbers(change, self._augmentation) if numbered and change else None
+            inputs = inputs.contiguous(memory_format=self._layout)
+            yield Batch(inputs, self._labels[rows], self._ids[rows], rows, views)
+
+    def _changes(self) -> Sequence[Changes | None]:
+        """Draws the changes of every step's images."""
         if not self._augmentation.active:
-            for rows in steps:
-                yield self._batch(rows, self._rows(rows))
-            return
-        changes = draw_changes(count, self._augmentation, self._generator)
-        columns = (changes.top, changes.left, changes.flipped)
+            return [None] * self.steps
+        drawn = draw_changes(len(self._labels), self._augmentation, self._generator)
+        columns = (drawn.top, drawn.left, drawn.flipped)
         per_step = zip(*(c.to(self._device).tensor_split(self.steps) for c in columns), strict=True)
-        for rows, (top, left, flipped) in zip(steps, per_step, strict=True):
-            drawn = Changes(top, left, flipped)
-            images = crop_and_flip(self._inputs, rows, drawn, self._augmentation.crop_padding)
-            views = view_numbers(drawn, self._augmentation)
-            yield self._batch(rows, images if self._channels_last else images.contiguous(), views)
+        return [Changes(*columns) for columns in per_step]
 
-    def _rows(self, rows: Tensor) -> Tensor:
-        inputs = self._inputs[rows]
-        return inputs.permute(0, 3, 1, 2) if self._images_last else inputs
+    def _crops(self) -> RandomCrops | None:
+        if not self._augmentation.random_resized_crop:
+            return None
+        seed = int(torch.randint(2**62, (), generator=self._generator))
+        return RandomCrops(seed, self._augmentation.smallest_crop)
 
-    def _batch(self, rows: Tensor, inputs: Tensor, views: Tensor | None = None) -> Batch:
-        return Batch(inputs, self._labels[rows], self._ids[rows], rows, views)
+
+def _check_augmentation(augmentation: AugmentationConfig, split: Split) -> None:
+    if augmentation.active and split.inputs.ndim != 4:
+        raise UserError(
+            "augmentation allowed: for images alone; the inputs of this dataset have shape "
+            f"{tuple(split.inputs.shape[1:])}"
+        )
+    if augmentation.random_resized_crop and not isinstance(split.inputs, StreamedInputs):
+        raise UserError(
+            "augmentation.random_resized_crop=True is not allowed for images in memory; "
+            "allowed: where they are streamed from files (dataset.storage=stream)"
+        )
+
+
+class _Images(Protocol):
+    """Where the images of a batch come from."""
+
+    def epoch(
+        self,
+        steps: Sequence[Tensor],
+        changes: Sequence[Changes | None],
+        crops: RandomCrops | None,
+    ) -> Iterator[Tensor]:
+        """Yields the inputs [B, ...] of each step's rows, changed, on the device."""
+        ...
+
+
+class _ImagesOnDevice:
+    """A split that lies on the device as one tensor, padded."""
+
+    def __init__(self, inputs: Tensor, augmentation: AugmentationConfig, images_last: bool) -> None:
+        self._padding = augmentation.crop_padding
+        self._images_last = images_last
+        padded = pad_images(inputs, self._padding)
+        self._inputs = padded.permute(0, 2, 3, 1).contiguous() if images_last else padded
+
+    def epoch(
+        self,
+        steps: Sequence[Tensor],
+        changes: Sequence[Changes | None],
+        crops: RandomCrops | None,
+    ) -> Iterator[Tensor]:
+        for rows, change in zip(steps, changes, strict=True):
+            if change is not None:
+                yield crop_and_flip(self._inputs, rows, change, self._padding)
+            elif self._images_last:
+                yield self._inputs[rows].permute(0, 3, 1, 2)
+            else:
+                yield self._inputs[rows]
+
+
+class _StreamedImages:
+    """A split whose images are decoded ahead by worker processes, and changed on the device."""
+
+    def __init__(
+        self, inputs: StreamedInputs, augmentation: AugmentationConfig, device: torch.device
+    ) -> None:
+        self._padding = augmentation.crop_padding
+        self._device = device
+        self._loader = StreamLoader(inputs, pinned=device.type == "cuda")
+
+    def epoch(
+        self,
+        steps: Sequence[Tensor],
+        changes: Sequence[Changes | None],
+        crops: RandomCrops | None,
+    ) -> Iterator[Tensor]:
+        for change, decoded in zip(changes, self._loader.epoch(steps, crops), strict=True):
+            images = decoded.to(self._device, non_blocking=True)
+            if change is None:
+                yield images
+                continue
+            padded = pad_images(images, self._padding).permute(0, 2, 3, 1).contiguous()
+            rows = torch.arange(len(images), device=self._device)
+            yield crop_and_flip(padded, rows, change, self._padding)

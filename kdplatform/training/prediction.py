@@ -1,15 +1,18 @@
 """Logits of a trained model."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
+from kdplatform.data import Inputs
 from kdplatform.training.precision import Precision, autocast
 
 
 @torch.no_grad()
 def predict_logits(
     model: nn.Module,
-    inputs: Tensor,
+    inputs: Inputs,
     *,
     device: torch.device,
     batch_size: int = 256,
@@ -22,11 +25,14 @@ def predict_logits(
 
     Args:
         model: takes raw inputs.
-        inputs: [N, ...], as the dataset gave them, on any device.
+        inputs: [N, ...], as the dataset gave them: in memory on any device, or streamed.
         device: where to compute.
         batch_size: rows at a time.
         precision: fp32 gives the numbers that the saved model gives anywhere.
         channels_last: memory layout of image batches.
+
+    Raises:
+        UserError: an image file of streamed inputs cannot be decoded.
     """
     was_training = model.training
     model.to(device).eval()
@@ -35,8 +41,15 @@ def predict_logits(
         with autocast(precision, device):
             parts = [
                 model(rows.to(device).contiguous(memory_format=layout)).float()
-                for rows in torch.split(inputs, batch_size)
+                for rows in _batches(inputs, batch_size, device)
             ]
     finally:
         model.train(was_training)
     return torch.cat(parts)
+
+
+def _batches(inputs: Inputs, batch_size: int, device: torch.device) -> Iterable[Tensor]:
+    if isinstance(inputs, Tensor):
+        return torch.split(inputs, batch_size)
+    steps = torch.split(torch.arange(len(inputs)), batch_size)
+    return inputs.batches(steps, pinned=device.type == "cuda")

@@ -1,0 +1,97 @@
+"""From an image file to pixels: decoded, turned upright, cropped and resized."""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageOps
+from torch import Tensor
+
+from kdplatform.errors import UserError
+
+# left, top, right, bottom of a crop in an image of the width and height given, in pixels.
+Box = tuple[float, float, float, float]
+BoxIn = Callable[[int, int], Box]
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
+
+# EXIF orientations of pictures that lie on their side.
+_TURNED = (5, 6, 7, 8)
+# Aspect ratios of random crops, and how often one is drawn before the centre is taken; those of
+# the Inception training recipe (Szegedy et al. 2015, arXiv 1409.4842) as it is commonly programmed.
+_NARROWEST, _WIDEST = 3 / 4, 4 / 3
+_ATTEMPTS = 10
+
+
+def centre_box(share: float) -> BoxIn:
+    """Returns the square in the middle whose side is `share` of the shorter one."""
+
+    def box(width: int, height: int) -> Box:
+        side = min(width, height) * share
+        left, top = (width - side) / 2, (height - side) / 2
+        return left, top, left + side, top + side
+
+    return box
+
+
+def random_box(generator: np.random.Generator, smallest: float) -> BoxIn:
+    """Returns a random crop, to be resized to a square whatever its own shape.
+
+    Its share of the image's area is uniform from `smallest` to 1, the logarithm of its aspect ratio
+    from log(3/4) to log(4/3), its place uniform. The centre where ten draws do not fit.
+    """
+
+    def box(width: int, height: int) -> Box:
+        for _ in range(_ATTEMPTS):
+            area = width * height * generator.uniform(smallest, 1.0)
+            ratio = math.exp(generator.uniform(math.log(_NARROWEST), math.log(_WIDEST)))
+            across, down = math.sqrt(area * ratio), math.sqrt(area / ratio)
+            if across <= width and down <= height:
+                left = generator.uniform(0, width - across)
+                top = generator.uniform(0, height - down)
+                return left, top, left + across, top + down
+        return centre_box(1.0)(width, height)
+
+    return box
+
+
+def decoded(path: Path, size: int, box_in: BoxIn) -> Tensor:
+    """Reads an image and returns one crop of it: uint8 [3, size, size], RGB.
+
+    Upright as its EXIF data say; grey becomes RGB, transparency is dropped; resized bilinearly with
+    antialiasing.
+
+    Raises:
+        UserError: it cannot be read or decoded; names the file.
+    """
+    try:
+        with Image.open(path) as image:
+            return _crop(image, size, box_in)
+    # Pillow's decoders raise errors of many types about files that are not what they seem.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"image {str(path)!r} cannot be decoded ({reason})") from None
+
+
+def _crop(image: Image.Image, size: int, box_in: BoxIn) -> Tensor:
+    width, height = image.size
+    if image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
+        width, height = height, width
+    left, top, right, bottom = box_in(width, height)
+    # A JPEG much larger than needed is decoded at a half, a quarter or an eighth of its size.
+    scale = size / min(right - left, bottom - top)
+    if scale < 1:
+        image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+    upright = ImageOps.exif_transpose(image).convert("RGB")
+    across, down = upright.width / width, upright.height / height
+    # Rounding must not lead beyond the edge.
+    box = (
+        left * across,
+        top * down,
+        min(right * across, upright.width),
+        min(bottom * down, upright.height),
+    )
+    pixels = upright.resize((size, size), Image.Resampling.BILINEAR, box=box)
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1).contiguous()
