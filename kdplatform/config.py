@@ -108,6 +108,9 @@ class TrainingConfig(Section):
         "auto", description="auto: bf16 autocast where the hardware computes in it, else fp32"
     )
     channels_last: bool = Field(True, description="NHWC memory layout")
+    validate_every: int = Field(
+        1, ge=1, description="epochs from one look at the validation split to the next"
+    )
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @field_validator("model")

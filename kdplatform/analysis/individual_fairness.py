@@ -4,6 +4,7 @@ Similarity comes from a feature space that is none of the models compared: a fix
 generating factors of generated data. It is named in the result, since every number depends on it.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
@@ -67,6 +68,33 @@ class FeatureSpace:
                 "allowed: tables that hold all its ids"
             )
         return rows
+
+
+def factor_space(table: pd.DataFrame, columns: Sequence[str], dataset: str) -> FeatureSpace:
+    """The generating factors of generated data as a feature space.
+
+    Every factor is a direction of length 1: a category its own axis, a number a point on a quarter
+    of a circle between its smallest and largest value. The cosine similarity of two examples is
+    then the mean over factors of their similarities: 1 for equal values, 0 for different categories
+    or opposite ends.
+
+    Args:
+        table: a prediction table with the factors' columns.
+        columns: the factors.
+        dataset: whose factors they are, for the space's name.
+    """
+    parts = [_factor(table[column]) for column in columns]
+    name = f"generating factors of {dataset} ({', '.join(columns)})"
+    return FeatureSpace(name, np.asarray(table["id"]), np.concatenate(parts, axis=1))
+
+
+def _factor(values: pd.Series) -> FloatArray:
+    if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
+        number = values.to_numpy(dtype=float)
+        span = float(np.ptp(number))
+        angle = (number - number.min()) / (span or 1.0) * np.pi / 2
+        return np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    return np.asarray(pd.get_dummies(values), dtype=float)
 
 
 class Pairs(NamedTuple):

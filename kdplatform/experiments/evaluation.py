@@ -9,6 +9,12 @@ from kdplatform.analysis.calibration import calibrating_temperature, calibration
 from kdplatform.analysis.classwise import class_table, overall_accuracy, worst_class
 from kdplatform.analysis.disagreement import disagreement, disagreement_by_class
 from kdplatform.analysis.group_fairness import METRICS, fairness_metrics, group_table
+from kdplatform.analysis.individual_fairness import (
+    FeatureSpace,
+    factor_space,
+    individual_unfairness,
+    sample_pairs,
+)
 from kdplatform.analysis.significance import (
     Counts,
     mcnemar_by_class,
@@ -21,6 +27,21 @@ from kdplatform.experiments.identity import LABELS, Role
 REFERENCES = {Role.TEACHER: "n_tc", Role.STUDENT: "n_sc"}
 
 
+# The factors that generated datasets are made from, as their predictions carry them: the feature
+# space in which examples are similar. No encoder is at hand for the others.
+GENERATING_FACTORS = {
+    "trifeature": (
+        "shape",
+        "color",
+        "texture",
+        "shape_rotation",
+        "texture_rotation",
+        "position_x",
+        "position_y",
+    )
+}
+
+
 @dataclass(frozen=True)
 class Comparison:
     """DS against Teacher or NDS, class by class."""
@@ -29,12 +50,43 @@ class Comparison:
     counts: Counts
 
 
+def feature_space(table: pd.DataFrame, dataset_name: str) -> FeatureSpace | None:
+    """Returns the space in which a dataset's examples are similar; None where none is known."""
+    factors = GENERATING_FACTORS.get(dataset_name, ())
+    if not factors or not set(factors) <= set(table.columns):
+        return None
+    return factor_space(table, factors, dataset_name)
+
+
+def individual_metrics(
+    table: pd.DataFrame, dataset_name: str, calibrating: float
+) -> dict[str, float]:
+    """Returns the individual unfairness I(f) of one model; nothing without a feature space.
+
+    Args:
+        calibrating: the temperature that calibrates the model on validation.
+    """
+    space = feature_space(table, dataset_name)
+    if space is None:
+        return {}
+    pairs = sample_pairs(space)
+    plain = individual_unfairness(table, pairs)
+    labels = individual_unfairness(table, pairs, output="labels")
+    calibrated = individual_unfairness(table, pairs, temperature=calibrating)
+    return {
+        "fairness/individual": plain.unfairness,
+        "fairness/individual_labels": labels.unfairness,
+        "fairness/individual_calibrated": calibrated.unfairness,
+    }
+
+
 def model_metrics(
-    test: pd.DataFrame, val: pd.DataFrame, attributes: Sequence[str]
+    test: pd.DataFrame, val: pd.DataFrame, attributes: Sequence[str], dataset_name: str
 ) -> dict[str, float]:
     """Returns the scalar metrics of one model, named by section."""
     scores = calibration(test)
     worst = worst_class(test)
+    calibrating = calibrating_temperature(val)
     metrics = {
         "test/accuracy": overall_accuracy(test),
         "test/worst_class_accuracy": worst.accuracy,
@@ -43,7 +95,8 @@ def model_metrics(
         "test/brier": scores.brier,
         "test/nll": scores.nll,
         "val/accuracy": overall_accuracy(val),
-        "val/calibrating_temperature": calibrating_temperature(val),
+        "val/calibrating_temperature": calibrating,
+        **individual_metrics(test, dataset_name, calibrating),
     }
     for attribute in attributes:
         metrics |= attribute_metrics(test, attribute)

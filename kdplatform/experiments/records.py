@@ -3,17 +3,20 @@
 import io
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import mlflow
 import numpy as np
 import pandas as pd
 import torch
+from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
+from mlflow.entities import Metric
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import nn
@@ -31,6 +34,9 @@ PREDICTIONS = "predictions/{split}.parquet"
 # The most characters of a dataset digest that MLflow's database keeps.
 _DIGEST_LENGTH = 36
 _EXAMPLE_ROWS = 2
+_EPOCH_LOG_SECONDS = 2.0
+# What MLflow takes at once.
+_METRICS_PER_CALL = 1000
 # A generous share for all that is not weights in a logged model.
 _GRAPH_BYTES = 2**20
 
@@ -71,9 +77,39 @@ def log_dataset(dataset: Dataset) -> None:
     mlflow.log_input(description, context="training")
 
 
-def log_epoch(record: EpochRecord) -> None:
-    """Logs one point of every curve, named `epoch/...`."""
-    mlflow.log_metrics({f"epoch/{k}": v for k, v in _values(record).items()}, step=record.epoch)
+class EpochLog:
+    """Logs the curves of the active run, named `epoch/...`, several epochs at a time.
+
+    Small models train many epochs a second, and a store takes longer than that for each call. Used
+    in a `with` block, whose end logs the rest, also after an error.
+    """
+
+    def __init__(self) -> None:
+        self._waiting: list[Metric] = []
+        self._logged = time.monotonic()
+
+    def __call__(self, record: EpochRecord) -> None:
+        """Takes the record of one epoch."""
+        now = round(time.time() * 1000)
+        values = _values(record).items()
+        self._waiting += [Metric(f"epoch/{k}", v, now, record.epoch) for k, v in values]
+        if time.monotonic() - self._logged >= _EPOCH_LOG_SECONDS:
+            self._flush()
+
+    def _flush(self) -> None:
+        run = mlflow.active_run()
+        assert run is not None
+        for start in range(0, len(self._waiting), _METRICS_PER_CALL):
+            metrics = self._waiting[start : start + _METRICS_PER_CALL]
+            MlflowClient().log_batch(run.info.run_id, metrics=metrics)
+        self._waiting.clear()
+        self._logged = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._flush()
 
 
 def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Module) -> None:

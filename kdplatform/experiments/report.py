@@ -24,6 +24,7 @@ from kdplatform.analysis.individual_fairness import (
 from kdplatform.analysis.tables import Attribute, examples_digest
 from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.evaluation import feature_space
 from kdplatform.experiments.identity import LABELS, Role
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
@@ -48,24 +49,10 @@ from kdplatform.reporting.study import (
     Model,
     Study,
     build_model,
-    factor_space,
 )
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.reporting.verdicts import Verdict
 
-# The factors that generated datasets are made from, as their predictions carry them: the feature
-# space in which examples are similar. No encoder is at hand for the others.
-GENERATING_FACTORS = {
-    "trifeature": (
-        "shape",
-        "color",
-        "texture",
-        "shape_rotation",
-        "texture_rotation",
-        "position_x",
-        "position_y",
-    )
-}
 _RESERVED = {"id", "label", "prediction", "logits"}
 
 
@@ -334,11 +321,9 @@ class _Reader:
             )
 
     def _pairs(self, table: pd.DataFrame) -> tuple[Pairs, Neighbours] | None:
-        name = self._config.dataset.name
-        factors = GENERATING_FACTORS.get(name, ())
-        if not factors or not set(factors) <= set(table.columns):
+        space = feature_space(table, self._config.dataset.name)
+        if space is None:
             return None
-        space = factor_space(table, factors, name)
         return sample_pairs(space), nearest_neighbours(space)
 
 

@@ -32,6 +32,9 @@ from kdplatform.progress import say
 from kdplatform.reporting import figures
 from kdplatform.training import FitResult, fit, initialised_model, predict_logits
 
+# What a killed run loses at most, beside the epoch it was in.
+_CHECKPOINT_SECONDS = 2.0
+
 
 @dataclass(frozen=True)
 class TrainedModel:
@@ -139,20 +142,22 @@ def _fit(
     if step.distillation is not None:
         trained = references[Role.TEACHER]
         teacher = teacher_for(workspace, trained.step, trained.run_id)
-    result = fit(
-        model,
-        dataset.train,
-        build_objective(step.distillation, label_smoothing=step.training.label_smoothing),
-        step.training,
-        seed=step.seed,
-        role=step.role.stream,
-        device=workspace.device,
-        teacher=teacher,
-        validation=dataset.val,
-        checkpoint=_checkpoint(workspace, step),
-        identity=step.key,
-        on_epoch=records.log_epoch,
-    )
+    with records.EpochLog() as log:
+        result = fit(
+            model,
+            dataset.train,
+            build_objective(step.distillation, label_smoothing=step.training.label_smoothing),
+            step.training,
+            seed=step.seed,
+            role=step.role.stream,
+            device=workspace.device,
+            teacher=teacher,
+            validation=dataset.val,
+            checkpoint=_checkpoint(workspace, step),
+            checkpoint_seconds=_CHECKPOINT_SECONDS,
+            identity=step.key,
+            on_epoch=log,
+        )
     if result.restored_epochs:
         say(f"{step.title}: went on after epoch {result.restored_epochs}")
         mlflow.set_tag("kd.resumed_after_epoch", str(result.restored_epochs))
@@ -168,7 +173,7 @@ def _log_results(
 ) -> None:
     dataset, attributes = workspace.dataset, workspace.config.attributes
     test = tables["test"]
-    mlflow.log_metrics(evaluation.model_metrics(test, tables["val"], attributes))
+    mlflow.log_metrics(evaluation.model_metrics(test, tables["val"], attributes, dataset.name))
     logged = {"classwise": evaluation.class_accuracies(test, dataset.class_names)}
     if attributes:
         logged["groups"] = evaluation.group_accuracies(test, attributes)

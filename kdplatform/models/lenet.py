@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from kdplatform.data import DataFacts
 from kdplatform.models import register_model
+from kdplatform.models.pooling import halve_by_maximum
 
 # The paper's input size; it centred its 28 pixel digits in such a frame.
 PAPER_IMAGE_SIZE = 32
@@ -46,8 +47,8 @@ class LeNet5(nn.Module):
         """Maps images [B, in_channels, image_size, image_size] to logits [B, num_classes]."""
         x = F.pad(images, self.frame) if any(self.frame) else images
         # Rectifying the maximum is the maximum of the rectified, at a quarter of the work.
-        x = F.relu(F.max_pool2d(self.conv1(x), 2))
-        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        x = F.relu(halve_by_maximum(self.conv1(x)))
+        x = F.relu(halve_by_maximum(self.conv2(x)))
         x = F.relu(self.hidden1(x.flatten(1)))
         x = F.relu(self.hidden2(x))
         logits: Tensor = self.classifier(x)

@@ -150,7 +150,9 @@ def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
             label = split
             if quantity == "loss":
                 label += " (objective)" if split == "train" else " (cross entropy)"
-            axes.plot(curves["epoch"], curves[f"{split}_{quantity}"], color=color, label=label)
+            # Validation may not have been looked at after every epoch.
+            drawn = curves[["epoch", f"{split}_{quantity}"]].dropna()
+            axes.plot(*drawn.to_numpy().T, color=color, label=label)
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))

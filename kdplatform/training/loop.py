@@ -61,6 +61,7 @@ def fit(
     teacher: Teacher | None = None,
     validation: Split | None = None,
     checkpoint: Path | None = None,
+    checkpoint_seconds: float = 0.0,
     identity: str = "",
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
 ) -> FitResult:
@@ -78,12 +79,15 @@ def fit(
         role: with the seed chooses the random streams; names the progress bar.
         device: where.
         teacher: for an objective that needs one.
-        validation: measured after each epoch.
-        checkpoint: file to restore from and to write after each epoch. The caller removes it when
+        validation: measured after every `config.validate_every` epochs, and after the last.
+        checkpoint: file to restore from and to write after an epoch. The caller removes it when
             the run's results are safe.
+        checkpoint_seconds: the least time between two checkpoints; the last epoch's is always
+            written.
         identity: of the run; a checkpoint of another identity is not used.
-        on_epoch: called with every epoch's record once its checkpoint is written. Epochs restored
-            from a checkpoint are reported first, so that a caller always sees them all.
+        on_epoch: called with every epoch's record, after its checkpoint where one is written.
+            Epochs restored from a checkpoint are reported first, so that a caller always sees them
+            all.
 
     Returns:
         The records of all epochs.
@@ -113,11 +117,14 @@ def fit(
         restored_epochs = len(run.records)
         for record in run.records:
             on_epoch(record)
+        saved = time.perf_counter()
         with run.bar:
             while run.state.epoch < config.epochs:
                 record = run.train_epoch()
-                if checkpoint is not None:
+                due = time.perf_counter() - saved >= checkpoint_seconds
+                if checkpoint is not None and (due or run.state.epoch == config.epochs):
                     save_checkpoint(checkpoint, identity, run.content())
+                    saved = time.perf_counter()
                 on_epoch(record)
     model.eval()
     return FitResult(tuple(run.records), restored_epochs, run.precision)
@@ -212,7 +219,9 @@ class _Run:
         loss, accuracy, parts = meter.means()
         trained = time.perf_counter() - started
         self.state.epoch += 1
-        val_loss, val_accuracy = self._validate()
+        every, last = self.config.validate_every, self.config.epochs
+        looks = self.state.epoch % every == 0 or self.state.epoch == last
+        val_loss, val_accuracy = self._validate() if looks else (None, None)
         record = EpochRecord(
             epoch=self.state.epoch,
             learning_rate=self._learning_rate(self.state.step - 1),

@@ -18,8 +18,8 @@ class EpochRecord:
         train_loss: mean over the epoch's images, as they were trained on.
         train_accuracy: fraction of these images that were predicted right at their step.
         train_parts: mean of each part of the loss, such as `kl` and `ce`; empty without parts.
-        val_loss: cross entropy on the validation split, None without one.
-        val_accuracy: fraction right on the validation split, None without one.
+        val_loss: cross entropy on the validation split; None where it was not looked at.
+        val_accuracy: fraction right on the validation split; None where it was not looked at.
         seconds: training and validation.
         images_per_second: of training alone.
     """

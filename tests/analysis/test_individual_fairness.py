@@ -7,6 +7,7 @@ from kdplatform.analysis.calibration import probabilities
 from kdplatform.analysis.individual_fairness import (
     FeatureSpace,
     consistency,
+    factor_space,
     individual_unfairness,
     nearest_neighbours,
     sample_pairs,
@@ -137,3 +138,27 @@ def test_missing_examples_unknown_outputs_and_too_many_neighbours_are_refused():
         individual_unfairness(data, pairs, output="logits")
     with pytest.raises(ValueError, match="k is 12"):
         nearest_neighbours(space(), k=12)
+
+
+def test_factors_are_similar_as_their_values_are() -> None:
+    table = pd.DataFrame(
+        {
+            "id": [1, 2, 3],
+            "label": 0,
+            "prediction": 0,
+            "shape": ["star", "star", "tee"],
+            "angle": [0.0, 90.0, 45.0],
+        }
+    )
+    space = factor_space(table, ["shape", "angle"], "drawings")
+    assert space.name == "generating factors of drawings (shape, angle)"
+    unit = space.vectors / np.linalg.norm(space.vectors, axis=1, keepdims=True)
+    cosine = unit @ unit.T
+    assert cosine[0, 1] == pytest.approx(0.5)  # the same shape, opposite angles
+    assert cosine[0, 2] == pytest.approx(np.cos(np.pi / 4) / 2)
+    assert np.diag(cosine) == pytest.approx(1)
+
+
+def test_a_factor_that_never_varies_is_no_obstacle() -> None:
+    table = pd.DataFrame({"id": [1, 2], "size": [3.0, 3.0], "shape": ["star", "tee"]})
+    assert np.isfinite(factor_space(table, ["size", "shape"], "x").vectors).all()

@@ -166,7 +166,7 @@ def test_predictions_are_of_this_split_and_of_this_model(place: Any, run: Run, s
 @every_role
 def test_the_metrics_are_those_of_the_predictions(place: Any, run: Run) -> None:
     expected = evaluation.model_metrics(
-        place.predictions(run), place.predictions(run, "val"), ["color"]
+        place.predictions(run), place.predictions(run, "val"), ["color"], "trifeature"
     )
     assert {name: run.data.metrics[name] for name in expected} == expected
     assert {
@@ -176,6 +176,9 @@ def test_the_metrics_are_those_of_the_predictions(place: Any, run: Run) -> None:
         "fairness/color/dpd",
         "fairness/color/eod",
         "fairness/color/worst_group_accuracy",
+        "fairness/individual",
+        "fairness/individual_labels",
+        "fairness/individual_calibrated",
     } <= set(expected)
 
 

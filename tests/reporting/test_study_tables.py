@@ -18,7 +18,6 @@ from kdplatform.reporting.study import (
     build_model,
     class_shift,
     complete_grid,
-    factor_space,
 )
 from kdplatform.reporting.study_classes import ClassWise
 from kdplatform.reporting.study_fairness import Effort, GroupFairness
@@ -232,27 +231,3 @@ def test_the_class_shift_ignores_overall_accuracy() -> None:
 
     assert class_shift(model(80, 80), model(40, 40)) == pytest.approx(0)
     assert class_shift(model(80, 80), model(90, 30)) == pytest.approx(0.5)
-
-
-def test_factors_are_similar_as_their_values_are() -> None:
-    table = pd.DataFrame(
-        {
-            "id": [1, 2, 3],
-            "label": 0,
-            "prediction": 0,
-            "shape": ["star", "star", "tee"],
-            "angle": [0.0, 90.0, 45.0],
-        }
-    )
-    space = factor_space(table, ["shape", "angle"], "drawings")
-    assert space.name == "generating factors of drawings (shape, angle)"
-    unit = space.vectors / np.linalg.norm(space.vectors, axis=1, keepdims=True)
-    cosine = unit @ unit.T
-    assert cosine[0, 1] == pytest.approx(0.5)  # the same shape, opposite angles
-    assert cosine[0, 2] == pytest.approx(np.cos(np.pi / 4) / 2)
-    assert np.diag(cosine) == pytest.approx(1)
-
-
-def test_a_factor_that_never_varies_is_no_obstacle() -> None:
-    table = pd.DataFrame({"id": [1, 2], "size": [3.0, 3.0], "shape": ["star", "tee"]})
-    assert np.isfinite(factor_space(table, ["size", "shape"], "x").vectors).all()

@@ -106,6 +106,36 @@ def test_without_a_validation_split_there_are_no_such_numbers(
     assert {(record.val_loss, record.val_accuracy) for record in result.records} == {(None, None)}
 
 
+def test_validation_is_looked_at_as_often_as_asked_and_at_the_end(
+    dataset: Dataset, config: TrainingConfig
+) -> None:
+    config = config.model_copy(update={"epochs": 5, "validate_every": 2})
+    model, seldom = train(dataset, config)
+    often_model, often = train(dataset, config.model_copy(update={"validate_every": 1}))
+    assert_equal_weights(model, often_model)
+    looked = [record.val_loss for record in seldom.records]
+    always = [record.val_loss for record in often.records]
+    assert looked == [None, always[1], None, always[3], always[4]]
+
+
+def test_checkpoints_keep_their_distance_but_the_last_epoch_has_its_own(
+    dataset: Dataset, config: TrainingConfig, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint"
+    there: list[bool] = []
+    train(
+        dataset,
+        config,
+        checkpoint=path,
+        checkpoint_seconds=3600.0,
+        identity="run",
+        on_epoch=lambda record: there.append(path.exists()),
+    )
+    assert there == [False, False, True]
+    _, again = train(dataset, config, checkpoint=path, identity="run")
+    assert again.restored_epochs == 3
+
+
 def test_training_numbers_are_means_over_the_images(
     dataset: Dataset, config: TrainingConfig
 ) -> None:
