@@ -9,7 +9,6 @@ import yaml
 from pydantic import (
     BaseModel,
     BeforeValidator,
-    ConfigDict,
     Field,
     SerializeAsAny,
     ValidationError,
@@ -20,26 +19,27 @@ from pydantic import (
 from kdplatform import text_values
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.field_words import allowed, plain_text
+from kdplatform.training_config import AugmentationConfig, NotAmongError, Section, TrainingConfig
 from kdplatform.yaml_files import read_mapping
 
+__all__ = [
+    "PROJECTS_FOLDER",
+    "SHORTCUTS",
+    "AugmentationConfig",
+    "DatasetConfig",
+    "DistillationConfig",
+    "FieldDescription",
+    "ProjectConfig",
+    "Section",
+    "TrainingConfig",
+    "describe_fields",
+    "dump_yaml",
+    "flatten",
+    "load_project",
+    "project_names",
+]
+
 PROJECTS_FOLDER = Path(__file__).resolve().parent.parent / "projects"
-
-
-class _NotAmongError(ValueError):
-    """A name of something that does not exist; in which field, only the caller knows."""
-
-    def __init__(self, value: str, known: Sequence[str]) -> None:
-        super().__init__(value)
-        self.value = value
-        self.known = known
-
-
-class Section(BaseModel):
-    """A block of the configuration: immutable, finite numbers only, unknown names rejected."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
-    )
 
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(text_values.integers)]
@@ -53,88 +53,6 @@ class DatasetConfig(Section):
     """What every dataset's configuration has; each dataset adds its own fields."""
 
     name: str = Field(description="dataset, one of kdplatform/data")
-
-
-class AugmentationConfig(Section):
-    """Random changes of the training images, drawn anew in every epoch."""
-
-    crop_padding: int = Field(0, ge=0, description="pixels added around before a random crop")
-    horizontal_flip: bool = Field(False, description="mirror half of the images")
-    random_resized_crop: bool = Field(
-        False, description="a random part of the image, resized; for streamed images"
-    )
-    smallest_crop: float = Field(
-        0.08, gt=0, le=1, description="least share of the area that a random resized crop shows"
-    )
-
-    @property
-    def active(self) -> bool:
-        """Whether inputs differ from epoch to epoch."""
-        return self.horizontal_flip or self.crop_padding > 0 or self.random_resized_crop
-
-    @model_validator(mode="after")
-    def _one_kind_of_crop(self) -> Self:
-        if self.random_resized_crop and self.crop_padding:
-            raise ValueError(
-                f"crop_padding={self.crop_padding} is not allowed with random_resized_crop=true; "
-                "allowed: one of them"
-            )
-        return self
-
-
-class TrainingConfig(Section):
-    """One model and how it is trained."""
-
-    model: str = Field(description="architecture, one of kdplatform/models")
-    epochs: int = Field(ge=1, description="passes over the training split")
-    batch_size: int = Field(128, ge=1, description="examples per step")
-    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
-    learning_rate: float = Field(gt=0, description="highest learning rate of the schedule")
-    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
-    weight_decay: float = Field(0.0, ge=0, description="weight decay")
-    schedule: Literal["constant", "step", "cosine"] = Field(
-        "cosine", description="learning rate over the epochs"
-    )
-    milestones: Annotated[tuple[int, ...], BeforeValidator(text_values.integers)] = Field(
-        (), description="epochs after which schedule=step multiplies the rate by decay"
-    )
-    decay: float = Field(0.1, gt=0, le=1, description="factor at each milestone")
-    warmup_epochs: float = Field(0.0, ge=0, description="epochs of linear warm-up")
-    label_smoothing: float = Field(0.0, ge=0, lt=1, description="smoothing of the hard labels")
-    gradient_clip: Annotated[
-        Annotated[float, Field(gt=0)] | None, BeforeValidator(text_values.optional)
-    ] = Field(None, description="largest gradient norm; none: not clipped")
-    precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="auto: bf16 autocast where the hardware computes in it, else fp32"
-    )
-    channels_last: bool = Field(True, description="NHWC memory layout")
-    validate_every: int = Field(
-        1, ge=1, description="epochs from one look at the validation split to the next"
-    )
-    augmentation: AugmentationConfig = AugmentationConfig()
-
-    @field_validator("model")
-    @classmethod
-    def _known_model(cls, value: str) -> str:
-        from kdplatform.models import model_names
-
-        if value not in model_names():
-            raise _NotAmongError(value, model_names())
-        return value
-
-    @model_validator(mode="after")
-    def _milestones_fit(self) -> Self:
-        if self.milestones and self.schedule != "step":
-            raise ValueError(
-                f"milestones={plain_text(self.milestones)!r} is not allowed with "
-                f"schedule={self.schedule!r}; allowed: with schedule='step'"
-            )
-        if self.warmup_epochs > self.epochs:
-            raise ValueError(
-                f"warmup_epochs={self.warmup_epochs:g} is not allowed; "
-                f"allowed: at most epochs={self.epochs}"
-            )
-        return self
 
 
 class DistillationConfig(Section):
@@ -154,7 +72,7 @@ class DistillationConfig(Section):
         from kdplatform.objectives import method_names
 
         if value not in method_names():
-            raise _NotAmongError(value, method_names())
+            raise NotAmongError(value, method_names())
         return value
 
 
@@ -169,6 +87,23 @@ class ProjectConfig(Section):
     temperatures: Temperatures = Field(min_length=1, description="temperatures of the study")
     seeds: Seeds = Field((0,), min_length=1, description="seeds such as 0, 0-4 or 0,2,5")
     attributes: Names = Field((), description="attributes whose groups are compared")
+
+    @property
+    def shared_teacher_seed(self) -> int | None:
+        """The seed of the one teacher that all students learn from; None: each seed has its own.
+
+        A frozen teacher is the same for every seed.
+        """
+        if self.teacher.frozen:
+            return 0
+        chosen = self.distillation.teacher_seed
+        return None if chosen == "same" else chosen
+
+    @model_validator(mode="after")
+    def _students_train(self) -> Self:
+        if self.student.frozen:
+            raise ValueError("student.frozen=True is not allowed; allowed: false, students train")
+        return self
 
     @field_validator("dataset", mode="before")
     @classmethod
@@ -360,7 +295,7 @@ def _one_line(
         location.pop()
     name = ".".join(location)
     shown = spelled.get(name, name)
-    if isinstance(cause, _NotAmongError):
+    if isinstance(cause, NotAmongError):
         return str(unknown_name(shown, cause.value, cause.known))
     message = _MESSAGES.get(kind, problem["msg"].removeprefix("Value error, "))
     if name not in fields and not kind.endswith("_type"):

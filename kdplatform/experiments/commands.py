@@ -122,7 +122,10 @@ def _report_failures(failures: Sequence[Failure]) -> None:
 
 
 def _train_teachers(workspace: Workspace, run_id: str) -> Arms:
-    return {Role.TEACHER: [_teacher(workspace, seed, run_id) for seed in workspace.config.seeds]}
+    config = workspace.config
+    # A frozen teacher is the same for every seed.
+    seeds = (teacher_seed(config, 0),) if config.teacher.frozen else config.seeds
+    return {Role.TEACHER: [_teacher(workspace, seed, run_id) for seed in seeds]}
 
 
 def _train_students(workspace: Workspace, run_id: str) -> Arms:

@@ -9,6 +9,7 @@ from typing import Any
 
 from kdplatform import training
 from kdplatform.config import DistillationConfig, ProjectConfig, TrainingConfig
+from kdplatform.experiments.weights import key_settings
 
 # Raised when a change of the code changes the numbers a step produces, so that runs of the old
 # code are not taken for runs of the new.
@@ -91,7 +92,7 @@ def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Ste
     # Which teacher is meant stands in the keys depended on, not in how it was asked for.
     matters = distillation.model_dump(mode="json", exclude={"teacher_seed"})
     settings = {
-        "training": config.student.model_dump(mode="json"),
+        "training": key_settings(config.student),
         "distillation": matters,
         "seed": seed,
     }
@@ -105,10 +106,12 @@ def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Ste
 
 def teacher_seed(config: ProjectConfig, seed: int) -> int:
     """Returns the seed of the teacher that the students of `seed` learn from."""
-    chosen = config.distillation.teacher_seed
-    return seed if chosen == "same" else chosen
+    shared = config.shared_teacher_seed
+    return seed if shared is None else shared
 
 
 def _plain_step(role: Role, training: TrainingConfig, seed: int, dataset_digest: str) -> Step:
-    settings = {"training": training.model_dump(mode="json"), "seed": seed}
+    settings: dict[str, Any] = {"training": key_settings(training)}
+    # A frozen model is the same whatever the seed.
+    settings |= {} if training.frozen else {"seed": seed}
     return Step(role, seed, training, run_key(role, settings, dataset_digest))

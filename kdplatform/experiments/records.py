@@ -17,19 +17,22 @@ from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
+from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import nn
 
 from kdplatform.config import ProjectConfig, dump_yaml, flatten
 from kdplatform.data import Dataset
-from kdplatform.errors import MachineError
+from kdplatform.errors import KdplatformError, MachineError
 from kdplatform.experiments.identity import Role, Step
 from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_verified_artifacts
+from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
+from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import save_predictions
+from kdplatform.progress import say
 from kdplatform.training import EpochRecord
 
-WEIGHTS = "weights.pt"
 PREDICTIONS = "predictions/{split}.parquet"
 # The most characters of a dataset digest that MLflow's database keeps.
 _DIGEST_LENGTH = 36
@@ -48,7 +51,7 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
         "kd.role": step.role.value,
         "kd.project": config.name,
         "kd.seed": str(step.seed),
-        "kd.model": step.training.model,
+        TAG_MODEL: step.training.model,
     }
     if step.distillation is not None:
         tags |= {
@@ -129,8 +132,23 @@ def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Mo
         log_verified_artifacts(folder)
 
 
-def log_model(role: Role, model: nn.Module, dataset: Dataset) -> None:
-    """Logs the model as a graph without pickle, with a signature that takes raw inputs."""
+def log_model(step: Step, model: nn.Module, dataset: Dataset) -> None:
+    """Logs the model as a graph without pickle, with a signature that takes raw inputs.
+
+    A model of the user's whose graph cannot be had is left out, which is said in one line.
+    """
+    try:
+        _log_graph(step.role, model, dataset)
+    except (KdplatformError, MlflowException, OSError):
+        raise
+    except Exception as error:
+        if not is_user_model(step.training.model):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        say(f"{step.title}: {WEIGHTS} is logged, its graph cannot be ({reason})")
+
+
+def _log_graph(role: Role, model: nn.Module, dataset: Dataset) -> None:
     example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
     inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
     outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)

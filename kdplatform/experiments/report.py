@@ -121,14 +121,13 @@ def load_study(
             f"project={config.name!r}: no distilled run can be used ({reader.left_out[0]}); allowed"
             ": at least one whose predictions are as they were logged"
         )
-    shared = config.distillation.teacher_seed
     used = sum(len(models) for models in reader.arms.values())
     return Study(
         name=config.name,
         class_names=reader.class_names(),
         arms=dict(sorted(reader.arms.items(), key=lambda item: _reading_order(item[0]))),
         attributes=_attributes(config, reader.any_table(), intersections),
-        shared_teacher=None if shared == "same" else shared,
+        shared_teacher=config.shared_teacher_seed,
         missing=_missing(config, reader.arms, set(given)),
         left_out=(*reader.left_out, *others),
         settings=_settings(config, digest, used, len(runs) - used),
@@ -235,9 +234,9 @@ def _missing(
     temperatures = set(config.temperatures) | {
         arm.temperature for arm in arms if arm.temperature is not None
     }
-    shared = config.distillation.teacher_seed
+    shared = config.shared_teacher_seed
     expected = {
-        Arm(LABELS[Role.TEACHER]): seeds if shared == "same" else {shared},
+        Arm(LABELS[Role.TEACHER]): seeds if shared is None else {shared},
         Arm(LABELS[Role.STUDENT]): seeds,
     }
     expected |= {Arm(LABELS[Role.DISTILLED], t): seeds for t in sorted(temperatures)}
@@ -350,7 +349,8 @@ def _attributes(
 
 def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dict[str, str]:
     chosen = config.distillation
-    teacher = "one per seed" if chosen.teacher_seed == "same" else f"seed {chosen.teacher_seed}"
+    shared = config.shared_teacher_seed
+    teacher = "one per seed" if shared is None else f"seed {shared}"
     return {
         "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
         "Teacher": f"{_training(config.teacher)}; {teacher}",
@@ -364,4 +364,6 @@ def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dic
 
 
 def _training(training: TrainingConfig) -> str:
-    return f"{training.model}, epochs: {training.epochs}"
+    start = "pretrained" if training.pretrained else "given weights" if training.weights else ""
+    trained = "not trained here" if training.frozen else f"epochs: {training.epochs}"
+    return ", ".join(filter(None, (training.model, start, trained)))

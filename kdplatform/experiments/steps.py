@@ -15,6 +15,7 @@ from kdplatform.analysis.classwise import overall_accuracy
 from kdplatform.experiments import drawing, evaluation, records
 from kdplatform.experiments.backend import build_loss_kernels, loss_backend
 from kdplatform.experiments.identity import Role, Step
+from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
 from kdplatform.experiments.tracking import (
     artifact_path,
@@ -30,7 +31,7 @@ from kdplatform.objectives import build_objective
 from kdplatform.predictions import load_predictions, prediction_table
 from kdplatform.progress import say
 from kdplatform.reporting import figures
-from kdplatform.training import FitResult, fit, initialised_model, predict_logits
+from kdplatform.training import FitResult, fit, predict_logits
 
 # What a killed run loses at most, beside the epoch it was in.
 _CHECKPOINT_SECONDS = 2.0
@@ -120,12 +121,13 @@ def _train(
             for name, split in (("val", dataset.val), ("test", dataset.test))
         }
         records.log_predictions_and_weights(tables, model.cpu())
-        records.log_model(step.role, model, dataset)
+        records.log_model(step, model, dataset)
         mlflow.set_tags(
             {
                 "kd.precision": result.precision,
                 "kd.device": workspace.device.type,
                 "kd.backend": loss_backend(workspace.device),
+                **size_tag(model),
             }
         )
         _log_results(workspace, step, tables, result, references)
@@ -137,7 +139,9 @@ def _fit(
     workspace: Workspace, step: Step, references: Mapping[Role, TrainedModel]
 ) -> tuple[nn.Module, FitResult]:
     dataset = workspace.dataset
-    model = initialised_model(step.training.model, dataset, seed=step.seed, role=step.role.stream)
+    model = starting_model(step, dataset)
+    if step.training.frozen:
+        return model.eval(), FitResult((), 0, "fp32")
     teacher = None
     if step.distillation is not None:
         trained = references[Role.TEACHER]
@@ -177,7 +181,9 @@ def _log_results(
     logged = {"classwise": evaluation.class_accuracies(test, dataset.class_names)}
     if attributes:
         logged["groups"] = evaluation.group_accuracies(test, attributes)
-    drawn = {"curves": figures.curves_figure(records.curves(result.records), step.title)}
+    drawn = {}
+    if result.records:
+        drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
     if step.role is Role.DISTILLED:
         arms = {role: trained.test for role, trained in references.items()}
         comparisons = evaluation.compare(

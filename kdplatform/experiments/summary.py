@@ -64,7 +64,9 @@ def log_summary(workspace: Workspace, arms: Arms, summary: Summary) -> None:
 
 
 def log_samples(dataset: Dataset) -> None:
-    """Logs a sheet of training images, so that one sees what was trained on."""
+    """Logs a sheet of training images, where they are, so that one sees what was trained on."""
+    if not dataset.facts().holds_images:
+        return
     train = dataset.train
     if train.inputs.ndim != 4:  # no images
         return

@@ -10,12 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kdplatform.config import ProjectConfig
 from kdplatform.experiments.identity import Step
-from kdplatform.experiments.records import WEIGHTS
-from kdplatform.experiments.tracking import artifact_path
+from kdplatform.experiments.starting import restored_model
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.files import is_whole, load_arrays, locked, save_arrays, written_with_digest
 from kdplatform.progress import progress_bar, say
@@ -24,7 +23,6 @@ from kdplatform.training import (
     TeacherModel,
     TeacherTable,
     TeacherViews,
-    initialised_model,
     predict_logits,
     resolve_precision,
     view_logits,
@@ -57,7 +55,7 @@ def teacher_for(workspace: Workspace, teacher: Step, run_id: str) -> Teacher:
         views = _view_logits(workspace, teacher, run_id)
         if views is not None:
             return TeacherViews(views)
-    model = load_model(workspace, teacher, run_id)
+    model = restored_model(teacher, workspace.dataset, run_id)
     return TeacherModel(model, resolve_precision(teacher.training, workspace.device))
 
 
@@ -73,16 +71,6 @@ def views_pay(config: ProjectConfig, examples: int, classes: int) -> bool:
     return views <= passes and examples * views * classes * _HALF.bits // 8 <= MOST_VIEW_BYTES
 
 
-def load_model(workspace: Workspace, step: Step, run_id: str) -> nn.Module:
-    """Returns the trained model of a run, on the CPU and in eval mode."""
-    model = initialised_model(
-        step.training.model, workspace.dataset, seed=step.seed, role=step.role.stream
-    )
-    weights = torch.load(artifact_path(run_id, WEIGHTS), map_location="cpu", weights_only=True)
-    model.load_state_dict(weights)
-    return model.eval()
-
-
 def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor:
     """Returns the teacher's logits [N, C] of the training split, from the cache or computed."""
     # By run and not by key: a teacher trained afresh may differ in its last bits.
@@ -95,7 +83,7 @@ def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor
             cached = None
         if cached is not None:
             return torch.from_numpy(cached["logits"])
-        model = load_model(workspace, teacher, run_id)
+        model = restored_model(teacher, workspace.dataset, run_id)
         inputs = workspace.dataset.train.inputs
         logits = predict_logits(model, inputs, device=workspace.device).cpu()
         save_arrays(path, {"logits": logits.numpy()})
@@ -131,7 +119,7 @@ def _write_views(workspace: Workspace, teacher: Step, run_id: str, path: Path) -
         return False
     for left_over in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
         left_over.unlink()
-    model = load_model(workspace, teacher, run_id)
+    model = restored_model(teacher, workspace.dataset, run_id)
     assert isinstance(train.inputs, Tensor)
     computed = view_logits(model, train.inputs, augmentation, device=workspace.device)
     with (

@@ -3,24 +3,31 @@
 from typing import cast
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 class InputNormalization(nn.Module):
     """A model that takes raw inputs and normalises them by constants saved with its weights.
 
+    Images of one channel become as many equal channels as there are constants.
+
     Args:
         model: takes normalised inputs.
         mean: float [channels], of the training inputs; uint8 inputs count as fractions of 255.
         std: float [channels], all above zero.
+        image_size: side in pixels to which images of another size are resized; None: to none.
     """
 
     mean: Tensor
     std: Tensor
 
-    def __init__(self, model: nn.Module, mean: Tensor, std: Tensor) -> None:
+    def __init__(
+        self, model: nn.Module, mean: Tensor, std: Tensor, image_size: int | None = None
+    ) -> None:
         super().__init__()
         self.model = model
+        self.image_size = image_size
         self.register_buffer("mean", mean.detach().clone().float())
         self.register_buffer("std", std.detach().clone().float())
 
@@ -36,4 +43,12 @@ class InputNormalization(nn.Module):
         # One multiply-add instead of three passes: (x / unit - mean) / std.
         scale = (1.0 / (unit * self.std)).view(per_channel)
         shift = (-self.mean / self.std).view(per_channel)
-        return cast(Tensor, self.model(torch.addcmul(shift, inputs.float(), scale)))
+        return cast(Tensor, self.model(torch.addcmul(shift, self._resized(inputs), scale)))
+
+    def _resized(self, inputs: Tensor) -> Tensor:
+        inputs = inputs.float()
+        size = self.image_size
+        if size is None or tuple(inputs.shape[-2:]) == (size, size):
+            return inputs
+        # Antialiased, as torchvision resizes images for the weights it publishes.
+        return F.interpolate(inputs, (size, size), mode="bilinear", antialias=True)

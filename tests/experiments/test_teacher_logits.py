@@ -6,9 +6,10 @@ import pytest
 import torch
 
 from kdplatform.config import load_project
+from kdplatform.data import Dataset
 from kdplatform.experiments import teacher_logits
 from kdplatform.experiments.identity import Role, teacher_step
-from kdplatform.experiments.workspace import Workspace, open_workspace
+from kdplatform.experiments.workspace import open_workspace
 from kdplatform.training import TeacherModel, TeacherTable, TeacherViews, initialised_model
 
 # 18 views: a table for two students pays from 9 epochs on.
@@ -25,11 +26,11 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Gives teachers that need no run; lists whose weights were loaded."""
     loaded: list[str] = []
 
-    def load_model(workspace: Workspace, step: Any, run_id: str) -> torch.nn.Module:
+    def restored_model(step: Any, dataset: Dataset, run_id: str) -> torch.nn.Module:
         loaded.append(run_id)
-        return initialised_model("lenet5", workspace.dataset, seed=0, role=Role.TEACHER.stream)
+        return initialised_model("lenet5", dataset, seed=0, role=Role.TEACHER.stream)
 
-    monkeypatch.setattr(teacher_logits, "load_model", load_model)
+    monkeypatch.setattr(teacher_logits, "restored_model", restored_model)
     monkeypatch.setattr(teacher_logits, "STUDENTS_OF_A_TEACHER", 2)
     return loaded
 

@@ -1,0 +1,140 @@
+"""The model of a step before its training, and the same model with a run's weights."""
+
+from collections.abc import Mapping
+
+import torch
+from mlflow import MlflowClient
+from torch import Tensor, nn
+
+from kdplatform.data import Dataset
+from kdplatform.errors import UserError
+from kdplatform.experiments.identity import Step
+from kdplatform.experiments.tracking import artifact_path
+from kdplatform.experiments.weights import (
+    TAG_IMAGE_SIZE,
+    WEIGHTS,
+    find_weights,
+    read_weights,
+)
+from kdplatform.models import InputNormalization
+from kdplatform.models.loading import load_weights
+from kdplatform.models.pretrained import ImageInput, pretrained
+from kdplatform.models.user_models import is_user_model
+from kdplatform.training import initialised_model
+
+_PROBED_ROWS = 2
+
+
+def starting_model(step: Step, dataset: Dataset) -> nn.Module:
+    """Returns the step's model with the weights it starts from, on the CPU.
+
+    Raises:
+        UserError: weights are not there or do not fit, or the model cannot take the data.
+        MachineError: weights that a library publishes cannot be downloaded.
+    """
+    training = step.training
+    if training.pretrained:
+        return _pretrained(step, dataset)
+    if training.weights is not None:
+        return _with_weights(step, dataset, training.weights)
+    model = _initialised(step, dataset, None, training.image_size)
+    if is_user_model(training.model):
+        _probe(training.model, model, dataset)
+    return model
+
+
+def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
+    """Returns the trained model of a run, on the CPU and in eval mode."""
+    path = artifact_path(run_id, WEIGHTS)
+    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    size = MlflowClient().get_run(run_id).data.tags.get(TAG_IMAGE_SIZE)
+    model = _initialised(step, dataset, _normalised_by(state, dataset), int(size) if size else None)
+    model.load_state_dict(state)
+    return model.eval()
+
+
+def size_tag(model: nn.Module) -> dict[str, str]:
+    """Returns the tag that says to which size a model resizes its images; none when it does not."""
+    size = model.image_size if isinstance(model, InputNormalization) else None
+    return {} if size is None else {TAG_IMAGE_SIZE: str(size)}
+
+
+def _initialised(
+    step: Step, dataset: Dataset, trained_on: ImageInput | None, image_size: int | None
+) -> nn.Module:
+    return initialised_model(
+        step.training.model,
+        dataset,
+        seed=step.seed,
+        role=step.role.stream,
+        trained_on=trained_on,
+        image_size=image_size,
+    )
+
+
+def _pretrained(step: Step, dataset: Dataset) -> nn.Module:
+    training, published = step.training, pretrained(step.training.model)
+    vocabulary = dataset.vocabulary
+    if vocabulary is not None and vocabulary.name not in published.tokenizers:
+        raise UserError(
+            f"dataset.tokenizer={vocabulary.name!r} does not fit model={training.model!r} with "
+            f"pretrained=true; allowed: {' | '.join(published.tokenizers)}"
+        )
+    model = _initialised(step, dataset, published.images, training.image_size)
+    network = model.model if isinstance(model, InputNormalization) else model
+    load_weights(
+        network,
+        published.load(),
+        source=published.source,
+        head_may_differ=not training.frozen,
+        new_layers=published.new_layers,
+    )
+    return model
+
+
+def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
+    training, source = step.training, find_weights(weights)
+    if source.model not in (None, training.model):
+        raise UserError(
+            f"weights={weights!r} are those of model={source.model!r}; "
+            f"allowed: with that model, not with {training.model!r}"
+        )
+    state = read_weights(weights, source)
+    size = training.image_size or source.image_size
+    model = _initialised(step, dataset, _normalised_by(state, dataset), size)
+    # A network's own state dict, without the constants that normalise its inputs.
+    bare = isinstance(model, InputNormalization) and "mean" not in state
+    target = model.model if bare and isinstance(model, InputNormalization) else model
+    load_weights(target, state, source=weights, head_may_differ=not training.frozen)
+    return model
+
+
+def _normalised_by(state: Mapping[str, Tensor], dataset: Dataset) -> ImageInput | None:
+    """Returns the constants by which the images of some weights were normalised, if they say so."""
+    if not dataset.facts().holds_images or not {"mean", "std"} <= state.keys():
+        return None
+    return ImageInput(tuple(state["mean"].tolist()), tuple(state["std"].tolist()), None)
+
+
+@torch.no_grad()
+def _probe(name: str, model: nn.Module, dataset: Dataset) -> None:
+    """Has a model of the user's say something about the first rows.
+
+    Raises:
+        UserError: it fails, or what it says are no logits.
+    """
+    inputs = dataset.test.inputs[:_PROBED_ROWS]
+    expected = (len(inputs), len(dataset.class_names))
+    was_training = model.training
+    try:
+        output = model.eval()(inputs)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"model={name!r} fails on {inputs.dtype} inputs of shape {tuple(inputs.shape)} "
+            f"({type(error).__name__}: {reason}); allowed: a module that takes raw inputs"
+        ) from error
+    model.train(was_training)
+    if not isinstance(output, Tensor) or tuple(output.shape) != expected:
+        said = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(f"model={name!r} returned {said}; allowed: logits of shape {expected}")

@@ -1,0 +1,105 @@
+"""BERT and its small relatives, from transformers, as classifiers of token ids.
+
+BERT-Base: Devlin et al. 2018 (arXiv 1810.04805). DistilBERT: Sanh et al. 2019 (arXiv 1910.01108).
+BERT-Tiny and BERT-Mini: Turc et al. 2019 (arXiv 1908.08962), whose sizes they have. What lies
+behind a text's end (id 0) is masked.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor, nn
+
+from kdplatform.data import DataFacts
+from kdplatform.errors import UserError
+from kdplatform.models import register_model
+from kdplatform.models._optional import optional_module
+from kdplatform.models.pretrained import Pretrained, hub_state, register_pretrained
+
+# Names of transformers' classes and what differs from their defaults.
+BERT = ("BertConfig", "BertForSequenceClassification")
+DISTILBERT = ("DistilBertConfig", "DistilBertForSequenceClassification")
+KINDS: dict[str, tuple[tuple[str, str], Mapping[str, int]]] = {
+    "bert_base": (BERT, {}),
+    "distilbert": (DISTILBERT, {}),
+    "bert_mini": (
+        BERT,
+        {
+            "num_hidden_layers": 4,
+            "hidden_size": 256,
+            "num_attention_heads": 4,
+            "intermediate_size": 1024,
+        },
+    ),
+    "bert_tiny": (
+        BERT,
+        {
+            "num_hidden_layers": 2,
+            "hidden_size": 128,
+            "num_attention_heads": 2,
+            "intermediate_size": 512,
+        },
+    ),
+}
+
+# The uncased vocabulary of 30,522 WordPieces, which both share.
+_TOKENIZERS = ("bert-base-uncased", "distilbert-base-uncased")
+
+for _name, _repository, _prefix, _new in (
+    ("bert_base", "google-bert/bert-base-uncased", "bert.", ("classifier.",)),
+    (
+        "distilbert",
+        "distilbert/distilbert-base-uncased",
+        "distilbert.",
+        ("pre_classifier.", "classifier."),
+    ),
+):
+    register_pretrained(
+        _name,
+        Pretrained(
+            f"hub {_repository}",
+            hub_state(_repository, extra="text", prefix=_prefix, wrapped_as="network."),
+            tokenizers=_TOKENIZERS,
+            new_layers=tuple(f"network.{layer}" for layer in _new),
+        ),
+    )
+
+
+class TextClassifier(nn.Module):
+    """A classifier of transformers that takes token ids alone.
+
+    Args:
+        network: takes `input_ids` and `attention_mask` and returns `logits`.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Maps token ids [B, length] to logits [B, classes]."""
+        output = self.network(input_ids=tokens, attention_mask=(tokens != 0).long())
+        logits: Tensor = output.logits
+        return logits
+
+
+@register_model(*KINDS)
+def build(name: str, data: DataFacts) -> nn.Module:
+    """Builds the text classifier of this name.
+
+    Raises:
+        UserError: the texts are longer than it has positions for.
+    """
+    length, vocabulary = data.token_shape(name)
+    transformers = optional_module("transformers", model=name, extra="text")
+    (config_name, class_name), sizes = KINDS[name]
+    config: Any = getattr(transformers, config_name)(
+        vocab_size=vocabulary.size, num_labels=data.num_classes, pad_token_id=0, **sizes
+    )
+    if length > config.max_position_embeddings:
+        raise UserError(
+            f"model={name!r} cannot take texts of {length} tokens; allowed: at most "
+            f"{config.max_position_embeddings}, see dataset.max_length"
+        )
+    network: nn.Module = getattr(transformers, class_name)(config)
+    return TextClassifier(network)

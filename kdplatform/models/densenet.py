@@ -1,0 +1,40 @@
+"""Densely connected networks, torchvision's: Huang et al. 2016 (arXiv 1608.06993), table 1.
+
+Images of at most 64 pixels keep their size in the first layer, which is a 3x3 convolution of stride
+1 without pooling.
+"""
+
+import re
+
+from torch import nn
+
+from kdplatform.data import DataFacts
+from kdplatform.models import register_model
+from kdplatform.models._small_images import SMALL_SIDE, first_convolution
+from kdplatform.models.pretrained import register_torchvision
+
+_OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
+
+
+def _renamed(name: str) -> str:
+    """Returns the name that a layer has now: the published files say norm.1 for norm1."""
+    return _OLD_NAME.sub(r"\1\2", name)
+
+
+register_torchvision("densenet121", "DenseNet121_Weights.IMAGENET1K_V1", _renamed)
+register_torchvision("densenet169", "DenseNet169_Weights.IMAGENET1K_V1", _renamed)
+
+
+@register_model("densenet121", "densenet169")
+def build(name: str, data: DataFacts) -> nn.Module:
+    """Builds torchvision's densely connected network of this name."""
+    from torchvision.models import get_model
+
+    channels, side = data.image_shape(name)
+    network: nn.Module = get_model(name, weights=None, num_classes=data.num_classes)
+    features = network.get_submodule("features")
+    if side <= SMALL_SIDE or channels != 3:
+        features.conv0 = first_convolution(channels, 64, side)
+    if side <= SMALL_SIDE:
+        features.pool0 = nn.Identity()
+    return network

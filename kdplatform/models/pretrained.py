@@ -1,0 +1,220 @@
+"""Weights that a library publishes for its architectures, and the inputs they were trained on."""
+
+import socket
+import time
+import urllib.error
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from kdplatform.errors import MachineError, UserError
+from kdplatform.models._optional import optional_module
+from kdplatform.progress import say
+from kdplatform.registry import Registry
+
+State = dict[str, Tensor]
+Result = TypeVar("Result")
+
+ATTEMPTS = 3
+TIMEOUT_SECONDS = 20.0
+_PAUSE_SECONDS = 1.0
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """The images some weights were trained on.
+
+    Attributes:
+        mean: of every channel, in fractions of the brightest value.
+        std: likewise.
+        image_size: side in pixels; None: any.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int | None
+
+
+IMAGENET = ImageInput((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), 224)
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Published weights of one architecture.
+
+    Attributes:
+        source: names library and version of the weights; part of a run's key.
+        load: returns the state dict, named as the architecture names it.
+        images: what they were trained on, for architectures that take images.
+        tokenizers: names of the tokenizers whose ids they take, for those that take texts.
+        new_layers: prefixes of weights the publisher has none of: they are drawn and trained.
+    """
+
+    source: str
+    load: Callable[[], State]
+    images: ImageInput | None = None
+    tokenizers: tuple[str, ...] = ()
+    new_layers: tuple[str, ...] = ()
+
+
+_pretrained: Registry[Pretrained] = Registry("model", "kdplatform.models")
+
+
+def register_pretrained(name: str, weights: Pretrained) -> None:
+    """Says which weights the library publishes for an architecture."""
+    _pretrained.register(name)(weights)
+
+
+def pretrained_names() -> tuple[str, ...]:
+    """Returns the architectures that have published weights."""
+    return _pretrained.names()
+
+
+def pretrained(name: str) -> Pretrained:
+    """Returns the published weights of an architecture.
+
+    Raises:
+        UserError: it has none.
+    """
+    return _pretrained.get(name)
+
+
+def register_torchvision(
+    name: str, weights: str, renamed: Callable[[str], str] = lambda name: name
+) -> None:
+    """Says which of torchvision's weights, trained on ImageNet, belong to an architecture.
+
+    Args:
+        weights: their full name, such as `ResNet50_Weights.IMAGENET1K_V1`.
+        renamed: gives a weight in the published file the name it has in the architecture.
+    """
+
+    def load() -> State:
+        from torchvision.models import get_weight
+
+        state = _torch_hub_state(str(get_weight(weights).url))
+        return {renamed(name): tensor for name, tensor in state.items()}
+
+    register_pretrained(name, Pretrained(f"torchvision {weights}", load, images=IMAGENET))
+
+
+def hub_state(
+    repository: str, *, extra: str, prefix: str = "", wrapped_as: str = ""
+) -> Callable[[], State]:
+    """Returns a function that loads a repository's weights from the Hugging Face hub's cache.
+
+    They are downloaded when they are not there.
+
+    Args:
+        extra: of this package, which installs the hub's client.
+        prefix: of the weights that are wanted; all others are left.
+        wrapped_as: put before the names, for architectures that hold the library's as a part.
+    """
+
+    def load() -> State:
+        hub = optional_module("huggingface_hub", model=repository, extra=extra)
+        safetensors = optional_module("safetensors.torch", model=repository, extra=extra)
+        path = _hub_file(hub, repository, "model.safetensors")
+        try:
+            state: State = safetensors.load_file(path)
+        except Exception as error:
+            raise _damaged(path, error) from None
+        return {
+            wrapped_as + _modern(name): tensor
+            for name, tensor in state.items()
+            if name.startswith(prefix) and not name.endswith("position_ids")
+        }
+
+    return load
+
+
+def _modern(name: str) -> str:
+    """Returns the name that a layer normalisation's weights have today."""
+    return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
+        "LayerNorm.beta", "LayerNorm.bias"
+    )
+
+
+def _torch_hub_state(url: str) -> State:
+    """Returns the weights at an address, from torch's hub cache or downloaded into it."""
+    path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    if not path.is_file():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # The name ends in the first digits of the content's SHA-256.
+        digits = path.stem.rpartition("-")[2]
+
+        def download() -> None:
+            with _socket_timeout():
+                torch.hub.download_url_to_file(url, str(path), hash_prefix=digits, progress=False)
+
+        attempted(f"the weights at {url}", download, f"the file as {str(path)!r}")
+    try:
+        state: State = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise _damaged(path, error) from None
+    return state
+
+
+def _hub_file(hub: Any, repository: str, name: str) -> Path:
+    cached = hub.try_to_load_from_cache(repository, name)
+    if isinstance(cached, str):
+        return Path(cached)
+    # It tries again by itself, and says so with a traceback each time.
+    hub.utils.logging.set_verbosity_error()
+
+    def download() -> str:
+        path: str = hub.hf_hub_download(repository, name, etag_timeout=TIMEOUT_SECONDS)
+        return path
+
+    what = f"{name} of {repository} on the Hugging Face hub"
+    return Path(attempted(what, download, "a filled hub cache", attempts=1))
+
+
+def attempted(
+    what: str, download: Callable[[], Result], instead: str, attempts: int = ATTEMPTS
+) -> Result:
+    """Tries a download several times.
+
+    Args:
+        what: is downloaded, for the user.
+        instead: what a user without a network can provide.
+
+    Raises:
+        MachineError: no attempt succeeded; says why the last did not.
+    """
+    say(f"downloading {what}")
+    for attempt in range(1, attempts + 1):
+        try:
+            return download()
+        except (OSError, RuntimeError, ValueError, urllib.error.URLError) as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+        if attempt < attempts:
+            say(f"{what}: attempt {attempt} of {attempts} failed ({reason}); trying again")
+            time.sleep(_PAUSE_SECONDS * attempt)
+    raise MachineError(
+        f"{what} cannot be downloaded ({reason}); allowed: a network that reaches it, or {instead}"
+    )
+
+
+@contextmanager
+def _socket_timeout() -> Iterator[None]:
+    """Makes a silent server an error: torch's downloads know no time-out of their own."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(TIMEOUT_SECONDS)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _damaged(path: Path, error: Exception) -> UserError:
+    reason = " ".join(str(error).split())[:120] or type(error).__name__
+    return UserError(
+        f"weights {str(path)!r} cannot be read ({reason}); allowed: a whole file, which a download "
+        "writes anew when this one is deleted"
+    )
