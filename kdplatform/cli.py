@@ -75,6 +75,11 @@ def _run_entry_point(command: str, arguments: Arguments) -> None:
 
         run_report(config, arguments)
         return
+    if command == "tune":
+        from kdplatform.tuning.command import run_tune
+
+        run_tune(config, arguments)
+        return
     from kdplatform.experiments.commands import run_command
 
     run_command(command, config, arguments)

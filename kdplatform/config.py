@@ -20,11 +20,13 @@ from kdplatform import text_values
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.field_words import allowed, plain_text
 from kdplatform.training_config import AugmentationConfig, NotAmongError, Section, TrainingConfig
+from kdplatform.tuning.config import TuningConfig
 from kdplatform.yaml_files import read_mapping
 
 __all__ = [
     "PROJECTS_FOLDER",
     "SHORTCUTS",
+    "TUNING_SHORTCUTS",
     "AugmentationConfig",
     "DatasetConfig",
     "DistillationConfig",
@@ -32,6 +34,7 @@ __all__ = [
     "ProjectConfig",
     "Section",
     "TrainingConfig",
+    "TuningConfig",
     "describe_fields",
     "dump_yaml",
     "flatten",
@@ -87,6 +90,7 @@ class ProjectConfig(Section):
     temperatures: Temperatures = Field(min_length=1, description="temperatures of the study")
     seeds: Seeds = Field((0,), min_length=1, description="seeds such as 0, 0-4 or 0,2,5")
     attributes: Names = Field((), description="attributes whose groups are compared")
+    tuning: TuningConfig = TuningConfig()
 
     @property
     def shared_teacher_seed(self) -> int | None:
@@ -128,6 +132,19 @@ SHORTCUTS = {
     "temperature": "distillation.temperature",
     "alpha": "distillation.alpha",
     "method": "distillation.method",
+}
+# Short spellings that only `tune` takes.
+TUNING_SHORTCUTS = {
+    name: f"tuning.{name}"
+    for name in (
+        "trials",
+        "unfairness",
+        "attribute",
+        "mode",
+        "sampler",
+        "seeds_per_trial",
+        "confirm_seeds",
+    )
 }
 
 
@@ -180,7 +197,7 @@ def load_project(
     fields = {field.name: field for field in describe_fields(dataset_name)}
     spelled: dict[str, str] = {}
     for name, text in overrides.items():
-        path = SHORTCUTS.get(name, name)
+        path = (SHORTCUTS | TUNING_SHORTCUTS).get(name, name)
         if path not in fields:
             raise unknown_name("parameter", name, {*fields, *SHORTCUTS, *parameters})
         if path in spelled:

@@ -34,6 +34,12 @@ class UnfinishedError(KdplatformError):
     exit_code = 1
 
 
+class InfeasibleError(KdplatformError):
+    """A search ended without any point that keeps its constraints."""
+
+    exit_code = 3
+
+
 def unknown_name(parameter: str, value: str, known: Iterable[str]) -> UserError:
     """Returns the error for a name that does not exist: the nearest ones first, then all."""
     names = sorted(known)

@@ -61,14 +61,56 @@ INTERSECTIONS = Parameter(
     "intersections", "true", "true | false", "compare groups of two attributes at once too"
 )
 
+CONFIG = Parameter(
+    "config",
+    "none",
+    "none | path",
+    "a configuration as a run logs it, such as the tuner's best.yaml",
+)
+TRIALS = Parameter("trials", FROM_PROJECT, "integer >= 1", "points tried in all")
+UNFAIRNESS = Parameter(
+    "unfairness", FROM_PROJECT, "eod | dpd | accuracy_gap | individual | n_sc", "what is to fall"
+)
+ATTRIBUTE = Parameter(
+    "attribute", FROM_PROJECT, "auto | name", "whose groups it compares; auto: the first"
+)
+MODE = Parameter(
+    "mode", FROM_PROJECT, "pareto | constrained", "both objectives, or the fairest accurate enough"
+)
+SAMPLER = Parameter("sampler", FROM_PROJECT, "tpe | gp | nsgaii | random", "Optuna's sampler")
+SEEDS_PER_TRIAL = Parameter(
+    "seeds_per_trial", FROM_PROJECT, "integer >= 1", "students whose mean is a point's value"
+)
+CONFIRM_SEEDS = Parameter(
+    "confirm_seeds", FROM_PROJECT, "0 | integer >= 2", "fresh seeds for the chosen points"
+)
+STUDY = Parameter("study", "auto", "auto | text", "the study's name; the same name goes on with it")
+STORAGE = Parameter(
+    "storage",
+    "auto",
+    "auto | URL",
+    "sqlite:///file, postgresql://..., journal:///file; auto: sqlite:///optuna.db",
+)
+
 _SPREADING = (WORKERS, EXECUTOR, ADDRESS)
 _RUNNING = (DATA_FOLDER, DEVICE, REUSE)
 _REPORTING = (OUT, INTERSECTIONS)
+_TUNING_FIELDS = (
+    TRIALS,
+    UNFAIRNESS,
+    ATTRIBUTE,
+    MODE,
+    SAMPLER,
+    SEEDS_PER_TRIAL,
+    CONFIRM_SEEDS,
+)
+_STUDY = (STUDY, STORAGE)
 ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
     "teacher": (PROJECT, SEEDS, *_RUNNING),
     "student": (PROJECT, SEEDS, *_RUNNING),
-    "distill": (PROJECT, TEMPERATURE, ALPHA, METHOD, SEEDS, *_RUNNING),
+    "distill": (PROJECT, CONFIG, TEMPERATURE, ALPHA, METHOD, SEEDS, *_RUNNING),
     "sweep": (PROJECT, TEMPERATURES, ALPHA, METHOD, SEEDS, *_SPREADING, *_RUNNING),
+    "tune": (PROJECT, *_TUNING_FIELDS, *_STUDY, *_SPREADING, DATA_FOLDER, DEVICE),
     "report": (PROJECT, TEMPERATURES, ALPHA, METHOD, SEEDS, *_REPORTING),
 }
 HELP = {
@@ -76,6 +118,7 @@ HELP = {
     "student": "train the student without a teacher (NDS) for each seed, or find it",
     "distill": "train or find teacher and NDS, distil the student, compare the three",
     "sweep": "distill for all temperatures and seeds, side by side; trains what is missing",
+    "tune": "look for the temperature and alpha that trade accuracy against fairness",
     "report": "tables, figures and verdicts of a study, from the tracking store alone",
 }
 COMPARE_USAGE = "A B [--attributes a,b] [--out folder]: each run ids or files, comma-separated"
@@ -89,6 +132,8 @@ class Arguments:
         workers: processes of the local executor; None: as many as fit.
         out: the report's folder; None: below the data folder.
         intersections: whether the report compares pairs of attributes.
+        study: name of the tuner's study; None: made from what is looked for.
+        storage: where the study is kept.
     """
 
     project: str
@@ -101,6 +146,8 @@ class Arguments:
     address: str = ADDRESS.default
     out: Path | None = None
     intersections: bool = True
+    study: str | None = None
+    storage: str = STORAGE.default
 
 
 def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
@@ -111,16 +158,17 @@ def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
     """
     given = _pairs(words)
     values = {p.name: given.pop(p.name, p.default) for p in ENTRY_POINTS[entry_point]}
-    own = (PROJECT, *_SPREADING, *_RUNNING, *_REPORTING)
+    own = (PROJECT, *_SPREADING, *_RUNNING, *_REPORTING, *_STUDY, CONFIG)
     settings = {p.name: values.pop(p.name, p.default) for p in own}
-    if entry_point == "sweep":
+    if entry_point in ("sweep", "tune"):
         _check_spreading(settings)
+    _refuse_what_tune_decides(entry_point, given)
     if entry_point in ("sweep", "report"):
         _refuse_single_temperature(entry_point, {**given, **values})
     fields = {name: value for name, value in values.items() if value != FROM_PROJECT}
     folder = settings["data_folder"]
     return Arguments(
-        project=settings["project"],
+        project=_project(settings),
         overrides={**given, **fields},
         data_folder=home_folder() if folder == "auto" else Path(folder).expanduser(),
         device=settings["device"],
@@ -130,7 +178,43 @@ def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
         address=settings["address"],
         out=None if settings["out"] == "auto" else Path(settings["out"]).expanduser(),
         intersections=_boolean("intersections", settings["intersections"]),
+        study=None if settings["study"] == "auto" else settings["study"],
+        storage=settings["storage"],
     )
+
+
+def _project(settings: Mapping[str, str]) -> str:
+    """Returns the project, which a configuration given as a file takes the place of."""
+    config, project = settings["config"], settings["project"]
+    if config == CONFIG.default:
+        return project
+    if project != PROJECT.default:
+        raise UserError(
+            f"config={config!r} and project={project!r} are both given; allowed: one of them, for "
+            "config names its project itself"
+        )
+    return _yaml_path("config", config)
+
+
+def _yaml_path(name: str, value: str) -> str:
+    path = Path(value).expanduser()
+    if path.suffix not in {".yaml", ".yml"} or not path.is_file():
+        raise UserError(f"{name}={value!r} is no file; allowed: none | the path of a YAML file")
+    return str(path)
+
+
+def _refuse_what_tune_decides(entry_point: str, fields: Mapping[str, str]) -> None:
+    """Refuses what would be ignored: seeds for `tune`, the tuner's fields for everything else."""
+    if entry_point == "tune":
+        if "seeds" in fields:
+            raise UserError(
+                "seeds is not for tune; allowed: seeds_per_trial and confirm_seeds, which are "
+                "numbers of seeds"
+            )
+        return
+    for name in fields:
+        if name in {p.name for p in _TUNING_FIELDS} or name.startswith("tuning."):
+            raise UserError(f"{name} is not for {entry_point}; allowed: {name} with tune")
 
 
 def _check_spreading(settings: Mapping[str, str]) -> None:

@@ -64,9 +64,9 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
         else:
             text, failures = _arms_text(workspace, _COMMANDS[command](workspace, run_id)), []
         mlflow.log_text(text, "summary.txt")
-        print(f"\n{text}\n\n{_where(run_id)}", flush=True)
+        print(f"\n{text}\n\n{where_to_look(run_id)}", flush=True)
         say(f"{command}: {time.perf_counter() - started:.0f} s")
-        _report_failures(failures)
+        report_failures(failures)
 
 
 def _arms_text(workspace: Workspace, arms: Arms) -> str:
@@ -102,7 +102,7 @@ def _sweep(
     return sweep_text(workspace, results), study.failures
 
 
-def _report_failures(failures: Sequence[Failure]) -> None:
+def report_failures(failures: Sequence[Failure]) -> None:
     """Says which units failed and why.
 
     Raises:
@@ -174,7 +174,7 @@ def _title(command: str, config: ProjectConfig) -> str:
     return f"{command} {config.name} T={chosen.temperature:g} alpha={chosen.alpha:g}"
 
 
-def _where(run_id: str) -> str:
+def where_to_look(run_id: str) -> str:
     """Says how to look at the runs."""
     uri = mlflow.get_tracking_uri()
     run = mlflow.get_run(run_id)

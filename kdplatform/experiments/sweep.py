@@ -6,6 +6,7 @@ step's key, so that the same command started again finds what is done.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +26,9 @@ from kdplatform.experiments.steps import TrainedModel, find_trained, load_traine
 from kdplatform.experiments.sweep_progress import SweepProgress
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.progress import say
+
+# Opens an executor for this many units.
+OpenExecutor = Callable[[int], AbstractContextManager[Executor]]
 
 # How often the display is brought up to date while no unit ends.
 _LOOK_EVERY_SECONDS = 1.0
@@ -110,31 +114,45 @@ def run_study(
     workspace: Workspace,
     device: str,
     parent_run_id: str,
-    open_executor: Callable[[int], Executor],
+    open_executor: OpenExecutor,
 ) -> Study:
-    """Finds the study's models and trains those that are missing.
+    """Finds the study's models and trains those that are missing; `run_units` has the arguments."""
+    units = study_units(workspace.config, workspace.dataset.digest)
+    return run_units(workspace, units, device, parent_run_id, open_executor)
+
+
+def run_units(
+    workspace: Workspace,
+    units: Sequence[Unit],
+    device: str,
+    parent_run_id: str,
+    open_executor: OpenExecutor,
+    title: str = "sweep",
+) -> Study:
+    """Finds the units' models and trains those that are missing.
 
     Args:
+        units: each once.
         device: as it was asked for; each worker resolves it.
         parent_run_id: the command's run, under which the models' runs are logged.
         open_executor: gives an executor for this many units; called when units are missing.
+        title: what the units are trained for, as the display says it.
     """
-    units = study_units(workspace.config, workspace.dataset.digest)
     steps = [unit.step for unit in units]
     models = find_trained(workspace, steps) if workspace.reuse else {}
     missing = [unit for unit in units if unit.step.key not in models]
     if not missing:
-        say(f"sweep: {len(units)} units, all of them reused")
+        say(f"{title}: {len(units)} units, all of them reused")
         return Study(units, models, [])
-    template = _Template(workspace, device, parent_run_id)
+    template = AssignmentTemplate(workspace, device, parent_run_id)
     with open_executor(len(missing)) as executor:
-        schedule = _Schedule(missing, models, template, executor)
+        schedule = _Schedule(missing, models, template, executor, title)
         failures = schedule.run()
     return Study(units, models, failures)
 
 
-class _Template:
-    """What all assignments of a study have in common."""
+class AssignmentTemplate:
+    """What all assignments under one run have in common."""
 
     def __init__(self, workspace: Workspace, device: str, parent_run_id: str) -> None:
         self._workspace = workspace
@@ -143,12 +161,12 @@ class _Template:
         self._tracking_uri = absolute_uri(mlflow.get_tracking_uri())
         self._experiment_id = mlflow.get_run(parent_run_id).info.experiment_id
 
-    def assignment(self, unit: Unit, models: Mapping[str, TrainedModel]) -> Assignment:
-        needed = {role: models[key] for role, key in unit.needs.items()}
+    def assignment(self, unit: Unit, references: Mapping[Role, tuple[Step, str]]) -> Assignment:
+        """Returns a unit's assignment, given step and run of the models it needs."""
         return Assignment(
             config=unit.config,
             step=unit.step,
-            references={role: (model.step, model.run_id) for role, model in needed.items()},
+            references=references,
             folder=self._workspace.folder.resolve(),
             device=self._device,
             reuse=self._workspace.reuse,
@@ -165,8 +183,9 @@ class _Schedule:
         self,
         units: Sequence[Unit],
         models: dict[str, TrainedModel],
-        template: _Template,
+        template: AssignmentTemplate,
         executor: Executor,
+        title: str,
     ) -> None:
         self._waiting = {unit.step.key: unit for unit in units}
         self._running: dict[Future[Outcome], Unit] = {}
@@ -175,7 +194,7 @@ class _Schedule:
         self._template = template
         self._executor = executor
         self._progress = SweepProgress(
-            [unit.step for unit in units], reused=len(models), slots=executor.slots
+            [unit.step for unit in units], reused=len(models), slots=executor.slots, title=title
         )
 
     def run(self) -> list[Failure]:
@@ -196,7 +215,9 @@ class _Schedule:
         ready = [u for u in self._waiting.values() if set(u.needs.values()) <= self._models.keys()]
         for unit in ready:
             del self._waiting[unit.step.key]
-            assignment = self._template.assignment(unit, self._models)
+            needed = {role: self._models[key] for role, key in unit.needs.items()}
+            references = {role: (model.step, model.run_id) for role, model in needed.items()}
+            assignment = self._template.assignment(unit, references)
             self._running[self._executor.submit(assignment)] = unit
 
     def _give_up_what_cannot_run(self) -> None:

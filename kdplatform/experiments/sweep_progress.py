@@ -21,9 +21,13 @@ class SweepProgress:
         steps: of the units that are not trained yet.
         reused: units that need no training.
         slots: how many units run at the same time.
+        title: what the units are trained for.
     """
 
-    def __init__(self, steps: Sequence[Step], *, reused: int, slots: int) -> None:
+    def __init__(
+        self, steps: Sequence[Step], *, reused: int, slots: int, title: str = "sweep"
+    ) -> None:
+        self._title = title
         self._total = len(steps) + reused
         self._left = Counter(step.role for step in steps)
         self._slots = slots
@@ -46,7 +50,7 @@ class SweepProgress:
     def __enter__(self) -> Self:
         """Says what there is to do."""
         say(
-            f"sweep: {self._total} units, {self._reused} of them reused; "
+            f"{self._title}: {self._total} units, {self._reused} of them reused; "
             f"up to {self._slots} at a time"
         )
         return self

@@ -45,6 +45,7 @@ class Outcome:
         messages: what was said on the way, line by line.
         error: why it failed, in one line.
         trace: where in the program an unexpected error came from; empty for expected ones.
+        diverged: whether it failed because its training diverged.
     """
 
     run_id: str | None
@@ -53,6 +54,7 @@ class Outcome:
     messages: tuple[str, ...] = ()
     error: str = ""
     trace: str = ""
+    diverged: bool = False
 
 
 # What a worker does with an assignment: `unit.run_unit`, or less in tests.

@@ -5,7 +5,7 @@ import traceback
 
 import mlflow
 
-from kdplatform.errors import KdplatformError
+from kdplatform.errors import DivergedError, KdplatformError
 from kdplatform.experiments.executors.base import Assignment, Outcome
 from kdplatform.experiments.steps import load_trained, obtain
 from kdplatform.experiments.tracking import quiet_mlflow
@@ -39,6 +39,7 @@ def run_unit(assignment: Assignment) -> Outcome:
                 messages=tuple(messages),
                 error=_one_line(error),
                 trace="" if isinstance(error, KdplatformError) else traceback.format_exc(),
+                diverged=isinstance(error, DivergedError),
             )
     seconds = time.perf_counter() - started
     return Outcome(model.run_id, model.reused, seconds, tuple(messages))

@@ -1,0 +1,1 @@
+"""The tuner: an Optuna study whose trials are steps of the experiments."""

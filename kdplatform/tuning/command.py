@@ -1,0 +1,104 @@
+"""The entry point `tune`."""
+
+import time
+
+import mlflow
+import optuna
+from optuna.storages import BaseStorage
+
+from kdplatform.config import ProjectConfig, dump_yaml, flatten
+from kdplatform.experiments import records
+from kdplatform.experiments.commands import where_to_look
+from kdplatform.experiments.tracking import (
+    command_run,
+    log_new_parameters,
+    prepare_store,
+    quiet_mlflow,
+    store_errors,
+)
+from kdplatform.experiments.workspace import Workspace, open_workspace
+from kdplatform.field_words import plain_text
+from kdplatform.parameters import Arguments
+from kdplatform.progress import say
+from kdplatform.tuning.measures import Measure, open_measure
+from kdplatform.tuning.storage import (
+    Direction,
+    heartbeats,
+    masked,
+    open_storage,
+    open_study,
+    quiet_optuna,
+    sampler_named,
+    storage_errors,
+)
+from kdplatform.tuning.tuner import Tuner
+
+# What may change when a study goes on; everything else decides its values or where it looks.
+_FREE = ("trials", "sampler", "sampler_seed", "confirm_seeds", "confirm_points", "grid")
+
+
+def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
+    """Searches, trains the chosen points again on fresh seeds, logs and prints what came out."""
+    started = time.perf_counter()
+    quiet_mlflow()
+    device = "cpu" if arguments.executor == "ray" else arguments.device
+    workspace = open_workspace(config, arguments.data_folder, device, reuse=True)
+    measure = open_measure(config, workspace.dataset)
+    prepare_store()
+    with quiet_optuna(), storage_errors(arguments.storage):
+        storage = open_storage(arguments.storage)
+        study = _open_study(workspace, measure, storage, arguments.study)
+        tags = {
+            "kd.command": "tune",
+            "kd.project": config.name,
+            "kd.study": study.study_name,
+            "kd.storage": masked(arguments.storage),
+        }
+        with store_errors(), command_run(f"tune {study.study_name}", tags) as run_id:
+            log_new_parameters(flatten(config))
+            mlflow.log_text(dump_yaml(config), "config.yaml")
+            records.log_dataset(workspace.dataset)
+            tuner = Tuner(workspace, arguments, measure, study, run_id, heartbeats(storage))
+            text = tuner.run()
+            mlflow.log_text(text, "summary.txt")
+            print(f"\n{text}\n\n{where_to_look(run_id)}", flush=True)
+            say(f"tune: {time.perf_counter() - started:.0f} s")
+            tuner.report()
+
+
+def study_name(config: ProjectConfig, measure: Measure) -> str:
+    """Returns the name of a study that was given none."""
+    parts = [config.name, measure.slug]
+    if config.tuning.mode != "pareto":
+        parts.append(config.tuning.mode)
+    if config.tuning.sampler != "tpe":
+        parts.append(config.tuning.sampler)
+    return "-".join(parts)
+
+
+def _open_study(
+    workspace: Workspace, measure: Measure, storage: BaseStorage, name: str | None
+) -> optuna.Study:
+    config = workspace.config
+    tuning = config.tuning
+    both: list[Direction] = ["maximize", "minimize"]
+    return open_study(
+        name or study_name(config, measure),
+        storage,
+        sampler_named(tuning.sampler, tuning.sampler_seed),
+        both if tuning.mode == "pareto" else ["minimize"],
+        identity(config, measure, workspace.dataset.digest),
+    )
+
+
+def identity(config: ProjectConfig, measure: Measure, dataset_digest: str) -> dict[str, str]:
+    """Returns what decides the value of a point and where the study looks, as text by field."""
+    fields = flatten(config)
+    sections = ("teacher.", "student.", "distillation.", "tuning.")
+    decided = {
+        name: plain_text(value)
+        for name, value in fields.items()
+        if name.startswith(sections) and name.removeprefix("tuning.") not in _FREE
+    }
+    decided["tuning.attribute"] = str(measure.attribute)
+    return {**decided, "dataset": f"{config.dataset.name} {dataset_digest[:12]}"}

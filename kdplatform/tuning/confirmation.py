@@ -1,0 +1,155 @@
+"""The chosen points on fresh seeds and test data: did tuning help, or was it luck?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.individual_fairness import Pairs
+from kdplatform.analysis.paired import Difference, Estimate, mean_interval, paired_difference
+from kdplatform.analysis.significance import holm
+from kdplatform.config import ProjectConfig
+from kdplatform.experiments.identity import Role, teacher_seed
+from kdplatform.experiments.steps import TrainedModel
+from kdplatform.experiments.sweep import Study, Unit
+from kdplatform.experiments.workspace import Workspace
+from kdplatform.tuning.measures import Measure, Score
+from kdplatform.tuning.references import fresh_seeds, point_units, validation
+from kdplatform.tuning.selection import Choice
+from kdplatform.tuning.space import Point
+
+_CONFIDENCE = 0.95
+MEASURES = ("accuracy", "unfairness", "worst_group_accuracy")
+
+
+@dataclass(frozen=True)
+class Confirmed:
+    """One arm on fresh seeds.
+
+    Attributes:
+        title: Teacher, NDS, or the point.
+        choice: None for Teacher and NDS.
+        scores: on test, by seed.
+        again: on validation, by seed: what the search would have seen with these seeds.
+        differences: by measure, this arm minus the baseline, of the seeds both have.
+        p_holm: by measure, corrected for the number of points compared with the baseline.
+    """
+
+    title: str
+    choice: Choice | None
+    scores: Mapping[int, Score]
+    again: Mapping[int, Score]
+    differences: Mapping[str, Difference]
+    p_holm: Mapping[str, float]
+
+    def estimate(self, measure: str) -> Estimate:
+        """Returns a measure's mean over the fresh seeds on test, with its interval."""
+        return mean_interval([getattr(score, measure) for score in self.scores.values()])
+
+    def again_mean(self, measure: str) -> float:
+        """Returns a measure's mean over the fresh seeds on validation."""
+        return float(np.mean([getattr(score, measure) for score in self.again.values()]))
+
+
+def confirmation_units(
+    config: ProjectConfig, choices: Sequence[Choice], dataset_digest: str
+) -> list[Unit]:
+    """Returns the units of all chosen points on fresh seeds, each once, needs first."""
+    seeds = fresh_seeds(config)
+    found = [unit for c in choices for unit in point_units(config, c.point, seeds, dataset_digest)]
+    return list({unit.step.key: unit for unit in found}.values())
+
+
+def confirm(
+    workspace: Workspace, measure: Measure, choices: Sequence[Choice], study: Study
+) -> list[Confirmed]:
+    """Judges Teacher, NDS and the chosen points on test, each point against the baseline.
+
+    Args:
+        choices: the baseline first.
+        study: as trained from `confirmation_units`, as far as they did not fail.
+    """
+    judge = _Judge(workspace, measure, study)
+    own = Point.of(workspace.config)
+    arms = [
+        judge.arm("Teacher", own, Role.TEACHER),
+        judge.arm("NDS", own, Role.STUDENT),
+        *(judge.arm(c.point.title(workspace.config), c.point, Role.DISTILLED, c) for c in choices),
+    ]
+    arms = [arm for arm in arms if arm.scores]
+    baseline = next((arm for arm in arms if arm.choice is choices[0]), None)
+    return arms if baseline is None else _compared(arms, baseline)
+
+
+class _Judge:
+    """Scores the models of a study, with the pairs of each split drawn once."""
+
+    def __init__(self, workspace: Workspace, measure: Measure, study: Study) -> None:
+        self._workspace = workspace
+        self._measure = measure
+        self._models = study.models
+        self._pairs: dict[str, Pairs | None] = {}
+
+    def arm(self, title: str, point: Point, role: Role, choice: Choice | None = None) -> Confirmed:
+        """Scores the models of a role at a point, on test and on validation."""
+        config = self._workspace.config
+        seeds = fresh_seeds(config)
+        units = point_units(config, point, seeds, self._workspace.dataset.digest)
+        models = {(unit.step.role, unit.step.seed): unit.step.key for unit in units}
+        test: dict[int, Score] = {}
+        again: dict[int, Score] = {}
+        for seed in seeds:
+            own = teacher_seed(config, seed) if role is Role.TEACHER else seed
+            model = self._models.get(models[role, own])
+            student = self._models.get(models[Role.STUDENT, seed])
+            if model is None or student is None:
+                continue
+            test[seed] = self._score("test", model, student)
+            again[seed] = self._score("val", model, student)
+        return Confirmed(title, choice, test, again, {}, {})
+
+    def _score(self, split: str, model: TrainedModel, student: TrainedModel) -> Score:
+        tables = [_table(split, model), _table(split, student)]
+        if split not in self._pairs:
+            self._pairs[split] = self._measure.pairs(tables[0])
+        return self._measure.score(tables[0], tables[1], self._pairs[split])
+
+
+def _table(split: str, model: TrainedModel) -> pd.DataFrame:
+    return model.test if split == "test" else validation(model.run_id)
+
+
+def _compared(arms: Sequence[Confirmed], baseline: Confirmed) -> list[Confirmed]:
+    """Returns the arms with their differences from the baseline."""
+    others = [arm for arm in arms if arm.choice is not None and arm is not baseline]
+    differences = [{name: _difference(arm, baseline, name) for name in MEASURES} for arm in others]
+    corrected = {name: holm([found[name].p_value for found in differences]) for name in MEASURES}
+    found = {
+        id(arm): (differences[i], {name: float(corrected[name][i]) for name in MEASURES})
+        for i, arm in enumerate(others)
+    }
+    return [
+        Confirmed(arm.title, arm.choice, arm.scores, arm.again, *found.get(id(arm), ({}, {})))
+        for arm in arms
+    ]
+
+
+def _difference(arm: Confirmed, baseline: Confirmed, measure: str) -> Difference:
+    seeds = [seed for seed in arm.scores if seed in baseline.scores]
+    return paired_difference(
+        [getattr(arm.scores[seed], measure) for seed in seeds],
+        [getattr(baseline.scores[seed], measure) for seed in seeds],
+        _CONFIDENCE,
+    )
+
+
+def verdict(arm: Confirmed, measure: str) -> str:
+    """Says whether an arm differs from the baseline: `lower`, `higher`, `not told apart`.
+
+    At p < .05 after Holm's correction over the points compared.
+    """
+    p_value = arm.p_holm.get(measure, float("nan"))
+    if not p_value < 1 - _CONFIDENCE:
+        return "not told apart"
+    return "lower" if arm.differences[measure].mean < 0 else "higher"

@@ -1,0 +1,83 @@
+"""Trade-offs between two objectives: what is not dominated, how much it covers, where it bends.
+
+An outcome is (accuracy, unfairness): the first is to be high, the second low.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+# Shares of the front's ranges: a bend smaller than this is none.
+_SMALLEST_BEND = 1e-9
+
+
+class Outcome(NamedTuple):
+    """What a point gives; fractions, or a count for n_sc."""
+
+    accuracy: float
+    unfairness: float
+
+
+def dominates(a: Outcome, b: Outcome) -> bool:
+    """Tells whether a is at least as good in both and better in one."""
+    return a.accuracy >= b.accuracy and a.unfairness <= b.unfairness and a != b
+
+
+def front(outcomes: Sequence[Outcome]) -> list[int]:
+    """Returns the positions of what nothing dominates, from the fairest to the most accurate."""
+    order = sorted(
+        range(len(outcomes)), key=lambda i: (-outcomes[i].accuracy, outcomes[i].unfairness, i)
+    )
+    kept: list[int] = []
+    for position in order:
+        last = outcomes[kept[-1]] if kept else None
+        here = outcomes[position]
+        if last is None or here.unfairness < last.unfairness or here == last:
+            kept.append(position)
+    return kept[::-1]
+
+
+def hypervolume(outcomes: Sequence[Outcome], reference: Outcome) -> float:
+    """The area that the outcomes dominate, up to the reference point (Zitzler and Thiele 1998).
+
+    What is not better than the reference in both objectives covers nothing.
+    """
+    area, highest = 0.0, reference.accuracy
+    for position in front(outcomes):
+        accuracy, unfairness = outcomes[position]
+        if accuracy > highest and unfairness < reference.unfairness:
+            area += (accuracy - highest) * (reference.unfairness - unfairness)
+            highest = accuracy
+    return area
+
+
+def hypervolume_history(outcomes: Sequence[Outcome | None], reference: Outcome) -> list[float]:
+    """Returns the hypervolume after each trial; None stands for one without a usable outcome."""
+    known: list[Outcome] = []
+    history: list[float] = []
+    for outcome in outcomes:
+        if outcome is not None:
+            known.append(outcome)
+            known = [known[position] for position in front(known)]
+        history.append(hypervolume(known, reference))
+    return history
+
+
+def knee(outcomes: Sequence[Outcome]) -> int | None:
+    """Returns the position of the front's knee, None where it has none.
+
+    The point farthest from the straight line between the front's two ends, on the better side of
+    it, with both objectives scaled to the front's own ranges (Das 1999, Structural Optimization 18,
+    107-115): to leave it, either objective costs more of the other than on the way there. A front
+    of fewer than three points, or one that lies on the line or behind it, has no knee.
+    """
+    chosen = front(outcomes)
+    if len(chosen) < 3:
+        return None
+    values = np.array([outcomes[position] for position in chosen])
+    scaled = (values - values.min(axis=0)) / np.ptp(values, axis=0)
+    # The ends are (0, 0) and (1, 1): above that line accuracy is more than unfairness pays for.
+    bend = scaled[:, 0] - scaled[:, 1]
+    best = int(bend.argmax())
+    return chosen[best] if bend[best] > _SMALLEST_BEND else None

@@ -1,0 +1,164 @@
+"""What a trial is judged by, from validation predictions alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.classwise import overall_accuracy
+from kdplatform.analysis.group_fairness import fairness_metrics
+from kdplatform.analysis.individual_fairness import Pairs, individual_unfairness, sample_pairs
+from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
+from kdplatform.config import ProjectConfig
+from kdplatform.data import Dataset
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.evaluation import feature_space
+
+_OF_GROUPS = ("eod", "dpd", "accuracy_gap")
+_OF_ANY_DATA = ("n_sc",)
+_WORDS = {
+    "eod": "EOD {}",
+    "dpd": "DPD {}",
+    "accuracy_gap": "accuracy gap {}",
+    "individual": "individual unfairness",
+    "n_sc": "n_sc",
+}
+
+
+@dataclass(frozen=True)
+class Score:
+    """What one student gives on one split; NaN where it is not defined.
+
+    Attributes:
+        worst_group_accuracy: NaN without an attribute.
+        note: why something is not defined.
+    """
+
+    accuracy: float
+    unfairness: float
+    worst_group_accuracy: float
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """The unfairness that is searched, and of which attribute.
+
+    Attributes:
+        attribute: None where the project has none; then nothing of groups is measured.
+    """
+
+    unfairness: str
+    attribute: str | None
+    classes: int
+    dataset: str
+
+    @property
+    def label(self) -> str:
+        """The unfairness in words."""
+        return _WORDS[self.unfairness].format(self.attribute)
+
+    @cached_property
+    def slug(self) -> str:
+        """The unfairness as part of a name."""
+        of_groups = self.unfairness in _OF_GROUPS
+        return f"{self.unfairness}-{self.attribute}" if of_groups else self.unfairness
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is a fraction, which is shown in per cent."""
+        return self.unfairness in _OF_GROUPS
+
+    @property
+    def largest(self) -> float | None:
+        """The largest value there can be; None where nothing bounds it."""
+        if self.unfairness == "individual":
+            return None
+        return 1.0 if self.is_share else float(self.classes)
+
+    def score(self, table: pd.DataFrame, student: pd.DataFrame, pairs: Pairs | None) -> Score:
+        """Judges one model.
+
+        Args:
+            table: its predictions.
+            student: those of the NDS of its seed on the same split, with which n_sc compares.
+            pairs: as `pairs` gives them for the split.
+        """
+        groups = fairness_metrics(table, self.attribute) if self.attribute else None
+        note = ""
+        if self.unfairness == "n_sc":
+            compared = mcnemar_by_class(student, table, n_classes=self.classes)
+            unfairness = float(significance_counts(compared).significant)
+        elif self.unfairness == "individual":
+            assert pairs is not None
+            unfairness = individual_unfairness(table, pairs).unfairness
+        else:
+            assert groups is not None
+            unfairness, note = float(getattr(groups, self.unfairness)), groups.note
+        worst = groups.worst_group_accuracy if groups else float("nan")
+        return Score(overall_accuracy(table), unfairness, worst, note)
+
+    def pairs(self, table: pd.DataFrame) -> Pairs | None:
+        """Returns the pairs of examples of a split that individual unfairness is measured on."""
+        if self.unfairness != "individual":
+            return None
+        space = feature_space(table, self.dataset)
+        return None if space is None else sample_pairs(space)
+
+
+def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
+    """Returns what the project's `tuning:` block asks for.
+
+    Raises:
+        UserError: there is no such attribute, the unfairness or a constraint needs one that the
+            project does not have, or it needs a feature space that the dataset does not have.
+    """
+    tuning = config.tuning
+    attribute = _attribute(config, dataset)
+    possible = [*(_OF_GROUPS if attribute else ()), *_OF_ANY_DATA]
+    if feature_space(_columns(dataset), config.dataset.name) is not None:
+        possible.append("individual")
+    if tuning.unfairness not in possible:
+        lacks = "attributes" if tuning.unfairness in _OF_GROUPS else "a feature space"
+        raise UserError(
+            f"unfairness={tuning.unfairness!r} needs {lacks}, and project {config.name} has none; "
+            f"allowed: {' | '.join(possible)}"
+        )
+    if tuning.worst_group_floor is not None and attribute is None:
+        raise UserError(
+            f"tuning.worst_group_floor={tuning.worst_group_floor:g} needs attributes, and project "
+            f"{config.name} has none; allowed: none"
+        )
+    return Measure(tuning.unfairness, attribute, len(dataset.class_names), config.dataset.name)
+
+
+def _columns(dataset: Dataset) -> pd.DataFrame:
+    """Returns what a validation table carries beside predictions."""
+    return dataset.val.columns.assign(id=dataset.val.ids)
+
+
+def _attribute(config: ProjectConfig, dataset: Dataset) -> str | None:
+    name = config.tuning.attribute
+    if name == "auto":
+        return config.attributes[0] if config.attributes else None
+    if not dataset.attributes:
+        raise UserError(
+            f"attribute={name!r} is not allowed: project {config.name} has no attributes; "
+            "allowed: auto, with an unfairness that needs none: n_sc"
+        )
+    if name not in dataset.attributes:
+        raise unknown_name("attribute", name, dataset.attributes)
+    return name
+
+
+def mean_score(scores: Sequence[Score]) -> Score:
+    """Returns the mean over seeds; what one seed leaves undefined stays undefined."""
+    notes = [f"seed {seed}: {score.note}" for seed, score in enumerate(scores) if score.note]
+    return Score(
+        float(np.mean([score.accuracy for score in scores])),
+        float(np.mean([score.unfairness for score in scores])),
+        float(np.mean([score.worst_group_accuracy for score in scores])),
+        "; ".join(notes),
+    )

@@ -1,0 +1,316 @@
+"""What a study has come to, logged: tables, figures, Optuna's plots, configurations to take up."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import isfinite
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import optuna
+import pandas as pd
+from mlflow import MlflowClient
+from mlflow.entities import Metric
+from mlflow.utils.time import get_current_time_millis
+from optuna import visualization
+from optuna.trial import FrozenTrial
+
+from kdplatform.config import ProjectConfig, dump_yaml
+from kdplatform.experiments import records
+from kdplatform.files import written_atomically
+from kdplatform.reporting import tuning_figures
+from kdplatform.tuning.confirmation import MEASURES, Confirmed, verdict
+from kdplatform.tuning.front import Outcome, hypervolume_history
+from kdplatform.tuning.measures import Measure
+from kdplatform.tuning.references import References
+from kdplatform.tuning.selection import (
+    FRONT,
+    KEEPS,
+    KNEE,
+    Choice,
+    at_knee,
+    best,
+    fairest_that_keeps,
+    on_front,
+)
+from kdplatform.tuning.space import Point, first_points
+from kdplatform.tuning.trials import RESULT, Evaluated, all_evaluated
+
+OPTUNA_PAGE = "figures/optuna.html"
+_MARKED = {KNEE: "knee", KEEPS: "fairest with {:.3g} % of its accuracy"}
+
+
+@dataclass(frozen=True)
+class Found:
+    """A study as it stands.
+
+    Attributes:
+        trials: completed, in the order of their numbers.
+    """
+
+    config: ProjectConfig
+    measure: Measure
+    references: References
+    study: optuna.Study
+    trials: Sequence[Evaluated]
+
+    @property
+    def reference_point(self) -> Outcome:
+        """The hypervolume's reference point."""
+        return self.references.reference_point(self.measure)
+
+    def history(self) -> list[float]:
+        """Returns the hypervolume after each completed trial."""
+        outcomes = [trial.outcome if trial.feasible else None for trial in self.trials]
+        return hypervolume_history(outcomes, self.reference_point)
+
+
+def read_found(
+    config: ProjectConfig, measure: Measure, references: References, study: optuna.Study
+) -> Found:
+    """Reads the study's completed trials."""
+    return Found(config, measure, references, study, all_evaluated(study))
+
+
+def trial_table(found: Found) -> pd.DataFrame:
+    """Returns one row per completed trial, with its hypervolume so far."""
+    on = {trial.number for trial in on_front(found.trials)}
+    grid = set(first_points(found.config))
+    rows = []
+    for trial, hypervolume in zip(found.trials, found.history(), strict=True):
+        value = None if trial.diverged else trial.outcome
+        rows.append(
+            {
+                "trial": trial.number,
+                **trial.point.as_dict(),
+                "val_accuracy": value.accuracy if value else None,
+                f"val_{found.measure.slug}": value.unfairness if value else None,
+                "val_worst_group_accuracy": trial.worst_group_accuracy,
+                "feasible": trial.feasible,
+                "diverged": trial.diverged,
+                **{f"constraint_{name}": v for name, v in trial.constraints.items()},
+                "front": trial.number in on,
+                "grid": trial.point in grid,
+                "same_as": trial.same_as,
+                "hypervolume": hypervolume,
+                "run_id": trial.run_id,
+                "models": " ".join(trial.run_ids),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def log_found(found: Found) -> None:
+    """Logs the study as it stands to the command's run."""
+    mlflow.log_text(trial_table(found).to_csv(index=False), "trials.csv")
+    _log_hypervolume(found)
+    records.log_figures(_figures(found))
+    page = optuna_page(found)
+    if page:
+        mlflow.log_text(page, OPTUNA_PAGE)
+
+
+def _log_hypervolume(found: Found) -> None:
+    active = mlflow.active_run()
+    assert active is not None
+    history, now = found.history(), get_current_time_millis()
+    metrics = [
+        Metric("search/hypervolume", value, now, step)
+        for step, value in enumerate(history, start=1)
+    ]
+    reference = found.reference_point
+    metrics += [
+        Metric("search/reference_accuracy", reference.accuracy, now, 0),
+        Metric("search/reference_unfairness", reference.unfairness, now, 0),
+    ]
+    # MLflow takes at most a thousand at a time.
+    for start in range(0, len(metrics), 1000):
+        MlflowClient().log_batch(active.info.run_id, metrics[start : start + 1000])
+
+
+def _figures(found: Found) -> dict[str, Any]:
+    shown = [trial for trial in found.trials if not trial.diverged and trial.same_as is None]
+    if not shown:
+        return {}
+    on = {trial.number for trial in on_front(found.trials)}
+    grid = set(first_points(found.config))
+    points = pd.DataFrame(
+        {
+            "accuracy": [trial.outcome.accuracy for trial in shown],
+            "unfairness": [trial.outcome.unfairness for trial in shown],
+            "front": [trial.number in on for trial in shown],
+            "grid": [trial.point in grid for trial in shown],
+            "feasible": [trial.feasible for trial in shown],
+        }
+    )
+    references, name = found.references, found.study.study_name
+    own = Point.of(found.config).title(found.config)
+    marked = {f"baseline {own}": (references.baseline.unfairness, references.baseline.accuracy)}
+    for label, trial in _named(found):
+        marked[label] = (trial.outcome.unfairness, trial.outcome.accuracy)
+    axis = tuning_figures.Axis(found.measure.label, found.measure.is_share)
+    arms = {"Teacher": references.teacher, "NDS": references.nds}
+    seeds = found.config.tuning.seeds_per_trial
+    title = f"{name}: {len(found.trials)} trials, each the mean of {seeds} seeds"
+    history = found.history()
+    before = sum(1 for trial in found.trials[: len(grid)] if trial.point in grid)
+    return {
+        "pareto": tuning_figures.pareto_figure(
+            points,
+            {arm: (score.unfairness, score.accuracy) for arm, score in arms.items()},
+            marked,
+            axis,
+            title,
+        ),
+        "hypervolume": tuning_figures.hypervolume_figure(
+            history, before, f"{name}: hypervolume, sampler {found.config.tuning.sampler}"
+        ),
+    }
+
+
+def _named(found: Found) -> Iterator[tuple[str, Evaluated]]:
+    knee = at_knee(found.trials)
+    if knee is not None:
+        yield _MARKED[KNEE], knee
+    keep = found.config.tuning.keep
+    keeps = fairest_that_keeps(found.trials, keep * found.references.baseline.accuracy)
+    if keeps is not None:
+        yield _MARKED[KEEPS].format(100 * keep), keeps
+
+
+def optuna_page(found: Found) -> str:
+    """Returns Optuna's own plots of the study as one page that needs no network.
+
+    Empty where the study has too few trials for any of them.
+    """
+    drawn = list(_optuna_plots(found))
+    parts = [
+        figure.to_html(full_html=False, include_plotlyjs=position == 0)
+        for position, figure in enumerate(drawn)
+    ]
+    if not parts:
+        return ""
+    head = f'<!doctype html><meta charset="utf-8"><title>{found.study.study_name}</title>'
+    return "\n".join([head, *parts])
+
+
+def _optuna_plots(found: Found) -> Iterator[Any]:
+    study, label = found.study, found.measure.label
+    makers: dict[str, Callable[[], Any]] = {}
+    if len(study.directions) > 1:
+        reference = list(found.reference_point)
+        makers["Hypervolume"] = partial(visualization.plot_hypervolume_history, study, reference)
+    # Importances are those of getting a low value.
+    for target, low, name, low_name in (
+        (_accuracy, _error, "validation accuracy", "a low validation error"),
+        (_unfairness, _unfairness, label, f"a low {label}"),
+    ):
+        shown: dict[str, Any] = {"target": target, "target_name": name}
+        lowered: dict[str, Any] = {"target": low, "target_name": low_name}
+        makers |= {
+            f"History of {name}": partial(visualization.plot_optimization_history, study, **shown),
+            f"What matters for {low_name}": partial(
+                visualization.plot_param_importances, study, **lowered
+            ),
+            f"Points and their {name}": partial(
+                visualization.plot_parallel_coordinate, study, **shown
+            ),
+        }
+    for title, make in makers.items():
+        try:
+            yield make().update_layout(title=title)
+        except (RuntimeError, ValueError):
+            # Importances need trials that differ, all need one that completed.
+            continue
+
+
+def _accuracy(trial: FrozenTrial) -> float:
+    return float(trial.user_attrs[RESULT]["accuracy"])
+
+
+def _error(trial: FrozenTrial) -> float:
+    return 1 - _accuracy(trial)
+
+
+def _unfairness(trial: FrozenTrial) -> float:
+    return float(trial.user_attrs[RESULT]["unfairness"])
+
+
+def save_choices(found: Found, choices: Sequence[Choice], folder: Path) -> Path:
+    """Writes the chosen points as configurations that `distill` takes, and logs them.
+
+    Returns:
+        The file of the best one.
+    """
+    chosen = best(found.config, choices)
+    files = {f"{c.name}-T{c.point.temperature:g}-alpha{c.point.alpha:g}": c for c in choices}
+    for name, choice in {"best": chosen, **files}.items():
+        config = choice.point.config(found.config)
+        text = f"{_comment(found, choice)}{dump_yaml(config)}"
+        with written_atomically(folder / f"{name}.yaml") as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        mlflow.log_text(text, "best.yaml" if name == "best" else f"chosen/{name}.yaml")
+    return folder / "best.yaml"
+
+
+def log_confirmed(measure: Measure, arms: Sequence[Confirmed]) -> None:
+    """Logs what the fresh seeds say: a row per arm and seed, and a row per arm."""
+    each, means = [], []
+    for arm in arms:
+        labels = arm.choice.name if arm.choice else arm.title
+        own = {"arm": arm.title, "chosen_as": labels}
+        for seed, score in arm.scores.items():
+            again = arm.again[seed]
+            each.append(
+                {
+                    **own,
+                    "seed": seed,
+                    "test_accuracy": score.accuracy,
+                    f"test_{measure.slug}": score.unfairness,
+                    "test_worst_group_accuracy": score.worst_group_accuracy,
+                    "val_accuracy": again.accuracy,
+                    f"val_{measure.slug}": again.unfairness,
+                }
+            )
+        means.append({**own, **_summary(arm)})
+    records.log_tables({"confirmed": pd.DataFrame(means), "confirmed_seeds": pd.DataFrame(each)})
+    for arm in arms:
+        if arm.choice is not None:
+            mlflow.log_metrics(
+                {
+                    f"confirmed/{label}/{name}": arm.estimate(name).mean
+                    for label in arm.choice.labels
+                    for name in MEASURES
+                    if label != FRONT and isfinite(arm.estimate(name).mean)
+                }
+            )
+
+
+def _summary(arm: Confirmed) -> dict[str, object]:
+    row: dict[str, object] = {}
+    for name in MEASURES:
+        mean, low, high = arm.estimate(name)
+        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
+        found = arm.choice.found._asdict().get(name) if arm.choice else None
+        row |= {f"{name}_as_searched": found, f"{name}_searched_again": arm.again_mean(name)}
+        if name in arm.differences:
+            difference = arm.differences[name]
+            row |= {
+                f"{name}_minus_baseline": difference.mean,
+                f"{name}_minus_baseline_low": difference.low,
+                f"{name}_minus_baseline_high": difference.high,
+                f"{name}_p_holm": arm.p_holm[name],
+                f"{name}_verdict": verdict(arm, name),
+            }
+    return row
+
+
+def _comment(found: Found, choice: Choice) -> str:
+    accuracy, unfairness = choice.found
+    return (
+        f"# {choice.name} of study {found.study.study_name}: {choice.point.title(found.config)}\n"
+        f"# validation accuracy {accuracy:.4f}, {found.measure.label} {unfairness:.4f}, mean of "
+        f"{found.config.tuning.seeds_per_trial} seeds\n"
+        "# taken up with: -P config=<this file>\n"
+    )

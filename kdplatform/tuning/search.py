@@ -1,0 +1,293 @@
+"""The search itself: Optuna's loop, as many threads as there are workers, and the books kept."""
+
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+import optuna
+from optuna.storages import fail_stale_trials
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from kdplatform.config import ProjectConfig
+from kdplatform.experiments.identity import Role
+from kdplatform.experiments.sweep import Unit
+from kdplatform.experiments.workspace import Workspace
+from kdplatform.progress import say
+from kdplatform.tuning import trials as books
+from kdplatform.tuning.front import Outcome
+from kdplatform.tuning.measures import Measure, Score, mean_score
+from kdplatform.tuning.references import (
+    References,
+    floors,
+    point_units,
+    search_seeds,
+    validation,
+    violations,
+)
+from kdplatform.tuning.space import Point, draw
+from kdplatform.tuning.trial_runs import TrialRuns, log_result
+from kdplatform.tuning.workers import (
+    InterruptedSearchError,
+    Trainer,
+    TrialDivergedError,
+    TrialFailedError,
+)
+
+_LOOK_EVERY_SECONDS = 0.05
+_WAIT_SECONDS = 1.0
+# How long a trial that has not said its point yet holds up those after it.
+_CHOOSING = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a trial came to.
+
+    Attributes:
+        runs: of the distilled students, one per seed.
+        same_as: number of the trial it was taken over from.
+    """
+
+    outcome: Outcome
+    worst_group_accuracy: float
+    constraints: dict[str, float]
+    runs: tuple[str, ...] = ()
+    same_as: int | None = None
+    diverged: bool = False
+
+    def as_dict(self) -> dict[str, object]:
+        """Returns it as plain values; Optuna keeps the constraints itself."""
+        worst = self.worst_group_accuracy
+        return {
+            "accuracy": self.outcome.accuracy,
+            "unfairness": self.outcome.unfairness,
+            "worst": None if worst != worst else worst,
+            "runs": list(self.runs),
+            "same_as": self.same_as,
+            "diverged": self.diverged,
+        }
+
+
+@dataclass
+class Search:
+    """One driver of a study.
+
+    Attributes:
+        trainer: opened for the whole search.
+        runs: opens trials' runs.
+        heartbeats: whether the storage tells which drivers are gone.
+        stop: set to end the search.
+    """
+
+    study: optuna.Study
+    workspace: Workspace
+    measure: Measure
+    references: References
+    trainer: Trainer
+    runs: TrialRuns
+    heartbeats: bool
+    stop: threading.Event
+    _interrupted: list[int] = field(default_factory=list)
+    _error: list[BaseException] = field(default_factory=list)
+
+    @property
+    def config(self) -> ProjectConfig:
+        """The project's configuration."""
+        return self.workspace.config
+
+    def run(self, threads: int) -> None:
+        """Runs trials until the study has as many as were asked for.
+
+        A KeyboardInterrupt ends the trials under way, which go back into the queue.
+        """
+        loop = threading.Thread(target=self._guarded, args=(threads,), name="tuner")
+        loop.start()
+        try:
+            while loop.is_alive():
+                loop.join(_WAIT_SECONDS / 5)
+        except BaseException:
+            self.stop.set()
+            loop.join()
+            for number in sorted(self._interrupted):
+                books.give_back(self.study, number)
+            raise
+        if self._error:
+            raise self._error[0]
+
+    def _guarded(self, threads: int) -> None:
+        try:
+            self._loop(threads)
+        except InterruptedSearchError:
+            pass
+        except BaseException as error:
+            self._error.append(error)
+
+    def _loop(self, threads: int) -> None:
+        waited = False
+        while not self.stop.is_set():
+            counted = self._books()
+            need = self.config.tuning.trials - counted.begun
+            if need > 0:
+                self.study.optimize(
+                    self._objective,
+                    n_trials=need,
+                    n_jobs=min(threads, need),
+                    catch=(TrialFailedError,),
+                    callbacks=[self._after_trial],
+                )
+            elif counted.running and self.heartbeats:
+                if not waited:
+                    say(f"tune: {counted.running} trials are with other drivers; waiting")
+                    waited = True
+                self.stop.wait(_WAIT_SECONDS)
+                fail_stale_trials(self.study)
+            else:
+                return
+
+    def _books(self, before: int | None = None) -> books.Books:
+        return books.keep_books(self.study.get_trials(deepcopy=False), before)
+
+    # ---- one trial
+
+    def _objective(self, trial: Trial) -> Sequence[float]:
+        try:
+            return self._tried(trial)
+        except InterruptedSearchError:
+            self._interrupted.append(trial.number)
+            self.study.stop()
+            raise
+        except Exception as error:
+            trial.set_user_attr(books.REASON, " ".join(str(error).split()))
+            raise
+
+    def _tried(self, trial: Trial) -> Sequence[float]:
+        if self.stop.is_set():
+            raise InterruptedSearchError
+        trial.set_user_attr(books.DRIVER, books.this_driver())
+        point = draw(trial, self.config)
+        trial.set_user_attr(books.POINT, point.as_dict())
+        if self._books(before=trial.number).begun >= self.config.tuning.trials:
+            trial.set_user_attr(books.SURPLUS, True)
+            self.study.stop()
+            raise TrialFailedError("not needed: enough trials are there or under way")
+        with self.runs.open(trial.number, point.title(self.config), point.as_dict()) as run_id:
+            trial.set_user_attr(books.RUN, run_id)
+            result = self._taken_over(trial.number, point) or self._measured(point, run_id)
+            self._log(run_id, result)
+        trial.set_user_attr(books.RESULT, result.as_dict())
+        for name, value in result.constraints.items():
+            trial.set_constraint(name, value)
+        if self.config.tuning.mode == "constrained":
+            return [result.outcome.unfairness]
+        return list(result.outcome)
+
+    def _taken_over(self, number: int, point: Point) -> Result | None:
+        """Returns the result of a trial of the same point, which is waited for when it runs.
+
+        Among the trials that run, the lower number goes first: a trial waits until all before it
+        have said their points, so that two drivers on two machines never train the same one.
+        """
+        while True:
+            if self.stop.is_set():
+                raise InterruptedSearchError
+            others = self.study.get_trials(deepcopy=False)
+            for other in others:
+                known = books.evaluated(other)
+                if known is not None and known.point == point:
+                    return Result(
+                        known.outcome,
+                        known.worst_group_accuracy,
+                        known.constraints,
+                        known.run_ids,
+                        known.number,
+                        known.diverged,
+                    )
+            if not any(_goes_first(other, number, point) for other in others):
+                return None
+            time.sleep(_LOOK_EVERY_SECONDS)
+            if self.heartbeats:
+                fail_stale_trials(self.study)
+
+    def _measured(self, point: Point, run_id: str) -> Result:
+        units = point_units(
+            self.config, point, search_seeds(self.config), self.workspace.dataset.digest
+        )
+        asked = floors(self.config, self.references)
+        try:
+            trained = self.trainer.train(units, run_id)
+        except TrialDivergedError:
+            worst = self.references.reference_point(self.measure)
+            constraints = violations(asked, worst.accuracy, 0.0, diverged=True)
+            return Result(worst, float("nan"), constraints, diverged=True)
+        distilled = [unit for unit in units if unit.step.role is Role.DISTILLED]
+        score = mean_score([self._score(unit, trained) for unit in distilled])
+        if score.unfairness != score.unfairness:
+            raise TrialFailedError(
+                f"{self.measure.label} is not defined on validation data ({score.note or 'NaN'})"
+            )
+        constraints = violations(asked, score.accuracy, score.worst_group_accuracy, diverged=False)
+        runs = tuple(trained[unit.step.key] for unit in distilled)
+        outcome = Outcome(score.accuracy, score.unfairness)
+        return Result(outcome, score.worst_group_accuracy, constraints, runs)
+
+    def _score(self, unit: Unit, trained: dict[str, str]) -> Score:
+        key = unit.needs[Role.STUDENT]
+        student = self.references.students.get(key)
+        if student is None:
+            student = validation(trained[key])
+        table = validation(trained[unit.step.key])
+        return self.measure.score(table, student, self.references.pairs)
+
+    def _log(self, run_id: str, result: Result) -> None:
+        metrics = {
+            "val/worst_group_accuracy": result.worst_group_accuracy,
+            **{f"constraint/{name}": value for name, value in result.constraints.items()},
+        }
+        if not result.diverged:
+            metrics |= {
+                "val/accuracy": result.outcome.accuracy,
+                f"val/{self.measure.slug}": result.outcome.unfairness,
+            }
+        feasible = all(value <= 0 for value in result.constraints.values())
+        tags = {"kd.feasible": str(feasible).lower(), "kd.models": ",".join(result.runs)}
+        if result.same_as is not None:
+            tags["kd.same_as_trial"] = str(result.same_as)
+        log_result(run_id, metrics, tags)
+
+    # ---- after a trial
+
+    def _after_trial(self, study: optuna.Study, trial: FrozenTrial) -> None:
+        counted = self._books()
+        if counted.begun >= self.config.tuning.trials:
+            study.stop()
+        if books.SURPLUS not in trial.user_attrs:
+            say(f"[{counted.spent}/{self.config.tuning.trials}] {self._line(trial)}")
+
+    def _line(self, trial: FrozenTrial) -> str:
+        known = books.evaluated(trial)
+        if known is None:
+            return f"trial {trial.number}: failed: {trial.user_attrs.get(books.REASON, '')}"
+        title = f"trial {trial.number} {known.point.title(self.config)}: "
+        if known.diverged:
+            return title + "its training diverged"
+        value = show_unfairness(self.measure, known.outcome.unfairness)
+        notes = "" if known.feasible else ", violates a constraint"
+        notes += "" if known.same_as is None else f", as trial {known.same_as}"
+        accuracy = f"{100 * known.outcome.accuracy:.2f}"
+        return f"{title}validation accuracy {accuracy}, {self.measure.label} {value}{notes}"
+
+
+def show_unfairness(measure: Measure, value: float) -> str:
+    """Returns a value of the searched unfairness as tables show it: fractions in per cent."""
+    return f"{100 * value:.2f}" if measure.is_share else f"{value:.3g}"
+
+
+def _goes_first(other: FrozenTrial, number: int, point: Point) -> bool:
+    """Tells whether a trial that runs may be training this very point, or be about to."""
+    if other.state is not TrialState.RUNNING or other.number >= number:
+        return False
+    if books.POINT in other.user_attrs:
+        return Point.read(other.user_attrs[books.POINT]) == point
+    return other.datetime_start is None or datetime.now() - other.datetime_start < _CHOOSING

@@ -1,0 +1,188 @@
+"""Where a study is kept: Optuna's storages by URL, and the study itself, opened with care."""
+
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import optuna
+from optuna.exceptions import DuplicatedStudyError, ExperimentalWarning
+from optuna.samplers import BaseSampler
+from optuna.storages import BaseStorage, JournalStorage, RDBStorage
+from optuna.storages import RetryHeartbeatStaleTrialCallback as RetryCallback
+from optuna.storages.journal import JournalFileBackend
+from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+
+from kdplatform.errors import MachineError, UserError, unknown_name
+
+DEFAULT = "sqlite:///optuna.db"
+_ALLOWED = "auto | sqlite:///file.db | postgresql://user@host/database | journal:///file.log"
+_JOURNAL = "journal:///"
+# A trial whose driver has not given a sign of life for this long is tried again.
+HEARTBEAT_SECONDS = 15
+GRACE_SECONDS = 90
+_MOST_RETRIES = 3
+_CONNECT_SECONDS = 10
+# Threads and drivers write to one SQLite file, which makes them queue.
+_SQLITE_PATIENCE_SECONDS = 120
+_USER_INFO = re.compile(r"//[^/@]*@")
+_IDENTITY = "kd.identity"
+
+Direction = Literal["maximize", "minimize"]
+
+
+def masked(url: str) -> str:
+    """Returns a URL without name and password."""
+    return _USER_INFO.sub("//***@", url)
+
+
+@contextmanager
+def quiet_optuna() -> Iterator[None]:
+    """Keeps Optuna's own log and its notes on what is experimental out of the program's output."""
+    verbosity = optuna.logging.get_verbosity()
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ExperimentalWarning)
+        try:
+            yield
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+
+
+@contextmanager
+def storage_errors(url: str) -> Iterator[None]:
+    """Says in one line what goes wrong between the program and the study's storage.
+
+    Raises:
+        MachineError: the storage refused, failed or fell silent.
+    """
+    try:
+        yield
+    except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+        cause = error.__cause__ if error.__cause__ is not None else error
+        lines = str(getattr(cause, "orig", cause)).strip().splitlines()
+        reason = lines[0] if lines else type(cause).__name__
+        raise MachineError(
+            f"storage={masked(url)!r} does not answer as it should ({reason}); allowed: {_ALLOWED}"
+        ) from error
+
+
+def open_storage(url: str) -> BaseStorage:
+    """Opens the storage, with heartbeats where it has them.
+
+    Raises:
+        UserError: the URL is none, or its database driver is not installed.
+        MachineError: the storage does not answer or cannot be made.
+    """
+    url = DEFAULT if url == "auto" else url
+    if url.startswith(_JOURNAL):
+        return _journal(url)
+    try:
+        name = make_url(url).get_backend_name()
+    except ArgumentError:
+        name = ""
+    if name not in ("sqlite", "postgresql"):
+        raise UserError(f"storage={masked(url)!r} is not allowed; allowed: {_ALLOWED}")
+    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
+    if name == "sqlite":
+        arguments = {"timeout": _SQLITE_PATIENCE_SECONDS, "check_same_thread": False}
+    # SQLAlchemy's own choice for plain postgresql:// is another driver.
+    url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
+    try:
+        with storage_errors(url):
+            return RDBStorage(
+                url,
+                engine_kwargs={"connect_args": arguments, "pool_pre_ping": name != "sqlite"},
+                heartbeat_interval=HEARTBEAT_SECONDS,
+                grace_period=GRACE_SECONDS,
+                heartbeat_stale_trial_callback=retry,
+            )
+    except ImportError:
+        raise UserError(
+            f"storage={masked(url)!r} needs a driver that is not installed: "
+            "pip install 'kdplatform[postgres]'"
+        ) from None
+
+
+def heartbeats(storage: BaseStorage) -> bool:
+    """Tells whether a storage knows which drivers still live; a journal file does not."""
+    return isinstance(storage, RDBStorage)
+
+
+# Puts a trial that was lost or interrupted back into the queue, this often at most.
+retry = RetryCallback(max_retry=_MOST_RETRIES)
+
+
+def _journal(url: str) -> BaseStorage:
+    path = Path(url.removeprefix(_JOURNAL))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return JournalStorage(JournalFileBackend(str(path)))
+    except OSError as error:
+        raise MachineError(
+            f"storage={url!r} cannot be written ({error.strerror}); allowed: {_ALLOWED}"
+        ) from None
+
+
+def open_study(
+    name: str,
+    storage: BaseStorage,
+    sampler: BaseSampler,
+    directions: list[Direction],
+    identity: Mapping[str, str],
+) -> optuna.Study:
+    """Creates the study, or goes on with the one of this name.
+
+    Args:
+        identity: what decides the value of a point; a study with another one is another study.
+
+    Raises:
+        UserError: the study of this name has other directions or another identity.
+    """
+    try:
+        study = optuna.create_study(
+            storage=storage, sampler=sampler, study_name=name, directions=directions
+        )
+        study.set_user_attr(_IDENTITY, dict(identity))
+        return study
+    except DuplicatedStudyError:
+        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+    own = [direction.name.lower() for direction in study.directions]
+    if own != directions:
+        raise _other_study(name, f"directions {', '.join(own)}", f"{', '.join(directions)}")
+    known: dict[str, str] = study.user_attrs.get(_IDENTITY, dict(identity))
+    for field in sorted({*known, *identity}):
+        before, now = known.get(field, "none"), identity.get(field, "none")
+        if before != now:
+            raise _other_study(name, f"{field}={before}", f"{field}={now}")
+    return study
+
+
+def _other_study(name: str, before: str, now: str) -> UserError:
+    return UserError(
+        f"study={name!r} is there with {before}, not {now}; allowed: the same as before, or "
+        f"another name such as study={name}-2"
+    )
+
+
+def sampler_named(name: str, seed: int) -> BaseSampler:
+    """Returns one of Optuna's samplers.
+
+    Raises:
+        UserError: there is no sampler of this name.
+    """
+    samplers = optuna.samplers
+    # Two objectives and few trials: generations have to be small to come about at all.
+    builders: dict[str, Any] = {
+        "tpe": lambda: samplers.TPESampler(seed=seed),
+        "gp": lambda: samplers.GPSampler(seed=seed),
+        "nsgaii": lambda: samplers.NSGAIISampler(seed=seed, population_size=10),
+        "random": lambda: samplers.RandomSampler(seed=seed),
+    }
+    if name not in builders:
+        raise unknown_name("sampler", name, builders)
+    sampler: BaseSampler = builders[name]()
+    return sampler

@@ -1,0 +1,142 @@
+"""What `tune` prints at its end."""
+
+from collections.abc import Sequence
+
+from kdplatform.reporting.tables import EMPTY, text_table
+from kdplatform.tuning.confirmation import Confirmed, verdict
+from kdplatform.tuning.measures import Measure
+from kdplatform.tuning.results import Found
+from kdplatform.tuning.selection import Choice, least_infeasible
+from kdplatform.tuning.trials import Books, failures
+
+_WORDS = {"lower": "lower", "higher": "higher", "not told apart": "not told apart"}
+
+
+def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
+    """Returns the search's table: references and chosen points on validation data."""
+    measure, references = found.measure, found.references
+    rows = [
+        [
+            "Teacher",
+            "",
+            *_cells(measure, references.teacher.accuracy, references.teacher.unfairness),
+        ],
+        ["NDS", "", *_cells(measure, references.nds.accuracy, references.nds.unfairness)],
+    ]
+    rows += [
+        [c.point.title(found.config), ", ".join(c.labels), *_cells(measure, *c.found)]
+        for c in choices
+    ]
+    seeds = found.config.tuning.seeds_per_trial
+    lines = [
+        text_table(["search", "", "accuracy", measure.label], rows),
+        f"validation data, mean of {seeds} seeds; the best of {books.completed} points looks better"
+        " than it is",
+        _books_line(books),
+    ]
+    lines += [f"trial {number} failed: {why}" for number, why in _failed(found)]
+    if found.trials:
+        accuracy, unfairness = found.reference_point
+        lines.append(
+            f"hypervolume {found.history()[-1]:.6g}, reference point accuracy {accuracy:.4g}, "
+            f"{measure.label} {unfairness:.4g}"
+        )
+    return "\n".join(lines)
+
+
+def _failed(found: Found) -> list[tuple[int, str]]:
+    return failures(found.study.get_trials(deepcopy=False))
+
+
+def _books_line(books: Books) -> str:
+    parts = [f"{books.completed} completed", f"{books.failed} failed"]
+    parts += [
+        f"{count} {word}"
+        for count, word in (
+            (books.retried, "lost or interrupted and tried again"),
+            (books.running, "running"),
+            (books.waiting, "waiting"),
+            (books.surplus, "not needed"),
+        )
+        if count
+    ]
+    return "trials: " + ", ".join(parts)
+
+
+def _cells(measure: Measure, accuracy: float, unfairness: float) -> list[str]:
+    return [f"{100 * accuracy:.2f}", show(measure, unfairness)]
+
+
+def show(measure: Measure, value: float) -> str:
+    """Returns a value of the searched unfairness as tables show it: fractions in per cent."""
+    if value != value:
+        return EMPTY
+    return f"{100 * value:.2f}" if measure.is_share else f"{value:.3g}"
+
+
+def confirmation_text(measure: Measure, arms: Sequence[Confirmed], seeds: Sequence[int]) -> str:
+    """Returns the table of the chosen points on fresh seeds and test data."""
+    rows = []
+    for arm in arms:
+        rows.append(
+            [
+                arm.title,
+                ", ".join(arm.choice.labels) if arm.choice else "",
+                _interval(arm, "accuracy", 100.0),
+                _interval(arm, "unfairness", 100.0 if measure.is_share else 1.0),
+                show(measure, arm.choice.found.unfairness) if arm.choice else EMPTY,
+                show(measure, arm.again_mean("unfairness")),
+            ]
+        )
+    header = ["confirmed", "", "accuracy", measure.label, "as searched", "searched again"]
+    lines = [
+        text_table(header, rows),
+        f"test data, seeds {seeds[0]}-{seeds[-1]} that the search has not seen: mean [95 % interval"
+        " over seeds]",
+        f"as searched: {measure.label} on validation data, the search's seeds; searched again: the "
+        "same data, the fresh seeds",
+    ]
+    return "\n".join([*lines, "", *_verdicts(measure, arms)])
+
+
+def _interval(arm: Confirmed, name: str, scale: float) -> str:
+    mean, low, high = (scale * value for value in arm.estimate(name))
+    if mean != mean:
+        return EMPTY
+    if low != low:
+        return f"{mean:.2f}"
+    return f"{mean:.2f} [{low:.2f}, {high:.2f}]"
+
+
+def _verdicts(measure: Measure, arms: Sequence[Confirmed]) -> list[str]:
+    scale, unit = (100.0, " points") if measure.is_share else (1.0, "")
+    lines = []
+    for arm in arms:
+        if not arm.differences:
+            continue
+        parts = []
+        for name, label, factor, of in (
+            ("accuracy", "accuracy", 100.0, " points"),
+            ("unfairness", measure.label, scale, unit),
+        ):
+            mean, low, high = (factor * value for value in arm.differences[name][:3])
+            parts.append(
+                f"{label} {mean:+.2f}{of} [{low:.2f}, {high:.2f}], "
+                f"p {arm.p_holm[name]:.2g}: {verdict(arm, name)}"
+            )
+        lines.append(f"{arm.title} against the baseline: {'; '.join(parts)}")
+    if not lines:
+        return ["nothing to compare with the baseline"]
+    return [*lines, "(paired t tests over the seeds, Holm's correction over the points)"]
+
+
+def infeasible_line(found: Found) -> str:
+    """Says which trial came nearest to the constraints, when none keeps them."""
+    trial = least_infeasible(found.trials)
+    violated = ", ".join(
+        f"{name} by {value:.4g}" for name, value in trial.constraints.items() if value > 0
+    )
+    return (
+        f"none of {len(found.trials)} trials keeps the constraints; the least infeasible is trial "
+        f"{trial.number}, {trial.point.title(found.config)}, which violates {violated}"
+    )

@@ -1,0 +1,73 @@
+"""The MLflow run of each trial, below the run of the command; logged from several threads."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from math import isfinite
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils.time import get_current_time_millis
+
+from kdplatform.experiments.tracking import TAG_ERROR, close_abandoned_children
+from kdplatform.tuning.workers import InterruptedSearchError, TrialFailedError
+
+
+@dataclass(frozen=True)
+class TrialRuns:
+    """Opens trials' runs.
+
+    Attributes:
+        parent_run_id: the command's run.
+        study: the study's name, by which a run's trial is found in the storage.
+    """
+
+    experiment_id: str
+    parent_run_id: str
+    project: str
+    study: str
+
+    @contextmanager
+    def open(self, number: int, title: str, point: Mapping[str, object]) -> Iterator[str]:
+        """Opens the run of a trial; when the block raises, the run says why it has no value."""
+        client = MlflowClient()
+        tags = {
+            "mlflow.runName": f"trial {number} {title}",
+            "mlflow.parentRunId": self.parent_run_id,
+            "kd.project": self.project,
+            "kd.study": self.study,
+            "kd.trial": str(number),
+        }
+        run_id: str = client.create_run(self.experiment_id, tags=tags).info.run_id
+        client.log_batch(run_id, params=[Param(name, str(v)) for name, v in point.items()])
+        status = "FAILED"
+        try:
+            yield run_id
+            status = "FINISHED"
+        except InterruptedSearchError:
+            status = "KILLED"
+            raise
+        except TrialFailedError as error:
+            client.set_tag(run_id, TAG_ERROR, str(error))
+            raise
+        finally:
+            client.set_terminated(run_id, status)
+
+
+def log_result(run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
+    """Logs what a trial came to; what is not defined is left out."""
+    now = get_current_time_millis()
+    known = [Metric(name, value, now, 0) for name, value in metrics.items() if isfinite(value)]
+    MlflowClient().log_batch(run_id, known, tags=[RunTag(k, v) for k, v in tags.items()])
+
+
+def close_lost(run_id: str) -> None:
+    """Marks as KILLED what the dead driver of a trial left RUNNING: its run and those below."""
+    client = MlflowClient()
+    close_abandoned_children(run_id)
+    run = client.get_run(run_id)
+    if run.info.status == "RUNNING":
+        client.set_terminated(run_id, "KILLED")
+    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
+    if parent.info.status == "RUNNING":
+        client.set_terminated(parent.info.run_id, "KILLED")

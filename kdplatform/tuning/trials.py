@@ -1,0 +1,199 @@
+"""The trials of a study as the tuner reads them, and the books on them."""
+
+import os
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from kdplatform.tuning.front import Outcome
+from kdplatform.tuning.space import Point
+from kdplatform.tuning.storage import retry
+
+# Names of the attributes that a trial carries.
+POINT = "kd.point"
+RESULT = "kd.result"
+REASON = "kd.reason"
+DRIVER = "kd.driver"
+RUN = "mlflow.run_id"
+SURPLUS = "kd.surplus"
+
+# A trial without a driver's name this long after its start was lost in between.
+_NAMELESS = timedelta(minutes=5)
+# A trial out of the queue carries its former driver's name until it is given its own.
+_SETTLED = timedelta(seconds=2)
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """A completed trial.
+
+    Attributes:
+        constraints: by name; above 0 is a violation.
+        run_ids: of the distilled students, one per seed; none when their training diverged.
+        run_id: of the trial's own run.
+        same_as: number of the trial whose value it took over.
+    """
+
+    number: int
+    point: Point
+    outcome: Outcome
+    worst_group_accuracy: float
+    constraints: dict[str, float]
+    run_ids: tuple[str, ...]
+    run_id: str
+    same_as: int | None
+    diverged: bool
+
+    @property
+    def feasible(self) -> bool:
+        """Whether all constraints are kept."""
+        return all(value <= 0 for value in self.constraints.values())
+
+    @property
+    def violation(self) -> float:
+        """The sum of what constraints are violated by."""
+        return sum(max(0.0, value) for value in self.constraints.values())
+
+
+def evaluated(trial: FrozenTrial) -> Evaluated | None:
+    """Returns what a completed trial holds, None for any other."""
+    if trial.state is not TrialState.COMPLETE or RESULT not in trial.user_attrs:
+        return None
+    result: dict[str, Any] = trial.user_attrs[RESULT]
+    return Evaluated(
+        number=trial.number,
+        point=Point.read(trial.user_attrs[POINT]),
+        outcome=Outcome(result["accuracy"], result["unfairness"]),
+        worst_group_accuracy=float("nan" if result["worst"] is None else result["worst"]),
+        constraints=dict(trial.constraints),
+        run_ids=tuple(result["runs"]),
+        run_id=trial.user_attrs.get(RUN, ""),
+        same_as=result["same_as"],
+        diverged=result["diverged"],
+    )
+
+
+def all_evaluated(study: optuna.Study) -> list[Evaluated]:
+    """Returns the completed trials in the order of their numbers."""
+    found = [evaluated(trial) for trial in study.get_trials(deepcopy=False)]
+    return [trial for trial in found if trial is not None]
+
+
+def this_driver() -> str:
+    """Returns a name of this process that tells on which machine it is."""
+    return f"{socket.gethostname()}:{os.getpid()}"
+
+
+@dataclass(frozen=True)
+class Books:
+    """Every trial accounted for.
+
+    Attributes:
+        completed: with a value of their own or taken over; the infeasible are among them.
+        failed: without a value, and not tried again.
+        retried: lost or interrupted; another trial took their place.
+        running: at this moment, of any driver.
+        waiting: in the queue.
+        surplus: begun when the budget was already spoken for, and ended at once.
+    """
+
+    completed: int
+    failed: int
+    retried: int
+    running: int
+    waiting: int
+    surplus: int
+
+    @property
+    def spent(self) -> int:
+        """Trials that count against the budget."""
+        return self.completed + self.failed
+
+    @property
+    def begun(self) -> int:
+        """Trials that count against the budget, or will."""
+        return self.spent + self.running
+
+
+def keep_books(trials: Sequence[FrozenTrial], before: int | None = None) -> Books:
+    """Counts the trials of a study.
+
+    Args:
+        before: only those with a lower number than this.
+    """
+    again = _tried_again(trials)
+    counts = dict.fromkeys(("completed", "failed", "retried", "running", "waiting", "surplus"), 0)
+    for trial in trials:
+        if before is None or trial.number < before:
+            counts[_kind(trial, again)] += 1
+    return Books(**counts)
+
+
+def _kind(trial: FrozenTrial, again: frozenset[int]) -> str:
+    if trial.state is TrialState.COMPLETE:
+        return "completed"
+    if trial.state is TrialState.RUNNING:
+        return "running"
+    if trial.state is TrialState.WAITING:
+        return "waiting"
+    if SURPLUS in trial.user_attrs:
+        return "surplus"
+    return "retried" if trial.number in again else "failed"
+
+
+def _tried_again(trials: Sequence[FrozenTrial]) -> frozenset[int]:
+    history = (retry.retry_history(trial) for trial in trials)
+    return frozenset(number for numbers in history for number in numbers)
+
+
+def failures(trials: Sequence[FrozenTrial]) -> list[tuple[int, str]]:
+    """Returns number and reason of the trials that have no value and were not tried again."""
+    again = _tried_again(trials)
+    return [
+        (trial.number, trial.user_attrs.get(REASON, "lost, and retried too often"))
+        for trial in trials
+        if trial.state is TrialState.FAIL and _kind(trial, again) == "failed"
+    ]
+
+
+def give_back(study: optuna.Study, number: int) -> None:
+    """Puts a trial that ended without a value back into the queue."""
+    retry(study, study.trials[number])
+
+
+def recover(study: optuna.Study) -> list[FrozenTrial]:
+    """Marks what dead drivers of this machine left running, and puts it back into the queue.
+
+    Optuna's heartbeats do the same for drivers of other machines, after their grace period.
+    """
+    lost = [trial for trial in study.get_trials() if _is_lost(trial)]
+    for trial in lost:
+        study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        give_back(study, trial.number)
+    return lost
+
+
+def _is_lost(trial: FrozenTrial) -> bool:
+    if trial.state is not TrialState.RUNNING:
+        return False
+    driver = trial.user_attrs.get(DRIVER)
+    age = datetime.now() - (trial.datetime_start or datetime.now())
+    if driver is None or age < _SETTLED:
+        return age > _NAMELESS
+    host, _, process = driver.rpartition(":")
+    return host == socket.gethostname() and not _is_alive(int(process))
+
+
+def _is_alive(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

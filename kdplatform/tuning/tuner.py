@@ -1,0 +1,226 @@
+"""One call of `tune`: references, search, what it found, and the chosen points once more."""
+
+import threading
+import time
+from collections.abc import Sequence
+from contextlib import nullcontext
+
+import mlflow
+import optuna
+from optuna.storages import fail_stale_trials
+
+from kdplatform.config import ProjectConfig
+from kdplatform.errors import InfeasibleError, UnfinishedError
+from kdplatform.experiments.backend import build_loss_kernels
+from kdplatform.experiments.commands import report_failures
+from kdplatform.experiments.executors import Executor, open_executor
+from kdplatform.experiments.sweep import Failure, Study, Unit, run_units
+from kdplatform.experiments.tracking import close_abandoned_children
+from kdplatform.experiments.workspace import Workspace
+from kdplatform.parameters import Arguments
+from kdplatform.progress import say
+from kdplatform.tuning import trials as books
+from kdplatform.tuning.confirmation import confirm, confirmation_units
+from kdplatform.tuning.measures import Measure
+from kdplatform.tuning.references import (
+    References,
+    fresh_seeds,
+    point_units,
+    read_references,
+    search_seeds,
+)
+from kdplatform.tuning.results import (
+    Found,
+    log_confirmed,
+    log_found,
+    read_found,
+    save_choices,
+)
+from kdplatform.tuning.search import Search
+from kdplatform.tuning.selection import Choice, choose
+from kdplatform.tuning.space import Point, first_points, parameters
+from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text
+from kdplatform.tuning.trial_runs import TrialRuns, close_lost
+from kdplatform.tuning.workers import Trainer
+
+_QUEUED = "kd.queued"
+# How long a second driver waits for the first one to queue the paper's grid.
+_QUEUE_SECONDS = 10.0
+_RUNS = "mlflow.run_ids"
+
+
+class Tuner:
+    """Carries out a study, or goes on with it.
+
+    Args:
+        run_id: the command's run.
+        heartbeats: whether the storage tells which drivers are gone.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        arguments: Arguments,
+        measure: Measure,
+        study: optuna.Study,
+        run_id: str,
+        heartbeats: bool,
+    ) -> None:
+        self._workspace = workspace
+        self._config: ProjectConfig = workspace.config
+        self._arguments = arguments
+        self._measure = measure
+        self._study = study
+        self._run_id = run_id
+        self._heartbeats = heartbeats
+        self._failures: list[Failure] = []
+        self._found: Found | None = None
+
+    def run(self) -> str:
+        """Does everything there is to do and returns what it came to as text."""
+        build_loss_kernels()
+        tuning = self._config.tuning
+        most = max(tuning.trials * tuning.seeds_per_trial, tuning.confirm_seeds)
+        with self._executor(most) as executor:
+            references = self._references(executor)
+            if references is None:
+                return "no search: what it is measured against could not be trained"
+            self._prepare()
+            try:
+                self._search(executor, references)
+            except KeyboardInterrupt:
+                self._log_found(references)
+                raise
+            found, choices = self._log_found(references)
+            text = [search_text(found, self._books(), choices)]
+            if len(choices) > 1 and self._config.tuning.confirm_seeds:
+                text.append(self._confirm(executor, choices))
+            if choices:
+                folder = self._workspace.folder / "tuning" / self._study.study_name
+                path = save_choices(found, choices, folder)
+                text.append(f"distil with what was found: kdplatform distill --config {path}")
+        return "\n\n".join(text)
+
+    def report(self) -> None:
+        """Says what is missing.
+
+        Raises:
+            UnfinishedError: models could not be trained, or no trial has a value.
+            InfeasibleError: no trial keeps the constraints.
+        """
+        report_failures(self._failures)
+        assert self._found is not None
+        if not self._found.trials:
+            failed = books.failures(self._study.get_trials(deepcopy=False))
+            why = f"; trial {failed[-1][0]}: {failed[-1][1]}" if failed else ""
+            raise UnfinishedError(f"no trial of study {self._study.study_name} has a value{why}")
+        if not any(trial.feasible for trial in self._found.trials):
+            raise InfeasibleError(infeasible_line(self._found))
+
+    def _books(self) -> books.Books:
+        return books.keep_books(self._study.get_trials(deepcopy=False))
+
+    def _executor(self, units: int) -> Executor:
+        return open_executor(
+            self._arguments.executor,
+            device=self._arguments.device,
+            workers=self._arguments.workers,
+            address=self._arguments.address,
+            units=units,
+        )
+
+    def _train(self, executor: Executor, units: Sequence[Unit], title: str) -> Study:
+        try:
+            trained = run_units(
+                self._workspace,
+                units,
+                self._arguments.device,
+                self._run_id,
+                lambda count: nullcontext(executor),
+                title,
+            )
+        finally:
+            close_abandoned_children(self._run_id)
+        self._failures.extend(trained.failures)
+        return trained
+
+    def _references(self, executor: Executor) -> References | None:
+        """Trains or finds Teacher, NDS and baseline; None when one of them failed."""
+        digest = self._workspace.dataset.digest
+        units = point_units(
+            self._config, Point.of(self._config), search_seeds(self._config), digest
+        )
+        trained = self._train(executor, units, "references")
+        if trained.failures:
+            return None
+        return read_references(self._config, self._measure, trained)
+
+    # ---- search
+
+    def _prepare(self) -> None:
+        """Takes up what dead drivers left, and queues what is tried first."""
+        for trial in books.recover(self._study):
+            say(f"trial {trial.number}: its driver is gone; it is tried again")
+            if run_id := trial.user_attrs.get(books.RUN):
+                close_lost(run_id)
+        if self._heartbeats:
+            fail_stale_trials(self._study)
+        self._study.set_user_attr(_RUNS, [*self._study.user_attrs.get(_RUNS, []), self._run_id])
+        self._queue()
+        counted = self._books()
+        say(
+            f"tune: study {self._study.study_name}, {counted.spent} of "
+            f"{self._config.tuning.trials} trials are there"
+        )
+
+    def _queue(self) -> None:
+        """Queues the paper's grid, once in a study's life."""
+        if not self._config.tuning.grid:
+            return
+        trials = self._study.get_trials(deepcopy=False)
+        deadline = time.monotonic() + (_QUEUE_SECONDS if trials else 0.0)
+        while _QUEUED not in self._study.user_attrs and time.monotonic() < deadline:
+            time.sleep(0.1)
+        if _QUEUED in self._study.user_attrs:
+            return
+        there = [t.system_attrs.get("fixed_params", t.params) for t in self._study.trials]
+        for point in first_points(self._config):
+            values = parameters(point, self._config)
+            if values not in there:
+                self._study.enqueue_trial(values)
+        self._study.set_user_attr(_QUEUED, True)
+
+    def _search(self, executor: Executor, references: References) -> None:
+        stop = threading.Event()
+        device = self._arguments.device
+        experiment_id = mlflow.get_run(self._run_id).info.experiment_id
+        search = Search(
+            self._study,
+            self._workspace,
+            self._measure,
+            references,
+            Trainer(self._workspace, device, executor, references.runs, stop),
+            TrialRuns(experiment_id, self._run_id, self._config.name, self._study.study_name),
+            self._heartbeats,
+            stop,
+        )
+        search.run(executor.slots)
+
+    # ---- afterwards
+
+    def _log_found(self, references: References) -> tuple[Found, list[Choice]]:
+        found = read_found(self._config, self._measure, references, self._study)
+        self._found = found
+        if not found.trials:
+            return found, []
+        log_found(found)
+        if not any(trial.feasible for trial in found.trials):
+            return found, []
+        return found, choose(self._config, references, found.trials)
+
+    def _confirm(self, executor: Executor, choices: Sequence[Choice]) -> str:
+        units = confirmation_units(self._config, choices, self._workspace.dataset.digest)
+        trained = self._train(executor, units, "confirmation")
+        arms = confirm(self._workspace, self._measure, choices, trained)
+        log_confirmed(self._measure, arms)
+        return confirmation_text(self._measure, arms, fresh_seeds(self._config))
