@@ -38,9 +38,6 @@ __all__ = [
 
 Inputs = Tensor | StreamedInputs
 
-# A streamed split's channels are measured on this many of its images, evenly spread.
-_MEASURED = 2048
-
 
 @dataclass(frozen=True)
 class Split:
@@ -72,6 +69,8 @@ class Dataset:
     Attributes:
         digest: hexadecimal; equal on every machine for equal data, and part of every run's key.
         vocabulary: of datasets whose inputs are token ids.
+        measured: how many training inputs, evenly spread, channel statistics are taken from; None:
+            all. Given for image files, which may be too many to be decoded for this.
     """
 
     name: str
@@ -82,6 +81,7 @@ class Dataset:
     val: Split
     test: Split
     vocabulary: Vocabulary | None = None
+    measured: int | None = None
 
     def facts(self) -> DataFacts:
         """Returns what a model needs to know to be built for this dataset."""
@@ -95,23 +95,29 @@ class Dataset:
     def channel_statistics(self) -> tuple[Tensor, Tensor]:
         """Returns mean and standard deviation per channel of the training inputs.
 
-        Both float32 [channels]; uint8 inputs count as fractions of 255. Streamed images: those of
-        2,048 of them, evenly spread over the split.
+        Both float32 [channels]; uint8 inputs count as fractions of 255.
         """
         return self._channel_statistics
 
     @cached_property
     def _channel_statistics(self) -> tuple[Tensor, Tensor]:
         inputs = self.train.inputs
-        if isinstance(inputs, StreamedInputs):
-            rows = torch.linspace(0, len(inputs) - 1, min(len(inputs), _MEASURED)).long()
-            inputs = torch.cat(list(inputs.batches(torch.split(rows, 128))))
+        count = min(len(inputs), self.measured or len(inputs))
+        if isinstance(inputs, StreamedInputs) or count < len(inputs):
+            rows = torch.linspace(0, len(inputs) - 1, count, dtype=torch.float64).long()
+            inputs = _taken(inputs, rows)
         scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
         flat = inputs.transpose(0, 1).flatten(1).to(torch.float64) / scale
         std = flat.std(dim=1, correction=0)
         # A constant channel carries nothing; dividing by its zero deviation would make it NaN.
         std = torch.where(std > 0, std, torch.ones_like(std))
         return flat.mean(dim=1).float(), std.float()
+
+
+def _taken(inputs: Inputs, rows: Tensor) -> Tensor:
+    if isinstance(inputs, Tensor):
+        return inputs[rows]
+    return torch.cat(list(inputs.batches(torch.split(rows, 128))))
 
 
 @cache

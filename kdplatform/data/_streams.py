@@ -111,6 +111,14 @@ class StreamedInputs:
         """
         return StreamLoader(self, pinned=pinned).epoch(steps)
 
+    def attempts(self, steps: Sequence[Tensor]) -> Iterator[Tensor | KdplatformError]:
+        """Yields the images of each step's rows, or the error of one that does not decode.
+
+        Raises:
+            MachineError: a worker process died.
+        """
+        return StreamLoader(self, pinned=False).attempts(steps)
+
     def worker_count(self) -> int:
         """Returns the processes that decode ahead."""
         return (
@@ -138,15 +146,21 @@ class StreamLoader:
 
     def epoch(self, steps: Sequence[Tensor], crops: RandomCrops | None = None) -> Iterator[Tensor]:
         """Yields the images of each step, in order; see `StreamedInputs.batches`."""
+        for images in self.attempts(steps, crops):
+            if isinstance(images, KdplatformError):
+                # A new one: this frame must not hold what holds this frame, because workers that
+                # the garbage collector finds in a cycle take seconds to end.
+                raise type(images)(str(images))
+            yield images
+
+    def attempts(
+        self, steps: Sequence[Tensor], crops: RandomCrops | None = None
+    ) -> Iterator[Tensor | KdplatformError]:
+        """Yields the images of each step, or why one of them does not decode."""
         # Numbers and not tensors: each of these would go to a worker by a file of its own.
         self._order[:] = [(rows.tolist(), crops) for rows in steps]
         try:
-            for images in self._loader:
-                if isinstance(images, KdplatformError):
-                    # A new one: this frame must not hold what holds this frame, because workers
-                    # that the garbage collector finds in a cycle take seconds to end.
-                    raise type(images)(str(images))
-                yield images
+            yield from self._loader
         except RuntimeError as error:
             if "DataLoader worker" not in str(error):
                 raise

@@ -1,0 +1,40 @@
+"""What CIFAR-10 and CIFAR-100 share: the layout of their archives."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kdplatform.data import Dataset
+from kdplatform.data._downloads import Archive, obtained
+from kdplatform.data._published_arrays import PublishedConfig, check_published, from_arrays
+
+
+def load_cifar(config: PublishedConfig, folder: Path, published: Any) -> Dataset:
+    """Loads one of the two as uint8 [N, 3, 32, 32], downloading it when no root is given.
+
+    Its files are pickles, which could run anything: none is opened whose MD5 is not the published
+    one, whoever put it there.
+
+    Args:
+        folder: where what is downloaded is kept, below a folder of the dataset's own.
+        published: torchvision's dataset class, with addresses and sums.
+
+    Raises:
+        UserError: the user's folder does not hold the published files.
+        MachineError: they cannot be downloaded.
+    """
+    archive = Archive(published.url, published.filename, published.tgz_md5, published.base_folder)
+    root = obtained(archive, config.root, folder / config.name)
+    files = dict(published.train_list + published.test_list)
+    files[published.meta["filename"]] = published.meta["md5"]
+    check_published(root / archive.folder, files, archive.url)
+    parts = [published(root, train=train) for train in (True, False)]
+    train, test = (
+        (
+            np.ascontiguousarray(part.data.transpose(0, 3, 1, 2)),
+            np.asarray(part.targets, dtype=np.int64),
+        )
+        for part in parts
+    )
+    return from_arrays(config, train, test, list(parts[0].classes))

@@ -1,0 +1,264 @@
+"""Datasets of image files: decoded once and kept in memory, or streamed."""
+
+import hashlib
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field, model_validator
+from torch import Tensor
+
+from kdplatform import text_values
+from kdplatform.config import DatasetConfig
+from kdplatform.data import Inputs, StreamedInputs
+from kdplatform.data._decoding import IMAGE_SUFFIXES
+from kdplatform.data._splits import Rows
+from kdplatform.errors import KdplatformError, MachineError, UserError
+from kdplatform.files import load_arrays, locked, save_arrays, writable_folder
+from kdplatform.progress import progress_bar, say
+
+# Raised whenever equal files would give other pixels; part of every digest.
+DECODER_VERSION = 1
+# What `storage: auto` still holds in memory. A constant, and not what this machine has free: where
+# images lie must not depend on the machine.
+MOST_BYTES_IN_MEMORY = 2 * 2**30
+# Up to this size every file's content enters the digest; above it that of a thousand files.
+MOST_BYTES_HASHED = 2**30
+_SAMPLED_FILES = 1000
+# Channel statistics are those of this many training images, whether in memory or streamed.
+MEASURED_IMAGES = 2048
+_CHUNK = 64
+
+
+class ImageFilesConfig(DatasetConfig):
+    """Where images lie, and how they become examples."""
+
+    root: str = Field("", description="folder of the images")
+    image_size: int = Field(64, ge=8, le=1024, description="side of an example in pixels")
+    resize: Annotated[
+        Annotated[int, Field(ge=8, le=2048)] | None, BeforeValidator(text_values.optional)
+    ] = Field(
+        None,
+        description="shorter side before the centre is cut out; none: image_size",
+    )
+    storage: Literal["auto", "memory", "stream"] = Field(
+        "auto", description="auto: in memory up to 2 GiB decoded, else decoded for every batch"
+    )
+    workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
+        "auto", description="processes that decode ahead; auto: one per thread, at most 8"
+    )
+
+    @model_validator(mode="after")
+    def _centre_fits(self) -> Self:
+        if self.resize is not None and self.resize < self.image_size:
+            raise ValueError(
+                f"resize={self.resize} is not allowed; allowed: none, or at least "
+                f"image_size={self.image_size}"
+            )
+        return self
+
+
+def given_root(config: ImageFilesConfig, holding: str) -> Path:
+    """Returns the folder the user named.
+
+    Args:
+        holding: what it is to hold, for the message.
+
+    Raises:
+        UserError: none is named, or it is not there.
+    """
+    if not config.root:
+        raise UserError(f"dataset.root is not given; allowed: a folder with {holding}")
+    root = Path(config.root).expanduser()
+    if not root.is_dir():
+        raise UserError(f"dataset.root={config.root!r} is no folder; allowed: one with {holding}")
+    return root
+
+
+def files_below(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> tuple[list[str], int]:
+    """Returns the files below a folder, sorted, and how many of other kinds were left out.
+
+    Hidden files and folders count as nothing. Paths are relative, with forward slashes.
+    """
+    found: list[str] = []
+    others = 0
+    for current, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        inner = Path(current).relative_to(folder)
+        for name in names:
+            if name.startswith("."):
+                continue
+            if name.lower().endswith(tuple(suffixes)):
+                found.append((inner / name).as_posix())
+            else:
+                others += 1
+    return sorted(found), others
+
+
+def files_digest(root: Path, files: Sequence[str]) -> str:
+    """Returns the SHA-256 of names, sizes and contents of files, in their order.
+
+    Above 1 GiB in all, the contents are those of a thousand files, evenly spread over the list.
+
+    Raises:
+        UserError: a file is not there.
+    """
+    try:
+        sizes = [(root / file).stat().st_size for file in files]
+    except FileNotFoundError as error:
+        raise UserError(f"{error.filename!r} is missing") from None
+    digest = hashlib.sha256()
+    for file, size in zip(files, sizes, strict=True):
+        digest.update(f"{file}\0{size}\0".encode(errors="surrogateescape"))
+    rows = range(len(files))
+    if sum(sizes) > MOST_BYTES_HASHED:
+        rows = np.linspace(0, len(files) - 1, min(len(files), _SAMPLED_FILES)).astype(int).tolist()
+    with progress_bar(len(rows), "reading", "files") as bar:
+        for row in rows:
+            digest.update(hashlib.sha256((root / files[row]).read_bytes()).digest())
+            bar.update()
+    return digest.hexdigest()
+
+
+def streamed(config: ImageFilesConfig, root: Path, files: Sequence[str]) -> StreamedInputs:
+    """Returns the files as inputs that are decoded for every batch."""
+    return StreamedInputs(
+        root,
+        files,
+        size=config.image_size,
+        resize=config.resize,
+        workers=None if config.workers == "auto" else config.workers,
+    )
+
+
+def in_memory(config: ImageFilesConfig, count: int) -> bool:
+    """Tells whether so many images are to be held in memory."""
+    if config.storage == "auto":
+        return count * 3 * config.image_size**2 <= MOST_BYTES_IN_MEMORY
+    return config.storage == "memory"
+
+
+def pixels_digest(config: ImageFilesConfig, source_digest: str) -> str:
+    """Returns the digest of decoded images: of their files, and of how they are decoded."""
+    size = f"{config.image_size}/{config.resize}/{DECODER_VERSION}"
+    return hashlib.sha256(f"{source_digest}/{size}".encode()).hexdigest()
+
+
+def decoded_once(
+    config: ImageFilesConfig, images: StreamedInputs, digest: str, folder: Path, *, pixels: bool
+) -> tuple[Tensor | None, dict[int, str]]:
+    """Decodes all images, or takes them from the cache of an earlier time.
+
+    Args:
+        digest: of the pixels; the cache's name below `folder`.
+        pixels: whether the images are wanted, or only which of them decode.
+
+    Returns:
+        The images, uint8 [N, 3, size, size], zeros where one does not decode; and why not, by row.
+
+    Raises:
+        MachineError: the cache cannot be written.
+    """
+    own = writable_folder("data_folder", folder / config.name / digest[:16])
+    path = own / ("images.npz" if pixels else "checked.npz")
+    with locked(own / "lock", f"waiting for another process that decodes the same images ({own})"):
+        try:
+            cached = load_arrays(path)
+        except ValueError as error:
+            say(f"{error}: decoding the images again")
+            cached = None
+        if cached is None:
+            for left_over in own.glob(f".{path.name}*"):  # of a process that was killed
+                left_over.unlink()
+            cached = _decode(images, pixels)
+            try:
+                save_arrays(path, cached)
+            except OSError as error:
+                raise MachineError(
+                    f"data_folder={str(folder)!r} cannot hold the decoded images of {config.name} "
+                    f"({error.strerror or error}); allowed: a folder with free space, or "
+                    "dataset.storage=stream"
+                ) from error
+    reasons = dict(zip(cached["bad"].tolist(), cached["reasons"].tolist(), strict=True))
+    return (torch.from_numpy(cached["images"]) if pixels else None), reasons
+
+
+def _decode(images: StreamedInputs, pixels: bool) -> dict[str, NDArray[np.generic]]:
+    decoded = np.zeros(tuple(images.shape) if pixels else (0,), dtype=np.uint8)
+    bad: dict[int, str] = {}
+    steps = torch.split(torch.arange(len(images)), _CHUNK)
+    with progress_bar(len(images), "decoding", "images") as bar:
+        for rows, result in zip(steps, images.attempts(steps), strict=True):
+            if isinstance(result, Tensor):
+                parts = {int(rows[0]): result}
+            else:  # one of them does not decode: which?
+                parts, reasons = _one_by_one(images, rows.tolist())
+                bad |= reasons
+            if pixels:
+                for first, part in parts.items():
+                    decoded[first : first + len(part)] = part.numpy()
+            bar.update(len(rows))
+    return {
+        "images": decoded,
+        "bad": np.array(list(bad), dtype=np.int64),
+        "reasons": np.array(list(bad.values()), dtype=np.str_),
+    }
+
+
+def _one_by_one(
+    images: StreamedInputs, rows: Sequence[int]
+) -> tuple[dict[int, Tensor], dict[int, str]]:
+    parts: dict[int, Tensor] = {}
+    reasons: dict[int, str] = {}
+    for row in rows:
+        try:
+            parts[row] = images.decode(row)[None]
+        except KdplatformError as error:
+            reasons[row] = str(error)
+    return parts, reasons
+
+
+def refuse_bad(bad: Mapping[int, str], allowed: str) -> None:
+    """Refuses images that do not decode.
+
+    Raises:
+        UserError: there are any; says how many, and the first.
+    """
+    if bad:
+        first = bad[min(bad)]
+        rest = f", the first of {len(bad)} such images" if len(bad) > 1 else ""
+        raise UserError(f"{first}{rest}; allowed: {allowed}")
+
+
+def split_inputs(
+    config: ImageFilesConfig,
+    root: Path,
+    files: Sequence[str],
+    splits: Mapping[str, Rows],
+    *,
+    source_digest: str,
+    folder: Path,
+) -> Iterator[tuple[str, Inputs]]:
+    """Yields the inputs of every split: tensors where all images are held in memory, else streams.
+
+    Args:
+        splits: which of the files, by split.
+
+    Raises:
+        UserError: images are to be held in memory, and one does not decode.
+        MachineError: the cache of decoded images cannot be written.
+    """
+    if not in_memory(config, len(files)):
+        for name, rows in splits.items():
+            yield name, streamed(config, root, [files[row] for row in rows])
+        return
+    digest = pixels_digest(config, source_digest)
+    pixels, bad = decoded_once(config, streamed(config, root, files), digest, folder, pixels=True)
+    refuse_bad(bad, "whole image files")
+    assert pixels is not None
+    for name, rows in splits.items():
+        yield name, pixels[torch.from_numpy(rows)]

@@ -1,0 +1,64 @@
+"""Text files that come with a dataset, with errors that say where the problem is."""
+
+import csv
+import io
+from pathlib import Path
+
+import pandas as pd
+
+from kdplatform.errors import UserError
+
+
+def read_text(path: Path) -> str:
+    """Reads a file in UTF-8, without its byte order mark.
+
+    Raises:
+        UserError: it is not there, cannot be read, or is in another encoding; says where.
+    """
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise UserError(
+            f"{str(path)!r}, line {line}: not UTF-8 (byte 0x{error.object[error.start]:02x}); "
+            "allowed: text saved as UTF-8"
+        ) from None
+    except FileNotFoundError:
+        raise UserError(f"{str(path)!r} is missing") from None
+    except OSError as error:
+        raise UserError(f"{str(path)!r} cannot be read ({error.strerror})") from None
+
+
+def read_lines(path: Path) -> list[str]:
+    """Reads the lines of a file, without white space at their ends; see `read_text`."""
+    return [line.rstrip() for line in read_text(path).splitlines()]
+
+
+def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
+    """Reads a table whose first line names its columns; all cells are texts without outer spaces.
+
+    Raises:
+        UserError: as `read_text`; a line has more or fewer cells than there are columns, a column
+            has no name or another's, or there is no line of data; says which.
+    """
+    reader = csv.reader(io.StringIO(read_text(path)), delimiter=separator, strict=True)
+    rows: list[list[str]] = []
+    try:
+        names = [name.strip() for name in next(reader, [])]
+        for row in reader:
+            if row and len(row) != len(names):
+                raise UserError(
+                    f"{str(path)!r}, line {reader.line_num}: {len(row)} cells; allowed: "
+                    f"{len(names)}, one per column"
+                )
+            if row:
+                rows.append([cell.strip() for cell in row])
+    except csv.Error as error:
+        raise UserError(f"{str(path)!r}, line {reader.line_num}: no valid CSV ({error})") from None
+    if not all(names) or len(set(names)) < len(names):
+        twice = [name for name in names if names.count(name) > 1]
+        problem = f"column {twice[0]!r} twice" if any(twice) else "a column without a name"
+        raise UserError(f"{str(path)!r} has {problem}; allowed: a first line of different names")
+    if not rows:
+        raise UserError(f"{str(path)!r} has no lines of data below its first")
+    return pd.DataFrame(rows, columns=names, dtype=str)

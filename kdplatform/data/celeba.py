@@ -1,0 +1,199 @@
+"""CelebA: 202,599 aligned photographs of faces with forty attributes of yes and no.
+
+Liu et al. 2015, "Deep Learning Face Attributes in the Wild", arXiv 1411.7766. One of the forty is
+the label, and each of the others may form two groups. The official split is kept. Not given by the
+paper on distillation and fairness: the image size, and how many examples undersampling leaves.
+"""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from pydantic import BeforeValidator, Field
+
+from kdplatform import text_values
+from kdplatform.data import Dataset
+from kdplatform.data._downloads import md5_of, unpack
+from kdplatform.data._image_files import (
+    MEASURED_IMAGES,
+    ImageFilesConfig,
+    files_below,
+    files_digest,
+    given_root,
+    split_inputs,
+)
+from kdplatform.data._splits import Examples, Rows, assembled, check_classes
+from kdplatform.data._text_files import read_lines
+from kdplatform.errors import MachineError, UserError, unknown_name
+from kdplatform.files import locked
+from kdplatform.progress import say
+
+_ATTRIBUTES, _PARTITION, _IMAGES = (
+    "list_attr_celeba.txt",
+    "list_eval_partition.txt",
+    "img_align_celeba",
+)
+_PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
+_HOLDING = f"celeba/{_ATTRIBUTES}, celeba/{_PARTITION} and celeba/{_IMAGES}/*.jpg (from {_PAGE})"
+# The numbers of the official split.
+_SPLITS = {"train": 0, "val": 1, "test": 2}
+
+
+class Config(ImageFilesConfig):
+    """Which attribute is the label, and how the aligned 178 x 218 images are cut: square."""
+
+    name: Literal["celeba"] = Field("celeba", description="dataset")
+    root: str = Field("", description="folder with celeba/, torchvision's layout; empty: download")
+    label: str = Field("Smiling", description="attribute to be predicted, one of the forty")
+    undersample: bool = Field(
+        True, description="drop training images of the more frequent label until both are equal"
+    )
+    image_size: int = Field(128, ge=8, le=1024, description="side of an example in pixels")
+    resize: Annotated[
+        Annotated[int, Field(ge=8, le=2048)] | None, BeforeValidator(text_values.optional)
+    ] = Field(
+        None,
+        description="shorter side before the centre is cut out; none: image_size",
+    )
+    seed: int = Field(0, ge=0, description="seed of the undersampling")
+
+
+def load(config: Config, folder: Path) -> Dataset:
+    """Loads CelebA; ids are the numbers of the images' lines in the list, from 0.
+
+    Columns are all attributes but the label, their groups named such as `Young` and `not Young`.
+
+    Raises:
+        UserError: files are missing or damaged, or there is no such attribute; says which.
+        MachineError: it is not there and cannot be downloaded; says which files to put where.
+    """
+    root = _found(config, folder)
+    where = f"dataset.root={str(root)!r}"
+    files, table = _attributes(root / _ATTRIBUTES)
+    if config.label not in table:
+        raise unknown_name("dataset.label", config.label, table.columns)
+    parts = _partition(root / _PARTITION, files)
+    there = set(files_below(root / _IMAGES)[0])
+    if missing := [file for file in files if file not in there]:
+        raise UserError(
+            f"{str(root / _IMAGES / missing[0])!r} is missing, one of {len(missing)} images of "
+            f"{_ATTRIBUTES}; allowed: all of {_IMAGES}.zip"
+        )
+    labels = table.pop(config.label).to_numpy().astype(np.int64)
+    attributes = list(map(str, table.columns))
+    known = Examples(
+        labels=labels,
+        ids=np.arange(len(files), dtype=np.int64),
+        columns=pd.DataFrame({name: _groups(name, table[name].to_numpy()) for name in attributes}),
+    )
+    names = [f"not {config.label}", config.label]
+    rows = {name: np.flatnonzero(parts == number) for name, number in _SPLITS.items()}
+    check_classes({name: known.labels[rows[name]] for name in rows}, names, where)
+    if config.undersample:
+        rows["train"] = _undersampled(known.labels, rows["train"], config.seed)
+    source = files_digest(root, [_ATTRIBUTES, _PARTITION, *(f"{_IMAGES}/{file}" for file in files)])
+    inputs = split_inputs(config, root / _IMAGES, files, rows, source_digest=source, folder=folder)
+    splits = {name: (images, known.at(rows[name])) for name, images in inputs}
+    return assembled(
+        config, source, splits, class_names=names, attributes=attributes, measured=MEASURED_IMAGES
+    )
+
+
+def _groups(name: str, has_it: NDArray[np.bool_]) -> list[str]:
+    return [name if has else f"not {name}" for has in has_it.tolist()]
+
+
+def _undersampled(labels: Rows, rows: Rows, seed: int) -> Rows:
+    """Drops rows of the over-represented label until both have equally many."""
+    classes = [rows[labels[rows] == label] for label in (0, 1)]
+    count = min(map(len, classes))
+    random = np.random.default_rng(seed)
+    kept = [random.permutation(some)[:count] for some in classes]
+    say(f"celeba: {2 * count} of {len(rows)} training images kept, {count} of each label")
+    return np.sort(np.concatenate(kept))
+
+
+def _attributes(path: Path) -> tuple[list[str], pd.DataFrame]:
+    """Reads the list: a line with the count, one with forty names, then -1 or 1 for each image."""
+    lines = [line for line in read_lines(path) if line]
+    if len(lines) < 3 or not lines[0].isdecimal() or int(lines[0]) != len(lines) - 2:
+        raise UserError(
+            f"{str(path)!r} says {lines[0] if lines else 'nothing'!r} images and has "
+            f"{max(0, len(lines) - 2)} lines of them; allowed: the whole file of {_PAGE}"
+        )
+    names = lines[1].split()
+    rows = [line.split() for line in lines[2:]]
+    for number, row in enumerate(rows, start=3):
+        if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1"}:
+            raise UserError(
+                f"{str(path)!r}, line {number}: allowed: a file name and {len(names)} times 1 or -1"
+            )
+    values = np.array([row[1:] for row in rows]) == "1"
+    return [row[0] for row in rows], pd.DataFrame(values, columns=names)
+
+
+def _partition(path: Path, files: list[str]) -> NDArray[np.int64]:
+    """Reads which split every file is of, in the order of `files`."""
+    parts: dict[str, str] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        file, _, part = line.partition(" ")
+        if part.strip() not in {"0", "1", "2"}:
+            raise UserError(f"{str(path)!r}, line {number}: allowed: a file name and 0, 1 or 2")
+        parts[file] = part.strip()
+    if unlisted := [file for file in files if file not in parts]:
+        raise UserError(
+            f"{str(path)!r} lacks {unlisted[0]!r}, one of {len(unlisted)} images of {_ATTRIBUTES}"
+        )
+    return np.array([parts[file] for file in files], dtype=np.int64)
+
+
+def _found(config: Config, folder: Path) -> Path:
+    """Returns the folder that holds the lists and the images."""
+    if config.root:
+        root = given_root(config, _HOLDING)
+        inner = root / "celeba" if (root / "celeba").is_dir() else root
+        wanted = [_ATTRIBUTES, _PARTITION, _IMAGES]
+        if absent := [name for name in wanted if not (inner / name).exists()]:
+            raise UserError(
+                f"dataset.root={config.root!r} lacks {', '.join(absent)}; allowed: a folder with "
+                f"{_HOLDING}"
+            )
+        return inner
+    own = folder / "celeba" / "celeba"
+    with locked(folder / "celeba" / "lock", "waiting for another process that downloads CelebA"):
+        _download(own)
+    return own
+
+
+def _download(own: Path) -> None:
+    """Fetches what is missing from Google Drive, which often refuses: its quota is shared by all.
+
+    Raises:
+        MachineError: it does; says which files to put where.
+    """
+    from torchvision.datasets import CelebA
+    from torchvision.datasets.utils import download_file_from_google_drive
+
+    published = {name: (number, md5) for number, md5, name in CelebA.file_list}
+    for name in (_ATTRIBUTES, _PARTITION, f"{_IMAGES}.zip"):
+        number, md5 = published[name]
+        if (own / name).is_file() and md5_of(own / name) == md5:
+            continue
+        if name.endswith(".zip") and (own / _IMAGES).is_dir():
+            continue
+        say(f"downloading {name} to {own}")
+        own.mkdir(parents=True, exist_ok=True)
+        try:
+            download_file_from_google_drive(number, own, name, md5)
+        # Of many kinds: no gdown installed, no network, or a page that says the quota is used up.
+        except Exception as error:
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise MachineError(
+                f"CelebA's {name} cannot be downloaded from Google Drive ({reason}); put "
+                f"{_ATTRIBUTES}, {_PARTITION} and {_IMAGES}.zip of {_PAGE} into {str(own)!r}, or "
+                f"give dataset.root, a folder with {_HOLDING}"
+            ) from None
+    if not (own / _IMAGES).is_dir():
+        unpack(own / f"{_IMAGES}.zip", own, _IMAGES)

@@ -1,0 +1,207 @@
+"""Your own images: one folder per class, and groups from an optional list of attributes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kdplatform.data import Dataset, Inputs
+from kdplatform.data._image_files import (
+    MEASURED_IMAGES,
+    ImageFilesConfig,
+    decoded_once,
+    files_below,
+    files_digest,
+    given_root,
+    in_memory,
+    pixels_digest,
+    refuse_bad,
+    streamed,
+)
+from kdplatform.data._splits import (
+    Examples,
+    Rows,
+    assembled,
+    check_attributes,
+    check_classes,
+    hold_out,
+)
+from kdplatform.data._text_files import read_csv
+from kdplatform.errors import UserError
+from kdplatform.progress import say
+
+ATTRIBUTES = "attributes.csv"
+SPLITS = ("train", "val", "test")
+_HOLDING = "train/<class>/*.jpg (val/ and test/ may be there too), or <class>/*.jpg"
+
+
+class Config(ImageFilesConfig):
+    """Where the images lie, and how splits are made that have no folder of their own."""
+
+    name: Literal["imagefolder"] = Field("imagefolder", description="dataset")
+    root: str = Field("", description="folder with train/<class>/ or <class>/, and attributes.csv")
+    val_fraction: float = Field(
+        0.1, ge=0.01, le=0.5, description="share for validation where there is no val/"
+    )
+    test_fraction: float = Field(
+        0.2, ge=0.01, le=0.5, description="share to test where there is no test/"
+    )
+    skip_bad: bool = Field(False, description="leave out images that do not decode; false: refuse")
+    seed: int = Field(0, ge=0, description="seed of the splits made here")
+
+
+def load(config: Config, folder: Path) -> Dataset:
+    """Loads images of class folders; classes are the folders' names in alphabetical order.
+
+    All images are decoded once, to know that they can be; those held in memory are kept below
+    `folder`. Ids count through all files that are not left out, sorted by path.
+
+    Raises:
+        UserError: no images, an image that does not decode, a class without training or test
+            images, attributes that do not fit the images; names what.
+        MachineError: the cache of decoded images cannot be written.
+    """
+    root = given_root(config, _HOLDING)
+    where = f"dataset.root={config.root!r}"
+    listing = _listed(root, where)
+    files = listing.files
+    source = files_digest(root, files)
+    pixels, bad = decoded_once(
+        config,
+        streamed(config, root, files),
+        pixels_digest(config, source),
+        folder,
+        pixels=in_memory(config, len(files)),
+    )
+    if bad and config.skip_bad:
+        say(f"{where}: {len(bad)} of {len(files)} images do not decode and are left out")
+    elif bad:
+        refuse_bad(bad, "images that decode, or dataset.skip_bad=true to leave such images out")
+    good = np.setdiff1d(np.arange(len(files)), list(bad)).astype(np.int64)
+    known = Examples(
+        labels=listing.labels[good],
+        ids=np.arange(len(good), dtype=np.int64),
+        columns=_attributes(root / ATTRIBUTES, root, [files[row] for row in good]),
+    )
+    splits = _splits(config, listing.splits[good], known.labels)
+    check_classes(
+        {name: known.labels[splits[name]] for name in ("train", "test")}, listing.classes, where
+    )
+    attributes = list(map(str, known.columns))
+    check_attributes(known, attributes, f"{str(root / ATTRIBUTES)!r}")
+    if (root / ATTRIBUTES).is_file():
+        source += files_digest(root, [ATTRIBUTES])
+    made: dict[str, tuple[Inputs, Examples]] = {}
+    for name, rows in splits.items():
+        chosen = good[rows]
+        if pixels is None:
+            inputs: Inputs = streamed(config, root, [files[row] for row in chosen])
+        else:
+            inputs = pixels[torch.from_numpy(chosen)]
+        made[name] = (inputs, known.at(rows))
+    return assembled(
+        config,
+        source,
+        made,
+        class_names=listing.classes,
+        attributes=attributes,
+        measured=MEASURED_IMAGES,
+    )
+
+
+@dataclass(frozen=True)
+class _Listing:
+    """All image files below a folder, sorted by path.
+
+    Attributes:
+        splits: [N], the split each file's folder is of; empty strings where there are no such
+            folders.
+    """
+
+    files: list[str]
+    labels: Rows
+    splits: NDArray[np.str_]
+    classes: list[str]
+
+
+def _listed(root: Path, where: str) -> _Listing:
+    has_splits = (root / "train").is_dir()
+    files: list[str] = []
+    others = 0
+    for prefix in [f"{name}/" for name in SPLITS] if has_splits else [""]:
+        below, left = files_below(root / prefix)
+        files += [prefix + file for file in below]
+        others += left
+    files.sort()
+    if not files:
+        raise UserError(f"{where} has no images; allowed: {_HOLDING}")
+    depth = 2 if has_splits else 1
+    if stray := [file for file in files if file.count("/") < depth]:
+        raise UserError(
+            f"{where}: {stray[0]!r} lies in no class folder, one of {len(stray)} such images; "
+            f"allowed: {_HOLDING}"
+        )
+    others -= not has_splits and (root / ATTRIBUTES).is_file()
+    if others:
+        say(f"{where}: {others} files of other kinds than images are left out")
+    names = [file.split("/")[depth - 1] for file in files]
+    classes = sorted(set(names))
+    number = {name: label for label, name in enumerate(classes)}
+    return _Listing(
+        files,
+        np.array([number[name] for name in names], dtype=np.int64),
+        np.array([file.split("/")[0] if has_splits else "" for file in files]),
+        classes,
+    )
+
+
+def _attributes(path: Path, root: Path, files: Sequence[str]) -> pd.DataFrame:
+    """Reads the groups of every file, as strings; an empty cell is the group `missing`."""
+    if not path.is_file():
+        return pd.DataFrame(index=range(len(files)))
+    table = read_csv(path)
+    if "file" not in table:
+        raise UserError(
+            f"{str(path)!r} has no column 'file' (its columns: {', '.join(table.columns)}); "
+            "allowed: a column 'file' with paths below the folder, and one column per attribute"
+        )
+    names = table.pop("file").str.removeprefix("./").str.replace("\\", "/")
+    if repeated := names[names.duplicated()].tolist():
+        raise UserError(f"{str(path)!r} has {repeated[0]!r} twice; allowed: every image once")
+    table.index = pd.Index(names)
+    absent = [name for name in names if not (root / name).is_file()]
+    if absent:
+        raise UserError(
+            f"{str(path)!r} names {absent[0]!r}, one of {len(absent)} files that are not there"
+        )
+    listed = set(names)
+    if bare := [file for file in files if file not in listed]:
+        raise UserError(
+            f"{str(path)!r} has no line for {bare[0]!r}, one of {len(bare)} images without "
+            "attributes; allowed: a line for every image"
+        )
+    chosen = table.loc[list(files)].reset_index(drop=True)
+    for column in chosen:
+        if empty := int((chosen[column] == "").sum()):
+            say(f"{str(path)!r}: {column} is empty for {empty} images: group 'missing'")
+    return chosen.replace("", "missing")
+
+
+def _splits(config: Config, folders: NDArray[np.str_], labels: Rows) -> dict[str, Rows]:
+    """Returns the rows of every split: of its folder, or held out of what is left for training."""
+    rows = {name: np.flatnonzero(folders == name) for name in SPLITS}
+    rest = np.flatnonzero((folders == "train") | (folders == ""))
+    left = 1.0
+    for number, (name, share) in enumerate(
+        {"test": config.test_fraction, "val": config.val_fraction}.items()
+    ):
+        if not len(rows[name]):
+            kept, held = hold_out(labels[rest], share / left, 2 * config.seed + number)
+            rows[name], rest, left = rest[held], rest[kept], left - share
+    return rows | {"train": rest}

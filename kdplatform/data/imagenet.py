@@ -1,0 +1,165 @@
+"""ImageNet (ILSVRC 2012): 1,281,167 training images of 1,000 classes, from the user's own copy.
+
+Russakovsky et al. 2015, arXiv 1409.0575. Its terms allow no download by others. Test labels are not
+public, so the 50,000 official validation images are the test split here, as is usual, and
+validation is held out of training. No attributes.
+"""
+
+import tarfile
+from io import BytesIO
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import torch
+from pydantic import BeforeValidator, Field
+
+from kdplatform import text_values
+from kdplatform.data import Dataset
+from kdplatform.data._image_files import (
+    MEASURED_IMAGES,
+    ImageFilesConfig,
+    files_below,
+    files_digest,
+    given_root,
+    split_inputs,
+)
+from kdplatform.data._splits import Rows, assembled, check_classes, hold_out, plain_examples
+from kdplatform.data._synsets import synset_names
+from kdplatform.errors import UserError
+
+DEVKIT = "ILSVRC2012_devkit_t12"
+_META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
+_HOLDING = (
+    f"train/, val/ and {DEVKIT}.tar.gz (or the meta.bin that torchvision.datasets.ImageNet makes "
+    "when it unpacks the archives)"
+)
+_SUFFIXES = (".jpeg", ".jpg", ".png")
+
+
+class Config(ImageFilesConfig):
+    """Where ImageNet lies; images are cut as usual: shorter side 256, centre 224."""
+
+    name: Literal["imagenet"] = Field("imagenet", description="dataset")
+    root: str = Field("", description="folder with train/, val/ and the devkit's archive")
+    image_size: int = Field(224, ge=8, le=1024, description="side of an example in pixels")
+    resize: Annotated[
+        Annotated[int, Field(ge=8, le=2048)] | None, BeforeValidator(text_values.optional)
+    ] = Field(
+        256,
+        description="shorter side before the centre is cut out; none: image_size",
+    )
+    val_fraction: float = Field(
+        0.02, ge=0.001, le=0.5, description="share of every class's training images for validation"
+    )
+    seed: int = Field(0, ge=0, description="seed of the validation split")
+
+
+def load(config: Config, folder: Path) -> Dataset:
+    """Loads ImageNet from torchvision's layout: `train/<code>/*.JPEG`, `val/<code>/*.JPEG`.
+
+    `val/` may also hold all images side by side, as its archive does; the devkit then says which
+    class each is of. Ids count through the training images, then the test images, by class and
+    file name.
+
+    Raises:
+        UserError: files are missing or damaged; names one, and what is expected where.
+    """
+    root = given_root(config, _HOLDING)
+    where = f"dataset.root={config.root!r}"
+    synsets, val_codes = _synsets(root)
+    codes = sorted(synsets)
+    train, train_labels = _files_by_class(root, "train", codes)
+    test, test_labels = _files_by_class(root, "val", codes)
+    if not test:
+        test, test_labels = _flat_files(root, codes, val_codes)
+    names = synset_names(synsets, codes)
+    check_classes({"training (train/)": train_labels}, names, where, least=2)
+    check_classes({"test (val/)": test_labels}, names, where)
+    source = files_digest(root, [*train, *test])
+    known = plain_examples(train_labels, first_id=0)
+    tested = plain_examples(test_labels, first_id=len(train))
+    rest, held = hold_out(known.labels, config.val_fraction, config.seed)
+    rows = {"train": rest, "val": held, "test": tested.ids}
+    examples = {"train": known.at(rest), "val": known.at(held), "test": tested}
+    inputs = split_inputs(config, root, [*train, *test], rows, source_digest=source, folder=folder)
+    splits = {name: (images, examples[name]) for name, images in inputs}
+    return assembled(config, source, splits, class_names=names, measured=MEASURED_IMAGES)
+
+
+def _synsets(root: Path) -> tuple[dict[str, str], list[str]]:
+    """Returns the words of every class by its code, and the codes of the validation images."""
+    unpacked, packed = root / DEVKIT / "data", root / f"{DEVKIT}.tar.gz"
+    try:
+        if (root / "meta.bin").is_file():
+            words, codes = torch.load(root / "meta.bin", weights_only=True)
+            return {code: ", ".join(names) for code, names in words.items()}, list(codes)
+        if unpacked.is_dir():
+            return _parsed((unpacked / _META).read_bytes(), (unpacked / _TRUTH).read_bytes())
+        if packed.is_file():
+            with tarfile.open(packed) as archive:
+                return _parsed(_member(archive, _META), _member(archive, _TRUTH))
+    # Whatever reading a damaged file of these formats raises.
+    except Exception as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f"dataset.root={str(root)!r}: its devkit or meta.bin cannot be read ({reason}); "
+            f"allowed: {DEVKIT}.tar.gz as published, and no other meta.bin than torchvision's"
+        ) from None
+    raise UserError(
+        f"dataset.root={str(root)!r} has neither {DEVKIT}.tar.gz nor meta.bin; allowed: a folder "
+        f"with {_HOLDING}"
+    )
+
+
+def _member(archive: tarfile.TarFile, name: str) -> bytes:
+    file = archive.extractfile(f"{DEVKIT}/data/{name}")
+    if file is None:
+        raise KeyError(f"{name} is no file")
+    return file.read()
+
+
+def _parsed(meta: bytes, truth: bytes) -> tuple[dict[str, str], list[str]]:
+    """Parses the devkit: a table of synsets, and one synset number per validation image."""
+    from scipy.io import loadmat
+
+    table: Any = BytesIO(meta)  # scipy takes open files too; its stubs know paths alone
+    synsets = np.atleast_1d(loadmat(table, squeeze_me=True)["synsets"])
+    # Inner nodes of WordNet stand in the table too; only leaves are classes.
+    leaves = [synset for synset in synsets if int(synset["num_children"]) == 0]
+    code_of = {int(leaf["ILSVRC2012_ID"]): str(leaf["WNID"]) for leaf in leaves}
+    words = {str(leaf["WNID"]): str(leaf["words"]) for leaf in leaves}
+    return words, [code_of[int(line)] for line in truth.split()]
+
+
+def _files_by_class(root: Path, split: str, codes: list[str]) -> tuple[list[str], Rows]:
+    if not (root / split).is_dir():
+        packed = f"ILSVRC2012_img_{split}.tar"
+        hint = f"; {packed} is there: torchvision.datasets.ImageNet(root, {split!r}) unpacks it"
+        raise UserError(
+            f"dataset.root={str(root)!r} has no {split}/; allowed: a folder with {_HOLDING}"
+            + (hint if (root / packed).is_file() else "")
+        )
+    files: list[str] = []
+    labels: list[int] = []
+    for label, code in enumerate(codes):
+        below, _ = files_below(root / split / code, _SUFFIXES)
+        files += [f"{split}/{code}/{file}" for file in below]
+        labels += [label] * len(below)
+    return files, np.array(labels, dtype=np.int64)
+
+
+def _flat_files(root: Path, codes: list[str], val_codes: list[str]) -> tuple[list[str], Rows]:
+    below, _ = files_below(root / "val", _SUFFIXES)
+    if len(below) != len(val_codes):
+        raise UserError(
+            f"dataset.root={str(root)!r}: val/ has {len(below)} images; the devkit has labels for "
+            f"{len(val_codes)}"
+        )
+    number = {code: label for label, code in enumerate(codes)}
+    labelled = sorted(
+        (number[code], f"val/{file}") for file, code in zip(below, val_codes, strict=True)
+    )
+    return [file for _, file in labelled], np.array(
+        [label for label, _ in labelled], dtype=np.int64
+    )

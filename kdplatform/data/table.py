@@ -1,0 +1,265 @@
+"""Your own table: a CSV or Parquet file with one example per row.
+
+Numbers are standardised and names become one column per category, by what the training split says
+of them. Where a cell is missing, a number becomes the training mean and a further column tells so,
+a name becomes the category `missing`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+
+from kdplatform.config import DatasetConfig, Names
+from kdplatform.data import Dataset
+from kdplatform.data._splits import (
+    Examples,
+    Rows,
+    assembled,
+    check_attributes,
+    check_classes,
+    hold_out,
+)
+from kdplatform.data._text_files import read_csv
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.files import file_digest
+from kdplatform.progress import say
+
+# Cells that say nothing; an empty one is what all of them become.
+MISSING_CELLS = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL")
+# Raised whenever equal files would give other features; part of the digest.
+FEATURES_VERSION = 1
+_MOST_CLASSES = 1000
+
+
+class Config(DatasetConfig):
+    """Which file, and what its columns are: the label, attributes, and otherwise features."""
+
+    name: Literal["table"] = Field("table", description="dataset")
+    file: str = Field("", description="CSV in UTF-8 with a line of column names, or Parquet")
+    separator: str = Field(",", min_length=1, max_length=1, description="between cells of a CSV")
+    label: str = Field("label", description="column to be predicted")
+    attributes: Names = Field((), description="sensitive columns, whose groups are compared")
+    attributes_as_features: bool = Field(False, description="let models see these columns too")
+    categorical: Names = Field((), description="columns of numbers that are names, such as codes")
+    leave_out: Names = Field((), description="columns to be ignored, such as row numbers")
+    most_categories: int = Field(
+        100, ge=2, le=10_000, description="more different names than this in a column are refused"
+    )
+    val_fraction: float = Field(
+        0.15, ge=0.01, le=0.5, description="share of every class's rows for validation"
+    )
+    test_fraction: float = Field(
+        0.25, ge=0.01, le=0.5, description="share of every class's rows to test"
+    )
+    seed: int = Field(0, ge=0, description="seed of the splits")
+
+
+def load(config: Config, folder: Path) -> Dataset:
+    """Loads a table as float32 features [N, F]; ids are row numbers from 0.
+
+    Nothing is kept in `folder`.
+
+    Raises:
+        UserError: the file cannot be read, a column does not exist or cannot be used, a class has
+            too few rows; says which and what is allowed.
+    """
+    if not config.file:
+        raise UserError("dataset.file is not given; allowed: the path of a CSV or Parquet file")
+    path = Path(config.file).expanduser()
+    table = _read(path, config.separator)
+    where = f"dataset.file={config.file!r}"
+    _check_columns(config, table)
+    labels, class_names = _labels(config, table, where)
+    check_classes({"training, validation and test": labels}, class_names, where, least=3)
+    known = Examples(labels, np.arange(len(table), dtype=np.int64), _attributes(config, table))
+    check_attributes(known, config.attributes, where)
+    rest, test = hold_out(labels, config.test_fraction, 2 * config.seed)
+    kept, held = hold_out(
+        labels[rest], config.val_fraction / (1 - config.test_fraction), 2 * config.seed + 1
+    )
+    splits = {"train": rest[kept], "val": rest[held], "test": test}
+    features = torch.from_numpy(_features(config, table, splits["train"], where))
+    made = {
+        name: (features[torch.from_numpy(rows)], known.at(rows)) for name, rows in splits.items()
+    }
+    return assembled(
+        config,
+        f"{file_digest(path)}/{FEATURES_VERSION}",
+        made,
+        class_names=class_names,
+        attributes=config.attributes,
+    )
+
+
+def _read(path: Path, separator: str) -> pd.DataFrame:
+    """Reads all cells as texts; missing ones are empty."""
+    if not path.is_file():
+        raise UserError(f"dataset.file={str(path)!r} is no file; allowed: a CSV or Parquet file")
+    if path.suffix.lower() in {".parquet", ".pq"}:
+        try:
+            typed = pd.read_parquet(path)
+        except (pa.ArrowException, OSError, ValueError) as error:
+            reason = " ".join(str(error).split())
+            raise UserError(
+                f"dataset.file={str(path)!r} cannot be read as Parquet ({reason})"
+            ) from None
+        texts = {str(name): typed[name].astype(object) for name in typed}
+        table = pd.DataFrame(
+            {name: t.where(t.notna(), "").astype(str) for name, t in texts.items()}
+        )
+        if not len(table):
+            raise UserError(f"dataset.file={str(path)!r} has no rows")
+    else:
+        table = read_csv(path, separator)
+    return table.mask(table.isin(MISSING_CELLS), "")
+
+
+def _check_columns(config: Config, table: pd.DataFrame) -> None:
+    columns = list(map(str, table.columns))
+    if config.label not in columns and len(columns) == 1:
+        raise UserError(
+            f"dataset.file={config.file!r} has one column ({columns[0]!r}) when split at "
+            f"dataset.separator={config.separator!r}; allowed: another separator"
+        )
+    asked = {
+        "label": (config.label,),
+        "attributes": config.attributes,
+        "categorical": config.categorical,
+        "leave_out": config.leave_out,
+    }
+    for field, names in asked.items():
+        for name in names:
+            if name not in columns:
+                raise unknown_name(f"dataset.{field}", name, columns)
+            if name == config.label and field != "label":
+                raise UserError(
+                    f"dataset.{field}={name!r} is not allowed; allowed: other columns than "
+                    f"dataset.label={config.label!r}"
+                )
+
+
+def _labels(config: Config, table: pd.DataFrame, where: str) -> tuple[Rows, list[str]]:
+    """Returns the labels and the classes' names: in the order of numbers, or of the alphabet."""
+    cells = table[config.label]
+    if empty := int((cells == "").sum()):
+        first = int((cells == "").to_numpy().argmax()) + 1
+        raise UserError(
+            f"{where}: label {config.label!r} is missing in {empty} rows, the first of them row "
+            f"{first}; allowed: rows with a label"
+        )
+    names = sorted(set(cells))
+    if len(names) > _MOST_CLASSES:
+        raise UserError(
+            f"{where}: label {config.label!r} has {len(names)} different values; allowed: at most "
+            f"{_MOST_CLASSES} classes"
+        )
+    numbers = pd.to_numeric(pd.Series(names), errors="coerce")
+    if numbers.notna().all():
+        names = [names[row] for row in np.argsort(numbers.to_numpy(), kind="stable")]
+    number = {name: label for label, name in enumerate(names)}
+    return cells.map(number).to_numpy().astype(np.int64), names
+
+
+def _attributes(config: Config, table: pd.DataFrame) -> pd.DataFrame:
+    """Returns the groups of every row; an empty cell is the group `missing`."""
+    chosen = table[list(config.attributes)]
+    for name in config.attributes:
+        groups = chosen[name].nunique()
+        if groups > config.most_categories:
+            raise UserError(
+                f"dataset.attributes: column {name!r} has {groups} groups; allowed: at most "
+                f"dataset.most_categories={config.most_categories}: numbers are to be put into "
+                "ranges first"
+            )
+        if empty := int((chosen[name] == "").sum()):
+            say(f"table: {name} is missing in {empty} rows: group 'missing'")
+    return chosen.replace("", "missing")
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The features that one column becomes: float32 [N, number of features], perhaps none."""
+
+    kind: Literal["numeric", "categorical", "nothing"]
+    values: NDArray[np.float32]
+
+
+def _features(config: Config, table: pd.DataFrame, train: Rows, where: str) -> NDArray[np.float32]:
+    ignored = {config.label, *config.leave_out}
+    if not config.attributes_as_features:
+        ignored |= set(config.attributes)
+    names = [str(name) for name in table.columns if name not in ignored]
+    columns = {name: _column(config, table[name], train, where) for name in names}
+    missing = {name: int((table[name] == "").sum()) for name in names}
+    if any(missing.values()):
+        counts = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
+        say(
+            f"table: missing cells: {counts}; a number becomes the training mean with a further "
+            "column that tells so, a name the category 'missing'"
+        )
+    if useless := [name for name, column in columns.items() if column.kind == "nothing"]:
+        say(f"table: left out, because the same in all training rows: {', '.join(useless)}")
+    if len(useless) == len(columns):
+        raise UserError(f"{where} has no column that models could learn from")
+    features = np.concatenate([column.values for column in columns.values()], axis=1)
+    kinds = [column.kind for column in columns.values()]
+    say(
+        f"table: {kinds.count('numeric')} numeric and {kinds.count('categorical')} categorical "
+        f"columns make {features.shape[1]} features"
+    )
+    return features
+
+
+def _column(config: Config, cells: "pd.Series[str]", train: Rows, where: str) -> _Columns:
+    present = (cells != "").to_numpy()
+    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
+    numeric = np.isfinite(numbers)
+    odd = np.flatnonzero(present & ~numeric)
+    if cells.name in config.categorical or len(odd) > present.sum() / 2:
+        return _categories(config, cells, train, where)
+    if len(odd):
+        raise UserError(
+            f"{where}: column {str(cells.name)!r} has numbers and, in {len(odd)} rows, other "
+            f"cells, the first of them {cells.iloc[odd[0]]!r} in row {odd[0] + 1}; allowed: finite "
+            f"numbers (missing: {', '.join(filter(None, MISSING_CELLS))} or nothing), or its name "
+            "in dataset.categorical"
+        )
+    return _standardised(numbers, present, train)
+
+
+def _standardised(
+    numbers: NDArray[np.float64], present: NDArray[np.bool_], train: Rows
+) -> _Columns:
+    seen = numbers[train][present[train]]
+    values = []
+    if len(seen) and seen.std() > 0:
+        filled = np.where(present, numbers, seen.mean())
+        values.append((filled - seen.mean()) / seen.std())
+    if 0 < len(seen) < len(train):
+        values.append(~present)
+    if not values:
+        return _Columns("nothing", np.empty((len(numbers), 0), dtype=np.float32))
+    return _Columns("numeric", np.stack(values, axis=1).astype(np.float32))
+
+
+def _categories(config: Config, cells: "pd.Series[str]", train: Rows, where: str) -> _Columns:
+    """Returns one column of 0 and 1 per category of the training rows; all 0 for any other."""
+    texts = cells.to_numpy(dtype=object)
+    known = sorted(set(texts[train]))
+    if len(known) > config.most_categories:
+        raise UserError(
+            f"{where}: column {str(cells.name)!r} has {len(known)} different names in training; "
+            f"allowed: at most dataset.most_categories={config.most_categories}, or its name in "
+            "dataset.leave_out"
+        )
+    if len(known) < 2:
+        return _Columns("nothing", np.empty((len(texts), 0), dtype=np.float32))
+    values = np.stack([texts == name for name in known], axis=1)
+    return _Columns("categorical", values.astype(np.float32))

@@ -1,0 +1,107 @@
+"""Tiny ImageNet: 200 classes of ImageNet at 64 x 64 pixels.
+
+Stanford CS231n 2015 (Le and Yang, "Tiny ImageNet Visual Recognition Challenge"). 100,000 training
+images, 500 of each class. The labels of its test images were never published, so its 10,000
+labelled validation images are the test split here, and validation is held out of training. No
+attributes.
+"""
+
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import Field
+
+from kdplatform.data import Dataset
+from kdplatform.data._downloads import Archive, obtained
+from kdplatform.data._image_files import (
+    MEASURED_IMAGES,
+    ImageFilesConfig,
+    files_below,
+    files_digest,
+    split_inputs,
+)
+from kdplatform.data._splits import Rows, assembled, check_classes, hold_out, plain_examples
+from kdplatform.data._synsets import synset_names
+from kdplatform.data._text_files import read_lines
+from kdplatform.errors import UserError
+
+ARCHIVE = Archive(
+    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    name="tiny-imagenet-200.zip",
+    md5="90528d7ca1a48142e341f4ef8d21d0de",
+    folder="tiny-imagenet-200",
+)
+
+
+class Config(ImageFilesConfig):
+    """Where Tiny ImageNet lies, and how validation is held out."""
+
+    name: Literal["tiny_imagenet"] = Field("tiny_imagenet", description="dataset")
+    root: str = Field("", description="folder with the archive or its content; empty: downloaded")
+    val_fraction: float = Field(
+        0.1, ge=0.01, le=0.5, description="share of every class's training images for validation"
+    )
+    seed: int = Field(0, ge=0, description="seed of the validation split")
+
+
+def load(config: Config, folder: Path) -> Dataset:
+    """Loads Tiny ImageNet, downloading it when no root is given.
+
+    Ids count through the training images, then the test images, by class and file name.
+
+    Raises:
+        UserError: files are missing or damaged; names one.
+        MachineError: the archive cannot be downloaded.
+    """
+    root = obtained(ARCHIVE, config.root, folder / "tiny_imagenet") / ARCHIVE.folder
+    where = f"dataset.root={str(root)!r}"
+    codes = [line for line in read_lines(root / "wnids.txt") if line]
+    train, train_labels = _training_files(root, codes)
+    test, test_labels = _annotated_files(root, codes)
+    words = dict(line.split("\t", 1) for line in read_lines(root / "words.txt") if "\t" in line)
+    names = synset_names(words, codes)
+    check_classes({"training": train_labels}, names, where, least=2)
+    check_classes({"test": test_labels}, names, where)
+    source = files_digest(root, ["wnids.txt", "val/val_annotations.txt", *train, *test])
+    known = plain_examples(train_labels, first_id=0)
+    tested = plain_examples(test_labels, first_id=len(train))
+    rest, held = hold_out(known.labels, config.val_fraction, config.seed)
+    rows = {"train": rest, "val": held, "test": tested.ids}
+    examples = {"train": known.at(rest), "val": known.at(held), "test": tested}
+    inputs = split_inputs(config, root, [*train, *test], rows, source_digest=source, folder=folder)
+    splits = {name: (images, examples[name]) for name, images in inputs}
+    return assembled(config, source, splits, class_names=names, measured=MEASURED_IMAGES)
+
+
+def _training_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
+    files: list[str] = []
+    labels: list[int] = []
+    for label, code in enumerate(codes):
+        below, _ = files_below(root / "train" / code / "images")
+        files += [f"train/{code}/images/{file}" for file in below]
+        labels += [label] * len(below)
+    return files, np.array(labels, dtype=np.int64)
+
+
+def _annotated_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
+    """Returns the validation images with the labels that their list gives them."""
+    path = root / "val" / "val_annotations.txt"
+    numbers = {code: label for label, code in enumerate(codes)}
+    labelled: dict[str, int] = {}
+    for number, line in enumerate(read_lines(path), start=1):
+        file, _, rest = line.partition("\t")
+        code = rest.partition("\t")[0]
+        if code not in numbers:
+            raise UserError(
+                f"{str(path)!r}, line {number}: {code!r} is no class; allowed: those of wnids.txt"
+            )
+        labelled[f"val/images/{file}"] = numbers[code]
+    there = {f"val/images/{file}" for file in files_below(root / "val" / "images")[0]}
+    if missing := sorted(labelled.keys() - there):
+        raise UserError(
+            f"{str(root / missing[0])!r} is missing, one of {len(missing)} images of "
+            f"val_annotations.txt; allowed: all files of {ARCHIVE.url}"
+        )
+    files = sorted(labelled, key=lambda file: (labelled[file], file))
+    return files, np.array([labelled[file] for file in files], dtype=np.int64)
