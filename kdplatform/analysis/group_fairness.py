@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
-from kdplatform.analysis.group_rates import GroupCounts, count_groups, metric_values
+from kdplatform.analysis.group_rates import GroupCounts, count_codes, metric_values
 from kdplatform.analysis.tables import Attribute, Groups, IntArray, attribute_groups, stack_tables
 
 METRICS = (
@@ -34,6 +34,7 @@ class FairnessMetrics:
         groups: Number of groups.
         n: Examples that belong to a group.
         excluded: Examples that belong to none.
+        shared: Examples that belong to several, and count in each.
         smallest_group: Examples of the smallest group.
         classes: Classes seen as a label or a prediction.
         dpd: Demographic parity difference: largest minus smallest P(prediction = c | group). Two
@@ -54,6 +55,7 @@ class FairnessMetrics:
     groups: int
     n: int
     excluded: int
+    shared: int
     smallest_group: int
     classes: int
     dpd: float
@@ -76,7 +78,8 @@ class FairnessMetrics:
 class _Measured:
     groups: Groups
     classes: IntArray  # the classes seen, ascending; the columns of the counts
-    counts: GroupCounts
+    examples: GroupCounts  # by code: every example once
+    counts: GroupCounts  # by group
 
 
 def classes_seen(labels: IntArray, predictions: IntArray) -> IntArray:
@@ -91,8 +94,8 @@ def _measure(table: pd.DataFrame, attribute: Attribute) -> _Measured:
     labels, predictions = (
         np.searchsorted(classes, values) for values in (stack.labels, stack.predictions[0])
     )
-    counts = count_groups(groups.codes, labels, predictions, len(groups.names), len(classes))
-    return _Measured(groups, classes, counts)
+    examples = count_codes(groups.codes, labels, predictions, len(groups.members), len(classes))
+    return _Measured(groups, classes, examples, examples.of_groups(groups.members))
 
 
 def _note(measured: _Measured) -> str:
@@ -114,6 +117,8 @@ def _note(measured: _Measured) -> str:
         if dropped:
             classes = "" if len(measured.classes) == 2 else " classes"
             remarks.append(f"{rate} leaves out {', '.join(dropped)}{classes} (no {word})")
+    if shared := measured.groups.shared:
+        remarks.append(f"{shared} examples are in several groups and count in each")
     return "; ".join(remarks)
 
 
@@ -153,7 +158,8 @@ def fairness_metrics(table: pd.DataFrame, attribute: Attribute) -> FairnessMetri
     return FairnessMetrics(
         attribute=groups.attribute,
         groups=len(groups.names),
-        n=int(counts.n.sum()),
+        n=int(measured.examples.n.sum()),
+        shared=groups.shared,
         excluded=int((groups.codes < 0).sum()),
         smallest_group=int(counts.n.min()),
         classes=len(measured.classes),
@@ -168,17 +174,22 @@ def group_table(table: pd.DataFrame, attribute: Attribute) -> pd.DataFrame:
 
     Returns:
         One row per group: `attribute`, `group`, `n`, `share` (of the examples that belong to a
-        group), `accuracy`, `accuracy_difference` (group minus all examples that belong to one) and,
-        for two classes, `positives`, `negatives`, `selection_rate`, `tpr`, `fpr`.
+        group), `shared` (how many of the n are in other groups too), `accuracy`,
+        `accuracy_difference` (group minus all examples that belong to one) and, for two classes,
+        `positives`, `negatives`, `selection_rate`, `tpr`, `fpr`.
     """
     measured = _measure(table, attribute)
     counts = measured.counts
-    overall = counts.hits.sum() / counts.n.sum()
+    examples = measured.examples
+    overall = examples.hits.sum() / examples.n.sum()
+    members = measured.groups.members
+    shared = examples.n @ (members & (members.sum(axis=1, keepdims=True) > 1))
     columns = {
         "attribute": measured.groups.attribute,
         "group": list(measured.groups.names),
         "n": counts.n,
-        "share": counts.n / counts.n.sum(),
+        "share": counts.n / examples.n.sum(),
+        "shared": shared,
         "accuracy": counts.accuracy,
         "accuracy_difference": counts.accuracy - overall,
     }

@@ -1,6 +1,7 @@
 """Rates per group and class from counts, and how far they spread over the groups.
 
-All arrays may carry leading dimensions (tables, bootstrap draws, permutations); the last two are
+Counts are taken by code, and added up to those of groups, since an example may be in several. All
+arrays may carry leading dimensions (tables, bootstrap draws, permutations); the last two are
 [groups, classes]. Class c is measured one-vs-rest: its positives are the examples of label c.
 """
 
@@ -28,6 +29,22 @@ class GroupCounts:
     predicted: npt.NDArray[np.floating | np.integer]
     hits: npt.NDArray[np.floating | np.integer]
 
+    def of_groups(self, members: npt.NDArray[np.bool_]) -> "GroupCounts":
+        """Adds the counts of codes up to those of the groups they belong to.
+
+        Args:
+            members: `Groups.members`. [codes, groups]
+        """
+        if np.array_equal(members, np.eye(len(members), dtype=bool)):
+            return self
+        share = members.astype(self.n.dtype)
+        return GroupCounts(
+            n=self.n @ share,
+            positives=share.T @ self.positives,
+            predicted=share.T @ self.predicted,
+            hits=share.T @ self.hits,
+        )
+
     @property
     def selection_rate(self) -> FloatArray:
         """P(prediction = c | group)."""
@@ -49,16 +66,16 @@ class GroupCounts:
         return quotient(self.hits.sum(axis=-1), self.n)
 
 
-def count_groups(
-    codes: IntArray, labels: IntArray, predictions: IntArray, n_groups: int, n_classes: int
+def count_codes(
+    codes: IntArray, labels: IntArray, predictions: IntArray, n_codes: int, n_classes: int
 ) -> GroupCounts:
-    """Counts of one table; examples with code -1 belong to no group and are left out."""
+    """Counts of one table by code; examples with code -1 belong to no group and are left out."""
     inside = codes >= 0
     offset, labels, predictions = codes[inside] * n_classes, labels[inside], predictions[inside]
-    shape, cells = (n_groups, n_classes), n_groups * n_classes
+    shape, cells = (n_codes, n_classes), n_codes * n_classes
     hit = labels == predictions
     return GroupCounts(
-        n=np.bincount(codes[inside], minlength=n_groups),
+        n=np.bincount(codes[inside], minlength=n_codes),
         positives=np.bincount(offset + labels, minlength=cells).reshape(shape),
         predicted=np.bincount(offset + predictions, minlength=cells).reshape(shape),
         hits=np.bincount((offset + labels)[hit], minlength=cells).reshape(shape),

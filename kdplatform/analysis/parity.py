@@ -29,38 +29,45 @@ class _Counter:
     """
 
     def __init__(self, models: Models) -> None:
-        self.codes, self.n_groups = models.groups.codes, len(models.groups.names)
-        together = replace(models.groups, names=("all",), codes=np.zeros_like(self.codes))
+        self.codes, self.members = models.groups.codes, models.groups.members
+        self.n_codes = len(self.members)
+        together = replace(
+            models.groups,
+            names=("all",),
+            codes=np.zeros_like(self.codes),
+            members=np.ones((1, 1), dtype=bool),
+        )
         self.profiles = Profiles(replace(models, groups=together))
 
     def _counts(self, profile: IntArray) -> GroupCounts:
         """Counts [permutations, models, ...] for profiles of [permutations, examples]."""
         permutations, n_profiles = len(profile), len(self.profiles.size)
-        columns = permutations * self.n_groups
+        columns = permutations * self.n_codes
         cell = profile * columns + self.codes
-        cell += (np.arange(permutations) * self.n_groups)[:, None]
+        cell += (np.arange(permutations) * self.n_codes)[:, None]
         sizes = np.bincount(cell.ravel(), minlength=n_profiles * columns)
         counts = self.profiles.counts(sizes.reshape(n_profiles, columns))
 
-        def by_group(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            # [permutations * groups, models, 1 ...] to [permutations, models, groups ...]
-            split = values.reshape(permutations, self.n_groups, values.shape[1], *values.shape[3:])
+        def by_code(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+            # [permutations * codes, models, 1 ...] to [permutations, models, codes ...]
+            split = values.reshape(permutations, self.n_codes, values.shape[1], *values.shape[3:])
             return np.moveaxis(split, 1, 2)
 
-        return GroupCounts(
-            n=by_group(counts.n),
-            positives=by_group(counts.positives),
-            predicted=by_group(counts.predicted),
-            hits=by_group(counts.hits),
+        by_codes = GroupCounts(
+            n=by_code(counts.n),
+            positives=by_code(counts.positives),
+            predicted=by_code(counts.predicted),
+            hits=by_code(counts.hits),
         )
+        return by_codes.of_groups(self.members)
 
     def observed(self) -> GroupCounts:
         """Counts of the groups as they are, with leading dimensions [1, models]."""
         return self._counts(self.profiles.profile[None])
 
     def _per_permutation(self) -> int:
-        counts = self.profiles.counts_per_draw * self.n_groups
-        return max(counts, len(self.profiles.size) * self.n_groups, len(self.codes))
+        counts = self.profiles.counts_per_draw * self.n_codes
+        return max(counts, len(self.profiles.size) * self.n_codes, len(self.codes))
 
     def permuted(
         self, strata: IntArray, permutations: int, generator: np.random.Generator

@@ -6,7 +6,7 @@ are one sparse product with them: the same draw serves all models, so their metr
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -56,17 +56,25 @@ def models_on_groups(tables: Sequence[pd.DataFrame], attribute: Attribute) -> Mo
     stack, groups = stack_tables(tables), attribute_groups(tables[0], attribute)
     for table in tables[1:]:
         own = attribute_groups(align_table(table, tables[0]), attribute)
-        if own.names != groups.names or not np.array_equal(own.codes, groups.codes):
+        if not _equal(own, groups):
             raise ValueError(
                 f"tables disagree on the groups of {groups.attribute!r}; allowed: one group per id"
             )
     classes = classes_seen(stack.labels, stack.predictions)
     inside = groups.codes >= 0
     return Models(
-        groups=Groups(groups.attribute, groups.names, groups.codes[inside]),
+        groups=replace(groups, codes=groups.codes[inside]),
         n_classes=len(classes),
         labels=np.searchsorted(classes, stack.labels[inside]),
         predictions=np.searchsorted(classes, stack.predictions[:, inside]),
+    )
+
+
+def _equal(one: Groups, other: Groups) -> bool:
+    return (
+        one.names == other.names
+        and np.array_equal(one.codes, other.codes)
+        and np.array_equal(one.members, other.members)
     )
 
 
@@ -75,7 +83,8 @@ class Profiles:
 
     def __init__(self, models: Models) -> None:
         self.n_models = len(models.predictions)
-        self.n_groups = len(models.groups.names)
+        self._members = models.groups.members
+        self._n_codes = len(self._members)
         self.n_classes = models.n_classes
         key = models.groups.codes
         for column in (models.labels, *models.predictions):
@@ -103,7 +112,7 @@ class Profiles:
         Only errors are counted per model: a hit is a positive that is not missed, and what a model
         predicts is its hits and its false alarms. Models are mostly right, so this is sparse.
         """
-        cells = self.n_groups * self.n_classes
+        cells = self._n_codes * self.n_classes
         model, wrong = np.nonzero(predictions != labels)
         label_cell = codes * self.n_classes + labels
         misses = cells * (1 + model) + label_cell[wrong]
@@ -126,16 +135,17 @@ class Profiles:
             Counts with leading dimensions [draws, models].
         """
         flat = self._counting @ np.ascontiguousarray(sizes, dtype=self._counting.dtype)
-        shape = (1 + 2 * self.n_models, self.n_groups, self.n_classes, -1)
+        shape = (1 + 2 * self.n_models, self._n_codes, self.n_classes, -1)
         blocks = np.moveaxis(np.asarray(flat).reshape(shape), -1, 0)
         positives = blocks[:, :1]
         hits = positives - blocks[:, 1 : 1 + self.n_models]
-        return GroupCounts(
+        counts = GroupCounts(
             n=positives.sum(axis=-1),
             positives=positives,
             predicted=hits + blocks[:, 1 + self.n_models :],
             hits=hits,
         )
+        return counts.of_groups(self._members)
 
     @property
     def counts_per_draw(self) -> int:

@@ -2,7 +2,7 @@
 
 A prediction table has one row per example: `id`, `label`, `prediction`, `logits`, and one column
 per attribute. A missing value in an attribute column means that the example is in none of its
-groups.
+groups; names joined by " + " mean that it is in several, and it counts in each of them.
 """
 
 import hashlib
@@ -20,6 +20,7 @@ Attribute = str | Sequence[str]
 # Dense tables over classes are made up to here; a larger label is almost surely an id or a hash.
 MAX_CLASSES = 100_000
 INTERSECTION = " & "
+SEVERAL = " + "
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,22 @@ class Groups:
     Attributes:
         attribute: The attribute's name; names of an intersection are joined by " & ".
         names: One name per group, sorted.
-        codes: Index into `names`, -1 for an example that belongs to no group. [examples]
+        codes: Index into the rows of `members`, -1 for an example that belongs to no group.
+            [examples]
+        members: Whether the examples of a code belong to a group: a code per group, in the same
+            order, unless an example belongs to several. [codes, groups]
     """
 
     attribute: str
     names: tuple[str, ...]
     codes: IntArray
+    members: npt.NDArray[np.bool_]
+
+    @property
+    def shared(self) -> int:
+        """Number of examples that belong to several groups."""
+        several = self.members.sum(axis=1) > 1
+        return int(several[self.codes[self.codes >= 0]].sum())
 
 
 def _integers(table: pd.DataFrame, column: str) -> IntArray:
@@ -223,7 +234,8 @@ def attribute_groups(table: pd.DataFrame, attribute: Attribute) -> Groups:
     Args:
         table: A table with the attribute's column.
         attribute: A column name, or several for their intersection: an example that has no group
-            in one of them has none in the intersection.
+            in one of them has none in the intersection, and one that has several in one of them is
+            in several intersections.
 
     Raises:
         ValueError: A column is missing, or no example belongs to any group.
@@ -231,32 +243,53 @@ def attribute_groups(table: pd.DataFrame, attribute: Attribute) -> Groups:
     columns = [attribute] if isinstance(attribute, str) else list(attribute)
     if not columns:
         raise ValueError("attribute is empty; allowed: a column name or several")
-    names, codes = _column_groups(table, columns[0])
+    groups = _column_groups(table, columns[0])
     for column in columns[1:]:
-        more, inner = _column_groups(table, column)
-        absent = (codes < 0) | (inner < 0)
-        joined = [f"{name}{INTERSECTION}{other}" for name in names for other in more]
-        names, codes = _renumbered(joined, np.where(absent, -1, codes * len(more) + inner))
-    if not names:
-        name = attribute_name(attribute)
-        raise ValueError(f"attribute {name!r} has no group; allowed: at least one value")
-    return Groups(attribute_name(attribute), names, codes)
+        groups = _intersected(groups, _column_groups(table, column))
+    if not groups.names:
+        raise ValueError(
+            f"attribute {groups.attribute!r} has no group; allowed: at least one value"
+        )
+    return groups
 
 
-def _column_groups(table: pd.DataFrame, column: str) -> tuple[tuple[str, ...], IntArray]:
+def _column_groups(table: pd.DataFrame, column: str) -> Groups:
     reserved = ("id", "label", "prediction", "logits")
     if column not in table.columns or column in reserved:
         allowed = [name for name in table if name not in reserved]
         raise ValueError(f"attribute {column!r} is not in the table; allowed: {allowed}")
     codes, values = pd.factorize(table[column])
-    return _renumbered([str(value) for value in values], codes.astype(np.int64))
+    texts = [str(value) for value in values]
+    names = sorted({name for text in texts for name in text.split(SEVERAL)})
+    place = {name: number for number, name in enumerate(names)}
+    members = np.zeros((len(texts), len(names)), dtype=bool)
+    for row, text in enumerate(texts):
+        members[row, [place[name] for name in text.split(SEVERAL)]] = True
+    return _tidied(column, names, codes.astype(np.int64), members)
 
 
-def _renumbered(names: Sequence[str], codes: IntArray) -> tuple[tuple[str, ...], IntArray]:
-    """Numbers the names that occur in sorted order; values of one name become one group."""
+def _intersected(one: Groups, other: Groups) -> Groups:
+    absent = (one.codes < 0) | (other.codes < 0)
+    codes = np.where(absent, -1, one.codes * len(other.members) + other.codes)
+    names = [f"{name}{INTERSECTION}{more}" for name in one.names for more in other.names]
+    attribute = attribute_name([one.attribute, other.attribute])
+    return _tidied(attribute, names, codes, np.kron(one.members, other.members))
+
+
+def _tidied(
+    attribute: str, names: Sequence[str], codes: IntArray, members: npt.NDArray[np.bool_]
+) -> Groups:
+    """Sorts the groups that occur by name, and gives equal memberships one code."""
     inside = codes >= 0
     occurring, inverse = np.unique(codes[inside], return_inverse=True)
-    kept, number = np.unique([names[code] for code in occurring], return_inverse=True)
+    members = members[occurring]
+    columns = [int(column) for column in np.flatnonzero(members.any(axis=0))]
+    kept, place = np.unique([names[column] for column in columns], return_inverse=True)
+    merged = np.zeros((len(members), len(kept)), dtype=bool)
+    for column, target in zip(columns, place, strict=True):
+        merged[:, target] |= members[:, column]
+    # Descending, so that without shared examples a code is the number of its group.
+    distinct, number = np.unique(~merged, axis=0, return_inverse=True)
     renumbered = np.full(len(codes), -1, dtype=np.int64)
-    renumbered[inside] = number[inverse]
-    return tuple(map(str, kept)), renumbered
+    renumbered[inside] = number.reshape(-1)[inverse]
+    return Groups(attribute, tuple(map(str, kept)), renumbered, ~distinct)

@@ -215,6 +215,8 @@ def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
     without = (
         f"; {measured.excluded} examples in no group are left out" if measured.excluded else ""
     )
+    if measured.shared:
+        without += f"; {measured.shared} examples are in several groups and count in each"
     more = "mean over classes, one against the rest" if measured.classes > 2 else "of class 1"
     notes = [
         f"{fairness.name}: {size}{without}. EOD and DPD: {more}.",
