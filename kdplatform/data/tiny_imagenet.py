@@ -79,6 +79,10 @@ def _training_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
     labels: list[int] = []
     for label, code in enumerate(codes):
         below, _ = files_below(root / "train" / code / "images")
+        boxes = root / "train" / code / f"{code}_boxes.txt"
+        if boxes.is_file():
+            listed = {line.partition("\t")[0] for line in read_lines(boxes)}
+            _check_there(boxes.parent / "images", listed, set(below), boxes.name)
         files += [f"train/{code}/images/{file}" for file in below]
         labels += [label] * len(below)
     return files, np.array(labels, dtype=np.int64)
@@ -87,6 +91,7 @@ def _training_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
 def _annotated_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
     """Returns the validation images with the labels that their list gives them."""
     path = root / "val" / "val_annotations.txt"
+    below, _ = files_below(root / "val" / "images")
     numbers = {code: label for label, code in enumerate(codes)}
     labelled: dict[str, int] = {}
     for number, line in enumerate(read_lines(path), start=1):
@@ -97,11 +102,14 @@ def _annotated_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
                 f"{str(path)!r}, line {number}: {code!r} is no class; allowed: those of wnids.txt"
             )
         labelled[f"val/images/{file}"] = numbers[code]
-    there = {f"val/images/{file}" for file in files_below(root / "val" / "images")[0]}
-    if missing := sorted(labelled.keys() - there):
-        raise UserError(
-            f"{str(root / missing[0])!r} is missing, one of {len(missing)} images of "
-            f"val_annotations.txt; allowed: all files of {ARCHIVE.url}"
-        )
+    _check_there(root, set(labelled), {f"val/images/{file}" for file in below}, path.name)
     files = sorted(labelled, key=lambda file: (labelled[file], file))
     return files, np.array([labelled[file] for file in files], dtype=np.int64)
+
+
+def _check_there(folder: Path, listed: set[str], there: set[str], by: str) -> None:
+    if missing := sorted(listed - there):
+        raise UserError(
+            f"{str(folder / missing[0])!r} is missing, one of {len(missing)} images of {by}; "
+            f"allowed: all files of {ARCHIVE.url}"
+        )

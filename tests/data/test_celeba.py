@@ -1,0 +1,145 @@
+"""CelebA, from a small folder in the layout that torchvision expects."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdplatform.data import Dataset, StreamedInputs, load_dataset
+from kdplatform.data.celeba import Config
+from kdplatform.errors import MachineError, UserError
+
+NAMES = ["Bald", "Male", "Smiling", "Young"]
+COUNT = 24
+
+
+def values(row: int) -> list[int]:
+    # Smiling in three of four images; the others in halves that do not follow it.
+    return [row // 4 % 2, row // 2 % 2, int(row % 4 > 0), row // 3 % 2]
+
+
+def part(row: int) -> int:
+    return 0 if row < 16 else 1 if row < 20 else 2
+
+
+@pytest.fixture
+def root(tmp_path: Path, write_image: Callable[..., None]) -> Path:
+    folder = tmp_path / "root" / "celeba"
+    files = [f"{row + 1:06d}.jpg" for row in range(COUNT)]
+    for row, file in enumerate(files):
+        write_image(folder / "img_align_celeba" / file, row, 18, 22)
+    lines = [
+        f"{file}  {'  '.join(f'{2 * v - 1: d}' for v in values(row))}"
+        for row, file in enumerate(files)
+    ]
+    (folder / "list_attr_celeba.txt").write_text(
+        "\n".join([str(COUNT), " ".join(NAMES), *lines, ""])
+    )
+    parts = [f"{file} {part(row)}\n" for row, file in enumerate(files)]
+    (folder / "list_eval_partition.txt").write_text("".join(parts))
+    return tmp_path / "root"
+
+
+def load(root: Path, **fields: Any) -> Dataset:
+    fields = {"root": str(root), "image_size": 8, "workers": 0} | fields
+    return load_dataset(Config(**fields), root.parent / "data")
+
+
+@pytest.mark.parametrize("storage", ["memory", "stream"])
+def test_images_labels_and_groups_are_those_of_the_lists(root: Path, storage: str) -> None:
+    dataset = load(root, storage=storage, undersample=False)
+    assert dataset.class_names == ("not Smiling", "Smiling")
+    assert dataset.attributes == ("Bald", "Male", "Young")
+    assert [len(split) for split in dataset.splits().values()] == [16, 4, 4]
+    files = [f"{row + 1:06d}.jpg" for row in range(COUNT)]
+    images = StreamedInputs(root / "celeba" / "img_align_celeba", files, size=8, workers=0)
+    for number, split in enumerate(dataset.splits().values()):
+        for row, known in enumerate(split.ids):
+            bald, male, smiling, young = values(int(known))
+            assert part(int(known)) == number
+            assert split.labels[row] == smiling
+            assert (split.inputs[row] == images[int(known)]).all()
+            assert split.columns.iloc[row].tolist() == [
+                "Bald" if bald else "not Bald",
+                "Male" if male else "not Male",
+                "Young" if young else "not Young",
+            ]
+
+
+def test_any_attribute_may_be_the_label(root: Path) -> None:
+    dataset = load(root, label="Young", undersample=False)
+    assert dataset.class_names == ("not Young", "Young")
+    assert dataset.attributes == ("Bald", "Male", "Smiling")
+
+
+def test_undersampling_evens_training_out_and_leaves_the_rest(root: Path) -> None:
+    whole, even = load(root, undersample=False), load(root)
+    assert np.bincount(whole.train.labels).tolist() == [4, 12]
+    assert np.bincount(even.train.labels).tolist() == [4, 4]
+    assert set(even.train.ids) < set(whole.train.ids)
+    for name in ("val", "test"):
+        assert even.splits()[name].ids.tolist() == whole.splits()[name].ids.tolist()
+    assert load(root, seed=1).train.ids.tolist() != even.train.ids.tolist()
+    assert len({whole.digest, even.digest, load(root, seed=1).digest}) == 3
+
+
+def test_the_inner_folder_may_be_given_too(root: Path) -> None:
+    assert load(root / "celeba").digest == load(root).digest
+
+
+def refused(root: Path, message: str, **fields: Any) -> None:
+    with pytest.raises(UserError, match=message):
+        load(root, **fields)
+
+
+def test_an_attribute_that_does_not_exist_is_refused(root: Path) -> None:
+    refused(
+        root, r"^dataset\.label='Smiles' does not exist; did you mean 'Smiling'", label="Smiles"
+    )
+
+
+@pytest.mark.parametrize("name", ["list_attr_celeba.txt", "list_eval_partition.txt"])
+def test_a_missing_list_is_named_with_what_is_expected(root: Path, name: str) -> None:
+    (root / "celeba" / name).unlink()
+    refused(root, rf"lacks {name}; allowed: a folder with celeba/list_attr_celeba\.txt, .*http")
+
+
+def test_a_missing_image_is_named(root: Path) -> None:
+    (root / "celeba" / "img_align_celeba" / "000003.jpg").unlink()
+    refused(root, r"000003\.jpg' is missing, one of 1 images .*img_align_celeba\.zip")
+
+
+def test_a_list_that_is_cut_short_is_refused(root: Path) -> None:
+    path = root / "celeba" / "list_attr_celeba.txt"
+    text = path.read_text()
+    path.write_text(text[: text.index("000020")])
+    refused(root, r"says '24' images and has 19 lines of them; allowed: the whole file")
+    path.write_text(text[:-8])
+    refused(root, r"line 26: allowed: a file name and 4 times 1 or -1")
+
+
+def test_a_partition_that_does_not_fit_is_refused(root: Path) -> None:
+    path = root / "celeba" / "list_eval_partition.txt"
+    text = path.read_text()
+    path.write_text(text.replace("000002.jpg 0", "000002.jpg 7"))
+    refused(root, r"list_eval_partition\.txt', line 2: allowed: a file name and 0, 1 or 2")
+    path.write_text(text.replace("000002.jpg 0\n", ""))
+    refused(root, r"list_eval_partition\.txt' lacks '000002\.jpg', one of 1 images")
+
+
+def test_a_drive_that_refuses_says_which_files_to_put_where(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*arguments: object) -> None:
+        raise RuntimeError("Too many users have\nviewed this file")
+
+    monkeypatch.setattr("torchvision.datasets.utils.download_file_from_google_drive", refuse)
+    message = (
+        r"^CelebA's list_attr_celeba\.txt cannot be downloaded from Google Drive \(Too many users "
+        r"have viewed this file\); put list_attr_celeba\.txt, list_eval_partition\.txt and "
+        r"img_align_celeba\.zip of http.* into '.*celeba/celeba', or give dataset\.root"
+    )
+    with pytest.raises(MachineError, match=message):
+        load_dataset(Config(), tmp_path)

@@ -1,0 +1,235 @@
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from kdplatform.data import Dataset, load_dataset
+from kdplatform.data.table import Config
+from kdplatform.errors import UserError
+
+ROWS = 60
+
+
+def people() -> pd.DataFrame:
+    """Sixty people: two classes, numbers with a gap, names with a gap, two sensitive columns."""
+    rows = np.arange(ROWS)
+    return pd.DataFrame(
+        {
+            "age": [str(20 + row % 37) for row in rows],
+            "hours": ["" if row % 10 == 3 else f"{row % 7}.5" for row in rows],
+            "job": ["?" if row % 12 == 5 else ("cook", "clerk", "nurse")[row % 3] for row in rows],
+            "sex": ["f" if row % 2 else "m" for row in rows],
+            "region": [str(row % 4) for row in rows],
+            "income": [">50K" if row % 5 < 2 else "<=50K" for row in rows],
+        }
+    )
+
+
+def load(folder: Path, table: pd.DataFrame | str | None = None, **fields: Any) -> Dataset:
+    path = folder / "people.csv"
+    if isinstance(table, str):
+        path.write_text(table)
+    else:
+        (people() if table is None else table).to_csv(path, index=False)
+    fields = {"file": str(path), "label": "income", "attributes": "sex,region"} | fields
+    return load_dataset(Config(**fields), folder)
+
+
+def refused(folder: Path, message: str, table: pd.DataFrame | str | None = None, **f: Any) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        load(folder, table, **f)
+    assert "\n" not in str(caught.value)
+
+
+def features(dataset: Dataset) -> torch.Tensor:
+    """Returns the features of all rows in the order of the file."""
+    splits = dataset.splits().values()
+    inputs = torch.cat([torch.as_tensor(split.inputs) for split in splits])
+    return inputs[np.argsort(np.concatenate([split.ids for split in splits]))]
+
+
+def test_every_row_is_in_one_split_with_every_class_in_its_share(tmp_path: Path) -> None:
+    dataset = load(tmp_path, val_fraction=0.2, test_fraction=0.3)
+    ids = np.concatenate([split.ids for split in dataset.splits().values()])
+    assert sorted(ids) == list(range(ROWS))
+    assert dataset.class_names == ("<=50K", ">50K")
+    for name, counts in (("train", [18, 12]), ("val", [7, 5]), ("test", [11, 7])):
+        assert np.bincount(dataset.splits()[name].labels) == pytest.approx(counts, abs=1)
+    expected = people()
+    for split in dataset.splits().values():
+        names = [dataset.class_names[label] for label in split.labels]
+        assert names == expected["income"].iloc[split.ids].tolist()
+        for attribute in dataset.attributes:
+            assert split.columns[attribute].tolist() == expected[attribute].iloc[split.ids].tolist()
+
+
+def test_numbers_are_standardised_by_the_training_rows_alone(tmp_path: Path) -> None:
+    dataset = load(tmp_path)
+    train = torch.as_tensor(dataset.train.inputs)
+    assert train.dtype == torch.float32
+    ages = people()["age"].astype(float).to_numpy()
+    seen = ages[dataset.train.ids]
+    expected = (ages - seen.mean()) / seen.std()
+    np.testing.assert_allclose(features(dataset)[:, 0].numpy(), expected, rtol=1e-5)
+    # Other test rows must not move them.
+    changed = people()
+    changed.loc[dataset.test.ids[0], "age"] = "99999"
+    again = load(tmp_path, changed)
+    assert torch.equal(torch.as_tensor(again.train.inputs), train)
+
+
+def test_missing_cells_are_the_mean_with_a_mark_or_a_category_and_are_stated(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset = load(tmp_path)
+    # age, hours and its mark, three jobs and no job
+    assert dataset.train.inputs.shape[1] == 1 + 2 + 4
+    values = features(dataset)
+    gaps = torch.tensor((people()["hours"] == "").tolist())
+    assert (values[gaps, 1] == 0).all()
+    assert torch.equal(values[:, 2], gaps.float())
+    job = values[:, 3:]
+    assert (job.sum(dim=1) == 1).all()
+    assert torch.equal(job[:, 0], torch.tensor((people()["job"] == "?").tolist()).float())
+    assert "missing cells: hours 6, job 5; a number becomes" in capsys.readouterr().err
+
+
+def test_a_category_that_training_does_not_have_is_none_of_them(tmp_path: Path) -> None:
+    row = int(load(tmp_path).test.ids[0])
+    changed = people()
+    changed.loc[row, "job"] = "pilot"
+    values = features(load(tmp_path, changed))
+    assert values.shape[1] == 7
+    assert values[row, 3:].sum() == 0
+
+
+def test_models_see_sensitive_columns_only_when_asked_to(tmp_path: Path) -> None:
+    hidden = load(tmp_path)
+    seen = load(tmp_path, attributes_as_features=True)
+    assert seen.attributes == hidden.attributes == ("sex", "region")
+    # Two columns for sex; region is a number.
+    assert seen.train.inputs.shape[1] == hidden.train.inputs.shape[1] + 3
+    assert seen.digest != hidden.digest
+
+
+def test_numbers_that_are_names_become_categories(tmp_path: Path) -> None:
+    fields = {"attributes": "sex", "leave_out": "job,hours"}
+    assert load(tmp_path, **fields).train.inputs.shape[1] == 2
+    assert load(tmp_path, categorical="region", **fields).train.inputs.shape[1] == 1 + 4
+
+
+def test_a_missing_group_is_a_group(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    table = people()
+    table.loc[[0, 4], "sex"] = "NA"
+    dataset = load(tmp_path, table)
+    groups = pd.concat([split.columns["sex"] for split in dataset.splits().values()])
+    assert (groups == "missing").sum() == 2
+    assert "sex is missing in 2 rows: group 'missing'" in capsys.readouterr().err
+
+
+def test_a_column_that_never_changes_is_left_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = people().assign(country="here", year="1996", nothing="")
+    assert load(tmp_path, table).train.inputs.shape[1] == 7
+    assert "the same in all training rows: country, year, nothing" in capsys.readouterr().err
+
+
+def test_parquet_and_csv_give_the_same_features(tmp_path: Path) -> None:
+    expected = features(load(tmp_path))
+    typed = people().assign(age=people()["age"].astype(int))
+    typed["hours"] = pd.to_numeric(typed["hours"])
+    typed["job"] = typed["job"].replace("?", None).astype("category")
+    typed.to_parquet(tmp_path / "people.parquet")
+    dataset = load(tmp_path, file=str(tmp_path / "people.parquet"))
+    torch.testing.assert_close(features(dataset), expected)
+    assert dataset.class_names == ("<=50K", ">50K")
+
+
+def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
+    table = people().assign(income=[str((row % 3) * 5) for row in range(ROWS)])
+    assert load(tmp_path, table).class_names == ("0", "5", "10")
+
+
+def test_the_digest_follows_file_and_configuration_and_not_the_place(tmp_path: Path) -> None:
+    first = load(tmp_path)
+    assert load(tmp_path, seed=1).digest != first.digest
+    (tmp_path / "moved").mkdir()
+    assert load(tmp_path / "moved").digest == first.digest
+    assert load(tmp_path, people().assign(age="3")[::-1]).digest != first.digest
+
+
+def test_a_separator_may_be_chosen(tmp_path: Path) -> None:
+    text = people().to_csv(index=False, sep=";")
+    assert load(tmp_path, text, separator=";").train.inputs.shape[1] == 7
+    refused(tmp_path, r"has one column .* when split at dataset\.separator=','", text)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"file": ""}, r"^dataset\.file is not given"),
+        ({"file": "nowhere.csv"}, r"^dataset\.file='nowhere\.csv' is no file"),
+        ({"label": "incom"}, r"^dataset\.label='incom' does not exist; did you mean 'income'\?"),
+        ({"attributes": "sex,race"}, r"^dataset\.attributes='race' does not exist; .*known: age"),
+        ({"attributes": "income"}, r"^dataset\.attributes='income' is not allowed; .*label='inc"),
+        ({"categorical": "jobs"}, r"^dataset\.categorical='jobs' does not exist; did you mean 'jo"),
+        ({"leave_out": "jobs"}, r"^dataset\.leave_out='jobs' does not exist"),
+        ({"leave_out": "age,hours,job"}, r"has no column that models could learn from"),
+        ({"most_categories": 3}, r"'region' has 4 groups; allowed: at most .*most_categories=3"),
+        ({"most_categories": 3, "attributes": ""}, r"'job' has 4 different names in training; "),
+    ],
+)
+def test_a_field_that_does_not_fit_the_table_is_refused(
+    tmp_path: Path, fields: dict[str, Any], message: str
+) -> None:
+    refused(tmp_path, message, **fields)
+
+
+@pytest.mark.parametrize(
+    ("column", "cells", "message"),
+    [
+        ("income", ["x"] * ROWS, r"has only one \('x'\) class"),
+        ("income", ["x"] * 58 + ["y"] * 2, r"fewer than 3 .* examples \('y'\)"),
+        ("income", ["x", "", "y"] * 20, r"label 'income' is missing in 20 rows, .* row 2;"),
+        ("age", ["1"] * 58 + ["old", "inf"], r"'age' .* in 2 rows, .* 'old' in row 59; allowed: "),
+        ("sex", ["m"] * ROWS, r"attribute 'sex' has one group \('m'\)"),
+        (
+            "sex",
+            ["a" if row % 5 < 2 else "b" for row in range(ROWS)],
+            r"attribute 'sex' is the label under another name",
+        ),
+    ],
+)
+def test_a_column_that_cannot_be_used_is_refused(
+    tmp_path: Path, column: str, cells: list[str], message: str
+) -> None:
+    refused(tmp_path, message, people().assign(**{column: cells}))
+
+
+def test_a_label_of_very_many_values_is_refused(tmp_path: Path) -> None:
+    text = "a,income\n" + "".join(f"{row % 3},{row}\n" for row in range(1001))
+    refused(tmp_path, r"has 1001 different values; allowed: at most 1000", text, attributes="")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"age,income\n\xe9,x\n", r"line 2: not UTF-8 \(byte 0xe9\)"),
+        (b"age,income\n1,x\n1\n", r"line 3: 1 cells; allowed: 2"),
+        (b"age,age\n1,x\n", r"has column 'age' twice"),
+        (b"", r"has no lines of data"),
+        (b"\xef\xbb\xbfage,income\n1,x\n", r"has only one \('x'\) class"),
+    ],
+)
+def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "bad.csv").write_bytes(content)
+    refused(tmp_path, message, file=str(tmp_path / "bad.csv"), attributes="")
+
+
+def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1")
+    refused(tmp_path, r"cannot be read as Parquet \(", file=str(tmp_path / "bad.parquet"))

@@ -1,0 +1,116 @@
+"""Tiny ImageNet, from a small folder in its archive's layout."""
+
+import shutil
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from kdplatform.data import Dataset, StreamedInputs, load_dataset, tiny_imagenet
+from kdplatform.data._downloads import md5_of
+from kdplatform.data.tiny_imagenet import Config
+from kdplatform.errors import UserError
+
+# Not in alphabetical order, as in the original; two synsets share their first word.
+CODES = {"n03": "crane, machine", "n01": "crane, bird", "n02": "goldfish, Carassius auratus"}
+
+
+@pytest.fixture
+def root(tmp_path: Path, write_image: Callable[..., None]) -> Path:
+    """Four training and two test images of each of three classes."""
+    folder = tmp_path / "root" / "tiny-imagenet-200"
+    lines = []
+    for number, code in enumerate(CODES):
+        for image in range(4):
+            name = f"{code}_{image}.JPEG"
+            write_image(folder / "train" / code / "images" / name, 10 * number + image)
+        boxes = "".join(f"{code}_{image}.JPEG\t0\t0\t9\t9\n" for image in range(4))
+        (folder / "train" / code / f"{code}_boxes.txt").write_text(boxes)
+        for image in range(2):
+            # Neighbours in the list are of different classes.
+            name = f"val_{image * 3 + number}.JPEG"
+            write_image(folder / "val" / "images" / name, 100 + 10 * number + image)
+            lines.append(f"{name}\t{code}\t0\t32\t44\t62\n")
+    (folder / "val" / "val_annotations.txt").write_text("".join(sorted(lines)))
+    (folder / "wnids.txt").write_text("\n".join(CODES))
+    (folder / "words.txt").write_text("".join(f"{c}\t{w}\n" for c, w in CODES.items()) + "n9\tx\n")
+    (folder / "test" / "images").mkdir(parents=True)
+    return folder
+
+
+def load(place: Path, **fields: Any) -> Dataset:
+    fields = {
+        "root": str(place.parent),
+        "image_size": 8,
+        "workers": 0,
+        "val_fraction": 0.25,
+    } | fields
+    return load_dataset(Config(**fields), place.parent.parent / "data")
+
+
+@pytest.mark.parametrize("storage", ["memory", "stream"])
+def test_images_stand_with_the_labels_of_their_lists(root: Path, storage: str) -> None:
+    dataset = load(root, storage=storage)
+    assert dataset.class_names == ("crane (n03)", "crane (n01)", "goldfish")
+    assert [len(split) for split in dataset.splits().values()] == [9, 3, 6]
+    for split in dataset.splits().values():
+        assert np.bincount(split.labels).tolist() == [len(split) // 3] * 3
+    files = [f"train/{c}/images/{c}_{i}.JPEG" for c in CODES for i in range(4)]
+    files += [f"val/images/val_{i * 3 + n}.JPEG" for n in range(3) for i in range(2)]
+    expected = StreamedInputs(root, files, size=8, workers=0)
+    for split in dataset.splits().values():
+        for row, number in enumerate(split.ids):
+            assert (split.inputs[row] == expected[int(number)]).all()
+
+
+def test_the_archive_is_unpacked_and_gives_the_same(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "packed").mkdir()
+    packed = tmp_path / "packed" / tiny_imagenet.ARCHIVE.name
+    with zipfile.ZipFile(packed, "w") as archive:
+        for path in root.rglob("*"):
+            archive.write(path, Path("tiny-imagenet-200") / path.relative_to(root))
+    own = replace(tiny_imagenet.ARCHIVE, md5=md5_of(packed))
+    monkeypatch.setattr(tiny_imagenet, "ARCHIVE", own)
+    assert load(root, root=str(tmp_path / "packed")).digest == load(root).digest
+
+
+def refused(root: Path, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        load(root)
+
+
+def test_missing_images_are_named(root: Path) -> None:
+    (root / "val" / "images" / "val_4.JPEG").unlink()
+    refused(root, r"val/images/val_4\.JPEG' is missing, one of 1 images of val_annotations\.txt")
+
+
+def test_missing_training_images_are_named(root: Path) -> None:
+    (root / "train" / "n01" / "images" / "n01_2.JPEG").unlink()
+    refused(root, r"n01_2\.JPEG' is missing, one of 1 images of n01_boxes\.txt")
+
+
+def test_a_class_without_training_images_is_named(root: Path) -> None:
+    shutil.rmtree(root / "train" / "n01")
+    refused(root, r"1 of 3 classes have fewer than 2 training examples \('crane \(n01\)'\)")
+
+
+def test_a_class_that_does_not_exist_is_refused(root: Path) -> None:
+    (root / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn77\t0\t0\t1\t1\n")
+    refused(root, r"val_annotations\.txt', line 1: 'n77' is no class; allowed: those of wnids\.txt")
+
+
+@pytest.mark.parametrize("name", ["wnids.txt", "words.txt", "val/val_annotations.txt"])
+def test_a_missing_list_is_named(root: Path, name: str) -> None:
+    (root / name).unlink()
+    refused(root, rf"{name}' is missing")
+
+
+def test_an_image_that_does_not_decode_is_named(root: Path) -> None:
+    (root / "train" / "n01" / "images" / "n01_2.JPEG").write_bytes(b"x")
+    refused(root, r"n01_2\.JPEG' cannot be decoded \(.*\); allowed: whole image files")
