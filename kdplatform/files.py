@@ -1,5 +1,6 @@
 """Writes that are whole or absent, and array caches that are checked before they are believed."""
 
+import glob
 import hashlib
 import os
 import tempfile
@@ -62,6 +63,15 @@ def written_atomically(target: Path) -> Iterator[Path]:
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def remove_left_overs(target: Path) -> None:
+    """Removes what a process that was killed left of `written_atomically` on this target.
+
+    Call it while no other process writes the target.
+    """
+    for left_over in target.parent.glob(f".{glob.escape(target.name)}.*"):
+        left_over.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ from kdplatform.files import (
     is_whole,
     load_arrays,
     locked,
+    remove_left_overs,
     save_arrays,
     writable_folder,
     written_atomically,
@@ -53,6 +54,19 @@ def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: 
         fail()
     assert target.read_text() == "old"
     assert list(tmp_path.iterdir()) == [target]
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    target, other = tmp_path / "file[1].txt", tmp_path / ".file2.txt.abc"
+    kill = "import os, signal, sys; from pathlib import Path; "
+    kill += "from kdplatform.files import written_atomically as w; "
+    kill += "block = w(Path(sys.argv[1])); block.__enter__(); os.kill(os.getpid(), signal.SIGKILL)"
+    target.write_text("old")
+    other.write_text("another's")
+    assert in_a_process(kill, target) == -signal.SIGKILL
+    assert len(list(tmp_path.iterdir())) == 3
+    remove_left_overs(target)
+    assert sorted(tmp_path.iterdir()) == sorted([target, other])
 
 
 def test_a_process_killed_while_writing_leaves_the_old_file(tmp_path: Path) -> None:

@@ -26,7 +26,14 @@ from kdplatform.data import Dataset, Split
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors, draw_factors
 from kdplatform.data._trifeature_rendering import CANVAS, centres, render
 from kdplatform.errors import MachineError
-from kdplatform.files import Arrays, load_arrays, locked, save_arrays, writable_folder
+from kdplatform.files import (
+    Arrays,
+    load_arrays,
+    locked,
+    remove_left_overs,
+    save_arrays,
+    writable_folder,
+)
 from kdplatform.progress import progress_bar, say
 
 # Part of the digest. Raise it whenever equal factors would give other pixels.
@@ -108,8 +115,7 @@ def _images(config: Config, factors: dict[str, Factors], folder: Path) -> Arrays
             cached = None
         if cached is not None:
             return cached
-        for left_over in folder.glob(".images.npz*"):  # of a process that was killed
-            left_over.unlink()
+        remove_left_overs(path)
         start = time.perf_counter()
         arrays = _draw_images(config, factors)
         save_arrays(path, arrays)

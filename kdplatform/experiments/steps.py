@@ -26,7 +26,7 @@ from kdplatform.experiments.tracking import (
     supersede_finished,
 )
 from kdplatform.experiments.workspace import Workspace
-from kdplatform.files import locked
+from kdplatform.files import locked, remove_left_overs
 from kdplatform.objectives import build_objective
 from kdplatform.predictions import load_predictions, prediction_table
 from kdplatform.progress import say
@@ -104,6 +104,7 @@ def _train(
     parent_run_id: str,
     references: Mapping[Role, TrainedModel],
 ) -> str:
+    remove_left_overs(_checkpoint(workspace, step))
     if not workspace.reuse:
         _checkpoint(workspace, step).unlink(missing_ok=True)
     build_loss_kernels()

@@ -16,7 +16,14 @@ from kdplatform.config import ProjectConfig
 from kdplatform.experiments.identity import Step
 from kdplatform.experiments.starting import restored_model
 from kdplatform.experiments.workspace import Workspace
-from kdplatform.files import is_whole, load_arrays, locked, save_arrays, written_with_digest
+from kdplatform.files import (
+    is_whole,
+    load_arrays,
+    locked,
+    remove_left_overs,
+    save_arrays,
+    written_with_digest,
+)
 from kdplatform.progress import progress_bar, say
 from kdplatform.training import (
     Teacher,
@@ -117,8 +124,7 @@ def _write_views(workspace: Workspace, teacher: Step, run_id: str, path: Path) -
     if np.prod(shape) * _HALF.bits // 8 > free // 2:
         say(f"{path.parent} has too little room for the logits of {views} views; not kept")
         return False
-    for left_over in path.parent.glob(f".{path.name}.*"):  # of a process that was killed
-        left_over.unlink()
+    remove_left_overs(path)
     model = restored_model(teacher, workspace.dataset, run_id)
     assert isinstance(train.inputs, Tensor)
     computed = view_logits(model, train.inputs, augmentation, device=workspace.device)

@@ -25,7 +25,8 @@ from kdplatform.files import file_digest, locked
 from kdplatform.progress import say
 
 TAG_KEY = "kd.key"
-TAG_SUPERSEDED = "kd.superseded_key"
+# Between the key of a run taken out of reuse and the run's own id.
+SUPERSEDED = "~"
 TAG_DIGESTS = "kd.artifact_digests"
 TAG_PROCESS = "kd.process"
 TAG_ERROR = "kd.error"
@@ -179,10 +180,9 @@ def _is_sound(run: Run) -> bool:
 
 
 def supersede(run: Run) -> None:
-    """Takes a run out of reuse: its key moves to another tag, everything else stays."""
-    client = MlflowClient()
-    client.set_tag(run.info.run_id, TAG_SUPERSEDED, run.data.tags[TAG_KEY])
-    client.delete_tag(run.info.run_id, TAG_KEY)
+    """Takes a run out of reuse: its key becomes one that is its alone, everything else stays."""
+    own = f"{run.data.tags[TAG_KEY]}{SUPERSEDED}{run.info.run_id}"
+    MlflowClient().set_tag(run.info.run_id, TAG_KEY, own)
 
 
 def supersede_finished(key: str, *, except_run_id: str) -> None:

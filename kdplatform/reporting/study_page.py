@@ -71,6 +71,7 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
         ),
         _files(),
     ]
+    sections = _with_distinct_keys(sections)
     tally = Counter(claim.verdict for claim in claims)
     page = Page(
         f"Study {study.name}",
@@ -81,6 +82,18 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     frames = {table.key: table.frame for table in page.tables()}
     frames |= {"runs": study.runs, "classes": class_detail(study, classes)}
     return Report(page, frames, claims)
+
+
+def _with_distinct_keys(sections: Sequence[Section]) -> list[Section]:
+    """Numbers tables of the same key: two attributes may differ in what no file name has."""
+    seen: Counter[str] = Counter()
+
+    def distinct(table: Table) -> Table:
+        seen[table.key] += 1
+        number = seen[table.key]
+        return table if number == 1 else replace(table, key=f"{table.key}_{number}")
+
+    return [replace(s, tables=[distinct(table) for table in s.tables]) for s in sections]
 
 
 def write_report(report: Report, folder: Path, page_name: str = PAGE) -> list[Path]:

@@ -18,12 +18,13 @@ EPOCHS = "5"
 # Runs the command with something done after the epochs it logs.
 WITH_EACH_EPOCH = """
 from kdplatform.cli import main
-from kdplatform.experiments import records
-log_epoch = records.log_epoch
-def logged_and_then(record):
-    log_epoch(record)
+from kdplatform.experiments import records, steps
+steps._CHECKPOINT_SECONDS = 0.0
+log_epoch = records.EpochLog.__call__
+def logged_and_then(log, record):
+    log_epoch(log, record)
     {what}
-records.log_epoch = logged_and_then
+records.EpochLog.__call__ = logged_and_then
 records.log_model = records.log_figures = lambda *arguments: None
 sys.exit(main(["student", "--project", project, "--student.epochs", "{epochs}"]))
 """
@@ -88,3 +89,27 @@ def test_the_second_of_two_equal_commands_waits_and_takes_what_the_first_trained
     [run] = new_place.runs()
     assert run.info.status == "FINISHED"
     assert run.data.tags["mlflow.parentRunId"] == new_place.commands()[0].info.run_id
+
+
+def test_a_killed_sweep_does_only_what_is_missing_when_started_again(
+    new_place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--temperatures", "1,2", "--seeds", "0-1", "--workers", "1"]
+    code = f'from kdplatform.cli import main\nmain(["sweep", "--project", project, *{words}])'
+    process = new_place.spawn(code)
+    # Two units of eight: at least one teacher, so that something else depends on what is there.
+    while not (line := process.stderr.readline()).startswith("[2/8]"):
+        assert line, "the sweep ended by itself"
+    process.kill()
+    process.communicate()
+    before = {run.data.tags["kd.key"]: run.info.run_id for run in new_place.runs(None, "FINISHED")}
+    assert 2 <= len(before) <= 3
+
+    assert new_place.run("sweep", temperatures="1,2", seeds="0-1", workers="1") == 0
+    assert f"8 units, {len(before)} of them reused" in capsys.readouterr().err
+    finished = new_place.runs(None, "FINISHED")
+    keys = [run.data.tags["kd.key"] for run in finished]
+    assert len(keys) == len(set(keys)) == 8
+    after = dict(zip(keys, (run.info.run_id for run in finished), strict=True))
+    assert before.items() <= after.items()
+    assert not new_place.runs(None, "RUNNING")
