@@ -121,7 +121,10 @@ HELP = {
     "tune": "look for the temperature and alpha that trade accuracy against fairness",
     "report": "tables, figures and verdicts of a study, from the tracking store alone",
 }
-COMPARE_USAGE = "A B [--attributes a,b] [--out folder]: each run ids or files, comma-separated"
+COMPARE_USAGE = (
+    "A B [--attributes a,b] [--similar_by c,d] [--out folder]: each run ids or files, "
+    "comma-separated"
+)
 
 
 @dataclass(frozen=True)

@@ -26,9 +26,11 @@ class Calibration(NamedTuple):
 
 
 class _Scores(NamedTuple):
-    confidence: FloatArray  # probability of the predicted class [examples]
-    brier: float
-    nll: float
+    """Of every example. [examples]."""
+
+    confidence: FloatArray  # probability of the predicted class
+    brier: FloatArray
+    nll: FloatArray
 
 
 def check_temperature(temperature: float) -> None:
@@ -59,16 +61,29 @@ def probabilities(table: pd.DataFrame, temperature: float = 1.0) -> FloatArray:
 
 def _scores(table: pd.DataFrame, temperature: float) -> tuple[_Scores, IntArray, IntArray]:
     logits, labels, predictions = _inputs(table)
-    confidence, brier, nll = np.empty(len(labels)), 0.0, 0.0
+    confidence, brier, nll = (np.empty(len(labels)) for _ in range(3))
     for rows in _chunks(len(labels)):
         log_p = special.log_softmax(logits[rows].astype(float) / temperature, axis=1)
         p = np.exp(log_p)
         here = np.arange(len(p))
         confidence[rows] = p[here, predictions[rows]]
         # sum over c of (p_c - y_c)^2 = sum of p_c^2 - 2 p_label + 1
-        brier += float((p**2).sum() - 2 * p[here, labels[rows]].sum() + len(p))
-        nll -= float(log_p[here, labels[rows]].sum())
-    return _Scores(confidence, brier / len(labels), nll / len(labels)), labels, predictions
+        brier[rows] = (p**2).sum(axis=1) - 2 * p[here, labels[rows]] + 1
+        nll[rows] = -log_p[here, labels[rows]]
+    return _Scores(confidence, brier, nll), labels, predictions
+
+
+def example_scores(table: pd.DataFrame, *, temperature: float = 1.0) -> dict[str, FloatArray]:
+    """Brier score and negative log-likelihood of every example: `brier` and `nll`.
+
+    Arrays of shape [examples]. Their means are those of `calibration`.
+
+    Raises:
+        ValueError: As `calibration`.
+    """
+    check_temperature(temperature)
+    scores, _, _ = _scores(table, temperature)
+    return {"brier": scores.brier, "nll": scores.nll}
 
 
 def expected_calibration_error(
@@ -117,7 +132,7 @@ def calibration(
     check_temperature(temperature)
     scores, labels, predictions = _scores(table, temperature)
     ece = expected_calibration_error(scores.confidence, predictions == labels, bins)
-    return Calibration(ece, scores.brier, scores.nll)
+    return Calibration(ece, float(scores.brier.mean()), float(scores.nll.mean()))
 
 
 def calibrating_temperature(table: pd.DataFrame) -> float:

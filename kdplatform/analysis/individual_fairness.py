@@ -70,7 +70,9 @@ class FeatureSpace:
         return rows
 
 
-def factor_space(table: pd.DataFrame, columns: Sequence[str], dataset: str) -> FeatureSpace:
+def factor_space(
+    table: pd.DataFrame, columns: Sequence[str], dataset: str | None = None
+) -> FeatureSpace:
     """The generating factors of generated data as a feature space.
 
     Every factor is a direction of length 1: a category its own axis, a number a point on a quarter
@@ -81,14 +83,20 @@ def factor_space(table: pd.DataFrame, columns: Sequence[str], dataset: str) -> F
     Args:
         table: a prediction table with the factors' columns.
         columns: the factors.
-        dataset: whose factors they are, for the space's name.
+        dataset: whose factors they are, for the space's name; None: just columns.
+
+    Raises:
+        ValueError: a column has missing or infinite values.
     """
     parts = [_factor(table[column]) for column in columns]
-    name = f"generating factors of {dataset} ({', '.join(columns)})"
+    kind = f"generating factors of {dataset}" if dataset else "columns"
+    name = f"{kind} ({', '.join(columns)})"
     return FeatureSpace(name, np.asarray(table["id"]), np.concatenate(parts, axis=1))
 
 
 def _factor(values: pd.Series) -> FloatArray:
+    if values.isna().any():
+        raise ValueError(f"column {values.name!r} has missing values; allowed: a value everywhere")
     if pd.api.types.is_numeric_dtype(values.dtype) and not pd.api.types.is_bool_dtype(values.dtype):
         number = values.to_numpy(dtype=float)
         span = float(np.ptp(number))

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from kdplatform.analysis.tables import check_table, logits_matrix
 from kdplatform.errors import UserError
+from kdplatform.experiments.evaluation import GENERATING_FACTORS
 from kdplatform.experiments.stored_predictions import stored_test_predictions
 from kdplatform.experiments.tracking import prepare_store, quiet_mlflow, store_errors
 from kdplatform.files import writable_folder
@@ -31,11 +33,14 @@ _MEASURED = re.compile(r"fairness/(.+)/dpd")
 _SUFFIXES = (".parquet", ".csv")
 # A column of more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
+# Pairs of more attributes than this are compared only when the attributes are named.
+_MOST_FOUND_ATTRIBUTES = 4
 
 
 class _Words(NamedTuple):
     sides: Sequence[str]
     attributes: tuple[str, ...] | None
+    similar_by: tuple[str, ...] | None
     out: Path | None
 
 
@@ -49,7 +54,13 @@ def run_compare(words: Sequence[str]) -> None:
     quiet_mlflow()
     first, second = (_side(words) for words in given.sides)
     try:
-        comparison = build_comparison(first, second, _attributes(given.attributes, first, second))
+        attributes = _attributes(given.attributes, first, second)
+        comparison = build_comparison(
+            first,
+            second,
+            [*attributes, *_intersections(given.attributes, attributes)],
+            _similar_by(given.similar_by, first, second),
+        )
     except ValueError as error:
         raise UserError(str(error)) from None
     print(comparison_text(comparison))
@@ -68,7 +79,7 @@ def _parse(words: Sequence[str]) -> _Words:
             sides.append(word)
             continue
         name, equals, value = word[2:].partition("=")
-        if name not in ("attributes", "out"):
+        if name not in ("attributes", "similar_by", "out"):
             raise UserError(f"--{name} is not a parameter of compare; allowed: {USAGE}")
         if name in options:
             raise UserError(f"--{name} is given twice")
@@ -77,10 +88,12 @@ def _parse(words: Sequence[str]) -> _Words:
         options[name] = value if equals else rest.pop(0)
     if len(sides) != 2:
         raise UserError(f"compare takes two sides, {len(sides)} are given; allowed: {USAGE}")
-    attributes = options.get("attributes")
-    names = None if attributes is None else tuple(filter(None, attributes.split(",")))
+    attributes, similar_by = (
+        tuple(filter(None, options[name].split(","))) if name in options else None
+        for name in ("attributes", "similar_by")
+    )
     out = Path(options["out"]).expanduser() if "out" in options else None
-    return _Words(sides, names, out)
+    return _Words(sides, attributes, similar_by, out)
 
 
 def _side(words: str) -> Side:
@@ -191,13 +204,41 @@ def _attributes(given: tuple[str, ...] | None, first: Side, second: Side) -> tup
     """Returns the attributes asked for, or those that both sides have."""
     if given is None:
         return tuple(name for name in first.attributes if name in second.attributes)
+    _check_columns("attributes", given, first, second)
+    return given
+
+
+def _intersections(
+    given: tuple[str, ...] | None, attributes: tuple[str, ...]
+) -> list[tuple[str, str]]:
+    """Returns the pairs of attributes; none of many that were only found in a file."""
+    if given is None and len(attributes) > _MOST_FOUND_ATTRIBUTES:
+        return []
+    return list(combinations(attributes, 2))
+
+
+def _similar_by(given: tuple[str, ...] | None, first: Side, second: Side) -> tuple[str, ...]:
+    """Returns the columns asked for, or the generating factors of a dataset that both sides have.
+
+    Those are recognised by their names.
+    """
+    if given is not None:
+        _check_columns("similar_by", given, first, second)
+        return given
+    tables = [*first.tables, *second.tables]
+    for factors in GENERATING_FACTORS.values():
+        if all(set(factors) <= set(table.columns) for table in tables):
+            return factors
+    return ()
+
+
+def _check_columns(parameter: str, given: Sequence[str], first: Side, second: Side) -> None:
     for name in given:
         for side in (first, second):
             for table in side.tables:
                 if name not in table.columns or name in COLUMNS:
                     known = [column for column in table.columns if column not in COLUMNS]
                     raise UserError(
-                        f"attributes={name!r} is not a column of {side.title}; "
+                        f"{parameter}={name!r} is not a column of {side.title}; "
                         f"known: {', '.join(known) or 'none'}"
                     )
-    return given

@@ -13,14 +13,22 @@ from kdplatform.analysis.bootstrap import (
 from kdplatform.analysis.classwise import class_table
 from kdplatform.analysis.disagreement import disagreement_by_class
 from kdplatform.analysis.group_fairness import fairness_metrics
+from kdplatform.analysis.individual_fairness import factor_space
 from kdplatform.analysis.parity import parity_null
-from kdplatform.analysis.tables import align_table, examples_digest, stack_tables
+from kdplatform.analysis.tables import (
+    Attribute,
+    align_table,
+    attribute_name,
+    examples_digest,
+    stack_tables,
+)
 from kdplatform.reporting.comparison_rows import (
     Side,
     Sides,
     class_tests,
     count_row,
     fairness_rows,
+    individual_rows,
     overall_rows,
 )
 from kdplatform.reporting.page import Page, Section
@@ -49,9 +57,19 @@ class Comparison:
 
 
 def build_comparison(
-    a: Side, b: Side, attributes: Sequence[str], effort: Effort = DEFAULT_EFFORT
+    a: Side,
+    b: Side,
+    attributes: Sequence[Attribute],
+    similar_by: Sequence[str] = (),
+    effort: Effort = DEFAULT_EFFORT,
 ) -> Comparison:
     """Compares side B with side A, the reference.
+
+    Args:
+        attributes: whose groups are compared: columns, or several of them for their intersections.
+        similar_by: columns that say how alike two examples are, for individual fairness; none:
+            not measured.
+        effort: draws and permutations.
 
     Raises:
         ValueError: the sides hold different examples or groups, or a table is invalid.
@@ -71,16 +89,22 @@ def build_comparison(
     notes = list(_notes(sides, classes))
     for attribute in attributes:
         metrics = fairness_metrics(reference, attribute)
+        name = attribute_name(attribute)
         if metrics.groups < 2:
-            notes.append(f"{attribute}: one group only, so no differences.")
+            notes.append(f"{name}: one group only, so no differences.")
             continue
-        smallest = f"{attribute}: {metrics.groups} groups, the smallest of"
+        smallest = f"{name}: {metrics.groups} groups, the smallest of"
         notes.append(f"{smallest} {metrics.smallest_group} examples.")
         if metrics.note:
-            notes.append(f"{attribute}: {metrics.note}.")
+            notes.append(f"{name}: {metrics.note}.")
         bootstrap = bootstrap_fairness(tables, attribute, draws=effort.draws)
         null = parity_null(tables, attribute, permutations=effort.permutations)
         fairness.extend(fairness_rows(bootstrap, null))
+    individual: list[Row] = []
+    if similar_by:
+        space = factor_space(reference, similar_by)
+        individual.extend(individual_rows(sides, space))
+        notes.append(f"I(f): distances in {space.name}; lower is fairer.")
     verdicts = table_of(
         "verdicts",
         "What differs: side B minus side A",
@@ -88,6 +112,7 @@ def build_comparison(
             *overall_rows(sides),
             *([] if classes is None else [count_row(classes, compared)]),
             *fairness,
+            *individual,
         ],
         [
             (
@@ -167,7 +192,7 @@ def _notes(sides: Sides, table: pd.DataFrame | None) -> Iterator[str]:
             yield f"{side.title}: no model predicts class {', '.join(map(str, never[:10]))}."
         if any(t["prediction"].nunique() == 1 for t in side.tables):
             yield f"{side.title}: a model predicts the same class for every example."
-    yield "In %, the scores of probabilities as they are."
+    yield "In %; scores of probabilities, I(f) and consistency as they are."
     if not sides.single:
         yield "Disagreement: under A and B that of two models of the side, then that of A with B."
     yield (

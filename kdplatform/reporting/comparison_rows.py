@@ -1,6 +1,6 @@
 """The rows of a comparison: accuracy, scores, disagreement, classes, group fairness."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,12 +11,21 @@ from kdplatform.analysis.bootstrap import (
     FairnessBootstrap,
     Interval,
 )
-from kdplatform.analysis.calibration import calibration
+from kdplatform.analysis.calibration import calibration, example_scores
 from kdplatform.analysis.classwise import overall_accuracy
 from kdplatform.analysis.comparison import ClassComparison, compare_classes
 from kdplatform.analysis.disagreement import disagreement
+from kdplatform.analysis.individual_fairness import (
+    OUTPUTS,
+    FeatureSpace,
+    Output,
+    consistency,
+    individual_unfairness,
+    nearest_neighbours,
+    sample_pairs,
+)
 from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
-from kdplatform.analysis.tables import stack_tables
+from kdplatform.analysis.tables import FloatArray, stack_tables
 from kdplatform.reporting.report_table import (
     Row,
     change_words,
@@ -30,6 +39,7 @@ from kdplatform.reporting.verdicts import (
     by_interval,
     mean_of_examples,
     mean_of_seeds_and_examples,
+    mean_over_seeds,
 )
 
 _METRICS = {
@@ -38,7 +48,6 @@ _METRICS = {
     "accuracy_gap": "accuracy gap",
     "worst_group_accuracy": "worst-group accuracy",
 }
-_SCORES = {"ece": "ECE", "brier": "Brier score", "nll": "NLL"}
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,11 @@ class Sides:
     def over_seeds(self) -> bool:
         """Whether there are enough models for tests over seeds."""
         return min(len(self.a.tables), len(self.b.tables)) > 1
+
+    @property
+    def logits(self) -> bool:
+        """Whether every table of both sides has logits."""
+        return all("logits" in t.columns for side in (self.a, self.b) for t in side.tables)
 
     @property
     def single(self) -> bool:
@@ -102,14 +116,11 @@ def _row(
 def overall_rows(sides: Sides) -> Iterator[Row]:
     """Accuracy, the scores of probabilities where both sides have logits, disagreement."""
     a, b = (np.mean([overall_accuracy(t) for t in s.tables]) for s in (sides.a, sides.b))
-    change = _accuracy_change(sides)
+    correct = [stack_tables(s.tables).correct.astype(float) for s in (sides.a, sides.b)]
+    change = _change(sides, *correct)
     yield _row("accuracy", float(a), float(b), change, np.nan, _judged(change), 100)
-    for name in _SCORES:
-        known = [_calibration(side, name) for side in (sides.a, sides.b)]
-        if all(known):
-            before, after = (float(np.mean(values)) for values in known)
-            change = Interval(after - before, np.nan, np.nan)
-            yield _row(_SCORES[name], before, after, change, np.nan, "", 1)
+    if sides.logits:
+        yield from _score_rows(sides)
     across = [disagreement(x, y) for x in sides.a.tables for y in sides.b.tables]
     within = [_within(side) for side in (sides.a, sides.b)]
     share = Interval(float(np.mean(across)), np.nan, np.nan)
@@ -124,10 +135,44 @@ def overall_rows(sides: Sides) -> Iterator[Row]:
     )
 
 
-def _calibration(side: Side, name: str) -> list[float]:
-    if not all("logits" in table.columns for table in side.tables):
-        return []
-    return [float(getattr(calibration(table), name)) for table in side.tables]
+def _score_rows(sides: Sides) -> Iterator[Row]:
+    """ECE without an interval, since it is no mean of examples; Brier score and NLL with theirs."""
+    yield _model_row("ECE", sides, lambda table: calibration(table).ece)
+    scores = [[example_scores(t) for t in side.tables] for side in (sides.a, sides.b)]
+    for name, label in (("brier", "Brier score"), ("nll", "NLL")):
+        a, b = (np.stack([each[name] for each in side]) for side in scores)
+        change = _change(sides, a, b)
+        yield _row(label, float(a.mean()), float(b.mean()), change, np.nan, _judged(change, -1), 1)
+
+
+def individual_rows(sides: Sides, space: FeatureSpace) -> Iterator[Row]:
+    """Individual unfairness and consistency, with an interval over seeds where there are some."""
+    pairs, neighbours = sample_pairs(space), nearest_neighbours(space)
+
+    def of_output(output: Output) -> Callable[[pd.DataFrame], float]:
+        return lambda table: individual_unfairness(table, pairs, output=output).unfairness
+
+    for output in OUTPUTS if sides.logits else OUTPUTS[1:]:
+        yield _model_row(f"I(f) on {output}", sides, of_output(output), better=-1)
+    yield _model_row("consistency", sides, lambda t: consistency(t, neighbours), better=1)
+
+
+def _model_row(
+    what: str, sides: Sides, measure: Callable[[pd.DataFrame], float], better: int = 0
+) -> Row:
+    """A number of whole models: examples give it no interval, seeds do.
+
+    Args:
+        measure: gives the number of a prediction table.
+        better: 1 where more is better, -1 where less is, 0 where nothing is concluded.
+    """
+    a, b = ([measure(table) for table in side.tables] for side in (sides.a, sides.b))
+    difference = float(np.mean(b) - np.mean(a))
+    change = Interval(difference, np.nan, np.nan)
+    if better and sides.over_seeds and len(a) == len(b):
+        change = mean_over_seeds(np.subtract(b, a))
+    verdict = _judged(change, better) if better else ""
+    return _row(what, float(np.mean(a)), float(np.mean(b)), change, np.nan, verdict, 1)
 
 
 def _within(side: Side) -> float:
@@ -135,13 +180,16 @@ def _within(side: Side) -> float:
     return float(np.mean(pairs)) if pairs else float("nan")
 
 
-def _accuracy_change(sides: Sides) -> Interval:
-    """Difference in accuracy, with an interval over examples and, where there are several, seeds.
+def _change(sides: Sides, a: FloatArray, b: FloatArray) -> Interval:
+    """Difference of a mean over examples, with an interval over them and, if several, over seeds.
 
     Model i of one side is paired with model i of the other when there are as many; where they have
     nothing to do with each other the variance of their differences is right all the same.
+
+    Args:
+        a: value of every example under every model of a side. [models, examples]
+        b: the same of the other side.
     """
-    a, b = (stack_tables(side.tables).correct.astype(float) for side in (sides.a, sides.b))
     if sides.single:
         return mean_of_examples((b - a)[0])
     if len(a) == len(b):
@@ -150,8 +198,8 @@ def _accuracy_change(sides: Sides) -> Interval:
     return Interval(float(b.mean() - a.mean()), np.nan, np.nan)
 
 
-def _judged(change: Interval) -> str:
-    verdict = by_interval(1, change)
+def _judged(change: Interval, better: int = 1) -> str:
+    verdict = by_interval(better, change)
     if not np.isfinite(change.low):
         return "no interval"
     words = {Verdict.SUPPORTED: "B better", Verdict.CONTRADICTED: "B worse"}

@@ -11,6 +11,11 @@ import pytest
 from kdplatform import cli
 from kdplatform.analysis.disagreement import disagreement
 from kdplatform.analysis.group_fairness import fairness_metrics
+from kdplatform.analysis.individual_fairness import (
+    factor_space,
+    individual_unfairness,
+    sample_pairs,
+)
 from kdplatform.analysis.significance import mcnemar_by_class
 from kdplatform.experiments.compare import run_compare
 from kdplatform.experiments.stored_predictions import TEST
@@ -169,6 +174,45 @@ def test_logits_are_scored_where_both_sides_have_them() -> None:
     assert rows().loc["NLL", "b"] < rows().loc["NLL", "a"]
     assert compare("a.csv", csv("c.csv", predictions(0.9, 1)), "--out", "other") == 0
     assert "NLL" not in rows("other").index
+
+
+def test_scores_of_probabilities_have_intervals_over_examples() -> None:
+    with_logits(predictions(0.6)).to_parquet("a.parquet")
+    with_logits(predictions(0.95, 1)).to_parquet("b.parquet")
+    assert compare("a.parquet", "b.parquet", "--out", "out") == 0
+    for score in ("Brier score", "NLL"):
+        row = rows().loc[score]
+        assert row["low"] < row["difference"] < row["high"] < 0
+        assert row["verdict"] == "B better"
+    assert np.isnan(rows().loc["ECE", "low"])
+
+
+def test_pairs_of_attributes_are_compared_too() -> None:
+    sizes = np.random.default_rng(2).choice(["big", "small"], EXAMPLES)
+    for name, accuracy in (("a.csv", 0.7), ("b.csv", 0.9)):
+        csv(name, predictions(accuracy, unfair=0.2).assign(size=sizes))
+    assert compare("a.csv", "b.csv", "--attributes", "color,size", "--out", "out") == 0
+    table = pd.read_csv("a.csv", keep_default_na=False)
+    expected = fairness_metrics(table, ("color", "size")).dpd
+    assert rows().loc["DPD, color & size", "a"] == pytest.approx(expected)
+
+
+def test_similar_examples_are_compared_by_the_columns_named() -> None:
+    for seed in range(3):
+        csv(f"a{seed}.csv", predictions(0.6, seed))
+        csv(f"b{seed}.csv", predictions(0.98, seed + 10))
+    sides = [",".join(f"{side}{seed}.csv" for seed in range(3)) for side in "ab"]
+    assert compare(*sides, "--similar_by", "name,color", "--out", "out") == 0
+    table = pd.read_csv("a0.csv", keep_default_na=False)
+    space = factor_space(table, ["name", "color"])
+    pairs = sample_pairs(space)
+    tables = [pd.read_csv(f"a{seed}.csv", keep_default_na=False) for seed in range(3)]
+    expected = [individual_unfairness(t, pairs, output="labels").unfairness for t in tables]
+    row = rows().loc["I(f) on labels"]
+    assert row["a"] == pytest.approx(np.mean(expected))
+    assert row["verdict"] == "B better"
+    assert rows().loc["consistency", "verdict"] == "B better"
+    assert "I(f) on probabilities" not in rows().index
 
 
 # ---- what is refused
