@@ -12,7 +12,16 @@ from torch import Tensor, nn
 from kdplatform.data import DataFacts
 from kdplatform.models import register_model
 
-BLOCKS_PER_STAGE = {"resnet20": 3, "resnet32": 5, "resnet44": 7, "resnet56": 9, "resnet110": 18}
+# The paper begins at 20 layers; 8 and 14 are for small machines.
+BLOCKS_PER_STAGE = {
+    "resnet8": 1,
+    "resnet14": 2,
+    "resnet20": 3,
+    "resnet32": 5,
+    "resnet44": 7,
+    "resnet56": 9,
+    "resnet110": 18,
+}
 WIDTHS = (16, 32, 64)
 
 
