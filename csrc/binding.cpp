@@ -26,7 +26,7 @@ namespace {
 
 LossTuple kd_loss_op(KD_ARGUMENTS) {
   Call call = KD_CALL;
-  return differentiable<false>(call);
+  return loss_through_dispatcher(call);
 }
 
 #define KD_SCHEMA                                                                            \
@@ -139,7 +139,7 @@ PyObject* short_way(PyObject*, PyObject* const* args, Py_ssize_t count) {
   {
     const pybind11::gil_scoped_release no_gil;
     RECORD_FUNCTION("kdplatform::kd_loss", c10::ArrayRef<const c10::IValue>{});
-    losses = differentiable<true>(call);
+    losses = loss_directly(call);
   }
   PyObject* const output = output_type->tp_alloc(output_type, 3);
   if (output == nullptr) return nullptr;

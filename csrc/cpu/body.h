@@ -19,7 +19,7 @@ namespace KD_BODY {
 KD_INLINE int64_t padded(int64_t count) { return (count + 31) / 16 * 16; }
 
 // Up to here lanes are rows, if there are rows enough to fill them (`lanes_are_rows`).
-constexpr int few_classes = 128;
+constexpr int few_classes = 32;
 constexpr int fewest_classes = 16;
 
 KD_INLINE bool lanes_are_rows(const RowParameters& parameters) {
@@ -27,31 +27,37 @@ KD_INLINE bool lanes_are_rows(const RowParameters& parameters) {
          (parameters.classes <= few_classes && parameters.rows >= 16);
 }
 
-// How many rows of many classes a body takes at once.
-constexpr int most_rows_at_once = 4;
-KD_INLINE int rows_at_once(int64_t classes) { return classes <= 1024 ? most_rows_at_once : 1; }
+// Rows of up to so many classes are taken a few at once; longer ones in chunks.
+constexpr int64_t most_classes_of_short_rows = 2048;
+constexpr int64_t chunk_classes = 2048;
+
+KD_INLINE int rows_at_once(int64_t classes, int lanes) {
+  const int64_t most = classes <= 256 ? lanes : classes <= 1024 ? 8 : 1;
+  return int(most < lanes ? most : lanes);
+}
+
+// What is kept of a row of many classes: two exponentials a class, two maxima a chunk.
+KD_INLINE int64_t kept_numbers(int64_t classes) {
+  return 2 * padded(classes) + padded(2 * (classes / chunk_classes + 1));
+}
+
+// Whether rows are read where they lie: both logits of one type, classes next to each other, no mask.
+KD_INLINE bool rows_are_direct(const RowParameters& parameters) {
+  return parameters.class_mask == nullptr && parameters.student.type == parameters.teacher.type &&
+         parameters.student.class_stride == 1 && parameters.teacher.class_stride == 1;
+}
 
 struct ScratchLayout {
-  bool keeps;      // whether exponentials are kept between two passes
   int64_t kept;    // numbers, of the compute type
   int64_t staged;  // numbers; 0: rows are read where they lie
 };
 
-// Above this the kept exponentials would leave the second level of cache (1 MiB), and computing
-// them again is cheaper.
-constexpr int64_t most_kept_classes = 40960;
-
 KD_INLINE ScratchLayout scratch_layout(const RowParameters& parameters, int lanes) {
   const int64_t classes = parameters.classes;
   const bool few = lanes_are_rows(parameters);
-  ScratchLayout layout;
-  layout.keeps = !few && classes <= most_kept_classes;
-  layout.kept = layout.keeps ? rows_at_once(classes) * 2 * padded(classes) : 0;
-  const bool direct = parameters.class_mask == nullptr &&
-                      parameters.student.type == parameters.teacher.type &&
-                      parameters.student.class_stride == 1 && parameters.teacher.class_stride == 1;
-  layout.staged = direct ? 0 : 3 * padded((few ? lanes : rows_at_once(classes)) * classes);
-  return layout;
+  const int rows = few ? lanes : rows_at_once(classes, lanes);
+  return {few ? 0 : rows * kept_numbers(classes),
+          rows_are_direct(parameters) ? 0 : 3 * padded(rows * classes)};
 }
 
 KD_INLINE bool row_is_dead(const RowParameters& parameters, int64_t row) {

@@ -1,18 +1,19 @@
-// Many classes: lanes are classes, three passes over a row that stays in cache: maxima; sums of
-// exponentials; divergence and gradient.
+// Many classes: lanes are classes. Two passes: exponentials and their sums, relative to the largest
+// logit so far; then the gradient, from the exponentials that were kept. A row is read once, in
+// chunks that stay in the first level of cache, so that memory is busy while exponentials are
+// computed.
 #pragma once
 
-#include "half.h"
-#include "power.h"
+#include "lanes.h"
 
 namespace kd {
 namespace KD_BODY {
 
-// Sums of up to 512 vectors are gathered before they join the total: two short sums round less
-// than a long one.
-constexpr int64_t sum_block = 512;
+// So many vectors are added before they join the total: two short sums round less than a long one.
+constexpr int64_t sum_block = 16;
 
-// Calls body(j, load) for each vector of classes, load(pointer) giving 16 or the last few.
+// Calls body(j, n) for each whole vector of classes, then once for the last few; flush() after each
+// block of vectors.
 template <class Ops, class Body, class Flush>
 KD_INLINE void over_classes(int64_t classes, Body body, Flush flush) {
   constexpr int n = Ops::lanes;
@@ -22,253 +23,379 @@ KD_INLINE void over_classes(int64_t classes, Body body, Flush flush) {
     for (int64_t j = begin; j < end; j += n) body(j, n);
     flush();
   }
-  if (whole < classes) {
-    body(whole, int(classes - whole));
-    flush();
-  }
+  if (whole == classes) return;
+  body(whole, int(classes - whole));
+  flush();
 }
 
-// All n lanes, or the first `count` and `fill` in the others, whose exponential is 0.
+template <class Ops, class Body>
+KD_INLINE void over_classes(int64_t classes, Body body) {
+  constexpr int n = Ops::lanes;
+  const int64_t whole = classes / n * n;
+  for (int64_t j = 0; j < whole; j += n) body(j, n);
+  if (whole < classes) body(whole, int(classes - whole));
+}
+
+// All lanes, or the first `count`, the others absent.
 template <class Ops, class T>
-KD_INLINE typename Ops::V load_lanes(const T* p, int count, typename Ops::V fill) {
-  return count == Ops::lanes ? Ops::load(p) : Ops::load(p, count, fill);
+KD_INLINE typename Ops::V load_lanes(const T* p, int count) {
+  return count == Ops::lanes ? Ops::load(p) : Ops::load(p, count, absent<Ops>());
 }
 
+// What is kept of one row from the first pass to the second.
 template <class Scalar>
-KD_INLINE RowConstants<Scalar> constants_of_row(const RowParameters& parameters,
-                                                const RowConstants<Scalar>* shared,
-                                                int64_t student, int64_t row) {
-  if (shared == nullptr)
-    return row_constants<Scalar>(parameters, student, row, row_is_dead(parameters, row));
-  RowConstants<Scalar> constants = *shared;
-  set_label(constants, counted_label(parameters, row));
-  return constants;
-}
+struct Kept {
+  Scalar* student;  // [C] exponentials, relative to the maxima of their chunk
+  Scalar* teacher;  // [C]
+  Scalar* maxima;   // [chunks, 2]
 
-// Above this the next row would push the present one out of the second level of cache.
-constexpr int64_t most_prefetched_classes = 16384;
+  KD_INLINE Kept(Scalar* memory, int64_t classes, int row) {
+    student = memory + row * kept_numbers(classes);
+    teacher = student + padded(classes);
+    maxima = teacher + padded(classes);
+  }
+};
 
-// What the passes over one row hand on.
+// Largest logits of some classes, by lane.
+template <class Ops>
+struct Maxima {
+  typename Ops::V student = absent<Ops>(), teacher = absent<Ops>();
+
+  template <class T>
+  KD_INLINE Maxima(const T* s, const T* t, int64_t classes) {
+    over_classes<Ops>(classes, [&](int64_t j, int count) {
+      student = Ops::max(student, load_lanes<Ops>(s + j, count));
+      teacher = Ops::max(teacher, load_lanes<Ops>(t + j, count));
+    });
+  }
+};
+
+// What the exponentials of a row are relative to.
 template <class Scalar>
-struct RowState {
-  RowConstants<Scalar> constants;
-  Scalar student_max, teacher_max;
-  Scalar student_sum, teacher_sum, sum_at_one;
-  Scalar log_sums;        // log(Zt / Zs)
-  Scalar log_sum_at_one;  // log Z1
+struct Origin {
+  Scalar student_max, teacher_max, student_rate, teacher_rate;
+};
+
+// Sums over some classes by lane, as in LaneSums. The exponentials are kept.
+template <class Ops>
+struct Exponentials {
+  using V = typename Ops::V;
+  using Scalar = typename Ops::Scalar;
+  V student = Ops::set(0.f), teacher = student, at_one = student, difference = student;
+
+  // `ahead` classes further memory is asked for; 0: not.
+  template <class T>
+  KD_INLINE Exponentials(const Origin<Scalar>& origin, const T* s, const T* t, int64_t classes,
+                         Power power, Scalar* kept_student, Scalar* kept_teacher, int64_t ahead) {
+    const V student_max = Ops::set(origin.student_max), teacher_max = Ops::set(origin.teacher_max);
+    const Exponential<Ops> exp_student(Ops::set(origin.student_rate));
+    const Exponential<Ops> exp_teacher(Ops::set(origin.teacher_rate));
+    V part[] = {student, student, student, student};
+    const auto add = [&](int64_t j, int count) {
+      if (ahead != 0) {
+        __builtin_prefetch(s + j + ahead, 0, 3);
+        __builtin_prefetch(t + j + ahead, 0, 3);
+      }
+      const V s_j = load_lanes<Ops>(s + j, count) - student_max;
+      const V t_j = load_lanes<Ops>(t + j, count) - teacher_max;
+      const V e_student = exp_student(s_j), e_teacher = exp_teacher(t_j);
+      part[0] = part[0] + e_student;
+      part[1] = part[1] + e_teacher;
+      if (power > Power::same)
+        part[2] = part[2] + exponential_at_one<Ops>(power, s_j, e_student);
+      part[3] = Ops::fma(e_teacher, t_j - s_j, part[3]);
+      Ops::store(kept_student + j, e_student);
+      Ops::store(kept_teacher + j, e_teacher);
+    };
+    over_classes<Ops>(classes, add, [&] {
+      V* const totals[] = {&student, &teacher, &at_one, &difference};
+      for (int i = 0; i < 4; ++i) {
+        *totals[i] = *totals[i] + part[i];
+        part[i] = Ops::set(0.f);
+      }
+    });
+    if (power <= Power::same) at_one = student;
+  }
+};
+
+// Sums and maxima of a long row so far.
+template <class Scalar>
+struct LongRow {
+  Origin<Scalar> origin;
+  Scalar student = 0, teacher = 0, at_one = 0, difference = 0;  // as in LaneSums
+
+  // Makes the sums relative to larger maxima.
+  void raise(Scalar student_max, Scalar teacher_max, Power power) {
+    if (student_max > origin.student_max) {
+      const Scalar by = origin.student_max - student_max;
+      difference -= teacher * by;
+      student *= Scalar(::exp2(by * origin.student_rate));
+      at_one = power > Power::same ? at_one * Scalar(::exp(by)) : student;
+      origin.student_max = student_max;
+    }
+    if (teacher_max > origin.teacher_max) {
+      const Scalar by = origin.teacher_max - teacher_max;
+      const Scalar factor = Scalar(::exp2(by * origin.teacher_rate));
+      difference = factor * (difference + teacher * by);
+      teacher *= factor;
+      origin.teacher_max = teacher_max;
+    }
+  }
 };
 
 template <class Ops, class T>
-KD_INLINE void find_maxima(RowState<typename Ops::Scalar>& row, int64_t classes, const T* s,
-                           const T* t) {
-  using V = typename Ops::V;
-  const V lowest = Ops::set(-INFINITY);
-  V student_max = lowest, teacher_max = lowest;
-  over_classes<Ops>(
-      classes,
-      [&](int64_t j, int count) {
-        student_max = Ops::max(student_max, load_lanes<Ops>(s + j, count, lowest));
-        teacher_max = Ops::max(teacher_max, load_lanes<Ops>(t + j, count, lowest));
-      },
-      [] {});
-  row.student_max = Ops::largest(student_max);
-  row.teacher_max = Ops::largest(teacher_max);
+LongRow<typename Ops::Scalar> read_long_row(typename Ops::Scalar student_rate,
+                                            typename Ops::Scalar teacher_rate, const T* s,
+                                            const T* t, int64_t classes, Power power,
+                                            Kept<typename Ops::Scalar> kept, bool more) {
+  using Scalar = typename Ops::Scalar;
+  constexpr Scalar lowest = std::numeric_limits<Scalar>::lowest();
+  LongRow<Scalar> row{{lowest, lowest, student_rate, teacher_rate}};
+  for (int64_t begin = 0; begin < classes; begin += chunk_classes) {
+    const int64_t rest = classes - begin, count = rest < chunk_classes ? rest : chunk_classes;
+    const Maxima<Ops> maxima(s + begin, t + begin, count);
+    row.raise(Ops::largest(maxima.student), Ops::largest(maxima.teacher), power);
+    *kept.maxima++ = row.origin.student_max;
+    *kept.maxima++ = row.origin.teacher_max;
+    const Exponentials<Ops> sums(row.origin, s + begin, t + begin, count, power,
+                                 kept.student + begin, kept.teacher + begin,
+                                 more || rest >= 2 * chunk_classes ? chunk_classes : 0);
+    row.student += Ops::sum(sums.student);
+    row.teacher += Ops::sum(sums.teacher);
+    row.at_one += Ops::sum(sums.at_one);
+    row.difference += Ops::sum(sums.difference);
+  }
+  return row;
 }
 
-// Sums of exponentials; they are kept for the next pass where `kept` has room for 2 C.
+// Sums of a few short rows. Their exponentials are computed after all of their maxima, so that the
+// processor does not wait for each maximum.
+template <class Ops, class Student, class Teacher>
+KD_INLINE LaneSums<Ops> read_short_rows(const LaneConstants<Ops>& constants, Student s, Teacher t,
+                                        int64_t classes, int count, Power power,
+                                        typename Ops::Scalar* memory, bool more) {
+  using Scalar = typename Ops::Scalar;
+  alignas(64) Scalar student_rate[Ops::lanes], teacher_rate[Ops::lanes];
+  Ops::store(student_rate, constants.student_rate);
+  Ops::store(teacher_rate, constants.teacher_rate);
+  alignas(64) Scalar sums[6][Ops::lanes] = {};
+  for (int i = 0; i < count; ++i) {
+    const Maxima<Ops> maxima(s(i), t(i), classes);
+    sums[0][i] = Ops::largest(maxima.student);
+    sums[1][i] = Ops::largest(maxima.teacher);
+  }
+  for (int i = 0; i < count; ++i) {
+    const Kept<Scalar> kept(memory, classes, i);
+    const Exponentials<Ops> row({sums[0][i], sums[1][i], student_rate[i], teacher_rate[i]}, s(i),
+                                t(i), classes, power, kept.student, kept.teacher,
+                                more ? count * classes : 0);
+    sums[2][i] = Ops::sum(row.student);
+    sums[3][i] = Ops::sum(row.teacher);
+    sums[4][i] = Ops::sum(row.at_one);
+    sums[5][i] = Ops::sum(row.difference);
+  }
+  return {Ops::load(sums[0]), Ops::load(sums[1]), Ops::load(sums[2]),
+          Ops::load(sums[3]), Ops::load(sums[4]), Ops::load(sums[5])};
+}
+
+// What the second pass needs of one row, numbers.
+template <class Scalar>
+struct RowFactors {
+  Scalar student_max, teacher_max, student_rate, teacher_rate;
+  Scalar student_norm, teacher_norm, ce_norm;
+  Scalar student_gradient, ce_gradient;
+  Scalar log_ratio, inverse_student, inverse_difference;
+  int64_t label;
+
+  // What makes the exponentials of a chunk relative to the row's maxima, into the norms.
+  KD_INLINE RowFactors of_chunk(const Scalar* maxima, Power power) const {
+    RowFactors chunk = *this;
+    if (maxima[0] != student_max) {
+      chunk.student_norm *= Scalar(::exp2((maxima[0] - student_max) * student_rate));
+      if (power != Power::general) chunk.ce_norm *= Scalar(::exp(maxima[0] - student_max));
+    }
+    if (maxima[1] != teacher_max)
+      chunk.teacher_norm *= Scalar(::exp2((maxima[1] - teacher_max) * teacher_rate));
+    return chunk;
+  }
+};
+
 template <class Ops, class T>
-KD_INLINE void sum_exponentials(RowState<typename Ops::Scalar>& row, int64_t classes, const T* s,
-                                const T* t, Power power, typename Ops::Scalar* kept,
-                                int64_t ahead) {
+KD_INLINE typename Ops::Scalar diverge(const RowFactors<typename Ops::Scalar>& row, const T* s,
+                                       const T* t, int64_t classes,
+                                       const typename Ops::Scalar* kept_student,
+                                       const typename Ops::Scalar* kept_teacher) {
   using V = typename Ops::V;
-  const V zero = Ops::set(0.f), lowest = Ops::set(-INFINITY);
-  const V student_max = Ops::set(row.student_max), teacher_max = Ops::set(row.teacher_max);
-  const V student_rate = Ops::set(row.constants.student_rate);
-  const V teacher_rate = Ops::set(row.constants.teacher_rate);
-  V sums[3] = {zero, zero, zero}, part[3] = {zero, zero, zero};
-  over_classes<Ops>(
-      classes,
-      [&](int64_t j, int count) {
-        if (ahead != 0) __builtin_prefetch(s + j + ahead, 0, 3);
-        const V shifted = load_lanes<Ops>(s + j, count, lowest) - student_max;
-        const V e_student = Ops::exp2(shifted * student_rate);
-        const V e_teacher =
-            Ops::exp2((load_lanes<Ops>(t + j, count, lowest) - teacher_max) * teacher_rate);
-        part[0] = part[0] + e_student;
-        part[1] = part[1] + e_teacher;
-        if (power > Power::same)
-          part[2] = part[2] + exponential_at_one<Ops>(power, shifted, e_student);
-        if (kept != nullptr) {
-          Ops::store(kept + j, e_student);
-          Ops::store(kept + padded(classes) + j, e_teacher);
-        }
-      },
-      [&] {
-        for (int i = 0; i < 3; ++i) {
-          sums[i] = sums[i] + part[i];
-          part[i] = zero;
-        }
-      });
-  row.student_sum = Ops::sum(sums[0]);
-  row.teacher_sum = Ops::sum(sums[1]);
-  row.sum_at_one = power > Power::same ? Ops::sum(sums[2]) : row.student_sum;
-}
-
-// The logarithms of a few rows in one vector, which costs as much as one.
-template <class Ops>
-KD_INLINE void take_logarithms(RowState<typename Ops::Scalar>* rows, int count) {
-  alignas(64) typename Ops::Scalar values[2 * most_rows_at_once + 16];
-  for (int i = 0; i < count; ++i) {
-    values[2 * i] = rows[i].teacher_sum / rows[i].student_sum;
-    values[2 * i + 1] = rows[i].sum_at_one;
-  }
-  for (int i = 2 * count; i < 2 * count + Ops::lanes; ++i) values[i] = 1;
-  for (int i = 0; i < 2 * count; i += Ops::lanes)
-    Ops::store(values + i, Ops::log(Ops::load(values + i)));
-  for (int i = 0; i < count; ++i) {
-    rows[i].log_sums = values[2 * i];
-    rows[i].log_sum_at_one = values[2 * i + 1];
-  }
-}
-
-// Returns the divergence; writes the gradient if there is room for one.
-template <class Ops, class T, class G>
-KD_INLINE typename Ops::Scalar diverge(const RowState<typename Ops::Scalar>& row, int64_t classes,
-                                       const T* s, const T* t, G* gradient, Power power,
-                                       const typename Ops::Scalar* kept, int64_t ahead) {
-  using V = typename Ops::V;
-  const auto& constants = row.constants;
-  const V zero = Ops::set(0.f), lowest = Ops::set(-INFINITY);
-  const V student_max = Ops::set(row.student_max), teacher_max = Ops::set(row.teacher_max);
-  const V student_rate = Ops::set(constants.student_rate);
-  const V teacher_rate = Ops::set(constants.teacher_rate);
-  const V student_norm = Ops::set(1 / row.student_sum);
-  const V teacher_norm = Ops::set(1 / row.teacher_sum);
-  const V inverse_student = Ops::set(constants.inverse_student);
-  const V inverse_difference = Ops::set(constants.inverse_difference);
-  const bool equal_temperatures = constants.inverse_difference == 0;
   const V max_difference = Ops::set(row.teacher_max - row.student_max);
-  const V minus_log_sums = Ops::set(-row.log_sums);
-  const V student_gradient = Ops::set(constants.student_gradient);
-  const V ce_norm = Ops::set(constants.ce_gradient / row.sum_at_one);
-  V kl = zero, part = zero;
-  over_classes<Ops>(
-      classes,
-      [&](int64_t j, int count) {
-        if (ahead != 0) {
-          __builtin_prefetch(t + j + ahead, 0, 3);
-          __builtin_prefetch(gradient + j + ahead, 1, 3);
-        }
-        const V s_j = load_lanes<Ops>(s + j, count, lowest);
-        const V t_j = load_lanes<Ops>(t + j, count, lowest);
-        V e_student, e_teacher;
-        if (kept != nullptr) {
-          e_student = Ops::load(kept + j);
-          e_teacher = Ops::load(kept + padded(classes) + j);
-        } else {
-          e_student = Ops::exp2((s_j - student_max) * student_rate);
-          e_teacher = Ops::exp2((t_j - teacher_max) * teacher_rate);
-        }
-        const V q = e_student * student_norm, p = e_teacher * teacher_norm;
-        const V difference = q - p;
-        // d = t'/Tt - s'/Ts - log(Zt/Zs)
-        //   = ((t - s) - (max t - max s))/Ts + t' (1/Tt - 1/Ts) - log(Zt/Zs)
-        V ratio = Ops::fma((t_j - s_j) - max_difference, inverse_student, minus_log_sums);
-        if (!equal_temperatures) ratio = Ops::fma(t_j - teacher_max, inverse_difference, ratio);
-        part = part + kl_term<Ops>(p, q, ratio);
-        if (gradient == nullptr) return;
-        V g = difference * student_gradient;
-        if (power != Power::none) {
-          g = Ops::fma(exponential_at_one<Ops>(power, s_j - student_max, e_student), ce_norm, g);
-          const int64_t lane = constants.label - j;
-          if (uint64_t(lane) < uint64_t(Ops::lanes))
-            g = Ops::select(Ops::lane_is(int(lane)), g - Ops::set(constants.ce_gradient), g);
-        }
-        if (count == Ops::lanes)
-          Ops::store(gradient + j, g);
-        else
-          Ops::store(gradient + j, g, count);
-      },
-      [&] {
-        kl = kl + part;
-        part = zero;
-      });
+  const V teacher_max = Ops::set(row.teacher_max), log_ratio = Ops::set(-row.log_ratio);
+  const V student_norm = Ops::set(row.student_norm), teacher_norm = Ops::set(row.teacher_norm);
+  V kl = Ops::set(0.f);
+  over_classes<Ops>(classes, [&](int64_t j, int count) {
+    const V s_j = load_lanes<Ops>(s + j, count), t_j = load_lanes<Ops>(t + j, count);
+    const V q = Ops::load(kept_student + j) * student_norm;
+    const V p = Ops::load(kept_teacher + j) * teacher_norm;
+    // d = t'/Tt - s'/Ts - log(Zt/Zs)
+    //   = ((t - s) - (max t - max s))/Ts + t' (1/Tt - 1/Ts) - log(Zt/Zs)
+    const V ratio = Ops::fma((t_j - s_j) - max_difference, Ops::set(row.inverse_student),
+                             Ops::fma(t_j - teacher_max, Ops::set(row.inverse_difference),
+                                      log_ratio));
+    kl = kl + kl_term<Ops>(p, q, ratio);
+  });
   return Ops::sum(kl);
+}
+
+template <class Ops, class T, class G>
+KD_INLINE void write_gradient(const RowFactors<typename Ops::Scalar>& row, const T* s, G* gradient,
+                              int64_t classes, int64_t label, Power power,
+                              const typename Ops::Scalar* kept_student,
+                              const typename Ops::Scalar* kept_teacher, bool past_cache) {
+  using V = typename Ops::V;
+  const V by_student = Ops::set(row.student_norm * row.student_gradient);
+  const V by_teacher = Ops::set(row.teacher_norm * row.student_gradient);
+  const V ce_norm = Ops::set(row.ce_norm), student_max = Ops::set(row.student_max);
+  const auto gradient_of = [&](int64_t j, int count) {
+    const V e_student = Ops::load(kept_student + j);
+    const V value = e_student * by_student - Ops::load(kept_teacher + j) * by_teacher;
+    if (power == Power::none) return value;
+    V shifted = e_student;  // read only where it is needed
+    if (power == Power::general)
+      shifted = load_lanes<Ops>(s + j, count) - student_max;
+    return Ops::fma(exponential_at_one<Ops>(power, shifted, e_student), ce_norm, value);
+  };
+  over_classes<Ops>(classes, [&](int64_t j, int count) {
+    if (count != Ops::lanes)
+      Ops::store(gradient + j, gradient_of(j, count), count);
+    else if (past_cache)
+      Ops::stream(gradient + j, gradient_of(j, count));
+    else
+      Ops::store(gradient + j, gradient_of(j, count));
+  });
+  if (uint64_t(label) < uint64_t(classes))
+    Ops::store(gradient + label, gradient_of(label, 1) - Ops::set(row.ce_gradient), 1);
 }
 
 // slope_s and slope_t of row_math.h, for the rare call that wants them: one more pass.
 template <class Ops, class T>
 void temperature_slopes(const RowParameters& parameters,
-                        const RowState<typename Ops::Scalar>& row, const T* s, const T* t,
+                        const RowFactors<typename Ops::Scalar>& row, const T* s, const T* t,
                         typename Ops::Scalar kl, int64_t student, int64_t index) {
   using V = typename Ops::V;
-  const auto& constants = row.constants;
-  const V zero = Ops::set(0.f), lowest = Ops::set(-INFINITY);
+  const V zero = Ops::set(0.f);
+  const Exponential<Ops> exp_student(Ops::set(row.student_rate));
+  const Exponential<Ops> exp_teacher(Ops::set(row.teacher_rate));
   V slope = zero, spread = zero, spread_ratio = zero;
-  over_classes<Ops>(
-      parameters.classes,
-      [&](int64_t j, int count) {
-        const V shifted_s = load_lanes<Ops>(s + j, count, lowest) - Ops::set(row.student_max);
-        const V shifted_t = load_lanes<Ops>(t + j, count, lowest) - Ops::set(row.teacher_max);
-        const V q = Ops::exp2(shifted_s * Ops::set(constants.student_rate)) *
-                    Ops::set(1 / row.student_sum);
-        const V p = Ops::exp2(shifted_t * Ops::set(constants.teacher_rate)) *
-                    Ops::set(1 / row.teacher_sum);
-        const V difference = q - p;
-        const V ratio = Ops::fma(shifted_t - shifted_s, Ops::set(constants.inverse_student),
-                                 Ops::fma(shifted_t, Ops::set(constants.inverse_difference),
-                                          Ops::set(-row.log_sums)));
-        slope = slope - Ops::select(Ops::equal(difference, zero), zero, difference * shifted_s);
-        const V pt = Ops::select(Ops::equal(p, zero), zero, p * shifted_t);
-        spread = spread + pt;
-        spread_ratio = spread_ratio + Ops::select(Ops::equal(pt, zero), zero, pt * ratio);
-      },
-      [] {});
-  write_temperature_gradients(parameters, constants, student, index, kl, Ops::sum(slope),
-                              Ops::sum(spread) * kl - Ops::sum(spread_ratio));
+  over_classes<Ops>(parameters.classes, [&](int64_t j, int count) {
+    const V shifted_s = load_lanes<Ops>(s + j, count) - Ops::set(row.student_max);
+    const V shifted_t = load_lanes<Ops>(t + j, count) - Ops::set(row.teacher_max);
+    const V q = exp_student(shifted_s) * Ops::set(row.student_norm);
+    const V p = exp_teacher(shifted_t) * Ops::set(row.teacher_norm);
+    const V difference = q - p;
+    const V ratio = Ops::fma(
+        shifted_t - shifted_s, Ops::set(row.inverse_student),
+        Ops::fma(shifted_t, Ops::set(row.inverse_difference), Ops::set(-row.log_ratio)));
+    slope = slope - Ops::select(Ops::equal(difference, zero), zero, difference * shifted_s);
+    const V pt = Ops::select(Ops::equal(p, zero), zero, p * shifted_t);
+    spread = spread + pt;
+    spread_ratio = spread_ratio + Ops::select(Ops::equal(pt, zero), zero, pt * ratio);
+  });
+  write_lane_slopes(parameters, student, index, kl, Ops::sum(slope), Ops::sum(spread),
+                    Ops::sum(spread_ratio));
 }
 
-// A pass goes over a few short rows before the next begins: while one row's sum crosses the
-// lanes the processor is at the next row.
+// One row in each lane to numbers of one row: some members of LaneConstants and the others.
+template <class Ops>
+struct FactorsOfRows {
+  using Scalar = typename Ops::Scalar;
+  alignas(64) Scalar values[12][Ops::lanes];
+
+  KD_INLINE FactorsOfRows(const LaneConstants<Ops>& constants, const LaneSums<Ops>& sums,
+                          const LaneResults<Ops>& results) {
+    const typename Ops::V members[] = {sums.student_max,        sums.teacher_max,
+                                       constants.student_rate,  constants.teacher_rate,
+                                       results.student_norm,    results.teacher_norm,
+                                       results.ce_norm,         constants.student_gradient,
+                                       constants.ce_gradient,   results.log_ratio,
+                                       constants.inverse_student, constants.inverse_difference};
+    for (int i = 0; i < 12; ++i) Ops::store(values[i], members[i]);
+  }
+  KD_INLINE RowFactors<Scalar> row(int i, int64_t label) const {
+    const auto& v = values;
+    return {v[0][i], v[1][i], v[2][i], v[3][i],  v[4][i],  v[5][i], v[6][i],
+            v[7][i], v[8][i], v[9][i], v[10][i], v[11][i], label};
+  }
+};
+
+template <class Ops>
+KD_INLINE typename Ops::Scalar first_lane(typename Ops::V x) {
+  typename Ops::Scalar first;
+  Ops::store(&first, x, 1);
+  return first;
+}
+
+// A gradient that is larger than the caches is written past them: a line that is written whole need
+// not be read first. Short rows would break too many lines at their ends and labels.
+template <class Ops, class G>
+KD_INLINE bool gradient_leaves_cache(const RowParameters& parameters, const G* row) {
+  constexpr int64_t smallest = int64_t(8) << 20, vector = Ops::lanes * sizeof(G);
+  const int64_t numbers = parameters.students * parameters.rows * parameters.classes;
+  return rows_are_direct(parameters) && numbers * int64_t(sizeof(G)) >= smallest &&
+         reinterpret_cast<uintptr_t>(row) % vector == 0;
+}
+
+// A few short rows at once: while one row's sum crosses the lanes the processor is at the next row,
+// and what is computed once a row is computed for all of them in one vector.
 template <class Ops, class T, class G>
 void rows_of_many_classes(const RowParameters& parameters, const T* student_rows,
                           int64_t student_stride, const T* teacher_rows, int64_t teacher_stride,
                           G* gradient_rows, int64_t student, int64_t first, int count, Power power,
                           const RowConstants<typename Ops::Scalar>* shared,
-                          typename Ops::Scalar* kept, bool more) {
+                          typename Ops::Scalar* memory, bool more) {
   using Scalar = typename Ops::Scalar;
   const int64_t classes = parameters.classes;
-  RowState<Scalar> rows[most_rows_at_once];
   const auto s = [&](int i) { return student_rows + i * student_stride; };
   const auto t = [&](int i) { return teacher_rows + i * teacher_stride; };
-  const auto kept_of = [&](int i) {
-    return kept == nullptr ? nullptr : kept + i * 2 * padded(classes);
-  };
-  for (int i = 0; i < count; ++i) {
-    rows[i].constants = constants_of_row(parameters, shared, student, first + i);
-    find_maxima<Ops>(rows[i], classes, s(i), t(i));
+  const LaneConstants<Ops> constants(parameters, shared, student, first, count);
+  const bool is_long = classes > most_classes_of_short_rows;
+  // Rows that follow each other in memory are asked for while these are computed.
+  more &= student_stride == classes && teacher_stride == classes;
+  LaneSums<Ops> sums;
+  if (is_long) {
+    const auto row = read_long_row<Ops>(first_lane<Ops>(constants.student_rate),
+                                        first_lane<Ops>(constants.teacher_rate), s(0), t(0),
+                                        classes, power, Kept<Scalar>(memory, classes, 0), more);
+    sums = {Ops::set(row.origin.student_max), Ops::set(row.origin.teacher_max),
+            Ops::set(row.student),            Ops::set(row.teacher),
+            Ops::set(row.at_one),             Ops::set(row.difference)};
+  } else {
+    sums = read_short_rows<Ops>(constants, s, t, classes, count, power, memory, more);
   }
-  // The rows after these, asked for while these are computed; they lie as the gradient does.
-  const int64_t ahead = more && student_stride == classes && teacher_stride == classes &&
-                                gradient_rows != nullptr && classes <= most_prefetched_classes
-                            ? count * classes
-                            : 0;
-  for (int i = 0; i < count; ++i)
-    sum_exponentials<Ops>(rows[i], classes, s(i), t(i), power, kept_of(i), ahead);
-  take_logarithms<Ops>(rows, count);
+  const bool past_cache = is_long && gradient_leaves_cache<Ops>(parameters, gradient_rows);
+  const LaneResults<Ops> results(sums, constants);
+  const FactorsOfRows<Ops> factors(constants, sums, results);
+  Scalar kls[Ops::lanes];
+  Ops::store(kls, results.kl);
   for (int i = 0; i < count; ++i) {
-    const auto& row = rows[i];
-    G* const gradient = gradient_rows == nullptr ? nullptr : gradient_rows + i * classes;
-    const Scalar kl = diverge<Ops>(row, classes, s(i), t(i), gradient, power, kept_of(i), ahead);
-    const int64_t label = row.constants.label;
-    // log Z1 - (s_y - max s): both small, where logsumexp - s_y would lose a common offset.
-    const Scalar ce = label < 0 ? Scalar(0)
-                                : row.log_sum_at_one -
-                                      (Scalar(to_float(s(i)[label])) - row.student_max);
-    write_row(parameters, row.constants, student, first + i, kl, ce);
+    const auto row = factors.row(i, constants.labels[i]);
+    const bool plain = plain_form_serves(kls[i]);
+    if (!plain) kls[i] = 0;
+    const Kept<Scalar> kept(memory, classes, i);
+    const int64_t chunk = is_long ? chunk_classes : classes;
+    for (int64_t begin = 0, c = 0; begin < classes; begin += chunk, ++c) {
+      const int64_t width = classes - begin < chunk ? classes - begin : chunk;
+      const auto part = is_long ? row.of_chunk(kept.maxima + 2 * c, power) : row;
+      if (!plain)
+        kls[i] += diverge<Ops>(part, s(i) + begin, t(i) + begin, width, kept.student + begin,
+                               kept.teacher + begin);
+      if (gradient_rows != nullptr)
+        write_gradient<Ops>(part, s(i) + begin, gradient_rows + i * classes + begin, width,
+                            row.label < 0 ? -1 : row.label - begin, power, kept.student + begin,
+                            kept.teacher + begin, past_cache);
+    }
     if (wants_temperature_gradient(parameters))
-      temperature_slopes<Ops>(parameters, row, s(i), t(i), kl, student, first + i);
+      temperature_slopes<Ops>(parameters, row, s(i), t(i), kls[i], student, first + i);
   }
+  write_lanes<Ops>(parameters, constants, sums, Ops::load(kls), student_rows, student_stride,
+                   student, first, count);
 }
 
 }  // namespace KD_BODY

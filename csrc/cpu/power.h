@@ -7,6 +7,16 @@
 namespace kd {
 namespace KD_BODY {
 
+// x -> 2^(x rate) for x <= 0.
+template <class Ops>
+struct Exponential {
+  using V = typename Ops::V;
+  V rate, least;
+  explicit KD_INLINE Exponential(V rate)
+      : rate(rate), least(Ops::set(Ops::least_exponent) / rate) {}
+  KD_INLINE V operator()(V x) const { return Ops::exp2(x, rate, least); }
+};
+
 // How exp(s - max), for r, is had: from e = exp((s - max)/Ts) by e^Ts where that is e itself, its
 // square or its fourth power, else by an exponential of its own.
 enum class Power { none, same, square, fourth, general };
@@ -24,7 +34,7 @@ template <class Ops>
 KD_INLINE typename Ops::V exponential_at_one(Power power, typename Ops::V shifted,
                                              typename Ops::V exponential) {
   using Scalar = typename Ops::Scalar;
-  if (power == Power::general) return Ops::exp2(shifted * Ops::set(Scalar(log2e)));
+  if (power == Power::general) return Exponential<Ops>(Ops::set(Scalar(log2e)))(shifted);
   if (power == Power::square) return exponential * exponential;
   if (power == Power::fourth) {
     const auto square = exponential * exponential;

@@ -21,7 +21,7 @@ void run_rows(const RowParameters& parameters, const T* student, int64_t student
     shared = &constants;
   }
   const bool few = lanes_are_rows(parameters);
-  const int64_t step = few ? Ops::lanes : rows_at_once(parameters.classes);
+  const int64_t step = few ? Ops::lanes : rows_at_once(parameters.classes, Ops::lanes);
   for (int64_t i = 0; i < count; i += step) {
     const T* s = student + i * student_stride;
     const T* t = teacher + i * teacher_stride;
@@ -37,7 +37,7 @@ void run_rows(const RowParameters& parameters, const T* student, int64_t student
   }
 }
 
-// Both logits of type T, classes next to each other, no mask: read where they lie.
+// Both logits of type T: read where they lie.
 template <class Ops, class T>
 void run_direct(const RowParameters& parameters, int64_t begin, int64_t end,
                 typename Ops::Scalar* kept) {
@@ -59,6 +59,7 @@ void run_direct(const RowParameters& parameters, int64_t begin, int64_t end,
                         : gradient + (k * parameters.rows + first) * parameters.classes,
                     k, first, count, kept);
   }
+  Ops::end_streams();
 }
 
 template <class Scalar, class T>
@@ -114,7 +115,7 @@ template <class Ops>
 void run_staged(const RowParameters& parameters, int64_t begin, int64_t end,
                 typename Ops::Scalar* kept, typename Ops::Scalar* staging) {
   const int64_t classes = parameters.classes;
-  const int64_t block = lanes_are_rows(parameters) ? Ops::lanes : rows_at_once(classes);
+  const int64_t block = lanes_are_rows(parameters) ? Ops::lanes : rows_at_once(classes, Ops::lanes);
   auto* const student = staging;
   auto* const teacher = student + padded(block * classes);
   auto* const gradient =
@@ -138,8 +139,8 @@ template <class Ops>
 void run(const RowParameters& parameters, int64_t begin, int64_t end, void* scratch) {
   using Scalar = typename Ops::Scalar;
   const ScratchLayout layout = scratch_layout(parameters, Ops::lanes);
-  auto* const kept = layout.keeps ? static_cast<Scalar*>(scratch) : nullptr;
-  auto* const staging = static_cast<Scalar*>(scratch) + layout.kept;
+  auto* const kept = static_cast<Scalar*>(scratch);
+  auto* const staging = kept + layout.kept;
   if (layout.staged != 0) return run_staged<Ops>(parameters, begin, end, kept, staging);
   if constexpr (sizeof(Scalar) == 8) {
     run_direct<Ops, double>(parameters, begin, end, kept);

@@ -17,6 +17,7 @@ struct Ops {
 
   static KD_INLINE V set(float x) { return _mm256_set1_ps(x); }
   static KD_INLINE V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
+  static KD_INLINE V fms(V a, V b, V c) { return _mm256_fmsub_ps(a, b, c); }
   static KD_INLINE V abs(V x) { return _mm256_andnot_ps(set(-0.f), x); }
   // b where either is NaN: the order of the operands decides whether a NaN survives.
   static KD_INLINE V max(V a, V b) { return _mm256_max_ps(a, b); }
@@ -38,15 +39,17 @@ struct Ops {
     return half[0] > half[1] ? half[0] : half[1];
   }
 
-  // 2^y for y <= 0: y = n + f, 2^y = 2^n 2^f. Below -126 the result is 0; NaN stays NaN.
-  static KD_INLINE V exp2(V y) {
-    const V bounded = max(set(-126.f), y);
-    const V n = _mm256_round_ps(bounded, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
-    const V f = bounded - n;
+  // 2^(x rate) for x <= 0: x rate = n + f, rounded once, and 2^n 2^f. `least` is least_exponent by
+  // the rate: below it the result is 0. NaN stays NaN.
+  static constexpr float least_exponent = -126;
+  static KD_INLINE V exp2(V x, V rate, V least) {
+    const V bounded = max(least, x);
+    const V n = _mm256_round_ps(bounded * rate, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+    const V f = fms(bounded, rate, n);
     const V power = fma(polynomial<Ops>(exp2_coefficients, f), f, set(1.f));
     const __m256i exponent =
         _mm256_slli_epi32(_mm256_add_epi32(_mm256_cvtps_epi32(n), _mm256_set1_epi32(127)), 23);
-    return _mm256_andnot_ps(less(y, set(-126.f)), power * _mm256_castsi256_ps(exponent));
+    return _mm256_andnot_ps(less(x, least), power * _mm256_castsi256_ps(exponent));
   }
 
   // log x for x > 0: x = 2^e m with m in [sqrt(1/2), sqrt(2)).
@@ -106,6 +109,14 @@ struct Ops {
   static KD_INLINE void store(float* p, V x, int n) {
     _mm256_maskstore_ps(p, _mm256_castps_si256(first(n)), x);
   }
+
+  // Past the caches, to addresses aligned to their size; 16-bit types through them.
+  static KD_INLINE void stream(float* p, V x) { _mm256_stream_ps(p, x); }
+  template <class T>
+  static KD_INLINE void stream(T* p, V x) {
+    store(p, x);
+  }
+  static KD_INLINE void end_streams() { _mm_sfence(); }
 
   // Rows become columns: halves of the register, pairs of lanes, lanes.
   static KD_INLINE void transpose(V (&r)[8]) {

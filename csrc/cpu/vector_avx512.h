@@ -17,6 +17,7 @@ struct Ops {
 
   static KD_INLINE V set(float x) { return _mm512_set1_ps(x); }
   static KD_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
+  static KD_INLINE V fms(V a, V b, V c) { return _mm512_fmsub_ps(a, b, c); }
   static KD_INLINE V abs(V x) { return _mm512_abs_ps(x); }
   // b where either is NaN: the order of the operands decides whether a NaN survives.
   static KD_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
@@ -27,11 +28,13 @@ struct Ops {
   static KD_INLINE float sum(V x) { return _mm512_reduce_add_ps(x); }
   static KD_INLINE float largest(V x) { return _mm512_reduce_max_ps(x); }
 
-  // 2^y for y <= 0: y = n + f, 2^y = 2^n 2^f. Below -160 the result is 0; NaN stays NaN.
-  static KD_INLINE V exp2(V y) {
-    y = max(set(-160.f), y);
-    const V n = _mm512_roundscale_ps(y, _MM_FROUND_TO_NEAREST_INT);
-    const V f = y - n;
+  // 2^(x rate) for x <= 0: x rate = n + f, rounded once, and 2^n 2^f. `least` is least_exponent by
+  // the rate: below it the result is 0. NaN stays NaN.
+  static constexpr float least_exponent = -160;
+  static KD_INLINE V exp2(V x, V rate, V least) {
+    x = max(least, x);
+    const V n = _mm512_roundscale_ps(x * rate, _MM_FROUND_TO_NEAREST_INT);
+    const V f = fms(x, rate, n);
     return _mm512_scalef_ps(fma(polynomial<Ops>(exp2_coefficients, f), f, set(1.f)), n);
   }
 
@@ -78,6 +81,16 @@ struct Ops {
   static KD_INLINE void store(Float16* p, V x, int n) {
     _mm256_mask_storeu_epi16(p, first(n), to_float16(x));
   }
+
+  // Past the caches, to addresses aligned to their size.
+  static KD_INLINE void stream(float* p, V x) { _mm512_stream_ps(p, x); }
+  static KD_INLINE void stream(BFloat16* p, V x) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_bfloat16(x));
+  }
+  static KD_INLINE void stream(Float16* p, V x) {
+    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_float16(x));
+  }
+  static KD_INLINE void end_streams() { _mm_sfence(); }
 
   // Rows become columns: pairs of lanes, fours, then the quarters of the register twice.
   static KD_INLINE void transpose(V (&r)[16]) {

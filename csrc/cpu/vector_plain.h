@@ -31,15 +31,17 @@ struct Ops {
     return a > b ? a : b;
   }
 
-  // 2^y for y <= 0: y = n + f, 2^y = 2^n 2^f. Below -126 the result is 0; NaN stays NaN.
-  static KD_INLINE V exp2(V y) {
-    const V bounded = max(set(-126.f), y);
+  // 2^(x rate) for x <= 0: x rate = n + f and 2^n 2^f. `least` is least_exponent by the rate: below
+  // it the result is 0. NaN stays NaN.
+  static constexpr float least_exponent = -126;
+  static KD_INLINE V exp2(V x, V rate, V least) {
+    const V y = max(least, x) * rate;
     // Adding 1.5 * 2^23 rounds to an integer, which the sum's lowest bits then hold.
-    const V shifted = bounded + set(12582912.f);
-    const V f = bounded - (shifted - set(12582912.f));
+    const V shifted = y + set(12582912.f);
+    const V f = y - (shifted - set(12582912.f));
     const V power = fma(polynomial<Ops>(exp2_coefficients, f), f, set(1.f));
     const M exponent = (M(shifted) - 0x4b400000 + 127) << 23;
-    return V(M(power * V(exponent)) & ~(y < set(-126.f)));
+    return V(M(power * V(exponent)) & ~(x < least));
   }
   static KD_INLINE V log(V x) { return V{logf(x[0]), logf(x[1]), logf(x[2]), logf(x[3])}; }
 
@@ -57,6 +59,13 @@ struct Ops {
   static KD_INLINE void store(T* p, V x, int n = lanes) {
     for (int i = 0; i < n; ++i) from_float(p[i], x[i]);
   }
+
+  // There is no way past the caches here.
+  template <class T>
+  static KD_INLINE void stream(T* p, V x) {
+    store(p, x);
+  }
+  static KD_INLINE void end_streams() {}
 
   static KD_INLINE void transpose(V (&r)[4]) {
     for (int i = 0; i < 4; ++i)
@@ -84,7 +93,8 @@ struct DoubleOps {
   static KD_INLINE void transpose(V (&)[1]) {}
   static KD_INLINE double sum(V x) { return x; }
   static KD_INLINE double largest(V x) { return x; }
-  static KD_INLINE V exp2(V y) { return ::exp2(y); }
+  static constexpr double least_exponent = -1100;
+  static KD_INLINE V exp2(V x, V rate, V) { return ::exp2(x * rate); }
   static KD_INLINE V log(V x) { return ::log(x); }
   static KD_INLINE V load(const double* p) { return *p; }
   static KD_INLINE V load(const double* p, int n, V fill) { return n > 0 ? *p : fill; }
@@ -92,6 +102,8 @@ struct DoubleOps {
   static KD_INLINE void store(double* p, V x, int n) {
     if (n > 0) *p = x;
   }
+  static KD_INLINE void stream(double* p, V x) { *p = x; }
+  static KD_INLINE void end_streams() {}
 };
 
 template <>

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from kdplatform.kernels import cache
 from kdplatform.kernels.arguments import KDLossOutput
 from kdplatform.kernels.toolchain import (
     MODULE_NAME,
@@ -109,6 +110,7 @@ def load(path: Path) -> None:
     with _load_lock:
         if loaded.module is not None:
             return
+        cache.hold(path.parent)
         loader = importlib.machinery.ExtensionFileLoader(MODULE_NAME, str(path))
         spec = importlib.util.spec_from_loader(MODULE_NAME, loader)
         assert spec is not None

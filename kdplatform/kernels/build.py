@@ -20,7 +20,7 @@ from pathlib import Path
 
 import filelock
 
-from kdplatform.kernels import backend
+from kdplatform.kernels import backend, cache
 from kdplatform.kernels.backend import BackendStatus
 from kdplatform.kernels.toolchain import (
     MODULE_NAME,
@@ -119,14 +119,15 @@ def build(
 def _build(cuda: Cuda | None, progress: Progress | None) -> Path:
     architectures = cuda.architectures if cuda else ()
     target = library_path(architectures)
+    cache.hold(target.parent)
     if target.exists():
         return target
-    target.parent.mkdir(parents=True, exist_ok=True)
     seconds = _wait_seconds()
     try:
         with filelock.FileLock(target.parent / "lock", timeout=seconds):
             if not target.exists():
                 _build_locked(target, cuda, progress or (lambda line: None))
+                cache.prune(target.parent.parent)
     except filelock.Timeout:
         raise BuildError(
             f"another process has been building {target} for {seconds:.0f} s"
