@@ -1,0 +1,85 @@
+"""Whole commands on image files that are streamed, and on a table."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+pytestmark = pytest.mark.usefixtures("spared")
+
+STREAMED = {
+    "dataset__name": "imagefolder",
+    "dataset__storage": "stream",
+    "dataset__workers": 1,
+    "dataset__image_size": 16,
+    "teacher__epochs": 1,
+    "student__epochs": 1,
+    "student__augmentation__random_resized_crop": "true",
+    "attributes": "place",
+}
+
+
+@pytest.fixture
+def images(new_place: Any, write_image: Callable[..., None]) -> dict[str, object]:
+    """Parameters of a command on two classes of twenty images with an attribute."""
+    root = new_place.folder / "images"
+    lines = ["file,place"]
+    for number in range(40):
+        file = f"{'ab'[number % 2]}/{number}.png"
+        write_image(root / file, number, 24, 20)
+        lines.append(f"{file},{'in' if number % 3 else 'out'}")
+    (root / "attributes.csv").write_text("\n".join(lines))
+    return STREAMED | {"dataset__root": root}
+
+
+def test_streamed_and_augmented_images_are_distilled_logged_and_reused(
+    new_place: Any, images: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert new_place.run("distill", **images) == 0
+    assert "DPD place" in capsys.readouterr().out
+    [distilled] = new_place.runs("distilled")
+    table = new_place.predictions(distilled)
+    assert len(table) == 8
+    assert set(table["place"]) <= {"in", "out"}
+    # Every student asks the teacher itself, because no two epochs show the same crops.
+    assert not list((new_place.home / "teacher_logits").glob("*.np[yz]"))
+    # Where images lie is no part of what a run is.
+    assert new_place.run("distill", **images | {"dataset__workers": 0}) == 0
+    assert len(new_place.runs()) == 3
+
+
+def test_an_image_that_no_longer_decodes_ends_the_command_in_one_line(
+    new_place: Any, images: dict[str, object], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert new_place.run("teacher", **images) == 0
+    # The dataset of the first command is still loaded: the file is damaged after it was checked.
+    (new_place.folder / "images" / "a" / "0.png").write_bytes(b"x")
+    capsys.readouterr()
+    assert new_place.run("student", **images, reuse="false") == 2
+    said = capsys.readouterr().err
+    assert "Traceback" not in said
+    last = said.strip().splitlines()[-1]
+    assert last.startswith("kdplatform: image '")
+    # Not what loading the dataset says.
+    assert last.endswith(
+        "a/0.png' cannot be decoded (cannot identify image file "
+        f"'{new_place.folder}/images/a/0.png')"
+    )
+
+
+def test_a_table_is_distilled(new_place: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    path = new_place.folder / "people.csv"
+    rows = [f"{row},{'ab'[row % 2]},{'yes' if row % 3 else 'no'}" for row in range(60)]
+    path.write_text("\n".join(["age,sex,answer", *rows]))
+    parameters = {
+        "dataset__name": "table",
+        "dataset__file": path,
+        "dataset__label": "answer",
+        "dataset__attributes": "sex",
+        "attributes": "sex",
+        "teacher__model": "mlp_large",
+        "student__model": "mlp_small",
+    }
+    assert new_place.run("distill", **parameters) == 0
+    assert "DPD sex" in capsys.readouterr().out
+    assert len(new_place.runs()) == 3
