@@ -9,6 +9,7 @@ import time
 import urllib.error
 import urllib.request
 import zipfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -48,8 +49,30 @@ def md5_of(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def download(url: str, target: Path, md5: str) -> None:
+@dataclass(frozen=True)
+class Checksum:
+    """A kind of checksum by which publishers name a file's content."""
+
+    name: str
+    of: Callable[[Path], str]
+
+
+def git_id_of(path: Path) -> str:
+    """Returns the id that git gives a file's content: the SHA-1 of its length and itself."""
+    content = path.read_bytes()
+    header = b"blob %d\0" % len(content)
+    return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
+
+
+MD5 = Checksum("md5", md5_of)
+GIT_ID = Checksum("git id", git_id_of)
+
+
+def download(url: str, target: Path, expected: str, checksum: Checksum = MD5) -> None:
     """Fetches a file; afterwards it is whole and the published one, or absent.
+
+    Args:
+        expected: the published file's checksum.
 
     Raises:
         MachineError: the server does not answer, breaks off or sends something else in each of
@@ -63,8 +86,8 @@ def download(url: str, target: Path, md5: str) -> None:
         try:
             with written_atomically(target) as temporary:
                 _transfer(url, temporary)
-                if (found := md5_of(temporary)) != md5:
-                    raise _OtherFileError(f"sent another file (md5 {found})")
+                if (found := checksum.of(temporary)) != expected:
+                    raise _OtherFileError(f"sent another file ({checksum.name} {found})")
             return
         except urllib.error.HTTPError as error:
             reason = f"answered {error.code} {error.reason}"
@@ -74,8 +97,8 @@ def download(url: str, target: Path, md5: str) -> None:
             reason = f"no answer ({getattr(error, 'reason', error) or type(error).__name__})"
     raise MachineError(
         f"{url} cannot be downloaded: {reason}, {ATTEMPTS} times; try again later, or put "
-        f"{target.name} (md5 {md5}) into {str(target.parent)!r} or another folder that is then "
-        "given as dataset.root"
+        f"{target.name} ({checksum.name} {expected}) into {str(target.parent)!r} or another folder "
+        "that is then given as dataset.root"
     )
 
 

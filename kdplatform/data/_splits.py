@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from kdplatform.config import DatasetConfig
-from kdplatform.data import Dataset, Inputs, Split
+from kdplatform.data import Dataset, Inputs, Split, Vocabulary
 from kdplatform.errors import UserError
 
 Rows = NDArray[np.int64]
@@ -135,6 +135,7 @@ def assembled(
     class_names: Sequence[str],
     attributes: Sequence[str] = (),
     measured: int | None = None,
+    vocabulary: Vocabulary | None = None,
 ) -> Dataset:
     """Returns the dataset of the splits `train`, `val` and `test`.
 
@@ -144,6 +145,7 @@ def assembled(
     Args:
         source_digest: of everything that was read.
         measured: see `Dataset`.
+        vocabulary: see `Dataset`.
     """
     settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
     digest = hashlib.sha256(json.dumps([settings, source_digest], sort_keys=True).encode())
@@ -162,4 +164,5 @@ def assembled(
         val=made["val"],
         test=made["test"],
         measured=measured,
+        vocabulary=vocabulary,
     )

@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from kdplatform.data import DataFacts
 from kdplatform.errors import UserError
 from kdplatform.models import register_model
-from kdplatform.models._optional import optional_module
 from kdplatform.models.pretrained import Pretrained, hub_state, register_pretrained
+from kdplatform.optional import optional_module
 
 # Names of transformers' classes and what differs from their defaults.
 BERT = ("BertConfig", "BertForSequenceClassification")
@@ -43,7 +43,12 @@ KINDS: dict[str, tuple[tuple[str, str], Mapping[str, int]]] = {
 }
 
 # The uncased vocabulary of 30,522 WordPieces, which both share.
-_TOKENIZERS = ("bert-base-uncased", "distilbert-base-uncased")
+_TOKENIZERS = (
+    "bert-base-uncased",
+    "distilbert-base-uncased",
+    "google-bert/bert-base-uncased",
+    "distilbert/distilbert-base-uncased",
+)
 
 for _name, _repository, _prefix, _new in (
     ("bert_base", "google-bert/bert-base-uncased", "bert.", ("classifier.",)),
@@ -91,7 +96,7 @@ def build(name: str, data: DataFacts) -> nn.Module:
         UserError: the texts are longer than it has positions for.
     """
     length, vocabulary = data.token_shape(name)
-    transformers = optional_module("transformers", model=name, extra="text")
+    transformers = optional_module("transformers", needed_by=f"model={name!r}", extra="text")
     (config_name, class_name), sizes = KINDS[name]
     config: Any = getattr(transformers, config_name)(
         vocab_size=vocabulary.size, num_labels=data.num_classes, pad_token_id=0, **sizes

@@ -1,28 +1,20 @@
 """Weights that a library publishes for its architectures, and the inputs they were trained on."""
 
 import socket
-import time
-import urllib.error
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from kdplatform.errors import MachineError, UserError
-from kdplatform.models._optional import optional_module
-from kdplatform.progress import say
+from kdplatform.errors import UserError
+from kdplatform.hub import TIMEOUT_SECONDS, attempted, hub_file
+from kdplatform.optional import optional_module
 from kdplatform.registry import Registry
 
 State = dict[str, Tensor]
-Result = TypeVar("Result")
-
-ATTEMPTS = 3
-TIMEOUT_SECONDS = 20.0
-_PAUSE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -117,9 +109,9 @@ def hub_state(
     """
 
     def load() -> State:
-        hub = optional_module("huggingface_hub", model=repository, extra=extra)
-        safetensors = optional_module("safetensors.torch", model=repository, extra=extra)
-        path = _hub_file(hub, repository, "model.safetensors")
+        needed_by = f"pretrained=true ({repository})"
+        path = hub_file(repository, "model.safetensors", needed_by=needed_by, extra=extra)
+        safetensors = optional_module("safetensors.torch", needed_by=needed_by, extra=extra)
         try:
             state: State = safetensors.load_file(path)
         except Exception as error:
@@ -158,47 +150,6 @@ def _torch_hub_state(url: str) -> State:
     except Exception as error:
         raise _damaged(path, error) from None
     return state
-
-
-def _hub_file(hub: Any, repository: str, name: str) -> Path:
-    cached = hub.try_to_load_from_cache(repository, name)
-    if isinstance(cached, str):
-        return Path(cached)
-    # It tries again by itself, and says so with a traceback each time.
-    hub.utils.logging.set_verbosity_error()
-
-    def download() -> str:
-        path: str = hub.hf_hub_download(repository, name, etag_timeout=TIMEOUT_SECONDS)
-        return path
-
-    what = f"{name} of {repository} on the Hugging Face hub"
-    return Path(attempted(what, download, "a filled hub cache", attempts=1))
-
-
-def attempted(
-    what: str, download: Callable[[], Result], instead: str, attempts: int = ATTEMPTS
-) -> Result:
-    """Tries a download several times.
-
-    Args:
-        what: is downloaded, for the user.
-        instead: what a user without a network can provide.
-
-    Raises:
-        MachineError: no attempt succeeded; says why the last did not.
-    """
-    say(f"downloading {what}")
-    for attempt in range(1, attempts + 1):
-        try:
-            return download()
-        except (OSError, RuntimeError, ValueError, urllib.error.URLError) as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if attempt < attempts:
-            say(f"{what}: attempt {attempt} of {attempts} failed ({reason}); trying again")
-            time.sleep(_PAUSE_SECONDS * attempt)
-    raise MachineError(
-        f"{what} cannot be downloaded ({reason}); allowed: a network that reaches it, or {instead}"
-    )
 
 
 @contextmanager

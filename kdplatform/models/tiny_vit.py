@@ -4,8 +4,8 @@ from torch import nn
 
 from kdplatform.data import DataFacts
 from kdplatform.models import register_model
-from kdplatform.models._optional import optional_module
 from kdplatform.models.pretrained import IMAGENET, Pretrained, hub_state, register_pretrained
+from kdplatform.optional import optional_module
 
 SIZES = ("tiny_vit_5m", "tiny_vit_11m", "tiny_vit_21m")
 
@@ -20,7 +20,7 @@ for _name in SIZES:
 def build(name: str, data: DataFacts) -> nn.Module:
     """Builds TinyViT of this size; images of any size will do."""
     channels, _ = data.image_shape(name)
-    timm = optional_module("timm", model=name, extra="vision")
+    timm = optional_module("timm", needed_by=f"model={name!r}", extra="vision")
     network: nn.Module = timm.create_model(
         f"{name}_224", pretrained=False, in_chans=channels, num_classes=data.num_classes
     )

@@ -1,4 +1,4 @@
-"""Libraries that only some families need."""
+"""Libraries that only some models and datasets need."""
 
 import importlib
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 from kdplatform.errors import UserError
 
 
-def optional_module(module: str, *, model: str, extra: str) -> Any:
+def optional_module(module: str, *, needed_by: str, extra: str) -> Any:
     """Imports a library of one of the package's extras.
 
     Args:
-        model: who needs it.
+        needed_by: the parameter that asks for it, with its value.
         extra: name of the extra that installs it.
 
     Raises:
@@ -21,6 +21,6 @@ def optional_module(module: str, *, model: str, extra: str) -> Any:
     except ImportError as error:
         missing = (error.name or module).partition(".")[0]
         raise UserError(
-            f"model={model!r} needs the package {missing!r}; install it with: "
+            f"{needed_by} needs the package {missing!r}; install it with: "
             f"pip install 'kdplatform[{extra}]'"
         ) from None

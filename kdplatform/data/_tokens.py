@@ -1,0 +1,125 @@
+"""Texts to token ids: a WordPiece vocabulary trained on the training split, or one of the hub's.
+
+WordPiece as BERT uses it (Devlin et al. 2018, arXiv 1810.04805): lower case, words split at
+punctuation, each cut into the longest known pieces; [CLS] before and [SEP] behind a text.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kdplatform.data import Vocabulary
+from kdplatform.errors import UserError
+from kdplatform.files import locked, written_atomically
+from kdplatform.hub import hub_file
+from kdplatform.optional import optional_module
+
+TRAINED = "trained"
+# Padding is first: id 0 means that the text has ended.
+SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Pieces that occur once are noise of a few thousand texts.
+_LEAST_OCCURRENCES = 2
+_NEEDED_BY = "dataset.tokenizer={!r}"
+
+
+class TextTokenizer:
+    """Cuts texts into tokens.
+
+    Args:
+        name: `trained`, or a repository of the hub.
+        tokenizer: of the tokenizers library.
+
+    Raises:
+        UserError: id 0 is not padding.
+    """
+
+    def __init__(self, name: str, tokenizer: Any) -> None:
+        if tokenizer.token_to_id(SPECIAL[0]) != 0:
+            raise UserError(
+                f"{_NEEDED_BY.format(name)} has not [PAD] as its token 0; allowed: trained, or a "
+                "tokenizer of BERT's kind such as bert-base-uncased"
+            )
+        self.vocabulary = Vocabulary(name, tokenizer.get_vocab_size())
+        self._tokenizer = tokenizer
+
+    def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
+        """Returns the ids of every text, its end cut off where it is too long.
+
+        Args:
+            max_length: the most ids of a text, [CLS] and [SEP] among them.
+        """
+        self._tokenizer.enable_truncation(max_length)
+        self._tokenizer.no_padding()
+        return [encoded.ids for encoded in self._tokenizer.encode_batch(list(texts))]
+
+
+def padded(ids: Sequence[Sequence[int]], length: int) -> Tensor:
+    """Returns token ids as int64 [N, length], with zeros behind every text's end."""
+    table = np.zeros((len(ids), length), dtype=np.int64)
+    for row, own in enumerate(ids):
+        table[row, : len(own)] = own
+    return torch.from_numpy(table)
+
+
+def hub_tokenizer(repository: str) -> TextTokenizer:
+    """Returns the tokenizer of a hub's repository, from its cache or downloaded.
+
+    Raises:
+        UserError: a library is not installed, or the tokenizer cannot be read.
+        MachineError: it is not there and cannot be downloaded.
+    """
+    needed_by = _NEEDED_BY.format(repository)
+    tokenizers = optional_module("tokenizers", needed_by=needed_by, extra="text")
+    path = hub_file(repository, "tokenizer.json", needed_by=needed_by, extra="text")
+    try:
+        tokenizer = tokenizers.Tokenizer.from_file(str(path))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{needed_by}: {str(path)!r} cannot be read ({reason})") from None
+    return TextTokenizer(repository, tokenizer)
+
+
+def trained_tokenizer(texts: Sequence[str], size: int, folder: Path) -> TextTokenizer:
+    """Returns a tokenizer whose vocabulary is trained on some texts, once, and kept.
+
+    Args:
+        texts: of the training split.
+        size: the most tokens of the vocabulary.
+        folder: where vocabularies are kept, one file per texts and size.
+
+    Raises:
+        UserError: the tokenizers library is not installed.
+    """
+    tokenizers = optional_module("tokenizers", needed_by=_NEEDED_BY.format(TRAINED), extra="text")
+    settings = [size, SPECIAL, _LEAST_OCCURRENCES, tokenizers.__version__, list(texts)]
+    key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
+    path = folder / f"vocabulary-{key}.json"
+    with locked(path.with_suffix(".lock"), "another process trains the vocabulary; waiting"):
+        if not path.is_file():
+            with written_atomically(path) as temporary:
+                temporary.write_text(_trained(tokenizers, texts, size).to_str(), encoding="utf-8")
+    return TextTokenizer(TRAINED, tokenizers.Tokenizer.from_file(str(path)))
+
+
+def _trained(tokenizers: Any, texts: Sequence[str], size: int) -> Any:
+    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    trainer = tokenizers.trainers.WordPieceTrainer(
+        vocab_size=size,
+        min_frequency=_LEAST_OCCURRENCES,
+        special_tokens=list(SPECIAL),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(texts, trainer)
+    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    return tokenizer

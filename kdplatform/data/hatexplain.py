@@ -1,0 +1,219 @@
+"""HateXplain: 20,148 posts of Twitter and Gab that three annotators each called hateful or not.
+
+Mathew et al. 2021, "HateXplain: A Benchmark Dataset for Explainable Hate Speech Detection", arXiv
+2012.10289; MIT licence. The label is that of at least two annotators; posts on which all three
+differ are dropped. A post belongs to a community when at least two annotators say that it is about
+it, so that it may belong to none, which most do, or to several. The official split is kept.
+
+Not given by the paper on distillation and fairness: which communities make up gender and race, and
+what becomes of posts about several of them; both are fields here. The texts are offensive.
+"""
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+from torch import Tensor
+
+from kdplatform.analysis.tables import SEVERAL
+from kdplatform.config import DatasetConfig, Names
+from kdplatform.data import Dataset, Vocabulary
+from kdplatform.data._hatexplain_files import (
+    DIVISIONS,
+    POSTS,
+    Post,
+    found_files,
+    read_divisions,
+    read_posts,
+)
+from kdplatform.data._splits import Examples, assembled, check_classes
+from kdplatform.data._tokens import TRAINED, hub_tokenizer, padded, trained_tokenizer
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.progress import say
+
+CLASSES = {
+    "two": {"normal": "normal", "offensive": "toxic", "hatespeech": "toxic"},
+    "three": {"normal": "normal", "offensive": "offensive", "hatespeech": "hatespeech"},
+}
+ATTRIBUTES = ("gender", "race", "religion")
+POST_ID = "post_id"
+# What annotators tag posts with; small selections of the posts lack the rare ones.
+KNOWN = frozenset(
+    (
+        *("African", "Arab", "Asian", "Bisexual", "Buddhism", "Caucasian", "Christian"),
+        *("Disability", "Economic", "Heterosexual", "Hindu", "Hispanic", "Homosexual", "Indian"),
+        *("Indigenous", "Islam", "Jewish", "Men", "Minority", "Nonreligious", "Other", "Refugee"),
+        "Women",
+    )
+)
+
+
+class Config(DatasetConfig):
+    """Which classes, which communities make up an attribute, and how texts become numbers."""
+
+    name: Literal["hatexplain"] = Field("hatexplain", description="dataset")
+    root: str = Field(
+        "", description=f"folder with {POSTS} and {DIVISIONS}; empty: they are downloaded"
+    )
+    classes: Literal["two", "three"] = Field(
+        "two", description="two: normal, toxic (offensive or hateful); three: all three"
+    )
+    gender: Names = Field(("Men", "Women"), description="communities of attribute gender")
+    race: Names = Field(
+        ("African", "Arab", "Asian", "Caucasian", "Hispanic"),
+        description="communities of attribute race",
+    )
+    religion: Names = Field(
+        ("Buddhism", "Christian", "Hindu", "Islam", "Jewish"),
+        description="communities of attribute religion",
+    )
+    several: Literal["multi", "drop"] = Field(
+        "multi",
+        description="posts about several communities of an attribute; multi: count in each, drop: "
+        "count in none",
+    )
+    tokenizer: str = Field(
+        TRAINED,
+        min_length=1,
+        description="trained: WordPiece of the training posts; or a hub's, as bert-base-uncased",
+    )
+    vocabulary_size: int = Field(
+        8000, ge=100, le=100_000, description="the most tokens of a trained tokenizer"
+    )
+    max_length: int = Field(128, ge=4, le=512, description="tokens of a post; the rest is cut off")
+
+
+def load(config: Config, folder: Path) -> Dataset:
+    """Loads the posts as token ids, int64 [N, length of the longest].
+
+    Ids count through `dataset.json`. Columns are `post_id` and the attributes: gender, race and
+    religion, whose value is missing for posts about none of their communities, and every community
+    by its name, with two groups such as `Women` and `not Women`. Attributes without two groups in
+    the test split are left out.
+
+    Raises:
+        UserError: the files are not those of HateXplain, a class has no posts, or a community does
+            not exist; says which.
+        MachineError: files or tokenizer cannot be downloaded.
+    """
+    own_folder = folder / "hatexplain"
+    root = found_files(config.root, own_folder)
+    posts = read_posts(root / POSTS)
+    splits = _labelled(posts, read_divisions(root / DIVISIONS), str(root / DIVISIONS))
+    class_names = tuple(dict.fromkeys(CLASSES[config.classes].values()))
+    communities = _communities(config, posts)
+    number = {name: row for row, name in enumerate(posts)}
+    examples = {
+        split: Examples(
+            labels=np.array([class_names.index(_class(config, p)) for p in own], dtype=np.int64),
+            ids=np.array([number[post.name] for post in own], dtype=np.int64),
+            columns=_columns(config, own, communities),
+        )
+        for split, own in splits.items()
+    }
+    labels = {split: own.labels for split, own in examples.items()}
+    check_classes(labels, class_names, f"dataset.root={str(root)!r}")
+    groups = examples["test"].columns.nunique()
+    attributes = [name for name in groups.index if name != POST_ID and groups[name] > 1]
+    inputs, vocabulary = _inputs(config, splits, own_folder)
+    kept = [POST_ID, *attributes]
+    made = {
+        split: (inputs[split], replace(own, columns=own.columns[kept]))
+        for split, own in examples.items()
+    }
+    return assembled(
+        config,
+        _digest(made),
+        made,
+        class_names=class_names,
+        attributes=attributes,
+        vocabulary=vocabulary,
+    )
+
+
+def _labelled(
+    posts: Mapping[str, Post], divisions: Mapping[str, Sequence[str]], where: str
+) -> dict[str, list[Post]]:
+    """Returns the posts of every split that have a label."""
+    splits = {}
+    for split, names in divisions.items():
+        if absent := [name for name in names if name not in posts]:
+            raise UserError(
+                f"{where}: {len(absent)} posts of {split} are not in {POSTS} ({absent[0]!r}); "
+                "allowed: two files that belong together"
+            )
+        splits[split] = [posts[name] for name in names if posts[name].label is not None]
+    if dropped := sum(map(len, divisions.values())) - sum(map(len, splits.values())):
+        say(f"hatexplain: {dropped} posts are dropped, on which all annotators differ")
+    return splits
+
+
+def _class(config: Config, post: Post) -> str:
+    assert post.label is not None
+    return CLASSES[config.classes][post.label]
+
+
+def _communities(config: Config, posts: Mapping[str, Post]) -> list[str]:
+    """Returns the communities that any post belongs to.
+
+    Raises:
+        UserError: an attribute is to be made of one that does not exist.
+    """
+    found = {community for post in posts.values() for community in post.communities}
+    for attribute in ATTRIBUTES:
+        for community in getattr(config, attribute):
+            if community not in KNOWN and community not in found:
+                raise unknown_name(f"dataset.{attribute}", community, found.union(KNOWN))
+    return sorted(found)
+
+
+def _columns(config: Config, posts: Sequence[Post], communities: Sequence[str]) -> pd.DataFrame:
+    columns: dict[str, list[str | None]] = {POST_ID: [post.name for post in posts]}
+    for attribute in ATTRIBUTES:
+        own = set(getattr(config, attribute))
+        columns[attribute] = [_group(post, own, config.several) for post in posts]
+    for community in communities:
+        columns[community] = [
+            community if community in post.communities else f"not {community}" for post in posts
+        ]
+    return pd.DataFrame(columns, dtype=object)
+
+
+def _group(post: Post, communities: set[str], several: str) -> str | None:
+    """Returns the group of a post, or its groups; None for a post that is in none."""
+    own = [community for community in post.communities if community in communities]
+    if not own or (len(own) > 1 and several == "drop"):
+        return None
+    return SEVERAL.join(own)
+
+
+def _inputs(
+    config: Config, splits: Mapping[str, Sequence[Post]], folder: Path
+) -> tuple[dict[str, Tensor], Vocabulary]:
+    """Returns the token ids of every split, all of one length, and what the ids mean."""
+    if config.tokenizer == TRAINED:
+        texts = [post.text for post in splits["train"]]
+        tokenizer = trained_tokenizer(texts, config.vocabulary_size, folder)
+    else:
+        tokenizer = hub_tokenizer(config.tokenizer)
+    ids = {
+        split: tokenizer.encode([post.text for post in own], config.max_length)
+        for split, own in splits.items()
+    }
+    longest = max(len(own) for rows in ids.values() for own in rows)
+    tables = {split: padded(rows, longest) for split, rows in ids.items()}
+    return tables, tokenizer.vocabulary
+
+
+def _digest(splits: Mapping[str, tuple[Tensor, Examples]]) -> str:
+    """Returns the SHA-256 of tokens and groups: texts, tokenizer and communities are in them."""
+    digest = hashlib.sha256()
+    for inputs, examples in splits.values():
+        digest.update(inputs.numpy().astype("<i8").tobytes())
+        digest.update(examples.columns.to_csv(index=False).encode())
+    return digest.hexdigest()
