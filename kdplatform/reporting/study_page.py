@@ -10,6 +10,7 @@ import pandas as pd
 from kdplatform.files import written_atomically
 from kdplatform.reporting.claims import Claim, Judge
 from kdplatform.reporting.figures import disagreement_figure
+from kdplatform.reporting.markdown import render_markdown
 from kdplatform.reporting.page import Page, Picture, Section, render
 from kdplatform.reporting.report_table import Table, file_stem
 from kdplatform.reporting.study import Study
@@ -97,11 +98,17 @@ def _with_distinct_keys(sections: Sequence[Section]) -> list[Section]:
 
 
 def write_report(report: Report, folder: Path, page_name: str = PAGE) -> list[Path]:
-    """Writes tables as CSV, figures as PNG and the page as HTML; returns what was written."""
+    """Writes tables as CSV, figures as PNG and the page as HTML and Markdown.
+
+    Returns:
+        What was written.
+    """
     images = {picture.key: picture.png() for picture in report.page.pictures()}
     content = {f"{name}.csv": _csv(frame) for name, frame in report.frames.items()}
     content |= {f"{key}.png": png for key, png in images.items()}
     content[page_name] = render(report.page, images).encode()
+    markdown = Path(page_name).with_suffix(".md").name
+    content[markdown] = render_markdown(report.page).encode()
     for name, data in content.items():
         with written_atomically(folder / name) as temporary:
             temporary.write_bytes(data)
@@ -282,6 +289,7 @@ def _files() -> Section:
         "Beside this page",
         points=[
             "One CSV per table, in fractions rather than per cent; one PNG per figure.",
+            "report.md: this page as Markdown.",
             "runs.csv: every model with all of its numbers and the run it comes from.",
             "classes.csv: every class, temperature and reference with tests, effect sizes and "
             "disagreement.",

@@ -95,7 +95,7 @@ def test_one_file_per_table_and_figure(folder: Path) -> None:
         name.split("_")[0] for name in names if name.endswith(".png")
     }
     assert {"table1", "table2", "table3", "table4", "table5"} <= {n.split("_")[0] for n in names}
-    assert {"claims.csv", "runs.csv", "classes.csv", "report.html"} <= names
+    assert {"claims.csv", "runs.csv", "classes.csv", "report.html", "report.md"} <= names
     runs = pd.read_csv(folder / "runs.csv")
     assert len(runs) == 6 * 2
     assert set(pd.read_csv(folder / "classes.csv")["reference"]) == {"Teacher", "NDS"}

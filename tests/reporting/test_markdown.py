@@ -1,0 +1,38 @@
+"""A page as Markdown says what the page says, and nothing of its text is taken for markup."""
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from kdplatform.reporting.markdown import render_markdown
+from kdplatform.reporting.page import Page, Picture, Section
+from kdplatform.reporting.report_table import Table
+
+
+def page(cell: str = "97.10 ± 0.20") -> Page:
+    shown = pd.DataFrame({"arm": ["DS T=4"], "accuracy": [cell]})
+    table = Table("table1", "Table 1. Classes", shown, shown, notes=["In %."])
+    empty = Table("table2", "Table 2. Nothing", shown.head(0), shown.head(0), notes=["No runs."])
+    section = Section(
+        "Classes",
+        paragraphs=["What differs."],
+        warnings=["One seed."],
+        points=["first", "second"],
+        tables=[table, empty],
+        pictures=[Picture("figure1", "Figure 1", Figure(), "Accuracy over T.")],
+    )
+    return Page("Study small", "3 seeds", [section], [("supported", 2)])
+
+
+def test_a_page_is_headings_tables_lists_and_pictures() -> None:
+    assert render_markdown(page()) == (
+        "# Study small\n\n3 seeds\n\n**2 supported**\n\n## Classes\n\nWhat differs.\n\n"
+        "- first\n- second\n\n> One seed.\n\n### Table 1. Classes\n\n"
+        "| arm | accuracy |\n|---|---|\n| DS T=4 | 97.10 ± 0.20 |\n\n- In %.\n\n"
+        "### Table 2. Nothing\n\n- No runs.\n\n"
+        "### Figure 1\n\n![Figure 1](figure1.png)\n\nAccuracy over T.\n"
+    )
+
+
+def test_text_from_data_is_no_markup() -> None:
+    text = render_markdown(page("a|b <img> [x](y)\n# z"))
+    assert "| DS T=4 | a\\|b \\<img\\> \\[x\\](y) \\# z |" in text
