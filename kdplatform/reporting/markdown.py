@@ -38,11 +38,19 @@ def _section(section: Section) -> Iterator[str]:
 def _table(table: Table) -> Iterator[str]:
     yield from ("", f"### {_plain(table.title)}")
     if not table.shown.empty:
-        yield from ("", _row([str(name) for name in table.shown.columns]))
+        yield from ("", _row(list(_heads(table))))
         yield "|" + "---|" * len(table.shown.columns)
         for cells in table.shown.itertuples(index=False):
             yield _row([str(cell) for cell in cells])
     yield from _points(table.notes)
+
+
+def _heads(table: Table) -> Iterator[str]:
+    """The columns' names; one that several columns have with the heading above it."""
+    names = [str(name) for name in table.shown.columns]
+    above = [heading for heading, size in table.groups for _ in range(size)]
+    for name, heading in zip(names, above or [""] * len(names), strict=True):
+        yield f"{heading}: {name}" if heading and names.count(name) > 1 else name
 
 
 def _picture(picture: Picture) -> Iterator[str]:

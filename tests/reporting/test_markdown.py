@@ -36,3 +36,12 @@ def test_a_page_is_headings_tables_lists_and_pictures() -> None:
 def test_text_from_data_is_no_markup() -> None:
     text = render_markdown(page("a|b <img> [x](y)\n# z"))
     assert "| DS T=4 | a\\|b \\<img\\> \\[x\\](y) \\# z |" in text
+
+
+def test_columns_of_one_name_are_told_apart_by_the_heading_above_them() -> None:
+    shown = pd.DataFrame([["DS", "1", "2"]], columns=["arm", "p", "p"])
+    groups = [("", 1), ("#SC", 1), ("#TC", 1)]
+    text = render_markdown(
+        Page("P", "s", [Section("S", tables=[Table("t", "T", shown, shown, groups)])])
+    )
+    assert "| arm | \\#SC: p | \\#TC: p |" in text
