@@ -16,8 +16,9 @@ from kdplatform.errors import UserError
 
 Rows = NDArray[np.int64]
 
-# Where data lie and how they are read changes no number: no part of the digest.
-_WITHOUT_EFFECT = {"root", "file", "storage", "workers"}
+# Where data lie and how they are read changes no number: no part of the digest. What skip_bad
+# leaves out follows from the files themselves.
+_WITHOUT_EFFECT = {"root", "file", "storage", "workers", "skip_bad"}
 
 # Columns of prediction tables.
 _TAKEN = ("id", "label", "prediction", "logits")

@@ -22,6 +22,7 @@ from kdplatform.data._image_files import (
     files_below,
     files_digest,
     given_root,
+    pixels_digest,
     split_inputs,
 )
 from kdplatform.data._splits import Examples, Rows, assembled, check_classes
@@ -97,7 +98,12 @@ def load(config: Config, folder: Path) -> Dataset:
     inputs = split_inputs(config, root / _IMAGES, files, rows, source_digest=source, folder=folder)
     splits = {name: (images, known.at(rows[name])) for name, images in inputs}
     return assembled(
-        config, source, splits, class_names=names, attributes=attributes, measured=MEASURED_IMAGES
+        config,
+        pixels_digest(config, source),
+        splits,
+        class_names=names,
+        attributes=attributes,
+        measured=MEASURED_IMAGES,
     )
 
 

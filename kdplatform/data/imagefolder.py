@@ -71,11 +71,11 @@ def load(config: Config, folder: Path) -> Dataset:
     where = f"dataset.root={config.root!r}"
     listing = _listed(root, where)
     files = listing.files
-    source = files_digest(root, files)
+    digest = pixels_digest(config, files_digest(root, files))
     pixels, bad = decoded_once(
         config,
         streamed(config, root, files),
-        pixels_digest(config, source),
+        digest,
         folder,
         pixels=in_memory(config, len(files)),
     )
@@ -96,7 +96,7 @@ def load(config: Config, folder: Path) -> Dataset:
     attributes = list(map(str, known.columns))
     check_attributes(known, attributes, f"{str(root / ATTRIBUTES)!r}")
     if (root / ATTRIBUTES).is_file():
-        source += files_digest(root, [ATTRIBUTES])
+        digest += files_digest(root, [ATTRIBUTES])
     made: dict[str, tuple[Inputs, Examples]] = {}
     for name, rows in splits.items():
         chosen = good[rows]
@@ -107,7 +107,7 @@ def load(config: Config, folder: Path) -> Dataset:
         made[name] = (inputs, known.at(rows))
     return assembled(
         config,
-        source,
+        digest,
         made,
         class_names=listing.classes,
         attributes=attributes,

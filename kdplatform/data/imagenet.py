@@ -22,6 +22,7 @@ from kdplatform.data._image_files import (
     files_below,
     files_digest,
     given_root,
+    pixels_digest,
     split_inputs,
 )
 from kdplatform.data._splits import Rows, assembled, check_classes, hold_out, plain_examples
@@ -84,7 +85,9 @@ def load(config: Config, folder: Path) -> Dataset:
     examples = {"train": known.at(rest), "val": known.at(held), "test": tested}
     inputs = split_inputs(config, root, [*train, *test], rows, source_digest=source, folder=folder)
     splits = {name: (images, examples[name]) for name, images in inputs}
-    return assembled(config, source, splits, class_names=names, measured=MEASURED_IMAGES)
+    return assembled(
+        config, pixels_digest(config, source), splits, class_names=names, measured=MEASURED_IMAGES
+    )
 
 
 def _synsets(root: Path) -> tuple[dict[str, str], list[str]]:

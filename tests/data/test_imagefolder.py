@@ -132,11 +132,20 @@ def test_the_digest_follows_the_files_and_the_configuration_and_not_the_place(ro
     first = load(root)
     assert load(root, seed=1).digest != first.digest
     assert load(root, image_size=16).digest != first.digest
+    assert load(root, skip_bad=True).digest == first.digest
     root.rename(root.with_name("moved"))
     assert load(root.with_name("moved")).digest == first.digest
     moved = root.with_name("moved")
     (moved / "cat" / "0.png").write_bytes((moved / "cat" / "4.png").read_bytes())
     assert load(moved).digest != first.digest
+
+
+def test_another_way_of_decoding_is_another_digest(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = load(root)
+    monkeypatch.setattr(_image_files, "DECODER_VERSION", 2)
+    assert load(root).digest != first.digest
 
 
 def test_of_very_many_bytes_a_sample_of_contents_enters_the_digest(
