@@ -23,6 +23,8 @@ from kdplatform.optional import optional_module
 TRAINED = "trained"
 # Padding is first: id 0 means that the text has ended.
 SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+# Raised whenever equal texts would give another vocabulary: an older one is then not found.
+_VERSION = 1
 # Pieces that occur once are noise of a few thousand texts.
 _LEAST_OCCURRENCES = 2
 _NEEDED_BY = "dataset.tokenizer={!r}"
@@ -97,7 +99,7 @@ def trained_tokenizer(texts: Sequence[str], size: int, folder: Path) -> TextToke
         UserError: the tokenizers library is not installed.
     """
     tokenizers = optional_module("tokenizers", needed_by=_NEEDED_BY.format(TRAINED), extra="text")
-    settings = [size, SPECIAL, _LEAST_OCCURRENCES, tokenizers.__version__, list(texts)]
+    settings = [_VERSION, size, SPECIAL, _LEAST_OCCURRENCES, tokenizers.__version__, list(texts)]
     key = hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
     path = folder / f"vocabulary-{key}.json"
     with locked(path.with_suffix(".lock"), "another process trains the vocabulary; waiting"):
@@ -108,18 +110,41 @@ def trained_tokenizer(texts: Sequence[str], size: int, folder: Path) -> TextToke
 
 
 def _trained(tokenizers: Any, texts: Sequence[str], size: int) -> Any:
-    tokenizer = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
-    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    """Trains a tokenizer so that equal texts give equal tokens in every process."""
+    learning = _bert_like(tokenizers, tokenizers.models.WordPiece(unk_token="[UNK]"))
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=_LEAST_OCCURRENCES,
-        special_tokens=list(SPECIAL),
+        # The library numbers the letters inside words in the order of a hash table that differs
+        # between processes, and ties between pieces are decided by number: given here, they are
+        # numbered first.
+        special_tokens=[*SPECIAL, *_inner_letters(learning, texts)],
         show_progress=False,
     )
-    tokenizer.train_from_iterator(texts, trainer)
-    ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
+    learning.train_from_iterator(texts, trainer)
+    # Anew from the vocabulary: a letter inside a word is no special token in what comes out.
+    vocabulary = dict(sorted(learning.get_vocab().items(), key=lambda item: item[1]))
+    tokenizer = _bert_like(tokenizers, tokenizers.models.WordPiece(vocabulary, unk_token="[UNK]"))
+    tokenizer.add_special_tokens(list(SPECIAL))
     tokenizer.post_processor = tokenizers.processors.TemplateProcessing(
-        single="[CLS] $A [SEP]", special_tokens=ends
+        single="[CLS] $A [SEP]",
+        special_tokens=[(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")],
     )
     return tokenizer
+
+
+def _bert_like(tokenizers: Any, model: Any) -> Any:
+    tokenizer = tokenizers.Tokenizer(model)
+    tokenizer.normalizer = tokenizers.normalizers.BertNormalizer(lowercase=True)
+    tokenizer.pre_tokenizer = tokenizers.pre_tokenizers.BertPreTokenizer()
+    return tokenizer
+
+
+def _inner_letters(tokenizer: Any, texts: Sequence[str]) -> list[str]:
+    """Returns the letters that any word has behind its first one, as WordPiece writes them."""
+    letters: set[str] = set()
+    for text in texts:
+        normalised = tokenizer.normalizer.normalize_str(text)
+        for word, _ in tokenizer.pre_tokenizer.pre_tokenize_str(normalised):
+            letters.update(word[1:])
+    return [f"##{letter}" for letter in sorted(letters)]

@@ -22,7 +22,7 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import nn
 
-from kdplatform.config import ProjectConfig, dump_yaml, flatten
+from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
 from kdplatform.data import Dataset
 from kdplatform.errors import KdplatformError, MachineError
 from kdplatform.experiments.identity import Role, Step
@@ -65,12 +65,21 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
 def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> None:
     """Logs the parameters that matter to the step, the whole configuration, and the dataset."""
     section = "teacher" if step.role is Role.TEACHER else "student"
-    parameters = flatten(config.dataset, "dataset.") | flatten(step.training, f"{section}.")
+    parameters = flatten(config.dataset, "dataset.") | _settings(step.training, f"{section}.")
     if step.distillation is not None:
         parameters |= flatten(step.distillation, "distillation.")
     log_new_parameters({"seed": step.seed, **parameters})
     mlflow.log_text(dump_yaml(config), "config.yaml")
     log_dataset(dataset)
+
+
+def _settings(training: TrainingConfig, prefix: str) -> dict[str, object]:
+    """Returns the fields of a model by name; without its recipe where it is not trained."""
+    settings = flatten(training, prefix)
+    if training.frozen:
+        kept = {f"{prefix}{name}" for name in training.matters()}
+        return {name: value for name, value in settings.items() if name in kept}
+    return settings
 
 
 def log_dataset(dataset: Dataset) -> None:

@@ -39,3 +39,21 @@ def test_channels_last_images_stay_channels_last() -> None:
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8).to(memory_format=torch.channels_last)
     normalised = InputNormalization(nn.Identity(), MEAN, STD)(images)
     assert normalised.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_images_are_resized_to_what_the_model_was_trained_on() -> None:
+    images = torch.full((2, 3, 8, 8), 255, dtype=torch.uint8)
+    normalised = InputNormalization(nn.Identity(), MEAN, STD, image_size=20)(images)
+    torch.testing.assert_close(normalised, expected(torch.ones(2, 3, 20, 20)))
+
+
+def test_images_of_the_right_size_stay_as_they_are() -> None:
+    images = torch.rand(2, 3, 8, 8)
+    resizing, plain = (InputNormalization(nn.Identity(), MEAN, STD, size) for size in (8, None))
+    assert torch.equal(resizing(images), plain(images))
+
+
+def test_grey_images_become_as_many_channels_as_the_model_knows() -> None:
+    grey = torch.rand(2, 1, 5, 5)
+    normalised = InputNormalization(nn.Identity(), MEAN, STD)(grey)
+    torch.testing.assert_close(normalised, expected(grey.expand(2, 3, 5, 5)))
