@@ -85,7 +85,8 @@ def _open_study(
     return open_study(
         name or study_name(config, measure),
         storage,
-        sampler_named(tuning.sampler, tuning.sampler_seed),
+        sampler_named(tuning.sampler),
+        tuning.sampler_seed,
         both if tuning.mode == "pareto" else ["minimize"],
         identity(config, measure, workspace.dataset.digest),
     )

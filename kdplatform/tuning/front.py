@@ -76,7 +76,10 @@ def knee(outcomes: Sequence[Outcome]) -> int | None:
     if len(chosen) < 3:
         return None
     values = np.array([outcomes[position] for position in chosen])
-    scaled = (values - values.min(axis=0)) / np.ptp(values, axis=0)
+    ranges = np.ptp(values, axis=0)
+    if not ranges.all():
+        return None
+    scaled = (values - values.min(axis=0)) / ranges
     # The ends are (0, 0) and (1, 1): above that line accuracy is more than unfairness pays for.
     bend = scaled[:, 0] - scaled[:, 1]
     best = int(bend.argmax())

@@ -1,5 +1,6 @@
 """What a study has come to, logged: tables, figures, Optuna's plots, configurations to take up."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -184,7 +185,10 @@ def optuna_page(found: Found) -> str:
 
     Empty where the study has too few trials for any of them.
     """
-    drawn = list(_optuna_plots(found))
+    with warnings.catch_warnings():
+        # That importances are of low values is what is wanted, and said above them.
+        warnings.simplefilter("ignore", UserWarning)
+        drawn = list(_optuna_plots(found))
     parts = [
         figure.to_html(full_html=False, include_plotlyjs=position == 0)
         for position, figure in enumerate(drawn)

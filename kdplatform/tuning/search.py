@@ -1,7 +1,6 @@
 """The search itself: Optuna's loop, as many threads as there are workers, and the books kept."""
 
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -35,7 +34,7 @@ from kdplatform.tuning.workers import (
     TrialFailedError,
 )
 
-_LOOK_EVERY_SECONDS = 0.05
+_LOOK_EVERY_SECONDS = 0.1
 _WAIT_SECONDS = 1.0
 # How long a trial that has not said its point yet holds up those after it.
 _CHOOSING = timedelta(seconds=60)
@@ -91,6 +90,7 @@ class Search:
     stop: threading.Event
     _interrupted: list[int] = field(default_factory=list)
     _error: list[BaseException] = field(default_factory=list)
+    _ended: threading.Event = field(default_factory=threading.Event)
 
     @property
     def config(self) -> ProjectConfig:
@@ -105,11 +105,12 @@ class Search:
         loop = threading.Thread(target=self._guarded, args=(threads,), name="tuner")
         loop.start()
         try:
-            while loop.is_alive():
-                loop.join(_WAIT_SECONDS / 5)
+            # Not join: Ctrl-C in the midst of it makes Python 3.11 take the thread for ended.
+            while not self._ended.wait(_WAIT_SECONDS):
+                pass
         except BaseException:
             self.stop.set()
-            loop.join()
+            self._ended.wait()
             for number in sorted(self._interrupted):
                 books.give_back(self.study, number)
             raise
@@ -123,6 +124,8 @@ class Search:
             pass
         except BaseException as error:
             self._error.append(error)
+        finally:
+            self._ended.set()
 
     def _loop(self, threads: int) -> None:
         waited = False
@@ -146,8 +149,8 @@ class Search:
             else:
                 return
 
-    def _books(self, before: int | None = None) -> books.Books:
-        return books.keep_books(self.study.get_trials(deepcopy=False), before)
+    def _books(self) -> books.Books:
+        return books.keep_books(self.study.get_trials(deepcopy=False))
 
     # ---- one trial
 
@@ -168,14 +171,16 @@ class Search:
         trial.set_user_attr(books.DRIVER, books.this_driver())
         point = draw(trial, self.config)
         trial.set_user_attr(books.POINT, point.as_dict())
-        if self._books(before=trial.number).begun >= self.config.tuning.trials:
+        others = self.study.get_trials(deepcopy=False)
+        if books.keep_books(others, trial.number).begun >= self.config.tuning.trials:
             trial.set_user_attr(books.SURPLUS, True)
             self.study.stop()
             raise TrialFailedError("not needed: enough trials are there or under way")
         with self.runs.open(trial.number, point.title(self.config), point.as_dict()) as run_id:
             trial.set_user_attr(books.RUN, run_id)
-            result = self._taken_over(trial.number, point) or self._measured(point, run_id)
-            self._log(run_id, result)
+            known = self._taken_over(trial.number, point, others)
+            result = known or self._measured(point, run_id)
+            self._log(run_id, point, result)
         trial.set_user_attr(books.RESULT, result.as_dict())
         for name, value in result.constraints.items():
             trial.set_constraint(name, value)
@@ -183,16 +188,15 @@ class Search:
             return [result.outcome.unfairness]
         return list(result.outcome)
 
-    def _taken_over(self, number: int, point: Point) -> Result | None:
+    def _taken_over(
+        self, number: int, point: Point, others: Sequence[FrozenTrial]
+    ) -> Result | None:
         """Returns the result of a trial of the same point, which is waited for when it runs.
 
         Among the trials that run, the lower number goes first: a trial waits until all before it
         have said their points, so that two drivers on two machines never train the same one.
         """
         while True:
-            if self.stop.is_set():
-                raise InterruptedSearchError
-            others = self.study.get_trials(deepcopy=False)
             for other in others:
                 known = books.evaluated(other)
                 if known is not None and known.point == point:
@@ -206,9 +210,11 @@ class Search:
                     )
             if not any(_goes_first(other, number, point) for other in others):
                 return None
-            time.sleep(_LOOK_EVERY_SECONDS)
+            if self.stop.wait(_LOOK_EVERY_SECONDS):
+                raise InterruptedSearchError
             if self.heartbeats:
                 fail_stale_trials(self.study)
+            others = self.study.get_trials(deepcopy=False)
 
     def _measured(self, point: Point, run_id: str) -> Result:
         units = point_units(
@@ -240,7 +246,7 @@ class Search:
         table = validation(trained[unit.step.key])
         return self.measure.score(table, student, self.references.pairs)
 
-    def _log(self, run_id: str, result: Result) -> None:
+    def _log(self, run_id: str, point: Point, result: Result) -> None:
         metrics = {
             "val/worst_group_accuracy": result.worst_group_accuracy,
             **{f"constraint/{name}": value for name, value in result.constraints.items()},
@@ -254,7 +260,7 @@ class Search:
         tags = {"kd.feasible": str(feasible).lower(), "kd.models": ",".join(result.runs)}
         if result.same_as is not None:
             tags["kd.same_as_trial"] = str(result.same_as)
-        log_result(run_id, metrics, tags)
+        log_result(run_id, point.as_dict(), metrics, tags)
 
     # ---- after a trial
 

@@ -2,7 +2,7 @@
 
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal
@@ -13,6 +13,8 @@ from optuna.samplers import BaseSampler
 from optuna.storages import BaseStorage, JournalStorage, RDBStorage
 from optuna.storages import RetryHeartbeatStaleTrialCallback as RetryCallback
 from optuna.storages.journal import JournalFileBackend
+from optuna.trial import FrozenTrial
+from sqlalchemy import event
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
@@ -93,13 +95,16 @@ def open_storage(url: str) -> BaseStorage:
     url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
     try:
         with storage_errors(url):
-            return RDBStorage(
+            storage = RDBStorage(
                 url,
                 engine_kwargs={"connect_args": arguments, "pool_pre_ping": name != "sqlite"},
                 heartbeat_interval=HEARTBEAT_SECONDS,
                 grace_period=GRACE_SECONDS,
                 heartbeat_stale_trial_callback=retry,
             )
+            if name == "sqlite":
+                _spare_the_disk(storage)
+            return storage
     except ImportError:
         raise UserError(
             f"storage={masked(url)!r} needs a driver that is not installed: "
@@ -107,13 +112,30 @@ def open_storage(url: str) -> BaseStorage:
         ) from None
 
 
+def _spare_the_disk(storage: RDBStorage) -> None:
+    """Has SQLite write a log ahead: a trial's dozen small commits then wait for the disk once."""
+
+    def prepare(connection: Any, record: object) -> None:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=NORMAL")
+
+    event.listen(storage.engine, "connect", prepare)
+    storage.engine.dispose()
+
+
 def heartbeats(storage: BaseStorage) -> bool:
     """Tells whether a storage knows which drivers still live; a journal file does not."""
     return isinstance(storage, RDBStorage)
 
 
-# Puts a trial that was lost or interrupted back into the queue, this often at most.
-retry = RetryCallback(max_retry=_MOST_RETRIES)
+def retry(study: optuna.Study, trial: FrozenTrial) -> None:
+    """Puts a trial that was lost or interrupted back into the queue, a few times at most."""
+    RetryCallback(max_retry=_MOST_RETRIES)(study, trial)
+
+
+def retry_history(trial: FrozenTrial) -> list[int]:
+    """Returns the numbers of the trials that this one was tried as before."""
+    return list(trial.system_attrs.get("retry_history", []))
 
 
 def _journal(url: str) -> BaseStorage:
@@ -130,13 +152,17 @@ def _journal(url: str) -> BaseStorage:
 def open_study(
     name: str,
     storage: BaseStorage,
-    sampler: BaseSampler,
+    sampler: Callable[[int | None], BaseSampler],
+    seed: int,
     directions: list[Direction],
     identity: Mapping[str, str],
 ) -> optuna.Study:
     """Creates the study, or goes on with the one of this name.
 
     Args:
+        sampler: builds the sampler from a seed.
+        seed: of the driver that creates the study; one that goes on would draw the same points
+            again with it, and draws from fresh entropy.
         identity: what decides the value of a point; a study with another one is another study.
 
     Raises:
@@ -144,15 +170,15 @@ def open_study(
     """
     try:
         study = optuna.create_study(
-            storage=storage, sampler=sampler, study_name=name, directions=directions
+            storage=storage, sampler=sampler(seed), study_name=name, directions=directions
         )
         study.set_user_attr(_IDENTITY, dict(identity))
         return study
     except DuplicatedStudyError:
-        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler)
+        study = optuna.load_study(study_name=name, storage=storage, sampler=sampler(None))
     own = [direction.name.lower() for direction in study.directions]
     if own != directions:
-        raise _other_study(name, f"directions {', '.join(own)}", f"{', '.join(directions)}")
+        raise _other_study(name, f"directions {', '.join(own)}", ", ".join(directions))
     known: dict[str, str] = study.user_attrs.get(_IDENTITY, dict(identity))
     for field in sorted({*known, *identity}):
         before, now = known.get(field, "none"), identity.get(field, "none")
@@ -168,21 +194,20 @@ def _other_study(name: str, before: str, now: str) -> UserError:
     )
 
 
-def sampler_named(name: str, seed: int) -> BaseSampler:
-    """Returns one of Optuna's samplers.
+def sampler_named(name: str) -> Callable[[int | None], BaseSampler]:
+    """Returns what builds one of Optuna's samplers from a seed.
 
     Raises:
         UserError: there is no sampler of this name.
     """
     samplers = optuna.samplers
-    # Two objectives and few trials: generations have to be small to come about at all.
-    builders: dict[str, Any] = {
-        "tpe": lambda: samplers.TPESampler(seed=seed),
-        "gp": lambda: samplers.GPSampler(seed=seed),
-        "nsgaii": lambda: samplers.NSGAIISampler(seed=seed, population_size=10),
-        "random": lambda: samplers.RandomSampler(seed=seed),
+    builders: dict[str, Callable[[int | None], BaseSampler]] = {
+        "tpe": lambda seed: samplers.TPESampler(seed=seed),
+        "gp": lambda seed: samplers.GPSampler(seed=seed),
+        # Few trials: generations have to be small to come about at all.
+        "nsgaii": lambda seed: samplers.NSGAIISampler(seed=seed, population_size=10),
+        "random": lambda seed: samplers.RandomSampler(seed=seed),
     }
     if name not in builders:
         raise unknown_name("sampler", name, builders)
-    sampler: BaseSampler = builders[name]()
-    return sampler
+    return builders[name]

@@ -39,7 +39,6 @@ class TrialRuns:
             "kd.trial": str(number),
         }
         run_id: str = client.create_run(self.experiment_id, tags=tags).info.run_id
-        client.log_batch(run_id, params=[Param(name, str(v)) for name, v in point.items()])
         status = "FAILED"
         try:
             yield run_id
@@ -48,17 +47,24 @@ class TrialRuns:
             status = "KILLED"
             raise
         except TrialFailedError as error:
-            client.set_tag(run_id, TAG_ERROR, str(error))
+            log_result(run_id, point, {}, {TAG_ERROR: str(error)})
             raise
         finally:
             client.set_terminated(run_id, status)
 
 
-def log_result(run_id: str, metrics: Mapping[str, float], tags: Mapping[str, str]) -> None:
-    """Logs what a trial came to; what is not defined is left out."""
+def log_result(
+    run_id: str,
+    point: Mapping[str, object],
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+) -> None:
+    """Logs a trial's point and what it came to, all at once; what is not defined is left out."""
     now = get_current_time_millis()
     known = [Metric(name, value, now, 0) for name, value in metrics.items() if isfinite(value)]
-    MlflowClient().log_batch(run_id, known, tags=[RunTag(k, v) for k, v in tags.items()])
+    parameters = [Param(name, str(value)) for name, value in point.items()]
+    texts = [RunTag(name, value) for name, value in tags.items()]
+    MlflowClient().log_batch(run_id, known, parameters, texts)
 
 
 def close_lost(run_id: str) -> None:

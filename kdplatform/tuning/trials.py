@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.space import Point
-from kdplatform.tuning.storage import retry
+from kdplatform.tuning.storage import retry, retry_history
 
 # Names of the attributes that a trial carries.
 POINT = "kd.point"
@@ -147,7 +147,7 @@ def _kind(trial: FrozenTrial, again: frozenset[int]) -> str:
 
 
 def _tried_again(trials: Sequence[FrozenTrial]) -> frozenset[int]:
-    history = (retry.retry_history(trial) for trial in trials)
+    history = (retry_history(trial) for trial in trials)
     return frozenset(number for numbers in history for number in numbers)
 
 

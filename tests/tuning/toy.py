@@ -1,0 +1,166 @@
+"""A search without training: what a student predicts follows from its point by a formula."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import optuna
+import pandas as pd
+
+from kdplatform.config import load_project
+from kdplatform.experiments.identity import Role
+from kdplatform.experiments.sweep import Unit
+from kdplatform.tuning import search
+from kdplatform.tuning.command import identity
+from kdplatform.tuning.measures import Measure, Score
+from kdplatform.tuning.references import References
+from kdplatform.tuning.search import Search
+from kdplatform.tuning.space import Point, first_points, parameters
+from kdplatform.tuning.storage import heartbeats, open_storage, open_study, sampler_named
+from kdplatform.tuning.workers import (
+    InterruptedSearchError,
+    TrialDivergedError,
+    TrialFailedError,
+)
+
+# Examples of each of two groups.
+GROUP = 200
+MEASURE = Measure("accuracy_gap", "color", 2, "toy")
+
+
+def config(**overrides: str) -> Any:
+    """A project whose tuning block is given; the digits stand for any data."""
+    given = {"tuning.unfairness": "accuracy_gap", "temperatures": "1,4,10", "tuning.trials": "8"}
+    given |= {name.replace("__", "."): value for name, value in overrides.items()}
+    return load_project("digits", given)
+
+
+def predictions(first: int, second: int) -> pd.DataFrame:
+    """A table of two groups with so many errors each."""
+    wrong = np.concatenate([np.arange(GROUP) < first, np.arange(GROUP) < second])
+    labels = np.tile([0, 1], GROUP)
+    return pd.DataFrame(
+        {
+            "id": np.arange(2 * GROUP),
+            "label": labels,
+            "prediction": np.where(wrong, 1 - labels, labels),
+            "color": ["red"] * GROUP + ["blue"] * GROUP,
+        }
+    )
+
+
+def errors(point: Point) -> tuple[int, int]:
+    """More alpha is more accurate and less fair; T = 4 is best."""
+    off = abs(np.log(point.temperature / 4)) * 10
+    first = 40 + off - 30 * point.alpha
+    return round(first), round(first + 20 * point.alpha)
+
+
+def expected(point: Point) -> tuple[float, float]:
+    """Accuracy and accuracy gap of a point."""
+    first, second = errors(point)
+    return 1 - (first + second) / (2 * GROUP), (second - first) / GROUP
+
+
+class World:
+    """Trains nothing, and knows what it was asked to train.
+
+    Attributes:
+        what: what becomes of a point: `diverge`, `fail`, `nan`, `crash`; anything else trains.
+        quick: points whose training takes no time; the others' takes `seconds`.
+    """
+
+    def __init__(self, project: Any, seconds: float = 0.0) -> None:
+        self.config = project
+        self.what: Callable[[Point], str] = lambda point: ""
+        self.trained: list[Point] = []
+        self.quick: list[Point] = []
+        self.lock = threading.Lock()
+        self.stop = threading.Event()
+        self.read: list[str] = []
+        self._seconds = seconds
+        self._tables: dict[str, pd.DataFrame] = {}
+
+    def train(self, units: Sequence[Unit], parent_run_id: str) -> dict[str, str]:
+        """Stands for `Trainer.train`."""
+        own = units[-1].config
+        point = Point.of(own)
+        with self.lock:
+            self.trained.append(point)
+        deadline = time.monotonic() + (0.0 if point in self.quick else self._seconds)
+        while time.monotonic() < deadline:
+            if self.stop.is_set():
+                raise InterruptedSearchError
+            time.sleep(0.01)
+        what = self.what(point)
+        if what == "diverge":
+            raise TrialDivergedError("the loss became NaN")
+        if what == "fail":
+            raise TrialFailedError("its worker died")
+        if what == "crash":
+            raise RuntimeError("a bug")
+        table = predictions(*errors(point))
+        if what == "nan":
+            table["color"] = "red"
+        for unit in units:
+            self._tables[unit.step.key] = (
+                table if unit.step.role is Role.DISTILLED else predictions(30, 50)
+            )
+        return {unit.step.key: unit.step.key for unit in units}
+
+    def validation(self, run_id: str) -> pd.DataFrame:
+        """Stands for reading a run's validation predictions."""
+        self.read.append(run_id)
+        return self._tables[run_id]
+
+
+class NoRuns:
+    """Stands for the trials' runs in MLflow."""
+
+    @contextmanager
+    def open(self, number: int, title: str, point: Mapping[str, object]) -> Iterator[str]:
+        yield f"run of trial {number}"
+
+
+REFERENCES = References(
+    {},
+    {},
+    None,
+    teacher=Score(0.95, 0.02, 0.94),
+    nds=Score(0.90, 0.05, 0.875),
+    baseline=Score(*expected(Point(4.0, 0.8, "kd", 3e-3, 20)), 0.85),
+)
+
+
+def open_toy_study(world: World, url: str, name: str = "toy") -> tuple[optuna.Study, bool]:
+    tuning = world.config.tuning
+    both: Any = ["maximize", "minimize"]
+    storage = open_storage(url)
+    study = open_study(
+        name,
+        storage,
+        sampler_named(tuning.sampler),
+        tuning.sampler_seed,
+        both if tuning.mode == "pareto" else ["minimize"],
+        identity(world.config, MEASURE, "data"),
+    )
+    return study, heartbeats(storage)
+
+
+def open_search(world: World, url: str, *, queue: bool = True, name: str = "toy") -> Search:
+    """Opens a study and a search on it, with the project's temperatures queued."""
+    study, beats = open_toy_study(world, url, name)
+    if queue and not study.trials:
+        for point in first_points(world.config):
+            study.enqueue_trial(parameters(point, world.config))
+    search.validation = world.validation  # type: ignore[assignment]
+    workspace: Any = SimpleNamespace(
+        config=world.config, dataset=SimpleNamespace(digest="data", class_names=("0", "1"))
+    )
+    trainer: Any = world
+    runs: Any = NoRuns()
+    return Search(study, workspace, MEASURE, REFERENCES, trainer, runs, beats, world.stop)
