@@ -179,11 +179,12 @@ def open_study(
     own = [direction.name.lower() for direction in study.directions]
     if own != directions:
         raise _other_study(name, f"directions {', '.join(own)}", ", ".join(directions))
-    known: dict[str, str] = study.user_attrs.get(_IDENTITY, dict(identity))
-    for field in sorted({*known, *identity}):
-        before, now = known.get(field, "none"), identity.get(field, "none")
-        if before != now:
-            raise _other_study(name, f"{field}={before}", f"{field}={now}")
+    known: dict[str, str] = study.user_attrs.get(_IDENTITY, {})
+    # A field that one of them lacks came or went with a version of the program.
+    for field in sorted(known.keys() & identity.keys()):
+        if known[field] != identity[field]:
+            before, now = (f"{field}={value}" for value in (known[field], identity[field]))
+            raise _other_study(name, before, now)
     return study
 
 

@@ -332,7 +332,8 @@ def test_a_storage_that_does_not_answer_is_one_line(
 @pytest.mark.parametrize(
     ("parameters", "said"),
     [
-        ({"unfairness": "eod"}, "unfairness='eod' needs attributes, and project digits has none; allowed: n_sc"),
+        ({"unfairness": "eod"}, "unfairness='eod' needs attributes, and project digits has none"),
+        ({"unfairness": "dpd"}, "allowed: n_sc"),
         ({"unfairness": "individual"}, "needs a feature space, and project digits has none"),
         ({"attribute": "color"}, "attribute='color' is not allowed: project digits has no attrib"),
         (
