@@ -2,6 +2,7 @@
 // the values inside them.
 #pragma once
 
+#include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
 #include <ATen/ops/from_blob.h>
@@ -60,36 +61,44 @@ struct Result {
   Tensor loss, kl, ce, gradient, gradient_scale, by_student_temperature, by_teacher_temperature;
 };
 
+// On the CPU without the dispatcher, which takes as long as a small batch's kernel. `real` is false
+// on the meta device, whose sizes may be symbols.
+template <bool real>
+Tensor empty(c10::SymIntArrayRef shape, const at::TensorOptions& options) {
+  if (real && options.device().is_cpu())
+    return at::detail::empty_cpu(C10_AS_INTARRAYREF_SLOW(shape), options);
+  return at::empty_symint(shape, options);
+}
+
 // A gradient like the logits; large ones on the CPU come from memory that is kept.
 inline Tensor empty_gradient(const Tensor& logits) {
   const int64_t bytes = logits.numel() * int64_t(logits.element_size());
   if (!logits.is_cpu() || bytes < kd::GradientMemory::smallest)
-    return at::empty(logits.sizes(), logits.options());
+    return empty<true>(logits.sym_sizes(), logits.options());
   auto& memory = kd::GradientMemory::instance();
   return at::from_blob(
       memory.take(bytes), logits.sizes(), [&memory](void* data) { memory.give_back(data); },
       logits.options());
 }
 
-// `real` is false on the meta device, whose sizes may be symbols.
 template <bool real>
 Result allocate(const Call& call) {
   const auto options = call.student_logits.options().dtype(call.compute_type());
   const auto shape = call.loss_shape();
   Result result;
-  result.loss = at::empty_symint(shape, options);
-  result.kl = at::empty_symint(shape, options);
-  result.ce = at::empty_symint(shape, options);
+  result.loss = empty<real>(shape, options);
+  result.kl = empty<real>(shape, options);
+  result.ce = empty<real>(shape, options);
   if (call.wants_gradient) {
     result.gradient =
         real ? empty_gradient(call.student_logits)
-             : at::empty_symint(call.student_logits.sym_sizes(), call.student_logits.options());
+             : empty<real>(call.student_logits.sym_sizes(), call.student_logits.options());
     if (call.student_logits.scalar_type() == at::kHalf)
-      result.gradient_scale = at::empty_symint(call.row_shape(), options.dtype(at::kFloat));
+      result.gradient_scale = empty<real>(call.row_shape(), options.dtype(at::kFloat));
   }
   if (call.wants_temperature_gradient) {
-    result.by_student_temperature = at::empty_symint(call.row_shape(), options);
-    result.by_teacher_temperature = at::empty_symint(call.row_shape(), options);
+    result.by_student_temperature = empty<real>(call.row_shape(), options);
+    result.by_teacher_temperature = empty<real>(call.row_shape(), options);
   }
   return result;
 }

@@ -18,13 +18,19 @@ namespace KD_BODY {
 // Room for whole vectors and an aligned neighbour.
 KD_INLINE int64_t padded(int64_t count) { return (count + 31) / 16 * 16; }
 
-// Up to here lanes are rows, if there are rows enough to fill them (`lanes_are_rows`).
-constexpr int few_classes = 32;
+// Lanes are rows up to few_classes, if there are rows enough to fill them. In more rows than the
+// second level of cache holds, reading sixteen of more than some_classes side by side is slower than
+// the lanes that stay idle at the end of a row.
+constexpr int few_classes = 128;
+constexpr int some_classes = 32;
 constexpr int fewest_classes = 16;
+constexpr int64_t cached_logits = 32768;
 
 KD_INLINE bool lanes_are_rows(const RowParameters& parameters) {
-  return parameters.classes <= fewest_classes ||
-         (parameters.classes <= few_classes && parameters.rows >= 16);
+  const int64_t classes = parameters.classes;
+  if (classes <= fewest_classes) return true;
+  const bool cached = parameters.students * parameters.rows * classes <= cached_logits;
+  return parameters.rows >= 16 && classes <= (cached ? few_classes : some_classes);
 }
 
 // Rows of up to so many classes are taken a few at once; longer ones in chunks.

@@ -1,6 +1,8 @@
 """Backends to test: the reference, and the fused library where a compiler can build it."""
 
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 import torch
@@ -8,6 +10,8 @@ import torch
 from kdplatform.kernels import backend as backends
 from kdplatform.kernels.build import BuildError, build
 from kdplatform.kernels.toolchain import ToolchainError
+
+sys.path.insert(0, str(Path(__file__).parent))  # for loss_problems
 
 
 @pytest.fixture(scope="session")

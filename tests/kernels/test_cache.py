@@ -12,7 +12,8 @@ from kdplatform.kernels import cache
 USER = """
 import sys
 from pathlib import Path
-from kdplatform.kernels import cache
+sys.path.insert(0, sys.argv[2])  # the module alone, for the package takes seconds to import
+import cache
 cache.hold(Path(sys.argv[1]))
 print("held", flush=True)
 sys.stdin.read()
@@ -30,6 +31,12 @@ def builds(tmp_path: Path) -> list[Path]:
     return folders
 
 
+def another_process_holding(folder: Path) -> subprocess.Popen[bytes]:
+    """Holds a build until its input ends."""
+    command = [sys.executable, "-c", USER, str(folder), str(Path(cache.__file__).parent)]
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
 def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if path.is_dir()}
 
@@ -41,18 +48,14 @@ def test_the_last_used_are_kept(builds):
 
 
 def test_use_counts_from_the_last_time(builds):
-    with subprocess.Popen(
-        [sys.executable, "-c", USER, builds[0]], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as user:
+    with another_process_holding(builds[0]) as user:
         user.communicate()
     assert cache.prune(builds[0].parent, keep=1) == builds[:0:-1]
     assert names(builds[0].parent) == {"build0"}
 
 
 def test_what_another_process_uses_stays_until_it_ends(builds):
-    with subprocess.Popen(
-        [sys.executable, "-c", USER, builds[0]], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as user:
+    with another_process_holding(builds[0]) as user:
         assert user.stdout.readline() == b"held\n"
         assert builds[0] not in cache.prune(builds[0].parent, keep=0)
         assert (builds[0] / "library.so").exists()
