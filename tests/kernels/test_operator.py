@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch._dynamo import compiled_autograd
 
 from kdplatform.kernels import kd_loss
 from kdplatform.kernels.backend import loaded
@@ -85,6 +86,25 @@ def test_a_plain_call_takes_the_short_way(monkeypatch):
     assert len(taken) == 1
     assert taken[0] is output
     assert type(output).__name__ == "KDLossOutput"
+
+
+def test_the_short_ways_node_can_be_traced_by_compiled_autograd():
+    student, teacher, labels = problem(6, 5, torch.float16)
+    student.requires_grad_()
+    expected = kd_loss(student, teacher, labels, temperature=4.0, alpha=0.5).loss
+    (expected_gradient,) = torch.autograd.grad(3 * expected, student)
+    with compiled_autograd._enable(torch.compile(backend="aot_eager")):
+        loss = kd_loss(student, teacher, labels, temperature=4.0, alpha=0.5).loss
+        (3 * loss).backward()
+    torch.testing.assert_close(student.grad, expected_gradient)
+
+
+def test_a_graph_that_was_not_kept_is_used_once():
+    student, teacher, labels = problem(6, 5)
+    loss = kd_loss(student.requires_grad_(), teacher, labels, temperature=4.0, alpha=0.5).loss
+    loss.backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
 
 
 @pytest.mark.parametrize(
