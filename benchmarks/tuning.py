@@ -103,11 +103,13 @@ def main() -> None:
         stub = Stub(make_runs(options.project))
         tuner.open_executor = lambda *arguments, **named: stub  # type: ignore[assignment]
         ends: list[float] = []
+        processor: list[float] = []
         log_result = trial_runs.log_result
 
         def timed(*arguments: object) -> None:
             log_result(*arguments)  # type: ignore[arg-type]
             ends.append(time.perf_counter())
+            processor.append(time.process_time())
 
         search.log_result = timed
         words = {"project": options.project, "trials": options.trials, "confirm_seeds": 0}
@@ -119,6 +121,7 @@ def main() -> None:
     first, last = ends[:_FIRST], ends[-_FIRST:]
     seconds = {
         "mean": (ends[-1] - ends[0]) / (len(ends) - 1),
+        "processor": (processor[-1] - processor[0]) / (len(processor) - 1),
         f"first {_FIRST}": (first[-1] - first[0]) / (len(first) - 1),
         f"last {_FIRST}": (last[-1] - last[0]) / (len(last) - 1),
     }
