@@ -44,9 +44,7 @@ def write_posts(folder: Path) -> None:
             annotator = {"label": label, "annotator_id": 1, "target": target}
             posts[name] = {
                 "post_id": name,
-                "annotators": [
-                    {"label": label, "annotator_id": a, "target": target} for a in "123"
-                ],
+                "annotators": [annotator] * 3,
                 "rationales": [],
                 "post_tokens": ["kind" if label == "normal" else "rude", "words", str(number)],
             }
