@@ -53,7 +53,10 @@ def user_model_digest(name: str) -> str:
     Raises:
         UserError: there is no such function.
     """
-    source = inspect.getsourcefile(_function(name))
+    try:
+        source = inspect.getsourcefile(_function(name))
+    except TypeError:  # a function of a compiled module
+        source = None
     content = Path(source).read_bytes() if source else name.encode()
     return hashlib.sha256(content).hexdigest()
 

@@ -68,3 +68,8 @@ def test_the_digest_is_of_the_file(tmp_path: Path) -> None:
     with (tmp_path / "own_models_for_tests.py").open("a") as file:
         file.write("# changed\n")
     assert user_model_digest("own_models_for_tests:linear") != before
+
+
+def test_the_digest_of_a_compiled_function_is_of_its_name() -> None:
+    assert user_model_digest("os:getcwd") == user_model_digest("os:getcwd")
+    assert user_model_digest("os:getcwd") != user_model_digest("os:getpid")
