@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,15 @@ def interrupt_when(condition: Any) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+@pytest.fixture
+def _ctrl_c_works() -> Iterator[None]:
+    """A shell lets processes in the background ignore it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_ctrl_c_works")
 @pytest.mark.parametrize("threads", [1, 3])
 def test_ctrl_c_puts_the_trials_under_way_back_into_the_queue(threads: int, url: str) -> None:
     world = toy.World(toy.config(), seconds=30.0)
