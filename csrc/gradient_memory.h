@@ -5,6 +5,10 @@
 // so the last blocks are kept here instead, warm, up to a limit.
 #pragma once
 
+#ifdef __linux__
+#include <sys/mman.h>
+#endif
+
 #include <cstdint>
 #include <cstdlib>
 #include <mutex>
@@ -18,6 +22,8 @@ class GradientMemory {
   // Below this the system's allocator keeps the block itself.
   static constexpr int64_t smallest = 64 << 10;
   static constexpr int64_t most_kept = int64_t(256) << 20;
+  // From this on huge pages are asked for: 512 times fewer to touch first and to look up.
+  static constexpr int64_t huge_page = 2 << 20;
 
   // Never destroyed: tensors may outlive every static object.
   static GradientMemory& instance() {
@@ -38,9 +44,14 @@ class GradientMemory {
         return block.data;
       }
     }
-    const int64_t rounded = (bytes + 4095) / 4096 * 4096;
-    void* const data = std::aligned_alloc(4096, size_t(rounded));
+    const int64_t page = bytes < huge_page ? 4096 : huge_page;
+    const int64_t rounded = (bytes + page - 1) / page * page;
+    void* const data = std::aligned_alloc(size_t(page), size_t(rounded));
     if (data == nullptr) throw std::bad_alloc();
+#ifdef MADV_HUGEPAGE
+    // Advice only: where it is not taken, pages are small and nothing else changes.
+    if (page == huge_page) madvise(data, size_t(rounded), MADV_HUGEPAGE);
+#endif
     const std::lock_guard<std::mutex> lock(mutex_);
     taken_.push_back({data, rounded});
     return data;
