@@ -16,16 +16,13 @@ from pydantic import BeforeValidator, Field
 
 from kdplatform import text_values
 from kdplatform.data import Dataset
-from kdplatform.data._image_files import (
-    MEASURED_IMAGES,
-    ImageFilesConfig,
-    files_below,
-    files_digest,
-    given_root,
-    pixels_digest,
-    split_inputs,
+from kdplatform.data._image_files import files_below, given_root
+from kdplatform.data._published_files import (
+    LabelledFiles,
+    PublishedFilesConfig,
+    published_dataset,
 )
-from kdplatform.data._splits import Rows, assembled, check_classes, hold_out, plain_examples
+from kdplatform.data._splits import check_classes
 from kdplatform.data._synsets import synset_names
 from kdplatform.errors import UserError
 
@@ -38,7 +35,7 @@ _HOLDING = (
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
 
-class Config(ImageFilesConfig):
+class Config(PublishedFilesConfig):
     """Where ImageNet lies; images are cut as usual: shorter side 256, centre 224."""
 
     name: Literal["imagenet"] = Field("imagenet", description="dataset")
@@ -53,7 +50,6 @@ class Config(ImageFilesConfig):
     val_fraction: float = Field(
         0.02, ge=0.001, le=0.5, description="share of every class's training images for validation"
     )
-    seed: int = Field(0, ge=0, description="seed of the validation split")
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -70,24 +66,14 @@ def load(config: Config, folder: Path) -> Dataset:
     where = f"dataset.root={config.root!r}"
     synsets, val_codes = _synsets(root)
     codes = sorted(synsets)
-    train, train_labels = _files_by_class(root, "train", codes)
-    test, test_labels = _files_by_class(root, "val", codes)
-    if not test:
-        test, test_labels = _flat_files(root, codes, val_codes)
+    train = _files_by_class(root, "train", codes)
+    test = _files_by_class(root, "val", codes)
+    if not test.files:
+        test = _flat_files(root, codes, val_codes)
     names = synset_names(synsets, codes)
-    check_classes({"training (train/)": train_labels}, names, where, least=2)
-    check_classes({"test (val/)": test_labels}, names, where)
-    source = files_digest(root, [*train, *test])
-    known = plain_examples(train_labels, first_id=0)
-    tested = plain_examples(test_labels, first_id=len(train))
-    rest, held = hold_out(known.labels, config.val_fraction, config.seed)
-    rows = {"train": rest, "val": held, "test": tested.ids}
-    examples = {"train": known.at(rest), "val": known.at(held), "test": tested}
-    inputs = split_inputs(config, root, [*train, *test], rows, source_digest=source, folder=folder)
-    splits = {name: (images, examples[name]) for name, images in inputs}
-    return assembled(
-        config, pixels_digest(config, source), splits, class_names=names, measured=MEASURED_IMAGES
-    )
+    check_classes({"training (train/)": train.labels}, names, where, least=2)
+    check_classes({"test (val/)": test.labels}, names, where)
+    return published_dataset(config, root, train, test, class_names=names, folder=folder)
 
 
 def _synsets(root: Path) -> tuple[dict[str, str], list[str]]:
@@ -135,7 +121,7 @@ def _parsed(meta: bytes, truth: bytes) -> tuple[dict[str, str], list[str]]:
     return words, [code_of[int(line)] for line in truth.split()]
 
 
-def _files_by_class(root: Path, split: str, codes: list[str]) -> tuple[list[str], Rows]:
+def _files_by_class(root: Path, split: str, codes: list[str]) -> LabelledFiles:
     if not (root / split).is_dir():
         packed = f"ILSVRC2012_img_{split}.tar"
         hint = f"; {packed} is there: torchvision.datasets.ImageNet(root, {split!r}) unpacks it"
@@ -149,10 +135,10 @@ def _files_by_class(root: Path, split: str, codes: list[str]) -> tuple[list[str]
         below, _ = files_below(root / split / code, _SUFFIXES)
         files += [f"{split}/{code}/{file}" for file in below]
         labels += [label] * len(below)
-    return files, np.array(labels, dtype=np.int64)
+    return LabelledFiles(files, np.array(labels, dtype=np.int64))
 
 
-def _flat_files(root: Path, codes: list[str], val_codes: list[str]) -> tuple[list[str], Rows]:
+def _flat_files(root: Path, codes: list[str], val_codes: list[str]) -> LabelledFiles:
     below, _ = files_below(root / "val", _SUFFIXES)
     if len(below) != len(val_codes):
         raise UserError(
@@ -163,6 +149,5 @@ def _flat_files(root: Path, codes: list[str], val_codes: list[str]) -> tuple[lis
     labelled = sorted(
         (number[code], f"val/{file}") for file, code in zip(below, val_codes, strict=True)
     )
-    return [file for _, file in labelled], np.array(
-        [label for label, _ in labelled], dtype=np.int64
-    )
+    labels = np.array([label for label, _ in labelled], dtype=np.int64)
+    return LabelledFiles([file for _, file in labelled], labels)

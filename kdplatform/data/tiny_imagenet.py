@@ -14,15 +14,13 @@ from pydantic import Field
 
 from kdplatform.data import Dataset
 from kdplatform.data._downloads import Archive, obtained
-from kdplatform.data._image_files import (
-    MEASURED_IMAGES,
-    ImageFilesConfig,
-    files_below,
-    files_digest,
-    pixels_digest,
-    split_inputs,
+from kdplatform.data._image_files import files_below
+from kdplatform.data._published_files import (
+    LabelledFiles,
+    PublishedFilesConfig,
+    published_dataset,
 )
-from kdplatform.data._splits import Rows, assembled, check_classes, hold_out, plain_examples
+from kdplatform.data._splits import check_classes
 from kdplatform.data._synsets import synset_names
 from kdplatform.data._text_files import read_lines
 from kdplatform.errors import UserError
@@ -35,15 +33,11 @@ ARCHIVE = Archive(
 )
 
 
-class Config(ImageFilesConfig):
+class Config(PublishedFilesConfig):
     """Where Tiny ImageNet lies, and how validation is held out."""
 
     name: Literal["tiny_imagenet"] = Field("tiny_imagenet", description="dataset")
     root: str = Field("", description="folder with the archive or its content; empty: downloaded")
-    val_fraction: float = Field(
-        0.1, ge=0.01, le=0.5, description="share of every class's training images for validation"
-    )
-    seed: int = Field(0, ge=0, description="seed of the validation split")
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -58,26 +52,24 @@ def load(config: Config, folder: Path) -> Dataset:
     root = obtained(ARCHIVE, config.root, folder / "tiny_imagenet") / ARCHIVE.folder
     where = f"dataset.root={str(root)!r}"
     codes = [line for line in read_lines(root / "wnids.txt") if line]
-    train, train_labels = _training_files(root, codes)
-    test, test_labels = _annotated_files(root, codes)
+    train = _training_files(root, codes)
+    test = _annotated_files(root, codes)
     words = dict(line.split("\t", 1) for line in read_lines(root / "words.txt") if "\t" in line)
     names = synset_names(words, codes)
-    check_classes({"training": train_labels}, names, where, least=2)
-    check_classes({"test": test_labels}, names, where)
-    source = files_digest(root, ["wnids.txt", "val/val_annotations.txt", *train, *test])
-    known = plain_examples(train_labels, first_id=0)
-    tested = plain_examples(test_labels, first_id=len(train))
-    rest, held = hold_out(known.labels, config.val_fraction, config.seed)
-    rows = {"train": rest, "val": held, "test": tested.ids}
-    examples = {"train": known.at(rest), "val": known.at(held), "test": tested}
-    inputs = split_inputs(config, root, [*train, *test], rows, source_digest=source, folder=folder)
-    splits = {name: (images, examples[name]) for name, images in inputs}
-    return assembled(
-        config, pixels_digest(config, source), splits, class_names=names, measured=MEASURED_IMAGES
+    check_classes({"training": train.labels}, names, where, least=2)
+    check_classes({"test": test.labels}, names, where)
+    return published_dataset(
+        config,
+        root,
+        train,
+        test,
+        class_names=names,
+        read_besides=["wnids.txt", "val/val_annotations.txt"],
+        folder=folder,
     )
 
 
-def _training_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
+def _training_files(root: Path, codes: list[str]) -> LabelledFiles:
     files: list[str] = []
     labels: list[int] = []
     for label, code in enumerate(codes):
@@ -88,10 +80,10 @@ def _training_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
             _check_there(boxes.parent / "images", listed, set(below), boxes.name)
         files += [f"train/{code}/images/{file}" for file in below]
         labels += [label] * len(below)
-    return files, np.array(labels, dtype=np.int64)
+    return LabelledFiles(files, np.array(labels, dtype=np.int64))
 
 
-def _annotated_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
+def _annotated_files(root: Path, codes: list[str]) -> LabelledFiles:
     """Returns the validation images with the labels that their list gives them."""
     path = root / "val" / "val_annotations.txt"
     below, _ = files_below(root / "val" / "images")
@@ -107,7 +99,7 @@ def _annotated_files(root: Path, codes: list[str]) -> tuple[list[str], Rows]:
         labelled[f"val/images/{file}"] = numbers[code]
     _check_there(root, set(labelled), {f"val/images/{file}" for file in below}, path.name)
     files = sorted(labelled, key=lambda file: (labelled[file], file))
-    return files, np.array([labelled[file] for file in files], dtype=np.int64)
+    return LabelledFiles(files, np.array([labelled[file] for file in files], dtype=np.int64))
 
 
 def _check_there(folder: Path, listed: set[str], there: set[str], by: str) -> None:
