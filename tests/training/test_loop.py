@@ -1,6 +1,5 @@
-"""The loop: what it reports, that it repeats itself, and that it goes on where it was stopped."""
+"""The loop: what it reports, that it repeats itself, and what it shows."""
 
-import dataclasses
 import io
 import re
 from pathlib import Path
@@ -8,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
+from fits import AUGMENTED, CPU, OrderSpy, assert_equal_weights, dropout_model, numbers, train
+from torch import nn
 from tqdm import tqdm
 
 from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset
-from kdplatform.errors import DivergedError
 from kdplatform.models import InputNormalization
 from kdplatform.objectives import (
     Batch,
@@ -23,49 +22,7 @@ from kdplatform.objectives import (
     TrainingState,
     build_objective,
 )
-from kdplatform.training import (
-    EpochRecord,
-    FitResult,
-    Role,
-    TeacherTable,
-    fit,
-    initialised_model,
-    predict_logits,
-)
-
-CPU = torch.device("cpu")
-
-
-def train(
-    dataset: Dataset,
-    config: TrainingConfig,
-    *,
-    seed: int = 0,
-    role: Role = "student",
-    objective: Objective | None = None,
-    **arguments: Any,
-) -> tuple[nn.Module, FitResult]:
-    model = arguments.pop("model", None)
-    model = model or initialised_model(config.model, dataset, seed=seed, role=role)
-    objective = objective or build_objective(None)
-    arguments = {"validation": dataset.val, **arguments}
-    result = fit(
-        model, dataset.train, objective, config, seed=seed, role=role, device=CPU, **arguments
-    )
-    return model, result
-
-
-def numbers(records: tuple[EpochRecord, ...]) -> list[dict[str, Any]]:
-    """Returns what of the records does not depend on how busy the machine is."""
-    timeless = [dataclasses.asdict(record) for record in records]
-    for record in timeless:
-        del record["seconds"], record["images_per_second"]
-    return timeless
-
-
-def assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
-    for name, value in one.state_dict().items():
-        assert torch.equal(value, other.state_dict()[name]), name
+from kdplatform.training import EpochRecord, TeacherTable, initialised_model, predict_logits
 
 
 def test_the_tiny_problem_is_learnt(dataset: Dataset, config: TrainingConfig) -> None:
@@ -187,9 +144,6 @@ def test_no_precision_or_layout_changes_what_is_learnt_much(
     assert losses["bf16", True] != losses["fp32", True]
 
 
-AUGMENTED = {"crop_padding": 1, "horizontal_flip": True}
-
-
 @pytest.mark.parametrize("augmentation", [{}, AUGMENTED])
 def test_equal_seeds_give_equal_numbers_whatever_the_global_generator(
     dataset: Dataset, config: TrainingConfig, augmentation: dict[str, Any]
@@ -208,20 +162,6 @@ def test_other_seeds_give_other_numbers(dataset: Dataset, config: TrainingConfig
     assert len(losses) == 3
 
 
-class OrderSpy(Objective):
-    """Keeps the ids it is given, in their order."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.ids: list[int] = []
-
-    def forward(
-        self, student: Output, teacher: Output | None, batch: Batch, state: TrainingState
-    ) -> LossParts:
-        self.ids.extend(batch.ids.tolist())
-        return LossParts(student.logits.square().mean(dim=1), {})
-
-
 def test_plain_and_distilled_students_see_the_same_batches_and_teachers_others(
     dataset: Dataset, config: TrainingConfig
 ) -> None:
@@ -231,27 +171,6 @@ def test_plain_and_distilled_students_see_the_same_batches_and_teachers_others(
         train(dataset, config, role=role, objective=spy)
         orders[role] = spy.ids
     assert orders["student"] == orders["distilled"] != orders["teacher"]
-
-
-class InterruptedFitError(Exception):
-    """Stands for whatever ends a process."""
-
-
-class Dropout(nn.Module):
-    """A model that draws random numbers of its own."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.inner = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 4))
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = self.inner(images.float() / 255)
-        return logits
-
-
-def dropout_model() -> nn.Module:
-    torch.manual_seed(0)
-    return Dropout()
 
 
 def test_what_a_model_draws_itself_comes_from_the_runs_seed(
@@ -277,149 +196,6 @@ def test_gradients_are_clipped(dataset: Dataset, config: TrainingConfig) -> None
     assert 0 < float(torch.stack(moved).sum().sqrt()) <= 12e-4 * 1.01
 
 
-RESUMED: dict[str, dict[str, Any]] = {
-    "adamw": {},
-    "sgd, warm-up, step": {
-        "optimizer": "sgd",
-        "schedule": "step",
-        "milestones": (1,),
-        "warmup_epochs": 0.5,
-    },
-    "augmented": {"augmentation": AUGMENTED},
-    "batch norm": {"model": "resnet20"},
-    "fp32": {"precision": "fp32"},
-}
-
-
-@pytest.mark.parametrize("finished_epochs", [1, 2])
-@pytest.mark.parametrize("case", [*RESUMED, "dropout"])
-def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(
-    case: str, finished_epochs: int, dataset: Dataset, config: TrainingConfig, tmp_path: Path
-) -> None:
-    config = TrainingConfig.model_validate({**config.model_dump(), **RESUMED.get(case, {})})
-
-    def fresh() -> dict[str, Any]:
-        return {"model": dropout_model()} if case == "dropout" else {}
-
-    def stop(record: EpochRecord) -> None:
-        if record.epoch == finished_epochs:
-            raise InterruptedFitError
-
-    whole, expected = train(dataset, config, **fresh())
-    saved = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
-    with pytest.raises(InterruptedFitError):
-        train(dataset, config, on_epoch=stop, **saved, **fresh())
-    reported: list[EpochRecord] = []
-    resumed, result = train(dataset, config, on_epoch=reported.append, **saved, **fresh())
-
-    assert result.restored_epochs == finished_epochs
-    assert numbers(result.records) == numbers(expected.records)
-    assert tuple(reported) == result.records
-    assert_equal_weights(resumed, whole)
-
-
-def test_a_finished_run_is_restored_without_training(
-    dataset: Dataset, config: TrainingConfig, tmp_path: Path
-) -> None:
-    saved = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
-    one, first = train(dataset, config, **saved)
-    spy = OrderSpy()
-    other, second = train(dataset, config, objective=spy, **saved)
-    assert second.records == first.records
-    assert spy.ids == []
-    assert_equal_weights(one, other)
-
-
-@pytest.mark.parametrize("damage", ["altered", "cut short", "another run"])
-def test_a_checkpoint_that_is_no_good_is_ignored(
-    damage: str,
-    dataset: Dataset,
-    config: TrainingConfig,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    checkpoint = tmp_path / "checkpoint"
-    train(dataset, config, checkpoint=checkpoint, identity="run")
-    data = checkpoint.read_bytes()
-    if damage == "altered":
-        checkpoint.write_bytes(data[:5000] + bytes([data[5000] ^ 1]) + data[5001:])
-    if damage == "cut short":
-        checkpoint.write_bytes(data[:5000])
-    identity = "another" if damage == "another run" else "run"
-    _, result = train(dataset, config, checkpoint=checkpoint, identity=identity)
-    assert result.restored_epochs == 0
-    assert capsys.readouterr().err.count("training begins anew") == 1
-
-
-def test_divergence_names_step_and_parameters(dataset: Dataset, config: TrainingConfig) -> None:
-    update = {"learning_rate": 1e30, "optimizer": "sgd", "schedule": "constant"}
-    with pytest.raises(DivergedError) as caught:
-        train(
-            dataset,
-            config.model_copy(update=update),
-            role="distilled",
-            objective=build_objective(DistillationConfig(temperature=7.0, alpha=0.6)),
-            teacher=TeacherTable(torch.zeros(50, 4)),
-        )
-    message = str(caught.value)
-    assert "training loss of the distilled became nan at step 2 (epoch 1 of 3)" in message
-    assert "learning_rate=1e+30" in message
-    assert "temperature=7, alpha=0.6" in message
-    assert "\n" not in message
-
-
-class BadAt(Objective):
-    """A loss that is infinite in one step."""
-
-    def __init__(self, step: int) -> None:
-        super().__init__()
-        self.step = step
-
-    def forward(
-        self, student: Output, teacher: Output | None, batch: Batch, state: TrainingState
-    ) -> LossParts:
-        offset = float("inf") if state.step == self.step else 0.0
-        return LossParts(student.logits.square().mean(dim=1) + offset, {})
-
-
-# 4 steps an epoch; looked at in every step, in every third, and at the end of the epoch only.
-@pytest.mark.parametrize("check_every", [1, 3, 50])
-@pytest.mark.parametrize(("step", "epoch"), [(0, 1), (3, 1), (5, 2)])
-def test_divergence_names_the_first_bad_step_however_seldom_it_looks(
-    check_every: int,
-    step: int,
-    epoch: int,
-    dataset: Dataset,
-    config: TrainingConfig,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("kdplatform.training.loop.CHECK_EVERY", {"cpu": check_every})
-    with pytest.raises(DivergedError, match=rf"inf at step {step + 1} \(epoch {epoch} of 3\)"):
-        train(dataset, config, objective=BadAt(step))
-
-
-def test_a_diverged_epoch_leaves_the_last_good_checkpoint(
-    dataset: Dataset, config: TrainingConfig, tmp_path: Path
-) -> None:
-    saved = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
-    with pytest.raises(DivergedError):
-        train(dataset, config, objective=BadAt(5), **saved)
-    _, result = train(dataset, config, objective=BadAt(-1), **saved)
-    assert result.restored_epochs == 1
-
-
-def test_weights_that_only_the_last_step_spoilt_are_noticed(
-    dataset: Dataset, config: TrainingConfig
-) -> None:
-    class SpoiltByLastStep(OrderSpy):
-        def after_step(self, state: TrainingState) -> None:
-            if state.step == 12:
-                next(state.model.parameters()).data.fill_(float("nan"))
-
-    with pytest.raises(DivergedError, match=r"validation loss .* nan at step 12 \(epoch 3 of 3\)"):
-        train(dataset, config, objective=SpoiltByLastStep())
-
-
 def test_away_from_a_terminal_nothing_is_said(
     dataset: Dataset, config: TrainingConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -439,57 +215,6 @@ def test_on_a_terminal_the_bar_shows_epoch_loss_accuracy_and_speed(
     train(dataset, config)
     last = terminal.getvalue().rstrip().split("\r")[-1]
     assert re.search(r"student epoch 3/3: 100%.* 150/150 .*images/s, accuracy=.*%, loss=", last)
-
-
-class Hooked(Objective):
-    """Uses every hook: writes its calls down, replaces labels, trains and keeps state."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.calls: list[str] = []
-        self.scale = nn.Parameter(torch.ones(()))
-        self.register_buffer("steps", torch.zeros((), dtype=torch.int64))
-
-    def before_fit(self, state: TrainingState) -> None:
-        self.calls.append(f"fit {state.steps_per_epoch}")
-
-    def before_batch(self, batch: Batch, state: TrainingState) -> Batch:
-        self.calls.append(f"batch {state.step}")
-        return dataclasses.replace(batch, labels=torch.zeros_like(batch.labels))
-
-    def after_step(self, state: TrainingState) -> None:
-        self.calls.append(f"step {state.step}")
-        self.steps += 1
-
-    def forward(
-        self, student: Output, teacher: Output | None, batch: Batch, state: TrainingState
-    ) -> LossParts:
-        assert not batch.labels.any()
-        loss = nn.functional.cross_entropy(
-            self.scale * student.logits, batch.labels, reduction="none"
-        )
-        return LossParts(loss, {})
-
-
-def test_hooks_are_called_in_order_and_their_batch_is_used(
-    dataset: Dataset, config: TrainingConfig
-) -> None:
-    objective = Hooked()
-    train(dataset, config.model_copy(update={"epochs": 1}), objective=objective)
-    expected = [call for i in range(4) for call in (f"batch {i}", f"step {i + 1}")]
-    assert objective.calls == ["fit 4", *expected]
-    assert objective.scale.item() != 1.0
-
-
-def test_what_an_objective_keeps_is_restored(
-    dataset: Dataset, config: TrainingConfig, tmp_path: Path
-) -> None:
-    saved = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
-    one, other = Hooked(), Hooked()
-    train(dataset, config, objective=one, **saved)
-    train(dataset, config, objective=other, **saved)
-    assert int(other.steps) == 12
-    assert torch.equal(one.scale, other.scale)
 
 
 def test_the_saved_model_takes_raw_images(dataset: Dataset, config: TrainingConfig) -> None:

@@ -1,0 +1,87 @@
+"""What tests of the loop share: a fit of the tiny problem, and what it is compared by."""
+
+import dataclasses
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdplatform.config import TrainingConfig
+from kdplatform.data import Dataset
+from kdplatform.objectives import (
+    Batch,
+    LossParts,
+    Objective,
+    Output,
+    TrainingState,
+    build_objective,
+)
+from kdplatform.training import EpochRecord, FitResult, Role, fit, initialised_model
+
+CPU = torch.device("cpu")
+
+
+def train(
+    dataset: Dataset,
+    config: TrainingConfig,
+    *,
+    seed: int = 0,
+    role: Role = "student",
+    objective: Objective | None = None,
+    **arguments: Any,
+) -> tuple[nn.Module, FitResult]:
+    model = arguments.pop("model", None)
+    model = model or initialised_model(config.model, dataset, seed=seed, role=role)
+    objective = objective or build_objective(None)
+    arguments = {"validation": dataset.val, **arguments}
+    result = fit(
+        model, dataset.train, objective, config, seed=seed, role=role, device=CPU, **arguments
+    )
+    return model, result
+
+
+def numbers(records: tuple[EpochRecord, ...]) -> list[dict[str, Any]]:
+    """Returns what of the records does not depend on how busy the machine is."""
+    timeless = [dataclasses.asdict(record) for record in records]
+    for record in timeless:
+        del record["seconds"], record["images_per_second"]
+    return timeless
+
+
+def assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
+    for name, value in one.state_dict().items():
+        assert torch.equal(value, other.state_dict()[name]), name
+
+
+AUGMENTED = {"crop_padding": 1, "horizontal_flip": True}
+
+
+class OrderSpy(Objective):
+    """Keeps the ids it is given, in their order."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ids: list[int] = []
+
+    def forward(
+        self, student: Output, teacher: Output | None, batch: Batch, state: TrainingState
+    ) -> LossParts:
+        self.ids.extend(batch.ids.tolist())
+        return LossParts(student.logits.square().mean(dim=1), {})
+
+
+class Dropout(nn.Module):
+    """A model that draws random numbers of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(192, 4))
+
+    def forward(self, images: Tensor) -> Tensor:
+        logits: Tensor = self.inner(images.float() / 255)
+        return logits
+
+
+def dropout_model() -> nn.Module:
+    torch.manual_seed(0)
+    return Dropout()
