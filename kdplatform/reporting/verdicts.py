@@ -13,7 +13,7 @@ from scipy import stats
 
 from kdplatform.analysis.bootstrap import Interval
 from kdplatform.analysis.effects import Trend
-from kdplatform.analysis.significance import ROUNDING
+from kdplatform.analysis.paired import mean_interval
 from kdplatform.analysis.tables import FloatArray
 
 LEVEL = 0.05
@@ -96,15 +96,8 @@ def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Inter
 
 
 def mean_over_seeds(values: FloatArray) -> Interval:
-    """Mean of one value per seed with its 95% t-interval; no limits with fewer than two seeds."""
-    if len(values) == 0:
-        return Interval(np.nan, np.nan, np.nan)
-    mean = float(np.mean(values))
-    if len(values) < 2:
-        return Interval(mean, np.nan, np.nan)
-    if np.ptp(values) <= ROUNDING:
-        return Interval(mean, np.nan, np.nan)  # a coarse metric, not certainty
-    return _symmetric(mean, float(np.var(values, ddof=1)) / len(values), len(values) - 1)
+    """Mean of one value per seed with its 95% t-interval, as `paired.mean_interval` gives it."""
+    return Interval(*mean_interval(values, 1 - LEVEL))
 
 
 def mean_of_seeds_and_examples(differences: FloatArray) -> Interval:

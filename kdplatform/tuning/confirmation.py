@@ -45,7 +45,10 @@ class Confirmed:
 
     def estimate(self, measure: str) -> Estimate:
         """Returns a measure's mean over the fresh seeds on test, with its interval."""
-        return mean_interval([getattr(score, measure) for score in self.scores.values()])
+        values = [getattr(score, measure) for score in self.scores.values()]
+        # Of what may be searched, some count classes: no upper end is known here.
+        highest = np.inf if measure == "unfairness" else 1.0
+        return mean_interval(values, _CONFIDENCE, lowest=0.0, highest=highest)
 
     def again_mean(self, measure: str) -> float:
         """Returns a measure's mean over the fresh seeds on validation."""
@@ -147,7 +150,8 @@ def _difference(arm: Confirmed, baseline: Confirmed, measure: str) -> Difference
 def verdict(arm: Confirmed, measure: str) -> str:
     """Says whether an arm differs from the baseline: `lower`, `higher`, `not told apart`.
 
-    At p < .05 after Holm's correction over the points compared.
+    At p < .05 after Holm's correction over the points compared. Where all seeds differ by the same
+    amount there is no p, and nothing is claimed.
     """
     p_value = arm.p_holm.get(measure, float("nan"))
     if not p_value < 1 - _CONFIDENCE:

@@ -9,8 +9,6 @@ from kdplatform.tuning.results import Found
 from kdplatform.tuning.selection import Choice, least_infeasible
 from kdplatform.tuning.trials import Books, failures
 
-_WORDS = {"lower": "lower", "higher": "higher", "not told apart": "not told apart"}
-
 
 def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
     """Returns the search's table: references and chosen points on validation data."""
@@ -120,10 +118,12 @@ def _verdicts(measure: Measure, arms: Sequence[Confirmed]) -> list[str]:
             ("unfairness", measure.label, scale, unit),
         ):
             mean, low, high = (factor * value for value in arm.differences[name][:3])
-            parts.append(
-                f"{label} {mean:+.2f}{of} [{low:.2f}, {high:.2f}], "
-                f"p {arm.p_holm[name]:.2g}: {verdict(arm, name)}"
-            )
+            shown = f"{label} {mean:+.2f}{of}"
+            if low == low:
+                shown += f" [{low:.2f}, {high:.2f}], p {arm.p_holm[name]:.2g}"
+            elif len(arm.scores) > 1:
+                shown += " for every seed, which leaves no interval"
+            parts.append(f"{shown}: {verdict(arm, name)}")
         lines.append(f"{arm.title} against the baseline: {'; '.join(parts)}")
     if not lines:
         return ["nothing to compare with the baseline"]
