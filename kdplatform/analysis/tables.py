@@ -70,10 +70,11 @@ class Groups:
 
 def _integers(table: pd.DataFrame, column: str) -> IntArray:
     series = table[column]
+    if series.hasnans:
+        row = int(np.flatnonzero(series.isna())[0]) + 1
+        raise ValueError(f"column {column!r} has no value in row {row}; allowed: integers from 0")
     if not pd.api.types.is_integer_dtype(series.dtype):
         raise ValueError(f"column {column!r} has type {series.dtype}; allowed: integers")
-    if series.hasnans:
-        raise ValueError(f"column {column!r} has missing values; allowed: integers from 0")
     values = series.to_numpy(dtype=np.int64)
     if values.min() < 0 or values.max() >= MAX_CLASSES:
         wrong = values.min() if values.min() < 0 else values.max()
@@ -83,6 +84,8 @@ def _integers(table: pd.DataFrame, column: str) -> IntArray:
 
 def _ids(table: pd.DataFrame) -> npt.NDArray[np.generic]:
     index = pd.Index(table["id"])
+    if index.inferred_type.startswith("mixed"):
+        raise ValueError("column 'id' holds values of several types; allowed: numbers or text")
     if index.hasnans:
         raise ValueError("column 'id' has missing values; allowed: one id per example")
     if index.has_duplicates:
@@ -258,7 +261,13 @@ def _column_groups(table: pd.DataFrame, column: str) -> Groups:
     if column not in table.columns or column in reserved:
         allowed = [name for name in table if name not in reserved]
         raise ValueError(f"attribute {column!r} is not in the table; allowed: {allowed}")
-    codes, values = pd.factorize(table[column])
+    try:
+        codes, values = pd.factorize(table[column])
+    except TypeError:
+        kind = type(table[column].iloc[0]).__name__
+        raise ValueError(
+            f"attribute {column!r} holds values of type {kind}; allowed: text, numbers"
+        ) from None
     texts = [str(value) for value in values]
     names = sorted({name for text in texts for name in text.split(SEVERAL)})
     place = {name: number for number, name in enumerate(names)}

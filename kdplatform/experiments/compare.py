@@ -17,7 +17,12 @@ from kdplatform.analysis.tables import check_table, logits_matrix
 from kdplatform.errors import UserError
 from kdplatform.experiments.evaluation import GENERATING_FACTORS
 from kdplatform.experiments.stored_predictions import stored_test_predictions
-from kdplatform.experiments.tracking import prepare_store, quiet_mlflow, store_errors
+from kdplatform.experiments.tracking import (
+    prepare_store,
+    quiet_mlflow,
+    shown_store,
+    store_errors,
+)
 from kdplatform.files import writable_folder
 from kdplatform.parameters import COMPARE_USAGE as USAGE
 from kdplatform.predictions import COLUMNS
@@ -52,7 +57,7 @@ def run_compare(words: Sequence[str]) -> None:
     """
     given = _parse(words)
     quiet_mlflow()
-    first, second = (_side(words) for words in given.sides)
+    first, second = _sides(given.sides)
     try:
         attributes = _attributes(given.attributes, first, second)
         comparison = build_comparison(
@@ -96,22 +101,76 @@ def _parse(words: Sequence[str]) -> _Words:
     return _Words(sides, attributes, similar_by, out)
 
 
-def _side(words: str) -> Side:
-    """Reads one side: every run or file is one seed of it."""
+class _Read(NamedTuple):
+    name: str
+    table: pd.DataFrame
+    attributes: tuple[str, ...]
+
+
+def _sides(given: Sequence[str]) -> list[Side]:
+    """Reads the sides: every run or file is one seed of its side."""
+    read = [[_read(name) for name in _names(words)] for words in given]
+    classes = _class_names([each for side in read for each in side])
+    return [_side(side, classes) for side in read]
+
+
+def _names(words: str) -> list[str]:
     names = [name.strip() for name in words.split(",") if name.strip()]
     if not names:
         raise UserError(f"side {words!r} is empty; allowed: {USAGE}")
     if len(set(names)) != len(names):
         raise UserError(f"side {words!r} names the same predictions twice")
-    tables = [_read(name) for name in names]
-    first, *others = (table.attributes for table in tables)
+    return names
+
+
+def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
+    """Returns the names of all classes, sorted; none where classes are numbers.
+
+    Raises:
+        UserError: only some of the tables name their classes.
+    """
+    named = [each for each in read if any(_is_text(column) for column in _class_columns(each))]
+    if not named:
+        return ()
+    for each in read:
+        if not all(_is_text(column) for column in _class_columns(each)):
+            raise UserError(
+                f"{named[0].name} has names of classes and {each.name} has numbers; allowed: the "
+                "same in label and prediction of all tables"
+            )
+    columns = [column.dropna() for each in read for column in _class_columns(each)]
+    return tuple(sorted({str(name) for column in columns for name in column}))
+
+
+def _class_columns(read: _Read) -> list[pd.Series]:
+    return [read.table[name] for name in ("label", "prediction") if name in read.table.columns]
+
+
+def _is_text(column: pd.Series) -> bool:
+    return pd.api.types.infer_dtype(column, skipna=True) == "string"
+
+
+def _side(read: Sequence[_Read], classes: tuple[str, ...]) -> Side:
+    tables = [_checked(each, classes) for each in read]
+    first, *others = (each.attributes for each in read)
     attributes = tuple(name for name in first if all(name in other for other in others))
-    return Side(_title(names), [each.table for each in tables], attributes)
+    return Side(_title([each.name for each in read]), tables, attributes, classes)
 
 
-class _Read(NamedTuple):
-    table: pd.DataFrame
-    attributes: tuple[str, ...]
+def _checked(read: _Read, classes: tuple[str, ...]) -> pd.DataFrame:
+    """Returns the table with its classes as numbers."""
+    table = read.table
+    if classes:
+        numbers = {name: number for number, name in enumerate(classes)}
+        columns = {str(column.name): column.map(numbers) for column in _class_columns(read)}
+        table = table.assign(**{name: column.astype("Int64") for name, column in columns.items()})
+    try:
+        check_table(table)
+        if "logits" in table.columns:
+            logits_matrix(table)
+    except ValueError as error:
+        raise UserError(f"{read.name}: {error}") from None
+    return table
 
 
 def _title(names: Sequence[str]) -> str:
@@ -123,18 +182,10 @@ def _read(name: str) -> _Read:
     path = Path(name).expanduser()
     if path.suffix.lower() in _SUFFIXES:
         table = _read_file(path)
-        read = _Read(table, _groups_in(table))
-    elif _RUN_ID.fullmatch(name):
-        read = _read_run(name)
-    else:
-        raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")
-    try:
-        check_table(read.table)
-        if "logits" in read.table.columns:
-            logits_matrix(read.table)
-    except ValueError as error:
-        raise UserError(f"{name}: {error}") from None
-    return read
+        return _Read(name, table, _groups_in(table))
+    if _RUN_ID.fullmatch(name):
+        return _read_run(name)
+    raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")
 
 
 def _read_run(run_id: str) -> _Read:
@@ -145,22 +196,29 @@ def _read_run(run_id: str) -> _Read:
         except MlflowException as error:
             if error.error_code != _NO_SUCH_RUN:
                 raise
-            raise UserError(f"run {run_id} is not in the tracking store") from None
+            raise UserError(
+                f"run {run_id} is not in the tracking store {shown_store()!r}; allowed: a run of "
+                "it, or another MLFLOW_TRACKING_URI"
+            ) from None
     try:
         table = stored_test_predictions(run)
     except ValueError as error:
         raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
     found = (_MEASURED.fullmatch(name) for name in run.data.metrics)
     measured = {match[1] for match in found if match}
-    return _Read(table, tuple(sorted(measured & set(table.columns))))
+    return _Read(run_id, table, tuple(sorted(measured & set(table.columns))))
 
 
 def _read_file(path: Path) -> pd.DataFrame:
     try:
         if path.suffix.lower() == ".parquet":
             return pd.read_parquet(path)
-        # Only an empty cell is a missing value: a group may be called NA or None.
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""])
+        # Only an empty cell is a missing value: a group may be called NA or None. In one piece,
+        # since pandas would give each piece of a long column a type of its own.
+        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
+        names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+        if twice := names[names.duplicated()].tolist():
+            raise UserError(f"{path} has column {twice[0]!r} twice; allowed: every column once")
     except FileNotFoundError:
         raise UserError(f"{path} is no file; allowed: {USAGE}") from None
     except (OSError, ValueError, pa.ArrowException) as error:
@@ -193,7 +251,10 @@ def _groups_in(table: pd.DataFrame) -> tuple[str, ...]:
         column = table[name]
         if name in COLUMNS or pd.api.types.is_float_dtype(column.dtype):
             continue
-        groups = column.nunique()
+        try:
+            groups = column.nunique()
+        except TypeError:  # lists and the like
+            continue
         renamed = groups == labels and groups == len(table[["label", name]].drop_duplicates())
         if 2 <= groups <= _MOST_GROUPS and not renamed:
             found.append(str(name))

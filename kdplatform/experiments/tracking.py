@@ -36,6 +36,11 @@ _SERVER_TIMEOUT_SECONDS = 10
 _USER_INFO = re.compile(r"//[^/@]*@")
 
 
+def shown_store() -> str:
+    """Returns the tracking URI as messages show it: without name and password."""
+    return _USER_INFO.sub("//***@", str(mlflow.get_tracking_uri()))
+
+
 def quiet_mlflow() -> None:
     """Keeps MLflow's own chatter (migrations, download bars) out of the program's output."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")

@@ -79,7 +79,7 @@ def build_comparison(
     reference = a.tables[0]
     sides = Sides(
         *(
-            Side(side.title, [align_table(table, reference) for table in side.tables])
+            replace(side, tables=[align_table(table, reference) for table in side.tables])
             for side in (a, b)
         )
     )
@@ -189,7 +189,8 @@ def _notes(sides: Sides, table: pd.DataFrame | None) -> Iterator[str]:
     for side in (sides.a, sides.b):
         never = sorted(_never_predicted(side))
         if never:
-            yield f"{side.title}: no model predicts class {', '.join(map(str, never[:10]))}."
+            shown = ", ".join(side.class_name(number) for number in never[:10])
+            yield f"{side.title}: no model predicts class {shown}."
         if any(t["prediction"].nunique() == 1 for t in side.tables):
             yield f"{side.title}: a model predicts the same class for every example."
     yield "In %; scores of probabilities, I(f) and consistency as they are."
@@ -208,6 +209,13 @@ def _never_predicted(side: Side) -> set[int]:
 
 def _class_frame(sides: Sides, table: pd.DataFrame | None) -> pd.DataFrame:
     """Every class with its tests, or its accuracies alone where there are none."""
+    frame = _class_rows(sides, table)
+    if sides.a.class_names:
+        frame.insert(1, "name", [sides.a.class_name(number) for number in frame["class"]])
+    return frame
+
+
+def _class_rows(sides: Sides, table: pd.DataFrame | None) -> pd.DataFrame:
     if table is None:
         first, second = (
             np.mean([class_table(t, _classes(sides))["accuracy"] for t in side.tables], axis=0)
@@ -239,7 +247,7 @@ def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
         )
         rows.append(
             {
-                "class": str(int(row["class"])),
+                "class": str(row.get("name", int(row["class"]))),
                 "n": str(int(row["n"])),
                 "A, %": number_words(row["accuracy_a"], 2, 100),
                 "B, %": number_words(row["accuracy_b"], 2, 100),

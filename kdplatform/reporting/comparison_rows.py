@@ -57,11 +57,17 @@ class Side:
     Attributes:
         tables: prediction tables, one per seed.
         attributes: columns whose groups may be compared.
+        class_names: of class 0, 1, ...; empty where classes are known by their numbers.
     """
 
     title: str
     tables: Sequence[pd.DataFrame]
     attributes: tuple[str, ...] = ()
+    class_names: tuple[str, ...] = ()
+
+    def class_name(self, number: int) -> str:
+        """Returns a class as it is shown."""
+        return self.class_names[number] if self.class_names else str(number)
 
 
 @dataclass(frozen=True)

@@ -122,6 +122,48 @@ def test_attributes_are_found_or_asked_for(capsys: pytest.CaptureFixture[str]) -
     assert "EOD, name" in capsys.readouterr().out
 
 
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    names = np.array(["square", "circle", "star"])
+    return table.assign(label=names[table["label"]], prediction=names[table["prediction"]])
+
+
+def test_classes_may_be_names() -> None:
+    a, b = predictions(0.7).drop(columns="name"), predictions(0.8, 1).drop(columns="name")
+    assert compare(csv("a.csv", a), csv("b.csv", b), "--out", "numbers") == 0
+    assert compare(csv("a.csv", named(a)), csv("b.csv", named(b)), "--out", "names") == 0
+    columns = ["a", "b", "difference"]
+    numbers, names = (rows(folder)[columns].astype(float) for folder in ("numbers", "names"))
+    pd.testing.assert_frame_equal(names, numbers, atol=0.02)
+    classes = pd.read_csv("names/classes.csv").set_index("name")["accuracy_a"]
+    assert list(classes.index) == ["circle", "square", "star"]
+    right = a["label"] == a["prediction"]
+    assert classes["square"] == pytest.approx(right[a["label"] == 0].mean())
+    assert "square" in Path("names/comparison.html").read_text()
+
+
+def test_a_class_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    a = named(predictions(0.7))
+    a.loc[7, "prediction"] = None
+    line = refusal(capsys, csv("a.csv", a), csv("b.csv", named(predictions(0.8, 1))))
+    assert "a.csv: column 'prediction' has no value in row 8" in line
+
+
+def test_a_long_column_of_ids_keeps_one_type() -> None:
+    # Above a quarter of a megabyte pandas would read the ids in pieces of different types.
+    table = pd.concat([predictions(0.7)] * 500, ignore_index=True)[["label", "prediction"]]
+    table["id"] = [*map(str, range(len(table) - 1)), "z"]
+    assert compare(csv("a.csv", table), csv("b.csv", table.iloc[::-1])) == 0
+
+
+def test_columns_of_lists_are_no_attributes(capsys: pytest.CaptureFixture[str]) -> None:
+    for name, table in (("a.parquet", predictions(0.7)), ("b.parquet", predictions(0.8, 1))):
+        table.assign(tags=[["x"]] * len(table)).to_parquet(name)
+    assert compare("a.parquet", "b.parquet") == 0
+    capsys.readouterr()
+    line = refusal(capsys, "a.parquet", "b.parquet", "--attributes", "tags")
+    assert "attribute 'tags' holds values of type" in line
+
+
 def test_levelling_down_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     a, b = predictions(0.99, unfair=0.5), predictions(0.3, 1)
     assert compare(csv("a.csv", a), csv("b.csv", b)) == 0
@@ -247,7 +289,10 @@ def test_another_label_of_an_example_is_refused(capsys: pytest.CaptureFixture[st
         (lambda t: t.assign(id=t["id"].replace(4, 3)), "id 3 occurs more than once"),
         (lambda t: t.drop(columns="prediction"), "lacks column 'prediction'"),
         (lambda t: t.drop(columns="label"), "lacks column 'label'"),
-        (lambda t: t.assign(label=t["label"].where(t["id"] != 4)), "allowed: integers"),
+        (lambda t: t.assign(label=t["label"].where(t["id"] != 4)), "'label' has no value in row 5"),
+        (lambda t: t.assign(label=t["label"] + 0.5), "allowed: integers"),
+        (lambda t: t.assign(label="circle"), "has numbers; allowed: the same"),
+        (lambda t: t.set_axis([*t.columns[:-1], "label"], axis=1), "column 'label' twice"),
         (lambda t: t.assign(prediction=-1), "holds -1"),
         (lambda t: t.iloc[:0], "0 rows"),
         (lambda t: t.assign(logits="[1, NaN, 0]"), "logits of row 0 are not finite"),
