@@ -149,8 +149,8 @@ def test_a_class_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_long_column_of_ids_keeps_one_type() -> None:
-    # Above a quarter of a megabyte pandas would read the ids in pieces of different types.
-    table = pd.concat([predictions(0.7)] * 500, ignore_index=True)[["label", "prediction"]]
+    # From 2^18 rows on pandas would read the ids in pieces of different types.
+    table = pd.concat([predictions(0.7)] * 1000, ignore_index=True)[["label", "prediction"]]
     table["id"] = [*map(str, range(len(table) - 1)), "z"]
     assert compare(csv("a.csv", table), csv("b.csv", table.iloc[::-1])) == 0
 
