@@ -1,6 +1,7 @@
 """The command line: `kdplatform` and `python -m kdplatform`, one sub-command per entry point."""
 
 import errno
+import os
 import signal
 import sys
 import tempfile
@@ -20,6 +21,8 @@ from kdplatform.parameters import (
 
 _HELP_WORDS = {"-h", "--help", "help"}
 INTERRUPTED = 130
+# As of a process that SIGPIPE ends.
+BROKEN_PIPE = 141
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -28,6 +31,11 @@ def main(words: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         _run(words)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Whoever read has enough, as in `... --help | head`. What Python still writes goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
     except KeyboardInterrupt:
         return _fail("interrupted; the same command goes on from the last epoch", INTERRUPTED)
     except KdplatformError as error:

@@ -40,6 +40,7 @@ __all__ = [
     "flatten",
     "load_project",
     "project_names",
+    "with_absolute_paths",
 ]
 
 PROJECTS_FOLDER = Path(__file__).resolve().parent.parent / "projects"
@@ -213,6 +214,17 @@ def load_project(
 def dump_yaml(config: ProjectConfig) -> str:
     """Returns the resolved configuration as YAML that `load_project` reads back."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def with_absolute_paths(config: ProjectConfig) -> ProjectConfig:
+    """Returns the same study, to be started from any folder: where the data lie is absolute."""
+    dataset = config.dataset
+    places = {
+        name: str(Path(value).expanduser().resolve())
+        for name in ("root", "file")
+        if (value := getattr(dataset, name, ""))
+    }
+    return config.model_copy(update={"dataset": dataset.model_copy(update=places)})
 
 
 def flatten(config: BaseModel, prefix: str = "") -> dict[str, object]:

@@ -12,6 +12,7 @@ from kdplatform.config import (
     flatten,
     load_project,
     project_names,
+    with_absolute_paths,
 )
 from kdplatform.data import dataset_names
 from kdplatform.errors import UserError
@@ -43,6 +44,20 @@ def refusal(project: str, overrides: dict[str, str] | None = None, **more: objec
     assert "\n" not in message
     assert caught.value.exit_code == 2
     return message
+
+
+def test_where_the_data_lie_can_be_made_absolute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"dataset.file": "loans.csv", "dataset.label": "approved"}
+    config = with_absolute_paths(load_project("table", given))
+    assert flatten(config)["dataset.file"] == str(tmp_path / "loans.csv")
+    config = with_absolute_paths(load_project("imagefolder", {"dataset.root": "photos"}))
+    assert flatten(config)["dataset.root"] == str(tmp_path / "photos")
+    # Nothing is made up where the data are downloaded or generated.
+    for name in ("cifar10", "trifeature"):
+        assert with_absolute_paths(load_project(name)) == load_project(name)
 
 
 @pytest.mark.parametrize("name", project_names())

@@ -79,6 +79,9 @@ def _class_panel(
         heights = [float(accuracies[i].mean()) for i in marked]
         axes.plot(marked, heights, **_ring(marker, size))
     axes.set_title(str(study.class_names[row]), fontsize=9)
+    bottom, top = axes.get_ylim()
+    # A deviation may reach beyond what an accuracy can be; a little room keeps the marks whole.
+    axes.set_ylim(max(bottom, -3), min(top, 103))
     _name_temperatures(axes, study)
     axes.grid(axis="y", alpha=0.3)
 

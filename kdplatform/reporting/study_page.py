@@ -167,15 +167,24 @@ def _this_study(study: Study, classes: ClassWise) -> Section:
     )
     points.extend(f"Left out: {reason}." for reason in study.left_out)
     shifts = classes.detectable_shifts
-    if shifts:
-        points.append(
-            f"What these seeds can detect: a shift of one class by {100 * min(shifts):.1f} to "
-            f"{100 * max(shifts):.1f} points, depending on temperature and reference, is found with"
-            " power .8. Smaller shifts will mostly not be significant."
-        )
-    else:
-        points.append("What these seeds can detect: no test over seeds is possible here.")
+    points.append(f"What these seeds can detect: {_detectable(shifts)}")
     return Section("What this study is", points=points, warnings=[_loss_warning(study)])
+
+
+def _detectable(shifts: Sequence[float]) -> str:
+    if not shifts:
+        return "no test over seeds is possible here."
+    least, most = 100 * min(shifts), 100 * max(shifts)
+    if least > 100:
+        return (
+            f"no shift of one class, however large; it would have to be {least:.0f} points. A class"
+            " that is significant all the same is one whose seeds happen to lie close together."
+        )
+    upper = f"to {most:.1f} points" if most <= 100 else "points or more, for some not at all"
+    return (
+        f"a shift of one class by {least:.1f} {upper}, depending on temperature and reference, is "
+        "found with power .8. Smaller shifts will mostly not be significant."
+    )
 
 
 def _arms_by_seeds(study: Study) -> Iterator[str]:
@@ -206,7 +215,9 @@ def _class_section(study: Study, classes: ClassWise) -> Section:
             "Figure 1. Class accuracies of the students over T",
             class_figure(study, classes),
             "Marks are uncorrected tests, of which one in twenty is due to chance where nothing "
-            "differs. They are on means over seeds.",
+            "differs. What is tested is a class's accuracy relative to the overall accuracy: one "
+            "with a large change may be unmarked, and one that lost may be better off than the "
+            "others. The marks are on means over seeds.",
         ),
         Picture(
             "figure3_counts",

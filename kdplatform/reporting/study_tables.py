@@ -99,7 +99,9 @@ def _add_counts(row: Row, name: str, test: ClassTest) -> None:
     row.words |= {
         f"{name}_max_t": str(max_t),
         f"{name}_p": p_words(compared.permutation.p_count),
-        f"{name}_detectable": number_words(compared.detectable_shift, 1, 100),
+        f"{name}_detectable": "none"
+        if compared.detectable_shift > 1
+        else number_words(compared.detectable_shift, 1, 100),
     }
 
 

@@ -82,7 +82,7 @@ def confirm(
     ]
     arms = [arm for arm in arms if arm.scores]
     baseline = next((arm for arm in arms if arm.choice is choices[0]), None)
-    return arms if baseline is None else _compared(arms, baseline)
+    return arms if baseline is None else compared(arms, baseline)
 
 
 class _Judge:
@@ -123,8 +123,8 @@ def _table(split: str, model: TrainedModel) -> pd.DataFrame:
     return model.test if split == "test" else validation(model.run_id)
 
 
-def _compared(arms: Sequence[Confirmed], baseline: Confirmed) -> list[Confirmed]:
-    """Returns the arms with their differences from the baseline."""
+def compared(arms: Sequence[Confirmed], baseline: Confirmed) -> list[Confirmed]:
+    """Returns the arms, the chosen points among them with their differences from the baseline."""
     others = [arm for arm in arms if arm.choice is not None and arm is not baseline]
     differences = [{name: _difference(arm, baseline, name) for name in MEASURES} for arm in others]
     corrected = {name: holm([found[name].p_value for found in differences]) for name in MEASURES}

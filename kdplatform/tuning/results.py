@@ -17,7 +17,7 @@ from mlflow.utils.time import get_current_time_millis
 from optuna import visualization
 from optuna.trial import FrozenTrial
 
-from kdplatform.config import ProjectConfig, dump_yaml
+from kdplatform.config import ProjectConfig, dump_yaml, with_absolute_paths
 from kdplatform.experiments import records
 from kdplatform.files import written_atomically
 from kdplatform.reporting import tuning_figures
@@ -250,7 +250,7 @@ def save_choices(found: Found, choices: Sequence[Choice], folder: Path) -> Path:
     chosen = best(found.config, choices)
     files = {f"{c.name}-T{c.point.temperature:g}-alpha{c.point.alpha:g}": c for c in choices}
     for name, choice in {"best": chosen, **files}.items():
-        config = choice.point.config(found.config)
+        config = with_absolute_paths(choice.point.config(found.config))
         text = f"{_comment(found, choice)}{dump_yaml(config)}"
         with written_atomically(folder / f"{name}.yaml") as temporary:
             temporary.write_text(text, encoding="utf-8")

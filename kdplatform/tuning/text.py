@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+from kdplatform.config import ProjectConfig
 from kdplatform.reporting.tables import EMPTY, text_table
 from kdplatform.tuning.confirmation import Confirmed, verdict
 from kdplatform.tuning.measures import Measure
 from kdplatform.tuning.results import Found
 from kdplatform.tuning.selection import Choice, least_infeasible
+from kdplatform.tuning.space import first_points
 from kdplatform.tuning.trials import Books, failures
 
 
@@ -33,13 +35,26 @@ def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
         _books_line(books),
     ]
     lines += [f"trial {number} failed: {why}" for number, why in _failed(found)]
+    if note := grid_note(found.config):
+        lines.append(note)
     if found.trials:
-        accuracy, unfairness = found.reference_point
+        accuracy, unfairness = _cells(measure, *found.reference_point)
         lines.append(
-            f"hypervolume {found.history()[-1]:.6g}, reference point accuracy {accuracy:.4g}, "
-            f"{measure.label} {unfairness:.4g}"
+            f"hypervolume {found.history()[-1]:.6g} (of fractions), reference point accuracy "
+            f"{accuracy}, {measure.label} {unfairness}"
         )
     return "\n".join(lines)
+
+
+def grid_note(config: ProjectConfig) -> str:
+    """Says so when the project's own temperatures leave no trial for the sampler."""
+    grid = len(first_points(config)) if config.tuning.grid else 0
+    if grid < config.tuning.trials:
+        return ""
+    return (
+        f"nothing was searched: the project's temperatures at its own alpha come first, {grid} "
+        f"points of {config.tuning.trials} trials; more trials, or tuning.grid=false, search"
+    )
 
 
 def _failed(found: Found) -> list[tuple[int, str]]:

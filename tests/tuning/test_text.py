@@ -1,0 +1,42 @@
+"""What the tuner says at its end."""
+
+import toy
+
+from kdplatform.tuning.confirmation import Confirmed, compared
+from kdplatform.tuning.front import Outcome
+from kdplatform.tuning.measures import Score
+from kdplatform.tuning.selection import Choice
+from kdplatform.tuning.space import Point
+from kdplatform.tuning.text import confirmation_text, grid_note
+
+
+def arm(title: str, label: str, accuracies: list[float], gaps: list[float]) -> Confirmed:
+    pairs = zip(accuracies, gaps, strict=True)
+    scores = {seed: Score(a, g, float("nan")) for seed, (a, g) in enumerate(pairs)}
+    choice = Choice(Point.of(toy.config()), (label,), Outcome(0.9, 0.1))
+    return Confirmed(title, choice, scores, scores, {}, {})
+
+
+def said(other: Confirmed) -> str:
+    baseline = arm("own", "baseline", [0.90, 0.92, 0.91], [0.10, 0.11, 0.13])
+    text = confirmation_text(toy.MEASURE, compared([baseline, other], baseline), [3, 4, 5])
+    [line] = [line for line in text.splitlines() if line.startswith("other against")]
+    return line
+
+
+def test_a_difference_has_its_interval_and_its_p() -> None:
+    line = said(arm("other", "front", [0.96, 0.97, 0.968], [0.101, 0.109, 0.128]))
+    assert "accuracy +5.60 points [4.29, 6.91], p 0.003: higher" in line
+    assert ": not told apart" in line
+
+
+def test_seeds_that_differ_by_the_same_amount_are_not_told_apart() -> None:
+    line = said(arm("other", "front", [0.88, 0.90, 0.89], [0.10, 0.11, 0.13]))
+    assert "accuracy -2.00 points for every seed, which leaves no interval: not told apart" in line
+
+
+def test_a_search_that_is_all_grid_says_so() -> None:
+    # The project's temperatures are 1, 4 and 10.
+    assert "nothing was searched" in grid_note(toy.config(tuning__trials="3"))
+    assert grid_note(toy.config(tuning__trials="4")) == ""
+    assert grid_note(toy.config(tuning__trials="3", tuning__grid="false")) == ""
