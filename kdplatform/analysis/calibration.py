@@ -99,12 +99,19 @@ def expected_calibration_error(
         correct: Whether the prediction is right. [examples]
         bins: Number of bins asked for.
 
+    Raises:
+        ValueError: `bins` is below 1, or there are no examples or not as many of both.
+
     >>> round(expected_calibration_error([0.9, 0.9, 0.6, 0.6], [1, 1, 1, 0], bins=2), 6)
     0.1
     """
     if bins < 1:
         raise ValueError(f"bins is {bins}; allowed: at least 1")
     sure, right = np.asarray(confidence, dtype=float), np.asarray(correct, dtype=float)
+    if sure.shape != right.shape or sure.ndim != 1 or not len(sure):
+        raise ValueError(
+            f"confidence has shape {sure.shape}, correct {right.shape}; allowed: [examples], both"
+        )
     first_of_bin = np.arange(1, bins) * len(sure) // bins
     edges = np.unique(np.sort(sure)[first_of_bin])
     bin_of = np.searchsorted(edges, sure, side="right")

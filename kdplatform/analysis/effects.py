@@ -174,11 +174,15 @@ def trend_over_temperature(runs: pd.DataFrame, value: str) -> Trend:
         why.
 
     Raises:
-        ValueError: A column is missing, or a pair of temperature and seed occurs twice.
+        ValueError: A column is missing, a temperature is not finite, or a pair of temperature and
+            seed occurs twice.
     """
     for column in ("temperature", "seed", value):
         if column not in runs.columns:
             raise ValueError(f"runs lack column {column!r}; they have {list(runs)}")
+    levels = runs["temperature"].to_numpy(dtype=float)
+    if not np.isfinite(levels).all():
+        raise ValueError(f"temperature is {levels[~np.isfinite(levels)][0]}; allowed: finite")
     twice = runs.duplicated(["temperature", "seed"])
     if twice.any():
         row = runs[twice].iloc[0]

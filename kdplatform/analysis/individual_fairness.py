@@ -86,8 +86,13 @@ def factor_space(
         dataset: whose factors they are, for the space's name; None: just columns.
 
     Raises:
-        ValueError: a column has missing or infinite values.
+        ValueError: there is no column, or one is not in the table, or has missing or infinite
+            values.
     """
+    unknown = [column for column in columns if column not in table.columns]
+    if unknown or not columns:
+        what = f"column {unknown[0]!r} is not in the table" if unknown else "columns are empty"
+        raise ValueError(f"{what}; allowed: of {list(table)}")
     parts = [_factor(table[column]) for column in columns]
     kind = f"generating factors of {dataset}" if dataset else "columns"
     name = f"{kind} ({', '.join(columns)})"

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import stats
 
-from kdplatform.analysis.significance import ROUNDING
+from kdplatform.analysis.significance import ROUNDING, check_fraction
 
 
 class Estimate(NamedTuple):
@@ -44,7 +44,11 @@ def mean_interval(
         confidence: level of the interval.
         lowest: the interval is cut off at the quantity's own range.
         highest: as `lowest`.
+
+    Raises:
+        ValueError: `confidence` is not between 0 and 1.
     """
+    check_fraction("confidence", confidence)
     sample = np.asarray(values, dtype=float)
     mean = float(sample.mean()) if len(sample) else float("nan")
     if len(sample) < 2 or np.ptp(sample) <= ROUNDING:

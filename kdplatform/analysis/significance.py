@@ -67,13 +67,25 @@ def check_fraction(name: str, value: float) -> None:
         raise ValueError(f"{name} is {value}; allowed: above 0 and below 1")
 
 
+def _p_values(values: npt.ArrayLike) -> FloatArray:
+    p = np.asarray(values, dtype=float)
+    if p.ndim != 1:
+        raise ValueError(f"p_values have shape {p.shape}; allowed: one dimension")
+    if ((p < 0) | (p > 1)).any():
+        raise ValueError(f"p_values hold {p[(p < 0) | (p > 1)][0]}; allowed: 0 to 1, NaN")
+    return p
+
+
 def holm(p_values: npt.ArrayLike) -> FloatArray:
     """Holm's step-down adjusted p-values (Holm 1979); NaN stays NaN and is not counted.
+
+    Raises:
+        ValueError: A p-value is not between 0 and 1, or there is more than one dimension.
 
     >>> holm([0.01, 0.04, 0.03]).round(4).tolist()
     [0.03, 0.06, 0.06]
     """
-    p = np.asarray(p_values, dtype=float)
+    p = _p_values(p_values)
     adjusted = np.full(p.shape, np.nan)
     known = np.flatnonzero(np.isfinite(p))
     order = known[np.argsort(p[known], kind="stable")]
@@ -85,10 +97,13 @@ def holm(p_values: npt.ArrayLike) -> FloatArray:
 def benjamini_hochberg(p_values: npt.ArrayLike) -> FloatArray:
     """Benjamini-Hochberg adjusted p-values (1995), by scipy; NaN stays NaN and is not counted.
 
+    Raises:
+        ValueError: As `holm`.
+
     >>> benjamini_hochberg([0.01, 0.04, 0.03]).round(4).tolist()
     [0.03, 0.04, 0.04]
     """
-    p = np.asarray(p_values, dtype=float)
+    p = _p_values(p_values)
     adjusted = np.full(p.shape, np.nan)
     known = np.isfinite(p)
     if known.any():

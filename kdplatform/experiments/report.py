@@ -82,7 +82,7 @@ def report_text(report: Report) -> str:
     """Returns the verdicts as they are printed, one claim per line."""
     width = max(len(verdict) for verdict in Verdict)
     return "\n".join(
-        [report.page.subtitle, ""]
+        [report.page.subtitle, *report.gaps, ""]
         + [f"{claim.verdict:<{width}}  {claim.claim}" for claim in report.claims]
     )
 

@@ -47,11 +47,13 @@ class Report:
     Attributes:
         frames: what is written as CSV, by file stem.
         claims: the verdicts.
+        gaps: models that are missing or were left out, with the reason.
     """
 
     page: Page
     frames: Mapping[str, pd.DataFrame]
     claims: Sequence[Claim] = ()
+    gaps: Sequence[str] = ()
 
 
 def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
@@ -82,7 +84,7 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     )
     frames = {table.key: table.frame for table in page.tables()}
     frames |= {"runs": study.runs, "classes": class_detail(study, classes)}
-    return Report(page, frames, claims)
+    return Report(page, frames, claims, _gaps(study))
 
 
 def _with_distinct_keys(sections: Sequence[Section]) -> list[Section]:
@@ -162,13 +164,15 @@ def _this_study(study: Study, classes: ClassWise) -> Section:
     points = [f"{name}: {value}" for name, value in study.settings.items()]
     for arms in _arms_by_seeds(study):
         points.append(arms)
-    points.append(
-        f"Missing: {'; '.join(study.missing)}." if study.missing else "No model is missing."
-    )
-    points.extend(f"Left out: {reason}." for reason in study.left_out)
+    points.extend(_gaps(study) or ["No model is missing."])
     shifts = classes.detectable_shifts
     points.append(f"What these seeds can detect: {_detectable(shifts)}")
     return Section("What this study is", points=points, warnings=[_loss_warning(study)])
+
+
+def _gaps(study: Study) -> list[str]:
+    missing = [f"Missing: {'; '.join(study.missing)}."] if study.missing else []
+    return [*missing, *(f"Left out: {reason}." for reason in study.left_out)]
 
 
 def _detectable(shifts: Sequence[float]) -> str:

@@ -95,3 +95,9 @@ def test_bad_temperatures_are_refused(temperature):
 def test_label_without_a_logit_is_refused():
     with pytest.raises(ValueError, match="class 2 has no logit"):
         calibration(table([[1, 0]], [2]))
+
+
+@pytest.mark.parametrize(("confidence", "correct"), [([0.5, 0.5], [1]), ([], []), ([[0.5]], [[1]])])
+def test_calibration_errors_need_as_many_of_both(confidence, correct):
+    with pytest.raises(ValueError, match="allowed: \\[examples\\], both"):
+        expected_calibration_error(confidence, correct)

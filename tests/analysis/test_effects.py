@@ -128,3 +128,9 @@ def test_bad_runs_are_refused():
         trend_over_temperature(runs(0.0), "dpd")
     with pytest.raises(ValueError, match=r"temperature 1\.0, seed 0\.0 occurs twice"):
         trend_over_temperature(pd.concat([runs(0.0), runs(0.0)]), "eod")
+
+
+def test_a_temperature_that_is_not_known_is_refused():
+    runs = pd.DataFrame({"temperature": [1, 2, np.nan], "seed": 0, "value": [1.0, 2.0, 3.0]})
+    with pytest.raises(ValueError, match="temperature is nan; allowed: finite"):
+        trend_over_temperature(runs, "value")

@@ -179,3 +179,10 @@ def test_papers_imagenet_counts_are_far_above_chance():
 def test_levels_outside_zero_to_one_are_refused(alpha):
     with pytest.raises(ValueError, match="alpha is"):
         significance_counts(welch_by_class(*random_arms()), alpha=alpha)
+
+
+@pytest.mark.parametrize("correction", [holm, benjamini_hochberg])
+@pytest.mark.parametrize("bad", [[-0.5, 0.2], [0.5, 2.0], [[0.1], [0.2]]])
+def test_corrections_refuse_what_is_no_list_of_p_values(correction, bad):
+    with pytest.raises(ValueError, match=r"^p_values (hold|have shape)"):
+        correction(bad)

@@ -9,6 +9,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from kdplatform.experiments.report import report_text
 from kdplatform.reporting.page import Page, Section, render
 from kdplatform.reporting.report_table import Table
 from kdplatform.reporting.study import Model, Study, build_model
@@ -87,6 +88,11 @@ class Outline(HTMLParser):
 @pytest.fixture(scope="module")
 def outline(folder: Path) -> Outline:
     return Outline((folder / "report.html").read_text())
+
+
+def test_what_is_missing_is_printed_with_the_verdicts(report: Report) -> None:
+    assert report.gaps[0] == f"Missing: {HOSTILE}."
+    assert report_text(report).splitlines()[1] == report.gaps[0]
 
 
 def test_one_file_per_table_and_figure(folder: Path) -> None:
