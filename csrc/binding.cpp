@@ -17,7 +17,7 @@
 #include <torch/csrc/autograd/python_variable.h>
 #include <torch/library.h>
 
-#include <cstring>
+#include <utility>
 
 #include "binding/autograd.h"
 
@@ -26,6 +26,7 @@ namespace {
 
 LossTuple kd_loss_op(KD_ARGUMENTS) {
   Call call = KD_CALL;
+  refuse_forward_mode(call);
   return loss_through_dispatcher(call);
 }
 
@@ -57,16 +58,11 @@ TORCH_LIBRARY(kdplatform, library) {
 
 PyTypeObject* output_type = nullptr;  // KDLossOutput, a tuple of three
 
-// A plain tensor on a device that this build serves: no subclass, no tracer's or transform's
-// wrapper, a dense layout.
+// A plain tensor on a device that this build serves, which is not being differentiated forward.
 const Tensor* plain_tensor(PyObject* object) {
   if (!THPVariable_CheckExact(object)) return nullptr;
   const Tensor& tensor = THPVariable_Unpack(object);
-  constexpr c10::DispatchKeySet plain = c10::DispatchKeySet(
-      {c10::DispatchKey::CPU, c10::DispatchKey::CUDA, c10::DispatchKey::AutogradCPU,
-       c10::DispatchKey::AutogradCUDA, c10::DispatchKey::ADInplaceOrView,
-       c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA});
-  if ((tensor.key_set().raw_repr() & ~plain.raw_repr()) != 0) return nullptr;
+  if (!is_plain(tensor) || torch::autograd::isFwGradDefined(tensor)) return nullptr;
 #ifndef KD_WITH_CUDA
   if (!tensor.is_cpu()) return nullptr;
 #endif
@@ -88,6 +84,14 @@ bool is_logit_type(at::ScalarType type) {
   return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf || type == at::kDouble;
 }
 
+// Reduction, or -1 for anything else.
+int64_t code_of_reduction(PyObject* object) {
+  for (const auto& [name, code] : {std::pair("mean", mean), {"sum", sum}, {"none", none}})
+    if (PyUnicode_CheckExact(object) && PyUnicode_CompareWithASCIIString(object, name) == 0)
+      return code;
+  return -1;
+}
+
 // (student_logits, teacher_logits, labels, temperature, alpha, scale_by_t2, ignore_index,
 // reduction) -> KDLossOutput, or None for a call that is not plain or not right, which Python then
 // takes the long way and which says there what is wrong.
@@ -107,15 +111,11 @@ PyObject* short_way(PyObject*, PyObject* const* args, Py_ssize_t count) {
   int overflow = 0;
   const int64_t ignore_index =
       PyLong_CheckExact(args[6]) ? PyLong_AsLongLongAndOverflow(args[6], &overflow) : (overflow = 1);
-  const char* const reduction = PyUnicode_CheckExact(args[7]) ? PyUnicode_AsUTF8(args[7]) : "";
-  const int64_t reduction_code = std::strcmp(reduction, "mean") == 0   ? mean
-                                 : std::strcmp(reduction, "sum") == 0  ? sum
-                                 : std::strcmp(reduction, "none") == 0 ? none
-                                                                       : -1;
+  const int64_t reduction_code = code_of_reduction(args[7]);
   const bool right =
       student->dim() == 2 && student->sizes() == teacher->sizes() && student->size(1) >= 2 &&
       is_logit_type(student->scalar_type()) && is_logit_type(teacher->scalar_type()) &&
-      student->device() == teacher->device() && temperature > 0 && temperature < INFINITY &&
+      student->device() == teacher->device() && temperature >= 1e-6 && temperature <= 1e6 &&
       alpha >= 0 && alpha <= 1 && overflow == 0 && reduction_code >= 0 && PyBool_Check(args[5]) &&
       (!labelled ||
        (labels->scalar_type() == at::kLong && labels->dim() == 1 &&

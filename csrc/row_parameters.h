@@ -19,6 +19,10 @@ struct Logits {
   int64_t class_stride;
 };
 
+// Temperatures that are allowed, both ends counted, as kdplatform/kernels/arguments.py says; the
+// least as a float tensor holds it.
+constexpr double least_temperature = 1e-6f, most_temperature = 1e6;
+
 // One number for all rows, or one per row.
 struct RowValue {
   const void* data;  // [K, B] of the compute type, or nullptr: `value` for all

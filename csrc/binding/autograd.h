@@ -1,6 +1,7 @@
 // The autograd node: the gradient is computed in the forward pass and scaled in the backward pass.
 #pragma once
 
+#include <ATen/functorch/BatchedTensorImpl.h>
 #include <ATen/ops/div.h>
 #include <ATen/ops/mul.h>
 #include <torch/csrc/autograd/custom_function.h>
@@ -21,6 +22,34 @@ inline void refuse_second_derivative() {
   TORCH_CHECK(!at::GradMode::is_enabled(),
               "kd_loss: backward with create_graph=True; allowed: differentiating once, because "
               "the gradient comes from the forward pass");
+}
+
+inline void refuse_forward_mode(const Call& call) {
+  const auto refuse = [](const char* name, const OptionalTensor& tensor) {
+    TORCH_CHECK(!torch::autograd::isFwGradDefined(tensor),
+                "kd_loss: forward-mode differentiation by ", name,
+                "; allowed: differentiating once, backward, because the gradient comes from the "
+                "forward pass");
+  };
+  refuse("student_logits", call.student_logits);
+  refuse("teacher_logits", call.teacher_logits);
+  refuse("student_temperature", call.student_temperature.tensor);
+  refuse("teacher_temperature", call.teacher_temperature.tensor);
+  refuse("kl_weight", call.kl_weight.tensor);
+  refuse("ce_weight", call.ce_weight.tensor);
+}
+
+// The gradient times grad_loss, a tensor of any kind; several at once are a batch, for which the
+// operator has no rule.
+inline Tensor scale_any(const Tensor& gradient, const Tensor& scale, const Tensor& grad_loss) {
+  if (!at::functorch::isBatchedTensor(grad_loss))
+    return scale_through_dispatcher(
+        gradient, scale.defined() ? scale : at::empty({0}, gradient.options().dtype(at::kFloat)),
+        grad_loss);
+  Tensor factor = grad_loss.dim() == gradient.dim() - 1 ? grad_loss : grad_loss.unsqueeze(-1);
+  if (scale.defined() && scale.sym_numel() > 0) factor = at::mul(factor, scale);
+  return at::mul(gradient.to(grad_loss.scalar_type()), factor.unsqueeze(-1))
+      .to(gradient.scalar_type());
 }
 
 // The general node, through the dispatcher, which tracers follow.
@@ -53,7 +82,7 @@ struct Loss : torch::autograd::Function<Loss> {
     if (!grad_loss.defined()) return result;
     const variable_list saved = ctx->get_saved_variables();
     if (ctx->needs_input_grad(0))
-      result[0] = scale_through_dispatcher(saved[0], saved[1], grad_loss);
+      result[0] = scale_any(saved[0], saved[1], grad_loss);
     if (saved.size() == 2) return result;
     const bool per_row = grad_loss.dim() == saved[2].dim();
     Tensor per_row_grad = per_row ? grad_loss : grad_loss.unsqueeze(-1);
@@ -90,7 +119,7 @@ struct ShortLoss final : torch::autograd::Node {
                                  torch::dynamo::autograd::SwapSavedVariables& saved) override {
     saved.before(gradient);
     saved.before(gradient_scale);
-    const auto result = scaled(grad_outputs[0], scale_through_dispatcher);
+    const auto result = scaled(grad_outputs[0], scale_any);
     saved.after(gradient);
     saved.after(gradient_scale);
     return result;
@@ -109,6 +138,7 @@ struct ShortLoss final : torch::autograd::Node {
   // is kept it is copied instead, for the caller may change what he gets.
   static Tensor look_and_scale(const Tensor& gradient, const Tensor& scale,
                                const Tensor& grad_loss) {
+    if (!is_plain(grad_loss)) return scale_any(gradient, scale, grad_loss);
     if (grad_loss.is_cpu() && grad_loss.dim() == 0 && !scale.defined() &&
         !torch::autograd::get_current_graph_task_keep_graph()) {
       const bool one = grad_loss.scalar_type() == at::kDouble

@@ -17,6 +17,16 @@ namespace kd::binding {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
+// A tensor whose memory holds its numbers as they are: no subclass, no tracer's or transform's
+// wrapper, a dense layout, nothing that is left to do later such as a change of sign.
+inline bool is_plain(const Tensor& tensor) {
+  constexpr c10::DispatchKeySet plain = c10::DispatchKeySet(
+      {c10::DispatchKey::CPU, c10::DispatchKey::CUDA, c10::DispatchKey::AutogradCPU,
+       c10::DispatchKey::AutogradCUDA, c10::DispatchKey::ADInplaceOrView,
+       c10::DispatchKey::AutocastCPU, c10::DispatchKey::AutocastCUDA});
+  return (tensor.key_set().raw_repr() & ~plain.raw_repr()) == 0;
+}
+
 enum Reduction : int64_t { none = 0, mean = 1, sum = 2 };
 
 // A row value as the operators take it: a tensor [B] or [K, B], or a number.
@@ -135,15 +145,17 @@ inline void check_tensors(const Call& call) {
   check_tensor("ce_weight", call.ce_weight.tensor, type, rows, device);
 }
 
-inline void check_row_value(const char* name, const RowValue& value, bool positive,
+inline void check_row_value(const char* name, const RowValue& value, bool is_temperature,
                             int64_t rows) {
   if (!value.tensor.has_value()) return;
   const Tensor tensor = value.tensor->to(at::kDouble).contiguous();
   const double* data = tensor.const_data_ptr<double>();
   for (int64_t i = 0; i < tensor.numel(); ++i) {
-    const bool good = (positive ? data[i] > 0 : data[i] >= 0) && data[i] < INFINITY;
-    TORCH_CHECK_VALUE(good, name, ": ", data[i], " in row ", i % rows, "; allowed: finite, ",
-                      positive ? "greater than 0" : "0 or greater");
+    const bool good = is_temperature
+                          ? data[i] >= least_temperature && data[i] <= most_temperature
+                          : data[i] >= 0 && data[i] < INFINITY;
+    TORCH_CHECK_VALUE(good, name, ": ", data[i], " in row ", i % rows, "; allowed: ",
+                      is_temperature ? "1e-6 to 1e6" : "finite, 0 or greater");
   }
 }
 

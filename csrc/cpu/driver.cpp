@@ -115,7 +115,7 @@ void cpu_rows(const RowParameters& parameters) {
   const auto layout = driver::scratch_layout(parameters, lanes);
   const int64_t bytes = (layout.kept + layout.staged) * (wide ? 8 : 4);
   const int64_t per_row = parameters.classes * parameters.students;
-  const int64_t grain = std::max<int64_t>(1, elements_per_thread / per_row);
+  const int64_t grain = elements_per_thread / std::clamp<int64_t>(per_row, 1, elements_per_thread);
   at::parallel_for(0, parameters.rows, grain, [&](int64_t begin, int64_t end) {
     run(parameters, begin, end, bytes == 0 ? nullptr : thread_scratch(bytes));
   });

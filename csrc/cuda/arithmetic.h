@@ -89,7 +89,9 @@ KD_INLINE double kl_term<Ops<double>>(double p, double q, double d) {
   return kl_term_double(p, q, d);
 }
 
-KD_INLINE bool finite_and_positive(double x) { return x > 0 && x < INFINITY; }
+KD_INLINE bool is_temperature(double x) {
+  return x >= least_temperature && x <= most_temperature;
+}
 KD_INLINE bool finite_and_not_negative(double x) { return x >= 0 && x < INFINITY; }
 
 // `weight_is_bad` is kept beside the constants: the derivatives by the temperatures read the weight
@@ -104,8 +106,8 @@ KD_INLINE CheckedConstants<Scalar> checked_constants(const RowParameters& parame
                                                      int64_t student, int64_t row) {
   CheckedConstants<Scalar> c{row_constants<Scalar>(parameters, student, row, false), false};
   const Scalar nan = NAN;
-  if (!finite_and_positive(c.student_temperature)) c.student_temperature = nan;
-  if (!finite_and_positive(c.teacher_temperature)) c.teacher_temperature = nan;
+  if (!is_temperature(c.student_temperature)) c.student_temperature = nan;
+  if (!is_temperature(c.teacher_temperature)) c.teacher_temperature = nan;
   const Scalar kl_weight = row_value<Scalar>(parameters.kl_weight, student, row);
   if (!finite_and_not_negative(kl_weight)) {
     c.weight_is_bad = true;

@@ -11,6 +11,9 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
+
+from kdplatform.kernels.forward_mode import has_tangent
 
 RowValue = float | Tensor
 """One number for all rows, or a tensor of one per row: [B], or [K, B] for K students."""
@@ -33,6 +36,29 @@ class KDLossOutput(NamedTuple):
     loss: Tensor
     kl: Tensor
     ce: Tensor
+
+
+class Range(NamedTuple):
+    """Finite numbers that an argument may have, both ends counted, and how an error says so."""
+
+    least: float
+    most: float
+    text: str
+
+    def holds(self, number: float) -> bool:
+        """Returns whether a number is allowed; NaN and infinity never are."""
+        return self.least <= number <= self.most and math.isfinite(number)
+
+    def holds_each(self, values: Tensor) -> Tensor:
+        """Returns the same for every number of a tensor."""
+        return (values >= self.least) & (values <= self.most) & values.isfinite()
+
+
+# Beyond these float32 has no digits left: T^2 leaves its range below 1e-19 and above 1e19, and the
+# gradient, a difference of probabilities times T, is off by about 2e-8 T of its size.
+TEMPERATURE = Range(1e-6, 1e6, "1e-6 to 1e6")
+WEIGHT = Range(0, math.inf, "finite, 0 or greater")
+ALPHA = Range(0, 1, "0 to 1")
 
 
 class RowArguments(NamedTuple):
@@ -78,7 +104,20 @@ def check_arguments(
     Raises:
         TypeError: an argument is of a wrong type; the message names it and what is allowed.
         ValueError: an argument has a wrong shape, device or value.
+        RuntimeError: an argument carries a tangent of forward-mode differentiation.
     """
+    _check_tensors(
+        student_logits=student_logits,
+        teacher_logits=teacher_logits,
+        labels=labels,
+        temperature=temperature,
+        alpha=alpha,
+        student_temperature=student_temperature,
+        teacher_temperature=teacher_temperature,
+        kl_weight=kl_weight,
+        ce_weight=ce_weight,
+        class_mask=class_mask,
+    )
     _check_logits(student_logits, teacher_logits)
     rows = tuple(student_logits.shape[:-1])
     wide = student_logits.dtype is torch.float64 or teacher_logits.dtype is torch.float64
@@ -87,20 +126,17 @@ def check_arguments(
         labels = _check_labels(labels, student_logits)
     if class_mask is not None:
         _check_class_mask(class_mask, student_logits)
-    if reduction not in REDUCTIONS:
-        raise ValueError(f"reduction: {reduction!r}; allowed: 'mean', 'sum', 'none'")
-    if type(ignore_index) is not int:
-        raise TypeError(f"ignore_index: {ignore_index!r}; allowed: an int")
+    _check_options(scale_by_t2, ignore_index, reduction)
 
-    def row_value(name: str, value: RowValue | Sequence[float], positive: bool = False) -> RowValue:
-        return _row_value(name, value, positive, rows, student_logits.device, dtype)
+    def row_value(name: str, value: RowValue | Sequence[float], allowed: Range) -> RowValue:
+        return _row_value(name, value, allowed, rows, student_logits.device, dtype)
 
     if temperature is not None:
-        temperature = row_value("temperature", temperature, positive=True)
+        temperature = row_value("temperature", temperature, TEMPERATURE)
     if student_temperature is not None:
-        student_temperature = row_value("student_temperature", student_temperature, positive=True)
+        student_temperature = row_value("student_temperature", student_temperature, TEMPERATURE)
     if teacher_temperature is not None:
-        teacher_temperature = row_value("teacher_temperature", teacher_temperature, positive=True)
+        teacher_temperature = row_value("teacher_temperature", teacher_temperature, TEMPERATURE)
     student_temperature = temperature if student_temperature is None else student_temperature
     teacher_temperature = temperature if teacher_temperature is None else teacher_temperature
     if student_temperature is None or teacher_temperature is None:
@@ -108,7 +144,14 @@ def check_arguments(
             "temperature: missing; allowed: temperature=, or both student_temperature= and "
             "teacher_temperature="
         )
-    kl_weight, ce_weight = _split_alpha(alpha, kl_weight, ce_weight, labels is not None)
+    _check_weights_are_given(alpha, kl_weight, ce_weight, labels is not None)
+    if alpha is not None:
+        alpha = row_value("alpha", alpha, ALPHA)
+        _check_alpha_values(alpha)
+        kl_weight, ce_weight = alpha, 1 - alpha
+    else:
+        kl_weight = row_value("kl_weight", 0.0 if kl_weight is None else kl_weight, WEIGHT)
+        ce_weight = row_value("ce_weight", 0.0 if ce_weight is None else ce_weight, WEIGHT)
     return RowArguments(
         student_logits,
         teacher_logits,
@@ -116,9 +159,9 @@ def check_arguments(
         class_mask,
         student_temperature,
         teacher_temperature,
-        row_value("kl_weight", kl_weight),
-        row_value("ce_weight", ce_weight),
-        bool(scale_by_t2),
+        kl_weight,
+        ce_weight,
+        scale_by_t2,
         ignore_index,
         reduction,
         rows,
@@ -136,12 +179,12 @@ def check_values(arguments: RowArguments) -> None:
         ValueError: naming the argument, the first bad value and its row.
     """
     if arguments.student_temperature is arguments.teacher_temperature:
-        _check_row_tensor("temperature", arguments.student_temperature, positive=True)
+        _check_row_tensor("temperature", arguments.student_temperature, TEMPERATURE)
     else:
-        _check_row_tensor("student_temperature", arguments.student_temperature, positive=True)
-        _check_row_tensor("teacher_temperature", arguments.teacher_temperature, positive=True)
-    _check_row_tensor("kl_weight", arguments.kl_weight, positive=False)
-    _check_row_tensor("ce_weight", arguments.ce_weight, positive=False)
+        _check_row_tensor("student_temperature", arguments.student_temperature, TEMPERATURE)
+        _check_row_tensor("teacher_temperature", arguments.teacher_temperature, TEMPERATURE)
+    _check_row_tensor("kl_weight", arguments.kl_weight, WEIGHT)
+    _check_row_tensor("ce_weight", arguments.ce_weight, WEIGHT)
     labels, classes = arguments.labels, arguments.student_logits.shape[-1]
     if labels is None:
         return
@@ -154,20 +197,54 @@ def check_values(arguments: RowArguments) -> None:
         )
 
 
-def _check_row_tensor(name: str, value: RowValue, *, positive: bool) -> None:
+def _check_row_tensor(name: str, value: RowValue, allowed: Range) -> None:
     if not isinstance(value, Tensor):
         return
-    good = (value > 0 if positive else value >= 0) & (value < math.inf)
+    good = allowed.holds_each(value)
     if not bool(good.all()):
         index = (~good).nonzero()[0].tolist()
         row = index[0] if len(index) == 1 else index
         raise ValueError(
-            f"{name}: {value[tuple(index)].item()} in row {row}; allowed: {_range(positive)}"
+            f"{name}: {value[tuple(index)].item()} in row {row}; allowed: {allowed.text}"
         )
 
 
-def _range(positive: bool) -> str:
-    return "finite, greater than 0" if positive else "finite, 0 or greater"
+def _check_alpha_values(alpha: RowValue) -> None:
+    """Check the values here, where they still are alpha's: the backends know weights.
+
+    Not those of a traced or transformed tensor, which cannot be looked at.
+    """
+    if torch.compiler.is_compiling() or type(alpha) is not Tensor or alpha.device.type != "cpu":
+        return
+    if not is_functorch_wrapped_tensor(alpha):
+        _check_row_tensor("alpha", alpha, ALPHA)
+
+
+def _check_tensors(**values: object) -> None:
+    """Check what no kernel and no formula here can read or differentiate."""
+    compiling = torch.compiler.is_compiling()
+    for name, value in values.items():
+        if not isinstance(value, Tensor):
+            continue
+        if value.is_nested or value.layout is not torch.strided:
+            layout = "nested" if value.is_nested else f"layout {value.layout}"
+            raise TypeError(f"{name}: {layout}; allowed: strided")
+        if not compiling and has_tangent(value):
+            raise RuntimeError(
+                f"kd_loss: forward-mode differentiation by {name}; allowed: differentiating "
+                "once, backward, because the gradient comes from the forward pass"
+            )
+
+
+def _check_options(scale_by_t2: bool, ignore_index: int, reduction: str) -> None:
+    if not isinstance(reduction, str) or reduction not in REDUCTIONS:
+        raise ValueError(f"reduction: {_shown(reduction)}; allowed: 'mean', 'sum', 'none'")
+    if type(ignore_index) is not int:
+        raise TypeError(f"ignore_index: {_shown(ignore_index)}; allowed: an int")
+    if not -(2**63) <= ignore_index < 2**63:
+        raise ValueError(f"ignore_index: {_shown(ignore_index)}; allowed: an int of 64 bits")
+    if type(scale_by_t2) is not bool:
+        raise TypeError(f"scale_by_t2: {_shown(scale_by_t2)}; allowed: True or False")
 
 
 def _check_logits(student_logits: Tensor, teacher_logits: Tensor) -> None:
@@ -232,39 +309,25 @@ def _check_device(name: str, tensor: Tensor, device: torch.device) -> None:
         raise ValueError(f"{name}: on {tensor.device}; allowed: {device}, where student_logits is")
 
 
-def _split_alpha(
+def _check_weights_are_given(
     alpha: RowValue | Sequence[float] | None,
     kl_weight: RowValue | Sequence[float] | None,
     ce_weight: RowValue | Sequence[float] | None,
     labelled: bool,
-) -> tuple[RowValue | Sequence[float], RowValue | Sequence[float]]:
-    """Turn alpha into its two weights: alpha for the KL term, 1 - alpha for the CE term."""
+) -> None:
     if ce_weight is not None and not labelled:
-        raise ValueError(f"ce_weight: {ce_weight!r} without labels; allowed: labels as well")
-    if alpha is None:
-        if kl_weight is None and ce_weight is None:
-            raise TypeError("alpha: missing; allowed: alpha=, or kl_weight= and ce_weight=")
-        return 0.0 if kl_weight is None else kl_weight, 0.0 if ce_weight is None else ce_weight
-    if kl_weight is not None or ce_weight is not None:
+        raise ValueError(f"ce_weight: {_shown(ce_weight)} without labels; allowed: labels as well")
+    weights_are_given = kl_weight is not None or ce_weight is not None
+    if alpha is None and not weights_are_given:
+        raise TypeError("alpha: missing; allowed: alpha=, or kl_weight= and ce_weight=")
+    if alpha is not None and weights_are_given:
         raise TypeError("alpha: given with kl_weight or ce_weight; allowed: one or the other")
-    if isinstance(alpha, Tensor):
-        return alpha, 1 - alpha
-    if isinstance(alpha, Sequence):
-        return alpha, [1 - _alpha(value) for value in alpha]
-    return alpha, 1 - _alpha(alpha)
-
-
-def _alpha(value: object) -> float:
-    number = _number("alpha", value, positive=False)
-    if number > 1:
-        raise ValueError(f"alpha: {value!r}; allowed: 0 to 1")
-    return number
 
 
 def _row_value(
     name: str,
     value: RowValue | Sequence[float],
-    positive: bool,
+    allowed: Range,
     rows: tuple[int, ...],
     device: torch.device,
     dtype: torch.dtype,
@@ -272,20 +335,36 @@ def _row_value(
     if isinstance(value, Tensor):
         return _row_tensor(name, value, rows, device, dtype)
     if isinstance(value, Sequence) and not isinstance(value, str) and len(rows) == 2:
-        numbers = [_number(name, item, positive) for item in value]
+        numbers = [_number(name, item, allowed) for item in value]
         return _row_tensor(
             name, torch.tensor(numbers, dtype=dtype, device=device), rows, device, dtype
         )
-    return _number(name, value, positive)
+    return _number(name, value, allowed)
 
 
-def _number(name: str, value: object, positive: bool) -> float:
-    if isinstance(value, bool) or not hasattr(value, "__float__"):
-        raise TypeError(f"{name}: {value!r}; allowed: a number, or a tensor of one per row")
-    number = float(value)
-    if not (0 < number < math.inf or (number == 0 and not positive)):
-        raise ValueError(f"{name}: {value!r}; allowed: {_range(positive)}")
+def _number(name: str, value: object, allowed: Range) -> float:
+    try:
+        if isinstance(value, bool) or not hasattr(value, "__float__"):
+            raise TypeError
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"{name}: {_shown(value)}; allowed: a number, or a tensor of one per row"
+        ) from None
+    if not allowed.holds(number):
+        raise ValueError(f"{name}: {_shown(value)}; allowed: {allowed.text}")
     return number
+
+
+def _shown(value: object) -> str:
+    """The value as it is written, in one short line."""
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # an int of more digits than Python writes
+        return type(value).__name__
+    return text if len(text) <= 100 else f"{text[:60]}...{text[-20:]}"
 
 
 def _row_tensor(
@@ -293,7 +372,7 @@ def _row_tensor(
 ) -> Tensor:
     if not value.is_floating_point():
         raise TypeError(f"{name}: {value.dtype}; allowed: a floating point tensor, or a number")
-    if value.requires_grad and name.endswith("weight"):
+    if value.requires_grad and not name.endswith("temperature"):
         raise ValueError(
             f"{name}: requires grad; allowed: a tensor that does not (weights get no gradient)"
         )

@@ -16,7 +16,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from kdplatform.kernels.arguments import RowArguments, RowValue, check_values
+from kdplatform.kernels.arguments import (
+    TEMPERATURE,
+    WEIGHT,
+    Range,
+    RowArguments,
+    RowValue,
+    check_values,
+)
 
 
 class RowLosses(NamedTuple):
@@ -65,21 +72,20 @@ def reference_rows(arguments: RowArguments) -> RowLosses:
 def _with_nan_for_bad_values(arguments: RowArguments) -> RowArguments:
     """Make bad temperatures and weights NaN, where an error would mean waiting for a device."""
 
-    def row_value(value: RowValue, positive: bool) -> RowValue:
+    def row_value(value: RowValue, allowed: Range) -> RowValue:
         if not isinstance(value, Tensor):
             return value
-        good = (value > 0 if positive else value >= 0) & value.isfinite()
-        return torch.where(good, value, torch.nan)
+        return torch.where(allowed.holds_each(value), value, torch.nan)
 
-    student_temperature = row_value(arguments.student_temperature, positive=True)
+    student_temperature = row_value(arguments.student_temperature, TEMPERATURE)
     shared = arguments.teacher_temperature is arguments.student_temperature
     return arguments._replace(
         student_temperature=student_temperature,
         teacher_temperature=student_temperature
         if shared
-        else row_value(arguments.teacher_temperature, positive=True),
-        kl_weight=row_value(arguments.kl_weight, positive=False),
-        ce_weight=row_value(arguments.ce_weight, positive=False),
+        else row_value(arguments.teacher_temperature, TEMPERATURE),
+        kl_weight=row_value(arguments.kl_weight, WEIGHT),
+        ce_weight=row_value(arguments.ce_weight, WEIGHT),
     )
 
 

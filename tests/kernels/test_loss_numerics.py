@@ -97,6 +97,22 @@ def test_nan_logits_stay_visible():
     assert rows.loss.isnan().tolist() == [True, False]
 
 
+@pytest.mark.parametrize("classes", [10, 1000])
+@pytest.mark.parametrize("per_row", [False, True])
+@pytest.mark.parametrize("temperature", [1e-6, 1e-3, 1e3, 1e6])
+def test_extreme_temperatures_lose_the_digits_that_are_documented(temperature, per_row, classes):
+    # A gradient by T (q - p) of near probabilities: off by some 2e-8 T in float32.
+    student, teacher = (logits(8, classes, seed=seed, dtype=torch.float32) for seed in (0, 1))
+    value = torch.full((8,), temperature) if per_row else temperature
+    loss, gradient = loss_and_gradient(student, teacher, temperature=value, alpha=1.0)
+    exact, exact_gradient = loss_and_gradient(
+        student.double(), teacher.double(), temperature=temperature, alpha=1.0
+    )
+    allowed = 1e-6 + 1e-7 * temperature
+    torch.testing.assert_close(loss.double(), exact, rtol=min(allowed, 1e-3), atol=0)
+    assert (gradient - exact_gradient).norm() < allowed * exact_gradient.norm()
+
+
 @settings(max_examples=60, deadline=None, suppress_health_check=FIXTURES_ARE_CONSTANT)
 @given(
     st.integers(2, 40),
