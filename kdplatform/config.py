@@ -19,6 +19,7 @@ from pydantic import (
 from kdplatform import text_values
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.field_words import allowed, plain_text
+from kdplatform.files import not_there, user_path
 from kdplatform.training_config import AugmentationConfig, NotAmongError, Section, TrainingConfig
 from kdplatform.tuning.config import TuningConfig
 from kdplatform.yaml_files import read_mapping
@@ -53,10 +54,21 @@ Temperatures = Annotated[
 Names = Annotated[tuple[str, ...], BeforeValidator(text_values.names)]
 
 
+def _each_once(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("a value is given twice")
+    return values
+
+
 class DatasetConfig(Section):
     """What every dataset's configuration has; each dataset adds its own fields."""
 
     name: str = Field(description="dataset, one of kdplatform/data")
+
+    @field_validator("*")
+    @classmethod
+    def _names_once(cls, value: object) -> object:
+        return _each_once(value) if isinstance(value, tuple) else value
 
 
 class DistillationConfig(Section):
@@ -122,10 +134,8 @@ class ProjectConfig(Section):
 
     @field_validator("seeds", "temperatures", "attributes")
     @classmethod
-    def _each_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
-        if len(set(value)) != len(value):
-            raise ValueError("a value is given twice")
-        return value
+    def _values_once(cls, value: tuple[Any, ...]) -> tuple[Any, ...]:
+        return _each_once(value)
 
 
 # Short spellings of the fields that are set most often.
@@ -259,13 +269,11 @@ def _describe(
 
 
 def _project_path(project: str) -> Path:
-    path = Path(project)
-    if path.suffix in {".yaml", ".yml"}:
+    if project.endswith((".yaml", ".yml")):
+        path = user_path("project", project)
         if not path.is_file():
-            raise UserError(
-                f"project={project!r} is no file; allowed: a YAML file or a name of "
-                f"{', '.join(project_names())}"
-            )
+            names = ", ".join(project_names())
+            raise not_there("project", project, path, f"a YAML file or a name of {names}")
         return path
     if project not in project_names():
         raise unknown_name("project", project, project_names())

@@ -12,10 +12,44 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from kdplatform.errors import MachineError
+from kdplatform.errors import MachineError, UserError
 from kdplatform.progress import say
 
 Arrays = dict[str, NDArray[np.generic]]
+
+
+def user_path(parameter: str, value: str) -> Path:
+    """Returns the path that a user named, `~` and `~user` resolved; it need not be there.
+
+    Raises:
+        UserError: there is no such user, or the system does not take the path: too long, below a
+            folder that may not be entered.
+    """
+    try:
+        path = Path(value).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return path
+    except (RuntimeError, OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error).rstrip(".")
+        raise UserError(
+            f"{parameter}={_shortened(value)!r} cannot be used as a path ({reason}); allowed: a "
+            "path this system and user can open"
+        ) from None
+    return path
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
+def not_there(
+    parameter: str, value: str, path: Path, allowed: str, *, kind: str = "file"
+) -> UserError:
+    """Returns the error for a path at which there is no file; says where a relative one leads."""
+    absolute = str(path.absolute())
+    where = "" if absolute == value else f" (looked at {absolute!r})"
+    return UserError(f"{parameter}={value!r} is no {kind}{where}; allowed: {allowed}")
 
 
 def home_folder() -> Path:
@@ -25,9 +59,9 @@ def home_folder() -> Path:
     `~/.cache/kdplatform`.
     """
     if explicit := os.environ.get("KDPLATFORM_HOME"):
-        return Path(explicit).expanduser()
+        return user_path("KDPLATFORM_HOME", explicit)
     cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "kdplatform"
+    return user_path("XDG_CACHE_HOME", cache) / "kdplatform"
 
 
 def writable_folder(parameter: str, folder: Path) -> Path:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdplatform.errors import UserError, unknown_name
-from kdplatform.files import home_folder
+from kdplatform.files import home_folder, not_there, user_path
 
 FROM_PROJECT = "from-project"
 EXECUTORS = ("local", "ray")
@@ -173,13 +173,13 @@ def parse_arguments(entry_point: str, words: Sequence[str]) -> Arguments:
     return Arguments(
         project=_project(settings),
         overrides={**given, **fields},
-        data_folder=home_folder() if folder == "auto" else Path(folder).expanduser(),
+        data_folder=home_folder() if folder == "auto" else user_path("data_folder", folder),
         device=settings["device"],
         reuse=_boolean("reuse", settings["reuse"]),
         workers=_count("workers", settings["workers"]),
         executor=settings["executor"],
         address=settings["address"],
-        out=None if settings["out"] == "auto" else Path(settings["out"]).expanduser(),
+        out=None if settings["out"] == "auto" else user_path("out", settings["out"]),
         intersections=_boolean("intersections", settings["intersections"]),
         study=None if settings["study"] == "auto" else settings["study"],
         storage=settings["storage"],
@@ -200,9 +200,9 @@ def _project(settings: Mapping[str, str]) -> str:
 
 
 def _yaml_path(name: str, value: str) -> str:
-    path = Path(value).expanduser()
+    path = user_path(name, value)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
-        raise UserError(f"{name}={value!r} is no file; allowed: none | the path of a YAML file")
+        raise not_there(name, value, path, "none | the path of a YAML file")
     return str(path)
 
 

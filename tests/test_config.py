@@ -266,6 +266,18 @@ def test_a_project_file_is_named_by_its_path(tmp_path: Path) -> None:
     assert load_project(project_with(tmp_path)).name == "small"
 
 
+@pytest.mark.parametrize("field", ["attributes", "leave_out", "categorical"])
+def test_a_name_given_twice_to_a_dataset_is_refused(field: str) -> None:
+    assert refusal("table", {f"dataset.{field}": "g,h,g"}) == (
+        f"dataset.{field}='g,h,g' is not allowed: a value is given twice; allowed: list of text"
+    )
+
+
+def test_a_relative_path_that_is_no_file_is_answered_with_where_it_leads() -> None:
+    assert f" is no file (looked at '{Path.cwd()}/absent.yaml'); " in refusal("absent.yaml")
+    assert "cannot be used as a path" in refusal("~nosuchuser/a.yaml")
+
+
 @pytest.mark.parametrize("name", ["absent.yaml", "folder.yaml"])
 def test_a_path_that_is_no_file_is_refused(name: str, tmp_path: Path) -> None:
     (tmp_path / "folder.yaml").mkdir()

@@ -11,15 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from kdplatform.errors import MachineError
+from kdplatform.errors import MachineError, UserError
 from kdplatform.files import (
     file_digest,
     home_folder,
     is_whole,
     load_arrays,
     locked,
+    not_there,
     remove_left_overs,
     save_arrays,
+    user_path,
     writable_folder,
     written_atomically,
 )
@@ -212,3 +214,39 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     assert in_a_process(code, tmp_path / "lock") == -signal.SIGKILL
     with locked(tmp_path / "lock", "held by the dead"):
         pass
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (
+            "~nosuchuser/a.csv",
+            r"^file='~nosuchuser/a\.csv' cannot be used as a path \(.*\); allowed",
+        ),
+        (
+            "a" * 300,
+            r"^file='a{97}\.\.\.' cannot be used as a path \(File name too long\); allowed",
+        ),
+        ("a\0b", r"^file='a\\x00b' cannot be used as a path \(embedded null"),
+    ],
+)
+def test_a_path_that_no_system_takes_is_refused(value: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        user_path("file", value)
+
+
+def test_a_path_need_not_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "file").touch()
+    for name in ("nowhere/at/all", "file", "file/below"):
+        assert user_path("out", f"~/{name}") == tmp_path / name
+
+
+def test_where_a_relative_path_was_looked_for_is_said(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    assert str(not_there("file", str(path), path, "a file")) == (
+        f"file={str(path)!r} is no file; allowed: a file"
+    )
+    assert str(not_there("root", "a", Path("a"), "a folder", kind="folder")) == (
+        f"root='a' is no folder (looked at {str(Path.cwd() / 'a')!r}); allowed: a folder"
+    )

@@ -79,6 +79,17 @@ def test_words_that_make_no_sense_are_named(words: list[str], message: str) -> N
     assert str(caught.value) == message
 
 
+@pytest.mark.parametrize("name", ["data_folder", "config"])
+def test_a_path_of_an_unknown_user_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match=rf"^{name}='~nosuchuser/a\.yaml' cannot be used as a path"):
+        parse_arguments("distill", [f"--{name}", "~nosuchuser/a.yaml"])
+
+
+def test_a_configuration_that_is_not_there_is_answered_with_where_it_leads() -> None:
+    with pytest.raises(UserError, match=rf"is no file \(looked at '{Path.cwd()}/a\.yaml'\); all"):
+        parse_arguments("distill", ["--config", "a.yaml"])
+
+
 def test_an_unknown_command_is_answered_with_the_nearest() -> None:
     with pytest.raises(UserError, match="command='distil' does not exist; did you mean 'distill'"):
         check_entry_point("distil", list(ENTRY_POINTS))

@@ -17,6 +17,10 @@ BoxIn = Callable[[int, int], Box]
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tiff", ".webp")
 
+# Grey values of 16 bits, in either order of bytes.
+_SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+# Grey values whose range the file does not say: whole numbers of 32 bits, and fractions.
+_WITHOUT_RANGE = ("I", "F")
 # EXIF orientations of pictures that lie on their side.
 _TURNED = (5, 6, 7, 8)
 # Aspect ratios of random crops, and how often one is drawn before the centre is taken; those of
@@ -60,11 +64,11 @@ def random_box(generator: np.random.Generator, smallest: float) -> BoxIn:
 def decoded(path: Path, size: int, box_in: BoxIn) -> Tensor:
     """Reads an image and returns one crop of it: uint8 [3, size, size], RGB.
 
-    Upright as its EXIF data say; grey becomes RGB, transparency is dropped; resized bilinearly with
-    antialiasing.
+    Upright as its EXIF data say; grey becomes RGB, 16 bits become their upper 8, transparency is
+    dropped; resized bilinearly with antialiasing.
 
     Raises:
-        UserError: it cannot be read or decoded; names the file.
+        UserError: it cannot be read or decoded, or its values have no known range; names the file.
     """
     try:
         with Image.open(path) as image:
@@ -76,6 +80,13 @@ def decoded(path: Path, size: int, box_in: BoxIn) -> Tensor:
 
 
 def _crop(image: Image.Image, size: int, box_in: BoxIn) -> Tensor:
+    # What Pillow reads of a PPM file with more than 8 bits it brings to 16.
+    wide = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")
+    if image.mode in _WITHOUT_RANGE and not wide:
+        raise ValueError(
+            f"mode {image.mode!r}: which values are black and white is not known; save it with 8 "
+            "or 16 bits"
+        )
     width, height = image.size
     if image.getexif().get(ExifTags.Base.Orientation) in _TURNED:
         width, height = height, width
@@ -84,7 +95,10 @@ def _crop(image: Image.Image, size: int, box_in: BoxIn) -> Tensor:
     scale = size / min(right - left, bottom - top)
     if scale < 1:
         image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-    upright = ImageOps.exif_transpose(image).convert("RGB")
+    upright = ImageOps.exif_transpose(image)
+    if wide:
+        upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
+    upright = upright.convert("RGB")
     across, down = upright.width / width, upright.height / height
     # Rounding must not lead beyond the edge.
     box = (

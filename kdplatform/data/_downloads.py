@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kdplatform.errors import MachineError, UserError
-from kdplatform.files import locked, written_atomically
+from kdplatform.files import locked, user_path, written_atomically
 from kdplatform.progress import progress_bar, say
 
 ATTEMPTS = 3
@@ -126,7 +126,7 @@ def obtained(archive: Archive, root: str, folder: Path) -> Path:
         MachineError: the archive cannot be downloaded.
     """
     if root:
-        given = Path(root).expanduser()
+        given = user_path("dataset.root", root)
         if given.name == archive.folder and given.is_dir():
             return given.parent
         if (given / archive.folder).is_dir():

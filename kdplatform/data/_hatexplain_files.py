@@ -9,7 +9,7 @@ from typing import Any
 from kdplatform.data._downloads import GIT_ID, download
 from kdplatform.data._text_files import read_text
 from kdplatform.errors import UserError
-from kdplatform.files import locked
+from kdplatform.files import locked, user_path
 from kdplatform.progress import say
 
 POSTS, DIVISIONS = "dataset.json", "post_id_divisions.json"
@@ -54,7 +54,7 @@ def found_files(root: str, folder: Path) -> Path:
         MachineError: they cannot be downloaded.
     """
     if root:
-        given = Path(root).expanduser()
+        given = user_path("dataset.root", root)
         missing = [name for name in _GIT_IDS if not (given / name).is_file()]
         if missing:
             raise UserError(

@@ -18,11 +18,18 @@ from kdplatform.data import Inputs, StreamedInputs
 from kdplatform.data._decoding import IMAGE_SUFFIXES
 from kdplatform.data._splits import Rows
 from kdplatform.errors import KdplatformError, MachineError, UserError
-from kdplatform.files import load_arrays, locked, save_arrays, writable_folder
+from kdplatform.files import (
+    load_arrays,
+    locked,
+    not_there,
+    save_arrays,
+    user_path,
+    writable_folder,
+)
 from kdplatform.progress import progress_bar, say
 
 # Raised whenever equal files would give other pixels; part of every digest.
-DECODER_VERSION = 1
+DECODER_VERSION = 2
 # What `storage: auto` still holds in memory. A constant, and not what this machine has free: where
 # images lie must not depend on the machine.
 MOST_BYTES_IN_MEMORY = 2 * 2**30
@@ -73,9 +80,9 @@ def given_root(config: ImageFilesConfig, holding: str) -> Path:
     """
     if not config.root:
         raise UserError(f"dataset.root is not given; allowed: a folder with {holding}")
-    root = Path(config.root).expanduser()
+    root = user_path("dataset.root", config.root)
     if not root.is_dir():
-        raise UserError(f"dataset.root={config.root!r} is no folder; allowed: one with {holding}")
+        raise not_there("dataset.root", config.root, root, f"one with {holding}", kind="folder")
     return root
 
 

@@ -1,5 +1,7 @@
 """Your own images: one folder per class, and groups from an optional list of attributes."""
 
+import os
+import posixpath
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -69,6 +71,7 @@ def load(config: Config, folder: Path) -> Dataset:
     """
     root = given_root(config, _HOLDING)
     where = f"dataset.root={config.root!r}"
+    _check_attribute_file(root / ATTRIBUTES)
     listing = _listed(root, where)
     files = listing.files
     digest = pixels_digest(config, files_digest(root, files))
@@ -89,10 +92,10 @@ def load(config: Config, folder: Path) -> Dataset:
         ids=np.arange(len(good), dtype=np.int64),
         columns=_attributes(root / ATTRIBUTES, root, [files[row] for row in good]),
     )
+    _check_held_out(listing.splits[good], known.labels, listing.classes, where)
     splits = _splits(config, listing.splits[good], known.labels)
-    check_classes(
-        {name: known.labels[splits[name]] for name in ("train", "test")}, listing.classes, where
-    )
+    in_splits = {name: known.labels[rows] for name, rows in splits.items()}
+    check_classes(in_splits, listing.classes, where)
     attributes = list(map(str, known.columns))
     check_attributes(known, attributes, f"{str(root / ATTRIBUTES)!r}")
     if (root / ATTRIBUTES).is_file():
@@ -152,6 +155,14 @@ def _listed(root: Path, where: str) -> _Listing:
         say(f"{where}: {others} files of other kinds than images are left out")
     names = [file.split("/")[depth - 1] for file in files]
     classes = sorted(set(names))
+    for name in classes:
+        try:
+            name.encode()
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{where}: the class folder {os.fsencode(name)!r} has a name that is not UTF-8; "
+                "allowed: folders named in UTF-8"
+            ) from None
     number = {name: label for label, name in enumerate(classes)}
     return _Listing(
         files,
@@ -159,6 +170,13 @@ def _listed(root: Path, where: str) -> _Listing:
         np.array([file.split("/")[0] if has_splits else "" for file in files]),
         classes,
     )
+
+
+def _check_attribute_file(path: Path) -> None:
+    if os.path.lexists(path) and not path.is_file():
+        raise UserError(
+            f"{str(path)!r} is no file; allowed: a CSV file of this name, or nothing of this name"
+        )
 
 
 def _attributes(path: Path, root: Path, files: Sequence[str]) -> pd.DataFrame:
@@ -171,7 +189,12 @@ def _attributes(path: Path, root: Path, files: Sequence[str]) -> pd.DataFrame:
             f"{str(path)!r} has no column 'file' (its columns: {', '.join(table.columns)}); "
             "allowed: a column 'file' with paths below the folder, and one column per attribute"
         )
-    names = table.pop("file").str.removeprefix("./").str.replace("\\", "/")
+    names = table.pop("file").map(lambda name: posixpath.normpath(name.replace("\\", "/")))
+    if outside := [name for name in names if name.startswith(("/", "../")) or name == ".."]:
+        raise UserError(
+            f"{str(path)!r} names {outside[0]!r}, one of {len(outside)} files outside the folder; "
+            "allowed: paths below the folder, such as cat/1.jpg"
+        )
     if repeated := names[names.duplicated()].tolist():
         raise UserError(f"{str(path)!r} has {repeated[0]!r} twice; allowed: every image once")
     table.index = pd.Index(names)
@@ -191,6 +214,16 @@ def _attributes(path: Path, root: Path, files: Sequence[str]) -> pd.DataFrame:
         if empty := int((chosen[column] == "").sum()):
             say(f"{str(path)!r}: {column} is empty for {empty} images: group 'missing'")
     return chosen.replace("", "missing")
+
+
+def _check_held_out(
+    folders: NDArray[np.str_], labels: Rows, classes: Sequence[str], where: str
+) -> None:
+    """Checks that every class has an image for training and for every split without a folder."""
+    held_out = [name for name in ("val", "test") if not (folders == name).any()]
+    pool = ", ".join(["train", *held_out])
+    rest = (folders == "train") | (folders == "")
+    check_classes({pool: labels[rest]}, classes, where, least=1 + len(held_out))
 
 
 def _splits(config: Config, folders: NDArray[np.str_], labels: Rows) -> dict[str, Rows]:

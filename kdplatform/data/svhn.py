@@ -14,7 +14,7 @@ from pydantic import Field
 from kdplatform.data import Dataset
 from kdplatform.data._downloads import download, md5_of
 from kdplatform.data._published_arrays import PublishedConfig, check_published, from_arrays
-from kdplatform.files import locked
+from kdplatform.files import locked, user_path
 
 
 class Config(PublishedConfig):
@@ -34,7 +34,7 @@ def load(config: Config, folder: Path) -> Dataset:
     from torchvision.datasets import SVHN
 
     published = [SVHN.split_list[split] for split in ("train", "test")]
-    root = Path(config.root).expanduser() if config.root else folder / "svhn"
+    root = user_path("dataset.root", config.root) if config.root else folder / "svhn"
     if not config.root:
         with locked(root / "lock", "waiting for another process that downloads SVHN"):
             for url, name, md5 in published:

@@ -28,14 +28,16 @@ from kdplatform.data._splits import (
 )
 from kdplatform.data._text_files import read_csv
 from kdplatform.errors import UserError, unknown_name
-from kdplatform.files import file_digest
+from kdplatform.files import file_digest, not_there, user_path
 from kdplatform.progress import say
 
 # Cells that say nothing; an empty one is what all of them become.
 MISSING_CELLS = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL")
 # Raised whenever equal files would give other features; part of the digest.
-FEATURES_VERSION = 1
+FEATURES_VERSION = 2
 _MOST_CLASSES = 1000
+# Of a list of columns in a remark, in characters.
+_LONGEST_LIST = 80
 
 
 class Config(DatasetConfig):
@@ -72,7 +74,9 @@ def load(config: Config, folder: Path) -> Dataset:
     """
     if not config.file:
         raise UserError("dataset.file is not given; allowed: the path of a CSV or Parquet file")
-    path = Path(config.file).expanduser()
+    path = user_path("dataset.file", config.file)
+    if not path.is_file():
+        raise not_there("dataset.file", config.file, path, "a CSV or Parquet file")
     table = _read(path, config.separator)
     where = f"dataset.file={config.file!r}"
     _check_columns(config, table)
@@ -85,6 +89,7 @@ def load(config: Config, folder: Path) -> Dataset:
         labels[rest], config.val_fraction / (1 - config.test_fraction), 2 * config.seed + 1
     )
     splits = {"train": rest[kept], "val": rest[held], "test": test}
+    check_classes({name: labels[rows] for name, rows in splits.items()}, class_names, where)
     features = torch.from_numpy(_features(config, table, splits["train"], where))
     made = {
         name: (features[torch.from_numpy(rows)], known.at(rows)) for name, rows in splits.items()
@@ -100,11 +105,12 @@ def load(config: Config, folder: Path) -> Dataset:
 
 def _read(path: Path, separator: str) -> pd.DataFrame:
     """Reads all cells as texts; missing ones are empty."""
-    if not path.is_file():
-        raise UserError(f"dataset.file={str(path)!r} is no file; allowed: a CSV or Parquet file")
     if path.suffix.lower() in {".parquet", ".pq"}:
         try:
             typed = pd.read_parquet(path)
+            # pandas makes an index of columns that were one when the file was written.
+            named = [level for level, name in enumerate(typed.index.names) if name is not None]
+            typed = typed.reset_index(level=named) if named else typed
         except (pa.ArrowException, OSError, ValueError) as error:
             reason = " ".join(str(error).split())
             raise UserError(
@@ -209,12 +215,34 @@ def _features(config: Config, table: pd.DataFrame, train: Rows, where: str) -> N
     if len(useless) == len(columns):
         raise UserError(f"{where} has no column that models could learn from")
     features = np.concatenate([column.values for column in columns.values()], axis=1)
-    kinds = [column.kind for column in columns.values()]
+    used = [name for name, column in columns.items() if column.kind != "nothing"]
+    kinds = [columns[name].kind for name in used]
     say(
         f"table: {kinds.count('numeric')} numeric and {kinds.count('categorical')} categorical "
-        f"columns make {features.shape[1]} features"
+        f"columns make {features.shape[1]} features: {_listed(used)}"
     )
+    numeric = [name for name in used if columns[name].kind == "numeric"]
+    if counting := [name for name in numeric if _counts_rows(table[name])]:
+        say(
+            f"table: {_listed(counting)} counts the rows and is a feature; "
+            f"dataset.leave_out={','.join([*config.leave_out, *counting])} leaves it out"
+        )
     return features
+
+
+def _listed(names: list[str]) -> str:
+    """Returns as many names as fit a line, and how many more there are."""
+    fitting = len(names)
+    while fitting > 1 and len(", ".join(names[:fitting])) > _LONGEST_LIST:
+        fitting -= 1
+    rest = len(names) - fitting
+    return ", ".join(names[:fitting]) + (f" and {rest} more" if rest else "")
+
+
+def _counts_rows(cells: "pd.Series[str]") -> bool:
+    """Tells whether the cells are consecutive whole numbers, in any order."""
+    numbers = np.sort(pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64))
+    return numbers[0].is_integer() and np.array_equal(numbers, numbers[0] + np.arange(len(numbers)))
 
 
 def _column(config: Config, cells: "pd.Series[str]", train: Rows, where: str) -> _Columns:
@@ -231,22 +259,35 @@ def _column(config: Config, cells: "pd.Series[str]", train: Rows, where: str) ->
             f"numbers (missing: {', '.join(filter(None, MISSING_CELLS))} or nothing), or its name "
             "in dataset.categorical"
         )
-    return _standardised(numbers, present, train)
+    column = _standardised(numbers, present, train)
+    unbounded = np.flatnonzero(~np.isfinite(column.values).all(axis=1))
+    if len(unbounded):
+        raise UserError(
+            f"{where}: column {str(cells.name)!r} has {cells.iloc[unbounded[0]]!r} in row "
+            f"{unbounded[0] + 1}, too far from the training rows for float32; allowed: numbers "
+            "whose distance from the training mean is below 3e38 standard deviations"
+        )
+    return column
 
 
 def _standardised(
     numbers: NDArray[np.float64], present: NDArray[np.bool_], train: Rows
 ) -> _Columns:
+    """Returns numbers as standard deviations from their mean; infinite where float32 ends."""
     seen = numbers[train][present[train]]
     values = []
-    if len(seen) and seen.std() > 0:
-        filled = np.where(present, numbers, seen.mean())
-        values.append((filled - seen.mean()) / seen.std())
-    if 0 < len(seen) < len(train):
-        values.append(~present)
-    if not values:
-        return _Columns("nothing", np.empty((len(numbers), 0), dtype=np.float32))
-    return _Columns("numeric", np.stack(values, axis=1).astype(np.float32))
+    with np.errstate(over="ignore"):
+        if len(seen) and seen.min() < seen.max():
+            # Squares must not overflow. A power of two moves no digit.
+            _, exponent = np.frexp(np.abs(seen).max())
+            seen = np.ldexp(seen, -exponent)
+            filled = np.where(present, np.ldexp(numbers, -exponent), seen.mean())
+            values.append((filled - seen.mean()) / seen.std())
+        if 0 < len(seen) < len(train):
+            values.append(~present)
+        if not values:
+            return _Columns("nothing", np.empty((len(numbers), 0), dtype=np.float32))
+        return _Columns("numeric", np.stack(values, axis=1).astype(np.float32))
 
 
 def _categories(config: Config, cells: "pd.Series[str]", train: Rows, where: str) -> _Columns:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from kdplatform.analysis.tables import check_table, logits_matrix
 from kdplatform.errors import UserError
-from kdplatform.experiments.evaluation import GENERATING_FACTORS
+from kdplatform.experiments.evaluation import GENERATING_FACTORS, fairness_metric
 from kdplatform.experiments.stored_predictions import stored_test_predictions
 from kdplatform.experiments.tracking import (
     prepare_store,
@@ -23,7 +23,7 @@ from kdplatform.experiments.tracking import (
     shown_store,
     store_errors,
 )
-from kdplatform.files import writable_folder
+from kdplatform.files import user_path, writable_folder
 from kdplatform.parameters import COMPARE_USAGE as USAGE
 from kdplatform.predictions import COLUMNS
 from kdplatform.reporting.comparison import build_comparison, comparison_text
@@ -33,8 +33,6 @@ from kdplatform.reporting.study_page import write_report
 PAGE = "comparison.html"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
-# The metric that a run has of every attribute of its project.
-_MEASURED = re.compile(r"fairness/(.+)/dpd")
 _SUFFIXES = (".parquet", ".csv")
 # A column of more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
@@ -97,7 +95,7 @@ def _parse(words: Sequence[str]) -> _Words:
         tuple(filter(None, options[name].split(","))) if name in options else None
         for name in ("attributes", "similar_by")
     )
-    out = Path(options["out"]).expanduser() if "out" in options else None
+    out = user_path("out", options["out"]) if "out" in options else None
     return _Words(sides, attributes, similar_by, out)
 
 
@@ -179,7 +177,7 @@ def _title(names: Sequence[str]) -> str:
 
 
 def _read(name: str) -> _Read:
-    path = Path(name).expanduser()
+    path = user_path("side", name)
     if path.suffix.lower() in _SUFFIXES:
         table = _read_file(path)
         return _Read(name, table, _groups_in(table))
@@ -204,9 +202,10 @@ def _read_run(run_id: str) -> _Read:
         table = stored_test_predictions(run)
     except ValueError as error:
         raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
-    found = (_MEASURED.fullmatch(name) for name in run.data.metrics)
-    measured = {match[1] for match in found if match}
-    return _Read(run_id, table, tuple(sorted(measured & set(table.columns))))
+    # The metric that a run has of every attribute of its project.
+    columns = map(str, table.columns)
+    measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
+    return _Read(run_id, table, tuple(sorted(measured)))
 
 
 def _read_file(path: Path) -> pd.DataFrame:

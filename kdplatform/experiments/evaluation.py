@@ -1,5 +1,7 @@
 """From prediction tables to what a run logs: scalar metrics, per-class and per-group tables."""
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +25,8 @@ from kdplatform.analysis.significance import (
 )
 from kdplatform.experiments.identity import LABELS, Role
 
+_NOT_IN_METRICS = re.compile(r"[^\w .-]|^\.{1,2}\Z")
+_LONGEST_PART = 150
 # The arms DS is compared with: the count's name in the paper, and the suffix of its columns.
 REFERENCES = {Role.TEACHER: "n_tc", Role.STUDENT: "n_sc"}
 
@@ -106,7 +110,25 @@ def model_metrics(
 def attribute_metrics(test: pd.DataFrame, attribute: str) -> dict[str, float]:
     """Returns the group fairness of one model for one attribute, named by section."""
     fairness = fairness_metrics(test, attribute)
-    return {f"fairness/{attribute}/{name}": getattr(fairness, name) for name in METRICS}
+    return {fairness_metric(attribute, name): getattr(fairness, name) for name in METRICS}
+
+
+def fairness_metric(attribute: str, name: str) -> str:
+    """Returns how a run names a group fairness of an attribute, such as `fairness/color/dpd`."""
+    return f"fairness/{in_metric_name(attribute)}/{name}"
+
+
+def in_metric_name(text: str) -> str:
+    """Returns a name of the user's as a part of a metric's name: different for different names.
+
+    MLflow takes letters, digits, `_`, `-`, `.`, `:`, `/` and spaces, no path such as `a//b` or `..`
+    and at most 250 characters. Others stand as their code between colons: `a&b` as `a:26:b`.
+    """
+    spelled = _NOT_IN_METRICS.sub(lambda found: "".join(f":{ord(c):x}:" for c in found[0]), text)
+    if len(spelled) <= _LONGEST_PART:
+        return spelled
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{spelled[: _LONGEST_PART - len(digest) - 1]}:{digest}"
 
 
 def class_accuracies(test: pd.DataFrame, class_names: Sequence[str]) -> pd.DataFrame:

@@ -207,7 +207,7 @@ def _complete_attributes(workspace: Workspace, run: Run) -> None:
     missing = [
         attribute
         for attribute in workspace.config.attributes
-        if f"fairness/{attribute}/dpd" not in run.data.metrics
+        if evaluation.fairness_metric(attribute, "dpd") not in run.data.metrics
     ]
     if not missing:
         return

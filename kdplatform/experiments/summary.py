@@ -100,8 +100,8 @@ def shown_columns(attributes: Sequence[str]) -> dict[str, str]:
     columns = {"accuracy": "test/accuracy"}
     for attribute in attributes:
         columns |= {
-            f"DPD {attribute}": f"fairness/{attribute}/dpd",
-            f"EOD {attribute}": f"fairness/{attribute}/eod",
+            f"DPD {attribute}": evaluation.fairness_metric(attribute, "dpd"),
+            f"EOD {attribute}": evaluation.fairness_metric(attribute, "eod"),
         }
     return columns
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kdplatform.errors import UserError
 from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path, check_store
-from kdplatform.files import file_digest
+from kdplatform.files import file_digest, user_path
 from kdplatform.models.pretrained import pretrained
 from kdplatform.models.user_models import is_user_model, user_model_digest
 from kdplatform.training_config import TrainingConfig
@@ -80,7 +80,7 @@ def find_weights(weights: str) -> Source:
         return _of_run(weights, mlflow.get_tracking_uri())
     if weights.startswith(_URIS):
         return _of_uri(weights, mlflow.get_tracking_uri())
-    path = Path(weights).expanduser()
+    path = user_path("weights", weights)
     if path.suffix not in {".pt", ".pth"} or not path.is_file():
         problem = "is no file" if path.suffix in {".pt", ".pth"} else "is not understood"
         raise UserError(f"weights={weights!r} {problem}; allowed: {ALLOWED}")

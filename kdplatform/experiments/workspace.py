@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from kdplatform.config import DatasetConfig, ProjectConfig
-from kdplatform.data import Dataset, load_dataset
+from kdplatform.data import Dataset, dataset_config_class, load_dataset
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import writable_folder
 
@@ -36,9 +36,19 @@ class Workspace:
         dataset = _loaded_dataset(self.config.dataset, self.folder / "datasets")
         for attribute in self.config.attributes:
             if attribute not in dataset.attributes:
-                known = dataset.attributes or ["none"]
-                raise unknown_name("attributes", attribute, known)
+                raise unknown_attribute("attributes", attribute, dataset)
         return dataset
+
+
+def unknown_attribute(parameter: str, value: str, dataset: Dataset) -> UserError:
+    """Returns the error for an attribute that a dataset does not have.
+
+    Where the configuration says which columns are attributes, so does the error.
+    """
+    error = unknown_name(parameter, value, dataset.attributes or ["none"])
+    if "attributes" not in dataset_config_class(dataset.name).model_fields:
+        return error
+    return UserError(f"{error}; dataset.attributes names the columns that are attributes")
 
 
 @lru_cache(maxsize=1)

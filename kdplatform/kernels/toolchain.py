@@ -71,11 +71,18 @@ def source_files() -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """Returns where builds are kept: `$KDPLATFORM_HOME/kernels`, else under the user's cache."""
-    if home := os.environ.get("KDPLATFORM_HOME"):
-        return Path(home).expanduser() / "kernels"
-    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(cache).expanduser() / "kdplatform" / "kernels"
+    """Returns where builds are kept: `$KDPLATFORM_HOME/kernels`, else under the user's cache.
+
+    Raises:
+        ToolchainError: `~` or `~user` in them has no folder.
+    """
+    home = os.environ.get("KDPLATFORM_HOME")
+    cache = home or os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        folder = Path(cache).expanduser()
+    except RuntimeError:
+        raise ToolchainError(f"no folder for builds: {cache!r} has no home folder") from None
+    return (folder if home else folder / "kdplatform") / "kernels"
 
 
 def build_key(architectures: tuple[str, ...]) -> str:

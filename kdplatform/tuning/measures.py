@@ -13,8 +13,9 @@ from kdplatform.analysis.individual_fairness import Pairs, individual_unfairness
 from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
 from kdplatform.config import ProjectConfig
 from kdplatform.data import Dataset
-from kdplatform.errors import UserError, unknown_name
+from kdplatform.errors import UserError
 from kdplatform.experiments.evaluation import feature_space
+from kdplatform.experiments.workspace import unknown_attribute
 
 _OF_GROUPS = ("eod", "dpd", "accuracy_gap")
 _OF_ANY_DATA = ("n_sc",)
@@ -149,7 +150,7 @@ def _attribute(config: ProjectConfig, dataset: Dataset) -> str | None:
             "allowed: auto, with an unfairness that needs none: n_sc"
         )
     if name not in dataset.attributes:
-        raise unknown_name("attribute", name, dataset.attributes)
+        raise unknown_attribute("attribute", name, dataset)
     return name
 
 

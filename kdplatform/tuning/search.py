@@ -10,6 +10,7 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kdplatform.config import ProjectConfig
+from kdplatform.experiments.evaluation import in_metric_name
 from kdplatform.experiments.identity import Role
 from kdplatform.experiments.sweep import Unit
 from kdplatform.experiments.workspace import Workspace
@@ -254,7 +255,7 @@ class Search:
         if not result.diverged:
             metrics |= {
                 "val/accuracy": result.outcome.accuracy,
-                f"val/{self.measure.slug}": result.outcome.unfairness,
+                f"val/{in_metric_name(self.measure.slug)}": result.outcome.unfairness,
             }
         feasible = all(value <= 0 for value in result.constraints.values())
         tags = {"kd.feasible": str(feasible).lower(), "kd.models": ",".join(result.runs)}

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from kdplatform.config import load_project
 from kdplatform.data import Dataset, StreamedInputs, _image_files, load_dataset
@@ -144,7 +146,7 @@ def test_another_way_of_decoding_is_another_digest(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = load(root)
-    monkeypatch.setattr(_image_files, "DECODER_VERSION", 2)
+    monkeypatch.setattr(_image_files, "DECODER_VERSION", _image_files.DECODER_VERSION + 1)
     assert load(root).digest != first.digest
 
 
@@ -211,6 +213,20 @@ def test_images_that_do_not_decode_are_refused_by_name_or_left_out(
         assert (split.inputs[:].flatten(1).amax(1) > 0).all()
 
 
+@pytest.mark.parametrize("storage", ["memory", "stream"])
+def test_images_whose_values_have_no_known_range_are_refused_or_left_out(
+    root: Path, storage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Image.fromarray(np.ones((16, 16), np.float32)).save(root / "cat" / "f.tif")
+    Image.fromarray(np.ones((16, 16), np.int32)).save(root / "cat" / "i.tif")
+    refused(
+        root, r"/f\.tif' cannot be decoded \(mode 'F': .*first of 2 such images", storage=storage
+    )
+    dataset = load(root, storage=storage, skip_bad=True)
+    assert sum(map(len, dataset.splits().values())) == 30
+    assert "2 of 32 images do not decode and are left out" in capsys.readouterr().err
+
+
 def test_files_of_other_kinds_are_counted_and_hidden_ones_ignored(
     root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -249,7 +265,35 @@ def test_a_class_without_training_or_test_images_is_named(root: Path) -> None:
         path.unlink()
     refused(root, r"1 of 3 classes have fewer than 1 test examples \('dog'\)")
     (root / "train" / "cat").rename(root / "test" / "cow")
-    refused(root, r"fewer than 1 train examples \('cat', 'cow'\)")
+    refused(root, r"fewer than 2 train, val examples \('cat', 'cow'\); allowed: at least 2 of")
+
+
+@pytest.mark.parametrize(
+    ("given", "kept", "message"),
+    [
+        ((), 2, r"fewer than 3 train, val, test examples \('cat'\)"),
+        (("test",), 1, r"fewer than 2 train, val examples \('cat'\)"),
+        (("val",), 1, r"fewer than 2 train, test examples \('cat'\)"),
+    ],
+)
+def test_a_class_too_small_for_the_splits_held_out_is_named(
+    root: Path, given: tuple[str, ...], kept: int, message: str
+) -> None:
+    with_splits(root, *given) if given else None
+    for path in sorted((root / "train" / "cat" if given else root / "cat").iterdir())[kept:]:
+        path.unlink()
+    refused(root, r"1 of 3 classes have " + message)
+
+
+def test_shares_that_leave_a_class_without_validation_are_refused(root: Path) -> None:
+    for path in sorted((root / "cat").iterdir())[3:]:
+        path.unlink()
+    refused(root, r"fewer than 1 val examples \('cat'\)", test_fraction=0.5)
+
+
+def test_a_class_folder_that_is_not_named_in_utf8_is_refused(root: Path) -> None:
+    (root / "owl").rename(root / os.fsdecode(b"\xff"))
+    refused(root, r"the class folder b'\\xff' has a name that is not UTF-8")
 
 
 @pytest.mark.parametrize(
@@ -259,6 +303,13 @@ def test_a_class_without_training_or_test_images_is_named(root: Path) -> None:
         ("file,place\ncat/0.png,a\nfox/1.png,b\n", r"names 'fox/1\.png', one of 1 files"),
         ("file,place\ncat/0.png,a\n", r"no line for 'cat/1\.jpg', one of 29 images without"),
         ("file,place\ncat/0.png,a\ncat/0.png,b\n", r"has 'cat/0\.png' twice"),
+        ("file,place\ncat/0.png,a\ncat//0.png,b\n", r"has 'cat/0\.png' twice"),
+        ("file,place\ncat/0.png,a\n./dog/../cat/0.png,b\n", r"has 'cat/0\.png' twice"),
+        (
+            "file,place\n../images/cat/0.png,b\n",
+            r"'\.\./images/cat/0\.png', one of 1 files outside",
+        ),
+        ("file,place\n/images/cat/0.png,b\n", r"'/images/cat/0\.png', one of 1 files outside the"),
         ("file,place\ncat/0.png\n", r"line 2: 1 cells; allowed: 2, one per column"),
         ("file,place,place\n", r"has column 'place' twice"),
         ("file,\na,b\n", r"has a column without a name"),
@@ -271,6 +322,18 @@ def test_an_attribute_file_that_does_not_fit_is_refused(
 ) -> None:
     write_attributes(root, text)
     refused(root, r"attributes\.csv'.*" + message)
+
+
+def test_attributes_are_found_however_their_path_is_spelled(root: Path) -> None:
+    path = write_attributes(root, place=lambda row: "ab"[row % 2])
+    expected = load(root)
+    path.write_text(path.read_text().replace("cat/", "./cat//").replace("dog/", "dog\\\\"))
+    assert load(root).train.columns.equals(expected.train.columns)
+
+
+def test_a_folder_in_place_of_the_attribute_file_is_refused(root: Path) -> None:
+    (root / "attributes.csv").mkdir()
+    refused(root, r"attributes\.csv' is no file; allowed: a CSV file of this name, or nothing")
 
 
 def test_an_attribute_file_that_is_not_utf8_is_refused(root: Path) -> None:

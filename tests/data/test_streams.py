@@ -125,6 +125,46 @@ def test_every_kind_of_image_becomes_rgb(tmp_path: Path, mode: str) -> None:
     assert inputs[0].float().mean() > 250
 
 
+@pytest.mark.parametrize("kind", ["png", "tif", "ppm", "big-endian tif"])
+def test_grey_values_of_16_bits_keep_their_order(tmp_path: Path, kind: str) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 65535, 64), (64, 64)).astype(np.uint16)
+    path = tmp_path / f"0.{kind[-3:]}"
+    image = Image.fromarray(ramp)
+    if kind.startswith("big"):
+        image = Image.frombytes("I;16B", (64, 64), ramp.astype(">u2").tobytes())
+    image.save(path)
+    inputs = StreamedInputs(tmp_path, [path.name], size=64, workers=0)
+    expected = torch.from_numpy((ramp // 256).astype(np.uint8)).expand(3, 64, 64)
+    assert torch.equal(inputs[0], expected)
+
+
+def test_grey_values_of_16_bits_are_turned_upright_too(tmp_path: Path) -> None:
+    ramp = np.broadcast_to(np.linspace(0, 65535, 64), (32, 64)).astype(np.uint16)
+    exif = Image.Exif()
+    exif[0x0112] = 3
+    Image.fromarray(ramp).save(tmp_path / "0.png", exif=exif)
+    row = streamed(tmp_path, 1)[0][0, 0]
+    assert (row[:-1] > row[1:]).all()
+
+
+@pytest.mark.parametrize("mode", ["I", "F"])
+def test_an_image_whose_values_have_no_known_range_is_refused(tmp_path: Path, mode: str) -> None:
+    Image.new(mode, (16, 16), 1).save(tmp_path / "0.tif")
+    inputs = StreamedInputs(tmp_path, ["0.tif"], size=8, workers=0)
+    with pytest.raises(UserError, match=rf"0\.tif' cannot be decoded \(mode '{mode}': [^\n]*\)$"):
+        list(inputs.batches([torch.tensor([0])]))
+
+
+@pytest.mark.parametrize("mode", ["P", "LA", "1"])
+def test_colors_are_those_of_the_file_whatever_its_mode(tmp_path: Path, mode: str) -> None:
+    # The left half is black, the right half white; what of it is transparent does not matter.
+    image = Image.new("L", (16, 16))
+    image.paste(255, (8, 0, 16, 16))
+    image.convert(mode).save(tmp_path / "0.png", **({"transparency": 0} if mode == "P" else {}))
+    half = torch.tensor([0] * 8 + [255] * 8, dtype=torch.uint8)
+    assert torch.equal(streamed(tmp_path, 1, size=16)[0], half.expand(3, 16, 16))
+
+
 @pytest.mark.parametrize("orientation", [3, 6, 8])
 def test_pictures_are_turned_upright(tmp_path: Path, orientation: int) -> None:
     gradient = np.linspace(0, 255, 640, dtype=np.uint8).reshape(1, 640, 1)

@@ -1,3 +1,4 @@
+import re
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +139,63 @@ def test_a_column_that_never_changes_is_left_out(
     assert "the same in all training rows: country, year, nothing" in capsys.readouterr().err
 
 
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("cell", ["1e39", "1e300", "-1e308"])
+def test_a_number_that_float32_cannot_hold_is_refused(tmp_path: Path, cell: str) -> None:
+    table = people()
+    row = int(load(tmp_path).test.ids[0])
+    table.loc[row, "hours"] = cell
+    table["tiny"] = [f"{number}e-300" for number in range(ROWS)]
+    refused(tmp_path, rf"column 'hours' has '{cell}' in row {row + 1}, too far from", table)
+    table = people().assign(tiny=table["tiny"])
+    table.loc[row, "tiny"] = cell
+    refused(tmp_path, rf"column 'tiny' has '{cell}' in row {row + 1}, too far from", table)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("scale", ["e200", "e308", "e-308"])
+def test_numbers_near_the_ends_of_float64_are_standardised(tmp_path: Path, scale: str) -> None:
+    signs = ["1" if row % 2 else "-1" for row in range(ROWS)]
+    plain = load(tmp_path, people().assign(age=signs))
+    scaled = load(tmp_path, people().assign(age=[f"{sign}{scale}" for sign in signs]))
+    torch.testing.assert_close(features(scaled)[:, 0], features(plain)[:, 0])
+    assert features(plain)[:, 0].abs().max() > 0.5
+
+
+def test_a_number_that_is_always_the_same_is_no_feature_whatever_its_mean(tmp_path: Path) -> None:
+    assert load(tmp_path, people().assign(same="0.1")).train.inputs.shape[1] == 7
+
+
+def test_the_remarks_name_the_features_and_a_column_that_counts_the_rows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = people().assign(number=[str(500 + (7 * row) % ROWS) for row in range(ROWS)])
+    load(tmp_path, table, leave_out="job")
+    said = capsys.readouterr().err
+    assert "columns make 4 features: age, hours, number\n" in said
+    assert "table: number counts the rows and is a feature; dataset.leave_out=job,number " in said
+    table["number"] = [str(2 * row) for row in range(ROWS)]
+    table = table.assign(**{f"measured_{number}": table["age"] for number in range(40)})
+    load(tmp_path, table)
+    said = capsys.readouterr().err
+    assert "counts the rows" not in said
+    assert re.search(r": age, hours, job, number, measured_0, .* and 3\d more\n", said)
+
+
+def test_shares_that_leave_a_class_without_validation_are_refused(tmp_path: Path) -> None:
+    table = people().assign(income=["x"] * 57 + ["y"] * 3)
+    refused(tmp_path, r"fewer than 1 val examples \('y'\)", table, test_fraction=0.5)
+
+
+def test_a_named_index_of_a_parquet_file_is_columns(tmp_path: Path) -> None:
+    path = tmp_path / "people.parquet"
+    for index in (["age"], ["age", "sex"]):
+        people().set_index(index).to_parquet(path)
+        dataset = load(tmp_path, file=str(path))
+        torch.testing.assert_close(features(dataset)[:, 0], features(load(tmp_path))[:, 0])
+        assert dataset.train.inputs.shape[1] == 7
+
+
 def test_parquet_and_csv_give_the_same_features(tmp_path: Path) -> None:
     expected = features(load(tmp_path))
     typed = people().assign(age=people()["age"].astype(int))
@@ -173,6 +231,12 @@ def test_a_separator_may_be_chosen(tmp_path: Path) -> None:
     [
         ({"file": ""}, r"^dataset\.file is not given"),
         ({"file": "nowhere.csv"}, r"^dataset\.file='nowhere\.csv' is no file"),
+        ({"file": "nowhere.csv"}, rf"\(looked at '{Path.cwd()}/nowhere\.csv'\); allowed: a CSV"),
+        ({"file": "~nosuchuser/a.csv"}, r"^dataset\.file='~nosuchuser/a\.csv' cannot be used as a"),
+        (
+            {"file": "a" * 999},
+            r"^dataset\.file='a{97}\.{3}' cannot be used as a path \(File name to",
+        ),
         ({"label": "incom"}, r"^dataset\.label='incom' does not exist; did you mean 'income'\?"),
         ({"attributes": "sex,race"}, r"^dataset\.attributes='race' does not exist; .*known: age"),
         ({"attributes": "income"}, r"^dataset\.attributes='income' is not allowed; .*label='inc"),

@@ -1,9 +1,17 @@
 """Whole commands on image files that are streamed, and on a table."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
+
+from kdplatform import cli
+from kdplatform.config import load_project
+from kdplatform.experiments import workspace
+from kdplatform.experiments.executors.base import Assignment
+from kdplatform.experiments.executors.unit import run_unit
+from kdplatform.experiments.identity import teacher_step
 
 pytestmark = pytest.mark.usefixtures("spared")
 
@@ -67,19 +75,67 @@ def test_an_image_that_no_longer_decodes_ends_the_command_in_one_line(
     )
 
 
-def test_a_table_is_distilled(new_place: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    path = new_place.folder / "people.csv"
-    rows = [f"{row},{'ab'[row % 2]},{'yes' if row % 3 else 'no'}" for row in range(60)]
-    path.write_text("\n".join(["age,sex,answer", *rows]))
-    parameters = {
+def table_parameters(folder: Path, attribute: str) -> dict[str, object]:
+    """Parameters of a command on a table of sixty rows, one with a missing cell."""
+    path = folder / "people.csv"
+    rows = [f"{row or ''},{'ab'[row % 2]},{'yes' if row % 3 else 'no'}" for row in range(60)]
+    path.write_text("\n".join([f"age,{attribute},answer", *rows]))
+    return {
         "dataset__name": "table",
         "dataset__file": path,
         "dataset__label": "answer",
-        "dataset__attributes": "sex",
-        "attributes": "sex",
+        "dataset__attributes": attribute,
+        "attributes": attribute,
         "teacher__model": "mlp_large",
         "student__model": "mlp_small",
     }
+
+
+def test_a_table_is_distilled_and_compared(
+    new_place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    attribute = "sex (m & f)"  # no name that MLflow takes for a metric
+    parameters = table_parameters(new_place.folder, attribute)
     assert new_place.run("distill", **parameters) == 0
-    assert "DPD sex" in capsys.readouterr().out
+    assert f"DPD {attribute}" in capsys.readouterr().out
     assert len(new_place.runs()) == 3
+    sides = [new_place.runs(role)[0].info.run_id for role in ("student", "distilled")]
+    assert cli.main(["compare", *sides]) == 0
+    assert f"\n{attribute}: 2 groups" in capsys.readouterr().out
+
+
+def test_a_column_that_is_not_named_as_an_attribute_says_how(
+    new_place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    parameters = table_parameters(new_place.folder, "sex") | {"dataset__attributes": "none"}
+    assert new_place.run("distill", **parameters) == 2
+    assert capsys.readouterr().err.endswith(
+        "attributes='sex' does not exist; known: none; dataset.attributes names the columns that "
+        "are attributes\n"
+    )
+
+
+def test_a_worker_does_not_repeat_what_the_command_said_of_the_data(
+    new_place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert new_place.run("teacher", **table_parameters(new_place.folder, "sex")) == 0
+    assert "table: missing cells: age 1" in capsys.readouterr().err
+    [run] = new_place.runs("teacher")
+    settings = load_project(str(new_place.artifact(run, "config.yaml")))
+    workspace._loaded_dataset.cache_clear()  # as in a process of its own
+    step = teacher_step(settings, 1, workspace._loaded_dataset(settings.dataset, Path()).digest)
+    workspace._loaded_dataset.cache_clear()
+    outcome = run_unit(
+        Assignment(
+            config=settings,
+            step=step,
+            references={},
+            folder=new_place.home,
+            device="cpu",
+            reuse=True,
+            tracking_uri=new_place.uri,
+            experiment_id=run.info.experiment_id,
+            parent_run_id=run.data.tags["mlflow.parentRunId"],
+        )
+    )
+    assert [message.partition(":")[0] for message in outcome.messages] == [step.title]

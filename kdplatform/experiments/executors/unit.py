@@ -27,6 +27,9 @@ def run_unit(assignment: Assignment) -> Outcome:
             workspace = open_workspace(
                 assignment.config, assignment.folder, assignment.device, assignment.reuse
             )
+            # The command has loaded the data too, and said what there is to say of them.
+            with collected_messages():
+                workspace.dataset  # noqa: B018
             references = {
                 role: load_trained(step, run_id, reused=True)
                 for role, (step, run_id) in assignment.references.items()
