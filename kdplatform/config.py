@@ -230,7 +230,7 @@ def with_absolute_paths(config: ProjectConfig) -> ProjectConfig:
     """Returns the same study, to be started from any folder: where the data lie is absolute."""
     dataset = config.dataset
     places = {
-        name: str(Path(value).expanduser().resolve())
+        name: str(user_path(f"dataset.{name}", value).resolve())
         for name in ("root", "file")
         if (value := getattr(dataset, name, ""))
     }
