@@ -6,12 +6,12 @@ CPU; see `check_values`).
 """
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch._C._functorch import is_functorch_wrapped_tensor
 
 from kdplatform.kernels.forward_mode import has_tangent
 
@@ -47,7 +47,7 @@ class Range(NamedTuple):
 
     def holds(self, number: float) -> bool:
         """Returns whether a number is allowed; NaN and infinity never are."""
-        return self.least <= number <= self.most and math.isfinite(number)
+        return self.least <= number <= self.most
 
     def holds_each(self, values: Tensor) -> Tensor:
         """Returns the same for every number of a tensor."""
@@ -57,7 +57,7 @@ class Range(NamedTuple):
 # Beyond these float32 has no digits left: T^2 leaves its range below 1e-19 and above 1e19, and the
 # gradient, a difference of probabilities times T, is off by about 2e-8 T of its size.
 TEMPERATURE = Range(1e-6, 1e6, "1e-6 to 1e6")
-WEIGHT = Range(0, math.inf, "finite, 0 or greater")
+WEIGHT = Range(0, sys.float_info.max, "finite, 0 or greater")
 ALPHA = Range(0, 1, "0 to 1")
 
 
@@ -147,7 +147,6 @@ def check_arguments(
     _check_weights_are_given(alpha, kl_weight, ce_weight, labels is not None)
     if alpha is not None:
         alpha = row_value("alpha", alpha, ALPHA)
-        _check_alpha_values(alpha)
         kl_weight, ce_weight = alpha, 1 - alpha
     else:
         kl_weight = row_value("kl_weight", 0.0 if kl_weight is None else kl_weight, WEIGHT)
@@ -197,6 +196,15 @@ def check_values(arguments: RowArguments) -> None:
         )
 
 
+def check_alpha_values(arguments: RowArguments) -> None:
+    """Check what `alpha` gave, once a backend, which knows weights alone, has found a bad value.
+
+    Raises:
+        ValueError: naming alpha, its first bad value and its row.
+    """
+    _check_row_tensor("alpha", arguments.kl_weight, ALPHA)
+
+
 def _check_row_tensor(name: str, value: RowValue, allowed: Range) -> None:
     if not isinstance(value, Tensor):
         return
@@ -207,17 +215,6 @@ def _check_row_tensor(name: str, value: RowValue, allowed: Range) -> None:
         raise ValueError(
             f"{name}: {value[tuple(index)].item()} in row {row}; allowed: {allowed.text}"
         )
-
-
-def _check_alpha_values(alpha: RowValue) -> None:
-    """Check the values here, where they still are alpha's: the backends know weights.
-
-    Not those of a traced or transformed tensor, which cannot be looked at.
-    """
-    if torch.compiler.is_compiling() or type(alpha) is not Tensor or alpha.device.type != "cpu":
-        return
-    if not is_functorch_wrapped_tensor(alpha):
-        _check_row_tensor("alpha", alpha, ALPHA)
 
 
 def _check_tensors(**values: object) -> None:

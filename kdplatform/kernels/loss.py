@@ -10,6 +10,7 @@ from kdplatform.kernels.arguments import (
     KDLossOutput,
     RowArguments,
     RowValue,
+    check_alpha_values,
     check_arguments,
 )
 from kdplatform.kernels.backend import loaded
@@ -123,9 +124,20 @@ def kd_loss(
         ignore_index,
         reduction,
     )
-    if student_logits.device.type in loaded.devices:
+    if alpha is None or torch.compiler.is_compiling():
+        return _serve(arguments)
+    try:
+        return _serve(arguments)
+    except ValueError as error:
+        found = error
+    check_alpha_values(arguments)
+    raise found
+
+
+def _serve(arguments: RowArguments) -> KDLossOutput:
+    if arguments.student_logits.device.type in loaded.devices:
         return _fused(arguments)
-    return _reduce(reference_rows(arguments), reduction)
+    return _reduce(reference_rows(arguments), arguments.reduction)
 
 
 def _fused(arguments: RowArguments) -> KDLossOutput:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 from torch._dynamo import compiled_autograd
+from torch.fx.experimental.proxy_tensor import make_fx
 
 from kdplatform.kernels import kd_loss
 from kdplatform.kernels.backend import loaded
@@ -70,6 +71,32 @@ def test_a_compiled_step_of_any_batch_equals_eager():
         torch.testing.assert_close(loss, expected)
         (gradient,) = torch.autograd.grad(loss, student)
         torch.testing.assert_close(gradient, torch.autograd.grad(expected, student)[0])
+
+
+@pytest.mark.parametrize("name", ["temperature", "alpha"])
+def test_a_compiled_step_of_any_number_equals_eager(name):
+    @torch.compile(fullgraph=True, dynamic=True, backend="aot_eager")
+    def step(student: Tensor, teacher: Tensor, labels: Tensor, number: float) -> Tensor:
+        return kd_loss(
+            student, teacher, labels, **{"temperature": 4.0, "alpha": 0.5} | {name: number}
+        ).loss
+
+    for number in (0.25, 0.75):
+        expected = kd_loss(
+            *problem(7, 10), **{"temperature": 4.0, "alpha": 0.5} | {name: number}
+        ).loss
+        torch.testing.assert_close(step(*problem(7, 10), number), expected)
+
+
+def test_a_call_with_one_alpha_per_row_can_be_traced():
+    student, teacher, labels = problem(6, 5)
+
+    def loss(student: Tensor, alpha: Tensor) -> Tensor:
+        return kd_loss(student, teacher, labels, temperature=4.0, alpha=alpha).loss
+
+    alpha = torch.linspace(0, 1, 6)
+    traced = make_fx(loss)(student, alpha)
+    torch.testing.assert_close(traced(student, alpha), loss(student, alpha))
 
 
 def test_a_plain_call_takes_the_short_way(monkeypatch):
