@@ -1,5 +1,6 @@
 """One call of `tune`: references, search, what it found, and the chosen points once more."""
 
+import shlex
 import threading
 import time
 from collections.abc import Sequence
@@ -97,7 +98,7 @@ class Tuner:
                 text.append(self._confirm(executor, choices))
             if choices:
                 folder = self._workspace.folder / "tuning" / self._study.study_name
-                path = save_choices(found, choices, folder)
+                path = shlex.quote(str(save_choices(found, choices, folder)))
                 text.append(f"distil with what was found: kdplatform distill --config {path}")
         return "\n\n".join(text)
 

@@ -242,3 +242,13 @@ def test_what_the_build_needs_is_a_dependency():
     declared = tomllib.loads((project / "pyproject.toml").read_text())["project"]["dependencies"]
     names = {requirement.partition(">")[0] for requirement in declared}
     assert {"ninja", "pybind11", "filelock"} <= names
+
+
+@pytest.mark.parametrize("name", ["KDPLATFORM_HOME", "XDG_CACHE_HOME"])
+def test_a_home_of_an_unknown_user_is_said_in_one_line(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KDPLATFORM_HOME", raising=False)
+    monkeypatch.setenv(name, "~nosuchuser/x")
+    with pytest.raises(toolchain.ToolchainError, match=r"'~nosuchuser/x' has no home folder$"):
+        toolchain.cache_folder()
