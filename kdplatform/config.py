@@ -20,7 +20,13 @@ from kdplatform import text_values
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.field_words import allowed, plain_text
 from kdplatform.files import not_there, user_path
-from kdplatform.training_config import AugmentationConfig, NotAmongError, Section, TrainingConfig
+from kdplatform.training_config import (
+    LOSS_TEMPERATURES,
+    AugmentationConfig,
+    NotAmongError,
+    Section,
+    TrainingConfig,
+)
 from kdplatform.tuning.config import TuningConfig
 from kdplatform.yaml_files import read_mapping
 
@@ -49,7 +55,7 @@ PROJECTS_FOLDER = Path(__file__).resolve().parent.parent / "projects"
 
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(text_values.integers)]
 Temperatures = Annotated[
-    tuple[Annotated[float, Field(gt=0)], ...], BeforeValidator(text_values.numbers)
+    tuple[Annotated[float, LOSS_TEMPERATURES], ...], BeforeValidator(text_values.numbers)
 ]
 Names = Annotated[tuple[str, ...], BeforeValidator(text_values.names)]
 
@@ -75,7 +81,9 @@ class DistillationConfig(Section):
     """How the distilled student learns from the teacher."""
 
     method: str = Field("kd", description="objective, one of kdplatform/objectives")
-    temperature: float = Field(gt=0, description="softmax temperature T of teacher and student")
+    temperature: Annotated[float, LOSS_TEMPERATURES] = Field(
+        description="softmax temperature T of teacher and student"
+    )
     alpha: float = Field(0.8, ge=0, le=1, description="weight of the distillation term")
     scale_by_t2: bool = Field(True, description="multiply the distillation term by T^2")
     teacher_seed: Literal["same"] | Annotated[int, Field(ge=0)] = Field(

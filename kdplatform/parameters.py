@@ -30,7 +30,10 @@ PROJECT = Parameter(
 )
 SEEDS = Parameter("seeds", FROM_PROJECT, "such as 0, 0-4 or 0,2,5", "one model of each per seed")
 TEMPERATURE = Parameter(
-    "temperature", FROM_PROJECT, "number > 0", "softmax temperature T of teacher and student"
+    "temperature",
+    FROM_PROJECT,
+    "number >= 1e-06 and <= 1e+06",
+    "softmax temperature T of teacher and student",
 )
 ALPHA = Parameter("alpha", FROM_PROJECT, "number >= 0 and <= 1", "weight of the distillation term")
 METHOD = Parameter("method", FROM_PROJECT, "a distillation objective", "how the student distils")

@@ -16,6 +16,9 @@ from pydantic import (
 from kdplatform import text_values
 from kdplatform.field_words import plain_text
 
+# What the loss computes with digits to spare.
+LOSS_TEMPERATURES = Field(ge=1e-6, le=1e6)
+
 
 class NotAmongError(ValueError):
     """A name of something that does not exist; in which field, only the caller knows."""

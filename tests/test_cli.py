@@ -88,7 +88,10 @@ def test_help_shows_the_values_of_the_project_that_is_named(
         (["doctor", "now"], "doctor takes no parameters; given: now"),
         (["distill", "digits"], "'digits' is not expected here; allowed: --name value"),
         (["distill", "--project", "trifature"], "project='trifature' does not exist; did you mean"),
-        (["distill", "--temperature", "0"], "temperature='0' is not allowed; allowed: number > 0"),
+        (
+            ["distill", "--temperature", "0"],
+            "temperature='0' is not allowed; allowed: number >= 1e-06",
+        ),
         (["distill", "--temperature", "NaN"], "temperature='NaN' is not allowed: not a finite"),
         (["distill", "--alpha", "1.5"], "alpha='1.5' is not allowed; allowed: number >= 0 and <="),
         (["distill", "--seeds", "4-0"], "seeds='4-0' is not allowed: '4-0' runs downwards"),

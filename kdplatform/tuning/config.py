@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from kdplatform import text_values
-from kdplatform.training_config import NotAmongError, Section
+from kdplatform.training_config import LOSS_TEMPERATURES, NotAmongError, Section
 
 Unfairness = Literal["eod", "dpd", "accuracy_gap", "individual", "n_sc"]
 
@@ -31,6 +31,7 @@ def _optional_range(value: object) -> object:
     return value if value is None else _range(value)
 
 
+Temperature = Annotated[float, LOSS_TEMPERATURES]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -65,7 +66,7 @@ class TuningConfig(Section):
     worst_group_floor: Annotated[Fraction | None, Optional] = Field(
         None, description="constraint: worst-group accuracy at least this"
     )
-    temperature: Annotated[tuple[Positive, Positive], BeforeValidator(_range)] = Field(
+    temperature: Annotated[tuple[Temperature, Temperature], BeforeValidator(_range)] = Field(
         (1.0, 40.0), description="searched range of T, on a log scale"
     )
     alpha: Annotated[tuple[Fraction, Fraction], BeforeValidator(_range)] = Field(
