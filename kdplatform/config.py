@@ -70,6 +70,10 @@ class DatasetConfig(Section):
     """What every dataset's configuration has; each dataset adds its own fields."""
 
     name: str = Field(description="dataset, one of kdplatform/data")
+    unlabeled_fraction: float = Field(
+        0.0, ge=0, lt=1, description="share of the training split whose labels are hidden"
+    )
+    unlabeled_seed: int = Field(0, ge=0, description="seed of the choice whose labels are hidden")
 
     @field_validator("*")
     @classmethod

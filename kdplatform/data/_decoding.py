@@ -1,15 +1,20 @@
 """From an image file to pixels: decoded, turned upright, cropped and resized."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageOps
-from torch import Tensor
 
-from kdplatform.errors import UserError
+from kdplatform.errors import UserError, one_line
+from kdplatform.lazy import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 # left, top, right, bottom of a crop in an image of the width and height given, in pixels.
 Box = tuple[float, float, float, float]
@@ -75,8 +80,7 @@ def decoded(path: Path, size: int, box_in: BoxIn) -> Tensor:
             return _crop(image, size, box_in)
     # Pillow's decoders raise errors of many types about files that are not what they seem.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"image {str(path)!r} cannot be decoded ({reason})") from None
+        raise UserError(f"image {str(path)!r} cannot be decoded ({one_line(error)})") from None
 
 
 def _crop(image: Image.Image, size: int, box_in: BoxIn) -> Tensor:

@@ -1,16 +1,15 @@
 """Datasets of image files: decoded once and kept in memory, or streamed."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor
 
 from kdplatform import text_values
 from kdplatform.config import DatasetConfig
@@ -22,11 +21,17 @@ from kdplatform.files import (
     load_arrays,
     locked,
     not_there,
+    remove_left_overs,
     save_arrays,
     user_path,
     writable_folder,
 )
+from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar, say
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
 
 # Raised whenever equal files would give other pixels; part of every digest.
 DECODER_VERSION = 2
@@ -41,17 +46,20 @@ MEASURED_IMAGES = 2048
 _CHUNK = 64
 
 
+ImageSize = Annotated[int, Field(ge=8, le=1024, description="side of an example in pixels")]
+Resize = Annotated[
+    Annotated[int, Field(ge=8, le=2048)] | None,
+    BeforeValidator(text_values.optional),
+    Field(description="shorter side before the centre is cut out; none: image_size"),
+]
+
+
 class ImageFilesConfig(DatasetConfig):
     """Where images lie, and how they become examples."""
 
     root: str = Field("", description="folder of the images")
-    image_size: int = Field(64, ge=8, le=1024, description="side of an example in pixels")
-    resize: Annotated[
-        Annotated[int, Field(ge=8, le=2048)] | None, BeforeValidator(text_values.optional)
-    ] = Field(
-        None,
-        description="shorter side before the centre is cut out; none: image_size",
-    )
+    image_size: ImageSize = 64
+    resize: Resize = None
     storage: Literal["auto", "memory", "stream"] = Field(
         "auto", description="auto: in memory up to 2 GiB decoded, else decoded for every batch"
     )
@@ -69,21 +77,29 @@ class ImageFilesConfig(DatasetConfig):
         return self
 
 
-def given_root(config: ImageFilesConfig, holding: str) -> Path:
+def given_root(root: str, holding: str) -> Path:
     """Returns the folder the user named.
 
     Args:
+        root: as the user wrote it.
         holding: what it is to hold, for the message.
 
     Raises:
-        UserError: none is named, or it is not there.
+        UserError: none is named, it is not there, or its content may not be listed.
     """
-    if not config.root:
+    if not root:
         raise UserError(f"dataset.root is not given; allowed: a folder with {holding}")
-    root = user_path("dataset.root", config.root)
-    if not root.is_dir():
-        raise not_there("dataset.root", config.root, root, f"one with {holding}", kind="folder")
-    return root
+    folder = user_path("dataset.root", root)
+    if not folder.is_dir():
+        raise not_there("dataset.root", root, folder, f"one with {holding}", kind="folder")
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise UserError(
+            f"dataset.root={root!r} cannot be read ({error.strerror}); allowed: a folder this user "
+            "may read"
+        ) from None
+    return folder
 
 
 def files_below(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> tuple[list[str], int]:
@@ -179,8 +195,7 @@ def decoded_once(
             say(f"{error}: decoding the images again")
             cached = None
         if cached is None:
-            for left_over in own.glob(f".{path.name}*"):  # of a process that was killed
-                left_over.unlink()
+            remove_left_overs(path)
             cached = _decode(images, pixels)
             try:
                 save_arrays(path, cached)
@@ -200,7 +215,7 @@ def _decode(images: StreamedInputs, pixels: bool) -> dict[str, NDArray[np.generi
     steps = torch.split(torch.arange(len(images)), _CHUNK)
     with progress_bar(len(images), "decoding", "images") as bar:
         for rows, result in zip(steps, images.attempts(steps), strict=True):
-            if isinstance(result, Tensor):
+            if isinstance(result, torch.Tensor):
                 parts = {int(rows[0]): result}
             else:  # one of them does not decode: which?
                 parts, reasons = _one_by_one(images, rows.tolist())
@@ -241,6 +256,11 @@ def refuse_bad(bad: Mapping[int, str], allowed: str) -> None:
         raise UserError(f"{first}{rest}; allowed: {allowed}")
 
 
+def inputs_at(images: StreamedInputs, pixels: Tensor | None, rows: Rows) -> Inputs:
+    """Returns the images at these rows: decoded ones where all are in memory, else a stream."""
+    return images.at(rows) if pixels is None else pixels[torch.from_numpy(rows)]
+
+
 def split_inputs(
     config: ImageFilesConfig,
     root: Path,
@@ -259,13 +279,11 @@ def split_inputs(
         UserError: images are to be held in memory, and one does not decode.
         MachineError: the cache of decoded images cannot be written.
     """
-    if not in_memory(config, len(files)):
-        for name, rows in splits.items():
-            yield name, streamed(config, root, [files[row] for row in rows])
-        return
-    digest = pixels_digest(config, source_digest)
-    pixels, bad = decoded_once(config, streamed(config, root, files), digest, folder, pixels=True)
-    refuse_bad(bad, "whole image files")
-    assert pixels is not None
+    images = streamed(config, root, files)
+    pixels = None
+    if in_memory(config, len(files)):
+        digest = pixels_digest(config, source_digest)
+        pixels, bad = decoded_once(config, images, digest, folder, pixels=True)
+        refuse_bad(bad, "whole image files")
     for name, rows in splits.items():
-        yield name, pixels[torch.from_numpy(rows)]
+        yield name, inputs_at(images, pixels, rows)

@@ -1,27 +1,49 @@
 """From labelled examples to a dataset: validation held out, classes checked, digest taken."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
-import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Inputs, Split, Vocabulary
 from kdplatform.errors import UserError
+from kdplatform.lazy import pandas as pd
+from kdplatform.lazy import torch
 
 Rows = NDArray[np.int64]
 
+HeldOutFraction = Annotated[
+    float,
+    Field(ge=0.01, le=0.5, description="share of every class's training images for validation"),
+]
+SplitSeed = Annotated[int, Field(ge=0, description="seed of the validation split")]
+
 # Where data lie and how they are read changes no number: no part of the digest. What skip_bad
-# leaves out follows from the files themselves.
-_WITHOUT_EFFECT = {"root", "file", "storage", "workers", "skip_bad"}
+# leaves out follows from the files themselves. Hidden labels make a digest of their own.
+_WITHOUT_EFFECT = {
+    *("root", "file", "storage", "workers", "skip_bad"),
+    *("unlabeled_fraction", "unlabeled_seed"),
+}
 
 # Columns of prediction tables.
 _TAKEN = ("id", "label", "prediction", "logits")
+
+
+def fields_that_matter(config: DatasetConfig) -> dict[str, Any]:
+    """Returns the fields that decide which examples a dataset's splits hold, as JSON values.
+
+    Every dataset's digest takes the configuration from here, so that a new field that all datasets
+    have is kept out of all digests in one place.
+    """
+    return config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
 
 
 @dataclass(frozen=True)
@@ -38,7 +60,7 @@ class Examples:
     ids: Rows
     columns: pd.DataFrame
 
-    def at(self, rows: Rows) -> "Examples":
+    def at(self, rows: Rows) -> Examples:
         """Returns the examples at these rows."""
         columns = self.columns.iloc[rows].reset_index(drop=True)
         return Examples(self.labels[rows], self.ids[rows], columns)
@@ -101,19 +123,26 @@ def check_classes(
             )
 
 
+def check_attribute_names(attributes: Sequence[str], where: str) -> None:
+    """Checks that prediction tables can have columns of these names.
+
+    Raises:
+        UserError: a name is taken by another column.
+    """
+    if taken := [attribute for attribute in attributes if attribute in _TAKEN]:
+        raise UserError(
+            f"{where}: attribute {taken[0]!r} has a name that predictions use for something else; "
+            f"allowed: any but {', '.join(_TAKEN)}"
+        )
+
+
 def check_attributes(examples: Examples, attributes: Sequence[str], where: str) -> None:
     """Checks that attributes say something else than the label.
 
     Raises:
-        UserError: an attribute has one group only, its groups are the classes, or its name is taken
-            by a column of prediction tables.
+        UserError: an attribute has one group only, or its groups are the classes.
     """
     for attribute in attributes:
-        if attribute in _TAKEN:
-            raise UserError(
-                f"{where}: attribute {attribute!r} has a name that predictions use for something "
-                f"else; allowed: any but {', '.join(_TAKEN)}"
-            )
         groups, names = pd.factorize(examples.columns[attribute])
         if len(names) < 2:
             raise UserError(
@@ -148,8 +177,8 @@ def assembled(
         measured: see `Dataset`.
         vocabulary: see `Dataset`.
     """
-    settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    digest = hashlib.sha256(json.dumps([settings, source_digest], sort_keys=True).encode())
+    settings = [fields_that_matter(config), source_digest]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     made: dict[str, Split] = {}
     for name, (inputs, examples) in splits.items():
         for values in (examples.ids, examples.labels):
@@ -161,9 +190,7 @@ def assembled(
         digest=digest.hexdigest(),
         class_names=tuple(class_names),
         attributes=tuple(attributes),
-        train=made["train"],
-        val=made["val"],
-        test=made["test"],
         measured=measured,
         vocabulary=vocabulary,
+        **made,
     )

@@ -1,18 +1,24 @@
 """Images that stay in their files and are decoded when a batch asks for them."""
 
+from __future__ import annotations
+
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kdplatform.data._decoding import centre_box, decoded, random_box
 from kdplatform.errors import KdplatformError, MachineError
+from kdplatform.lazy import torch
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from torch import Tensor
+    from torch.utils.data import DataLoader
 
 _MOST_WORKERS = 8
 # Batches that every worker makes ahead.
@@ -48,7 +54,6 @@ class StreamedInputs:
         workers: processes; None: as many as this process has threads, at most 8; 0: none.
     """
 
-    dtype = torch.uint8
     ndim = 4
 
     def __init__(
@@ -69,6 +74,11 @@ class StreamedInputs:
         self._workers = workers
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Bytes."""
+        return torch.uint8
+
+    @property
     def shape(self) -> torch.Size:
         """[N, 3, size, size]."""
         return torch.Size((len(self), 3, self._size, self._size))
@@ -77,11 +87,17 @@ class StreamedInputs:
         return len(self._files)
 
     def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
-        chosen = np.arange(len(self))[rows.numpy() if isinstance(rows, Tensor) else rows]
+        chosen = np.arange(len(self))[rows.numpy() if isinstance(rows, torch.Tensor) else rows]
         if chosen.ndim == 0:
             return self.decode(int(chosen))
         images = [self.decode(int(row)) for row in chosen]
         return torch.stack(images) if images else torch.empty(0, *self.shape[1:], dtype=self.dtype)
+
+    def at(self, rows: NDArray[np.int64]) -> StreamedInputs:
+        """Returns the images at these rows as inputs of their own."""
+        chosen = copy.copy(self)
+        chosen._files = self._files[rows]
+        return chosen
 
     def path(self, row: int) -> Path:
         """Returns the file of an example."""
@@ -132,7 +148,7 @@ class StreamLoader:
     def __init__(self, inputs: StreamedInputs, *, pinned: bool) -> None:
         workers = inputs.worker_count()
         self._order: list[_Step] = []
-        self._loader: DataLoader[Tensor | KdplatformError] = DataLoader(
+        self._loader: DataLoader[Tensor | KdplatformError] = torch.utils.data.DataLoader(
             _Decoder(inputs),  # type: ignore[arg-type]
             sampler=_Order(self._order),
             batch_size=None,

@@ -4,21 +4,25 @@ WordPiece as BERT uses it (Devlin et al. 2018, arXiv 1810.04805): lower case, wo
 punctuation, each cut into the longest known pieces; [CLS] before and [SEP] behind a text.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from kdplatform.data import Vocabulary
-from kdplatform.errors import UserError
+from kdplatform.downloads import hub_file
+from kdplatform.errors import UserError, one_line
 from kdplatform.files import locked, written_atomically
-from kdplatform.hub import hub_file
-from kdplatform.optional import optional_module
+from kdplatform.lazy import torch
+from kdplatform.registry import optional_module
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 TRAINED = "trained"
 # Padding is first: id 0 means that the text has ended.
@@ -82,8 +86,7 @@ def hub_tokenizer(repository: str) -> TextTokenizer:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{needed_by}: {str(path)!r} cannot be read ({reason})") from None
+        raise UserError(f"{needed_by}: {str(path)!r} cannot be read ({one_line(error)})") from None
     return TextTokenizer(repository, tokenizer)
 
 

@@ -4,19 +4,21 @@ A copy of the test set of "Optical Recognition of Handwritten Digits" (Alpaydin 
 Machine Learning Repository): 1,797 images with 17 grey levels.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
-import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
 from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Split
+from kdplatform.data._splits import Rows, fields_that_matter
+from kdplatform.lazy import pandas as pd
+from kdplatform.lazy import torch
 
 _GREYEST = 16  # the highest grey level of the original
 
@@ -32,7 +34,7 @@ class Config(DatasetConfig):
     seed: int = Field(0, ge=0, description="seed of the split")
 
 
-def _split_rows(config: Config, labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+def _split_rows(config: Config, labels: Rows) -> dict[str, Rows]:
     from sklearn.model_selection import train_test_split
 
     rows = np.arange(len(labels), dtype=np.int64)
@@ -61,7 +63,7 @@ def load(config: Config, folder: Path) -> Dataset:
     original = load_digits()
     labels = original.target.astype(np.int64)
     images = np.rint(original.images * (255 / _GREYEST)).astype(np.uint8)[:, None]
-    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(fields_that_matter(config), sort_keys=True).encode())
     digest.update(images.tobytes() + labels.astype("<i8").tobytes())
     splits: dict[str, Split] = {}
     for name, rows in _split_rows(config, labels).items():

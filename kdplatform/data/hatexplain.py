@@ -9,18 +9,17 @@ Not given by the paper on distillation and fairness: which communities make up g
 what becomes of posts about several of them; both are fields here. The texts are offensive.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
-from torch import Tensor
 
-from kdplatform.analysis.tables import SEVERAL
 from kdplatform.config import DatasetConfig, Names
 from kdplatform.data import Dataset, Vocabulary
 from kdplatform.data._hatexplain_files import (
@@ -28,13 +27,18 @@ from kdplatform.data._hatexplain_files import (
     POSTS,
     Post,
     found_files,
+    given_files,
     read_divisions,
     read_posts,
 )
 from kdplatform.data._splits import Examples, assembled, check_classes
 from kdplatform.data._tokens import TRAINED, hub_tokenizer, padded, trained_tokenizer
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.lazy import pandas as pd
 from kdplatform.progress import say
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 CLASSES = {
     "two": {"normal": "normal", "offensive": "toxic", "hatespeech": "toxic"},
@@ -86,6 +90,12 @@ class Config(DatasetConfig):
         8000, ge=100, le=100_000, description="the most tokens of a trained tokenizer"
     )
     max_length: int = Field(128, ge=4, le=512, description="tokens of a post; the rest is cut off")
+
+
+def check(config: Config) -> None:
+    """Checks that the user's folder holds both files; see `given_files`."""
+    if config.root:
+        given_files(config.root)
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -186,6 +196,9 @@ def _columns(config: Config, posts: Sequence[Post], communities: Sequence[str]) 
 
 def _group(post: Post, communities: set[str], several: str) -> str | None:
     """Returns the group of a post, or its groups; None for a post that is in none."""
+    # Here and not above: it brings pandas.
+    from kdplatform.analysis.tables import SEVERAL
+
     own = [community for community in post.communities if community in communities]
     if not own or (len(own) > 1 and several == "drop"):
         return None

@@ -1,19 +1,22 @@
 """Architectures: one file per family, each registering the names it can build.
 
 A family is a module of this package with a function `build(name, data)` decorated with
-`@register_model("name", ...)`. Listing the names imports every family, so a family that needs a
-heavy library imports it inside that function.
+`@register_model("name", ...)`. Names are read from the source; a family is imported when one of
+its models is built.
 """
 
-from typing import Protocol
+from __future__ import annotations
 
-from torch import nn
+from typing import TYPE_CHECKING, Protocol
 
-from kdplatform.data import DataFacts
-from kdplatform.models.normalization import InputNormalization
 from kdplatform.registry import Registry
 
-__all__ = ["InputNormalization", "build_model", "model_names", "register_model"]
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdplatform.data import DataFacts
+
+__all__ = ["build_model", "model_names", "register_model"]
 
 
 class ModelBuilder(Protocol):

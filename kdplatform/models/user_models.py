@@ -1,5 +1,7 @@
 """Models that a user's own function builds, named `module:function`."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib
 import inspect
@@ -7,12 +9,15 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from kdplatform.errors import UserError, one_line
+from kdplatform.lazy import torch
 
-from kdplatform.data import DataFacts
-from kdplatform.errors import UserError
+if TYPE_CHECKING:
+    from torch import nn
+
+    from kdplatform.data import DataFacts
 
 _NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
@@ -41,7 +46,7 @@ def user_model(name: str, facts: DataFacts) -> nn.Module:
         raise
     except Exception as error:
         raise UserError(f"model={name!r} failed: {_reason(error)}") from error
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, torch.nn.Module):
         kind = type(model).__name__
         raise UserError(f"model={name!r} returned a {kind}; allowed: a torch.nn.Module")
     return model
@@ -83,4 +88,4 @@ def _function(name: str) -> Callable[[DataFacts], Any]:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset, tiny_imagenet
-from kdplatform.data._downloads import md5_of
 from kdplatform.data.tiny_imagenet import Config
+from kdplatform.downloads import md5_of
 from kdplatform.errors import UserError
 
 # Not in alphabetical order, as in the original; two synsets share their first word.

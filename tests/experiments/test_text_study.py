@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from kdplatform import hub
+from kdplatform import downloads
 from kdplatform.config import load_project
 from kdplatform.data import load_dataset
 from kdplatform.models import bert, build_model
@@ -126,7 +126,7 @@ def test_published_weights_go_with_their_own_tokenizer(
 def test_a_silent_hub_is_the_machines_fault(
     place: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert place.run("teacher", dataset__tokenizer="bert-base-uncased") == 1
     assert "tokenizer.json of bert-base-uncased" in capsys.readouterr().err.splitlines()[-1]

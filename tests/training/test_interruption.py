@@ -16,7 +16,8 @@ import torch
 
 from kdplatform.config import TrainingConfig
 from kdplatform.data import Split, image_facts
-from kdplatform.models import InputNormalization, build_model
+from kdplatform.models import build_model
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.objectives import build_objective
 from kdplatform.training import EpochRecord, FitResult, fit
 

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset
-from kdplatform.models import InputNormalization
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.objectives import (
     Batch,
     LossParts,

@@ -5,7 +5,7 @@ import torch
 
 from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset
-from kdplatform.models import InputNormalization
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.objectives import Batch, build_objective
 from kdplatform.training import (
     Teacher,
