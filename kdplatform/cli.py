@@ -8,7 +8,6 @@ import tempfile
 from collections.abc import Callable, Sequence
 from types import FrameType
 
-from kdplatform.config import SHORTCUTS, describe_fields, load_project, project_names
 from kdplatform.errors import KdplatformError, MachineError, UserError
 from kdplatform.parameters import (
     COMPARE_USAGE,
@@ -18,6 +17,7 @@ from kdplatform.parameters import (
     check_entry_point,
     parse_arguments,
 )
+from kdplatform.settings.project import SHORTCUTS, describe_fields, load_project, project_names
 
 _HELP_WORDS = {"-h", "--help", "help"}
 INTERRUPTED = 130
@@ -142,11 +142,11 @@ def _command_help(command: str, words: Sequence[str]) -> str:
     rest = [word for word in words if word not in _HELP_WORDS]
     arguments = parse_arguments(command, rest)
     config = load_project(arguments.project, arguments.overrides)
-    from kdplatform.config import flatten
     from kdplatform.data import dataset_names
-    from kdplatform.field_words import plain_text
     from kdplatform.models import model_names
     from kdplatform.objectives import method_names
+    from kdplatform.settings.schema import flatten
+    from kdplatform.settings.words import plain_text
 
     parameters = [(p.name, p.allowed, p.default, p.description) for p in ENTRY_POINTS[command]]
     values = flatten(config)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from kdplatform import cli, errors
-from kdplatform.config import describe_fields
 from kdplatform.experiments import commands
 from kdplatform.parameters import ENTRY_POINTS
+from kdplatform.settings.project import describe_fields
 
 
 @pytest.fixture(autouse=True)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kdplatform.config import load_project, project_names
 from kdplatform.parameters import ENTRY_POINTS, Parameter
+from kdplatform.settings.project import load_project, project_names
 
 ROOT = Path(__file__).resolve().parent.parent
 MLPROJECT: dict[str, Any] = yaml.safe_load((ROOT / "MLproject").read_text())

@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data._facts import DataFacts, Vocabulary, image_facts
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.errors import unknown_name
+from kdplatform.settings.schema import DatasetConfig
 
 __all__ = [
     "DataFacts",
@@ -82,6 +82,7 @@ class Dataset:
     test: Split
     vocabulary: Vocabulary | None = None
     measured: int | None = None
+    unlabeled: Split | None = None
 
     def facts(self) -> DataFacts:
         """Returns what a model needs to know to be built for this dataset."""

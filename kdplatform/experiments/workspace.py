@@ -6,10 +6,10 @@ from pathlib import Path
 
 import torch
 
-from kdplatform.config import DatasetConfig, ProjectConfig
 from kdplatform.data import Dataset, dataset_config_class, load_dataset
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import writable_folder
+from kdplatform.settings.schema import DatasetConfig, ProjectConfig
 
 
 @dataclass(frozen=True)

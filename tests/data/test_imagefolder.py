@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from kdplatform.config import load_project
 from kdplatform.data import Dataset, StreamedInputs, _image_files, load_dataset
 from kdplatform.data.imagefolder import Config
 from kdplatform.errors import UserError
+from kdplatform.settings.project import load_project
 
 CLASSES = ("cat", "dog", "owl")
 

@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import pytest
 
-from kdplatform.config import ProjectConfig, load_project
 from kdplatform.experiments import identity
 from kdplatform.experiments.identity import (
     Role,
@@ -15,6 +14,8 @@ from kdplatform.experiments.identity import (
     teacher_seed,
     teacher_step,
 )
+from kdplatform.settings.project import load_project
+from kdplatform.settings.schema import ProjectConfig
 
 MakeStep = Callable[[ProjectConfig, int, str], Step]
 STEPS: dict[str, MakeStep] = {

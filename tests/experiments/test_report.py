@@ -12,7 +12,6 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from kdplatform.config import flatten, load_project
 from kdplatform.data import Dataset
 from kdplatform.experiments import records, report
 from kdplatform.experiments.identity import Role
@@ -22,6 +21,8 @@ from kdplatform.experiments.tracking import log_verified_artifacts
 from kdplatform.predictions import save_predictions
 from kdplatform.reporting.study_fairness import Effort
 from kdplatform.reporting.study_page import build_report
+from kdplatform.settings.project import load_project
+from kdplatform.settings.schema import flatten
 
 CLASSES, COLORS = ("circle", "square", "star"), ("red", "green", "blue")
 DIGEST = "ab" * 32

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 
-from kdplatform.config import load_project
 from kdplatform.experiments import weights
 from kdplatform.experiments.identity import teacher_step
+from kdplatform.settings.project import load_project
 
 OWN = """\
 import torch

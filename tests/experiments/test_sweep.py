@@ -14,7 +14,6 @@ import mlflow
 import pandas as pd
 import pytest
 
-from kdplatform.config import load_project
 from kdplatform.errors import UserError
 from kdplatform.experiments import commands, records
 from kdplatform.experiments.executors import Assignment, Outcome
@@ -22,6 +21,7 @@ from kdplatform.experiments.executors.unit import run_unit
 from kdplatform.experiments.identity import Role
 from kdplatform.experiments.sweep import absolute_uri, study_units
 from kdplatform.experiments.sweep_results import step_scale
+from kdplatform.settings.project import load_project
 
 TEMPERATURES, SEEDS = (1.0, 2.5), (0, 1)
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 import torch
 
-from kdplatform.config import load_project
 from kdplatform.data import Dataset
 from kdplatform.experiments import teacher_logits
 from kdplatform.experiments.identity import Role, teacher_step
 from kdplatform.experiments.workspace import open_workspace
+from kdplatform.settings.project import load_project
 from kdplatform.training import TeacherModel, TeacherTable, TeacherViews, initialised_model
 
 # 18 views: a table for two students pays from 9 epochs on.

@@ -11,9 +11,9 @@ from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from kdplatform import hub
-from kdplatform.config import load_project
 from kdplatform.data import load_dataset
 from kdplatform.models import bert, build_model
+from kdplatform.settings.project import load_project
 
 SMALLEST = {
     "num_hidden_layers": 1,

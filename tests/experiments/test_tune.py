@@ -15,10 +15,10 @@ import pandas as pd
 import pytest
 
 from kdplatform import cli, data
-from kdplatform.config import load_project
 from kdplatform.experiments import records, workspace
 from kdplatform.experiments.executors import Assignment, Outcome
 from kdplatform.experiments.executors.unit import run_unit
+from kdplatform.settings.project import load_project
 from kdplatform.tuning import trials as books
 from kdplatform.tuning import tuner
 

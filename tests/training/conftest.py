@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 import torch
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Dataset, Split
+from kdplatform.settings.schema import TrainingConfig
 
 sys.path.insert(0, str(Path(__file__).parent))  # for fits
 

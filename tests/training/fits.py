@@ -4,10 +4,6 @@ import dataclasses
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from kdplatform.config import TrainingConfig
-from kdplatform.data import Dataset
 from kdplatform.objectives import (
     Batch,
     LossParts,
@@ -16,6 +12,10 @@ from kdplatform.objectives import (
     TrainingState,
     build_objective,
 )
+from torch import Tensor, nn
+
+from kdplatform.data import Dataset
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, Role, fit, initialised_model
 
 CPU = torch.device("cpu")

@@ -13,11 +13,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from kdplatform.objectives import build_objective
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Split, image_facts
 from kdplatform.models import InputNormalization, build_model
-from kdplatform.objectives import build_objective
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, fit
 
 

@@ -8,12 +8,6 @@ from typing import Any
 import pytest
 import torch
 from fits import AUGMENTED, CPU, OrderSpy, assert_equal_weights, dropout_model, numbers, train
-from torch import nn
-from tqdm import tqdm
-
-from kdplatform.config import DistillationConfig, TrainingConfig
-from kdplatform.data import Dataset
-from kdplatform.models import InputNormalization
 from kdplatform.objectives import (
     Batch,
     LossParts,
@@ -22,6 +16,12 @@ from kdplatform.objectives import (
     TrainingState,
     build_objective,
 )
+from torch import nn
+from tqdm import tqdm
+
+from kdplatform.data import Dataset
+from kdplatform.models import InputNormalization
+from kdplatform.settings.schema import DistillationConfig, TrainingConfig
 from kdplatform.training import EpochRecord, TeacherTable, initialised_model, predict_logits
 
 

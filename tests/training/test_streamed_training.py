@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from kdplatform.objectives import build_objective
 from torch import nn
 
-from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset, Split, StreamedInputs
 from kdplatform.errors import UserError
-from kdplatform.objectives import build_objective
+from kdplatform.settings.schema import DistillationConfig, TrainingConfig
 from kdplatform.training import (
     EpochRecord,
     TeacherModel,

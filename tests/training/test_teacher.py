@@ -2,11 +2,11 @@ from typing import Any
 
 import pytest
 import torch
+from kdplatform.objectives import Batch, build_objective
 
-from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset
 from kdplatform.models import InputNormalization
-from kdplatform.objectives import Batch, build_objective
+from kdplatform.settings.schema import DistillationConfig, TrainingConfig
 from kdplatform.training import (
     Teacher,
     TeacherModel,

@@ -11,9 +11,9 @@ import numpy as np
 import optuna
 import pandas as pd
 
-from kdplatform.config import load_project
 from kdplatform.experiments.identity import Role
 from kdplatform.experiments.sweep import Unit
+from kdplatform.settings.project import load_project
 from kdplatform.tuning import search
 from kdplatform.tuning.command import identity
 from kdplatform.tuning.measures import Measure, Score

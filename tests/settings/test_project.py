@@ -5,17 +5,16 @@ from pathlib import Path
 import pytest
 import yaml
 
-from kdplatform.config import (
-    ProjectConfig,
+from kdplatform.data import dataset_names
+from kdplatform.errors import UserError
+from kdplatform.settings.project import (
     describe_fields,
     dump_yaml,
-    flatten,
     load_project,
     project_names,
     with_absolute_paths,
 )
-from kdplatform.data import dataset_names
-from kdplatform.errors import UserError
+from kdplatform.settings.schema import ProjectConfig, flatten
 
 TEMPERATURE = "number >= 1e-06 and <= 1e+06"
 MINIMAL = {
@@ -106,7 +105,7 @@ def test_texts_of_the_command_line_become_values(name: str, text: str, value: ob
 
 
 def test_every_field_takes_the_text_help_shows_as_its_value() -> None:
-    from kdplatform.field_words import plain_text
+    from kdplatform.settings.words import plain_text
 
     config = load_project("trifeature")
     texts = {name: plain_text(value) for name, value in flatten(config).items()}

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from kdplatform.errors import UserError
-from kdplatform.yaml_files import read_mapping
+from kdplatform.settings.yaml_files import read_mapping
 
 
 def refusal(path: Path) -> str:
