@@ -30,6 +30,7 @@ __all__ = [
     "Split",
     "StreamedInputs",
     "Vocabulary",
+    "check_dataset",
     "dataset_config_class",
     "dataset_names",
     "image_facts",
@@ -142,6 +143,17 @@ def dataset_config_class(name: str) -> type[DatasetConfig]:
     """
     config_class: type[DatasetConfig] = _module(name).Config
     return config_class
+
+
+def check_dataset(config: DatasetConfig) -> None:
+    """Checks what a dataset can be asked before it is loaded, such as that its files are there.
+
+    Raises:
+        UserError: something is missing.
+    """
+    check = getattr(_module(config.name), "check", None)
+    if check is not None:
+        check(config)
 
 
 def load_dataset(config: DatasetConfig, folder: Path) -> Dataset:

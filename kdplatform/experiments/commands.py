@@ -6,9 +6,9 @@ from pathlib import Path
 
 import mlflow
 
+from kdplatform.arguments import Arguments
 from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
-from kdplatform.experiments.backend import build_loss_kernels
 from kdplatform.experiments.executors import Executor, open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
@@ -33,8 +33,7 @@ from kdplatform.experiments.tracking import (
     quiet_mlflow,
     store_errors,
 )
-from kdplatform.experiments.workspace import Workspace, open_workspace
-from kdplatform.parameters import Arguments
+from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open_workspace
 from kdplatform.progress import say
 from kdplatform.roles import Role
 from kdplatform.settings.project import dump_yaml

@@ -22,6 +22,7 @@ from kdplatform.analysis.individual_fairness import (
     sample_pairs,
 )
 from kdplatform.analysis.tables import Attribute, examples_digest
+from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments.evaluation import feature_space
 from kdplatform.experiments.graph import Step, study_steps
@@ -40,7 +41,6 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.files import home_folder, writable_folder
-from kdplatform.parameters import Arguments
 from kdplatform.progress import say
 from kdplatform.reporting.study import (
     Arm,

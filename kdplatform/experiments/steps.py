@@ -12,7 +12,6 @@ from torch import nn
 
 from kdplatform.analysis.classwise import overall_accuracy
 from kdplatform.experiments import drawing, evaluation, records
-from kdplatform.experiments.backend import build_loss_kernels, loss_backend
 from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
@@ -25,7 +24,7 @@ from kdplatform.experiments.tracking import (
     supersede_finished,
 )
 from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
-from kdplatform.experiments.workspace import Workspace
+from kdplatform.experiments.workspace import Workspace, build_loss_kernels, loss_backend
 from kdplatform.files import locked, remove_left_overs
 from kdplatform.methods import build_method
 from kdplatform.predictions import load_predictions, prediction_table

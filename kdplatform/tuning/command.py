@@ -6,6 +6,7 @@ import mlflow
 import optuna
 from optuna.storages import BaseStorage
 
+from kdplatform.arguments import Arguments
 from kdplatform.experiments import records
 from kdplatform.experiments.commands import where_to_look
 from kdplatform.experiments.tracking import (
@@ -16,7 +17,6 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, open_workspace
-from kdplatform.parameters import Arguments
 from kdplatform.progress import say
 from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, flatten

@@ -10,15 +10,14 @@ import mlflow
 import optuna
 from optuna.storages import fail_stale_trials
 
+from kdplatform.arguments import Arguments
 from kdplatform.errors import InfeasibleError, UnfinishedError
-from kdplatform.experiments.backend import build_loss_kernels
 from kdplatform.experiments.commands import report_failures
 from kdplatform.experiments.executors import Executor, open_executor
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
 from kdplatform.experiments.tracking import close_abandoned_children
-from kdplatform.experiments.workspace import Workspace
-from kdplatform.parameters import Arguments
+from kdplatform.experiments.workspace import Workspace, build_loss_kernels
 from kdplatform.progress import say
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning import trials as books

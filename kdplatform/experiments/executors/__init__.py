@@ -1,12 +1,10 @@
 """Executors: where the steps of a graph are carried out. One file per executor."""
 
+from kdplatform.arguments import EXECUTORS
 from kdplatform.errors import unknown_name
 from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 
-__all__ = ["EXECUTORS", "Assignment", "Executor", "Outcome", "open_executor"]
-
-# By the names that the command line gives them.
-EXECUTORS = ("local", "ray")
+__all__ = ["Assignment", "Executor", "Outcome", "open_executor"]
 
 
 def open_executor(
