@@ -1,9 +1,11 @@
 """Project files and overrides: what is read, what is refused, and in which words."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers.refusals import refusal_of
 
 from kdplatform.config import (
     ProjectConfig,
@@ -15,7 +17,6 @@ from kdplatform.config import (
     with_absolute_paths,
 )
 from kdplatform.data import dataset_names
-from kdplatform.errors import UserError
 
 TEMPERATURE = "number >= 1e-06 and <= 1e+06"
 MINIMAL = {
@@ -38,13 +39,7 @@ def project_with(folder: Path, **changes: object) -> str:
     return written(folder, yaml.safe_dump(MINIMAL | changes))
 
 
-def refusal(project: str, overrides: dict[str, str] | None = None, **more: object) -> str:
-    with pytest.raises(UserError) as caught:
-        load_project(project, overrides, **more)  # type: ignore[arg-type]
-    message = str(caught.value)
-    assert "\n" not in message
-    assert caught.value.exit_code == 2
-    return message
+refusal = partial(refusal_of, load_project)
 
 
 def test_where_the_data_lie_can_be_made_absolute(
