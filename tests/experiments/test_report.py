@@ -11,6 +11,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.refusals import last_line
 
 from kdplatform.config import flatten, load_project
 from kdplatform.data import Dataset
@@ -245,9 +246,8 @@ def test_the_generating_factors_are_the_feature_space(store: Store) -> None:
 
 def failure(store: Store, capsys: pytest.CaptureFixture[str], **parameters: object) -> str:
     assert store.place.run("report", out=store.out, **parameters) == 2
-    [line] = [x for x in capsys.readouterr().err.splitlines() if x.startswith("kdplatform: ")]
     assert not store.place.commands()
-    return line
+    return last_line(capsys)
 
 
 def test_an_empty_store_is_said_to_be_empty(

@@ -36,3 +36,11 @@ def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, 
     [line] = captured.err.splitlines()
     assert line.startswith("kdplatform: ")
     return code, line.removeprefix("kdplatform: ")
+
+
+def last_line(capsys: pytest.CaptureFixture[str]) -> str:
+    """Returns the last line that a failed command said, which printed no table and no trace."""
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "Traceback" not in captured.err
+    return captured.err.splitlines()[-1].removeprefix("kdplatform: ")
