@@ -3,8 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-
-from kdplatform.experiments import identity
 from kdplatform.experiments.identity import (
     Role,
     Step,
@@ -14,6 +12,8 @@ from kdplatform.experiments.identity import (
     teacher_seed,
     teacher_step,
 )
+
+from kdplatform.experiments import identity
 from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import ProjectConfig
 

@@ -1,12 +1,13 @@
 """Project files and overrides: what is read, what is refused, and in which words."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers.refusals import refusal_of
 
 from kdplatform.data import dataset_names
-from kdplatform.errors import UserError
 from kdplatform.settings.project import (
     describe_fields,
     dump_yaml,
@@ -37,13 +38,7 @@ def project_with(folder: Path, **changes: object) -> str:
     return written(folder, yaml.safe_dump(MINIMAL | changes))
 
 
-def refusal(project: str, overrides: dict[str, str] | None = None, **more: object) -> str:
-    with pytest.raises(UserError) as caught:
-        load_project(project, overrides, **more)  # type: ignore[arg-type]
-    message = str(caught.value)
-    assert "\n" not in message
-    assert caught.value.exit_code == 2
-    return message
+refusal = partial(refusal_of, load_project)
 
 
 def test_where_the_data_lie_can_be_made_absolute(

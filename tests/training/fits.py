@@ -1,6 +1,7 @@
 """What tests of the loop share: a fit of the tiny problem, and what it is compared by."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -19,6 +20,11 @@ from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, Role, fit, initialised_model
 
 CPU = torch.device("cpu")
+
+
+def augmented(config: TrainingConfig, augmentation: Mapping[str, object]) -> TrainingConfig:
+    """Returns the configuration with another augmentation, checked."""
+    return TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
 
 
 def train(
