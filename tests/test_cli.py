@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from helpers.refusals import failure
+from kdplatform.parameters import ENTRY_POINTS
 
 from kdplatform import cli, errors
-from kdplatform.config import describe_fields
 from kdplatform.experiments import commands
-from kdplatform.parameters import ENTRY_POINTS
+from kdplatform.settings.project import describe_fields
 
 
 @pytest.fixture(autouse=True)
@@ -20,16 +21,6 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KDPLATFORM_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     monkeypatch.chdir(tmp_path)
-
-
-def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Returns exit code and message of a command that says one line on stderr and nothing else."""
-    code = cli.main(words)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    [line] = captured.err.splitlines()
-    assert line.startswith("kdplatform: ")
-    return code, line.removeprefix("kdplatform: ")
 
 
 def lines_by_name(text: str) -> dict[str, str]:

@@ -23,7 +23,7 @@ from kdplatform.errors import unknown_name
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from kdplatform.config import DatasetConfig
+    from kdplatform.settings.schema import DatasetConfig
 
 __all__ = [
     "DataFacts",

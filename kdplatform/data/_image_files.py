@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, Self
 
 import numpy as np
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from kdplatform import text_values
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Inputs, StreamedInputs
 from kdplatform.data._decoding import IMAGE_SUFFIXES
 from kdplatform.data._splits import Rows
@@ -28,6 +26,7 @@ from kdplatform.files import (
 )
 from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar, say
+from kdplatform.settings.schema import DatasetConfig, Optional
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,7 +48,7 @@ _CHUNK = 64
 ImageSize = Annotated[int, Field(ge=8, le=1024, description="side of an example in pixels")]
 Resize = Annotated[
     Annotated[int, Field(ge=8, le=2048)] | None,
-    BeforeValidator(text_values.optional),
+    Optional,
     Field(description="shorter side before the centre is cut out; none: image_size"),
 ]
 

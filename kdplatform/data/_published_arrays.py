@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset
 from kdplatform.data._splits import (
     HeldOutFraction,
@@ -19,6 +18,7 @@ from kdplatform.data._splits import (
     plain_examples,
 )
 from kdplatform.lazy import torch
+from kdplatform.settings.schema import DatasetConfig
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Inputs, Split, Vocabulary
 from kdplatform.errors import UserError
 from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
+from kdplatform.settings.schema import DatasetConfig
 
 Rows = NDArray[np.int64]
 

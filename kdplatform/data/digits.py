@@ -14,11 +14,11 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Split
 from kdplatform.data._splits import Rows, fields_that_matter
 from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
+from kdplatform.settings.schema import DatasetConfig
 
 _GREYEST = 16  # the highest grey level of the original
 

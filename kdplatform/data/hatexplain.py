@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig, Names
 from kdplatform.data import Dataset, Vocabulary
 from kdplatform.data._hatexplain_files import (
     DIVISIONS,
@@ -36,6 +35,7 @@ from kdplatform.data._tokens import TRAINED, hub_tokenizer, padded, trained_toke
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.lazy import pandas as pd
 from kdplatform.progress import say
+from kdplatform.settings.schema import DatasetConfig, Names
 
 if TYPE_CHECKING:
     from torch import Tensor

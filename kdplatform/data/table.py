@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig, Names
 from kdplatform.data import Dataset
 from kdplatform.data._splits import (
     Examples,
@@ -35,6 +34,7 @@ from kdplatform.files import file_digest, not_there, user_path
 from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
 from kdplatform.progress import say
+from kdplatform.settings.schema import DatasetConfig, Names
 
 # Cells that say nothing; an empty one is what all of them become.
 MISSING_CELLS = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL")

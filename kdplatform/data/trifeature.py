@@ -21,7 +21,6 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Split
 from kdplatform.data._splits import fields_that_matter
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors, draw_factors
@@ -38,6 +37,7 @@ from kdplatform.files import (
 from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar, say
+from kdplatform.settings.schema import DatasetConfig
 
 # Part of the digest. Raise it whenever equal factors would give other pixels.
 RENDERER_VERSION = 1

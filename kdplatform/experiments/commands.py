@@ -1,32 +1,24 @@
 """The entry points `teacher`, `student`, `distill` and `sweep`."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import mlflow
 
-from kdplatform.config import ProjectConfig, dump_yaml, flatten
+from kdplatform.arguments import Arguments
 from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
-from kdplatform.experiments.backend import build_loss_kernels
 from kdplatform.experiments.executors import Executor, open_executor
-from kdplatform.experiments.identity import (
-    Role,
-    distilled_step,
-    student_step,
-    teacher_seed,
-    teacher_step,
-)
-from kdplatform.experiments.steps import TrainedModel, obtain
+from kdplatform.experiments.executors.inline import InlineExecutor
+from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
+from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
 from kdplatform.experiments.summary import (
-    Arms,
     log_samples,
     log_summary,
     summarise,
     summary_text,
 )
-from kdplatform.experiments.sweep import Failure, run_study
 from kdplatform.experiments.sweep_results import (
     log_sweep,
     step_scale,
@@ -41,9 +33,11 @@ from kdplatform.experiments.tracking import (
     quiet_mlflow,
     store_errors,
 )
-from kdplatform.experiments.workspace import Workspace, open_workspace
-from kdplatform.parameters import Arguments
+from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open_workspace
 from kdplatform.progress import say
+from kdplatform.roles import Role
+from kdplatform.settings.project import dump_yaml
+from kdplatform.settings.schema import ProjectConfig, flatten
 
 
 def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> None:
@@ -62,15 +56,18 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
         if command == "sweep":
             text, failures = _sweep(workspace, run_id, arguments)
         else:
-            text, failures = _arms_text(workspace, _COMMANDS[command](workspace, run_id)), []
+            steps = _steps(command, config, workspace.dataset.digest)
+            scheduler = Scheduler(workspace, arguments.device, InlineExecutor())
+            text, failures = _trained_text(workspace, scheduler.run(steps, run_id)), []
         mlflow.log_text(text, "summary.txt")
         print(f"\n{text}\n\n{where_to_look(run_id)}", flush=True)
         say(f"{command}: {time.perf_counter() - started:.0f} s")
         report_failures(failures)
 
 
-def _arms_text(workspace: Workspace, arms: Arms) -> str:
+def _trained_text(workspace: Workspace, trained: Trained) -> str:
     """Logs the comparison of the arms and returns it as text."""
+    arms = {role: models for role in Role if (models := trained.of_role(role))}
     summary = summarise(workspace, arms)
     log_summary(workspace, arms, summary)
     return summary_text(workspace, arms, summary)
@@ -80,30 +77,32 @@ def _sweep(
     workspace: Workspace, run_id: str, arguments: Arguments
 ) -> tuple[str, Sequence[Failure]]:
     """Trains or finds the whole study, logs it and returns it as text, with what failed."""
-    step_scale(workspace.config.temperatures)  # refuses what could not be logged at the end
+    config = workspace.config
+    step_scale(config.temperatures)  # refuses what could not be logged at the end
     log_samples(workspace.dataset)
     build_loss_kernels()
 
-    def executor(units: int) -> Executor:
+    def executor(steps: int) -> Executor:
         return open_executor(
             arguments.executor,
             device=arguments.device,
             workers=arguments.workers,
             address=arguments.address,
-            units=units,
+            steps=steps,
         )
 
+    steps = study_steps(config, workspace.dataset.digest, config.temperatures)
     try:
-        study = run_study(workspace, arguments.device, run_id, executor)
+        trained = run_graph(workspace, steps, arguments.device, run_id, executor, "sweep")
     finally:
         close_abandoned_children(run_id)
-    results = sweep_results(workspace, study)
+    results = sweep_results(workspace, trained)
     log_sweep(results)
-    return sweep_text(workspace, results), study.failures
+    return sweep_text(workspace, results), trained.failures
 
 
 def report_failures(failures: Sequence[Failure]) -> None:
-    """Says which units failed and why.
+    """Says which models failed and why.
 
     Raises:
         UnfinishedError: there are any.
@@ -111,67 +110,31 @@ def report_failures(failures: Sequence[Failure]) -> None:
     if not failures:
         return
     for failure in failures:
-        say(f"failed: {failure.unit.step.title}: {failure.reason}")
-    traces = [f"{f.unit.step.title}\n{f.trace}" for f in failures if f.trace]
+        say(f"failed: {failure.step.title}: {failure.reason}")
+    traces = [f"{f.step.title}\n{f.trace}" for f in failures if f.trace]
     if traces:
         mlflow.log_text("\n".join(traces), "failures.txt")
     raise UnfinishedError(
-        f"{len(failures)} units failed, as listed above; the others are kept, and the same "
+        f"{len(failures)} models failed, as listed above; the others are kept, and the same "
         "command tries again what is missing"
     )
 
 
-def _train_teachers(workspace: Workspace, run_id: str) -> Arms:
-    config = workspace.config
-    # A frozen teacher is the same for every seed.
-    seeds = (teacher_seed(config, 0),) if config.teacher.frozen else config.seeds
-    return {Role.TEACHER: [_teacher(workspace, seed, run_id) for seed in seeds]}
-
-
-def _train_students(workspace: Workspace, run_id: str) -> Arms:
-    return {Role.STUDENT: [_student(workspace, seed, run_id) for seed in workspace.config.seeds]}
-
-
-def _distill(workspace: Workspace, run_id: str) -> Arms:
-    """Trains or finds the teachers, the students and the distilled students of all seeds."""
-    config, seeds = workspace.config, workspace.config.seeds
-    teachers: dict[int, TrainedModel] = {}
-    arms: dict[Role, list[TrainedModel]] = {role: [] for role in Role}
-    for seed in seeds:
-        own = teacher_seed(config, seed)
-        if own not in teachers:
-            teachers[own] = _teacher(workspace, own, run_id)
-            arms[Role.TEACHER].append(teachers[own])
-        student = _student(workspace, seed, run_id)
-        arms[Role.STUDENT].append(student)
-        step = distilled_step(config, seed, workspace.dataset.digest)
-        references = {Role.TEACHER: teachers[own], Role.STUDENT: student}
-        arms[Role.DISTILLED].append(obtain(workspace, step, run_id, references))
-    return arms
-
-
-def _teacher(workspace: Workspace, seed: int, run_id: str) -> TrainedModel:
-    step = teacher_step(workspace.config, seed, workspace.dataset.digest)
-    return obtain(workspace, step, run_id)
-
-
-def _student(workspace: Workspace, seed: int, run_id: str) -> TrainedModel:
-    step = student_step(workspace.config, seed, workspace.dataset.digest)
-    return obtain(workspace, step, run_id)
-
-
-_COMMANDS: dict[str, Callable[[Workspace, str], Arms]] = {
-    "teacher": _train_teachers,
-    "student": _train_students,
-    "distill": _distill,
-}
+def _steps(command: str, config: ProjectConfig, digest: str) -> list[Step]:
+    """Returns the graph of a command that trains one model after the other."""
+    if command == "teacher":
+        # A frozen teacher is the same for every seed.
+        seeds = (config.teacher_seed(0),) if config.teacher.frozen else config.seeds
+        return [teacher_step(config, seed, digest) for seed in seeds]
+    if command == "student":
+        return [student_step(config, seed, digest) for seed in config.seeds]
+    return study_steps(config, digest)
 
 
 def _title(command: str, config: ProjectConfig) -> str:
     if command != "distill":
         return f"{command} {config.name}"
-    chosen = config.distillation
-    return f"{command} {config.name} T={chosen.temperature:g} alpha={chosen.alpha:g}"
+    return f"{command} {config.name} {method_title(config.distillation)}"
 
 
 def where_to_look(run_id: str) -> str:

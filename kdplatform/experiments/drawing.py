@@ -8,8 +8,8 @@ from matplotlib.figure import Figure
 from kdplatform.analysis.disagreement import disagreement_matrix
 from kdplatform.data import Dataset
 from kdplatform.experiments import evaluation
-from kdplatform.experiments.identity import LABELS, Role
 from kdplatform.reporting import figures
+from kdplatform.roles import Role
 
 
 def class_figure(
@@ -27,13 +27,13 @@ def class_figure(
     named = classes.set_index("name")
     references = list(references)
     accuracies = pd.DataFrame(
-        {LABELS[role]: named[f"accuracy_{role.value}"] for role in references}
-        | {LABELS[Role.DISTILLED]: named["accuracy"]}
+        {role.label: named[f"accuracy_{role.value}"] for role in references}
+        | {Role.DISTILLED.label: named["accuracy"]}
     )
     deviations = None
     if spread is not None:
-        deviations = pd.DataFrame({LABELS[role]: sd.to_numpy() for role, sd in spread.items()})
-    significant = {LABELS[role]: list(named[f"significant_{role.value}"]) for role in references}
+        deviations = pd.DataFrame({role.label: sd.to_numpy() for role, sd in spread.items()})
+    significant = {role.label: list(named[f"significant_{role.value}"]) for role in references}
     return figures.class_accuracy_figure(accuracies, significant, title, deviations)
 
 
@@ -47,7 +47,7 @@ def comparison_figures(
 ) -> dict[str, Figure]:
     """Draws one distilled student against its teacher and the NDS."""
     matrices = {
-        LABELS[role]: disagreement_matrix(table, test, len(dataset.class_names))
+        role.label: disagreement_matrix(table, test, len(dataset.class_names))
         for role, table in arms.items()
     }
     drawn = {

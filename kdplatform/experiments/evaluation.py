@@ -23,7 +23,7 @@ from kdplatform.analysis.significance import (
     significance_counts,
     welch_by_class,
 )
-from kdplatform.experiments.identity import LABELS, Role
+from kdplatform.roles import Role
 
 _NOT_IN_METRICS = re.compile(r"[^\w .-]|^\.{1,2}\Z")
 _LONGEST_PART = 150
@@ -221,5 +221,5 @@ def compared_classes(
 
 def labelled(frames: Mapping[Role, pd.DataFrame]) -> pd.DataFrame:
     """Returns the roles' frames below each other, with a column that names the role."""
-    parts = [frame.assign(role=LABELS[role]) for role, frame in frames.items()]
+    parts = [frame.assign(role=role.label) for role, frame in frames.items()]
     return pd.concat(parts, ignore_index=True)

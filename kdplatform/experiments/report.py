@@ -22,15 +22,14 @@ from kdplatform.analysis.individual_fairness import (
     sample_pairs,
 )
 from kdplatform.analysis.tables import Attribute, examples_digest
-from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
+from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments.evaluation import feature_space
-from kdplatform.experiments.identity import LABELS, Role
+from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
     stored_test_predictions,
 )
-from kdplatform.experiments.sweep import Unit, study_units
 from kdplatform.experiments.tracking import (
     TAG_KEY,
     artifact_path,
@@ -42,7 +41,6 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.files import home_folder, writable_folder
-from kdplatform.parameters import Arguments
 from kdplatform.progress import say
 from kdplatform.reporting.study import (
     Arm,
@@ -52,6 +50,9 @@ from kdplatform.reporting.study import (
 )
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.reporting.verdicts import Verdict
+from kdplatform.roles import Role
+from kdplatform.settings.project import dump_yaml
+from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
 
 _RESERVED = {"id", "label", "prediction", "logits"}
 
@@ -110,12 +111,12 @@ def load_study(
     """
     runs = finished_runs(config.name)
     digest, others = _dataset_digest(config, runs)
-    found = _find_units(_widened(config, runs, set(given)), digest, runs)
-    if not any(unit.step.role is Role.DISTILLED for unit, _ in found):
+    found = _find_steps(_widened(config, runs, set(given)), digest, runs)
+    if not any(step.role is Role.DISTILLED for step, _ in found):
         raise UserError(_nothing_found(config, runs))
     reader = _Reader(config)
-    for unit, candidates in found:
-        reader.read(unit, candidates)
+    for step, candidates in found:
+        reader.read(step, candidates)
     if not any(arm.temperature is not None for arm in reader.arms):
         raise UserError(
             f"project={config.name!r}: no distilled run can be used ({reader.left_out[0]}); allowed"
@@ -131,7 +132,7 @@ def load_study(
         missing=_missing(config, reader.arms, set(given)),
         left_out=(*reader.left_out, *others),
         settings=_settings(config, digest, used, len(runs) - used),
-        scale_by_t2=config.distillation.scale_by_t2,
+        scale_by_t2=getattr(config.distillation, "scale_by_t2", True),
         space=reader.pairs.space.name if reader.pairs else "",
         pairs=len(reader.pairs.first) if reader.pairs else 0,
     )
@@ -188,15 +189,15 @@ def _widened(config: ProjectConfig, runs: Sequence[Run], given: set[str]) -> Pro
     return config.model_copy(update=update)
 
 
-def _find_units(
+def _find_steps(
     config: ProjectConfig, digest: str, runs: Sequence[Run]
-) -> list[tuple[Unit, list[Run]]]:
-    """Returns the study's units that have been trained, with their runs, the newest first."""
+) -> list[tuple[Step, list[Run]]]:
+    """Returns the study's steps that have been trained, with their runs, the newest first."""
     by_key: dict[str, list[Run]] = {}
     for run in runs:
         by_key.setdefault(run.data.tags[TAG_KEY], []).append(run)
-    units = study_units(config, digest)
-    return [(unit, by_key[unit.step.key]) for unit in units if unit.step.key in by_key]
+    steps = study_steps(config, digest, config.temperatures)
+    return [(step, by_key[step.key]) for step in steps if step.key in by_key]
 
 
 def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
@@ -222,24 +223,24 @@ def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
 
 
 def _reading_order(arm: Arm) -> tuple[int, float]:
-    return list(LABELS.values()).index(arm.role), arm.temperature or 0.0
+    return [role.label for role in Role].index(arm.role), arm.temperature or 0.0
 
 
 def _missing(
     config: ProjectConfig, arms: Mapping[Arm, Mapping[int, Model]], given: set[str]
 ) -> tuple[str, ...]:
     """Names the models that the study should have: every temperature with every seed."""
-    students = [models for arm, models in arms.items() if arm.role != LABELS[Role.TEACHER]]
+    students = [models for arm, models in arms.items() if arm.role != Role.TEACHER.label]
     seeds = set(config.seeds).union(*students)
     temperatures = set(config.temperatures) | {
         arm.temperature for arm in arms if arm.temperature is not None
     }
     shared = config.shared_teacher_seed
     expected = {
-        Arm(LABELS[Role.TEACHER]): seeds if shared is None else {shared},
-        Arm(LABELS[Role.STUDENT]): seeds,
+        Arm(Role.TEACHER.label): seeds if shared is None else {shared},
+        Arm(Role.STUDENT.label): seeds,
     }
-    expected |= {Arm(LABELS[Role.DISTILLED], t): seeds for t in sorted(temperatures)}
+    expected |= {Arm(Role.DISTILLED.label, t): seeds for t in sorted(temperatures)}
     absent: dict[str, list[Arm]] = {}
     for arm, wanted in expected.items():
         lacking = sorted(wanted - set(arms.get(arm, {})))
@@ -288,11 +289,10 @@ class _Reader:
         named = self._names[:number] if len(self._names) >= number else ()
         return self._names if named else tuple(map(str, range(number)))
 
-    def read(self, unit: Unit, candidates: Sequence[Run]) -> None:
-        """Reads the newest of a unit's runs whose predictions are what was logged."""
-        step = unit.step
-        temperature = step.distillation.temperature if step.distillation else None
-        arm = Arm(LABELS[step.role], temperature)
+    def read(self, step: Step, candidates: Sequence[Run]) -> None:
+        """Reads the newest of a step's runs whose predictions are what was logged."""
+        temperature = step.method.softmax_temperature if step.distillation else None
+        arm = Arm(step.role.label, temperature)
         for run in candidates:
             try:
                 self.arms.setdefault(arm, {})[step.seed] = self._model(run)
@@ -356,8 +356,8 @@ def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dic
         "Teacher": f"{_training(config.teacher)}; {teacher}",
         "Student": _training(config.student),
         "Distillation": (
-            f"{chosen.method}, alpha {chosen.alpha:g} on the distillation term, "
-            f"{'with' if chosen.scale_by_t2 else 'without'} T²"
+            f"{chosen.method}, alpha {chosen.distillation_weight:g} on the distillation term, "
+            f"{'with' if getattr(chosen, 'scale_by_t2', True) else 'without'} T²"
         ),
         "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
     }

@@ -1,7 +1,6 @@
 """One step of a study: find the model that was trained already, or train it and log it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -13,8 +12,7 @@ from torch import nn
 
 from kdplatform.analysis.classwise import overall_accuracy
 from kdplatform.experiments import drawing, evaluation, records
-from kdplatform.experiments.backend import build_loss_kernels, loss_backend
-from kdplatform.experiments.identity import Role, Step
+from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
 from kdplatform.experiments.tracking import (
@@ -25,43 +23,31 @@ from kdplatform.experiments.tracking import (
     model_run,
     supersede_finished,
 )
-from kdplatform.experiments.workspace import Workspace
+from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
+from kdplatform.experiments.workspace import Workspace, build_loss_kernels, loss_backend
 from kdplatform.files import locked, remove_left_overs
-from kdplatform.objectives import build_objective
+from kdplatform.methods import build_method
 from kdplatform.predictions import load_predictions, prediction_table
 from kdplatform.progress import say
 from kdplatform.reporting import figures
+from kdplatform.roles import Role
 from kdplatform.training import FitResult, fit, predict_logits
 
 # What a killed run loses at most, beside the epoch it was in.
 _CHECKPOINT_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A model that stands in the tracking store, and what it predicts.
-
-    Attributes:
-        test: prediction table of the test split.
-    """
-
-    step: Step
-    run_id: str
-    reused: bool
-    test: pd.DataFrame
-
-
 def obtain(
     workspace: Workspace,
     step: Step,
     parent_run_id: str,
-    references: Mapping[Role, TrainedModel] | None = None,
+    needed: Mapping[str, TrainedModel],
 ) -> TrainedModel:
     """Returns the step's model: a FINISHED run of the same key, or one trained now.
 
     Args:
         parent_run_id: the command's run, under which a new run is logged.
-        references: for a distilled student, its teacher and the NDS it is compared with.
+        needed: the models that the step needs, by the names it gives them.
     """
     lock = workspace.folder / "locks" / f"{step.key}.lock"
     with locked(lock, f"{step.title}: another process is at it; waiting"):
@@ -70,10 +56,10 @@ def obtain(
             say(f"{step.title}: reused run {run.info.run_id}")
             return _reused(workspace, step, run)
         close_abandoned(step.key)
-        run_id = _train(workspace, step, parent_run_id, references or {})
+        run_id = _train(workspace, step, parent_run_id, needed)
         supersede_finished(step.key, except_run_id=run_id)
         _checkpoint(workspace, step).unlink(missing_ok=True)
-        return load_trained(step, run_id, reused=False)
+        return TrainedModel(step, run_id, reused=False)
 
 
 def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
@@ -85,13 +71,7 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
 
 def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
     _complete_attributes(workspace, run)
-    return load_trained(step, run.info.run_id, reused=True)
-
-
-def load_trained(step: Step, run_id: str, *, reused: bool) -> TrainedModel:
-    """Returns the model of a FINISHED run with its test predictions."""
-    path = artifact_path(run_id, records.PREDICTIONS.format(split="test"))
-    return TrainedModel(step, run_id, reused, load_predictions(path))
+    return TrainedModel(step, run.info.run_id, reused=True)
 
 
 def _checkpoint(workspace: Workspace, step: Step) -> Path:
@@ -102,7 +82,7 @@ def _train(
     workspace: Workspace,
     step: Step,
     parent_run_id: str,
-    references: Mapping[Role, TrainedModel],
+    needed: Mapping[str, TrainedModel],
 ) -> str:
     remove_left_overs(_checkpoint(workspace, step))
     if not workspace.reuse:
@@ -112,7 +92,7 @@ def _train(
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
         records.log_origin(workspace.config, step, dataset)
-        model, result = _fit(workspace, step, references)
+        model, result = _fit(workspace, step, needed)
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
         tables = {
@@ -131,33 +111,34 @@ def _train(
                 **size_tag(model),
             }
         )
-        _log_results(workspace, step, tables, result, references)
+        _log_results(workspace, step, tables, result, needed)
     say(f"{step.title}: test accuracy {overall_accuracy(tables['test']):.2%}")
     return run_id
 
 
 def _fit(
-    workspace: Workspace, step: Step, references: Mapping[Role, TrainedModel]
+    workspace: Workspace, step: Step, needed: Mapping[str, TrainedModel]
 ) -> tuple[nn.Module, FitResult]:
     dataset = workspace.dataset
     model = starting_model(step, dataset)
     if step.training.frozen:
         return model.eval(), FitResult((), 0, "fp32")
+    method = build_method(step.method)
     teacher = None
-    if step.distillation is not None:
-        trained = references[Role.TEACHER]
-        teacher = teacher_for(workspace, trained.step, trained.run_id)
+    if method.needs.teacher != "none":
+        teacher = teacher_for(workspace, step, needed[TEACHER], method.needs)
     with records.EpochLog() as log:
         result = fit(
             model,
             dataset.train,
-            build_objective(step.distillation, label_smoothing=step.training.label_smoothing),
+            method,
             step.training,
             seed=step.seed,
-            role=step.role.stream,
+            role=step.role,
             device=workspace.device,
             teacher=teacher,
             validation=dataset.val,
+            unlabeled=dataset.unlabeled,
             checkpoint=_checkpoint(workspace, step),
             checkpoint_seconds=_CHECKPOINT_SECONDS,
             identity=step.key,
@@ -174,7 +155,7 @@ def _log_results(
     step: Step,
     tables: Mapping[str, pd.DataFrame],
     result: FitResult,
-    references: Mapping[Role, TrainedModel],
+    needed: Mapping[str, TrainedModel],
 ) -> None:
     dataset, attributes = workspace.dataset, workspace.config.attributes
     test = tables["test"]
@@ -186,7 +167,7 @@ def _log_results(
     if result.records:
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
     if step.role is Role.DISTILLED:
-        arms = {role: trained.test for role, trained in references.items()}
+        arms = {Role(name): trained.test for name, trained in needed.items()}
         comparisons = evaluation.compare(
             {role: [table] for role, table in arms.items()}, [test], len(dataset.class_names)
         )
@@ -212,7 +193,7 @@ def _complete_attributes(workspace: Workspace, run: Run) -> None:
     if not missing:
         return
     workspace.dataset  # noqa: B018 - refuses attributes that the dataset does not have
-    path = artifact_path(run.info.run_id, records.PREDICTIONS.format(split="test"))
+    path = artifact_path(run.info.run_id, PREDICTIONS.format(split="test"))
     test = load_predictions(path)
     metrics = [
         Metric(name, value, run.info.end_time, 0)

@@ -6,12 +6,12 @@ import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from kdplatform.experiments import records
 from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path
+from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.files import file_digest
 from kdplatform.predictions import load_predictions
 
-TEST = records.PREDICTIONS.format(split="test")
+TEST = PREDICTIONS.format(split="test")
 _CALIBRATING = "val/calibrating_temperature"
 
 

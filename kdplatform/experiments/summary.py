@@ -14,11 +14,11 @@ from kdplatform.analysis.classwise import (
 )
 from kdplatform.data import Dataset
 from kdplatform.experiments import drawing, evaluation, records
-from kdplatform.experiments.identity import LABELS, Role
-from kdplatform.experiments.steps import TrainedModel
+from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.reporting import figures
 from kdplatform.reporting.tables import EMPTY, percent, text_table
+from kdplatform.roles import Role
 
 Arms = Mapping[Role, Sequence[TrainedModel]]
 
@@ -88,7 +88,7 @@ def summary_text(workspace: Workspace, arms: Arms, summary: Summary) -> str:
     compared = bool(summary.comparisons)
     rows = []
     for role, values in summary.metrics.items():
-        row = [LABELS[role], *shown_cells(values, columns)]
+        row = [role.label, *shown_cells(values, columns)]
         rows.append([*row, *(_counts(summary, role) if compared else [])])
     header = ["", *columns, *(evaluation.REFERENCES.values() if compared else [])]
     lines = [text_table(header, rows), f"in %, test split, {_seed_words(arms)}"]
@@ -143,7 +143,7 @@ def means_over_seeds(metrics: Mapping[Role, pd.DataFrame]) -> dict[str, float]:
 
 def _summary_table(summary: Summary) -> pd.DataFrame:
     return pd.concat(
-        [values.assign(role=LABELS[role]) for role, values in summary.metrics.items()],
+        [values.assign(role=role.label) for role, values in summary.metrics.items()],
         ignore_index=True,
     )
 

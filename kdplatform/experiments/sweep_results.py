@@ -12,17 +12,17 @@ from kdplatform.analysis.permutation import permute_seeds
 from kdplatform.errors import UserError
 from kdplatform.experiments import evaluation, records
 from kdplatform.experiments.evaluation import REFERENCES, Comparison
-from kdplatform.experiments.identity import LABELS, Role, teacher_seed
-from kdplatform.experiments.steps import TrainedModel
+from kdplatform.experiments.scheduler import Trained
 from kdplatform.experiments.summary import (
     arm_metrics,
     means_over_seeds,
     shown_cells,
     shown_columns,
 )
-from kdplatform.experiments.sweep import Study
+from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.reporting.tables import EMPTY, text_table
+from kdplatform.roles import Role
 
 # MLflow's steps are integers below 2^63; nobody needs finer temperatures.
 _MOST_DECIMALS = 6
@@ -61,15 +61,18 @@ class SweepResults:
     temperatures: Sequence[AtTemperature]
 
 
-def sweep_results(workspace: Workspace, study: Study) -> SweepResults:
+def sweep_results(workspace: Workspace, trained: Trained) -> SweepResults:
     """Derives a study's numbers from its test predictions, as far as its units were trained."""
-    references = {role: study.arm(role) for role in REFERENCES}
+    references = {role: trained.of_role(role) for role in REFERENCES}
+    distilled = trained.of_role(Role.DISTILLED)
     return SweepResults(
         {role: arm_metrics(workspace, models) for role, models in references.items() if models},
         [
             _at_temperature(workspace, temperature, models, references)
             for temperature in workspace.config.temperatures
-            if (models := study.arm(Role.DISTILLED, temperature))
+            if (
+                models := [m for m in distilled if m.step.method.softmax_temperature == temperature]
+            )
         ],
     )
 
@@ -106,7 +109,7 @@ def _references_of(
 ) -> dict[Role, list[pd.DataFrame]]:
     """Returns the tables of the Teacher a distilled student learnt from and the NDS of its seed."""
     seed = model.step.seed
-    seeds = {Role.TEACHER: teacher_seed(workspace.config, seed), Role.STUDENT: seed}
+    seeds = {Role.TEACHER: workspace.config.teacher_seed(seed), Role.STUDENT: seed}
     return {
         role: [reference.test for reference in references[role] if reference.step.seed == own]
         for role, own in seeds.items()
@@ -154,7 +157,7 @@ def log_sweep(results: SweepResults) -> None:
         mlflow.log_metrics(metrics, step=round(at.temperature * scale))
         rows.append({"temperature": at.temperature, "seeds": _seeds(at), **metrics})
     distilled = [_rows(at).assign(temperature=at.temperature) for at in results.temperatures]
-    references = [metrics.assign(role=LABELS[role]) for role, metrics in results.references.items()]
+    references = [metrics.assign(role=role.label) for role, metrics in results.references.items()]
     records.log_tables(
         {
             "sweep": pd.concat(distilled, ignore_index=True),
@@ -197,12 +200,12 @@ def sweep_text(workspace: Workspace, results: SweepResults) -> str:
     columns = shown_columns(workspace.config.attributes)
     none = [EMPTY] * len(REFERENCES)
     rows = [
-        [LABELS[role], *shown_cells(metrics, columns), *none]
+        [role.label, *shown_cells(metrics, columns), *none]
         for role, metrics in results.references.items()
     ]
     for at in results.temperatures:
         counts = [_count_cell(at, role) for role in REFERENCES]
-        title = f"{LABELS[Role.DISTILLED]} T={at.temperature:g}"
+        title = f"{Role.DISTILLED.label} T={at.temperature:g}"
         rows.append([title, *shown_cells(at.metrics, columns), *counts])
     lines = [text_table(["", *columns, *REFERENCES.values()], rows)]
     seeds = workspace.config.seeds

@@ -10,8 +10,7 @@ import pandas as pd
 from kdplatform.files import written_atomically
 from kdplatform.reporting.claims import Claim, Judge
 from kdplatform.reporting.figures import disagreement_figure
-from kdplatform.reporting.markdown import render_markdown
-from kdplatform.reporting.page import Page, Picture, Section, render
+from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
 from kdplatform.reporting.report_table import Table, file_stem
 from kdplatform.reporting.study import Study
 from kdplatform.reporting.study_classes import ClassWise

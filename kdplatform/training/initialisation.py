@@ -9,7 +9,8 @@ from kdplatform.models import build_model
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput
 from kdplatform.models.user_models import is_user_model, user_model
-from kdplatform.training.seeds import Purpose, Role, global_generators_seeded
+from kdplatform.roles import Role
+from kdplatform.training.seeds import Purpose, global_generators_seeded
 
 
 def initialised_model(

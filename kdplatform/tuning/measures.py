@@ -11,11 +11,11 @@ from kdplatform.analysis.classwise import overall_accuracy
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.individual_fairness import Pairs, individual_unfairness, sample_pairs
 from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
-from kdplatform.config import ProjectConfig
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
 from kdplatform.experiments.evaluation import feature_space
 from kdplatform.experiments.workspace import unknown_attribute
+from kdplatform.settings.schema import ProjectConfig
 
 _OF_GROUPS = ("eod", "dpd", "accuracy_gap")
 _OF_ANY_DATA = ("n_sc",)

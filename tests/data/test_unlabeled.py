@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from kdplatform.config import load_project
 from kdplatform.data import Dataset, StreamedInputs, load_dataset
 from kdplatform.data.digits import Config as Digits
 from kdplatform.data.imagefolder import Config as ImageFolder
 from kdplatform.data.trifeature import Config as Trifeature
 from kdplatform.errors import UserError
+from kdplatform.settings.project import load_project
 
 
 def digits(tmp_path: Path, **fields: Any) -> Dataset:

@@ -14,10 +14,10 @@ import yaml
 from mlflow.entities import Run
 from mlflow.models import Model
 
-from kdplatform.config import load_project
 from kdplatform.data import load_dataset
 from kdplatform.experiments import evaluation
 from kdplatform.files import file_digest
+from kdplatform.settings.project import load_project
 
 ROLES = ("teacher", "student", "distilled")
 EPOCHS = {"teacher": 3, "student": 4, "distilled": 4}

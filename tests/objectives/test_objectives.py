@@ -2,11 +2,6 @@
 
 import pytest
 import torch
-from torch import Tensor, nn
-
-from kdplatform.config import DistillationConfig, TrainingConfig
-from kdplatform.data import Split
-from kdplatform.errors import UserError
 from kdplatform.objectives import (
     Batch,
     LossParts,
@@ -15,6 +10,11 @@ from kdplatform.objectives import (
     build_objective,
     method_names,
 )
+from torch import Tensor, nn
+
+from kdplatform.data import Split
+from kdplatform.errors import UserError
+from kdplatform.settings.schema import DistillationConfig, TrainingConfig
 
 ROWS, CLASSES = 6, 5
 

@@ -1,13 +1,10 @@
 """What tests of the loop share: a fit of the tiny problem, and what it is compared by."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from kdplatform.config import TrainingConfig
-from kdplatform.data import Dataset
 from kdplatform.objectives import (
     Batch,
     LossParts,
@@ -16,9 +13,18 @@ from kdplatform.objectives import (
     TrainingState,
     build_objective,
 )
+from torch import Tensor, nn
+
+from kdplatform.data import Dataset
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, Role, fit, initialised_model
 
 CPU = torch.device("cpu")
+
+
+def augmented(config: TrainingConfig, augmentation: Mapping[str, object]) -> TrainingConfig:
+    """Returns the configuration with another augmentation, checked."""
+    return TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
 
 
 def train(

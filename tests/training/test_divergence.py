@@ -5,10 +5,6 @@ from pathlib import Path
 import pytest
 import torch
 from fits import OrderSpy, train
-
-from kdplatform.config import DistillationConfig, TrainingConfig
-from kdplatform.data import Dataset
-from kdplatform.errors import DivergedError
 from kdplatform.objectives import (
     Batch,
     LossParts,
@@ -17,6 +13,10 @@ from kdplatform.objectives import (
     TrainingState,
     build_objective,
 )
+
+from kdplatform.data import Dataset
+from kdplatform.errors import DivergedError
+from kdplatform.settings.schema import DistillationConfig, TrainingConfig
 from kdplatform.training import TeacherTable
 
 

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import torch
 from fits import train
+from kdplatform.objectives import Batch, LossParts, Objective, Output, TrainingState
 from torch import nn
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Dataset
-from kdplatform.objectives import Batch, LossParts, Objective, Output, TrainingState
+from kdplatform.settings.schema import TrainingConfig
 
 
 class Hooked(Objective):

@@ -13,12 +13,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
+from kdplatform.objectives import build_objective
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Split, image_facts
 from kdplatform.models import build_model
 from kdplatform.models.normalization import InputNormalization
-from kdplatform.objectives import build_objective
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, fit
 
 

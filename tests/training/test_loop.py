@@ -7,13 +7,16 @@ from typing import Any
 
 import pytest
 import torch
-from fits import AUGMENTED, CPU, OrderSpy, assert_equal_weights, dropout_model, numbers, train
-from torch import nn
-from tqdm import tqdm
-
-from kdplatform.config import DistillationConfig, TrainingConfig
-from kdplatform.data import Dataset
-from kdplatform.models.normalization import InputNormalization
+from fits import (
+    AUGMENTED,
+    CPU,
+    OrderSpy,
+    assert_equal_weights,
+    augmented,
+    dropout_model,
+    numbers,
+    train,
+)
 from kdplatform.objectives import (
     Batch,
     LossParts,
@@ -22,6 +25,12 @@ from kdplatform.objectives import (
     TrainingState,
     build_objective,
 )
+from torch import nn
+from tqdm import tqdm
+
+from kdplatform.data import Dataset
+from kdplatform.models.normalization import InputNormalization
+from kdplatform.settings.schema import DistillationConfig, TrainingConfig
 from kdplatform.training import EpochRecord, TeacherTable, initialised_model, predict_logits
 
 
@@ -148,7 +157,7 @@ def test_no_precision_or_layout_changes_what_is_learnt_much(
 def test_equal_seeds_give_equal_numbers_whatever_the_global_generator(
     dataset: Dataset, config: TrainingConfig, augmentation: dict[str, Any]
 ) -> None:
-    config = TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
+    config = augmented(config, augmentation)
     torch.manual_seed(1)
     one, first = train(dataset, config)
     torch.manual_seed(2)

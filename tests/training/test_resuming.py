@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fits import AUGMENTED, OrderSpy, assert_equal_weights, dropout_model, numbers, train
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Dataset
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import EpochRecord
 
 

@@ -2,21 +2,19 @@ from typing import Any
 
 import pytest
 import torch
+from fits import CPU, augmented, train
+from kdplatform.objectives import Batch, build_objective
 
-from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset
 from kdplatform.models.normalization import InputNormalization
-from kdplatform.objectives import Batch, build_objective
+from kdplatform.settings.schema import DistillationConfig, TrainingConfig
 from kdplatform.training import (
     Teacher,
     TeacherModel,
     TeacherTable,
-    fit,
     initialised_model,
     predict_logits,
 )
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -25,18 +23,8 @@ def teacher_model(dataset: Dataset) -> InputNormalization:
 
 
 def distil(dataset: Dataset, config: TrainingConfig, teacher: Teacher) -> list[float]:
-    student = initialised_model("lenet5", dataset, seed=0, role="distilled")
     objective = build_objective(DistillationConfig(temperature=4.0))
-    result = fit(
-        student,
-        dataset.train,
-        objective,
-        config,
-        seed=0,
-        role="distilled",
-        device=CPU,
-        teacher=teacher,
-    )
+    _, result = train(dataset, config, role="distilled", objective=objective, teacher=teacher)
     return [record.train_loss for record in result.records]
 
 
@@ -71,7 +59,7 @@ def test_distilling_changes_nothing_in_the_teacher(
     augmentation: dict[str, Any],
 ) -> None:
     before = {name: value.clone() for name, value in teacher_model.state_dict().items()}
-    config = TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
+    config = augmented(config, augmentation)
     teacher = TeacherModel(teacher_model)
     teacher_model.train()
     distil(dataset, config, teacher)
@@ -91,9 +79,6 @@ def test_teacher_sees_the_augmented_images(
             seen.append(batch.inputs - dataset.train.inputs[batch.rows])
             return super().__call__(batch)
 
-    config = TrainingConfig.model_validate(
-        {**config.model_dump(), "augmentation": {"horizontal_flip": True}}
-    )
-    distil(dataset, config, Spy(teacher_model))
+    distil(dataset, augmented(config, {"horizontal_flip": True}), Spy(teacher_model))
     changed = torch.cat(seen).flatten(1).any(dim=1).float().mean()
     assert 0.3 < changed < 0.7

@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from kdplatform.config import AugmentationConfig
 from kdplatform.data import Dataset
+from kdplatform.settings.schema import AugmentationConfig
 from kdplatform.training import TeacherModel, TeacherViews, initialised_model, view_logits
 from kdplatform.training.batches import (
     Changes,

@@ -1,21 +1,21 @@
 """Project files and overrides: what is read, what is refused, and in which words."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers.refusals import refusal_of
 
-from kdplatform.config import (
-    ProjectConfig,
+from kdplatform.data import dataset_names
+from kdplatform.settings.project import (
     describe_fields,
     dump_yaml,
-    flatten,
     load_project,
     project_names,
     with_absolute_paths,
 )
-from kdplatform.data import dataset_names
-from kdplatform.errors import UserError
+from kdplatform.settings.schema import ProjectConfig, flatten
 
 TEMPERATURE = "number >= 1e-06 and <= 1e+06"
 MINIMAL = {
@@ -38,13 +38,7 @@ def project_with(folder: Path, **changes: object) -> str:
     return written(folder, yaml.safe_dump(MINIMAL | changes))
 
 
-def refusal(project: str, overrides: dict[str, str] | None = None, **more: object) -> str:
-    with pytest.raises(UserError) as caught:
-        load_project(project, overrides, **more)  # type: ignore[arg-type]
-    message = str(caught.value)
-    assert "\n" not in message
-    assert caught.value.exit_code == 2
-    return message
+refusal = partial(refusal_of, load_project)
 
 
 def test_where_the_data_lie_can_be_made_absolute(
@@ -106,7 +100,7 @@ def test_texts_of_the_command_line_become_values(name: str, text: str, value: ob
 
 
 def test_every_field_takes_the_text_help_shows_as_its_value() -> None:
-    from kdplatform.field_words import plain_text
+    from kdplatform.settings.words import plain_text
 
     config = load_project("trifeature")
     texts = {name: plain_text(value) for name, value in flatten(config).items()}
