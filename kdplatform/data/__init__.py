@@ -12,18 +12,15 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from kdplatform.data._dataset import Dataset, Inputs, Split
 from kdplatform.data._facts import DataFacts, Vocabulary, image_facts
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.data._unlabeled import with_hidden_labels
 from kdplatform.errors import unknown_name
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from kdplatform.settings.schema import DatasetConfig
+from kdplatform.settings.schema import DatasetConfig
 
 __all__ = [
     "DataFacts",

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from kdplatform.data import Dataset
-from kdplatform.data._archives import Archive, obtained
 from kdplatform.data._published_arrays import PublishedConfig, from_arrays
+from kdplatform.data._sources import Archive, obtained
 from kdplatform.downloads import check_published
 
 

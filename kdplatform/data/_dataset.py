@@ -4,22 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from kdplatform.data._facts import DataFacts, Vocabulary
 from kdplatform.data._streams import StreamedInputs
+from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
 
-if TYPE_CHECKING:
-    import numpy as np
-    import pandas as pd
-    from numpy.typing import NDArray
-    from torch import Tensor
-
-    Inputs = Tensor | StreamedInputs
-else:
-    # A name for annotations alone: the real union would load torch.
-    Inputs = "Tensor | StreamedInputs"
+# Quoted: the real union would load torch.
+Inputs: TypeAlias = "torch.Tensor | StreamedInputs"
 
 
 @dataclass(frozen=True)
@@ -37,7 +33,7 @@ class Split:
     """
 
     inputs: Inputs
-    labels: Tensor
+    labels: torch.Tensor
     ids: NDArray[np.int64]
     columns: pd.DataFrame
 
@@ -88,7 +84,7 @@ class Dataset:
         """Returns the labelled splits by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
-    def channel_statistics(self) -> tuple[Tensor, Tensor]:
+    def channel_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         """Returns mean and standard deviation per channel of the labelled training inputs.
 
         Both float32 [channels]; uint8 inputs count as fractions of 255.
@@ -96,7 +92,7 @@ class Dataset:
         return self._channel_statistics
 
     @cached_property
-    def _channel_statistics(self) -> tuple[Tensor, Tensor]:
+    def _channel_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = self.train.inputs
         count = min(len(inputs), self.measured or len(inputs))
         if isinstance(inputs, StreamedInputs) or count < len(inputs):
@@ -110,7 +106,7 @@ class Dataset:
         return flat.mean(dim=1).float(), std.float()
 
 
-def _taken(inputs: Inputs, rows: Tensor) -> Tensor:
+def _taken(inputs: Inputs, rows: torch.Tensor) -> torch.Tensor:
     if isinstance(inputs, StreamedInputs):
         return torch.cat(list(inputs.batches(torch.split(rows, 128))))
     return inputs[rows]

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from kdplatform.data._sources import given_root
 from kdplatform.data._text_files import read_text
 from kdplatform.downloads import GIT_ID, download
 from kdplatform.errors import UserError
-from kdplatform.files import locked, user_path
+from kdplatform.files import locked
 
 POSTS, DIVISIONS = "dataset.json", "post_id_divisions.json"
 SPLITS = ("train", "val", "test")
@@ -51,13 +52,8 @@ def given_files(root: str) -> Path:
     Raises:
         UserError: it lacks one of them.
     """
-    given = user_path("dataset.root", root)
-    if missing := [name for name in _GIT_IDS if not (given / name).is_file()]:
-        raise UserError(
-            f"dataset.root={root!r} lacks {missing[0]}; allowed: a folder with {POSTS} and "
-            f"{DIVISIONS} (from {_ADDRESS}), or no dataset.root at all to download them"
-        )
-    return given
+    holding = f"{POSTS} and {DIVISIONS} (from {_ADDRESS}); without dataset.root they are downloaded"
+    return given_root(root, holding, tuple(_GIT_IDS))
 
 
 def found_files(root: str, folder: Path) -> Path:

@@ -6,9 +6,10 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, Self
+from typing import Annotated, Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from kdplatform.data import Inputs, StreamedInputs
@@ -18,19 +19,13 @@ from kdplatform.errors import KdplatformError, MachineError, UserError
 from kdplatform.files import (
     load_arrays,
     locked,
-    not_there,
     remove_left_overs,
     save_arrays,
-    user_path,
     writable_folder,
 )
 from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar, say
 from kdplatform.settings.schema import DatasetConfig, Optional
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-    from torch import Tensor
 
 # Raised whenever equal files would give other pixels; part of every digest.
 DECODER_VERSION = 2
@@ -74,31 +69,6 @@ class ImageFilesConfig(DatasetConfig):
                 f"image_size={self.image_size}"
             )
         return self
-
-
-def given_root(root: str, holding: str) -> Path:
-    """Returns the folder the user named.
-
-    Args:
-        root: as the user wrote it.
-        holding: what it is to hold, for the message.
-
-    Raises:
-        UserError: none is named, it is not there, or its content may not be listed.
-    """
-    if not root:
-        raise UserError(f"dataset.root is not given; allowed: a folder with {holding}")
-    folder = user_path("dataset.root", root)
-    if not folder.is_dir():
-        raise not_there("dataset.root", root, folder, f"one with {holding}", kind="folder")
-    try:
-        os.scandir(folder).close()
-    except OSError as error:
-        raise UserError(
-            f"dataset.root={root!r} cannot be read ({error.strerror}); allowed: a folder this user "
-            "may read"
-        ) from None
-    return folder
 
 
 def files_below(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> tuple[list[str], int]:
@@ -172,7 +142,7 @@ def pixels_digest(config: ImageFilesConfig, source_digest: str) -> str:
 
 def decoded_once(
     config: ImageFilesConfig, images: StreamedInputs, digest: str, folder: Path, *, pixels: bool
-) -> tuple[Tensor | None, dict[int, str]]:
+) -> tuple[torch.Tensor | None, dict[int, str]]:
     """Decodes all images, or takes them from the cache of an earlier time.
 
     Args:
@@ -232,8 +202,8 @@ def _decode(images: StreamedInputs, pixels: bool) -> dict[str, NDArray[np.generi
 
 def _one_by_one(
     images: StreamedInputs, rows: Sequence[int]
-) -> tuple[dict[int, Tensor], dict[int, str]]:
-    parts: dict[int, Tensor] = {}
+) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
+    parts: dict[int, torch.Tensor] = {}
     reasons: dict[int, str] = {}
     for row in rows:
         try:
@@ -255,7 +225,7 @@ def refuse_bad(bad: Mapping[int, str], allowed: str) -> None:
         raise UserError(f"{first}{rest}; allowed: {allowed}")
 
 
-def inputs_at(images: StreamedInputs, pixels: Tensor | None, rows: Rows) -> Inputs:
+def inputs_at(images: StreamedInputs, pixels: torch.Tensor | None, rows: Rows) -> Inputs:
     """Returns the images at these rows: decoded ones where all are in memory, else a stream."""
     return images.at(rows) if pixels is None else pixels[torch.from_numpy(rows)]
 

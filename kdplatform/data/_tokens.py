@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -20,9 +20,6 @@ from kdplatform.errors import UserError, one_line
 from kdplatform.files import locked, written_atomically
 from kdplatform.lazy import torch
 from kdplatform.registry import optional_module
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 TRAINED = "trained"
 # Padding is first: id 0 means that the text has ended.
@@ -65,7 +62,7 @@ class TextTokenizer:
         return [encoded.ids for encoded in self._tokenizer.encode_batch(list(texts))]
 
 
-def padded(ids: Sequence[Sequence[int]], length: int) -> Tensor:
+def padded(ids: Sequence[Sequence[int]], length: int) -> torch.Tensor:
     """Returns token ids as int64 [N, length], with zeros behind every text's end."""
     table = np.zeros((len(ids), length), dtype=np.int64)
     for row, own in enumerate(ids):

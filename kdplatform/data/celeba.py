@@ -9,23 +9,23 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._archives import unpack
 from kdplatform.data._image_files import (
     MEASURED_IMAGES,
     ImageFilesConfig,
     ImageSize,
     files_below,
     files_digest,
-    given_root,
     pixels_digest,
     split_inputs,
 )
+from kdplatform.data._sources import given_root, unpack
 from kdplatform.data._splits import Examples, Rows, assembled, check_classes
 from kdplatform.data._text_files import read_lines
 from kdplatform.downloads import attempted, md5_of
@@ -33,9 +33,6 @@ from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import locked
 from kdplatform.lazy import pandas as pd
 from kdplatform.progress import say
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _ATTRIBUTES, _PARTITION, _IMAGES = (
     "list_attr_celeba.txt",
@@ -178,13 +175,7 @@ def _given(config: Config) -> Path:
     """Returns the folder of the user's that holds the lists and the images."""
     root = given_root(config.root, _HOLDING)
     inner = root / "celeba" if (root / "celeba").is_dir() else root
-    wanted = [_ATTRIBUTES, _PARTITION, _IMAGES]
-    if absent := [name for name in wanted if not (inner / name).exists()]:
-        raise UserError(
-            f"dataset.root={config.root!r} lacks {', '.join(absent)}; allowed: a folder with "
-            f"{_HOLDING}"
-        )
-    return inner
+    return given_root(str(inner), _HOLDING, [_ATTRIBUTES, _PARTITION, _IMAGES])
 
 
 def _found(config: Config, folder: Path) -> Path:

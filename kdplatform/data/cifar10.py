@@ -12,9 +12,9 @@ from typing import Literal
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._archives import Archive, given_archive
 from kdplatform.data._cifar import load_cifar
 from kdplatform.data._published_arrays import PublishedConfig
+from kdplatform.data._sources import Archive, given_archive
 
 ARCHIVE = Archive(
     url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",

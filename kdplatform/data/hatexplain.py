@@ -15,7 +15,7 @@ import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 from pydantic import Field
@@ -34,11 +34,9 @@ from kdplatform.data._splits import Examples, assembled, check_classes
 from kdplatform.data._tokens import TRAINED, hub_tokenizer, padded, trained_tokenizer
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.lazy import pandas as pd
+from kdplatform.lazy import torch
 from kdplatform.progress import say
 from kdplatform.settings.schema import DatasetConfig, Names
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 CLASSES = {
     "two": {"normal": "normal", "offensive": "toxic", "hatespeech": "toxic"},
@@ -207,7 +205,7 @@ def _group(post: Post, communities: set[str], several: str) -> str | None:
 
 def _inputs(
     config: Config, splits: Mapping[str, Sequence[Post]], folder: Path
-) -> tuple[dict[str, Tensor], Vocabulary]:
+) -> tuple[dict[str, torch.Tensor], Vocabulary]:
     """Returns the token ids of every split, all of one length, and what the ids mean."""
     if config.tokenizer == TRAINED:
         texts = [post.text for post in splits["train"]]
@@ -223,7 +221,7 @@ def _inputs(
     return tables, tokenizer.vocabulary
 
 
-def _digest(splits: Mapping[str, tuple[Tensor, Examples]]) -> str:
+def _digest(splits: Mapping[str, tuple[torch.Tensor, Examples]]) -> str:
     """Returns the SHA-256 of tokens and groups: texts, tokenizer and communities are in them."""
     digest = hashlib.sha256()
     for inputs, examples in splits.values():

@@ -21,13 +21,13 @@ from kdplatform.data._image_files import (
     decoded_once,
     files_below,
     files_digest,
-    given_root,
     in_memory,
     inputs_at,
     pixels_digest,
     refuse_bad,
     streamed,
 )
+from kdplatform.data._sources import given_root
 from kdplatform.data._splits import (
     Examples,
     Rows,

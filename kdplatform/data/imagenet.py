@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._image_files import ImageSize, Resize, files_below, given_root
+from kdplatform.data._image_files import ImageSize, Resize, files_below
 from kdplatform.data._published_files import (
     LabelledFiles,
     PublishedFilesConfig,
@@ -25,6 +25,7 @@ from kdplatform.data._published_files import (
     published_dataset,
     synset_names,
 )
+from kdplatform.data._sources import given_root
 from kdplatform.data._splits import check_classes
 from kdplatform.errors import UserError, one_line
 from kdplatform.lazy import torch

@@ -14,8 +14,8 @@ import numpy as np
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._image_files import given_root
 from kdplatform.data._published_arrays import PublishedConfig, from_arrays
+from kdplatform.data._sources import given_root
 from kdplatform.downloads import check_published, download, md5_of
 from kdplatform.files import locked
 

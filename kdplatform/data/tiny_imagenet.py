@@ -14,7 +14,6 @@ from typing import Literal
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._archives import Archive, given_archive, obtained
 from kdplatform.data._image_files import files_below
 from kdplatform.data._published_files import (
     LabelledFiles,
@@ -24,6 +23,7 @@ from kdplatform.data._published_files import (
     published_dataset,
     synset_names,
 )
+from kdplatform.data._sources import Archive, given_archive, obtained
 from kdplatform.data._splits import check_classes
 from kdplatform.data._text_files import read_lines
 from kdplatform.errors import UserError

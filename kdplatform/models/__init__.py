@@ -7,14 +7,11 @@ its models is built.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
+from kdplatform.data import DataFacts
+from kdplatform.lazy import torch
 from kdplatform.registry import Registry
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from kdplatform.data import DataFacts
 
 __all__ = ["build_model", "model_names", "register_model"]
 
@@ -22,7 +19,7 @@ __all__ = ["build_model", "model_names", "register_model"]
 class ModelBuilder(Protocol):
     """What a family registers."""
 
-    def __call__(self, name: str, data: DataFacts) -> nn.Module:
+    def __call__(self, name: str, data: DataFacts) -> torch.nn.Module:
         """Builds the named model of the family with freshly drawn weights."""
         ...
 
@@ -36,7 +33,7 @@ def model_names() -> tuple[str, ...]:
     return _models.names()
 
 
-def build_model(name: str, data: DataFacts) -> nn.Module:
+def build_model(name: str, data: DataFacts) -> torch.nn.Module:
     """Builds a classifier with weights drawn from torch's global generator.
 
     Args:

@@ -5,17 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TypeAlias
 
 from kdplatform.downloads import SHA256, download, hub_file
 from kdplatform.errors import UserError, one_line
 from kdplatform.lazy import torch
 from kdplatform.registry import Registry, optional_module
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    State = dict[str, Tensor]
+# Quoted: the real type would load torch.
+State: TypeAlias = "dict[str, torch.Tensor]"
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,11 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from kdplatform.data import DataFacts
 from kdplatform.errors import UserError, one_line
 from kdplatform.lazy import torch
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from kdplatform.data import DataFacts
 
 _NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
@@ -27,7 +23,7 @@ def is_user_model(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def user_model(name: str, facts: DataFacts) -> nn.Module:
+def user_model(name: str, facts: DataFacts) -> torch.nn.Module:
     """Calls the user's function with what the dataset says of itself.
 
     Args:

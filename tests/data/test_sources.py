@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from kdplatform.data._archives import Archive, obtained, unpack
+from kdplatform.data._sources import Archive, obtained, unpack
 from kdplatform.errors import UserError
 
 

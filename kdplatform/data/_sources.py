@@ -1,16 +1,48 @@
-"""Published archives: the user's or a downloaded one, checked and unpacked."""
+"""Where a dataset's files come from: the user's folder, or a published archive."""
 
+import os
 import shutil
 import tarfile
 import tempfile
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from kdplatform.downloads import check_published, download, md5_of
 from kdplatform.errors import UserError
-from kdplatform.files import locked, user_path
+from kdplatform.files import locked, not_there, user_path
 from kdplatform.progress import progress_bar
+
+
+def given_root(root: str, holding: str, wanted: Sequence[str] = ()) -> Path:
+    """Returns the folder the user named.
+
+    Args:
+        root: as the user wrote it.
+        holding: what it is to hold, for the message.
+        wanted: files and folders that must be in it.
+
+    Raises:
+        UserError: none is named, it is not there, its content may not be listed, or lacks something.
+    """
+    if not root:
+        raise UserError(f"dataset.root is not given; allowed: a folder with {holding}")
+    folder = user_path("dataset.root", root)
+    if not folder.is_dir():
+        raise not_there("dataset.root", root, folder, f"one with {holding}", kind="folder")
+    try:
+        os.scandir(folder).close()
+    except OSError as error:
+        raise UserError(
+            f"dataset.root={root!r} cannot be read ({error.strerror}); allowed: a folder this user "
+            "may read"
+        ) from None
+    if absent := [name for name in wanted if not (folder / name).exists()]:
+        raise UserError(
+            f"dataset.root={root!r} lacks {', '.join(absent)}; allowed: a folder with {holding}"
+        )
+    return folder
 
 
 @dataclass(frozen=True)
