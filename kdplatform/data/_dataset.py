@@ -42,13 +42,17 @@ class Split:
 
     def at(self, rows: NDArray[np.int64]) -> Split:
         """Returns the examples at these rows."""
-        index, inputs = torch.from_numpy(rows), self.inputs
         return Split(
-            inputs.at(rows) if isinstance(inputs, StreamedInputs) else inputs[index],
-            self.labels[index],
+            inputs_at(self.inputs, rows),
+            self.labels[torch.from_numpy(rows)],
             self.ids[rows],
             self.columns.iloc[rows].reset_index(drop=True),
         )
+
+
+def inputs_at(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
+    """Returns the inputs at these rows, streamed ones as a stream."""
+    return inputs.at(rows) if isinstance(inputs, StreamedInputs) else inputs[torch.from_numpy(rows)]
 
 
 @dataclass(frozen=True)
@@ -97,16 +101,14 @@ class Dataset:
         count = min(len(inputs), self.measured or len(inputs))
         if isinstance(inputs, StreamedInputs) or count < len(inputs):
             rows = torch.linspace(0, len(inputs) - 1, count, dtype=torch.float64).long()
-            inputs = _taken(inputs, rows)
+            inputs = (
+                torch.cat(list(inputs.batches(torch.split(rows, 128))))
+                if isinstance(inputs, StreamedInputs)
+                else inputs[rows]
+            )
         scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
         flat = inputs.transpose(0, 1).flatten(1).to(torch.float64) / scale
         std = flat.std(dim=1, correction=0)
         # A constant channel carries nothing; dividing by its zero deviation would make it NaN.
         std = torch.where(std > 0, std, torch.ones_like(std))
         return flat.mean(dim=1).float(), std.float()
-
-
-def _taken(inputs: Inputs, rows: torch.Tensor) -> torch.Tensor:
-    if isinstance(inputs, StreamedInputs):
-        return torch.cat(list(inputs.batches(torch.split(rows, 128))))
-    return inputs[rows]

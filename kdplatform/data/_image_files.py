@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -14,7 +14,6 @@ from pydantic import Field, model_validator
 
 from kdplatform.data import Inputs, StreamedInputs
 from kdplatform.data._decoding import IMAGE_SUFFIXES
-from kdplatform.data._splits import Rows
 from kdplatform.errors import KdplatformError, MachineError, UserError
 from kdplatform.files import (
     load_arrays,
@@ -225,34 +224,20 @@ def refuse_bad(bad: Mapping[int, str], allowed: str) -> None:
         raise UserError(f"{first}{rest}; allowed: {allowed}")
 
 
-def inputs_at(images: StreamedInputs, pixels: torch.Tensor | None, rows: Rows) -> Inputs:
-    """Returns the images at these rows: decoded ones where all are in memory, else a stream."""
-    return images.at(rows) if pixels is None else pixels[torch.from_numpy(rows)]
-
-
-def split_inputs(
-    config: ImageFilesConfig,
-    root: Path,
-    files: Sequence[str],
-    splits: Mapping[str, Rows],
-    *,
-    source_digest: str,
-    folder: Path,
-) -> Iterator[tuple[str, Inputs]]:
-    """Yields the inputs of every split: tensors where all images are held in memory, else streams.
-
-    Args:
-        splits: which of the files, by split.
+def image_inputs(
+    config: ImageFilesConfig, root: Path, files: Sequence[str], source_digest: str, folder: Path
+) -> Inputs:
+    """Returns the images of files: decoded where all are held in memory, else a stream.
 
     Raises:
         UserError: images are to be held in memory, and one does not decode.
         MachineError: the cache of decoded images cannot be written.
     """
     images = streamed(config, root, files)
-    pixels = None
-    if in_memory(config, len(files)):
-        digest = pixels_digest(config, source_digest)
-        pixels, bad = decoded_once(config, images, digest, folder, pixels=True)
-        refuse_bad(bad, "whole image files")
-    for name, rows in splits.items():
-        yield name, inputs_at(images, pixels, rows)
+    if not in_memory(config, len(files)):
+        return images
+    digest = pixels_digest(config, source_digest)
+    pixels, bad = decoded_once(config, images, digest, folder, pixels=True)
+    refuse_bad(bad, "whole image files")
+    assert pixels is not None
+    return pixels

@@ -14,8 +14,8 @@ from kdplatform.data._splits import (
     SplitSeed,
     assembled,
     check_classes,
-    hold_out,
-    plain_examples,
+    held_out_of_training,
+    numbered,
 )
 from kdplatform.lazy import torch
 from kdplatform.settings.schema import DatasetConfig
@@ -49,15 +49,13 @@ def from_arrays(
     where = f"dataset.root={config.root!r}"
     check_classes({"training": train[1]}, class_names, where, least=2)
     check_classes({"test": test[1]}, class_names, where)
-    known = plain_examples(train[1], first_id=0)
-    rest, held = hold_out(known.labels, config.val_fraction, config.seed)
     return assembled(
         config,
         digest.hexdigest(),
-        {
-            "train": (torch.from_numpy(train[0][rest]), known.at(rest)),
-            "val": (torch.from_numpy(train[0][held]), known.at(held)),
-            "test": (torch.from_numpy(test[0]), plain_examples(test[1], len(known))),
-        },
+        numbered(
+            torch.from_numpy(np.concatenate([train[0], test[0]])),
+            np.concatenate([train[1], test[1]]),
+        ),
+        held_out_of_training(train[1], len(test[1]), config.val_fraction, config.seed),
         class_names=class_names,
     )

@@ -15,16 +15,16 @@ from kdplatform.data._image_files import (
     ImageFilesConfig,
     files_below,
     files_digest,
+    image_inputs,
     pixels_digest,
-    split_inputs,
 )
 from kdplatform.data._splits import (
     HeldOutFraction,
     Rows,
     SplitSeed,
     assembled,
-    hold_out,
-    plain_examples,
+    held_out_of_training,
+    numbered,
 )
 
 
@@ -97,17 +97,12 @@ def published_dataset(
     """
     files = [*train.files, *test.files]
     source = files_digest(root, [*read_besides, *files])
-    known = plain_examples(train.labels, first_id=0)
-    tested = plain_examples(test.labels, first_id=len(train.files))
-    rest, held = hold_out(known.labels, config.val_fraction, config.seed)
-    rows = {"train": rest, "val": held, "test": tested.ids}
-    examples = {"train": known.at(rest), "val": known.at(held), "test": tested}
-    inputs = split_inputs(config, root, files, rows, source_digest=source, folder=folder)
-    splits = {name: (images, examples[name]) for name, images in inputs}
+    inputs = image_inputs(config, root, files, source, folder)
     return assembled(
         config,
         pixels_digest(config, source),
-        splits,
+        numbered(inputs, np.concatenate([train.labels, test.labels])),
+        held_out_of_training(train.labels, len(test.files), config.val_fraction, config.seed),
         class_names=class_names,
         measured=MEASURED_IMAGES,
     )

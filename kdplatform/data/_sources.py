@@ -24,7 +24,7 @@ def given_root(root: str, holding: str, wanted: Sequence[str] = ()) -> Path:
         wanted: files and folders that must be in it.
 
     Raises:
-        UserError: none is named, it is not there, its content may not be listed, or lacks something.
+        UserError: none is named, it is not there, may not be listed, or lacks something.
     """
     if not root:
         raise UserError(f"dataset.root is not given; allowed: a folder with {holding}")

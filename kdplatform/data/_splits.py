@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Annotated, Any
 
 import numpy as np
@@ -46,33 +45,10 @@ def fields_that_matter(config: DatasetConfig) -> dict[str, Any]:
     return config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
 
 
-@dataclass(frozen=True)
-class Examples:
-    """What is known of some examples besides their inputs.
-
-    Attributes:
-        labels: int64 [N].
-        ids: int64 [N], unique over the dataset.
-        columns: N rows: attributes and whatever else is to stand beside a prediction.
-    """
-
-    labels: Rows
-    ids: Rows
-    columns: pd.DataFrame
-
-    def at(self, rows: Rows) -> Examples:
-        """Returns the examples at these rows."""
-        columns = self.columns.iloc[rows].reset_index(drop=True)
-        return Examples(self.labels[rows], self.ids[rows], columns)
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-
-def plain_examples(labels: Rows, first_id: int) -> Examples:
-    """Returns examples without attributes, with ids that count on from `first_id`."""
-    ids = np.arange(first_id, first_id + len(labels), dtype=np.int64)
-    return Examples(labels.astype(np.int64), ids, pd.DataFrame(index=range(len(labels))))
+def numbered(inputs: Inputs, labels: Rows, columns: pd.DataFrame | None = None) -> Split:
+    """Returns examples whose ids count from 0; without columns when there are no attributes."""
+    columns = pd.DataFrame(index=range(len(labels))) if columns is None else columns
+    return Split(inputs, torch.from_numpy(labels), np.arange(len(labels), dtype=np.int64), columns)
 
 
 def hold_out(labels: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -94,6 +70,19 @@ def hold_out(labels: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     chosen = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     return rest.astype(np.int64), chosen.astype(np.int64)
+
+
+def held_out_of_training(
+    labels: Rows, test_count: int, fraction: float, seed: int
+) -> dict[str, Rows]:
+    """Returns the rows of all splits where training examples come first, then those to test.
+
+    Args:
+        labels: of the training examples.
+        fraction: of them for validation; see `hold_out`.
+    """
+    train, val = hold_out(labels, fraction, seed)
+    return {"train": train, "val": val, "test": np.arange(test_count) + len(labels)}
 
 
 def check_classes(
@@ -136,21 +125,23 @@ def check_attribute_names(attributes: Sequence[str], where: str) -> None:
         )
 
 
-def check_attributes(examples: Examples, attributes: Sequence[str], where: str) -> None:
+def check_attributes(
+    columns: pd.DataFrame, labels: Rows, attributes: Sequence[str], where: str
+) -> None:
     """Checks that attributes say something else than the label.
 
     Raises:
         UserError: an attribute has one group only, or its groups are the classes.
     """
     for attribute in attributes:
-        groups, names = pd.factorize(examples.columns[attribute])
+        groups, names = pd.factorize(columns[attribute])
         if len(names) < 2:
             raise UserError(
                 f"{where}: attribute {attribute!r} has one group ({str(names[0])!r}); "
                 "allowed: at least two"
             )
-        pairs = pd.DataFrame({"group": groups, "label": examples.labels}).drop_duplicates()
-        if len(pairs) == len(names) == len(np.unique(examples.labels)):
+        pairs = pd.DataFrame({"group": groups, "label": labels}).drop_duplicates()
+        if len(pairs) == len(names) == len(np.unique(labels)):
             raise UserError(
                 f"{where}: attribute {attribute!r} is the label under another name; "
                 "allowed: attributes whose groups hold several classes"
@@ -160,7 +151,8 @@ def check_attributes(examples: Examples, attributes: Sequence[str], where: str) 
 def assembled(
     config: DatasetConfig,
     source_digest: str,
-    splits: Mapping[str, tuple[Inputs, Examples]],
+    examples: Split,
+    rows: Mapping[str, Rows],
     *,
     class_names: Sequence[str],
     attributes: Sequence[str] = (),
@@ -174,17 +166,16 @@ def assembled(
 
     Args:
         source_digest: of everything that was read.
+        rows: which of the examples, by split.
         measured: see `Dataset`.
         vocabulary: see `Dataset`.
     """
     settings = [fields_that_matter(config), source_digest]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-    made: dict[str, Split] = {}
-    for name, (inputs, examples) in splits.items():
-        for values in (examples.ids, examples.labels):
+    splits = {name: examples.at(own) for name, own in rows.items()}
+    for name, split in splits.items():
+        for values in (split.ids, split.labels.numpy()):
             digest.update(name.encode() + values.astype("<i8").tobytes())
-        labels = torch.from_numpy(examples.labels)
-        made[name] = Split(inputs, labels, examples.ids, examples.columns)
     return Dataset(
         name=config.name,
         digest=digest.hexdigest(),
@@ -192,5 +183,5 @@ def assembled(
         attributes=tuple(attributes),
         measured=measured,
         vocabulary=vocabulary,
-        **made,
+        **splits,
     )

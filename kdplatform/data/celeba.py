@@ -22,11 +22,11 @@ from kdplatform.data._image_files import (
     ImageSize,
     files_below,
     files_digest,
+    image_inputs,
     pixels_digest,
-    split_inputs,
 )
 from kdplatform.data._sources import given_root, unpack
-from kdplatform.data._splits import Examples, Rows, assembled, check_classes
+from kdplatform.data._splits import Rows, assembled, check_classes, numbered
 from kdplatform.data._text_files import read_lines
 from kdplatform.downloads import attempted, md5_of
 from kdplatform.errors import UserError, unknown_name
@@ -95,23 +95,19 @@ def load(config: Config, folder: Path) -> Dataset:
         )
     labels = table.pop(config.label).to_numpy().astype(np.int64)
     attributes = list(map(str, table.columns))
-    known = Examples(
-        labels=labels,
-        ids=np.arange(len(files), dtype=np.int64),
-        columns=pd.DataFrame({name: _groups(name, table[name].to_numpy()) for name in attributes}),
-    )
+    columns = pd.DataFrame({name: _groups(name, table[name].to_numpy()) for name in attributes})
     names = [f"not {config.label}", config.label]
     rows = {name: np.flatnonzero(parts == number) for name, number in _SPLITS.items()}
-    check_classes({name: known.labels[rows[name]] for name in rows}, names, where)
+    check_classes({name: labels[rows[name]] for name in rows}, names, where)
     if config.undersample:
-        rows["train"] = _undersampled(known.labels, rows["train"], config.seed)
+        rows["train"] = _undersampled(labels, rows["train"], config.seed)
     source = files_digest(root, [_ATTRIBUTES, _PARTITION, *(f"{_IMAGES}/{file}" for file in files)])
-    inputs = split_inputs(config, root / _IMAGES, files, rows, source_digest=source, folder=folder)
-    splits = {name: (images, known.at(rows[name])) for name, images in inputs}
+    inputs = image_inputs(config, root / _IMAGES, files, source, folder)
     return assembled(
         config,
         pixels_digest(config, source),
-        splits,
+        numbered(inputs, labels, columns),
+        rows,
         class_names=names,
         attributes=attributes,
         measured=MEASURED_IMAGES,

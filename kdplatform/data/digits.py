@@ -15,8 +15,7 @@ import numpy as np
 from pydantic import Field
 
 from kdplatform.data import Dataset, Split
-from kdplatform.data._splits import Rows, fields_that_matter
-from kdplatform.lazy import pandas as pd
+from kdplatform.data._splits import Rows, fields_that_matter, numbered
 from kdplatform.lazy import torch
 from kdplatform.settings.schema import DatasetConfig
 
@@ -65,16 +64,12 @@ def load(config: Config, folder: Path) -> Dataset:
     images = np.rint(original.images * (255 / _GREYEST)).astype(np.uint8)[:, None]
     digest = hashlib.sha256(json.dumps(fields_that_matter(config), sort_keys=True).encode())
     digest.update(images.tobytes() + labels.astype("<i8").tobytes())
+    examples = numbered(torch.from_numpy(images), labels)
     splits: dict[str, Split] = {}
     for name, rows in _split_rows(config, labels).items():
         # The rows too: the split is scikit-learn's, and another version may draw another one.
         digest.update(name.encode() + rows.astype("<i8").tobytes())
-        splits[name] = Split(
-            inputs=torch.from_numpy(images[rows]),
-            labels=torch.from_numpy(labels[rows]),
-            ids=rows,
-            columns=pd.DataFrame(index=range(len(rows))),
-        )
+        splits[name] = examples.at(rows)
     return Dataset(
         name="digits",
         digest=digest.hexdigest(),

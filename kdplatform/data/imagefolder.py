@@ -13,7 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.data import Dataset
+from kdplatform.data import Dataset, Inputs
+from kdplatform.data._dataset import inputs_at
 from kdplatform.data._decoding import IMAGE_SUFFIXES
 from kdplatform.data._image_files import (
     MEASURED_IMAGES,
@@ -22,20 +23,19 @@ from kdplatform.data._image_files import (
     files_below,
     files_digest,
     in_memory,
-    inputs_at,
     pixels_digest,
     refuse_bad,
     streamed,
 )
 from kdplatform.data._sources import given_root
 from kdplatform.data._splits import (
-    Examples,
     Rows,
     assembled,
     check_attribute_names,
     check_attributes,
     check_classes,
     hold_out,
+    numbered,
 )
 from kdplatform.data._text_files import read_csv, read_header
 from kdplatform.errors import UserError
@@ -114,27 +114,20 @@ def load(config: Config, folder: Path) -> Dataset:
     elif bad:
         refuse_bad(bad, "images that decode, or dataset.skip_bad=true to leave such images out")
     good = np.setdiff1d(np.arange(len(files)), list(bad)).astype(np.int64)
-    known = Examples(
-        labels=listing.labels[good],
-        ids=np.arange(len(good), dtype=np.int64),
-        columns=_attributes(root / ATTRIBUTES, root, [files[row] for row in good]),
-    )
-    _check_held_out(listing.splits[good], known.labels, listing.classes, where)
-    splits = _splits(config, listing.splits[good], known.labels)
-    in_splits = {name: known.labels[rows] for name, rows in splits.items()}
-    check_classes(in_splits, listing.classes, where)
-    attributes = list(map(str, known.columns))
-    check_attributes(known, attributes, f"{str(root / ATTRIBUTES)!r}")
+    labels, columns = listing.labels[good], _attributes(root, [files[row] for row in good])
+    _check_held_out(listing.splits[good], labels, listing.classes, where)
+    rows = _splits(config, listing.splits[good], labels)
+    check_classes({name: labels[own] for name, own in rows.items()}, listing.classes, where)
+    attributes = list(map(str, columns))
+    check_attributes(columns, labels, attributes, f"{str(root / ATTRIBUTES)!r}")
     if (root / ATTRIBUTES).is_file():
         digest += files_digest(root, [ATTRIBUTES])
-    made = {
-        name: (inputs_at(images, pixels, good[rows]), known.at(rows))
-        for name, rows in splits.items()
-    }
+    inputs: Inputs = images if pixels is None else pixels
     return assembled(
         config,
         digest,
-        made,
+        numbered(inputs_at(inputs, good) if bad else inputs, labels, columns),
+        rows,
         class_names=listing.classes,
         attributes=attributes,
         measured=MEASURED_IMAGES,
@@ -213,8 +206,9 @@ def _check_attribute_columns(path: Path) -> None:
     check_attribute_names([name for name in columns if name != "file"], f"{str(path)!r}")
 
 
-def _attributes(path: Path, root: Path, files: Sequence[str]) -> pd.DataFrame:
+def _attributes(root: Path, files: Sequence[str]) -> pd.DataFrame:
     """Reads the groups of every file, as strings; an empty cell is the group `missing`."""
+    path = root / ATTRIBUTES
     if not path.is_file():
         return pd.DataFrame(index=range(len(files)))
     table = read_csv(path)

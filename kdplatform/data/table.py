@@ -20,13 +20,13 @@ from pydantic import Field
 
 from kdplatform.data import Dataset
 from kdplatform.data._splits import (
-    Examples,
     Rows,
     assembled,
     check_attribute_names,
     check_attributes,
     check_classes,
     hold_out,
+    numbered,
 )
 from kdplatform.data._text_files import read_csv, read_header
 from kdplatform.errors import UserError, one_line, unknown_name
@@ -113,22 +113,20 @@ def load(config: Config, folder: Path) -> Dataset:
     where = f"dataset.file={config.file!r}"
     labels, class_names = _labels(config, table, where)
     check_classes({"training, validation and test": labels}, class_names, where, least=3)
-    known = Examples(labels, np.arange(len(table), dtype=np.int64), _attributes(config, table))
-    check_attributes(known, config.attributes, where)
+    attributes = _attributes(config, table)
+    check_attributes(attributes, labels, config.attributes, where)
     rest, test = hold_out(labels, config.test_fraction, 2 * config.seed)
     kept, held = hold_out(
         labels[rest], config.val_fraction / (1 - config.test_fraction), 2 * config.seed + 1
     )
-    splits = {"train": rest[kept], "val": rest[held], "test": test}
-    check_classes({name: labels[rows] for name, rows in splits.items()}, class_names, where)
-    features = torch.from_numpy(_features(config, table, splits["train"], where))
-    made = {
-        name: (features[torch.from_numpy(rows)], known.at(rows)) for name, rows in splits.items()
-    }
+    rows = {"train": rest[kept], "val": rest[held], "test": test}
+    check_classes({name: labels[own] for name, own in rows.items()}, class_names, where)
+    features = torch.from_numpy(_features(config, table, rows["train"], where))
     return assembled(
         config,
         f"{file_digest(path)}/{FEATURES_VERSION}",
-        made,
+        numbered(features, labels, attributes),
+        rows,
         class_names=class_names,
         attributes=config.attributes,
     )
