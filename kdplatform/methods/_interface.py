@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 from kdplatform.settings.schema import MethodConfig
+from kdplatform.settings.words import plain_text
 
 if TYPE_CHECKING:
     import torch
@@ -173,7 +174,7 @@ class Method(Generic[ConfigT]):
         """Returns the method and its fields, for messages."""
         fields = {k: v for k, v in self.config.model_dump().items() if k != "teacher_seed"}
         name = fields.pop("method")
-        return f"{name}({', '.join(f'{k}={v}' for k, v in fields.items())})"
+        return f"{name}({', '.join(f'{k}={plain_text(v)}' for k, v in fields.items())})"
 
     def begin(self, run: Run) -> None:
         """Called once, inside the run's seeded block, before a checkpoint is restored."""

@@ -6,6 +6,7 @@ from typing import Protocol
 import torch
 from torch import Tensor, nn
 
+from kdplatform.errors import UserError
 from kdplatform.methods import Batch, Output
 from kdplatform.settings.schema import AugmentationConfig
 from kdplatform.training.batches import crop_and_flip, pad_images, view_changes, view_count
@@ -34,14 +35,15 @@ class Teacher:
 
     Args:
         table: logits of the training split; None where the network is asked for everything.
-        network: returns the network, which takes raw inputs; called when it is needed first.
+        network: returns the network, which takes raw inputs; called when it is needed first. None
+            for a teacher that is a table alone.
         precision: of the network's forward pass.
     """
 
     def __init__(
         self,
         table: Table | None,
-        network: Callable[[], nn.Module],
+        network: Callable[[], nn.Module] | None,
         precision: Precision = "fp32",
     ) -> None:
         self._table = table
@@ -76,8 +78,16 @@ class Teacher:
 
         It is put into eval mode for every batch and is no submodule of anything that trains, so
         that nobody's `train()` makes its batch normalisation learn.
+
+        Raises:
+            UserError: the teacher is a table alone.
         """
         if self._network is None:
+            if self._load is None:
+                raise UserError(
+                    "the teacher is a table of logits and cannot be asked about other inputs; "
+                    "allowed: a teacher that is a network, or a method that needs logits alone"
+                )
             self._network = self._load().to(self._device)
         return self._network.eval()
 

@@ -62,7 +62,7 @@ def test_a_finished_run_is_restored_without_training(
     saved = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
     one, first = train(dataset, config, **saved)
     spy = OrderSpy()
-    other, second = train(dataset, config, objective=spy, **saved)
+    other, second = train(dataset, config, method=spy, **saved)
     assert second.records == first.records
     assert spy.ids == []
     assert_equal_weights(one, other)

@@ -6,15 +6,14 @@ from typing import Any
 
 import pytest
 import torch
-from fits import CPU, assert_equal_weights, augmented, numbers, train
-from kdplatform.objectives import build_objective
+from fits import CPU, assert_equal_weights, augmented, kd, numbers, train
 
 from kdplatform.data import Dataset, Split, StreamedInputs
 from kdplatform.errors import UserError
-from kdplatform.settings.schema import DistillationConfig, TrainingConfig
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import (
     EpochRecord,
-    TeacherModel,
+    Teacher,
     fit,
     initialised_model,
     predict_logits,
@@ -126,12 +125,12 @@ def test_the_teacher_sees_the_crops_that_the_student_sees(
     fit(
         model,
         streamed.train,
-        build_objective(DistillationConfig(temperature=4)),
+        kd(temperature=4),
         augmented(config.model_copy(update={"epochs": 1}), CROPS),
         seed=0,
         role="distilled",
         device=CPU,
-        teacher=TeacherModel(teacher),
+        teacher=Teacher(None, lambda: teacher),
     )
     assert sum(len(images) for images in seen) == len(streamed.train)
     for theirs, ours in zip(seen, student_saw, strict=True):

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
+from kdplatform.parameters import ENTRY_POINTS, check_entry_point, parse_arguments
 
 from kdplatform.errors import UserError
-from kdplatform.parameters import ENTRY_POINTS, check_entry_point, parse_arguments
 
 
 def test_no_words_mean_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
