@@ -69,9 +69,13 @@ def given_archive(archive: Archive, root: str) -> Path:
         The folder in which the archive's own folder lies, or the archive itself.
 
     Raises:
-        UserError: the user's folder holds neither.
+        UserError: the user's folder is not there, or holds neither.
     """
-    given = user_path("dataset.root", root)
+    holding = (
+        f"{archive.folder}/ or {archive.name} (from {archive.url}); without dataset.root it is "
+        "downloaded"
+    )
+    given = given_root(root, holding)
     if given.name == archive.folder and given.is_dir():
         return given.parent
     if (given / archive.folder).is_dir():
@@ -80,7 +84,7 @@ def given_archive(archive: Archive, root: str) -> Path:
         return given / archive.name
     raise UserError(
         f"dataset.root={root!r} holds neither {archive.folder}/ nor {archive.name}; allowed: a "
-        f"folder with one of them (from {archive.url}), or no dataset.root at all to download it"
+        f"folder with {holding}"
     )
 
 
