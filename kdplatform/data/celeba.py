@@ -65,12 +65,10 @@ def check(config: Config) -> None:
         UserError: as `load`.
     """
     if config.root:
-        with (_given(config) / _ATTRIBUTES).open(encoding="utf-8", errors="replace") as file:
-            next(file, "")
-            names = next(file, "").split()
-        # A list without names is of another kind; `load` says of which.
-        if names:
-            _check_label(config, names)
+        lines = _lines(_given(config) / _ATTRIBUTES)
+        # A list without names is cut short; `load` says where.
+        if len(lines) > 1:
+            _check_label(config, lines[1].split())
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -133,9 +131,13 @@ def _undersampled(labels: Rows, rows: Rows, seed: int) -> Rows:
     return np.sort(np.concatenate(kept))
 
 
+def _lines(path: Path) -> list[str]:
+    return [line for line in read_lines(path) if line]
+
+
 def _attributes(path: Path) -> tuple[list[str], pd.DataFrame]:
     """Reads the list: a line with the count, one with forty names, then -1 or 1 for each image."""
-    lines = [line for line in read_lines(path) if line]
+    lines = _lines(path)
     if len(lines) < 3 or not lines[0].isdecimal() or int(lines[0]) != len(lines) - 2:
         raise UserError(
             f"{str(path)!r} says {lines[0] if lines else 'nothing'!r} images and has "
