@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers.place import Finished, Place, copied, made_once, made_store
 from PIL import Image
 
 WriteImage = Callable[..., None]
@@ -53,3 +54,24 @@ def write_image() -> WriteImage:
         Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR).save(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def making_of_the_store(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Place, list[Finished]]:
+    """A place whose store two processes began to make at once, and how they ended."""
+    return made_once(tmp_path_factory, "empty", made_store)
+
+
+@pytest.fixture(scope="session")
+def empty_place(making_of_the_store: tuple[Place, list[Finished]]) -> Place:
+    return making_of_the_store[0]
+
+
+@pytest.fixture
+def new_place(empty_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place where nothing was trained, entered."""
+    place = copied(empty_place, tmp_path)
+    place.enter(monkeypatch)
+    return place

@@ -1,16 +1,15 @@
 """Keys: equal for equal steps, different as soon as anything that matters differs."""
 
 import hashlib
-from collections.abc import Callable
 from typing import Literal
 
 import pytest
+from helpers.known_keys import KNOWN_KEYS, STEPS, digits_keys, keys_of
 from pydantic import Field
 
 from kdplatform.experiments import graph
 from kdplatform.experiments.graph import (
     TEACHER,
-    Step,
     distilled_step,
     run_key,
     student_step,
@@ -29,28 +28,11 @@ from kdplatform.settings.schema import (
     TrainingConfig,
 )
 
-MakeStep = Callable[[ProjectConfig, int, str], Step]
-STEPS: dict[str, MakeStep] = {
-    "teacher": teacher_step,
-    "student": student_step,
-    "distilled": distilled_step,
-}
-# Keys of the project digits on a dataset with the digest "digits". They may change together with
-# STEP_VERSION, or with a value of projects/digits.yaml; a new method or a new field leaves them.
-KNOWN = {
-    "teacher": "75d42a537a204c6c85f4d058726ddce4",
-    "student": "1ee0645947240f329e686f3f1188ec0c",
-    "distilled": "5f933da9a288914ea22e1be053e4f604",
-}
 # Another value for each field of its own that kd has.
 OTHER_VALUES = {"temperature": "5", "alpha": "0.5", "scale_by_t2": "false"}
 
 
-def keys_of(config: ProjectConfig, seed: int = 0, digest: str = "d") -> dict[str, str]:
-    return {role: make(config, seed, digest).key for role, make in STEPS.items()}
-
-
-def keys(seed: int = 0, digest: str = "d", **overrides: str) -> dict[str, str]:
+def keys(seed: int = 0, digest: str = "digits", **overrides: str) -> dict[str, str]:
     config = load_project("digits", {k.replace("__", "."): v for k, v in overrides.items()})
     return keys_of(config, seed, digest)
 
@@ -69,7 +51,7 @@ def with_distillation(distillation: DistillationConfig) -> ProjectConfig:
 
 
 def test_known_keys_stay_as_they_are() -> None:
-    assert keys(digest="digits") == KNOWN
+    assert digits_keys() == KNOWN_KEYS
 
 
 @pytest.mark.parametrize(
