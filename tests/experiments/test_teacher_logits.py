@@ -33,7 +33,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def restored_model(step: Any, dataset: Dataset, run_id: str) -> torch.nn.Module:
         loaded.append(run_id)
-        return initialised_model("lenet5", dataset, seed=0, role=Role.TEACHER.stream)
+        return initialised_model("lenet5", dataset, seed=0, role=Role.TEACHER)
 
     monkeypatch.setattr(teacher_logits, "restored_model", restored_model)
     monkeypatch.setattr(teacher_logits, "STUDENTS_OF_A_TEACHER", 2)
