@@ -79,14 +79,16 @@ def _run(words: list[str]) -> None:
     """Has click read the words; what it refuses is said as everything else is."""
     words = ["--help"] if not words or words[0] == "help" else words
     try:
-        commands.main(words, prog_name="kdplatform", standalone_mode=False)
+        # Not `main`, which has ways of its own with interruptions and closed pipes.
+        with commands.make_context("kdplatform", words) as ctx:
+            commands.invoke(ctx)
+    except click.exceptions.Exit:
+        return  # help was shown
     except click.BadOptionUsage as error:
         name = error.option_name
         raise UserError(f"{name} is given without a value; allowed: {name} value") from None
     except click.ClickException as error:
         raise UserError(error.format_message()) from None
-    except click.Abort:
-        raise KeyboardInterrupt from None
 
 
 # ---- commands

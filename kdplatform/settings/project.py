@@ -285,7 +285,8 @@ def _unknown_field(
             return UserError(
                 f"{name} is no field of method={own!r}; methods that have it: {', '.join(having)}"
             )
-    return unknown_name(kind, name, {*shape.fields(), *SHORTCUTS, *parameters})
+    short = SHORTCUTS if kind == "parameter" else {}
+    return unknown_name(kind, name, {*shape.fields(), *short, *parameters})
 
 
 def _set_field(content: Content, path: str, text: str) -> None:
