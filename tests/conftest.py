@@ -1,9 +1,13 @@
 """What several rooms' tests need."""
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+
+# Before torch is loaded: what tests compute is small, and their processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
