@@ -111,6 +111,6 @@ def test_a_missing_library_is_named_with_its_extra(
     def missing(module: str) -> None:
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr(optional.importlib, "import_module", missing)
+    monkeypatch.setattr(registry.importlib, "import_module", missing)
     with pytest.raises(UserError, match=rf"needs the package .* install 'kdplatform\[{extra}\]'"):
         build_model(name, data)
