@@ -6,17 +6,21 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from kdplatform.analysis.classwise import Arm as OneArm
 from kdplatform.analysis.classwise import ArmAccuracies, arm_accuracies
 from kdplatform.analysis.comparison import ClassComparison, compare_classes
 from kdplatform.analysis.significance import Counts, mcnemar_by_class, significance_counts
-from kdplatform.reporting.study import REFERENCES, Arm, Study
+from kdplatform.predictions import Predictions
+from kdplatform.roles import Role
+from kdplatform.study.metrics import REFERENCES
+from kdplatform.study.study import Arm, Study
 
 _MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
 class ClassTest:
-    """DS at one temperature against one reference, class by class.
+    """Two arms against each other, class by class.
 
     Attributes:
         table: one row per class, of Welch's or McNemar's test.
@@ -34,6 +38,19 @@ class ClassTest:
         return significance_counts(self.table)
 
 
+def classes_over_seeds(reference: OneArm, arm: OneArm, n_classes: int | None = None) -> ClassTest:
+    """Welch's tests over the seeds, as the paper does, with the permutation of the seeds."""
+    compared = compare_classes(reference, arm, n_classes=n_classes)
+    return ClassTest(compared.table, "Welch", compared)
+
+
+def classes_of_one_pair(
+    reference: Predictions, model: Predictions, n_classes: int | None = None
+) -> ClassTest:
+    """McNemar's exact tests, which speak of these two models alone."""
+    return ClassTest(mcnemar_by_class(reference, model, n_classes=n_classes), "McNemar")
+
+
 class ClassWise:
     """All class tests of a study.
 
@@ -48,35 +65,30 @@ class ClassWise:
         self.accuracies: dict[Arm, ArmAccuracies] = {
             arm: arm_accuracies(study.tables(arm), self.n_classes) for arm in study.arms
         }
-        self.tests: dict[tuple[Arm, str], ClassTest] = {}
-        self.reasons: dict[tuple[Arm, str], str] = {}
+        self.tests: dict[tuple[Arm, Role], ClassTest] = {}
+        self.reasons: dict[tuple[Arm, Role], str] = {}
         for arm in study.distilled:
             for role in REFERENCES:
                 self._compare(arm, role)
 
-    def _compare(self, arm: Arm, role: str) -> None:
+    def _compare(self, arm: Arm, role: Role) -> None:
         study, reference = self.study, Arm(role)
         seeds = len(study.seeds(reference)), len(study.seeds(arm))
+        pairs = list(study.pairs_with(role, arm))
         if min(seeds) > 1:
-            compared = compare_classes(
-                self.accuracies[reference], self.accuracies[arm], n_classes=self.n_classes
+            self.tests[arm, role] = classes_over_seeds(
+                self.accuracies[reference], self.accuracies[arm], self.n_classes
             )
-            self.tests[arm, role] = ClassTest(compared.table, "Welch", compared)
-            return
-        own = study.seeds(arm)[0]
-        paired = study.reference(role, own)
-        if max(seeds) == 1 and paired is not None:
-            table = mcnemar_by_class(
-                paired.table, study.arms[arm][own].table, n_classes=self.n_classes
-            )
-            self.tests[arm, role] = ClassTest(table, "McNemar")
+        elif max(seeds) == 1 and pairs:
+            self.tests[arm, role] = classes_of_one_pair(*pairs[0], self.n_classes)
         elif seeds[0] == 0:
-            self.reasons[arm, role] = f"no {role} is there"
-        elif role == study.teacher.role and study.shared_teacher is not None:
+            self.reasons[arm, role] = f"no {role.label} is there"
+        elif role is Role.TEACHER and study.shared_teacher is not None:
             self.reasons[arm, role] = "one teacher is shared by all seeds and has no spread"
         else:
             word = "seed" if seeds[1] == 1 else "seeds"
-            self.reasons[arm, role] = f"{seeds[1]} {word} of {arm.name}, {seeds[0]} of {role}"
+            name = study.names[arm]
+            self.reasons[arm, role] = f"{seeds[1]} {word} of {name}, {seeds[0]} of {role.label}"
 
     @property
     def detectable_shifts(self) -> list[float]:
@@ -87,21 +99,16 @@ class ClassWise:
     def notes(self) -> list[str]:
         """Classes that are absent, and models that never predict a class."""
         study = self.study
-        absent = [
-            str(name)
-            for name, n in zip(
-                study.class_names, self.accuracies[next(iter(study.arms))].n, strict=True
-            )
-            if n == 0
-        ]
+        numbers = self.accuracies[next(iter(study.arms))].n
+        absent = [str(name) for name, n in zip(study.class_names, numbers, strict=True) if n == 0]
         found = [f"Without test examples, not tested: {', '.join(absent)}."] if absent else []
-        labels = set(study.any_table["label"].unique())
+        labels = set(np.unique(study.any_table.labels))
         blind: dict[tuple[int, ...], list[str]] = {}
         for arm, models in study.arms.items():
             for seed, model in sorted(models.items()):
-                never = sorted(int(c) for c in labels - set(model.table["prediction"].unique()))
+                never = sorted(int(c) for c in labels - set(np.unique(model.test.predictions)))
                 if never:
-                    blind.setdefault(tuple(never), []).append(f"{arm.name} seed {seed}")
+                    blind.setdefault(tuple(never), []).append(f"{study.names[arm]} seed {seed}")
         for classes, models_of in blind.items():
             names = _listed([study.class_names[label] for label in classes])
             found.append(f"Never predicted: {names} by {_listed(models_of)}.")
