@@ -111,6 +111,9 @@ class ProjectConfig(Section):
     temperatures: Temperatures = Field(min_length=1, description="temperatures of the study")
     seeds: Seeds = Field((0,), min_length=1, description="seeds such as 0, 0-4 or 0,2,5")
     attributes: Names = Field((), description="attributes whose groups are compared")
+    min_group_size: int = Field(
+        30, ge=1, description="examples a group needs to be measured; 1 counts every group"
+    )
     tuning: TuningConfig = TuningConfig()
 
     @property

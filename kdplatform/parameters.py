@@ -125,8 +125,8 @@ HELP = {
     "report": "tables, figures and verdicts of a study, from the tracking store alone",
 }
 COMPARE_USAGE = (
-    "A B [--attributes a,b] [--similar_by c,d] [--out folder]: each run ids or files, "
-    "comma-separated"
+    "A B [--attributes a,b] [--similar_by c,d] [--min_group_size 30] [--out folder]: each run ids "
+    "or files, comma-separated"
 )
 
 

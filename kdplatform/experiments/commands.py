@@ -12,27 +12,20 @@ from kdplatform.experiments import records
 from kdplatform.experiments.backend import build_loss_kernels
 from kdplatform.experiments.executors import Executor, open_executor
 from kdplatform.experiments.identity import (
-    Role,
     distilled_step,
     student_step,
     teacher_seed,
     teacher_step,
 )
-from kdplatform.experiments.steps import TrainedModel, obtain
-from kdplatform.experiments.summary import (
-    Arms,
+from kdplatform.experiments.results import (
+    log_arms,
     log_samples,
-    log_summary,
-    summarise,
-    summary_text,
-)
-from kdplatform.experiments.sweep import Failure, run_study
-from kdplatform.experiments.sweep_results import (
     log_sweep,
     step_scale,
-    sweep_results,
-    sweep_text,
+    study_of,
 )
+from kdplatform.experiments.steps import TrainedModel, obtain
+from kdplatform.experiments.sweep import Failure, run_study
 from kdplatform.experiments.tracking import (
     close_abandoned_children,
     command_run,
@@ -44,6 +37,9 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.parameters import Arguments
 from kdplatform.progress import say
+from kdplatform.reporting.summary import arms_text, sweep_text
+from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
 
 
 def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> None:
@@ -62,18 +58,20 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
         if command == "sweep":
             text, failures = _sweep(workspace, run_id, arguments)
         else:
-            text, failures = _arms_text(workspace, _COMMANDS[command](workspace, run_id)), []
+            text, failures = _arms(workspace, _COMMANDS[command](workspace, run_id)), []
         mlflow.log_text(text, "summary.txt")
         print(f"\n{text}\n\n{where_to_look(run_id)}", flush=True)
         say(f"{command}: {time.perf_counter() - started:.0f} s")
         report_failures(failures)
 
 
-def _arms_text(workspace: Workspace, arms: Arms) -> str:
+def _arms(workspace: Workspace, models: Sequence[TrainedModel]) -> str:
     """Logs the comparison of the arms and returns it as text."""
-    summary = summarise(workspace, arms)
-    log_summary(workspace, arms, summary)
-    return summary_text(workspace, arms, summary)
+    dataset = workspace.dataset
+    classes = ClassWise(study_of(workspace.config, dataset.class_names, models))
+    log_arms(classes)
+    log_samples(dataset)
+    return arms_text(classes)
 
 
 def _sweep(
@@ -94,12 +92,16 @@ def _sweep(
         )
 
     try:
-        study = run_study(workspace, arguments.device, run_id, executor)
+        swept = run_study(workspace, arguments.device, run_id, executor)
     finally:
         close_abandoned_children(run_id)
-    results = sweep_results(workspace, study)
-    log_sweep(results)
-    return sweep_text(workspace, results), study.failures
+    models = [swept.models[u.step.key] for u in swept.units if u.step.key in swept.models]
+    if not models:
+        return "no model is there", swept.failures
+    config = workspace.config
+    classes = ClassWise(study_of(config, workspace.dataset.class_names, models))
+    log_sweep(classes)
+    return sweep_text(classes, config.seeds), swept.failures
 
 
 def report_failures(failures: Sequence[Failure]) -> None:
@@ -121,33 +123,31 @@ def report_failures(failures: Sequence[Failure]) -> None:
     )
 
 
-def _train_teachers(workspace: Workspace, run_id: str) -> Arms:
+def _train_teachers(workspace: Workspace, run_id: str) -> list[TrainedModel]:
     config = workspace.config
     # A frozen teacher is the same for every seed.
     seeds = (teacher_seed(config, 0),) if config.teacher.frozen else config.seeds
-    return {Role.TEACHER: [_teacher(workspace, seed, run_id) for seed in seeds]}
+    return [_teacher(workspace, seed, run_id) for seed in seeds]
 
 
-def _train_students(workspace: Workspace, run_id: str) -> Arms:
-    return {Role.STUDENT: [_student(workspace, seed, run_id) for seed in workspace.config.seeds]}
+def _train_students(workspace: Workspace, run_id: str) -> list[TrainedModel]:
+    return [_student(workspace, seed, run_id) for seed in workspace.config.seeds]
 
 
-def _distill(workspace: Workspace, run_id: str) -> Arms:
+def _distill(workspace: Workspace, run_id: str) -> list[TrainedModel]:
     """Trains or finds the teachers, the students and the distilled students of all seeds."""
     config, seeds = workspace.config, workspace.config.seeds
     teachers: dict[int, TrainedModel] = {}
-    arms: dict[Role, list[TrainedModel]] = {role: [] for role in Role}
+    students: list[TrainedModel] = []
     for seed in seeds:
         own = teacher_seed(config, seed)
         if own not in teachers:
             teachers[own] = _teacher(workspace, own, run_id)
-            arms[Role.TEACHER].append(teachers[own])
         student = _student(workspace, seed, run_id)
-        arms[Role.STUDENT].append(student)
         step = distilled_step(config, seed, workspace.dataset.digest)
         references = {Role.TEACHER: teachers[own], Role.STUDENT: student}
-        arms[Role.DISTILLED].append(obtain(workspace, step, run_id, references))
-    return arms
+        students += [student, obtain(workspace, step, run_id, references)]
+    return [*teachers.values(), *students]
 
 
 def _teacher(workspace: Workspace, seed: int, run_id: str) -> TrainedModel:
@@ -160,7 +160,7 @@ def _student(workspace: Workspace, seed: int, run_id: str) -> TrainedModel:
     return obtain(workspace, step, run_id)
 
 
-_COMMANDS: dict[str, Callable[[Workspace, str], Arms]] = {
+_COMMANDS: dict[str, Callable[[Workspace, str], Sequence[TrainedModel]]] = {
     "teacher": _train_teachers,
     "student": _train_students,
     "distill": _distill,

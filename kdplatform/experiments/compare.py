@@ -13,9 +13,8 @@ import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from kdplatform.analysis.tables import check_table, logits_matrix
+from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.errors import UserError
-from kdplatform.experiments.evaluation import GENERATING_FACTORS, fairness_metric
 from kdplatform.experiments.stored_predictions import stored_test_predictions
 from kdplatform.experiments.tracking import (
     prepare_store,
@@ -25,10 +24,11 @@ from kdplatform.experiments.tracking import (
 )
 from kdplatform.files import user_path, writable_folder
 from kdplatform.parameters import COMPARE_USAGE as USAGE
-from kdplatform.predictions import COLUMNS
+from kdplatform.predictions import RESERVED, Predictions, Table
 from kdplatform.reporting.comparison import build_comparison, comparison_text
 from kdplatform.reporting.comparison_rows import Side
 from kdplatform.reporting.study_page import write_report
+from kdplatform.study.metrics import GENERATING_FACTORS, fairness_metric
 
 PAGE = "comparison.html"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
@@ -44,6 +44,7 @@ class _Words(NamedTuple):
     sides: Sequence[str]
     attributes: tuple[str, ...] | None
     similar_by: tuple[str, ...] | None
+    min_group_size: int
     out: Path | None
 
 
@@ -63,6 +64,7 @@ def run_compare(words: Sequence[str]) -> None:
             second,
             [*attributes, *_intersections(given.attributes, attributes)],
             _similar_by(given.similar_by, first, second),
+            given.min_group_size,
         )
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -82,7 +84,7 @@ def _parse(words: Sequence[str]) -> _Words:
             sides.append(word)
             continue
         name, equals, value = word[2:].partition("=")
-        if name not in ("attributes", "similar_by", "out"):
+        if name not in ("attributes", "similar_by", "min_group_size", "out"):
             raise UserError(f"--{name} is not a parameter of compare; allowed: {USAGE}")
         if name in options:
             raise UserError(f"--{name} is given twice")
@@ -96,12 +98,19 @@ def _parse(words: Sequence[str]) -> _Words:
         for name in ("attributes", "similar_by")
     )
     out = user_path("out", options["out"]) if "out" in options else None
-    return _Words(sides, attributes, similar_by, out)
+    size = _group_size(options.get("min_group_size", str(MIN_GROUP_SIZE)))
+    return _Words(sides, attributes, similar_by, size, out)
+
+
+def _group_size(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"min_group_size={text!r} is not allowed; allowed: integer >= 1")
+    return int(text)
 
 
 class _Read(NamedTuple):
     name: str
-    table: pd.DataFrame
+    table: Table
     attributes: tuple[str, ...]
 
 
@@ -141,6 +150,9 @@ def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
 
 
 def _class_columns(read: _Read) -> list[pd.Series]:
+    """Returns labels and predictions as a file has them; those of runs are checked already."""
+    if isinstance(read.table, Predictions):
+        return [pd.Series(read.table.labels), pd.Series(read.table.predictions)]
     return [read.table[name] for name in ("label", "prediction") if name in read.table.columns]
 
 
@@ -155,20 +167,17 @@ def _side(read: Sequence[_Read], classes: tuple[str, ...]) -> Side:
     return Side(_title([each.name for each in read]), tables, attributes, classes)
 
 
-def _checked(read: _Read, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Returns the table with its classes as numbers."""
+def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
+    """Returns the predictions with their classes as numbers."""
     table = read.table
-    if classes:
+    if classes and isinstance(table, pd.DataFrame):
         numbers = {name: number for number, name in enumerate(classes)}
         columns = {str(column.name): column.map(numbers) for column in _class_columns(read)}
         table = table.assign(**{name: column.astype("Int64") for name, column in columns.items()})
     try:
-        check_table(table)
-        if "logits" in table.columns:
-            logits_matrix(table)
+        return Predictions.of(table)
     except ValueError as error:
         raise UserError(f"{read.name}: {error}") from None
-    return table
 
 
 def _title(names: Sequence[str]) -> str:
@@ -199,13 +208,13 @@ def _read_run(run_id: str) -> _Read:
                 "it, or another MLFLOW_TRACKING_URI"
             ) from None
     try:
-        table = stored_test_predictions(run)
+        test = stored_test_predictions(run)
     except ValueError as error:
         raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
     # The metric that a run has of every attribute of its project.
-    columns = map(str, table.columns)
+    columns = map(str, test.columns)
     measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
-    return _Read(run_id, table, tuple(sorted(measured)))
+    return _Read(run_id, test, tuple(sorted(measured)))
 
 
 def _read_file(path: Path) -> pd.DataFrame:
@@ -248,7 +257,7 @@ def _groups_in(table: pd.DataFrame) -> tuple[str, ...]:
     labels = table["label"].nunique() if "label" in table.columns else 0
     for name in table.columns:
         column = table[name]
-        if name in COLUMNS or pd.api.types.is_float_dtype(column.dtype):
+        if name in RESERVED or pd.api.types.is_float_dtype(column.dtype):
             continue
         try:
             groups = column.nunique()
@@ -296,9 +305,8 @@ def _check_columns(parameter: str, given: Sequence[str], first: Side, second: Si
     for name in given:
         for side in (first, second):
             for table in side.tables:
-                if name not in table.columns or name in COLUMNS:
-                    known = [column for column in table.columns if column not in COLUMNS]
+                if name not in table.columns:
+                    known = ", ".join(map(str, table.columns)) or "none"
                     raise UserError(
-                        f"{parameter}={name!r} is not a column of {side.title}; "
-                        f"known: {', '.join(known) or 'none'}"
+                        f"{parameter}={name!r} is not a column of {side.title}; known: {known}"
                     )

@@ -4,32 +4,15 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
-from kdplatform import training
 from kdplatform.config import DistillationConfig, ProjectConfig, TrainingConfig
 from kdplatform.experiments.weights import key_settings
+from kdplatform.roles import Role
 
 # Raised when a change of the code changes the numbers a step produces, so that runs of the old
 # code are not taken for runs of the new.
 STEP_VERSION = 1
-
-
-class Role(StrEnum):
-    """What a model is in the comparison."""
-
-    TEACHER = "teacher"
-    STUDENT = "student"
-    DISTILLED = "distilled"
-
-    @property
-    def stream(self) -> training.Role:
-        """The name under which training derives the role's random numbers."""
-        return self.value
-
-
-LABELS = {Role.TEACHER: "Teacher", Role.STUDENT: "NDS", Role.DISTILLED: "DS"}
 
 
 def run_key(
@@ -66,7 +49,7 @@ class Step:
     def title(self) -> str:
         """The name of the step's run."""
         if self.distillation is None:
-            return f"{LABELS[self.role]} {self.training.model} seed {self.seed}"
+            return f"{self.role.label} {self.training.model} seed {self.seed}"
         return (
             f"DS {self.training.model} T={self.distillation.temperature:g} "
             f"alpha={self.distillation.alpha:g} seed {self.seed}"

@@ -25,12 +25,13 @@ from torch import nn
 from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
 from kdplatform.data import Dataset
 from kdplatform.errors import KdplatformError, MachineError
-from kdplatform.experiments.identity import Role, Step
+from kdplatform.experiments.identity import Step
 from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_verified_artifacts
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
 from kdplatform.models.user_models import is_user_model
-from kdplatform.predictions import save_predictions
+from kdplatform.predictions import Predictions
 from kdplatform.progress import say
+from kdplatform.roles import Role
 from kdplatform.training import EpochRecord
 
 PREDICTIONS = "predictions/{split}.parquet"
@@ -124,16 +125,16 @@ class EpochLog:
         self._flush()
 
 
-def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Module) -> None:
+def log_predictions_and_weights(tables: Mapping[str, Predictions], model: nn.Module) -> None:
     """Logs what everything else is derived from, with the digests that reuse checks.
 
     Args:
-        tables: prediction table by split.
+        tables: predictions by split.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for split, table in tables.items():
-            save_predictions(folder / PREDICTIONS.format(split=split), table)
+            table.write(folder / PREDICTIONS.format(split=split))
         # By way of memory: torch's own writer says no disk left in words of its own.
         weights = io.BytesIO()
         torch.save(model.state_dict(), weights)

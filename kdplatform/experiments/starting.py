@@ -66,7 +66,7 @@ def _initialised(
         step.training.model,
         dataset,
         seed=step.seed,
-        role=step.role.stream,
+        role=step.role.value,
         trained_on=trained_on,
         image_size=image_size,
     )

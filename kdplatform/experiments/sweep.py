@@ -15,7 +15,6 @@ import mlflow
 from kdplatform.config import ProjectConfig
 from kdplatform.experiments.executors import Assignment, Executor, Outcome
 from kdplatform.experiments.identity import (
-    Role,
     Step,
     distilled_step,
     student_step,
@@ -26,6 +25,7 @@ from kdplatform.experiments.steps import TrainedModel, find_trained, load_traine
 from kdplatform.experiments.sweep_progress import SweepProgress
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.progress import say
+from kdplatform.roles import Role
 
 # Opens an executor for this many units.
 OpenExecutor = Callable[[int], AbstractContextManager[Executor]]

@@ -10,8 +10,9 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from kdplatform.experiments.identity import Role, Step
+from kdplatform.experiments.identity import Step
 from kdplatform.progress import say
+from kdplatform.roles import Role
 
 
 class SweepProgress:

@@ -90,6 +90,11 @@ class ClassWise:
             name = study.names[arm]
             self.reasons[arm, role] = f"{seeds[1]} {word} of {name}, {seeds[0]} of {role.label}"
 
+    def over_seeds(self, arm: Arm, role: Role) -> ClassComparison | None:
+        """The comparison over seeds; None where there is none."""
+        test = self.tests.get((arm, role))
+        return None if test is None else test.over_seeds
+
     @property
     def detectable_shifts(self) -> list[float]:
         """The class shift every comparison over seeds would show with power 0.8, where known."""

@@ -132,13 +132,18 @@ def group_metrics(
     return {fairness_metric(attribute, name): getattr(fairness, name) for name in METRICS}
 
 
-def group_note(table: Predictions, attributes: Sequence[str], min_group_size: int) -> list[str]:
+def compared_names(attributes: Sequence[Attribute]) -> list[str]:
+    """Returns the names of `compared_metrics`."""
+    groups = [fairness_metric(attribute, name) for attribute in attributes for name in METRICS]
+    return [ACCURACY, WORST_CLASS_ACCURACY, *groups]
+
+
+def group_notes(
+    table: Predictions, attributes: Sequence[Attribute], min_group_size: int
+) -> list[str]:
     """Says of each attribute in one line which groups are too small and what leaves them out."""
-    notes = {
-        attribute: fairness_metrics(table, attribute, min_group_size=min_group_size).note
-        for attribute in attributes
-    }
-    return [f"{attribute}: {note}" for attribute, note in notes.items() if note]
+    found = [fairness_metrics(table, name, min_group_size=min_group_size) for name in attributes]
+    return [f"{each.attribute}: {each.note}" for each in found if each.note]
 
 
 def score_metrics(test: Predictions, calibrating: float = float("nan")) -> dict[str, float]:

@@ -4,22 +4,28 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from kdplatform.analysis.individual_fairness import Pairs
-from kdplatform.analysis.paired import Difference, Estimate, mean_interval, paired_difference
+from kdplatform.analysis.intervals import (
+    LEVEL,
+    Difference,
+    Interval,
+    mean_over_seeds,
+    paired_difference,
+)
 from kdplatform.analysis.significance import holm
 from kdplatform.config import ProjectConfig
-from kdplatform.experiments.identity import Role, teacher_seed
+from kdplatform.experiments.identity import teacher_seed
 from kdplatform.experiments.steps import TrainedModel
 from kdplatform.experiments.sweep import Study, Unit
 from kdplatform.experiments.workspace import Workspace
+from kdplatform.predictions import Predictions
+from kdplatform.roles import Role
 from kdplatform.tuning.measures import Measure, Score
 from kdplatform.tuning.references import fresh_seeds, point_units, validation
 from kdplatform.tuning.selection import Choice
 from kdplatform.tuning.space import Point
 
-_CONFIDENCE = 0.95
 MEASURES = ("accuracy", "unfairness", "worst_group_accuracy")
 
 
@@ -43,12 +49,12 @@ class Confirmed:
     differences: Mapping[str, Difference]
     p_holm: Mapping[str, float]
 
-    def estimate(self, measure: str) -> Estimate:
+    def estimate(self, measure: str) -> Interval:
         """Returns a measure's mean over the fresh seeds on test, with its interval."""
         values = [getattr(score, measure) for score in self.scores.values()]
         # Of what may be searched, some count classes: no upper end is known here.
         highest = np.inf if measure == "unfairness" else 1.0
-        return mean_interval(values, _CONFIDENCE, lowest=0.0, highest=highest)
+        return mean_over_seeds(values, lowest=0.0, highest=highest)
 
     def again_mean(self, measure: str) -> float:
         """Returns a measure's mean over the fresh seeds on validation."""
@@ -119,7 +125,7 @@ class _Judge:
         return self._measure.score(tables[0], tables[1], self._pairs[split])
 
 
-def _table(split: str, model: TrainedModel) -> pd.DataFrame:
+def _table(split: str, model: TrainedModel) -> Predictions:
     return model.test if split == "test" else validation(model.run_id)
 
 
@@ -143,7 +149,6 @@ def _difference(arm: Confirmed, baseline: Confirmed, measure: str) -> Difference
     return paired_difference(
         [getattr(arm.scores[seed], measure) for seed in seeds],
         [getattr(baseline.scores[seed], measure) for seed in seeds],
-        _CONFIDENCE,
     )
 
 
@@ -154,6 +159,6 @@ def verdict(arm: Confirmed, measure: str) -> str:
     amount there is no p, and nothing is claimed.
     """
     p_value = arm.p_holm.get(measure, float("nan"))
-    if not p_value < 1 - _CONFIDENCE:
+    if not p_value < LEVEL:
         return "not told apart"
-    return "lower" if arm.differences[measure].mean < 0 else "higher"
+    return "lower" if arm.differences[measure].interval.estimate < 0 else "higher"

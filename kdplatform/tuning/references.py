@@ -3,15 +3,14 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from kdplatform.analysis.individual_fairness import Pairs
 from kdplatform.config import ProjectConfig
 from kdplatform.experiments import records
-from kdplatform.experiments.identity import Role, Step, teacher_seed
+from kdplatform.experiments.identity import Step, teacher_seed
 from kdplatform.experiments.sweep import Study, Unit, study_units
 from kdplatform.experiments.tracking import artifact_path
-from kdplatform.predictions import load_predictions
+from kdplatform.predictions import Predictions
+from kdplatform.roles import Role
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.measures import Measure, Score, mean_score
 from kdplatform.tuning.space import Point
@@ -43,9 +42,9 @@ def point_units(
     return study_units(at_point.model_copy(update=alone), dataset_digest)
 
 
-def validation(run_id: str) -> pd.DataFrame:
+def validation(run_id: str) -> Predictions:
     """Returns a run's predictions of the validation split; the search reads no others."""
-    return load_predictions(artifact_path(run_id, _VALIDATION))
+    return Predictions.read(artifact_path(run_id, _VALIDATION))
 
 
 @dataclass(frozen=True)
@@ -60,7 +59,7 @@ class References:
     """
 
     runs: Mapping[str, tuple[Step, str]]
-    students: Mapping[str, pd.DataFrame]
+    students: Mapping[str, Predictions]
     pairs: Pairs | None
     teacher: Score
     nds: Score

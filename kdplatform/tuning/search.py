@@ -10,11 +10,11 @@ from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from kdplatform.config import ProjectConfig
-from kdplatform.experiments.evaluation import in_metric_name
-from kdplatform.experiments.identity import Role
 from kdplatform.experiments.sweep import Unit
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.progress import say
+from kdplatform.roles import Role
+from kdplatform.study.metrics import in_metric_name
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.measures import Measure, Score, mean_score

@@ -15,13 +15,13 @@ import pytest
 from kdplatform.config import flatten, load_project
 from kdplatform.data import Dataset
 from kdplatform.experiments import records, report
-from kdplatform.experiments.identity import Role
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.sweep import Unit, study_units
 from kdplatform.experiments.tracking import log_verified_artifacts
-from kdplatform.predictions import save_predictions
-from kdplatform.reporting.study_fairness import Effort
+from kdplatform.predictions import Predictions
 from kdplatform.reporting.study_page import build_report
+from kdplatform.roles import Role
+from kdplatform.study.fairness import Effort
 
 CLASSES, COLORS = ("circle", "square", "star"), ("red", "green", "blue")
 DIGEST = "ab" * 32
@@ -56,7 +56,8 @@ def log_unit(unit: Unit, table: pd.DataFrame, folder: Path, digest: str = DIGEST
     """Logs a run as training does, as far as a report reads it; returns its id."""
     step = unit.step
     path = folder / f"{step.key}-{len(list(folder.iterdir()))}" / TEST
-    save_predictions(path, table)
+    path.parent.mkdir(parents=True)
+    table.to_parquet(path)  # as any writer would, sound or not
     with mlflow.start_run(run_name=step.title, tags=records.step_tags(unit.config, step)) as run:
         parameters: dict[str, Any] = flatten(unit.config.dataset, "dataset.")
         section = "teacher" if step.role is Role.TEACHER else "student"
@@ -115,7 +116,7 @@ def store(new_place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
 
 
 def seeds_of(study: Any) -> Mapping[str, tuple[int, ...]]:
-    return {arm.name: study.seeds(arm) for arm in study.arms}
+    return {study.names[arm]: study.seeds(arm) for arm in study.arms}
 
 
 def test_a_report_is_written_and_logged(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -163,7 +164,7 @@ def test_runs_of_another_configuration_are_not_mixed_in(store: Store) -> None:
     own = store.log(temperatures="1,2", seeds="0-1")
     other = store.log(temperatures="1,2,3", seeds="0-1", alpha="0.3", skip="Teacher|NDS")
     study = store.study()
-    used = {model.run for models in study.arms.values() for model in models.values()}
+    used = {model.run_id for models in study.arms.values() for model in models.values()}
     assert used == set(own.values())
     assert not used & set(other.values())
     assert "DS T=3" not in seeds_of(study)
@@ -175,7 +176,7 @@ def test_runs_of_other_data_of_the_same_settings_are_left_out(store: Store) -> N
         log_unit(unit, predictions(0.8, number, first_id=5000), store.logs, older)
     ids = store.log(temperatures="1", seeds="0")
     study = store.study(("seeds", "temperatures"), temperatures="1", seeds="0")
-    used = {model.run for models in study.arms.values() for model in models.values()}
+    used = {model.run_id for models in study.arms.values() for model in models.values()}
     assert used == set(ids.values())
     assert any(older[:12] in reason for reason in study.left_out)
 
@@ -193,7 +194,7 @@ def test_a_run_whose_predictions_were_altered_is_left_out(store: Store) -> None:
     ids = store.log(temperatures="1,2", seeds="0-1")
     [title] = [title for title in ids if "T=2 " in title and "seed 1" in title]
     run = store.place.client.get_run(ids[title])
-    save_predictions(store.place.artifact(run, TEST), predictions(0.99, 77))
+    Predictions.of(predictions(0.99, 77)).write(store.place.artifact(run, TEST))
     study = store.study()
     assert seeds_of(study)["DS T=2"] == (0,)
     assert any(
@@ -208,7 +209,7 @@ def test_the_newest_run_of_a_key_that_can_be_read_is_taken(store: Store) -> None
     run = store.place.client.get_run(second[title])
     store.place.artifact(run, TEST).unlink()
     study = store.study()
-    used = {model.run for models in study.arms.values() for model in models.values()}
+    used = {model.run_id for models in study.arms.values() for model in models.values()}
     assert used == {first[title], *(ids for name, ids in second.items() if name != title)}
 
 
@@ -239,7 +240,7 @@ def test_the_generating_factors_are_the_feature_space(store: Store) -> None:
     store.log(temperatures="1", seeds="0")
     study = store.study()
     assert study.space.startswith("generating factors of trifeature (shape, color, texture")
-    assert study.runs["unfairness"].notna().all()
+    assert study.metrics["fairness/individual"].notna().all()
     assert study.pairs == EXAMPLES * (EXAMPLES - 1) // 2
 
 

@@ -19,9 +19,9 @@ from kdplatform.errors import UserError
 from kdplatform.experiments import commands, records
 from kdplatform.experiments.executors import Assignment, Outcome
 from kdplatform.experiments.executors.unit import run_unit
-from kdplatform.experiments.identity import Role
+from kdplatform.experiments.results import step_scale
 from kdplatform.experiments.sweep import absolute_uri, study_units
-from kdplatform.experiments.sweep_results import step_scale
+from kdplatform.roles import Role
 
 TEMPERATURES, SEEDS = (1.0, 2.5), (0, 1)
 

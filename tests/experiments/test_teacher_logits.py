@@ -8,8 +8,9 @@ import torch
 from kdplatform.config import load_project
 from kdplatform.data import Dataset
 from kdplatform.experiments import teacher_logits
-from kdplatform.experiments.identity import Role, teacher_step
+from kdplatform.experiments.identity import teacher_step
 from kdplatform.experiments.workspace import open_workspace
+from kdplatform.roles import Role
 from kdplatform.training import TeacherModel, TeacherTable, TeacherViews, initialised_model
 
 # 18 views: a table for two students pays from 9 epochs on.
@@ -28,7 +29,7 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def restored_model(step: Any, dataset: Dataset, run_id: str) -> torch.nn.Module:
         loaded.append(run_id)
-        return initialised_model("lenet5", dataset, seed=0, role=Role.TEACHER.stream)
+        return initialised_model("lenet5", dataset, seed=0, role=Role.TEACHER.value)
 
     monkeypatch.setattr(teacher_logits, "restored_model", restored_model)
     monkeypatch.setattr(teacher_logits, "STUDENTS_OF_A_TEACHER", 2)

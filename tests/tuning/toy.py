@@ -12,8 +12,9 @@ import optuna
 import pandas as pd
 
 from kdplatform.config import load_project
-from kdplatform.experiments.identity import Role
 from kdplatform.experiments.sweep import Unit
+from kdplatform.predictions import Predictions
+from kdplatform.roles import Role
 from kdplatform.tuning import search
 from kdplatform.tuning.command import identity
 from kdplatform.tuning.measures import Measure, Score
@@ -29,7 +30,7 @@ from kdplatform.tuning.workers import (
 
 # Examples of each of two groups.
 GROUP = 200
-MEASURE = Measure("accuracy_gap", "color", 2, "toy")
+MEASURE = Measure("accuracy_gap", "color", 2, "toy", 30)
 
 
 def config(**overrides: str) -> Any:
@@ -39,18 +40,19 @@ def config(**overrides: str) -> Any:
     return load_project("digits", given)
 
 
-def predictions(first: int, second: int) -> pd.DataFrame:
+def predictions(first: int, second: int, groups: int = 2) -> Predictions:
     """A table of two groups with so many errors each."""
     wrong = np.concatenate([np.arange(GROUP) < first, np.arange(GROUP) < second])
     labels = np.tile([0, 1], GROUP)
-    return pd.DataFrame(
+    columns = pd.DataFrame(
         {
             "id": np.arange(2 * GROUP),
             "label": labels,
             "prediction": np.where(wrong, 1 - labels, labels),
-            "color": ["red"] * GROUP + ["blue"] * GROUP,
+            "color": ["red"] * GROUP + ["blue" if groups == 2 else "red"] * GROUP,
         }
     )
+    return Predictions.of(columns)
 
 
 def errors(point: Point) -> tuple[int, int]:
@@ -83,7 +85,7 @@ class World:
         self.stop = threading.Event()
         self.read: list[str] = []
         self._seconds = seconds
-        self._tables: dict[str, pd.DataFrame] = {}
+        self._tables: dict[str, Predictions] = {}
 
     def train(self, units: Sequence[Unit], parent_run_id: str) -> dict[str, str]:
         """Stands for `Trainer.train`."""
@@ -103,16 +105,14 @@ class World:
             raise TrialFailedError("its worker died")
         if what == "crash":
             raise RuntimeError("a bug")
-        table = predictions(*errors(point))
-        if what == "nan":
-            table["color"] = "red"
+        table = predictions(*errors(point), groups=1 if what == "nan" else 2)
         for unit in units:
             self._tables[unit.step.key] = (
                 table if unit.step.role is Role.DISTILLED else predictions(30, 50)
             )
         return {unit.step.key: unit.step.key for unit in units}
 
-    def validation(self, run_id: str) -> pd.DataFrame:
+    def validation(self, run_id: str) -> Predictions:
         """Stands for reading a run's validation predictions."""
         self.read.append(run_id)
         return self._tables[run_id]

@@ -8,7 +8,8 @@ from types import TracebackType
 from typing import Protocol, Self
 
 from kdplatform.config import ProjectConfig
-from kdplatform.experiments.identity import Role, Step
+from kdplatform.experiments.identity import Step
+from kdplatform.roles import Role
 
 # Small models leave most of a GPU idle: this many are trained on one at a time.
 UNITS_PER_GPU = 4
