@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable
 
 import torch
+from kdplatform.objectives import Batch, Output, TrainingState, build_objective
 
-from kdplatform.config import load_project
 from kdplatform.data import image_facts
 from kdplatform.kernels.build import ensure_built
 from kdplatform.models import build_model
-from kdplatform.objectives import Batch, Output, TrainingState, build_objective
+from kdplatform.settings.project import load_project
 from kdplatform.training.schedule import build_optimizer
 
 CLASSES, CHANNELS, IMAGE_SIZE = 10, 3, 32

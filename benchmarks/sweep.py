@@ -28,14 +28,15 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from kdplatform.objectives import build_objective
 from mlflow import MlflowClient
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from kdplatform.config import ProjectConfig, load_project
 from kdplatform.data import Dataset, load_dataset
 from kdplatform.experiments.executors.local import usable_cores
-from kdplatform.objectives import build_objective
+from kdplatform.settings.project import load_project
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.training import TeacherModel, fit, initialised_model, resolve_precision
 
 TEMPERATURES, SEEDS = "1-10,20,30,40", "0-4"

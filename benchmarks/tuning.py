@@ -21,15 +21,15 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
+from kdplatform.parameters import parse_arguments
 
-from kdplatform.config import load_project
 from kdplatform.data import Split, load_dataset
 from kdplatform.experiments import records
 from kdplatform.experiments.executors import Assignment, Outcome
 from kdplatform.experiments.tracking import log_verified_artifacts, prepare_store, quiet_mlflow
 from kdplatform.files import home_folder
-from kdplatform.parameters import parse_arguments
 from kdplatform.predictions import Predictions
+from kdplatform.settings.project import load_project
 from kdplatform.tuning import command, search, trial_runs, tuner
 
 TARGET = 0.3

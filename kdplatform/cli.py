@@ -1,28 +1,43 @@
-"""The command line: `kdplatform` and `python -m kdplatform`, one sub-command per entry point."""
+"""The command line: `kdplatform` and `python -m kdplatform`, one sub-command per entry point.
+
+Imports of torch and MLflow wait until the words have been understood and what can be checked
+without them has been.
+"""
 
 import errno
 import os
 import signal
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from types import FrameType
+from typing import Any
 
-from kdplatform.config import SHORTCUTS, describe_fields, load_project, project_names
-from kdplatform.errors import KdplatformError, MachineError, UserError
-from kdplatform.parameters import (
-    COMPARE_USAGE,
-    ENTRY_POINTS,
-    HELP,
-    Arguments,
-    check_entry_point,
-    parse_arguments,
+import click
+
+from kdplatform.arguments import ENTRY_POINTS, FROM_PROJECT, Arguments, Parameter, read_arguments
+from kdplatform.data import check_dataset, dataset_names
+from kdplatform.errors import KdplatformError, MachineError, UserError, unknown_name
+from kdplatform.methods import method_names
+from kdplatform.models import model_names
+from kdplatform.progress import say
+from kdplatform.settings.project import (
+    SHORTCUTS,
+    TUNING_SHORTCUTS,
+    describe_fields,
+    load_project,
+    project_names,
+    shortened_warmups,
 )
+from kdplatform.settings.schema import ProjectConfig, flatten
+from kdplatform.settings.words import plain_text
 
-_HELP_WORDS = {"-h", "--help", "help"}
 INTERRUPTED = 130
 # As of a process that SIGPIPE ends.
 BROKEN_PIPE = 141
+_HELP_WORDS = ["-h", "--help"]
+# Words that belong to no option are kept: they set fields of the configuration.
+_LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def main(words: Sequence[str] | None = None) -> int:
@@ -61,127 +76,193 @@ def _interrupt(signal_number: int, frame: FrameType | None) -> None:
 
 
 def _run(words: list[str]) -> None:
-    if not words or words[0] in _HELP_WORDS:
-        print(_overview())
-        return
-    command, rest = words[0], words[1:]
-    check_entry_point(command, [*ENTRY_POINTS, *_TOOLS])
-    if any(word in _HELP_WORDS for word in rest):
-        print(_command_help(command, rest))
-    elif command in _TOOLS:
-        _TOOLS[command][1](rest)
-    else:
-        _run_entry_point(command, parse_arguments(command, rest))
+    """Has click read the words; what it refuses is said as everything else is."""
+    words = ["--help"] if not words or words[0] == "help" else words
+    try:
+        # Not `main`, which has ways of its own with interruptions and closed pipes.
+        with commands.make_context("kdplatform", words) as ctx:
+            commands.invoke(ctx)
+    except click.exceptions.Exit:
+        return  # help was shown
+    except click.BadOptionUsage as error:
+        name = error.option_name
+        raise UserError(f"{name} is given without a value; allowed: {name} value") from None
+    except click.ClickException as error:
+        raise UserError(error.format_message()) from None
 
 
-def _run_entry_point(command: str, arguments: Arguments) -> None:
-    declared = [parameter.name for parameter in ENTRY_POINTS[command]]
-    config = load_project(arguments.project, arguments.overrides, declared)
-    # Imported late: a wrong word on the command line is answered before torch and mlflow load.
-    if command == "report":
-        from kdplatform.experiments.report import run_report
-
-        run_report(config, arguments)
-        return
-    if command == "tune":
-        from kdplatform.tuning.command import run_tune
-
-        run_tune(config, arguments)
-        return
-    from kdplatform.experiments.commands import run_command
-
-    run_command(command, config, arguments)
+# ---- commands
 
 
-def _doctor(words: Sequence[str]) -> None:
-    if words:
-        raise UserError(f"doctor takes no parameters; given: {' '.join(words)}")
+class _Group(click.Group):
+    """Commands in the order they are defined; the nearest are named for one that is not there."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        first = args[0] if args else ""
+        if first not in self.commands and first not in _HELP_WORDS:
+            name = "command" if ctx.parent is None else str(ctx.info_name)
+            raise unknown_name(name, first, self.commands)
+        return super().parse_args(ctx, args)
+
+
+class EntryPoint(click.Command):
+    """A command that works on a project; its help shows the project's fields as well."""
+
+    def __init__(self, name: str, help_text: str) -> None:
+        options: list[click.Parameter] = [p.option for p in ENTRY_POINTS[name]]
+        if any(p.name == "reuse" for p in ENTRY_POINTS[name]):
+            options.append(click.Option(["--no-reuse", "no_reuse"], is_flag=True))
+        # Not click's own: the help depends on the project that another option names.
+        options.append(click.Option([*_HELP_WORDS, "shows_help"], is_flag=True))
+        super().__init__(name, _LENIENT, params=options, help=help_text, add_help_option=False)
+
+    def read(self, ctx: click.Context) -> Arguments:
+        """Returns the words of a context, told apart."""
+        given = {p.name: ctx.params[p.name] for p in ENTRY_POINTS[str(self.name)]}
+        return read_arguments(str(self.name), given, ctx.args, ctx.params.get("no_reuse", False))
+
+    def invoke(self, ctx: click.Context) -> None:
+        """Runs the command, or shows its help."""
+        name, arguments = str(self.name), self.read(ctx)
+        declared = [parameter.name for parameter in ENTRY_POINTS[name]]
+        config = load_project(arguments.project, arguments.overrides, declared)
+        if ctx.params["shows_help"]:
+            print(self.help_page(ctx, config))
+            return
+        for line in shortened_warmups(config):
+            say(line)
+        if name == "report":
+            from kdplatform.experiments.report import run_report
+
+            run_report(config, arguments)
+            return
+        check_dataset(config.dataset)
+        if name == "tune":
+            from kdplatform.tuning.command import run_tune
+
+            run_tune(config, arguments)
+        else:
+            from kdplatform.experiments.commands import run_command
+
+            run_command(name, config, arguments)
+
+    def help_page(self, ctx: click.Context, config: ProjectConfig) -> str:
+        """Returns what `--help` prints: the parameters, and the project's fields with values."""
+        formatter = ctx.make_formatter()
+        self.format_usage(ctx, formatter)
+        self.format_help_text(ctx, formatter)
+        fields = {field.name: field for field in describe_fields(config)}
+        values = {name: plain_text(value) for name, value in flatten(config).items()}
+        with formatter.section("Parameters, with their defaults"):
+            formatter.write_dl([self._line(p, config) for p in ENTRY_POINTS[str(self.name)]])
+        with formatter.section(f"Fields of project {config.name}, with its values"):
+            formatter.write_dl(
+                [
+                    (f"--{f.name} {values[f.name]}", f"{f.description} [{f.allowed}]")
+                    for f in fields.values()
+                ]
+            )
+        with formatter.section("Names"):
+            formatter.write_dl(
+                [
+                    ("projects", ", ".join(project_names())),
+                    ("datasets", ", ".join(dataset_names())),
+                    ("models", ", ".join(model_names())),
+                    ("methods", ", ".join(method_names())),
+                ]
+            )
+        return formatter.getvalue().rstrip()
+
+    def _line(self, parameter: Parameter, config: ProjectConfig) -> tuple[str, str]:
+        """Returns a parameter for the help; a field of the configuration speaks for itself."""
+        name, allowed, description = parameter.name, parameter.allowed, parameter.description
+        if parameter.default == FROM_PROJECT:
+            path = (SHORTCUTS | TUNING_SHORTCUTS).get(name, name)
+            field = next((f for f in describe_fields(config) if f.name == path), None)
+            # A method without a temperature has no such field.
+            allowed = field.allowed if field else "not for this method"
+            description = field.description if field else ""
+        return f"--{name} {parameter.default}", f"{description} [{allowed}]"
+
+
+commands = _Group(
+    "kdplatform",
+    help="Knowledge distillation whose effect on class bias and fairness is measured.",
+    epilog="kdplatform COMMAND --help shows every parameter; mlflow run . -e COMMAND -P name=value "
+    "runs the same.",
+    context_settings={"help_option_names": _HELP_WORDS},
+)
+for _name, _help in (
+    ("distill", "Train or find teacher and NDS, distil the student, compare the three."),
+    ("teacher", "Train the teacher of each seed, or find it."),
+    ("student", "Train the student without a teacher (NDS) for each seed, or find it."),
+    ("sweep", "Distil for all temperatures and seeds, side by side; trains what is missing."),
+    ("tune", "Look for the temperature and alpha that trade accuracy against fairness."),
+    ("report", "Tables, figures and verdicts of a study, from the tracking store alone."),
+):
+    commands.add_command(EntryPoint(_name, _help))
+
+
+@commands.command()
+@click.argument("sides", nargs=-1, metavar="A B")
+@click.option("--attributes", metavar="a,b", help="columns whose groups are compared")
+@click.option("--similar_by", metavar="c,d", help="columns that say how alike two examples are")
+@click.option(
+    "--min_group_size",
+    default="30",
+    show_default=True,
+    metavar="integer >= 1",
+    help="groups smaller than this are listed and not measured",
+)
+@click.option("--out", metavar="folder", help="where a page and tables are written; none: nowhere")
+def compare(sides: tuple[str, ...], **options: Any) -> None:
+    """Hold side B against side A, the reference.
+
+    A side is a run id or a prediction file (.parquet or .csv), or several of them, one per seed,
+    separated by commas. Without --attributes the columns that look like attributes are compared.
+    """
+    if len(sides) != 2:
+        raise UserError(
+            f"compare takes two sides, {len(sides)} are given; allowed: A B, each run ids or "
+            "files, comma-separated"
+        )
+    from kdplatform.experiments.compare import run_compare
+
+    run_compare(sides, **options)
+
+
+@commands.command(context_settings=_LENIENT)
+@click.pass_context
+def doctor(ctx: click.Context) -> None:
+    """Show versions, device, kernel backend, tracking store, data folder and disk."""
+    if ctx.args:
+        raise UserError(f"doctor takes no parameters; given: {' '.join(ctx.args)}")
     from kdplatform.doctor import report
 
     print(report())
 
 
-def _kernels(words: Sequence[str]) -> None:
-    from kdplatform.kernel_tools import run
-
-    run(words)
-
-
-def _compare(words: Sequence[str]) -> None:
-    from kdplatform.experiments.compare import run_compare
-
-    run_compare(words)
+@commands.group(cls=_Group)
+def kernels() -> None:
+    """Compile the loss kernels ahead of their first use, or say what serves."""
 
 
-_TOOLS: dict[str, tuple[str, Callable[[Sequence[str]], None]]] = {
-    "doctor": ("versions, device, kernel backend, tracking store, data folder, disk", _doctor),
-    "compare": (COMPARE_USAGE, _compare),
-    "kernels": ("build [--cuda] [--architectures 8.0,9.0]: compile ahead; status", _kernels),
-}
+@kernels.command()
+@click.option("--cuda", is_flag=True, help="compile the CUDA sources too")
+@click.option("--architectures", metavar="8.0,9.0", help="of CUDA; none: those of the devices")
+def build(cuda: bool, architectures: str | None) -> None:
+    """Compile the kernels into the cache."""
+    from kdplatform.doctor import build_kernels
+
+    build_kernels(cuda, architectures)
 
 
-def _overview() -> str:
-    commands = {**HELP, **{name: text for name, (text, _) in _TOOLS.items()}}
-    width = max(map(len, commands))
-    lines = [f"  {name:<{width}}  {text}" for name, text in commands.items()]
-    return "\n".join(
-        [
-            "usage: kdplatform COMMAND [--name value ...]",
-            "",
-            *lines,
-            "",
-            "kdplatform COMMAND --help shows every parameter; "
-            "mlflow run . -e COMMAND -P name=value runs the same.",
-        ]
-    )
+@kernels.command()
+def status() -> None:
+    """Say which backend serves CPU and CUDA tensors, and why."""
+    from kdplatform.doctor import kernel_status
 
-
-def _command_help(command: str, words: Sequence[str]) -> str:
-    if command in _TOOLS:
-        return f"usage: kdplatform {command}\n\n  {_TOOLS[command][0]}"
-    rest = [word for word in words if word not in _HELP_WORDS]
-    arguments = parse_arguments(command, rest)
-    config = load_project(arguments.project, arguments.overrides)
-    from kdplatform.config import flatten
-    from kdplatform.data import dataset_names
-    from kdplatform.field_words import plain_text
-    from kdplatform.models import model_names
-    from kdplatform.objectives import method_names
-
-    parameters = [(p.name, p.allowed, p.default, p.description) for p in ENTRY_POINTS[command]]
-    values = flatten(config)
-    fields = [
-        (field.name, field.allowed, plain_text(values[field.name]), field.description)
-        for field in describe_fields(config.dataset.name)
-    ]
-    short = ", ".join(f"{name} = {field}" for name, field in SHORTCUTS.items())
-    return "\n".join(
-        [
-            f"usage: kdplatform {command} [--name value ...]",
-            "",
-            f"  {HELP[command]}",
-            "",
-            "parameters: name, what it takes, default",
-            *_columns(parameters),
-            "",
-            f"fields of project {config.name}, set by --name value: name, what it takes, value",
-            *_columns(fields),
-            "",
-            f"short names: {short}",
-            f"projects: {', '.join(project_names())}",
-            f"datasets: {', '.join(dataset_names())}",
-            f"models: {', '.join(model_names())}",
-            f"methods: {', '.join(method_names())}",
-        ]
-    )
-
-
-def _columns(rows: Sequence[tuple[str, str, str, str]]) -> list[str]:
-    widths = [max(len(row[column]) for row in rows) for column in range(3)]
-    return [
-        "  "
-        + "  ".join(
-            [*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]
-        )
-        for row in rows
-    ]
+    print(kernel_status())

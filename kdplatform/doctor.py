@@ -12,10 +12,13 @@ import mlflow
 import torch
 
 from kdplatform import __version__
-from kdplatform.errors import KdplatformError
-from kdplatform.experiments.backend import backend_status
+from kdplatform.errors import KdplatformError, MachineError, UserError
 from kdplatform.experiments.tracking import check_store, quiet_mlflow
+from kdplatform.experiments.workspace import backend_status
 from kdplatform.files import home_folder, writable_folder
+from kdplatform.kernels.build import BuildError, build
+from kdplatform.kernels.toolchain import ToolchainError
+from kdplatform.progress import changing_line
 
 _PACKAGES = ("torch", "torchvision", "mlflow", "scipy", "fairlearn", "scikit-learn", "pydantic")
 _GIB = 1024**3
@@ -85,3 +88,36 @@ def _free_disk() -> str:
     folder = home_folder()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return f"{shutil.disk_usage(existing).free / _GIB:.1f} GiB at {existing}"
+
+
+def kernel_status() -> str:
+    """Returns which backend serves CPU and CUDA tensors, why, and for which architectures."""
+    kernels = backend_status()
+    lines = [
+        f"cpu            {kernels.cpu}: {kernels.cpu_reason}",
+        f"cuda           {kernels.cuda}: {kernels.cuda_reason}",
+    ]
+    if kernels.architectures:
+        lines.append(f"architectures  {', '.join(kernels.architectures)}")
+    return "\n".join(lines)
+
+
+def build_kernels(cuda: bool, architectures: str | None) -> None:
+    """Builds the loss kernels ahead of their first use.
+
+    Args:
+        architectures: of CUDA, such as `8.0,9.0`; None: those of the devices that are visible.
+
+    Raises:
+        UserError: an architecture is none.
+        MachineError: a tool is missing or the build failed.
+    """
+    chosen = None if architectures is None else tuple(architectures.split(","))
+    try:
+        with changing_line() as shown:
+            library = build(cuda or chosen is not None, shown, chosen)
+    except (BuildError, ToolchainError) as error:
+        raise MachineError(str(error)) from None
+    except ValueError as error:
+        raise UserError(str(error)) from None
+    print(f"built: {library}")

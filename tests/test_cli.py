@@ -2,17 +2,19 @@
 
 import errno
 import os
+import re
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from helpers.refusals import failure
 
 from kdplatform import cli, errors
-from kdplatform.config import describe_fields
+from kdplatform.arguments import ENTRY_POINTS, FROM_PROJECT
 from kdplatform.experiments import commands
-from kdplatform.parameters import ENTRY_POINTS
+from kdplatform.settings.project import describe_fields, load_project
 
 
 @pytest.fixture(autouse=True)
@@ -22,18 +24,13 @@ def _own_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def failure(words: list[str], capsys: pytest.CaptureFixture[str]) -> tuple[int, str]:
-    """Returns exit code and message of a command that says one line on stderr and nothing else."""
-    code = cli.main(words)
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    [line] = captured.err.splitlines()
-    assert line.startswith("kdplatform: ")
-    return code, line.removeprefix("kdplatform: ")
-
-
-def lines_by_name(text: str) -> dict[str, str]:
-    return {line.split()[0]: line for line in text.splitlines() if line.strip()}
+def entries(text: str) -> dict[str, str]:
+    """Returns what help says of each name, its wrapped lines joined."""
+    found: dict[str, str] = {}
+    for part in re.split(r"\n  --", text)[1:]:
+        words = " ".join(part.split())
+        found[words.split()[0]] = words
+    return found
 
 
 def test_a_reader_that_has_enough_is_no_error() -> None:
@@ -59,25 +56,48 @@ def test_help_shows_every_parameter_and_field(
     command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main([command, "--help"]) == 0
-    declared, fields = capsys.readouterr().out.split("\nfields of project trifeature")
+    declared, fields = capsys.readouterr().out.split("\nFields of project trifeature")
     for parameter in ENTRY_POINTS[command]:
-        line = lines_by_name(declared)[parameter.name]
-        assert parameter.allowed in line
-        assert parameter.default in line
-        assert parameter.description in line
-    for field in describe_fields("trifeature"):
-        line = lines_by_name(fields)[field.name]
-        assert field.allowed in line
-        assert field.description in line
+        entry = entries(declared)[parameter.name]
+        assert parameter.allowed in entry
+        assert f"{parameter.name} {parameter.default}" in entry
+        assert parameter.description in entry
+    for field in describe_fields(load_project("trifeature")):
+        entry = entries(fields)[field.name]
+        assert f"[{field.allowed}]" in entry
+        assert field.description in entry
+
+
+def test_a_parameter_that_is_a_field_speaks_as_its_field(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["distill", "--help"]) == 0
+    declared, fields = capsys.readouterr().out.split("\nFields of project trifeature")
+    said = entries(declared)["temperature"].removeprefix(f"temperature {FROM_PROJECT} ")
+    field = entries(fields)["distillation.temperature"]
+    assert "number >= 1e-06 and <= 1e+06" in said
+    assert field.endswith(said)
 
 
 def test_help_shows_the_values_of_the_project_that_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert cli.main(["distill", "--project", "digits", "--student.epochs", "7", "--help"]) == 0
-    lines = lines_by_name(capsys.readouterr().out.split("\nfields of project digits")[1])
-    assert lines["student.epochs"].split()[1:5] == ["integer", ">=", "1", "7"]
-    assert "dataset.val_fraction" in lines
+    shown = entries(capsys.readouterr().out.split("\nFields of project digits")[1])
+    assert shown["student.epochs"].startswith("student.epochs 7 ")
+    assert shown["student.epochs"].endswith("[integer >= 1]")
+    assert "dataset.val_fraction" in shown
+
+
+def test_the_tools_have_help_pages_too(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, said in (
+        (["compare", "--help"], ["A B", "--attributes", "--similar_by", "--min_group_size"]),
+        (["kernels", "build", "--help"], ["--cuda", "--architectures"]),
+        (["doctor", "--help"], ["tracking store"]),
+    ):
+        assert cli.main(words) == 0
+        printed = capsys.readouterr().out
+        assert all(text in printed for text in said)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +105,14 @@ def test_help_shows_the_values_of_the_project_that_is_named(
     [
         (["distil"], "command='distil' does not exist; did you mean 'distill'"),
         (["--project", "digits"], "command='--project' does not exist"),
+        (["kernels", "bild"], "kernels='bild' does not exist; did you mean 'build'"),
+        (["compare", "a.csv"], "compare takes two sides, 1 are given; allowed: A B"),
+        (["compare", "a.csv", "b.csv", "--colour", "x"], "No such option: --colour"),
+        (["distill", "--alpha"], "--alpha is given without a value; allowed: --alpha value"),
+        (
+            ["distill", "--project", "digits", "--min_group_size", "0"],
+            "min_group_size='0' is not allowed; allowed: integer >= 1",
+        ),
         (["doctor", "now"], "doctor takes no parameters; given: now"),
         (["distill", "digits"], "'digits' is not expected here; allowed: --name value"),
         (["distill", "--project", "trifature"], "project='trifature' does not exist; did you mean"),
@@ -237,14 +265,35 @@ def test_the_doctor_says_what_is_wrong(
     assert "Connection refused" in printed
 
 
-def test_a_wrong_word_is_answered_without_torch_and_mlflow() -> None:
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["distil"],
+        ["distill", "--help"],
+        ["sweep", "--project", "celeba", "--help"],
+        ["distill", "--temperature", "0"],
+        ["distill", "--teacher.model", "resnet2"],
+        ["distill", "--method", "kdd"],
+        ["distill", "--project", "table", "--dataset.file", "absent.csv"],
+        ["distill", "--project", "table", "--dataset.file", "loans.csv"],
+        ["compare", "--help"],
+    ],
+)
+def test_words_are_answered_without_torch_and_mlflow(words: list[str], tmp_path: Path) -> None:
+    Path("loans.csv").write_text("age,approvedd\n1,yes\n2,no\n")
     code = (
-        "import sys\n"
+        "import resource, sys\n"
         "from kdplatform.cli import main\n"
-        "code = main(['distil'])\n"
-        "sys.exit(code if not {'torch', 'mlflow'} & set(sys.modules) else 9)\n"
+        f"code = main({words!r})\n"
+        "used = resource.getrusage(resource.RUSAGE_SELF)\n"
+        "slow = {'torch', 'mlflow', 'sklearn', 'scipy'} & set(sys.modules)\n"
+        "print(code, sorted(slow), used.ru_utime + used.ru_stime < 1.5)\n"
     )
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 2
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    expected = 0 if "--help" in words else 2
+    assert result.stdout.splitlines()[-1] == f"{expected} [] True"
+    assert "\n" not in result.stderr.strip()
 
 
 def test_python_m_kdplatform_is_the_same_command_line() -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from helpers.damage import cut_short, flip_a_bit
 
 from kdplatform.errors import MachineError, UserError
 from kdplatform.files import (
@@ -101,16 +102,6 @@ def test_nothing_saved_is_no_error(tmp_path: Path) -> None:
     assert not is_whole(tmp_path / "cache.npz")
 
 
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-7])
-
-
-def altered(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
 def emptied(path: Path) -> None:
     path.write_bytes(b"")
 
@@ -124,7 +115,7 @@ def with_foreign_digest(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "damage", [cut_short, altered, emptied, without_digest, with_foreign_digest]
+    "damage", [cut_short, flip_a_bit, emptied, without_digest, with_foreign_digest]
 )
 def test_a_cache_that_is_not_what_was_written_is_refused(
     damage: Callable[[Path], None], tmp_path: Path

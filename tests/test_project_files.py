@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 import yaml
-
-from kdplatform.config import load_project, project_names
 from kdplatform.parameters import ENTRY_POINTS, Parameter
+
+from kdplatform.settings.project import load_project, project_names
 
 ROOT = Path(__file__).resolve().parent.parent
 MLPROJECT: dict[str, Any] = yaml.safe_load((ROOT / "MLproject").read_text())
@@ -66,6 +66,17 @@ def test_the_environment_has_exactly_the_dependencies_of_the_package() -> None:
 
 def test_the_environment_builds_with_what_the_package_builds_with() -> None:
     assert set(PYPROJECT["build-system"]["requires"]) <= set(PYTHON_ENV["build_dependencies"])
+
+
+def test_a_wheel_holds_every_file_that_is_no_python() -> None:
+    package = ROOT / "kdplatform"
+    patterns = PYPROJECT["tool"]["setuptools"]["package-data"]["kdplatform"]
+    others = {
+        path
+        for path in package.rglob("*")
+        if path.is_file() and path.suffix != ".py" and "__pycache__" not in path.parts
+    }
+    assert others == {path for pattern in patterns for path in package.glob(pattern)}
 
 
 def test_the_environments_python_is_a_full_version_that_the_package_allows() -> None:

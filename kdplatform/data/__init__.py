@@ -18,10 +18,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data._facts import DataFacts, Vocabulary, image_facts
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.errors import unknown_name
+from kdplatform.settings.schema import DatasetConfig
 
 __all__ = [
     "DataFacts",
@@ -30,6 +30,7 @@ __all__ = [
     "Split",
     "StreamedInputs",
     "Vocabulary",
+    "check_dataset",
     "dataset_config_class",
     "dataset_names",
     "image_facts",
@@ -82,6 +83,7 @@ class Dataset:
     test: Split
     vocabulary: Vocabulary | None = None
     measured: int | None = None
+    unlabeled: Split | None = None
 
     def facts(self) -> DataFacts:
         """Returns what a model needs to know to be built for this dataset."""
@@ -141,6 +143,17 @@ def dataset_config_class(name: str) -> type[DatasetConfig]:
     """
     config_class: type[DatasetConfig] = _module(name).Config
     return config_class
+
+
+def check_dataset(config: DatasetConfig) -> None:
+    """Checks what a dataset can be asked before it is loaded, such as that its files are there.
+
+    Raises:
+        UserError: something is missing.
+    """
+    check = getattr(_module(config.name), "check", None)
+    if check is not None:
+        check(config)
 
 
 def load_dataset(config: DatasetConfig, folder: Path) -> Dataset:

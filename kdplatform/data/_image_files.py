@@ -9,11 +9,9 @@ from typing import Annotated, Literal, Self
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor
 
-from kdplatform import text_values
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Inputs, StreamedInputs
 from kdplatform.data._decoding import IMAGE_SUFFIXES
 from kdplatform.data._splits import Rows
@@ -27,6 +25,7 @@ from kdplatform.files import (
     writable_folder,
 )
 from kdplatform.progress import progress_bar, say
+from kdplatform.settings.schema import DatasetConfig, Optional
 
 # Raised whenever equal files would give other pixels; part of every digest.
 DECODER_VERSION = 2
@@ -46,9 +45,7 @@ class ImageFilesConfig(DatasetConfig):
 
     root: str = Field("", description="folder of the images")
     image_size: int = Field(64, ge=8, le=1024, description="side of an example in pixels")
-    resize: Annotated[
-        Annotated[int, Field(ge=8, le=2048)] | None, BeforeValidator(text_values.optional)
-    ] = Field(
+    resize: Annotated[Annotated[int, Field(ge=8, le=2048)] | None, Optional] = Field(
         None,
         description="shorter side before the centre is cut out; none: image_size",
     )

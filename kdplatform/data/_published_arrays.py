@@ -8,11 +8,11 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset
 from kdplatform.data._downloads import md5_of
 from kdplatform.data._splits import assembled, check_classes, hold_out, plain_examples
 from kdplatform.errors import UserError
+from kdplatform.settings.schema import DatasetConfig
 
 Images = NDArray[np.uint8]
 Labels = NDArray[np.int64]

@@ -10,9 +10,9 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Inputs, Split, Vocabulary
 from kdplatform.errors import UserError
+from kdplatform.settings.schema import DatasetConfig
 
 Rows = NDArray[np.int64]
 

@@ -11,9 +11,8 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from kdplatform import text_values
 from kdplatform.data import Dataset
 from kdplatform.data._downloads import md5_of, unpack
 from kdplatform.data._image_files import (
@@ -30,6 +29,7 @@ from kdplatform.data._text_files import read_lines
 from kdplatform.errors import MachineError, UserError, unknown_name
 from kdplatform.files import locked
 from kdplatform.progress import say
+from kdplatform.settings.schema import Optional
 
 _ATTRIBUTES, _PARTITION, _IMAGES = (
     "list_attr_celeba.txt",
@@ -52,9 +52,7 @@ class Config(ImageFilesConfig):
         True, description="drop training images of the more frequent label until both are equal"
     )
     image_size: int = Field(128, ge=8, le=1024, description="side of an example in pixels")
-    resize: Annotated[
-        Annotated[int, Field(ge=8, le=2048)] | None, BeforeValidator(text_values.optional)
-    ] = Field(
+    resize: Annotated[Annotated[int, Field(ge=8, le=2048)] | None, Optional] = Field(
         None,
         description="shorter side before the centre is cut out; none: image_size",
     )

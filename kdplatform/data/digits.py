@@ -15,8 +15,8 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Split
+from kdplatform.settings.schema import DatasetConfig
 
 _GREYEST = 16  # the highest grey level of the original
 

@@ -21,7 +21,6 @@ from pydantic import Field
 from torch import Tensor
 
 from kdplatform.analysis.tables import SEVERAL
-from kdplatform.config import DatasetConfig, Names
 from kdplatform.data import Dataset, Vocabulary
 from kdplatform.data._hatexplain_files import (
     DIVISIONS,
@@ -35,6 +34,7 @@ from kdplatform.data._splits import Examples, assembled, check_classes
 from kdplatform.data._tokens import TRAINED, hub_tokenizer, padded, trained_tokenizer
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.progress import say
+from kdplatform.settings.schema import DatasetConfig, Names
 
 CLASSES = {
     "two": {"normal": "normal", "offensive": "toxic", "hatespeech": "toxic"},

@@ -12,9 +12,8 @@ from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
-from kdplatform import text_values
 from kdplatform.data import Dataset
 from kdplatform.data._image_files import files_below, given_root
 from kdplatform.data._published_files import (
@@ -25,6 +24,7 @@ from kdplatform.data._published_files import (
 from kdplatform.data._splits import check_classes
 from kdplatform.data._synsets import synset_names
 from kdplatform.errors import UserError
+from kdplatform.settings.schema import Optional
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
@@ -41,9 +41,7 @@ class Config(PublishedFilesConfig):
     name: Literal["imagenet"] = Field("imagenet", description="dataset")
     root: str = Field("", description="folder with train/, val/ and the devkit's archive")
     image_size: int = Field(224, ge=8, le=1024, description="side of an example in pixels")
-    resize: Annotated[
-        Annotated[int, Field(ge=8, le=2048)] | None, BeforeValidator(text_values.optional)
-    ] = Field(
+    resize: Annotated[Annotated[int, Field(ge=8, le=2048)] | None, Optional] = Field(
         256,
         description="shorter side before the centre is cut out; none: image_size",
     )

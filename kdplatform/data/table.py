@@ -16,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig, Names
 from kdplatform.data import Dataset
 from kdplatform.data._splits import (
     Examples,
@@ -30,6 +29,7 @@ from kdplatform.data._text_files import read_csv
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import file_digest, not_there, user_path
 from kdplatform.progress import say
+from kdplatform.settings.schema import DatasetConfig, Names
 
 # Cells that say nothing; an empty one is what all of them become.
 MISSING_CELLS = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL")

@@ -21,7 +21,6 @@ import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Split
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors, draw_factors
 from kdplatform.data._trifeature_rendering import CANVAS, centres, render
@@ -35,6 +34,7 @@ from kdplatform.files import (
     writable_folder,
 )
 from kdplatform.progress import progress_bar, say
+from kdplatform.settings.schema import DatasetConfig
 
 # Part of the digest. Raise it whenever equal factors would give other pixels.
 RENDERER_VERSION = 1

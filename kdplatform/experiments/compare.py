@@ -13,7 +13,6 @@ import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.errors import UserError
 from kdplatform.experiments.stored_predictions import stored_test_predictions
 from kdplatform.experiments.tracking import (
@@ -23,7 +22,6 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.files import user_path, writable_folder
-from kdplatform.parameters import COMPARE_USAGE as USAGE
 from kdplatform.predictions import RESERVED, Predictions, Table
 from kdplatform.reporting.comparison import build_comparison, comparison_text
 from kdplatform.reporting.comparison_rows import Side
@@ -31,6 +29,7 @@ from kdplatform.reporting.study_page import write_report
 from kdplatform.study.metrics import GENERATING_FACTORS, fairness_metric
 
 PAGE = "comparison.html"
+USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 _SUFFIXES = (".parquet", ".csv")
@@ -40,72 +39,56 @@ _MOST_GROUPS = 20
 _MOST_FOUND_ATTRIBUTES = 4
 
 
-class _Words(NamedTuple):
-    sides: Sequence[str]
-    attributes: tuple[str, ...] | None
-    similar_by: tuple[str, ...] | None
-    min_group_size: int
-    out: Path | None
-
-
-def run_compare(words: Sequence[str]) -> None:
+def run_compare(
+    sides: Sequence[str],
+    *,
+    attributes: str | None = None,
+    similar_by: str | None = None,
+    min_group_size: str = "30",
+    out: str | None = None,
+) -> None:
     """Compares two sides and prints what differs; writes tables and a page where asked to.
 
+    Args:
+        sides: run ids or prediction files, comma-separated, of either side.
+        attributes: columns whose groups are compared, comma-separated; None: what looks like one.
+        similar_by: columns that say how alike two examples are.
+        min_group_size: groups smaller than this are listed and not measured.
+        out: folder for the page and its tables.
+
     Raises:
-        UserError: a word is not understood, a side cannot be read, or the sides cannot be compared.
+        UserError: a side cannot be read, or the sides cannot be compared.
     """
-    given = _parse(words)
+    folder = None if out is None else user_path("out", out)
     quiet_mlflow()
-    first, second = _sides(given.sides)
+    first, second = _sides(sides)
+    asked, alike = (None if t is None else names_in(t) for t in (attributes, similar_by))
     try:
-        attributes = _attributes(given.attributes, first, second)
+        found = _attributes(asked, first, second)
         comparison = build_comparison(
             first,
             second,
-            [*attributes, *_intersections(given.attributes, attributes)],
-            _similar_by(given.similar_by, first, second),
-            given.min_group_size,
+            [*found, *_intersections(asked, found)],
+            _similar_by(alike, first, second),
+            _group_size(min_group_size),
         )
     except ValueError as error:
         raise UserError(str(error)) from None
     print(comparison_text(comparison))
-    if given.out is not None:
-        write_report(comparison.report, writable_folder("out", given.out), PAGE)
-        print(f"\nread it: {given.out / PAGE}")
-
-
-def _parse(words: Sequence[str]) -> _Words:
-    sides: list[str] = []
-    options: dict[str, str] = {}
-    rest = list(words)
-    while rest:
-        word = rest.pop(0)
-        if not word.startswith("--"):
-            sides.append(word)
-            continue
-        name, equals, value = word[2:].partition("=")
-        if name not in ("attributes", "similar_by", "min_group_size", "out"):
-            raise UserError(f"--{name} is not a parameter of compare; allowed: {USAGE}")
-        if name in options:
-            raise UserError(f"--{name} is given twice")
-        if not equals and not rest:
-            raise UserError(f"--{name} is given without a value; allowed: --{name} value")
-        options[name] = value if equals else rest.pop(0)
-    if len(sides) != 2:
-        raise UserError(f"compare takes two sides, {len(sides)} are given; allowed: {USAGE}")
-    attributes, similar_by = (
-        tuple(filter(None, options[name].split(","))) if name in options else None
-        for name in ("attributes", "similar_by")
-    )
-    out = user_path("out", options["out"]) if "out" in options else None
-    size = _group_size(options.get("min_group_size", str(MIN_GROUP_SIZE)))
-    return _Words(sides, attributes, similar_by, size, out)
+    if folder is not None:
+        write_report(comparison.report, writable_folder("out", folder), PAGE)
+        print(f"\nread it: {folder / PAGE}")
 
 
 def _group_size(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise UserError(f"min_group_size={text!r} is not allowed; allowed: integer >= 1")
     return int(text)
+
+
+def names_in(text: str) -> tuple[str, ...]:
+    """Returns the names of a text such as `a,b`."""
+    return tuple(filter(None, text.split(",")))
 
 
 class _Read(NamedTuple):

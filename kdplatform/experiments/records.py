@@ -22,19 +22,20 @@ from mlflow.models import ModelSignature
 from mlflow.types import Schema, TensorSpec
 from torch import nn
 
-from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
 from kdplatform.data import Dataset
 from kdplatform.errors import KdplatformError, MachineError
-from kdplatform.experiments.identity import Step
+from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_verified_artifacts
+from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
 from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import Predictions
 from kdplatform.progress import say
 from kdplatform.roles import Role
+from kdplatform.settings.project import dump_yaml
+from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
 from kdplatform.training import EpochRecord
 
-PREDICTIONS = "predictions/{split}.parquet"
 # The most characters of a dataset digest that MLflow's database keeps.
 _DIGEST_LENGTH = 36
 _EXAMPLE_ROWS = 2
@@ -54,12 +55,12 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
         "kd.seed": str(step.seed),
         TAG_MODEL: step.training.model,
     }
-    if step.distillation is not None:
-        tags |= {
-            "kd.temperature": f"{step.distillation.temperature:g}",
-            "kd.alpha": f"{step.distillation.alpha:g}",
-            "kd.method": step.distillation.method,
-        }
+    method = step.method
+    tags["kd.method"] = method.method
+    if method.softmax_temperature is not None:
+        tags["kd.temperature"] = f"{method.softmax_temperature:g}"
+    if method.distillation_weight is not None:
+        tags["kd.alpha"] = f"{method.distillation_weight:g}"
     return tags
 
 
@@ -70,7 +71,7 @@ def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> None:
     if step.distillation is not None:
         parameters |= flatten(step.distillation, "distillation.")
     log_new_parameters({"seed": step.seed, **parameters})
-    mlflow.log_text(dump_yaml(config), "config.yaml")
+    mlflow.log_text(dump_yaml(step.within(config)), "config.yaml")
     log_dataset(dataset)
 
 
@@ -78,7 +79,7 @@ def _settings(training: TrainingConfig, prefix: str) -> dict[str, object]:
     """Returns the fields of a model by name; without its recipe where it is not trained."""
     settings = flatten(training, prefix)
     if training.frozen:
-        kept = {f"{prefix}{name}" for name in training.matters()}
+        kept = {f"{prefix}{name}" for name in ("frozen", *training.matters())}
         return {name: value for name, value in settings.items() if name in kept}
     return settings
 

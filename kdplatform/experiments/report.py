@@ -15,14 +15,14 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from kdplatform.analysis.tables import Attribute
-from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
+from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.results import arm_of, by_role
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
     stored_test_predictions,
 )
-from kdplatform.experiments.sweep import Unit, study_units
 from kdplatform.experiments.tracking import (
     TAG_KEY,
     artifact_path,
@@ -34,10 +34,11 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.files import home_folder, writable_folder
-from kdplatform.parameters import Arguments
 from kdplatform.progress import say
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.roles import Role
+from kdplatform.settings.project import dump_yaml
+from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
 from kdplatform.study.metrics import Similarity, similarity
 from kdplatform.study.study import (
     NDS,
@@ -105,12 +106,12 @@ def load_study(
     """
     runs = finished_runs(config.name)
     digest, others = _dataset_digest(config, runs)
-    found = _find_units(_widened(config, runs, set(given)), digest, runs)
-    if not any(unit.step.role is Role.DISTILLED for unit, _ in found):
+    found = _find_steps(_widened(config, runs, set(given)), digest, runs)
+    if not any(step.role is Role.DISTILLED for step, _ in found):
         raise UserError(_nothing_found(config, runs))
     reader = _Reader(config)
-    for unit, candidates in found:
-        reader.read(unit, candidates)
+    for step, candidates in found:
+        reader.read(step, candidates)
     if not any(arm.role is Role.DISTILLED for arm in reader.arms):
         raise UserError(
             f"project={config.name!r}: no distilled run can be used ({reader.left_out[0]}); allowed"
@@ -127,7 +128,7 @@ def load_study(
         missing=_missing(config, reader.arms, set(given)),
         left_out=(*reader.left_out, *others),
         settings=_settings(config, digest, used, len(runs) - used),
-        scale_by_t2=config.distillation.scale_by_t2,
+        scale_by_t2=getattr(config.distillation, "scale_by_t2", True),
         space=reader.similar.pairs.space.name if reader.similar else "",
         pairs=len(reader.similar.pairs.first) if reader.similar else 0,
     )
@@ -184,15 +185,15 @@ def _widened(config: ProjectConfig, runs: Sequence[Run], given: set[str]) -> Pro
     return config.model_copy(update=update)
 
 
-def _find_units(
+def _find_steps(
     config: ProjectConfig, digest: str, runs: Sequence[Run]
-) -> list[tuple[Unit, list[Run]]]:
-    """Returns the study's units that have been trained, with their runs, the newest first."""
+) -> list[tuple[Step, list[Run]]]:
+    """Returns the study's steps that have been trained, with their runs, the newest first."""
     by_key: dict[str, list[Run]] = {}
     for run in runs:
         by_key.setdefault(run.data.tags[TAG_KEY], []).append(run)
-    units = study_units(config, digest)
-    return [(unit, by_key[unit.step.key]) for unit in units if unit.step.key in by_key]
+    steps = study_steps(config, digest, config.temperatures)
+    return [(step, by_key[step.key]) for step in steps if step.key in by_key]
 
 
 def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
@@ -273,9 +274,8 @@ class _Reader:
         named = self._names[:number] if len(self._names) >= number else ()
         return self._names if named else tuple(map(str, range(number)))
 
-    def read(self, unit: Unit, candidates: Sequence[Run]) -> None:
-        """Reads the newest of a unit's runs whose predictions are what was logged."""
-        step = unit.step
+    def read(self, step: Step, candidates: Sequence[Run]) -> None:
+        """Reads the newest of a step's runs whose predictions are what was logged."""
         for run in candidates:
             try:
                 model = self._model(run)
@@ -331,8 +331,8 @@ def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dic
         "Teacher": f"{_training(config.teacher)}; {teacher}",
         "Student": _training(config.student),
         "Distillation": (
-            f"{chosen.method}, alpha {chosen.alpha:g} on the distillation term, "
-            f"{'with' if chosen.scale_by_t2 else 'without'} T²"
+            f"{chosen.method}, alpha {chosen.distillation_weight:g} on the distillation term, "
+            f"{'with' if getattr(chosen, 'scale_by_t2', True) else 'without'} T²"
         ),
         "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
     }

@@ -7,15 +7,15 @@ import mlflow
 import numpy as np
 import pandas as pd
 
-from kdplatform.config import ProjectConfig
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
 from kdplatform.experiments import records
-from kdplatform.experiments.identity import Step
-from kdplatform.experiments.steps import TrainedModel
+from kdplatform.experiments.graph import Step
+from kdplatform.experiments.trained import TrainedModel
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import class_figure, compared_classes
 from kdplatform.roles import Role
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import REFERENCES, compared_names, count_metrics, known
 from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
@@ -28,8 +28,9 @@ def arm_of(step: Step) -> Arm:
     """Returns the arm of a study that a step's model belongs to."""
     if step.distillation is None:
         return Arm(step.role)
-    chosen = step.distillation
-    return Arm(step.role, chosen.method, (("temperature", chosen.temperature),))
+    temperature = step.method.softmax_temperature
+    settings = () if temperature is None else (("temperature", temperature),)
+    return Arm(step.role, step.method.method, settings)
 
 
 def study_of(

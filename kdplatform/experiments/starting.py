@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
-from kdplatform.experiments.identity import Step
+from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import artifact_path
 from kdplatform.experiments.weights import (
     TAG_IMAGE_SIZE,
@@ -66,7 +66,7 @@ def _initialised(
         step.training.model,
         dataset,
         seed=step.seed,
-        role=step.role.value,
+        role=step.role,
         trained_on=trained_on,
         image_size=image_size,
     )

@@ -1,7 +1,6 @@
 """One step of a study: find the model that was trained already, or train it and log it."""
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 
 import mlflow
@@ -11,8 +10,7 @@ from mlflow.entities import Metric, Run
 from torch import nn
 
 from kdplatform.experiments import records
-from kdplatform.experiments.backend import build_loss_kernels, loss_backend
-from kdplatform.experiments.identity import Step
+from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
 from kdplatform.experiments.tracking import (
@@ -23,9 +21,10 @@ from kdplatform.experiments.tracking import (
     model_run,
     supersede_finished,
 )
-from kdplatform.experiments.workspace import Workspace
+from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
+from kdplatform.experiments.workspace import Workspace, build_loss_kernels, loss_backend
 from kdplatform.files import locked, remove_left_overs
-from kdplatform.objectives import build_objective
+from kdplatform.methods import build_method
 from kdplatform.predictions import Predictions
 from kdplatform.progress import say
 from kdplatform.reporting import figures
@@ -46,31 +45,17 @@ from kdplatform.training import FitResult, fit, predict_logits
 _CHECKPOINT_SECONDS = 2.0
 
 
-@dataclass(frozen=True)
-class TrainedModel:
-    """A model that stands in the tracking store, and what it predicts.
-
-    Attributes:
-        test: predictions of the test split.
-    """
-
-    step: Step
-    run_id: str
-    reused: bool
-    test: Predictions
-
-
 def obtain(
     workspace: Workspace,
     step: Step,
     parent_run_id: str,
-    references: Mapping[Role, TrainedModel] | None = None,
+    needed: Mapping[str, TrainedModel],
 ) -> TrainedModel:
     """Returns the step's model: a FINISHED run of the same key, or one trained now.
 
     Args:
         parent_run_id: the command's run, under which a new run is logged.
-        references: for a distilled student, its teacher and the NDS it is compared with.
+        needed: the models that the step needs, by the names it gives them.
     """
     lock = workspace.folder / "locks" / f"{step.key}.lock"
     with locked(lock, f"{step.title}: another process is at it; waiting"):
@@ -79,10 +64,10 @@ def obtain(
             say(f"{step.title}: reused run {run.info.run_id}")
             return _reused(workspace, step, run)
         close_abandoned(step.key)
-        run_id = _train(workspace, step, parent_run_id, references or {})
+        run_id = _train(workspace, step, parent_run_id, needed)
         supersede_finished(step.key, except_run_id=run_id)
         _checkpoint(workspace, step).unlink(missing_ok=True)
-        return load_trained(step, run_id, reused=False)
+        return TrainedModel(step, run_id, reused=False)
 
 
 def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
@@ -94,13 +79,7 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
 
 def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
     _complete_attributes(workspace, run)
-    return load_trained(step, run.info.run_id, reused=True)
-
-
-def load_trained(step: Step, run_id: str, *, reused: bool) -> TrainedModel:
-    """Returns the model of a FINISHED run with its test predictions."""
-    path = artifact_path(run_id, records.PREDICTIONS.format(split="test"))
-    return TrainedModel(step, run_id, reused, Predictions.read(path))
+    return TrainedModel(step, run.info.run_id, reused=True)
 
 
 def _checkpoint(workspace: Workspace, step: Step) -> Path:
@@ -111,7 +90,7 @@ def _train(
     workspace: Workspace,
     step: Step,
     parent_run_id: str,
-    references: Mapping[Role, TrainedModel],
+    needed: Mapping[str, TrainedModel],
 ) -> str:
     remove_left_overs(_checkpoint(workspace, step))
     if not workspace.reuse:
@@ -121,7 +100,7 @@ def _train(
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
         records.log_origin(workspace.config, step, dataset)
-        model, result = _fit(workspace, step, references)
+        model, result = _fit(workspace, step, needed)
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
         tables = {
@@ -140,33 +119,34 @@ def _train(
                 **size_tag(model),
             }
         )
-        _log_results(workspace, step, tables, result, references)
+        _log_results(workspace, step, tables, result, needed)
     say(f"{step.title}: test accuracy {tables['test'].accuracy:.2%}")
     return run_id
 
 
 def _fit(
-    workspace: Workspace, step: Step, references: Mapping[Role, TrainedModel]
+    workspace: Workspace, step: Step, needed: Mapping[str, TrainedModel]
 ) -> tuple[nn.Module, FitResult]:
     dataset = workspace.dataset
     model = starting_model(step, dataset)
     if step.training.frozen:
         return model.eval(), FitResult((), 0, "fp32")
+    method = build_method(step.method)
     teacher = None
-    if step.distillation is not None:
-        trained = references[Role.TEACHER]
-        teacher = teacher_for(workspace, trained.step, trained.run_id)
+    if method.needs.teacher != "none":
+        teacher = teacher_for(workspace, step, needed[TEACHER], method.needs)
     with records.EpochLog() as log:
         result = fit(
             model,
             dataset.train,
-            build_objective(step.distillation, label_smoothing=step.training.label_smoothing),
+            method,
             step.training,
             seed=step.seed,
-            role=step.role.value,
+            role=step.role,
             device=workspace.device,
             teacher=teacher,
             validation=dataset.val,
+            unlabeled=dataset.unlabeled,
             checkpoint=_checkpoint(workspace, step),
             checkpoint_seconds=_CHECKPOINT_SECONDS,
             identity=step.key,
@@ -183,7 +163,7 @@ def _log_results(
     step: Step,
     tables: Mapping[str, Predictions],
     result: FitResult,
-    references: Mapping[Role, TrainedModel],
+    needed: Mapping[str, TrainedModel],
 ) -> None:
     dataset, config, test = workspace.dataset, workspace.config, tables["test"]
     size = config.min_group_size
@@ -195,9 +175,9 @@ def _log_results(
     if result.records:
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
     if step.role is Role.DISTILLED:
-        for role, trained in references.items():
-            metrics |= pair_metrics(role, trained.test, test, len(dataset.class_names))
-        study, arm = _with_references(workspace, step, test, references)
+        for name, trained in needed.items():
+            metrics |= pair_metrics(Role(name), trained.test, test, len(dataset.class_names))
+        study, arm = _with_references(workspace, step, test, needed)
         classes = ClassWise(study)
         logged["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)
         drawn |= model_figures(classes, arm, step.title)
@@ -207,11 +187,11 @@ def _log_results(
 
 
 def _with_references(
-    workspace: Workspace, step: Step, test: Predictions, references: Mapping[Role, TrainedModel]
+    workspace: Workspace, step: Step, test: Predictions, needed: Mapping[str, TrainedModel]
 ) -> tuple[Study, Arm]:
     """Returns the study of one distilled student with its teacher and NDS, and its arm."""
     arm = Arm(Role.DISTILLED)
-    arms = {Arm(role): {own.step.seed: Model("", own.test)} for role, own in references.items()}
+    arms = {Arm(own.step.role): {own.step.seed: Model("", own.test)} for own in needed.values()}
     config = workspace.config
     return Study(
         config.name,
@@ -219,7 +199,7 @@ def _with_references(
         {**arms, arm: {step.seed: Model("", test)}},
         config.attributes,
         config.min_group_size,
-        shared_teacher=references[Role.TEACHER].step.seed,
+        shared_teacher=needed[TEACHER].step.seed,
     ), arm
 
 
@@ -233,7 +213,7 @@ def _complete_attributes(workspace: Workspace, run: Run) -> None:
     if not missing:
         return
     workspace.dataset  # noqa: B018 - refuses attributes that the dataset does not have
-    path = artifact_path(run.info.run_id, records.PREDICTIONS.format(split="test"))
+    path = artifact_path(run.info.run_id, PREDICTIONS.format(split="test"))
     test, size = Predictions.read(path), workspace.config.min_group_size
     metrics = [
         Metric(name, value, run.info.end_time, 0)

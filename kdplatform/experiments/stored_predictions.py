@@ -5,13 +5,13 @@ import json
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from kdplatform.experiments import records
 from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path
+from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.files import file_digest
 from kdplatform.predictions import Predictions
 from kdplatform.study.metrics import CALIBRATING_TEMPERATURE
 
-TEST = records.PREDICTIONS.format(split="test")
+TEST = PREDICTIONS.format(split="test")
 
 
 def stored_test_predictions(run: Run) -> Predictions:

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from kdplatform.config import ProjectConfig
-from kdplatform.experiments.identity import Step
+from kdplatform.experiments.graph import Step
 from kdplatform.experiments.starting import restored_model
+from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.files import (
     is_whole,
@@ -24,10 +24,11 @@ from kdplatform.files import (
     save_arrays,
     written_with_digest,
 )
+from kdplatform.methods import Needs
 from kdplatform.progress import progress_bar, say
+from kdplatform.settings.schema import AugmentationConfig, TrainingConfig
 from kdplatform.training import (
     Teacher,
-    TeacherModel,
     TeacherTable,
     TeacherViews,
     predict_logits,
@@ -35,6 +36,7 @@ from kdplatform.training import (
     view_logits,
 )
 from kdplatform.training.batches import view_count
+from kdplatform.training.teacher import Table
 
 MOST_VIEW_BYTES = 4 * 2**30
 # How many students a table is expected to serve: the paper's temperatures, 1 to 10, 20, 30, 40.
@@ -42,39 +44,51 @@ STUDENTS_OF_A_TEACHER = 13
 _HALF = np.finfo(np.float16)
 
 
-def teacher_for(workspace: Workspace, teacher: Step, run_id: str) -> Teacher:
+def teacher_for(
+    workspace: Workspace, student: Step, teacher: TrainedModel, needs: Needs
+) -> Teacher:
     """Returns where a student's fit takes the teacher's logits from.
 
     A table that every student of this teacher shares, also those of other processes on the same
-    data folder: one of them computes it while the others wait. The teacher itself where inputs are
-    augmented and a table of views does not pay (see `views_pay`) or finds no room on the disk, or
-    where images are streamed and augmented.
+    data folder: one of them computes it while the others wait. The teacher itself where a method
+    asks for it, where inputs are augmented and a table of views does not pay (see `views_pay`) or
+    finds no room on the disk, and where images are streamed and augmented.
 
     Args:
-        run_id: the teacher's run, whose weights are loaded where they are needed.
+        teacher: whose weights are loaded where they are needed.
+        needs: of the student's method.
     """
-    if not workspace.config.student.augmentation.active:
-        return TeacherTable(_training_logits(workspace, teacher, run_id))
+
+    def network() -> nn.Module:
+        return restored_model(teacher.step, workspace.dataset, teacher.run_id)
+
+    table = _table(workspace, student, teacher) if needs.teacher == "logits" else None
+    precision = resolve_precision(teacher.step.training, workspace.device)
+    return Teacher(table, network, precision)
+
+
+def _table(workspace: Workspace, student: Step, teacher: TrainedModel) -> Table | None:
+    if not student.training.augmentation.active:
+        return TeacherTable(_training_logits(workspace, teacher.step, teacher.run_id))
     train = workspace.dataset.train
     # A streamed split would be decoded anew for every view, and holds too many images anyway.
     in_memory = isinstance(train.inputs, Tensor)
-    if in_memory and views_pay(workspace.config, len(train), len(workspace.dataset.class_names)):
-        views = _view_logits(workspace, teacher, run_id)
+    if in_memory and views_pay(student.training, len(train), len(workspace.dataset.class_names)):
+        views = _view_logits(workspace, student, teacher)
         if views is not None:
             return TeacherViews(views)
-    model = restored_model(teacher, workspace.dataset, run_id)
-    return TeacherModel(model, resolve_precision(teacher.training, workspace.device))
+    return None
 
 
-def views_pay(config: ProjectConfig, examples: int, classes: int) -> bool:
+def views_pay(student: TrainingConfig, examples: int, classes: int) -> bool:
     """Tells whether a table of all views is cheaper than asking the teacher in every step.
 
     The table costs one pass of the teacher over the training split per view; without it, the
     students of one teacher cost one pass per epoch each. It holds at most `MOST_VIEW_BYTES`. Only
     what is part of a student's key decides, so that equal keys are trained from equal logits.
     """
-    views = view_count(config.student.augmentation)
-    passes = config.student.epochs * STUDENTS_OF_A_TEACHER
+    views = view_count(student.augmentation)
+    passes = student.epochs * STUDENTS_OF_A_TEACHER
     return views <= passes and examples * views * classes * _HALF.bits // 8 <= MOST_VIEW_BYTES
 
 
@@ -97,27 +111,29 @@ def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor
         return logits
 
 
-def _view_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor | None:
+def _view_logits(workspace: Workspace, student: Step, teacher: TrainedModel) -> Tensor | None:
     """Returns the teacher's logits [N, views, C] mapped from disk; None when the disk is full."""
-    augmentation = workspace.config.student.augmentation
+    augmentation = student.training.augmentation
     flip = "-flip" if augmentation.horizontal_flip else ""
-    name = f"{run_id}-crop{augmentation.crop_padding}{flip}.npy"
+    name = f"{teacher.run_id}-crop{augmentation.crop_padding}{flip}.npy"
     path = workspace.folder / "teacher_logits" / name
-    with locked(path.with_suffix(".lock"), _waiting(teacher)):
+    with locked(path.with_suffix(".lock"), _waiting(teacher.step)):
         try:
             there = is_whole(path)
         except ValueError as error:
             say(f"{error}; it is made again")
             there = False
-        if not there and not _write_views(workspace, teacher, run_id, path):
+        if not there and not _write_views(workspace, augmentation, teacher, path):
             return None
     # Copy-on-write, since torch knows no read-only memory; nothing writes to it.
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
-def _write_views(workspace: Workspace, teacher: Step, run_id: str, path: Path) -> bool:
+def _write_views(
+    workspace: Workspace, augmentation: AugmentationConfig, teacher: TrainedModel, path: Path
+) -> bool:
     """Computes and keeps the logits of all views; False when the disk has no room for them."""
-    train, augmentation = workspace.dataset.train, workspace.config.student.augmentation
+    train = workspace.dataset.train
     views = view_count(augmentation)
     shape = (len(train), views, len(workspace.dataset.class_names))
     free = shutil.disk_usage(path.parent).free
@@ -125,7 +141,7 @@ def _write_views(workspace: Workspace, teacher: Step, run_id: str, path: Path) -
         say(f"{path.parent} has too little room for the logits of {views} views; not kept")
         return False
     remove_left_overs(path)
-    model = restored_model(teacher, workspace.dataset, run_id)
+    model = restored_model(teacher.step, workspace.dataset, teacher.run_id)
     assert isinstance(train.inputs, Tensor)
     computed = view_logits(model, train.inputs, augmentation, device=workspace.device)
     with (

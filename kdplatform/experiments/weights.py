@@ -18,7 +18,7 @@ from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path, check_st
 from kdplatform.files import file_digest, user_path
 from kdplatform.models.pretrained import pretrained
 from kdplatform.models.user_models import is_user_model, user_model_digest
-from kdplatform.training_config import TrainingConfig
+from kdplatform.settings.schema import TrainingConfig
 
 # The artifact that holds a run's state dict.
 WEIGHTS = "weights.pt"

@@ -1,15 +1,19 @@
-"""Where a command works: its configuration, its data, its device, its folders."""
+"""Where a command works: its configuration, its data, its device, its folders, its kernels."""
 
+import warnings
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
 
 import torch
 
-from kdplatform.config import DatasetConfig, ProjectConfig
 from kdplatform.data import Dataset, dataset_config_class, load_dataset
-from kdplatform.errors import UserError, unknown_name
+from kdplatform.errors import MachineError, UserError, unknown_name
 from kdplatform.files import writable_folder
+from kdplatform.kernels import BackendStatus, status
+from kdplatform.kernels.build import BuildError, ensure_built
+from kdplatform.progress import changing_line, say
+from kdplatform.settings.schema import DatasetConfig, ProjectConfig
 
 
 @dataclass(frozen=True)
@@ -80,3 +84,39 @@ def _device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         raise UserError(f"device={name!r} is not there; this machine has {count} CUDA devices")
     return device
+
+
+def build_loss_kernels() -> None:
+    """Builds the loss kernels where that is possible and was not done; says so, or why not.
+
+    Raises:
+        UserError: `$KDPLATFORM_KERNELS` has an unknown value.
+        MachineError: it is "require", and the kernels cannot be built.
+    """
+    with warnings.catch_warnings(record=True) as caught, changing_line() as report:
+        warnings.simplefilter("always", RuntimeWarning)
+        try:
+            ensure_built(report)
+        except ValueError as error:
+            raise UserError(str(error)) from None
+        except BuildError as error:
+            raise MachineError(str(error)) from None
+    for warning in caught:
+        say(str(warning.message))
+
+
+def loss_backend(device: torch.device) -> str:
+    """Returns the backend that serves the device, for a run's tag."""
+    return backend_status().serving(device)
+
+
+def backend_status() -> BackendStatus:
+    """Returns what serves which device; builds nothing.
+
+    Raises:
+        UserError: `$KDPLATFORM_KERNELS` has an unknown value.
+    """
+    try:
+        return status()
+    except ValueError as error:
+        raise UserError(str(error)) from None

@@ -1,65 +1,22 @@
-"""A self-contained HTML page: sections of text, tables and figures in one file, no network."""
+"""A page of sections, tables and figures, as one self-contained HTML file or as Markdown.
+
+Text from data never becomes markup: the templates escape whatever is put into them.
+"""
 
 import base64
 import io
-from collections.abc import Iterator, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from html import escape
+from itertools import accumulate
 
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 from matplotlib.figure import Figure
 
 from kdplatform.reporting.report_table import Table
 
 DPI = 130
-
-_STYLE = """
-:root { color-scheme: light dark; --back: #fff; --text: #1c1c1e; --soft: #5d5d63;
-  --line: #d9d9de; --card: #f5f5f7; --good: #1a6e3c; --bad: #a32015; --open: #5d5d63; }
-@media (prefers-color-scheme: dark) { :root { --back: #161618; --text: #ececee; --soft: #a5a5ad;
-  --line: #38383d; --card: #212124; --good: #74cf98; --bad: #ff9a8c; --open: #a5a5ad; } }
-* { box-sizing: border-box; }
-body { margin: 0 auto; padding: 1rem 1.1rem 4rem; max-width: 80rem; background: var(--back);
-  color: var(--text); font: 16px/1.5 system-ui, -apple-system, "Segoe UI", sans-serif; }
-h1 { font-size: 1.7rem; line-height: 1.2; margin: .6rem 0 .3rem; }
-h2 { font-size: 1.25rem; margin: 2.4rem 0 .5rem; padding-top: .8rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1rem; margin: 1.4rem 0 .4rem; }
-p, li { max-width: 46rem; overflow-wrap: anywhere; }
-.soft, .notes { color: var(--soft); font-size: .88rem; }
-.notes { padding-left: 1.1rem; margin: .3rem 0 1rem; }
-.scroll { overflow-x: auto; border: 1px solid var(--line); border-radius: 8px; }
-table { border-collapse: collapse; font-size: .84rem; font-variant-numeric: tabular-nums;
-  min-width: 100%; }
-th, td { padding: .32rem .6rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-tbody tr:last-child > * { border-bottom: 0; }
-thead th { font-weight: 600; background: var(--card); vertical-align: bottom; }
-th[scope=row], thead th:first-child { text-align: left; position: sticky; left: 0;
-  background: var(--card); font-weight: 600; }
-th[scope=colgroup] { text-align: left; color: var(--soft); font-weight: 500; }
-.begins { border-left: 1px solid var(--line); }
-table.words th, table.words td { text-align: left; white-space: normal; vertical-align: top;
-  min-width: 5.2rem; }
-table.words td:nth-child(3) { min-width: 8.5rem; }
-table.words td:nth-child(n+5) { min-width: 8.4rem; }
-table.words th[scope=row] { min-width: 11rem; max-width: 16rem; }
-figure { margin: .8rem 0 1.2rem; }
-figure .scroll { background: #fff; padding: .4rem; }
-figure img { display: block; width: 100%; min-width: 34rem; height: auto; }
-figcaption { color: var(--soft); font-size: .88rem; margin-top: .3rem; max-width: 46rem; }
-.warning { border-left: 4px solid #c98a00; background: var(--card); padding: .5rem .8rem;
-  border-radius: 0 8px 8px 0; margin: .8rem 0; max-width: 46rem; font-size: .92rem; }
-.tally { display: flex; flex-wrap: wrap; gap: .6rem; margin: 1rem 0; padding: 0; list-style: none; }
-.tally li { background: var(--card); border-radius: 8px; padding: .5rem .9rem; }
-.tally b { font-size: 1.4rem; margin-right: .3rem; }
-.supported { color: var(--good); font-weight: 600; }
-.contradicted { color: var(--bad); font-weight: 600; }
-.undecidable { color: var(--open); }
-@media (max-width: 40rem) { body { font-size: 15px; padding: .6rem .7rem 3rem; }
-  table.words th[scope=row] { min-width: 8rem; max-width: 9rem; }
-  th, td { padding: .28rem .45rem; } }
-"""
-_VERDICTS = ("supported", "contradicted", "undecidable")
 
 
 @dataclass(frozen=True)
@@ -120,102 +77,53 @@ class Page:
         return [picture for section in self.sections for picture in section.pictures]
 
 
-def render(page: Page, images: dict[str, bytes]) -> str:
-    """Returns the page as HTML; everything that comes from data is escaped.
+def render(page: Page, images: Mapping[str, bytes]) -> str:
+    """Returns the page as HTML that opens without a network.
 
     Args:
         images: PNG files by the key of their picture.
     """
-    body = "\n".join(_body(page, images))
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{escape(page.title)}</title>\n<style>{_STYLE}</style>\n</head>\n"
-        f"<body>\n{body}\n</body>\n</html>\n"
-    )
+    encoded = {key: base64.b64encode(png).decode() for key, png in images.items()}
+    return _HTML.get_template("page.html.j2").render(page=page, images=encoded)
 
 
-def _body(page: Page, images: dict[str, bytes]) -> Iterator[str]:
-    yield f'<header>\n<h1>{escape(page.title)}</h1>\n<p class="soft">{escape(page.subtitle)}</p>'
-    if page.tally:
-        items = "".join(
-            f'<li><b class="{escape(word)}">{count}</b>{escape(word)}</li>'
-            for word, count in page.tally
-        )
-        yield f'<ul class="tally">{items}</ul>'
-    yield "</header>\n<main>"
-    for section in page.sections:
-        yield f"<section>\n<h2>{escape(section.title)}</h2>"
-        yield from _section(section, images)
-        yield "</section>"
-    yield "</main>"
+def render_markdown(page: Page) -> str:
+    """Returns the page as GitHub's Markdown; pictures are the PNG files beside it."""
+    return _MARKDOWN.get_template("page.md.j2").render(page=page)
 
 
-def _section(section: Section, images: dict[str, bytes]) -> Iterator[str]:
-    yield from (f"<p>{escape(text)}</p>" for text in section.paragraphs)
-    if section.points:
-        yield f"<ul>{''.join(f'<li>{escape(point)}</li>' for point in section.points)}</ul>"
-    yield from (f'<p class="warning">{escape(text)}</p>' for text in section.warnings)
-    for table in section.prose:
-        yield from _table(table, "words")
-    for table in section.tables:
-        yield from _table(table, "numbers")
-    for picture in section.pictures:
-        yield from _picture(picture, images[picture.key])
+def _group_starts(table: Table) -> set[int]:
+    """Returns the columns at which a group begins, but for the first group."""
+    return set(accumulate(size for _, size in table.groups[:-1]))
 
 
-def _table(table: Table, kind: str) -> Iterator[str]:
-    yield f"<h3>{escape(table.title)}</h3>"
-    if not table.shown.empty:
-        starts = [0]
-        for _, size in table.groups:
-            starts.append(starts[-1] + size)
-        begins = set(starts[1:-1])
-        yield f'<div class="scroll" tabindex="0"><table class="{kind}">\n<thead>'
-        if any(heading for heading, _ in table.groups):
-            yield "<tr>" + "".join(_group_heads(table)) + "</tr>"
-        heads = (
-            f"<th scope=col{_begins(i, begins)}>{escape(str(name))}</th>"
-            for i, name in enumerate(table.shown.columns)
-        )
-        yield f"<tr>{''.join(heads)}</tr></thead>\n<tbody>"
-        for row in table.shown.itertuples(index=False):
-            yield f"<tr>{''.join(_cells([str(cell) for cell in row], begins))}</tr>"
-        yield "</tbody></table></div>"
-    if table.notes:
-        notes = "".join(f"<li>{escape(note)}</li>" for note in table.notes)
-        yield f'<ul class="notes">{notes}</ul>'
+def _distinct_names(table: Table) -> list[str]:
+    """Returns the columns' names; one that several columns share gets the heading above it."""
+    names = [str(name) for name in table.shown.columns]
+    above = [heading for heading, size in table.groups for _ in range(size)]
+    return [
+        f"{heading}: {name}" if heading and names.count(name) > 1 else name
+        for name, heading in zip(names, above or [""] * len(names), strict=True)
+    ]
 
 
-def _group_heads(table: Table) -> Iterator[str]:
-    """The row of headings above the columns; the first column stays alone, as it does not move."""
-    for position, (heading, size) in enumerate(table.groups):
-        if position == 0:
-            yield "<th></th>"
-            size -= 1
-        if size:
-            begins = ' class="begins"' if position else ""
-            yield f"<th scope=colgroup colspan={size}{begins}>{escape(heading)}</th>"
+def _markdown_text(value: object) -> str:
+    """Returns text that Markdown shows as it is, on one line; what is marked safe stays."""
+    if isinstance(value, Markup):
+        return value
+    text = re.sub(r"[\\`*_\[\]<>|#&~$]", r"\\\g<0>", " ".join(str(value).split()))
+    # At the start of a paragraph: a bullet, a number of a list or a rule.
+    return re.sub(r"^(\d*)([-+.)])(?= |--)", r"\1\\\2", text)
 
 
-def _cells(cells: Sequence[str], begins: set[int]) -> Iterator[str]:
-    yield f"<th scope=row>{escape(cells[0])}</th>"
-    for i, cell in enumerate(cells[1:], start=1):
-        if cell in _VERDICTS:
-            yield f'<td class="{cell}">{cell}</td>'
-        else:
-            yield f"<td{_begins(i, begins)}>{escape(cell)}</td>"
-
-
-def _begins(column: int, begins: set[int]) -> str:
-    return ' class="begins"' if column in begins else ""
-
-
-def _picture(picture: Picture, png: bytes) -> Iterator[str]:
-    data = base64.b64encode(png).decode()
-    title, caption = escape(picture.title), escape(picture.caption)
-    yield f"<h3>{title}</h3>"
-    yield (
-        f'<figure><div class="scroll" tabindex="0"><img src="data:image/png;base64,{data}" '
-        f'alt="{title}"></div><figcaption>{caption}</figcaption></figure>'
-    )
+_HTML = Environment(
+    loader=PackageLoader("kdplatform.reporting"),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+    keep_trailing_newline=True,
+)
+_HTML.filters |= {"group_starts": _group_starts, "distinct_names": _distinct_names}
+# Jinja passes each value through `finalize`, so a template cannot forget to escape one.
+_MARKDOWN = _HTML.overlay(autoescape=False, finalize=_markdown_text)

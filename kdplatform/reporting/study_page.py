@@ -9,8 +9,7 @@ import pandas as pd
 
 from kdplatform.files import written_atomically
 from kdplatform.reporting.figures import disagreement_figure
-from kdplatform.reporting.markdown import render_markdown
-from kdplatform.reporting.page import Page, Picture, Section, render
+from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
 from kdplatform.reporting.report_table import Table, file_stem
 from kdplatform.reporting.study_figures import (
     class_figure,

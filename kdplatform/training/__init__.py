@@ -5,10 +5,8 @@ from kdplatform.training.loop import FitResult, fit
 from kdplatform.training.precision import Precision, resolve_precision
 from kdplatform.training.prediction import predict_logits
 from kdplatform.training.records import EpochRecord
-from kdplatform.training.seeds import Role
 from kdplatform.training.teacher import (
     Teacher,
-    TeacherModel,
     TeacherTable,
     TeacherViews,
     view_logits,
@@ -18,9 +16,7 @@ __all__ = [
     "EpochRecord",
     "FitResult",
     "Precision",
-    "Role",
     "Teacher",
-    "TeacherModel",
     "TeacherTable",
     "TeacherViews",
     "fit",

@@ -9,11 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kdplatform.config import AugmentationConfig
 from kdplatform.data import Split, StreamedInputs
 from kdplatform.data._streams import RandomCrops, StreamLoader
 from kdplatform.errors import UserError
-from kdplatform.objectives import Batch
+from kdplatform.methods import Batch
+from kdplatform.settings.schema import AugmentationConfig
 
 
 @dataclass(frozen=True)
@@ -102,6 +102,7 @@ class TrainingBatches:
         batch_size: the most examples of one step.
         generator: draws order and augmentation, on the CPU so that every device sees the same.
         channels_last: memory layout of image batches.
+        labelled: whether the split is the training split proper.
 
     Raises:
         UserError: augmentation is asked for where the inputs are not images, or random resized
@@ -117,6 +118,7 @@ class TrainingBatches:
         channels_last: bool,
         device: torch.device,
         generator: torch.Generator,
+        labelled: bool = True,
     ) -> None:
         _check_augmentation(augmentation, split)
         images = split.inputs.ndim == 4
@@ -124,6 +126,7 @@ class TrainingBatches:
         self._layout = torch.channels_last if images and channels_last else torch.contiguous_format
         self._generator = generator
         self._device = device
+        self._labelled = labelled
         self._images: _Images
         if isinstance(split.inputs, StreamedInputs):
             self._images = _StreamedImages(split.inputs, augmentation, device)
@@ -149,7 +152,13 @@ class TrainingBatches:
         for rows, change, inputs in zip(steps, changes, batches, strict=True):
             views = view_numbers(change, self._augmentation) if numbered and change else None
             inputs = inputs.contiguous(memory_format=self._layout)
-            yield Batch(inputs, self._labels[rows], self._ids[rows], rows, views)
+            labels, ids = self._labels[rows], self._ids[rows]
+            yield Batch(inputs, labels, ids, rows, views, self._labelled).as_made()
+
+    def endless(self) -> Iterator[Batch]:
+        """Yields the batches of one epoch after another."""
+        while True:
+            yield from self.epoch()
 
     def _changes(self) -> Sequence[Changes | None]:
         """Draws the changes of every step's images."""

@@ -8,7 +8,8 @@ from kdplatform.errors import UserError
 from kdplatform.models import InputNormalization, build_model
 from kdplatform.models.pretrained import ImageInput
 from kdplatform.models.user_models import is_user_model, user_model
-from kdplatform.training.seeds import Purpose, Role, global_generators_seeded
+from kdplatform.roles import Role
+from kdplatform.training.seeds import Purpose, global_generators_seeded
 
 
 def initialised_model(

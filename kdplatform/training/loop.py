@@ -1,22 +1,26 @@
-"""The training loop: any model, any objective, one device, and nothing of where results go."""
+"""The training loop: any model, any method, one device, and nothing of where results go."""
 
 import math
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Split
-from kdplatform.errors import DivergedError
-from kdplatform.objectives import Batch, Objective, Output, TrainingState
+from kdplatform.errors import DivergedError, UserError
+from kdplatform.methods import Batch, Method, Output
 from kdplatform.progress import progress_bar
+from kdplatform.roles import Role
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training.batches import TrainingBatches
 from kdplatform.training.checkpoint import Content, load_checkpoint, save_checkpoint
+from kdplatform.training.features import logits_and_features
+from kdplatform.training.method_state import MethodState
 from kdplatform.training.precision import Precision, autocast, resolve_precision
 from kdplatform.training.prediction import predict_logits
 from kdplatform.training.records import EpochMeter, EpochRecord
@@ -26,7 +30,7 @@ from kdplatform.training.schedule import (
     learning_rate,
     set_learning_rate,
 )
-from kdplatform.training.seeds import Purpose, Role, derived_seed, global_generators_seeded
+from kdplatform.training.seeds import Purpose, derived_seed, global_generators_seeded
 from kdplatform.training.teacher import Teacher
 
 # Looking at a loss makes the host wait for a device; on the CPU it costs nothing.
@@ -52,7 +56,7 @@ class FitResult:
 def fit(
     model: nn.Module,
     split: Split,
-    objective: Objective,
+    method: Method[Any],
     config: TrainingConfig,
     *,
     seed: int,
@@ -60,6 +64,7 @@ def fit(
     device: torch.device,
     teacher: Teacher | None = None,
     validation: Split | None = None,
+    unlabeled: Split | None = None,
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 0.0,
     identity: str = "",
@@ -73,12 +78,13 @@ def fit(
     Args:
         model: takes raw inputs; fresh weights come from `initialised_model`.
         split: what to train on.
-        objective: what for.
-        config: how; `model` and what the objective was built from are not read again.
+        method: what for.
+        config: how; its `model` and `method` are not read again.
         seed: of the run, see `seeds.py`.
         role: with the seed chooses the random streams; names the progress bar.
         device: where.
-        teacher: for an objective that needs one.
+        teacher: for a method that needs one.
+        unlabeled: examples without labels, for a method that needs them.
         validation: measured after every `config.validate_every` epochs, and after the last.
         checkpoint: file to restore from and to write after an epoch. The caller removes it when
             the run's results are safe.
@@ -94,24 +100,33 @@ def fit(
 
     Raises:
         DivergedError: the training or validation loss became NaN or infinite.
-        UserError: augmentation is asked for where the inputs are not images.
+        UserError: augmentation is asked for where the inputs are not images, or the method needs
+            examples without labels and there are none.
         MachineError: the checkpoint cannot be written.
-        ValueError: the objective needs a teacher and none is given.
+        ValueError: the method needs a teacher and none is given.
     """
-    if objective.needs_teacher and teacher is None:
-        raise ValueError(f"{objective!r} needs a teacher")
+    if method.needs.teacher != "none" and teacher is None:
+        raise ValueError(f"{method!r} needs a teacher")
+    if method.needs.unlabeled and unlabeled is None:
+        raise UserError(
+            f"method={method.config.method!r} learns from examples without labels, and "
+            "dataset.unlabeled_fraction=0 leaves none; allowed: a number above 0 and below 1"
+        )
     with global_generators_seeded(seed, role, Purpose.MODEL_NOISE, device):
         run = _Run(
             model,
             split,
-            objective,
+            method,
             config,
             seed=seed,
             role=role,
             device=device,
             teacher=teacher,
             validation=validation,
+            unlabeled=unlabeled,
         )
+        method.begin(run)
+        run.prepare()
         if checkpoint is not None and (content := load_checkpoint(checkpoint, identity)):
             run.restore(content)
         restored_epochs = len(run.records)
@@ -119,10 +134,10 @@ def fit(
             on_epoch(record)
         saved = time.perf_counter()
         with run.bar:
-            while run.state.epoch < config.epochs:
+            while run.epoch < config.epochs:
                 record = run.train_epoch()
                 due = time.perf_counter() - saved >= checkpoint_seconds
-                if checkpoint is not None and (due or run.state.epoch == config.epochs):
+                if checkpoint is not None and (due or run.epoch == config.epochs):
                     save_checkpoint(checkpoint, identity, run.content())
                     saved = time.perf_counter()
                 on_epoch(record)
@@ -131,13 +146,13 @@ def fit(
 
 
 class _Run:
-    """A fit in progress: everything that a checkpoint has to bring back."""
+    """A fit in progress, as its method sees it; what a checkpoint has to bring back."""
 
     def __init__(
         self,
         model: nn.Module,
         split: Split,
-        objective: Objective,
+        method: Method[Any],
         config: TrainingConfig,
         *,
         seed: int,
@@ -145,117 +160,166 @@ class _Run:
         device: torch.device,
         teacher: Teacher | None,
         validation: Split | None,
+        unlabeled: Split | None,
     ) -> None:
         layout = torch.channels_last if config.channels_last else torch.preserve_format
         self.model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        self.objective = objective.to(device)
-        self.config = config
-        self.role = role
-        self.device = device
-        self.teacher = teacher.to(device) if teacher is not None else None
-        self.validation = validation
-        self.precision = resolve_precision(config, device)
-        self.generator = torch.Generator().manual_seed(derived_seed(seed, role, Purpose.DATA_ORDER))
-        self.batches = TrainingBatches(
-            split,
-            batch_size=config.batch_size,
-            augmentation=config.augmentation,
-            channels_last=config.channels_last,
-            device=device,
-            generator=self.generator,
-        )
-        self.state = TrainingState(model, split, config, device, self.batches.steps)
-        self.objective.before_fit(self.state)
-        self.parameters = [*model.parameters(), *objective.parameters()]
-        self.optimizer = build_optimizer(self.parameters, config)
+        self.config, self.split, self.unlabeled, self.device = config, split, unlabeled, device
+        self.epoch = self.step = 0
         self.records: list[EpochRecord] = []
+        self.precision = resolve_precision(config, device)
+        self._method, self._state = method, MethodState(method)
+        self._role, self._validation = role, validation
+        self._teacher = teacher.to(device) if teacher is not None else None
+
+        def stream(purpose: Purpose) -> torch.Generator:
+            return torch.Generator().manual_seed(derived_seed(seed, role, purpose))
+
+        self.generator = stream(Purpose.METHOD)
+        self._generators = {
+            "method": self.generator,
+            "data_order": stream(Purpose.DATA_ORDER),
+            "unlabeled_order": stream(Purpose.UNLABELED_ORDER),
+        }
+        self._batches = self._batches_of(split, "data_order")
+        self._unlabeled = None
+        if method.needs.unlabeled and unlabeled is not None:
+            self._unlabeled = self._batches_of(unlabeled, "unlabeled_order", labelled=False)
+        self.steps_per_epoch = self._batches.steps
         self.bar = progress_bar(config.epochs * len(split), role, "images")
+
+    def _batches_of(self, split: Split, stream: str, labelled: bool = True) -> TrainingBatches:
+        return TrainingBatches(
+            split,
+            batch_size=self.config.batch_size,
+            augmentation=self.config.augmentation,
+            channels_last=self.config.channels_last,
+            device=self.device,
+            generator=self._generators[stream],
+            labelled=labelled,
+        )
+
+    def prepare(self) -> None:
+        """Builds the optimiser, once the method has built what is trained along."""
+        self._state.to(self.device)
+        self.parameters = [*self.model.parameters(), *self._state.parameters()]
+        self.optimizer = build_optimizer(self.parameters, self.config)
+
+    # ---- what the method asks of a run
+
+    def student(self, inputs: Tensor, *, features: bool = False) -> Output:
+        """Returns what the model being trained says about inputs [B, ...], with gradients."""
+        with autocast(self.precision, self.device):
+            if not features:
+                return Output(self.model(inputs).float())
+            logits, taken = logits_and_features(self.model, inputs)
+        return Output(logits.float(), taken.float())
+
+    def teacher(self, batch: Batch, *, features: bool = False) -> Output:
+        """Returns what the teacher says about a batch, without gradients."""
+        assert self._teacher is not None
+        return self._teacher(batch, features=features)
+
+    def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
+        """Returns the teacher's logits [N, C] of a whole split, not augmented."""
+        assert self._teacher is not None
+        asked = self.split if split == "train" else self._validation
+        assert asked is not None
+        return predict_logits(self._teacher.network(), asked.inputs, device=self.device)
+
+    # ---- checkpoints
 
     def content(self) -> Content:
         """Returns what `restore` needs to go on as if nothing had happened."""
         return {
             "model": self.model.state_dict(),
-            "objective": self.objective.state_dict(),
+            "method": self._state.content(),
             "optimizer": self.optimizer.state_dict(),
-            "data_order": self.generator.get_state(),
+            "generators": {name: g.get_state() for name, g in self._generators.items()},
             "model_noise": torch.get_rng_state(),
             "model_noise_on_device": (
                 torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
             ),
-            "epoch": self.state.epoch,
-            "step": self.state.step,
+            "epoch": self.epoch,
+            "step": self.step,
             "records": [asdict(record) for record in self.records],
         }
 
     def restore(self, content: Content) -> None:
         """Takes over what a run of the same identity had reached."""
         self.model.load_state_dict(content["model"])
-        self.objective.load_state_dict(content["objective"])
+        self._state.restore(content["method"])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.generator.set_state(content["data_order"])
+        for name, state in content["generators"].items():
+            self._generators[name].set_state(state)
         torch.set_rng_state(content["model_noise"])
         if self.device.type == "cuda":
             torch.cuda.set_rng_state(content["model_noise_on_device"], self.device)
         # The schedule is a function of the step: restoring the step restores it.
-        self.state.epoch, self.state.step = content["epoch"], content["step"]
+        self.epoch, self.step = content["epoch"], content["step"]
         self.records = [EpochRecord(**record) for record in content["records"]]
-        self.bar.n = self.bar.initial = self.state.epoch * len(self.state.split)
+        self.bar.n = self.bar.initial = self.epoch * len(self.split)
+
+    # ---- training
 
     def train_epoch(self) -> EpochRecord:
         """Trains one epoch, measures it on the validation split and records it."""
         started = time.perf_counter()
         self.bar.set_description(
-            f"{self.role} epoch {self.state.epoch + 1}/{self.config.epochs}", refresh=False
+            f"{self._role} epoch {self.epoch + 1}/{self.config.epochs}", refresh=False
         )
         self.model.train()
-        self.objective.train()
-        meter = EpochMeter(self.batches.steps, self.device)
+        self._state.train()
+        meter = EpochMeter(self._batches.steps, self.device)
         check_every = CHECK_EVERY.get(self.device.type, CHECK_EVERY_ELSEWHERE)
-        for position, batch in enumerate(self.batches.epoch(), start=1):
+        for position, batch in enumerate(self._epoch_batches(), start=1):
             self._step(batch, meter)
-            if position % check_every == 0 or position == self.batches.steps:
+            if position % check_every == 0 or position == self._batches.steps:
                 self._check(meter)
             self.bar.update(len(batch.labels))
         loss, accuracy, parts = meter.means()
         trained = time.perf_counter() - started
-        self.state.epoch += 1
+        self.epoch += 1
         every, last = self.config.validate_every, self.config.epochs
-        looks = self.state.epoch % every == 0 or self.state.epoch == last
+        looks = self.epoch % every == 0 or self.epoch == last
         val_loss, val_accuracy = self._validate() if looks else (None, None)
         record = EpochRecord(
-            epoch=self.state.epoch,
-            learning_rate=self._learning_rate(self.state.step - 1),
+            epoch=self.epoch,
+            learning_rate=self._learning_rate(self.step - 1),
             train_loss=loss,
             train_accuracy=accuracy,
             train_parts=parts,
             val_loss=val_loss,
             val_accuracy=val_accuracy,
             seconds=time.perf_counter() - started,
-            images_per_second=len(self.state.split) / trained,
+            images_per_second=len(self.split) / trained,
         )
         self.records.append(record)
         return record
 
+    def _epoch_batches(self) -> Iterator[Batch]:
+        batches = self._batches.epoch()
+        if self._unlabeled is None:
+            return batches
+        # Begun anew with every epoch, so that a checkpoint needs no place in it.
+        pairs = zip(batches, self._unlabeled.endless(), strict=False)
+        return (replace(batch, unlabeled=other) for batch, other in pairs)
+
     def _step(self, batch: Batch, meter: EpochMeter) -> None:
-        set_learning_rate(self.optimizer, self._learning_rate(self.state.step))
-        batch = self.objective.before_batch(batch, self.state)
-        teacher_output = self.teacher(batch) if self.teacher is not None else None
-        with autocast(self.precision, self.device):
-            logits = self.model(batch.inputs)
-        student_output = Output(logits.float())
-        losses = self.objective(student_output, teacher_output, batch, self.state)
+        set_learning_rate(self.optimizer, self._learning_rate(self.step))
+        loss = self._method.loss(batch, self)
         self.optimizer.zero_grad()
-        losses.loss.mean().backward()
+        loss.rows.mean().backward()  # type: ignore[no-untyped-call]
         clip_gradients(self.parameters, self.config.gradient_clip)
         self.optimizer.step()
-        self.state.step += 1
-        self.objective.after_step(self.state)
-        meter.add(losses, student_output, batch.labels)
+        self.step += 1
+        self._method.after_step(self)
+        meter.add(loss, batch.labels)
 
     def _check(self, meter: EpochMeter) -> None:
         position = meter.first_bad_step()
         if position is not None:
-            step = self.state.epoch * self.batches.steps + position
+            step = self.epoch * self._batches.steps + position
             raise self._diverged("training loss", meter.loss(position), step)
         if not self.bar.disable:
             loss, accuracy, _ = meter.means()
@@ -263,30 +327,30 @@ class _Run:
 
     def _diverged(self, what: str, value: float, step: int) -> DivergedError:
         return DivergedError(
-            f"{what} of the {self.role} became {value} at step {step + 1} "
-            f"(epoch {step // self.batches.steps + 1} of {self.config.epochs}) with "
+            f"{what} of the {self._role} became {value} at step {step + 1} "
+            f"(epoch {step // self._batches.steps + 1} of {self.config.epochs}) with "
             f"learning_rate={self.config.learning_rate:g} ({self._learning_rate(step):.3g} at "
             f"this step), optimizer={self.config.optimizer!r}, "
-            f"gradient_clip={self.config.gradient_clip}, objective {self.objective!r}; "
+            f"gradient_clip={self.config.gradient_clip}, method {self._method!r}; "
             "try a lower learning rate, a warm-up or gradient clipping"
         )
 
     def _learning_rate(self, step: int) -> float:
-        return learning_rate(self.config, step, self.batches.steps)
+        return learning_rate(self.config, step, self._batches.steps)
 
     def _validate(self) -> tuple[float | None, float | None]:
-        if self.validation is None:
+        if self._validation is None:
             return None, None
         logits = predict_logits(
             self.model,
-            self.validation.inputs,
+            self._validation.inputs,
             device=self.device,
             precision=self.precision,
             channels_last=self.config.channels_last,
         )
-        labels = self.validation.labels.to(self.device)
+        labels = self._validation.labels.to(self.device)
         loss = float(F.cross_entropy(logits, labels))
         # The weights of the last step show in no training loss any more.
         if not math.isfinite(loss):
-            raise self._diverged("validation loss", loss, self.state.step - 1)
+            raise self._diverged("validation loss", loss, self.step - 1)
         return loss, float((logits.argmax(dim=1) == labels).double().mean())

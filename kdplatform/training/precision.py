@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from kdplatform.config import TrainingConfig
+from kdplatform.settings.schema import TrainingConfig
 
 Precision = Literal["fp32", "bf16"]
 

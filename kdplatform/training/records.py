@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kdplatform.objectives import LossParts, Output
+from kdplatform.methods import Loss
 
 
 @dataclass(frozen=True)
@@ -45,13 +45,13 @@ class EpochMeter:
         self._sums = torch.empty(0)
         self._images: list[int] = []
 
-    def add(self, losses: LossParts, student: Output, labels: Tensor) -> None:
+    def add(self, loss: Loss, labels: Tensor) -> None:
         """Adds a step."""
         if not self._images:
-            self._names = tuple(losses.parts)
+            self._names = tuple(loss.parts)
             self._sums = torch.zeros(self._steps, 2 + len(self._names), device=self._device)
-        correct = (student.logits.detach().argmax(dim=1) == labels).float()
-        rows = torch.stack([losses.loss.detach(), correct, *losses.parts.values()])
+        correct = (loss.student.logits.detach().argmax(dim=1) == labels).float()
+        rows = torch.stack([loss.rows.detach(), correct, *loss.parts.values()])
         self._sums[len(self._images)] = rows.sum(dim=1)
         self._images.append(len(labels))
 

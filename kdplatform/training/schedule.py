@@ -7,18 +7,19 @@ import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
-from kdplatform.config import TrainingConfig
+from kdplatform.settings.schema import TrainingConfig
 
 
 def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> float:
     """Returns the learning rate of a step, counted from 0 over all epochs.
 
-    The rate rises linearly over `warmup_epochs`, reaching `learning_rate` at their last step. After
-    that it stays (constant), is multiplied by `decay` after each epoch of `milestones` (step), or
-    falls along half a cosine that would reach 0 one step after the last (cosine; Loshchilov and
+    The rate rises linearly over the epochs of `warmup`, reaching `learning_rate` at their last
+    step. After that it stays (constant), is multiplied by `decay` after each epoch of `milestones`
+    (step), or falls along half a cosine that would reach 0 one step after the last (cosine;
+    Loshchilov and
     Hutter 2017, arXiv 1608.03983, without restarts).
     """
-    warmup_steps = round(config.warmup_epochs * steps_per_epoch)
+    warmup_steps = round(config.warmup * steps_per_epoch)
     if step < warmup_steps:
         return config.learning_rate * (step + 1) / warmup_steps
     if config.schedule == "cosine":

@@ -1,8 +1,8 @@
 """Random numbers: every purpose has a generator of its own, derived from the run's seed.
 
 A run uses randomness for the initial weights, for the order and augmentation of its data, and for
-what a model draws itself (dropout). The dataset's generation has a seed of its own, in its
-configuration.
+what a model draws itself (dropout). A method has a stream of its own. The dataset's generation
+has a seed of its own, in its configuration.
 
 Teacher and students of equal seed share no stream. The plain student (NDS) and the distilled ones
 (DS) of equal seed share all of theirs: they start from the same weights and see the same batches,
@@ -12,15 +12,14 @@ so a difference between them is paired and comes from what they were taught.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import IntEnum
-from typing import Literal
 
 import numpy as np
 import torch
 
-Role = Literal["teacher", "student", "distilled"]
+from kdplatform.roles import Role
 
 # The numbers enter every stream: changing one changes all results.
-_FAMILIES: dict[Role, int] = {"teacher": 0, "student": 1, "distilled": 1}
+_FAMILIES = {Role.TEACHER: 0, Role.STUDENT: 1, Role.DISTILLED: 1}
 
 
 class Purpose(IntEnum):
@@ -29,6 +28,8 @@ class Purpose(IntEnum):
     INITIALISATION = 0
     DATA_ORDER = 1
     MODEL_NOISE = 2
+    METHOD = 3
+    UNLABELED_ORDER = 4
 
 
 def derived_seed(seed: int, role: Role, purpose: Purpose) -> int:

@@ -1,28 +1,95 @@
 """Where the teacher's logits for a batch come from."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
-from kdplatform.config import AugmentationConfig
-from kdplatform.objectives import Batch, Output
+from kdplatform.errors import UserError
+from kdplatform.methods import Batch, Output
+from kdplatform.settings.schema import AugmentationConfig
 from kdplatform.training.batches import crop_and_flip, pad_images, view_changes, view_count
+from kdplatform.training.features import logits_and_features
 from kdplatform.training.precision import Precision, autocast
 from kdplatform.training.prediction import predict_logits
 
 
-class Teacher(Protocol):
-    """Says what the teacher says about a batch."""
+class Table(Protocol):
+    """Logits of the loop's own inputs, computed once."""
 
-    def __call__(self, batch: Batch) -> Output:
-        """Returns the teacher's output for the batch; no gradient flows into it."""
+    def __call__(self, batch: Batch) -> Tensor:
+        """Returns the logits of the batch's rows: float32 [B, C]."""
         ...
+
+    def to(self, device: torch.device) -> "Table":
+        """Returns the table on the device."""
+        ...
+
+
+class Teacher:
+    """Says what the teacher says about a batch.
+
+    The table answers for inputs that the loop made, and for them alone: inputs that a method
+    replaced or changed, and features, are asked of the network.
+
+    Args:
+        table: logits of the training split; None where the network is asked for everything.
+        network: returns the network, which takes raw inputs; called when it is needed first. None
+            for a teacher that is a table alone.
+        precision: of the network's forward pass.
+    """
+
+    def __init__(
+        self,
+        table: Table | None,
+        network: Callable[[], nn.Module] | None,
+        precision: Precision = "fp32",
+    ) -> None:
+        self._table = table
+        self._load = network
+        self._precision = precision
+        self._network: nn.Module | None = None
+        self._device = torch.device("cpu")
 
     def to(self, device: torch.device) -> "Teacher":
-        """Returns the teacher on the device."""
-        ...
+        """Moves table and network to the device and returns itself."""
+        self._device = device
+        self._table = None if self._table is None else self._table.to(device)
+        if self._network is not None:
+            self._network.to(device)
+        return self
+
+    @torch.no_grad()
+    def __call__(self, batch: Batch, *, features: bool = False) -> Output:
+        """Returns the teacher's output for the batch; no gradient flows into it."""
+        known = batch.labelled and batch.inputs_are_the_loops and not features
+        if self._table is not None and known:
+            return Output(self._table(batch))
+        network = self.network()
+        with autocast(self._precision, batch.inputs.device):
+            if not features:
+                return Output(network(batch.inputs).float())
+            logits, taken = logits_and_features(network, batch.inputs)
+        return Output(logits.float(), taken.float())
+
+    def network(self) -> nn.Module:
+        """Returns the network on the device, in eval mode.
+
+        It is put into eval mode for every batch and is no submodule of anything that trains, so
+        that nobody's `train()` makes its batch normalisation learn.
+
+        Raises:
+            UserError: the teacher is a table alone.
+        """
+        if self._network is None:
+            if self._load is None:
+                raise UserError(
+                    "the teacher is a table of logits and cannot be asked about other inputs; "
+                    "allowed: a teacher that is a network, or a method that needs logits alone"
+                )
+            self._network = self._load().to(self._device)
+        return self._network.eval()
 
 
 class TeacherTable:
@@ -35,9 +102,9 @@ class TeacherTable:
     def __init__(self, logits: Tensor) -> None:
         self._logits = logits.detach().float()
 
-    def __call__(self, batch: Batch) -> Output:
+    def __call__(self, batch: Batch) -> Tensor:
         """Looks the batch's rows up."""
-        return Output(self._logits[batch.rows])
+        return self._logits[batch.rows]
 
     def to(self, device: torch.device) -> "TeacherTable":
         """Returns the table on the device."""
@@ -58,10 +125,10 @@ class TeacherViews:
     def __init__(self, logits: Tensor) -> None:
         self._logits = logits
 
-    def __call__(self, batch: Batch) -> Output:
+    def __call__(self, batch: Batch) -> Tensor:
         """Looks the batch's rows and views up."""
         assert batch.views is not None
-        return Output(self._logits[batch.rows, batch.views].float())
+        return self._logits[batch.rows, batch.views].float()
 
     def to(self, device: torch.device) -> "TeacherViews":
         """Returns the table on the device."""
@@ -93,31 +160,3 @@ def view_logits(
             inputs = crop_and_flip(padded, rows, changes, padding)
             parts.append(predict_logits(model, inputs, device=device, batch_size=batch_size).cpu())
         yield torch.cat(parts)
-
-
-class TeacherModel:
-    """The teacher itself, on the inputs the student sees: for augmented inputs.
-
-    It is put into eval mode for every batch and is no submodule of anything that trains, so that
-    nobody's `train()` makes its batch normalisation learn.
-
-    Args:
-        model: takes raw inputs.
-        precision: of its forward pass.
-    """
-
-    def __init__(self, model: nn.Module, precision: Precision = "fp32") -> None:
-        self._model = model
-        self._precision = precision
-
-    @torch.no_grad()
-    def __call__(self, batch: Batch) -> Output:
-        """Computes the logits of the batch's inputs."""
-        with autocast(self._precision, batch.inputs.device):
-            logits: Tensor = self._model.eval()(batch.inputs)
-        return Output(logits.float())
-
-    def to(self, device: torch.device) -> "TeacherModel":
-        """Moves the model to the device and returns itself."""
-        self._model.to(device)
-        return self

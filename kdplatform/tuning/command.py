@@ -6,7 +6,7 @@ import mlflow
 import optuna
 from optuna.storages import BaseStorage
 
-from kdplatform.config import ProjectConfig, dump_yaml, flatten
+from kdplatform.arguments import Arguments
 from kdplatform.experiments import records
 from kdplatform.experiments.commands import where_to_look
 from kdplatform.experiments.tracking import (
@@ -17,9 +17,10 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, open_workspace
-from kdplatform.field_words import plain_text
-from kdplatform.parameters import Arguments
 from kdplatform.progress import say
+from kdplatform.settings.project import dump_yaml
+from kdplatform.settings.schema import ProjectConfig, flatten
+from kdplatform.settings.words import plain_text
 from kdplatform.tuning.measures import Measure, open_measure
 from kdplatform.tuning.storage import (
     Direction,

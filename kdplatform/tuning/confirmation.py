@@ -14,15 +14,14 @@ from kdplatform.analysis.intervals import (
     paired_difference,
 )
 from kdplatform.analysis.significance import holm
-from kdplatform.config import ProjectConfig
-from kdplatform.experiments.identity import teacher_seed
-from kdplatform.experiments.steps import TrainedModel
-from kdplatform.experiments.sweep import Study, Unit
+from kdplatform.experiments.graph import Step, with_needs
+from kdplatform.experiments.scheduler import Trained
+from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
-from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning.measures import Measure, Score
-from kdplatform.tuning.references import fresh_seeds, point_units, validation
+from kdplatform.tuning.references import fresh_seeds, point_steps
 from kdplatform.tuning.selection import Choice
 from kdplatform.tuning.space import Point
 
@@ -61,25 +60,25 @@ class Confirmed:
         return float(np.mean([getattr(score, measure) for score in self.again.values()]))
 
 
-def confirmation_units(
+def confirmation_steps(
     config: ProjectConfig, choices: Sequence[Choice], dataset_digest: str
-) -> list[Unit]:
-    """Returns the units of all chosen points on fresh seeds, each once, needs first."""
+) -> list[Step]:
+    """Returns the steps of all chosen points on fresh seeds, each once, needed ones first."""
     seeds = fresh_seeds(config)
-    found = [unit for c in choices for unit in point_units(config, c.point, seeds, dataset_digest)]
-    return list({unit.step.key: unit for unit in found}.values())
+    points = (point_steps(config, c.point, seeds, dataset_digest) for c in choices)
+    return with_needs(step for steps in points for step in steps)
 
 
 def confirm(
-    workspace: Workspace, measure: Measure, choices: Sequence[Choice], study: Study
+    workspace: Workspace, measure: Measure, choices: Sequence[Choice], trained: Trained
 ) -> list[Confirmed]:
     """Judges Teacher, NDS and the chosen points on test, each point against the baseline.
 
     Args:
         choices: the baseline first.
-        study: as trained from `confirmation_units`, as far as they did not fail.
+        trained: from `confirmation_steps`, as far as they did not fail.
     """
-    judge = _Judge(workspace, measure, study)
+    judge = _Judge(workspace, measure, trained)
     own = Point.of(workspace.config)
     arms = [
         judge.arm("Teacher", own, Role.TEACHER),
@@ -94,22 +93,22 @@ def confirm(
 class _Judge:
     """Scores the models of a study, with the pairs of each split drawn once."""
 
-    def __init__(self, workspace: Workspace, measure: Measure, study: Study) -> None:
+    def __init__(self, workspace: Workspace, measure: Measure, trained: Trained) -> None:
         self._workspace = workspace
         self._measure = measure
-        self._models = study.models
+        self._models = trained.models
         self._pairs: dict[str, Pairs | None] = {}
 
     def arm(self, title: str, point: Point, role: Role, choice: Choice | None = None) -> Confirmed:
         """Scores the models of a role at a point, on test and on validation."""
         config = self._workspace.config
         seeds = fresh_seeds(config)
-        units = point_units(config, point, seeds, self._workspace.dataset.digest)
-        models = {(unit.step.role, unit.step.seed): unit.step.key for unit in units}
+        steps = point_steps(config, point, seeds, self._workspace.dataset.digest)
+        models = {(step.role, step.seed): step.key for step in steps}
         test: dict[int, Score] = {}
         again: dict[int, Score] = {}
         for seed in seeds:
-            own = teacher_seed(config, seed) if role is Role.TEACHER else seed
+            own = config.teacher_seed(seed) if role is Role.TEACHER else seed
             model = self._models.get(models[role, own])
             student = self._models.get(models[Role.STUDENT, seed])
             if model is None or student is None:
@@ -119,14 +118,10 @@ class _Judge:
         return Confirmed(title, choice, test, again, {}, {})
 
     def _score(self, split: str, model: TrainedModel, student: TrainedModel) -> Score:
-        tables = [_table(split, model), _table(split, student)]
+        tables = [model.predictions(split), student.predictions(split)]
         if split not in self._pairs:
             self._pairs[split] = self._measure.pairs(tables[0])
         return self._measure.score(tables[0], tables[1], self._pairs[split])
-
-
-def _table(split: str, model: TrainedModel) -> Predictions:
-    return model.test if split == "test" else validation(model.run_id)
 
 
 def compared(arms: Sequence[Confirmed], baseline: Confirmed) -> list[Confirmed]:

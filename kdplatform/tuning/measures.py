@@ -9,11 +9,11 @@ import numpy as np
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.individual_fairness import Pairs, individual_unfairness
 from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
-from kdplatform.config import ProjectConfig
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
 from kdplatform.experiments.workspace import unknown_attribute
 from kdplatform.predictions import Predictions
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.metrics import GENERATING_FACTORS, similarity
 
 _OF_GROUPS = ("eod", "dpd", "accuracy_gap")

@@ -4,13 +4,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from kdplatform.analysis.individual_fairness import Pairs
-from kdplatform.config import ProjectConfig
-from kdplatform.experiments import records
-from kdplatform.experiments.identity import Step, teacher_seed
-from kdplatform.experiments.sweep import Study, Unit, study_units
-from kdplatform.experiments.tracking import artifact_path
+from kdplatform.experiments.graph import Step, study_steps
+from kdplatform.experiments.scheduler import Trained
+from kdplatform.experiments.trained import TrainedModel
 from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.measures import Measure, Score, mean_score
 from kdplatform.tuning.space import Point
@@ -18,8 +17,6 @@ from kdplatform.tuning.space import Point
 # The hypervolume's reference point lies this far beyond NDS.
 _ACCURACY_ROOM = 0.10
 _UNFAIRNESS_FACTOR = 2.0
-
-_VALIDATION = records.PREDICTIONS.format(split="val")
 
 
 def search_seeds(config: ProjectConfig) -> tuple[int, ...]:
@@ -33,32 +30,26 @@ def fresh_seeds(config: ProjectConfig) -> tuple[int, ...]:
     return tuple(range(first, first + config.tuning.confirm_seeds))
 
 
-def point_units(
+def point_steps(
     config: ProjectConfig, point: Point, seeds: Sequence[int], dataset_digest: str
-) -> list[Unit]:
-    """Returns the units of a point: its distilled students and what they need."""
-    at_point = point.config(config)
-    alone = {"temperatures": (point.temperature,), "seeds": tuple(seeds)}
-    return study_units(at_point.model_copy(update=alone), dataset_digest)
-
-
-def validation(run_id: str) -> Predictions:
-    """Returns a run's predictions of the validation split; the search reads no others."""
-    return Predictions.read(artifact_path(run_id, _VALIDATION))
+) -> list[Step]:
+    """Returns the steps of a point: its distilled students and what they need."""
+    at_point = point.config(config).model_copy(update={"seeds": tuple(seeds)})
+    return study_steps(at_point, dataset_digest)
 
 
 @dataclass(frozen=True)
 class References:
-    """Teacher, NDS and baseline on the search's seeds.
+    """Teacher, NDS and baseline on the search's seeds; the search reads validation data alone.
 
     Attributes:
-        runs: step and run of every model, by key of its step.
+        models: every model, by key of its step.
         students: the NDS's validation predictions, by key.
         pairs: of the validation split, for individual unfairness.
         baseline: the project's own distilled student.
     """
 
-    runs: Mapping[str, tuple[Step, str]]
+    models: dict[str, TrainedModel]
     students: Mapping[str, Predictions]
     pairs: Pairs | None
     teacher: Score
@@ -77,25 +68,26 @@ class References:
         return Outcome(max(0.0, self.nds.accuracy - _ACCURACY_ROOM), unfairness)
 
 
-def read_references(config: ProjectConfig, measure: Measure, study: Study) -> References:
+def read_references(config: ProjectConfig, measure: Measure, trained: Trained) -> References:
     """Judges the trained references on validation data.
 
     Args:
-        study: as trained from the units of the baseline's point, without failures.
+        trained: from the steps of the baseline's point, without failures.
     """
-    units = {(unit.step.role, unit.step.seed): unit for unit in study.units}
-    runs = {key: (model.step, model.run_id) for key, model in study.models.items()}
-    tables = {place: validation(runs[unit.step.key][1]) for place, unit in units.items()}
+    tables = {
+        (model.step.role, model.step.seed): model.predictions("val")
+        for model in trained.models.values()
+    }
     pairs = measure.pairs(next(iter(tables.values())))
     scores: dict[Role, list[Score]] = {role: [] for role in Role}
     for seed in search_seeds(config):
         student = tables[Role.STUDENT, seed]
         for role in Role:
-            own = teacher_seed(config, seed) if role is Role.TEACHER else seed
+            own = config.teacher_seed(seed) if role is Role.TEACHER else seed
             scores[role].append(measure.score(tables[role, own], student, pairs))
     return References(
-        runs,
-        {unit.step.key: tables[place] for place, unit in units.items() if place[0] is Role.STUDENT},
+        trained.models,
+        {m.step.key: tables[Role.STUDENT, m.step.seed] for m in trained.of_role(Role.STUDENT)},
         pairs,
         mean_score(scores[Role.TEACHER]),
         mean_score(scores[Role.STUDENT]),

@@ -17,10 +17,11 @@ from mlflow.utils.time import get_current_time_millis
 from optuna import visualization
 from optuna.trial import FrozenTrial
 
-from kdplatform.config import ProjectConfig, dump_yaml, with_absolute_paths
 from kdplatform.experiments import records
 from kdplatform.files import written_atomically
 from kdplatform.reporting import tuning_figures
+from kdplatform.settings.project import dump_yaml, with_absolute_paths
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning.confirmation import MEASURES, Confirmed, verdict
 from kdplatform.tuning.front import Outcome, hypervolume_history
 from kdplatform.tuning.measures import Measure

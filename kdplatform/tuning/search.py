@@ -9,11 +9,12 @@ import optuna
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from kdplatform.config import ProjectConfig
-from kdplatform.experiments.sweep import Unit
+from kdplatform.experiments.graph import STUDENT, Step
+from kdplatform.experiments.scheduler import InterruptedGraphError, Scheduler, Trained
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.progress import say
 from kdplatform.roles import Role
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.metrics import in_metric_name
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.front import Outcome
@@ -21,19 +22,12 @@ from kdplatform.tuning.measures import Measure, Score, mean_score
 from kdplatform.tuning.references import (
     References,
     floors,
-    point_units,
+    point_steps,
     search_seeds,
-    validation,
     violations,
 )
 from kdplatform.tuning.space import Point, draw
-from kdplatform.tuning.trial_runs import TrialRuns, log_result
-from kdplatform.tuning.workers import (
-    InterruptedSearchError,
-    Trainer,
-    TrialDivergedError,
-    TrialFailedError,
-)
+from kdplatform.tuning.trial_runs import TrialFailedError, TrialRuns, log_result
 
 _LOOK_EVERY_SECONDS = 0.1
 _WAIT_SECONDS = 1.0
@@ -75,7 +69,7 @@ class Search:
     """One driver of a study.
 
     Attributes:
-        trainer: opened for the whole search.
+        scheduler: opened for the whole search; knows the references' models.
         runs: opens trials' runs.
         heartbeats: whether the storage tells which drivers are gone.
         stop: set to end the search.
@@ -85,7 +79,7 @@ class Search:
     workspace: Workspace
     measure: Measure
     references: References
-    trainer: Trainer
+    scheduler: Scheduler
     runs: TrialRuns
     heartbeats: bool
     stop: threading.Event
@@ -121,7 +115,7 @@ class Search:
     def _guarded(self, threads: int) -> None:
         try:
             self._loop(threads)
-        except InterruptedSearchError:
+        except InterruptedGraphError:
             pass
         except BaseException as error:
             self._error.append(error)
@@ -158,7 +152,7 @@ class Search:
     def _objective(self, trial: Trial) -> Sequence[float]:
         try:
             return self._tried(trial)
-        except InterruptedSearchError:
+        except InterruptedGraphError:
             self._interrupted.append(trial.number)
             self.study.stop()
             raise
@@ -168,7 +162,7 @@ class Search:
 
     def _tried(self, trial: Trial) -> Sequence[float]:
         if self.stop.is_set():
-            raise InterruptedSearchError
+            raise InterruptedGraphError
         trial.set_user_attr(books.DRIVER, books.this_driver())
         point = draw(trial, self.config)
         trial.set_user_attr(books.POINT, point.as_dict())
@@ -212,39 +206,42 @@ class Search:
             if not any(_goes_first(other, number, point) for other in others):
                 return None
             if self.stop.wait(_LOOK_EVERY_SECONDS):
-                raise InterruptedSearchError
+                raise InterruptedGraphError
             if self.heartbeats:
                 fail_stale_trials(self.study)
             others = self.study.get_trials(deepcopy=False)
 
     def _measured(self, point: Point, run_id: str) -> Result:
-        units = point_units(
+        steps = point_steps(
             self.config, point, search_seeds(self.config), self.workspace.dataset.digest
         )
         asked = floors(self.config, self.references)
-        try:
-            trained = self.trainer.train(units, run_id)
-        except TrialDivergedError:
+        trained = self.scheduler.run(steps, run_id, stop=self.stop)
+        for failure in trained.failures:
+            # A crash says more than a divergence.
+            if not failure.diverged:
+                raise TrialFailedError(failure.reason)
+        if trained.failures:
             worst = self.references.reference_point(self.measure)
             constraints = violations(asked, worst.accuracy, 0.0, diverged=True)
             return Result(worst, float("nan"), constraints, diverged=True)
-        distilled = [unit for unit in units if unit.step.role is Role.DISTILLED]
-        score = mean_score([self._score(unit, trained) for unit in distilled])
+        distilled = trained.of_role(Role.DISTILLED)
+        score = mean_score([self._score(model.step, trained) for model in distilled])
         if score.unfairness != score.unfairness:
             raise TrialFailedError(
                 f"{self.measure.label} is not defined on validation data ({score.note or 'NaN'})"
             )
         constraints = violations(asked, score.accuracy, score.worst_group_accuracy, diverged=False)
-        runs = tuple(trained[unit.step.key] for unit in distilled)
+        runs = tuple(model.run_id for model in distilled)
         outcome = Outcome(score.accuracy, score.unfairness)
         return Result(outcome, score.worst_group_accuracy, constraints, runs)
 
-    def _score(self, unit: Unit, trained: dict[str, str]) -> Score:
-        key = unit.needs[Role.STUDENT]
+    def _score(self, step: Step, trained: Trained) -> Score:
+        key = step.needs[STUDENT].key
         student = self.references.students.get(key)
         if student is None:
-            student = validation(trained[key])
-        table = validation(trained[unit.step.key])
+            student = trained.models[key].predictions("val")
+        table = trained.models[step.key].predictions("val")
         return self.measure.score(table, student, self.references.pairs)
 
     def _log(self, run_id: str, point: Point, result: Result) -> None:

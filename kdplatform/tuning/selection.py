@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kdplatform.config import ProjectConfig
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning.front import Outcome, front, knee
 from kdplatform.tuning.references import References
 from kdplatform.tuning.space import Point

@@ -6,7 +6,8 @@ from typing import Any, Self
 
 from optuna.trial import Trial
 
-from kdplatform.config import ProjectConfig
+from kdplatform.settings.project import with_method
+from kdplatform.settings.schema import ProjectConfig
 
 # Neighbours this near give the same student but for chance: they are one point, trained once.
 _TEMPERATURE_DIGITS = 3
@@ -29,8 +30,8 @@ class Point:
         """Returns the point a project's configuration stands at, or that with another T."""
         distillation = config.distillation
         return cls(
-            distillation.temperature if temperature is None else temperature,
-            distillation.alpha,
+            (distillation.softmax_temperature or 1.0) if temperature is None else temperature,
+            0.0 if (weight := distillation.distillation_weight) is None else weight,
             distillation.method,
             config.student.learning_rate,
             config.student.epochs,
@@ -47,9 +48,8 @@ class Point:
 
     def config(self, project: ProjectConfig) -> ProjectConfig:
         """Returns the project's configuration at this point."""
-        distillation = project.distillation.model_copy(
-            update={"temperature": self.temperature, "alpha": self.alpha, "method": self.method}
-        )
+        method = with_method(project.distillation, self.method)
+        distillation = method.at(temperature=self.temperature, alpha=self.alpha)
         student = project.student.model_copy(
             update={"learning_rate": self.learning_rate, "epochs": self.epochs}
         )

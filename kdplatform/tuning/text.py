@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from kdplatform.config import ProjectConfig
 from kdplatform.reporting.tables import EMPTY, text_table
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning.confirmation import Confirmed, verdict
 from kdplatform.tuning.measures import Measure
 from kdplatform.tuning.results import Found

@@ -9,8 +9,12 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.time import get_current_time_millis
 
+from kdplatform.experiments.scheduler import InterruptedGraphError
 from kdplatform.experiments.tracking import TAG_ERROR, close_abandoned_children
-from kdplatform.tuning.workers import InterruptedSearchError, TrialFailedError
+
+
+class TrialFailedError(Exception):
+    """A trial has no value; the message is its reason. The study goes on."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ class TrialRuns:
         try:
             yield run_id
             status = "FINISHED"
-        except InterruptedSearchError:
+        except InterruptedGraphError:
             status = "KILLED"
             raise
         except TrialFailedError as error:

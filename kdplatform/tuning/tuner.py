@@ -10,23 +10,23 @@ import mlflow
 import optuna
 from optuna.storages import fail_stale_trials
 
-from kdplatform.config import ProjectConfig
+from kdplatform.arguments import Arguments
 from kdplatform.errors import InfeasibleError, UnfinishedError
-from kdplatform.experiments.backend import build_loss_kernels
 from kdplatform.experiments.commands import report_failures
 from kdplatform.experiments.executors import Executor, open_executor
-from kdplatform.experiments.sweep import Failure, Study, Unit, run_units
+from kdplatform.experiments.graph import Step
+from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
 from kdplatform.experiments.tracking import close_abandoned_children
-from kdplatform.experiments.workspace import Workspace
-from kdplatform.parameters import Arguments
+from kdplatform.experiments.workspace import Workspace, build_loss_kernels
 from kdplatform.progress import say
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning import trials as books
-from kdplatform.tuning.confirmation import confirm, confirmation_units
+from kdplatform.tuning.confirmation import confirm, confirmation_steps
 from kdplatform.tuning.measures import Measure
 from kdplatform.tuning.references import (
     References,
     fresh_seeds,
-    point_units,
+    point_steps,
     read_references,
     search_seeds,
 )
@@ -42,7 +42,6 @@ from kdplatform.tuning.selection import Choice, choose
 from kdplatform.tuning.space import Point, first_points, parameters
 from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text
 from kdplatform.tuning.trial_runs import TrialRuns, close_lost
-from kdplatform.tuning.workers import Trainer
 
 _QUEUED = "kd.queued"
 # How long a second driver waits for the first one to queue the paper's grid.
@@ -121,20 +120,20 @@ class Tuner:
     def _books(self) -> books.Books:
         return books.keep_books(self._study.get_trials(deepcopy=False))
 
-    def _executor(self, units: int) -> Executor:
+    def _executor(self, steps: int) -> Executor:
         return open_executor(
             self._arguments.executor,
             device=self._arguments.device,
             workers=self._arguments.workers,
             address=self._arguments.address,
-            units=units,
+            steps=steps,
         )
 
-    def _train(self, executor: Executor, units: Sequence[Unit], title: str) -> Study:
+    def _train(self, executor: Executor, steps: Sequence[Step], title: str) -> Trained:
         try:
-            trained = run_units(
+            trained = run_graph(
                 self._workspace,
-                units,
+                steps,
                 self._arguments.device,
                 self._run_id,
                 lambda count: nullcontext(executor),
@@ -148,10 +147,10 @@ class Tuner:
     def _references(self, executor: Executor) -> References | None:
         """Trains or finds Teacher, NDS and baseline; None when one of them failed."""
         digest = self._workspace.dataset.digest
-        units = point_units(
+        steps = point_steps(
             self._config, Point.of(self._config), search_seeds(self._config), digest
         )
-        trained = self._train(executor, units, "references")
+        trained = self._train(executor, steps, "references")
         if trained.failures:
             return None
         return read_references(self._config, self._measure, trained)
@@ -200,7 +199,7 @@ class Tuner:
             self._workspace,
             self._measure,
             references,
-            Trainer(self._workspace, device, executor, references.runs, stop),
+            Scheduler(self._workspace, device, executor, dict(references.models)),
             TrialRuns(experiment_id, self._run_id, self._config.name, self._study.study_name),
             self._heartbeats,
             stop,
@@ -220,8 +219,8 @@ class Tuner:
         return found, choose(self._config, references, found.trials)
 
     def _confirm(self, executor: Executor, choices: Sequence[Choice]) -> str:
-        units = confirmation_units(self._config, choices, self._workspace.dataset.digest)
-        trained = self._train(executor, units, "confirmation")
+        steps = confirmation_steps(self._config, choices, self._workspace.dataset.digest)
+        trained = self._train(executor, steps, "confirmation")
         arms = confirm(self._workspace, self._measure, choices, trained)
         log_confirmed(self._measure, arms)
         return confirmation_text(self._measure, arms, fresh_seeds(self._config))

@@ -1,15 +1,17 @@
 """CelebA, from a small folder in the layout that torchvision expects."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset
 from kdplatform.data.celeba import Config
-from kdplatform.errors import MachineError, UserError
+from kdplatform.errors import MachineError
 
 NAMES = ["Bald", "Male", "Smiling", "Young"]
 COUNT = 24
@@ -89,9 +91,7 @@ def test_the_inner_folder_may_be_given_too(root: Path) -> None:
     assert load(root / "celeba").digest == load(root).digest
 
 
-def refused(root: Path, message: str, **fields: Any) -> None:
-    with pytest.raises(UserError, match=message):
-        load(root, **fields)
+refused = partial(assert_refused, load)
 
 
 def test_an_attribute_that_does_not_exist_is_refused(root: Path) -> None:

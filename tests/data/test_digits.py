@@ -5,10 +5,10 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from kdplatform.config import load_project
 from kdplatform.data import load_dataset
 from kdplatform.data.digits import Config
 from kdplatform.errors import UserError
+from kdplatform.settings.project import load_project
 
 
 def test_images_are_those_of_scikit_learn_spread_over_all_bytes(tmp_path: Path) -> None:

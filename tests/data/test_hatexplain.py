@@ -1,30 +1,18 @@
 """HateXplain's loader on files of the published schema, with harmless texts."""
 
-import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
+from helpers.hatexplain_files import post, write_posts
+from helpers.refusals import refusal_of
 
 from kdplatform.data import Dataset, _downloads, hatexplain
 from kdplatform.data._hatexplain_files import DIVISIONS, POSTS, found_files
-from kdplatform.errors import MachineError, UserError
+from kdplatform.errors import MachineError
 
 NOBODY = [["None"], ["None"], ["None"]]
-
-
-def post(name: str, labels: tuple[str, str, str], targets: list[list[str]]) -> dict[str, Any]:
-    annotators = [
-        {"label": label, "annotator_id": number, "target": own}
-        for number, (label, own) in enumerate(zip(labels, targets, strict=True))
-    ]
-    tokens = ["word", name, "word"] * (1 + len(name) % 3)
-    return {
-        "post_id": name,
-        "annotators": annotators,
-        "rationales": [],
-        "post_tokens": tokens,
-    }
 
 
 def content() -> tuple[dict[str, Any], dict[str, list[str]]]:
@@ -41,19 +29,15 @@ def content() -> tuple[dict[str, Any], dict[str, list[str]]]:
     for split, copies in (("train", 3), ("val", 1), ("test", 2)):
         names = [f"{kind}_{split}{copy}" for kind in kinds for copy in range(copies)]
         divisions[split] = names
-        posts |= {name: post(name, *kinds[name.partition("_")[0]]) for name in names}
+        for name in names:
+            tokens = ["word", name, "word"] * (1 + len(name) % 3)
+            posts[name] = post(name, *kinds[name.partition("_")[0]], tokens)
     return posts, divisions
-
-
-def write(folder: Path, posts: Any, divisions: Any) -> Path:
-    (folder / POSTS).write_text(json.dumps(posts))
-    (folder / DIVISIONS).write_text(json.dumps(divisions))
-    return folder
 
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    return write(tmp_path, *content())
+    return write_posts(tmp_path, *content())
 
 
 def load(root: Path, **fields: Any) -> Dataset:
@@ -130,7 +114,7 @@ def test_the_digest_is_of_what_was_read_and_how(root: Path) -> None:
     assert load(root, several="drop").digest != first.digest
     posts, divisions = content()
     posts["men_train0"]["post_tokens"] = ["other", "words"]
-    assert load(write(root, posts, divisions)).digest != first.digest
+    assert load(write_posts(root, posts, divisions)).digest != first.digest
 
 
 def test_ids_are_unique_over_the_splits(root: Path) -> None:
@@ -138,11 +122,7 @@ def test_ids_are_unique_over_the_splits(root: Path) -> None:
     assert len(set(ids)) == len(ids)
 
 
-def refusal(root: Path, **fields: Any) -> str:
-    with pytest.raises(UserError) as caught:
-        load(root, **fields)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
+refusal = partial(refusal_of, load)
 
 
 @pytest.mark.parametrize("name", [POSTS, DIVISIONS])
@@ -180,7 +160,7 @@ def test_a_file_in_another_encoding_is_named(root: Path) -> None:
 def test_departures_from_the_schema_are_named(root: Path, change: Any, said: str) -> None:
     posts, divisions = content()
     change(posts)
-    assert said in refusal(write(root, posts, divisions))
+    assert said in refusal(write_posts(root, posts, divisions))
 
 
 @pytest.mark.parametrize(
@@ -194,13 +174,13 @@ def test_departures_from_the_schema_are_named(root: Path, change: Any, said: str
 def test_wrong_divisions_are_named(root: Path, change: Any, said: str) -> None:
     posts, divisions = content()
     change(divisions)
-    assert said in refusal(write(root, posts, divisions))
+    assert said in refusal(write_posts(root, posts, divisions))
 
 
 def test_a_class_without_posts_is_named(root: Path) -> None:
     posts, divisions = content()
     divisions["val"] = [name for name in divisions["val"] if name.startswith(("normal", "both"))]
-    said = refusal(write(root, posts, divisions))
+    said = refusal(write_posts(root, posts, divisions))
     assert "fewer than 1 val examples ('toxic')" in said
 
 

@@ -1,17 +1,20 @@
 import os
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.damage import cut_short
+from helpers.refusals import assert_refused
 from PIL import Image
 
-from kdplatform.config import load_project
 from kdplatform.data import Dataset, StreamedInputs, _image_files, load_dataset
 from kdplatform.data.imagefolder import Config
 from kdplatform.errors import UserError
+from kdplatform.settings.project import load_project
 
 CLASSES = ("cat", "dog", "owl")
 
@@ -54,10 +57,7 @@ def load(root: Path, **fields: Any) -> Dataset:
     return load_dataset(config, root.parent / "data")
 
 
-def refused(root: Path, message: str, **fields: Any) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        load(root, **fields)
-    assert "\n" not in str(caught.value)
+refused = partial(assert_refused, load)
 
 
 def test_one_folder_is_split_by_fractions_of_every_class(root: Path) -> None:
@@ -124,7 +124,7 @@ def test_the_second_load_decodes_nothing(root: Path, monkeypatch: pytest.MonkeyP
 def test_a_damaged_cache_is_made_again(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = load(root)
     [cache] = (root.parent / "data").rglob("images.npz")
-    cache.write_bytes(cache.read_bytes()[:-10])
+    cut_short(cache)
     second = load(root)
     assert torch.equal(torch.as_tensor(second.train.inputs), torch.as_tensor(first.train.inputs))
     assert "decoding the images again" in capsys.readouterr().err
@@ -199,7 +199,7 @@ def test_images_that_do_not_decode_are_refused_by_name_or_left_out(
     root: Path, storage: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (root / "cat" / "0.png").write_bytes(b"")
-    (root / "owl" / "1.jpg").write_bytes((root / "owl" / "1.jpg").read_bytes()[:200])
+    cut_short(root / "owl" / "1.jpg", 200)
     refused(
         root,
         r"^image '.*cat/0\.png' cannot be decoded \(.*\), the first of 2 such images; "

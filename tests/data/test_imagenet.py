@@ -4,6 +4,7 @@ import io
 import shutil
 import tarfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import pytest
 import scipy.io
 import torch
+from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset
 from kdplatform.data.imagenet import Config
@@ -111,10 +113,7 @@ def test_the_usual_cut_is_256_and_224() -> None:
     assert (Config().resize, Config().image_size) == (256, 224)
 
 
-def refused(root: Path, message: str, **fields: Any) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        load(root, **fields)
-    assert "\n" not in str(caught.value)
+refused = partial(assert_refused, load)
 
 
 def test_without_devkit_it_says_what_is_expected(root: Path) -> None:

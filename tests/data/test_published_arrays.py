@@ -13,9 +13,9 @@ import scipy.io
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
-from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, dataset_config_class, load_dataset
 from kdplatform.errors import UserError
+from kdplatform.settings.schema import DatasetConfig
 
 NAMES = ("cifar10", "cifar100", "svhn")
 RANDOM = np.random.default_rng(0)

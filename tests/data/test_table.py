@@ -1,4 +1,5 @@
 import re
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -6,10 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, load_dataset
 from kdplatform.data.table import Config
-from kdplatform.errors import UserError
 
 ROWS = 60
 
@@ -39,10 +40,7 @@ def load(folder: Path, table: pd.DataFrame | str | None = None, **fields: Any) -
     return load_dataset(Config(**fields), folder)
 
 
-def refused(folder: Path, message: str, table: pd.DataFrame | str | None = None, **f: Any) -> None:
-    with pytest.raises(UserError, match=message) as caught:
-        load(folder, table, **f)
-    assert "\n" not in str(caught.value)
+refused = partial(assert_refused, load)
 
 
 def features(dataset: Dataset) -> torch.Tensor:

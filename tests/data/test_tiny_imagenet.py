@@ -4,16 +4,17 @@ import shutil
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset, tiny_imagenet
 from kdplatform.data._downloads import md5_of
 from kdplatform.data.tiny_imagenet import Config
-from kdplatform.errors import UserError
 
 # Not in alphabetical order, as in the original; two synsets share their first word.
 CODES = {"n03": "crane, machine", "n01": "crane, bird", "n02": "goldfish, Carassius auratus"}
@@ -80,9 +81,7 @@ def test_the_archive_is_unpacked_and_gives_the_same(
     assert load(root, root=str(tmp_path / "packed")).digest == load(root).digest
 
 
-def refused(root: Path, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        load(root)
+refused = partial(assert_refused, load)
 
 
 def test_missing_images_are_named(root: Path) -> None:

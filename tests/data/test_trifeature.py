@@ -13,11 +13,11 @@ import pandas as pd
 import pytest
 import torch
 
-from kdplatform.config import describe_fields, load_project
 from kdplatform.data import Dataset, load_dataset, trifeature
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, draw_factors
 from kdplatform.data.trifeature import Config
 from kdplatform.errors import MachineError, UserError
+from kdplatform.settings.project import describe_fields, load_project
 
 SMALL = Config(
     image_size=16, values_per_feature=3, versions_train=3, versions_val=1, versions_test=2

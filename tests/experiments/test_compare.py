@@ -7,6 +7,7 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.refusals import failure
 
 from kdplatform import cli
 from kdplatform.analysis.disagreement import disagreement
@@ -277,10 +278,8 @@ def test_similar_examples_are_compared_by_the_columns_named() -> None:
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    assert compare(*words) == 2
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    [line] = captured.err.splitlines()
+    code, line = failure(["compare", *words], capsys)
+    assert code == 2
     return line
 
 

@@ -10,12 +10,12 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from kdplatform.experiments.identity import student_step
 
-from kdplatform.config import load_project
 from kdplatform.errors import MachineError, UserError
 from kdplatform.experiments.executors import Assignment, Outcome, open_executor
 from kdplatform.experiments.executors.local import LocalExecutor, usable_cores
-from kdplatform.experiments.identity import student_step
+from kdplatform.settings.project import load_project
 
 HERE = Path(__file__).resolve().parent
 

@@ -6,17 +6,11 @@ from collections import namedtuple
 from typing import Any
 
 import pytest
+from helpers.refusals import last_line
 
 from kdplatform.experiments import records
 
 pytestmark = pytest.mark.usefixtures("spared")
-
-
-def last_line(capsys: pytest.CaptureFixture[str]) -> str:
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "Traceback" not in captured.err
-    return captured.err.splitlines()[-1].removeprefix("kdplatform: ")
 
 
 def assert_nothing_to_trust(place: Any) -> None:

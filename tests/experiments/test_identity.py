@@ -3,9 +3,6 @@
 from collections.abc import Callable
 
 import pytest
-
-from kdplatform.config import ProjectConfig, load_project
-from kdplatform.experiments import identity
 from kdplatform.experiments.identity import (
     Role,
     Step,
@@ -15,6 +12,10 @@ from kdplatform.experiments.identity import (
     teacher_seed,
     teacher_step,
 )
+
+from kdplatform.experiments import identity
+from kdplatform.settings.project import load_project
+from kdplatform.settings.schema import ProjectConfig
 
 MakeStep = Callable[[ProjectConfig, int, str], Step]
 STEPS: dict[str, MakeStep] = {

@@ -16,11 +16,11 @@ from mlflow.models import Model
 
 from kdplatform.analysis.disagreement import disagreement_by_class
 from kdplatform.analysis.significance import mcnemar_by_class
-from kdplatform.config import load_project
 from kdplatform.data import load_dataset
 from kdplatform.files import file_digest
 from kdplatform.predictions import Predictions
 from kdplatform.study.metrics import REFERENCES, model_metrics, pair_metrics
+from kdplatform.settings.project import load_project
 
 ROLES = ("teacher", "student", "distilled")
 EPOCHS = {"teacher": 3, "student": 4, "distilled": 4}

@@ -6,13 +6,13 @@ from typing import Any
 
 import mlflow
 import pytest
-
-from kdplatform import cli
-from kdplatform.config import load_project
-from kdplatform.experiments import workspace
-from kdplatform.experiments.executors.base import Assignment
 from kdplatform.experiments.executors.unit import run_unit
 from kdplatform.experiments.identity import teacher_step
+
+from kdplatform import cli
+from kdplatform.experiments import workspace
+from kdplatform.experiments.executors.base import Assignment
+from kdplatform.settings.project import load_project
 
 pytestmark = pytest.mark.usefixtures("spared")
 

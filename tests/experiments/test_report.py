@@ -11,17 +11,20 @@ import mlflow
 import numpy as np
 import pandas as pd
 import pytest
+from helpers.refusals import last_line
+from kdplatform.experiments.identity import Role
+from kdplatform.experiments.sweep import Unit, study_units
 
-from kdplatform.config import flatten, load_project
 from kdplatform.data import Dataset
 from kdplatform.experiments import records, report
 from kdplatform.experiments.stored_predictions import TEST
-from kdplatform.experiments.sweep import Unit, study_units
 from kdplatform.experiments.tracking import log_verified_artifacts
 from kdplatform.predictions import Predictions
 from kdplatform.reporting.study_page import build_report
 from kdplatform.roles import Role
 from kdplatform.study.fairness import Effort
+from kdplatform.settings.project import load_project
+from kdplatform.settings.schema import flatten
 
 CLASSES, COLORS = ("circle", "square", "star"), ("red", "green", "blue")
 DIGEST = "ab" * 32
@@ -246,9 +249,8 @@ def test_the_generating_factors_are_the_feature_space(store: Store) -> None:
 
 def failure(store: Store, capsys: pytest.CaptureFixture[str], **parameters: object) -> str:
     assert store.place.run("report", out=store.out, **parameters) == 2
-    [line] = [x for x in capsys.readouterr().err.splitlines() if x.startswith("kdplatform: ")]
     assert not store.place.commands()
-    return line
+    return last_line(capsys)
 
 
 def test_an_empty_store_is_said_to_be_empty(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.damage import cut_short, flip_a_bit
 
 from kdplatform.analysis.significance import significance_counts, welch_by_class
 
@@ -17,12 +18,6 @@ pytestmark = pytest.mark.usefixtures("spared")
 
 def run_ids(place: Any, *roles: str) -> dict[str, list[str]]:
     return {role: [r.info.run_id for r in place.runs(role)] for role in roles or ROLES}
-
-
-def flip_a_bit(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
 
 
 def logits(place: Any, run: Any) -> Any:
@@ -70,10 +65,6 @@ def test_no_reuse_trains_afresh_and_takes_the_old_run_out_of_reuse(
 
 def removed(path: Path) -> None:
     path.unlink()
-
-
-def cut_short(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:100])
 
 
 @pytest.mark.parametrize(

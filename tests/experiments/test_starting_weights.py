@@ -8,10 +8,11 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
-
-from kdplatform.config import load_project
-from kdplatform.experiments import weights
+from helpers.refusals import last_line
 from kdplatform.experiments.identity import teacher_step
+
+from kdplatform.experiments import weights
+from kdplatform.settings.project import load_project
 
 OWN = """\
 import torch
@@ -109,9 +110,7 @@ def test_published_weights_are_tuned_on_images_of_another_size(
 def refusal(place: Any, capsys: pytest.CaptureFixture[str], **parameters: object) -> str:
     capsys.readouterr()
     assert place.run("teacher", **DIGITS, **parameters) == 2
-    line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "Traceback" not in line
-    return line
+    return last_line(capsys)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,8 @@
 """The study as units, and what a sweep logs; its units run in this process, one after the other."""
 
-import contextlib
-import io
 import json
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -13,15 +10,14 @@ from typing import Any
 import mlflow
 import pandas as pd
 import pytest
+from helpers.inline import Ended, run_inline
+from kdplatform.experiments.identity import Role
+from kdplatform.experiments.sweep import absolute_uri, study_units
 
-from kdplatform.config import load_project
 from kdplatform.errors import UserError
 from kdplatform.experiments import commands, records
-from kdplatform.experiments.executors import Assignment, Outcome
-from kdplatform.experiments.executors.unit import run_unit
 from kdplatform.experiments.results import step_scale
-from kdplatform.experiments.sweep import absolute_uri, study_units
-from kdplatform.roles import Role
+from kdplatform.settings.project import load_project
 
 TEMPERATURES, SEEDS = (1.0, 2.5), (0, 1)
 
@@ -30,50 +26,14 @@ def config(**overrides: str) -> Any:
     return load_project("digits", {"temperatures": "1,2.5", "seeds": "0-1", **overrides})
 
 
-class Inline:
-    """An executor that runs a unit when it is handed over, and knows what it was handed."""
-
-    slots = 1
-
-    def __init__(self, failing: str) -> None:
-        self.handed: list[str] = []
-        self._failing = failing
-
-    def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        title = assignment.step.title
-        self.handed.append(title)
-        future: Future[Outcome] = Future()
-        if title == self._failing:
-            future.set_result(Outcome(None, error="it would not learn", trace="Traceback: here"))
-        else:
-            future.set_result(run_unit(assignment))
-        return future
-
-    def __enter__(self) -> "Inline":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class Swept:
-    """A sweep's command, ended."""
-
-    code: int
-    out: str
-    err: str
-    handed: list[str]
-
-
 @dataclass(frozen=True)
 class Story:
     """The same sweep three times: a teacher fails, it is tried again, nothing is left to do."""
 
     place: Any
-    failed: Swept
-    mended: Swept
-    repeated: Swept
+    failed: Ended
+    mended: Ended
+    repeated: Ended
 
 
 @pytest.fixture(scope="module")
@@ -94,13 +54,9 @@ def story(empty_place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         )
 
 
-def _swept(place: Any, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Swept:
-    executor = Inline(failing)
-    monkeypatch.setattr(commands, "open_executor", lambda *arguments, **named: executor)
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = place.run("sweep", temperatures="1,2.5", seeds="0-1")
-    return Swept(code, out.getvalue(), err.getvalue(), executor.handed)
+def _swept(place: Any, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Ended:
+    words = {"temperatures": "1,2.5", "seeds": "0-1"}
+    return run_inline(place, monkeypatch, commands, "sweep", failing, **words)
 
 
 def parent(story: Story, number: int) -> Any:

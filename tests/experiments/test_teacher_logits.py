@@ -4,13 +4,16 @@ from typing import Any
 
 import pytest
 import torch
+from helpers.damage import cut_short
+from kdplatform.experiments.identity import Role, teacher_step
 
-from kdplatform.config import load_project
 from kdplatform.data import Dataset
 from kdplatform.experiments import teacher_logits
 from kdplatform.experiments.identity import teacher_step
 from kdplatform.experiments.workspace import open_workspace
 from kdplatform.roles import Role
+from kdplatform.experiments.workspace import open_workspace
+from kdplatform.settings.project import load_project
 from kdplatform.training import TeacherModel, TeacherTable, TeacherViews, initialised_model
 
 # 18 views: a table for two students pays from 9 epochs on.
@@ -57,7 +60,7 @@ def test_a_teachers_logits_are_computed_once_for_all_students(new_place, compute
 def test_a_damaged_table_is_made_again(new_place, computed, capsys):
     teacher(new_place, PAYING)
     [path] = (new_place.home / "teacher_logits").glob("*.npy")
-    path.write_bytes(path.read_bytes()[:-2])
+    cut_short(path)
     assert isinstance(teacher(new_place, PAYING), TeacherViews)
     assert computed == ["run", "run"]
     assert "is not what was written to it; it is made again" in capsys.readouterr().err

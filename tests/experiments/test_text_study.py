@@ -7,13 +7,14 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
+from helpers.hatexplain_files import post, write_posts
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from kdplatform import hub
-from kdplatform.config import load_project
 from kdplatform.data import load_dataset
 from kdplatform.models import bert, build_model
+from kdplatform.settings.project import load_project
 
 SMALLEST = {
     "num_hidden_layers": 1,
@@ -33,7 +34,7 @@ attributes: race
 """
 
 
-def write_posts(folder: Path) -> None:
+def write_study(folder: Path) -> None:
     posts: dict[str, Any] = {}
     divisions: dict[str, list[str]] = {}
     for split, count in (("train", 24), ("val", 8), ("test", 16)):
@@ -41,20 +42,14 @@ def write_posts(folder: Path) -> None:
         for number, name in enumerate(divisions[split]):
             label = ("normal", "hatespeech")[number % 2]
             target = COMMUNITIES[number // 2 % 4]
-            annotator = {"label": label, "annotator_id": 1, "target": target}
-            posts[name] = {
-                "post_id": name,
-                "annotators": [annotator] * 3,
-                "rationales": [],
-                "post_tokens": ["kind" if label == "normal" else "rude", "words", str(number)],
-            }
-    (folder / "dataset.json").write_text(json.dumps(posts))
-    (folder / "post_id_divisions.json").write_text(json.dumps(divisions))
+            tokens = ["kind" if label == "normal" else "rude", "words", str(number)]
+            posts[name] = post(name, [label] * 3, [target] * 3, tokens)
+    write_posts(folder, posts, divisions)
 
 
 @pytest.fixture
 def place(new_place: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
-    write_posts(new_place.folder)
+    write_study(new_place.folder)
     Path(new_place.project).write_text(PROJECT.format(root=new_place.folder))
     for name in ("bert_tiny", "bert_mini", "bert_base"):
         monkeypatch.setitem(bert.KINDS, name, (bert.BERT, SMALLEST))

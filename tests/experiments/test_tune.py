@@ -1,11 +1,9 @@
 """The entry point `tune`, with real trainings that run in this process, one after the other."""
 
 import contextlib
-import io
 import json
 import shutil
 from collections.abc import Iterator
-from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +11,11 @@ import mlflow
 import optuna
 import pandas as pd
 import pytest
+from helpers.inline import Ended, run_inline
 
 from kdplatform import cli, data
-from kdplatform.config import load_project
 from kdplatform.experiments import records, workspace
-from kdplatform.experiments.executors import Assignment, Outcome
-from kdplatform.experiments.executors.unit import run_unit
+from kdplatform.settings.project import load_project
 from kdplatform.tuning import trials as books
 from kdplatform.tuning import tuner
 
@@ -26,44 +23,8 @@ SEARCH = {"trials": 4, "seeds_per_trial": 1, "temperatures": "1,10", "student__e
 NAME = "small-eod-color"
 
 
-class Inline:
-    """An executor that runs a unit when it is handed over, and knows what it was handed."""
-
-    slots = 1
-
-    def __init__(self) -> None:
-        self.handed: list[str] = []
-
-    def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        self.handed.append(assignment.step.title)
-        future: Future[Outcome] = Future()
-        future.set_result(run_unit(assignment))
-        return future
-
-    def __enter__(self) -> "Inline":
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        pass
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A command, ended."""
-
-    code: int
-    out: str
-    err: str
-    handed: list[str]
-
-
-def tuned(place: Any, monkeypatch: pytest.MonkeyPatch, **parameters: object) -> Tuned:
-    executor = Inline()
-    monkeypatch.setattr(tuner, "open_executor", lambda *arguments, **named: executor)
-    out, err = io.StringIO(), io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = place.run("tune", **{**SEARCH, **parameters})
-    return Tuned(code, out.getvalue(), err.getvalue(), executor.handed)
+def tuned(place: Any, monkeypatch: pytest.MonkeyPatch, **parameters: object) -> Ended:
+    return run_inline(place, monkeypatch, tuner, "tune", **{**SEARCH, **parameters})
 
 
 def poisoned(load: Any) -> Any:
@@ -83,13 +44,13 @@ class Story:
     """A search, the same with poisoned test labels, and what came after the first."""
 
     place: Any
-    first: Tuned
+    first: Ended
     poisoned_place: Any
-    poisoned: Tuned
-    resumed: Tuned
+    poisoned: Ended
+    resumed: Ended
     distilled: int
     models_before: int
-    impossible: Tuned
+    impossible: Ended
 
 
 @contextlib.contextmanager

@@ -1,10 +1,10 @@
 """A page as Markdown says what the page says, and nothing of its text is taken for markup."""
 
 import pandas as pd
+import pytest
 from matplotlib.figure import Figure
 
-from kdplatform.reporting.markdown import render_markdown
-from kdplatform.reporting.page import Page, Picture, Section
+from kdplatform.reporting.page import Page, Picture, Section, render_markdown
 from kdplatform.reporting.report_table import Table
 
 
@@ -36,6 +36,30 @@ def test_a_page_is_headings_tables_lists_and_pictures() -> None:
 def test_text_from_data_is_no_markup() -> None:
     text = render_markdown(page("a|b <img> [x](y)\n# z"))
     assert "| DS T=4 | a\\|b \\<img\\> \\[x\\](y) \\# z |" in text
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("a &lt; b ~c~ $d$", "a \\&lt; b \\~c\\~ \\$d\\$"),
+        ("- no bullet", "\\- no bullet"),
+        ("12. no list", "12\\. no list"),
+        ("---", "\\---"),
+        ("-0.50 (-1.00 to 2.00)", "-0.50 (-1.00 to 2.00)"),
+        ("-", "-"),
+    ],
+)
+def test_every_place_of_a_page_is_escaped(text: str, escaped: str) -> None:
+    words = pd.DataFrame([[text]], columns=[text])
+    table = Table("t", text, words, words, notes=[text])
+    picture = Picture("figure_1", text, Figure(), text)
+    section = Section(text, [text], [text], [text], [table], [table], [picture])
+    assert render_markdown(Page(text, text, [section], [("supported", 0)])) == (
+        f"# {escaped}\n\n{escaped}\n\n**0 supported**\n\n## {escaped}\n\n{escaped}\n\n"
+        f"- {escaped}\n\n> {escaped}\n"
+        + 2 * f"\n### {escaped}\n\n| {escaped} |\n|---|\n| {escaped} |\n\n- {escaped}\n"
+        + f"\n### {escaped}\n\n![{escaped}](figure_1.png)\n\n{escaped}\n"
+    )
 
 
 def test_columns_of_one_name_are_told_apart_by_the_heading_above_them() -> None:

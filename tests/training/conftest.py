@@ -1,7 +1,6 @@
 """A tiny problem that trains in a fraction of a second: the class is where the image is bright."""
 
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +8,8 @@ import pandas as pd
 import pytest
 import torch
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Dataset, Split
+from kdplatform.settings.schema import TrainingConfig
 
 sys.path.insert(0, str(Path(__file__).parent))  # for fits
 
@@ -49,9 +48,5 @@ def config() -> TrainingConfig:
 
 
 @pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
+def _one_thread(one_thread: None) -> None:
     """Tiny tensors: a second thread would only wait."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)

@@ -1,24 +1,30 @@
 """What tests of the loop share: a fit of the tiny problem, and what it is compared by."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Dataset
-from kdplatform.objectives import (
-    Batch,
-    LossParts,
-    Objective,
-    Output,
-    TrainingState,
-    build_objective,
-)
-from kdplatform.training import EpochRecord, FitResult, Role, fit, initialised_model
+from kdplatform.methods import Batch, Loss, Method, Run, build_method
+from kdplatform.methods.kd import Config as KD
+from kdplatform.roles import Role
+from kdplatform.settings.schema import MethodConfig, TrainingConfig
+from kdplatform.training import EpochRecord, FitResult, fit, initialised_model
 
 CPU = torch.device("cpu")
+
+
+def kd(**fields: Any) -> Method[Any]:
+    """Returns plain distillation with these fields."""
+    return build_method(KD(**fields))
+
+
+def augmented(config: TrainingConfig, augmentation: Mapping[str, object]) -> TrainingConfig:
+    """Returns the configuration with another augmentation, checked."""
+    return TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
 
 
 def train(
@@ -26,16 +32,16 @@ def train(
     config: TrainingConfig,
     *,
     seed: int = 0,
-    role: Role = "student",
-    objective: Objective | None = None,
+    role: str = "student",
+    method: Method[Any] | None = None,
     **arguments: Any,
 ) -> tuple[nn.Module, FitResult]:
     model = arguments.pop("model", None)
-    model = model or initialised_model(config.model, dataset, seed=seed, role=role)
-    objective = objective or build_objective(None)
+    model = model or initialised_model(config.model, dataset, seed=seed, role=Role(role))
+    method = method or build_method(MethodConfig())
     arguments = {"validation": dataset.val, **arguments}
     result = fit(
-        model, dataset.train, objective, config, seed=seed, role=role, device=CPU, **arguments
+        model, dataset.train, method, config, seed=seed, role=Role(role), device=CPU, **arguments
     )
     return model, result
 
@@ -56,18 +62,17 @@ def assert_equal_weights(one: nn.Module, other: nn.Module) -> None:
 AUGMENTED = {"crop_padding": 1, "horizontal_flip": True}
 
 
-class OrderSpy(Objective):
+class OrderSpy(Method[MethodConfig]):
     """Keeps the ids it is given, in their order."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__(MethodConfig())
         self.ids: list[int] = []
 
-    def forward(
-        self, student: Output, teacher: Output | None, batch: Batch, state: TrainingState
-    ) -> LossParts:
+    def loss(self, batch: Batch, run: Run) -> Loss:
         self.ids.extend(batch.ids.tolist())
-        return LossParts(student.logits.square().mean(dim=1), {})
+        student = run.student(batch.inputs)
+        return Loss(student.logits.square().mean(dim=1), student, {})
 
 
 class Dropout(nn.Module):

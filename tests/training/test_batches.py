@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from kdplatform.config import AugmentationConfig
 from kdplatform.data import Dataset, Split
 from kdplatform.errors import UserError
+from kdplatform.settings.schema import AugmentationConfig
 from kdplatform.training.batches import (
     TrainingBatches,
     crop_and_flip,

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.damage import cut_short, flip_a_bit
 
 from kdplatform.errors import MachineError
 from kdplatform.training.checkpoint import load_checkpoint, save_checkpoint
@@ -46,7 +47,7 @@ def test_checkpoint_of_another_run_is_ignored(
 def test_cut_short_is_ignored_and_said_in_one_line(
     path: Path, kept: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path.write_bytes(path.read_bytes()[:kept])
+    cut_short(path, kept)
     assert load_checkpoint(path, "this run") is None
     said = capsys.readouterr().err
     assert "is cut short or altered: ignored, training begins anew" in said
@@ -55,9 +56,7 @@ def test_cut_short_is_ignored_and_said_in_one_line(
 
 @pytest.mark.parametrize("position", [0, 31, 32, 2000, -1])
 def test_an_altered_byte_is_noticed(path: Path, position: int) -> None:
-    data = bytearray(path.read_bytes())
-    data[position] ^= 1
-    path.write_bytes(data)
+    flip_a_bit(path, position)
     assert load_checkpoint(path, "this run") is None
 
 

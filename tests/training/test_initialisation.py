@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from kdplatform.data import Dataset
-from kdplatform.training import Role, initialised_model
+from kdplatform.roles import Role
+from kdplatform.training import initialised_model
 
 
 def weights(dataset: Dataset, seed: int, role: Role) -> torch.Tensor:

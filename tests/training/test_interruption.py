@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Split, image_facts
+from kdplatform.methods import build_method
 from kdplatform.models import InputNormalization, build_model
-from kdplatform.objectives import build_objective
+from kdplatform.settings.schema import MethodConfig, TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, fit
 
 
@@ -38,7 +38,7 @@ def train(checkpoint: Path, pause: float) -> tuple[torch.nn.Module, FitResult]:
     result = fit(
         model,
         split,
-        build_objective(None),
+        build_method(MethodConfig()),
         TrainingConfig(model="lenet5", epochs=6, batch_size=20, learning_rate=0.01),
         seed=0,
         role="student",

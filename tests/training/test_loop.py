@@ -7,22 +7,32 @@ from typing import Any
 
 import pytest
 import torch
-from fits import AUGMENTED, CPU, OrderSpy, assert_equal_weights, dropout_model, numbers, train
+from fits import (
+    AUGMENTED,
+    CPU,
+    OrderSpy,
+    assert_equal_weights,
+    augmented,
+    dropout_model,
+    kd,
+    numbers,
+    train,
+)
 from torch import nn
 from tqdm import tqdm
 
-from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset
+from kdplatform.methods import Batch, Loss, Method, Run
 from kdplatform.models import InputNormalization
-from kdplatform.objectives import (
-    Batch,
-    LossParts,
-    Objective,
-    Output,
-    TrainingState,
-    build_objective,
+from kdplatform.roles import Role
+from kdplatform.settings.schema import MethodConfig, TrainingConfig
+from kdplatform.training import (
+    EpochRecord,
+    Teacher,
+    TeacherTable,
+    initialised_model,
+    predict_logits,
 )
-from kdplatform.training import EpochRecord, TeacherTable, initialised_model, predict_logits
 
 
 def test_the_tiny_problem_is_learnt(dataset: Dataset, config: TrainingConfig) -> None:
@@ -96,18 +106,17 @@ def test_checkpoints_keep_their_distance_but_the_last_epoch_has_its_own(
 def test_training_numbers_are_means_over_the_images(
     dataset: Dataset, config: TrainingConfig
 ) -> None:
-    seen: list[LossParts] = []
+    seen: list[Loss] = []
 
-    class Spy(Objective):
-        def forward(
-            self, student: Output, teacher: Output | None, batch: Batch, state: TrainingState
-        ) -> LossParts:
-            loss = student.logits.logsumexp(1)
-            seen.append(LossParts(loss.detach(), {"twice": 2 * loss.detach()}))
-            return LossParts(loss, seen[-1].parts)
+    class Spy(Method[MethodConfig]):
+        def loss(self, batch: Batch, run: Run) -> Loss:
+            student = run.student(batch.inputs)
+            rows = student.logits.logsumexp(1)
+            seen.append(Loss(rows.detach(), student, {"twice": 2 * rows.detach()}))
+            return Loss(rows, student, seen[-1].parts)
 
-    _, result = train(dataset, config.model_copy(update={"epochs": 1}), objective=Spy())
-    expected = torch.cat([losses.loss for losses in seen]).mean().item()
+    _, result = train(dataset, config.model_copy(update={"epochs": 1}), method=Spy(MethodConfig()))
+    expected = torch.cat([loss.rows for loss in seen]).mean().item()
     assert result.records[0].train_loss == pytest.approx(expected)
     assert result.records[0].train_parts == {"twice": pytest.approx(2 * expected)}
 
@@ -117,8 +126,8 @@ def test_distilling_reports_both_parts(dataset: Dataset, config: TrainingConfig)
         dataset,
         config,
         role="distilled",
-        objective=build_objective(DistillationConfig(temperature=3.0, alpha=0.7)),
-        teacher=TeacherTable(5 * torch.eye(4)[dataset.train.labels]),
+        method=kd(temperature=3.0, alpha=0.7),
+        teacher=Teacher(TeacherTable(5 * torch.eye(4)[dataset.train.labels]), None),
     )
     for record in result.records:
         kl, ce = record.train_parts["kl"], record.train_parts["ce"]
@@ -127,7 +136,7 @@ def test_distilling_reports_both_parts(dataset: Dataset, config: TrainingConfig)
 
 def test_a_missing_teacher_is_an_error(dataset: Dataset, config: TrainingConfig) -> None:
     with pytest.raises(ValueError, match="needs a teacher"):
-        train(dataset, config, objective=build_objective(DistillationConfig(temperature=3.0)))
+        train(dataset, config, method=kd(temperature=3.0))
 
 
 def test_no_precision_or_layout_changes_what_is_learnt_much(
@@ -148,7 +157,7 @@ def test_no_precision_or_layout_changes_what_is_learnt_much(
 def test_equal_seeds_give_equal_numbers_whatever_the_global_generator(
     dataset: Dataset, config: TrainingConfig, augmentation: dict[str, Any]
 ) -> None:
-    config = TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
+    config = augmented(config, augmentation)
     torch.manual_seed(1)
     one, first = train(dataset, config)
     torch.manual_seed(2)
@@ -168,7 +177,7 @@ def test_plain_and_distilled_students_see_the_same_batches_and_teachers_others(
     orders = {}
     for role in ("teacher", "student", "distilled"):
         spy = OrderSpy()
-        train(dataset, config, role=role, objective=spy)
+        train(dataset, config, role=role, method=spy)
         orders[role] = spy.ids
     assert orders["student"] == orders["distilled"] != orders["teacher"]
 
@@ -189,7 +198,7 @@ def test_what_a_model_draws_itself_comes_from_the_runs_seed(
 
 def test_gradients_are_clipped(dataset: Dataset, config: TrainingConfig) -> None:
     config = config.model_copy(update={"optimizer": "sgd", "learning_rate": 1.0, "momentum": 0.0})
-    before = initialised_model("lenet5", dataset, seed=0, role="student").state_dict()
+    before = initialised_model("lenet5", dataset, seed=0, role=Role.STUDENT).state_dict()
     model, _ = train(dataset, config.model_copy(update={"gradient_clip": 1e-4}))
     moved = [(value - before[name]).square().sum() for name, value in model.state_dict().items()]
     # 12 steps of at most 1e-4 each.

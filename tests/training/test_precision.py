@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kdplatform.config import TrainingConfig
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training.precision import autocast, resolve_precision
 
 CPU = torch.device("cpu")

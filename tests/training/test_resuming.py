@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from fits import AUGMENTED, OrderSpy, assert_equal_weights, dropout_model, numbers, train
 
-from kdplatform.config import TrainingConfig
 from kdplatform.data import Dataset
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import EpochRecord
 
 
@@ -62,7 +62,7 @@ def test_a_finished_run_is_restored_without_training(
     saved = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
     one, first = train(dataset, config, **saved)
     spy = OrderSpy()
-    other, second = train(dataset, config, objective=spy, **saved)
+    other, second = train(dataset, config, method=spy, **saved)
     assert second.records == first.records
     assert spy.ids == []
     assert_equal_weights(one, other)

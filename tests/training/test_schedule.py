@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdplatform.config import TrainingConfig
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training.schedule import build_optimizer, clip_gradients, learning_rate
 
 STEPS_PER_EPOCH = 10

@@ -6,21 +6,19 @@ from typing import Any
 
 import pytest
 import torch
-from torch import nn
+from fits import CPU, assert_equal_weights, augmented, kd, numbers, train
 
-from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset, Split, StreamedInputs
 from kdplatform.errors import UserError
-from kdplatform.objectives import build_objective
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import (
     EpochRecord,
-    TeacherModel,
+    Teacher,
     fit,
     initialised_model,
     predict_logits,
 )
 
-CPU = torch.device("cpu")
 CROPS = {"random_resized_crop": True, "horizontal_flip": True}
 
 
@@ -43,36 +41,13 @@ def streamed(dataset: Dataset, tmp_path_factory: pytest.TempPathFactory) -> Data
     )
 
 
-def with_workers(dataset: Dataset, workers: int) -> Split:
+def with_workers(dataset: Dataset, workers: int) -> Dataset:
     inputs = dataset.train.inputs
     assert isinstance(inputs, StreamedInputs)
     files = [inputs.path(row).name for row in range(len(inputs))]
     root = inputs.path(0).parent
-    return replace(dataset.train, inputs=StreamedInputs(root, files, size=8, workers=workers))
-
-
-def train(
-    dataset: Dataset, config: TrainingConfig, split: Split | None = None, **fields: Any
-) -> tuple[nn.Module, list[EpochRecord]]:
-    model = initialised_model("lenet5", dataset, seed=0, role="student")
-    augmentation = fields.pop("augmentation", {})
-    config = TrainingConfig.model_validate(config.model_dump() | {"augmentation": augmentation})
-    result = fit(
-        model,
-        split or dataset.train,
-        fields.pop("objective", build_objective(None)),
-        config,
-        seed=0,
-        role="student",
-        device=CPU,
-        validation=dataset.val,
-        **fields,
-    )
-    return model, list(result.records)
-
-
-def weights(model: nn.Module) -> torch.Tensor:
-    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+    inputs = StreamedInputs(root, files, size=8, workers=workers)
+    return replace(dataset, train=replace(dataset.train, inputs=inputs))
 
 
 def test_channel_statistics_and_logits_are_those_from_memory(
@@ -96,25 +71,24 @@ def test_weights_are_those_from_memory_bit_for_bit(
     augmentation: dict[str, Any],
     workers: int,
 ) -> None:
-    expected, records = train(dataset, config, augmentation=augmentation)
-    model, ours = train(
-        streamed, config, with_workers(streamed, workers), augmentation=augmentation
-    )
-    assert torch.equal(weights(model), weights(expected))
-    assert [r.val_loss for r in ours] == [r.val_loss for r in records]
+    config = augmented(config, augmentation)
+    expected, result = train(dataset, config)
+    model, ours = train(with_workers(streamed, workers), config)
+    assert_equal_weights(model, expected)
+    assert [r.val_loss for r in ours.records] == [r.val_loss for r in result.records]
 
 
 def test_random_resized_crops_do_not_depend_on_the_number_of_workers(
     streamed: Dataset, config: TrainingConfig
 ) -> None:
     models = [
-        train(streamed, config, with_workers(streamed, workers), augmentation=CROPS)[0]
-        for workers in (0, 1, 2)
+        train(with_workers(streamed, workers), augmented(config, CROPS))[0] for workers in (0, 1, 2)
     ]
-    assert torch.equal(weights(models[0]), weights(models[1]))
-    assert torch.equal(weights(models[0]), weights(models[2]))
+    assert_equal_weights(models[0], models[1])
+    assert_equal_weights(models[0], models[2])
     plain, _ = train(streamed, config)
-    assert not torch.equal(weights(models[0]), weights(plain))
+    with pytest.raises(AssertionError):
+        assert_equal_weights(models[0], plain)
 
 
 class _KilledError(Exception):
@@ -128,15 +102,15 @@ def test_a_killed_fit_goes_on_bit_for_bit(
         if record.epoch == 2:
             raise _KilledError
 
-    split = with_workers(streamed, 2)
-    kept = {"checkpoint": tmp_path / "checkpoint", "identity": "run", "augmentation": CROPS}
+    config, data = augmented(config, CROPS), with_workers(streamed, 2)
+    kept = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
     with pytest.raises(_KilledError):
-        train(streamed, config, split, on_epoch=die, **kept)
-    resumed, records = train(streamed, config, split, **kept)
-    model, expected = train(streamed, config, split, augmentation=CROPS)
-    assert len(records) == config.epochs
-    assert torch.equal(weights(resumed), weights(model))
-    assert [r.train_loss for r in records] == [r.train_loss for r in expected]
+        train(data, config, on_epoch=die, **kept)
+    resumed, result = train(data, config, **kept)
+    model, expected = train(data, config)
+    assert len(result.records) == config.epochs
+    assert_equal_weights(resumed, model)
+    assert numbers(result.records) == numbers(expected.records)
 
 
 def test_the_teacher_sees_the_crops_that_the_student_sees(
@@ -151,12 +125,12 @@ def test_the_teacher_sees_the_crops_that_the_student_sees(
     fit(
         model,
         streamed.train,
-        build_objective(DistillationConfig(temperature=4)),
-        TrainingConfig.model_validate(config.model_dump() | {"augmentation": CROPS, "epochs": 1}),
+        kd(temperature=4),
+        augmented(config.model_copy(update={"epochs": 1}), CROPS),
         seed=0,
         role="distilled",
         device=CPU,
-        teacher=TeacherModel(teacher),
+        teacher=Teacher(None, lambda: teacher),
     )
     assert sum(len(images) for images in seen) == len(streamed.train)
     for theirs, ours in zip(seen, student_saw, strict=True):
@@ -167,4 +141,4 @@ def test_random_resized_crops_of_images_in_memory_are_refused(
     dataset: Dataset, config: TrainingConfig
 ) -> None:
     with pytest.raises(UserError, match=r"random_resized_crop=True .*\(dataset\.storage=stream\)"):
-        train(dataset, config, augmentation=CROPS)
+        train(dataset, augmented(config, CROPS))

@@ -2,21 +2,18 @@ from typing import Any
 
 import pytest
 import torch
+from fits import CPU, augmented, kd, train
 
-from kdplatform.config import DistillationConfig, TrainingConfig
 from kdplatform.data import Dataset
+from kdplatform.methods import Batch
 from kdplatform.models import InputNormalization
-from kdplatform.objectives import Batch, build_objective
+from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import (
     Teacher,
-    TeacherModel,
     TeacherTable,
-    fit,
     initialised_model,
     predict_logits,
 )
-
-CPU = torch.device("cpu")
 
 
 @pytest.fixture
@@ -24,19 +21,14 @@ def teacher_model(dataset: Dataset) -> InputNormalization:
     return initialised_model("resnet20", dataset, seed=0, role="teacher")
 
 
+def asked(model: InputNormalization) -> Teacher:
+    """Returns a teacher that is its network alone."""
+    return Teacher(None, lambda: model)
+
+
 def distil(dataset: Dataset, config: TrainingConfig, teacher: Teacher) -> list[float]:
-    student = initialised_model("lenet5", dataset, seed=0, role="distilled")
-    objective = build_objective(DistillationConfig(temperature=4.0))
-    result = fit(
-        student,
-        dataset.train,
-        objective,
-        config,
-        seed=0,
-        role="distilled",
-        device=CPU,
-        teacher=teacher,
-    )
+    method = kd(temperature=4.0)
+    _, result = train(dataset, config, role="distilled", method=method, teacher=teacher)
     return [record.train_loss for record in result.records]
 
 
@@ -50,7 +42,7 @@ def test_table_and_model_say_the_same(dataset: Dataset, teacher_model: InputNorm
     )
     table = TeacherTable(predict_logits(teacher_model, dataset.train.inputs, device=CPU))
     torch.testing.assert_close(
-        table(batch).logits, TeacherModel(teacher_model)(batch).logits, rtol=1e-4, atol=1e-5
+        table(batch), asked(teacher_model)(batch).logits, rtol=1e-4, atol=1e-5
     )
 
 
@@ -59,8 +51,8 @@ def test_distilling_from_cached_logits_is_distilling_from_the_teacher(
 ) -> None:
     config = config.model_copy(update={"precision": "fp32"})
     table = TeacherTable(predict_logits(teacher_model, dataset.train.inputs, device=CPU))
-    cached = distil(dataset, config, table)
-    assert cached == pytest.approx(distil(dataset, config, TeacherModel(teacher_model)), rel=1e-3)
+    cached = distil(dataset, config, Teacher(table, None))
+    assert cached == pytest.approx(distil(dataset, config, asked(teacher_model)), rel=1e-3)
 
 
 @pytest.mark.parametrize("augmentation", [{}, {"crop_padding": 1, "horizontal_flip": True}])
@@ -71,8 +63,8 @@ def test_distilling_changes_nothing_in_the_teacher(
     augmentation: dict[str, Any],
 ) -> None:
     before = {name: value.clone() for name, value in teacher_model.state_dict().items()}
-    config = TrainingConfig.model_validate({**config.model_dump(), "augmentation": augmentation})
-    teacher = TeacherModel(teacher_model)
+    config = augmented(config, augmentation)
+    teacher = asked(teacher_model)
     teacher_model.train()
     distil(dataset, config, teacher)
     assert any("running_mean" in name for name in before)
@@ -86,14 +78,12 @@ def test_teacher_sees_the_augmented_images(
 ) -> None:
     seen: list[torch.Tensor] = []
 
-    class Spy(TeacherModel):
-        def __call__(self, batch: Batch) -> Any:
+    class Spy(Teacher):
+        def __call__(self, batch: Batch, **named: Any) -> Any:
             seen.append(batch.inputs - dataset.train.inputs[batch.rows])
-            return super().__call__(batch)
+            return super().__call__(batch, **named)
 
-    config = TrainingConfig.model_validate(
-        {**config.model_dump(), "augmentation": {"horizontal_flip": True}}
-    )
-    distil(dataset, config, Spy(teacher_model))
+    spy = Spy(None, lambda: teacher_model)
+    distil(dataset, augmented(config, {"horizontal_flip": True}), spy)
     changed = torch.cat(seen).flatten(1).any(dim=1).float().mean()
     assert 0.3 < changed < 0.7

@@ -10,11 +10,15 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-
-from kdplatform.config import load_project
+from kdplatform.experiments.identity import Role
 from kdplatform.experiments.sweep import Unit
+from kdplatform.tuning.workers import (
+    InterruptedSearchError,
+    TrialDivergedError,
+    TrialFailedError,
+)
 from kdplatform.predictions import Predictions
-from kdplatform.roles import Role
+from kdplatform.settings.project import load_project
 from kdplatform.tuning import search
 from kdplatform.tuning.command import identity
 from kdplatform.tuning.measures import Measure, Score
@@ -22,11 +26,6 @@ from kdplatform.tuning.references import References
 from kdplatform.tuning.search import Search
 from kdplatform.tuning.space import Point, first_points, parameters
 from kdplatform.tuning.storage import heartbeats, open_storage, open_study, sampler_named
-from kdplatform.tuning.workers import (
-    InterruptedSearchError,
-    TrialDivergedError,
-    TrialFailedError,
-)
 
 # Examples of each of two groups.
 GROUP = 200

@@ -7,27 +7,26 @@ from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
-from kdplatform.config import ProjectConfig
-from kdplatform.experiments.identity import Step
-from kdplatform.roles import Role
+from kdplatform.experiments.graph import Step
+from kdplatform.settings.schema import ProjectConfig
 
 # Small models leave most of a GPU idle: this many are trained on one at a time.
-UNITS_PER_GPU = 4
+MODELS_PER_GPU = 4
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A unit as a worker gets it: plain values that cross processes and machines.
+    """A step as a worker gets it: plain values that cross processes and machines.
 
     Attributes:
         device: as the command line names it.
-        references: step and run of the models a distilled student needs, by role.
+        runs: the runs of the models that the step needs, by the names it gives them.
         tracking_uri: of the store that the worker logs to; a path in it is absolute.
     """
 
     config: ProjectConfig
     step: Step
-    references: Mapping[Role, tuple[Step, str]]
+    runs: Mapping[str, str]
     folder: Path
     device: str
     reuse: bool
@@ -38,10 +37,10 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a unit.
+    """What became of a step.
 
     Attributes:
-        run_id: the run that holds the model; None when the unit failed.
+        run_id: the run that holds the model; None when the step failed.
         reused: whether another process had trained it in the meantime.
         messages: what was said on the way, line by line.
         error: why it failed, in one line.
@@ -58,7 +57,7 @@ class Outcome:
     diverged: bool = False
 
 
-# What a worker does with an assignment: `unit.run_unit`, or less in tests.
+# What a worker does with an assignment: `worker.run_step`, or less in tests.
 Task = Callable[[Assignment], Outcome]
 
 
@@ -66,13 +65,13 @@ class Executor(Protocol):
     """Runs assignments somewhere. Leaving its block ends what is still running there.
 
     Attributes:
-        slots: how many units run at the same time.
+        slots: how many steps run at the same time.
     """
 
     slots: int
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        """Hands a unit over; its future raises only what is no fault of the unit's own code."""
+        """Hands a step over; its future raises only what is no fault of the step's own code."""
         ...
 
     def __enter__(self) -> Self:

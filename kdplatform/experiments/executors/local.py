@@ -18,13 +18,13 @@ from tqdm import tqdm
 
 from kdplatform.errors import MachineError, UserError
 from kdplatform.experiments.executors.base import (
-    UNITS_PER_GPU,
+    MODELS_PER_GPU,
     Assignment,
     Outcome,
     Task,
 )
 
-# A worker that dies takes its unit with it: the unit is tried this often in all.
+# A worker that dies takes its step with it: the step is tried this often in all.
 _ATTEMPTS = 2
 # What a worker is given to close its run when the sweep is interrupted.
 _GRACE_SECONDS = 10.0
@@ -40,28 +40,28 @@ def usable_cores() -> int:
 
 
 class LocalExecutor:
-    """Worker processes, each of which trains one unit at a time.
+    """Worker processes, each of which trains one step at a time.
 
     Every worker is a process pool of its own, so that one that dies (out of memory, killed) breaks
-    no other: it is replaced, its unit is tried once more, then given up.
+    no other: it is replaced, its step is tried once more, then given up.
 
     Args:
         task: what a worker does with an assignment.
         device: as it was asked for; `auto` and `cuda` spread the workers over all GPUs.
-        workers: processes; None: one per core on the CPU, `UNITS_PER_GPU` per GPU.
-        units: more workers than this are not started.
+        workers: processes; None: one per core on the CPU, `MODELS_PER_GPU` per GPU.
+        steps: more workers than this are not started.
 
     Raises:
         UserError: fewer than one worker.
     """
 
-    def __init__(self, task: Task, device: str, workers: int | None, units: int) -> None:
+    def __init__(self, task: Task, device: str, workers: int | None, steps: int) -> None:
         if workers is not None and workers < 1:
             raise UserError(f"workers={workers} is not allowed; allowed: auto | integer >= 1")
         devices = _devices(device)
         cores = usable_cores()
-        most = cores if devices[0] == "cpu" else min(cores, UNITS_PER_GPU * len(devices))
-        self.slots = max(1, min(workers or most, units))
+        most = cores if devices[0] == "cpu" else min(cores, MODELS_PER_GPU * len(devices))
+        self.slots = max(1, min(workers or most, steps))
         self._threads = max(1, cores // self.slots)
         self._idle: SimpleQueue[_Worker] = SimpleQueue()
         self._workers = [
@@ -70,11 +70,11 @@ class LocalExecutor:
         ]
         for worker in self._workers:
             self._idle.put(worker)
-        # Each thread waits for one worker: the queue of units is the thread pool's.
+        # Each thread waits for one worker: the queue of steps is the thread pool's.
         self._waiters = ThreadPoolExecutor(self.slots)
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        """Hands a unit to the next idle worker."""
+        """Hands a step to the next idle worker."""
         return self._waiters.submit(self._run, assignment)
 
     def _run(self, assignment: Assignment) -> Outcome:
@@ -96,7 +96,7 @@ class LocalExecutor:
         error: BaseException | None,
         where: TracebackType | None,
     ) -> None:
-        """Ends the workers, in the middle of their units when the block was left by an error."""
+        """Ends the workers, in the middle of their steps when the block was left by an error."""
         if kind is not None:
             for worker in self._workers:
                 worker.interrupt()
@@ -125,7 +125,7 @@ class _Worker:
         self._interrupted = False
 
     def run(self, assignment: Assignment) -> Outcome:
-        """Runs a unit in the process.
+        """Runs a step in the process.
 
         Raises:
             MachineError: the process died in every attempt.
@@ -173,7 +173,7 @@ class _Worker:
         return [process for process in children if process.pid == self._process_id]
 
     def close(self) -> None:
-        """Ends the process when it is idle; the next unit gets a new one."""
+        """Ends the process when it is idle; the next step gets a new one."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
@@ -204,7 +204,7 @@ def _leave_with_the_sweep() -> None:
 
 
 def _run_or_leave(task: Task, assignment: Assignment) -> Outcome:
-    """Runs a unit; on SIGTERM closes its run and ends the process."""
+    """Runs a step; on SIGTERM closes its run and ends the process."""
     signal.signal(signal.SIGTERM, _interrupt)
     try:
         return task(assignment)

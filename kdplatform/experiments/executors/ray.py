@@ -1,4 +1,4 @@
-"""A Ray cluster: Ray queues the units, places them, and tries again those whose node died.
+"""A Ray cluster: Ray queues the steps, places them, and tries again those whose node died.
 
 Every node needs kdplatform installed, the data folder under the same path (shared or its own), and
 access to the tracking server.
@@ -16,15 +16,15 @@ import mlflow
 import torch
 
 from kdplatform.errors import MachineError, UserError
-from kdplatform.experiments.executors.base import UNITS_PER_GPU, Assignment, Outcome, Task
+from kdplatform.experiments.executors.base import MODELS_PER_GPU, Assignment, Outcome, Task
 
-# How often Ray starts a unit again whose worker or node died.
+# How often Ray starts a step again whose worker or node died.
 _RETRIES = 3
 _ANSWER_SECONDS = 10
 
 
 class RayExecutor:
-    """Units as Ray tasks of one core each, and of a fraction of a GPU where the cluster has them.
+    """Steps as Ray tasks of one core each, and of a fraction of a GPU where the cluster has them.
 
     Args:
         task: what a worker does with an assignment.
@@ -53,16 +53,16 @@ class RayExecutor:
             raise
         # Ray shows a task only the GPU that it was given.
         self._device = "cuda" if on_gpu else "cpu"
-        self.slots = max(1, int(min(resources["CPU"], gpus * UNITS_PER_GPU if on_gpu else 1e9)))
+        self.slots = max(1, int(min(resources["CPU"], gpus * MODELS_PER_GPU if on_gpu else 1e9)))
         self._ray = ray
         self._task = task
         self._remote = ray.remote(
-            num_cpus=1, num_gpus=1 / UNITS_PER_GPU if on_gpu else 0, max_retries=_RETRIES
+            num_cpus=1, num_gpus=1 / MODELS_PER_GPU if on_gpu else 0, max_retries=_RETRIES
         )(_on_one_core)
         self._references: list[Any] = []
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        """Hands a unit to the cluster."""
+        """Hands a step to the cluster."""
         reference = self._remote.remote(self._task, replace(assignment, device=self._device))
         self._references.append(reference)
         future: Future[Outcome] = reference.future()
@@ -100,7 +100,7 @@ def _connected(address: str) -> Any:
     _check_answer(address)
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        # What a unit says comes back with its outcome.
+        # What a step says comes back with its outcome.
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
         raise _no_cluster(address, " ".join(str(error).split())) from None

@@ -3,16 +3,13 @@
 from pathlib import Path
 
 import pytest
+from helpers.refusals import refusal_of
 
-from kdplatform.errors import UserError
-from kdplatform.yaml_files import read_mapping
+from kdplatform.settings.yaml_files import read_mapping
 
 
 def refusal(path: Path) -> str:
-    with pytest.raises(UserError) as caught:
-        read_mapping("project", path)
-    message = str(caught.value)
-    assert "\n" not in message
+    message = refusal_of(read_mapping, "project", path)
     assert message.startswith(f"project={str(path)!r}")
     return message
 

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from kdplatform.text_values import integers, names, numbers, optional, parse_integers
+from kdplatform.settings.schema import integers, names, numbers, optional, parse_integers
 
 Reader = Callable[[object], object]
 

@@ -1,4 +1,4 @@
-"""What a worker does with a unit."""
+"""What is done with an assignment, here or in a worker."""
 
 import time
 import traceback
@@ -7,8 +7,9 @@ import mlflow
 
 from kdplatform.errors import DivergedError, KdplatformError
 from kdplatform.experiments.executors.base import Assignment, Outcome
-from kdplatform.experiments.steps import load_trained, obtain
+from kdplatform.experiments.steps import obtain
 from kdplatform.experiments.tracking import quiet_mlflow
+from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import open_workspace
 from kdplatform.progress import collected_messages
 
@@ -16,25 +17,30 @@ from kdplatform.progress import collected_messages
 _SQLITE_PATIENCE_SECONDS = 120
 
 
-def run_unit(assignment: Assignment) -> Outcome:
-    """Trains or finds the unit's model; called in a worker."""
+def carry_out(assignment: Assignment) -> TrainedModel:
+    """Trains or finds the step's model in this process."""
+    workspace = open_workspace(
+        assignment.config, assignment.folder, assignment.device, assignment.reuse
+    )
+    # The command has loaded the data too, and said what there is to say of them.
+    with collected_messages():
+        workspace.dataset  # noqa: B018
+    needed = {
+        name: TrainedModel(assignment.step.needs[name], run_id, reused=True)
+        for name, run_id in assignment.runs.items()
+    }
+    return obtain(workspace, assignment.step, assignment.parent_run_id, needed)
+
+
+def run_step(assignment: Assignment) -> Outcome:
+    """Trains or finds the step's model in a worker; an error is part of the outcome."""
     started = time.perf_counter()
     quiet_mlflow()
     mlflow.set_tracking_uri(_patient(assignment.tracking_uri))
     mlflow.set_experiment(experiment_id=assignment.experiment_id)
     with collected_messages() as messages:
         try:
-            workspace = open_workspace(
-                assignment.config, assignment.folder, assignment.device, assignment.reuse
-            )
-            # The command has loaded the data too, and said what there is to say of them.
-            with collected_messages():
-                workspace.dataset  # noqa: B018
-            references = {
-                role: load_trained(step, run_id, reused=True)
-                for role, (step, run_id) in assignment.references.items()
-            }
-            model = obtain(workspace, assignment.step, assignment.parent_run_id, references)
+            model = carry_out(assignment)
         except Exception as error:
             return Outcome(
                 None,

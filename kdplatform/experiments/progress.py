@@ -1,4 +1,4 @@
-"""How far a sweep is: one bar on a terminal, one line per unit anywhere else."""
+"""How far a graph is: one bar on a terminal, one line per model anywhere else."""
 
 import math
 import sys
@@ -10,24 +10,22 @@ from typing import Any, Self
 
 from tqdm import tqdm
 
-from kdplatform.experiments.identity import Step
+from kdplatform.experiments.graph import Step
 from kdplatform.progress import say
 from kdplatform.roles import Role
 
 
-class SweepProgress:
-    """Counts units and shows done, running, reused, failed and the time left.
+class GraphProgress:
+    """Counts models and shows done, running, reused, failed and the time left.
 
     Args:
-        steps: of the units that are not trained yet.
-        reused: units that need no training.
-        slots: how many units run at the same time.
-        title: what the units are trained for.
+        steps: of the models that are not trained yet.
+        reused: models that need no training.
+        slots: how many models are trained at the same time.
+        title: what the models are trained for.
     """
 
-    def __init__(
-        self, steps: Sequence[Step], *, reused: int, slots: int, title: str = "sweep"
-    ) -> None:
+    def __init__(self, steps: Sequence[Step], *, reused: int, slots: int, title: str) -> None:
         self._title = title
         self._total = len(steps) + reused
         self._left = Counter(step.role for step in steps)
@@ -51,7 +49,7 @@ class SweepProgress:
     def __enter__(self) -> Self:
         """Says what there is to do."""
         say(
-            f"{self._title}: {self._total} units, {self._reused} of them reused; "
+            f"{self._title}: {self._total} models, {self._reused} of them reused; "
             f"up to {self._slots} at a time"
         )
         return self
@@ -66,12 +64,12 @@ class SweepProgress:
         self._bar.close()
 
     def show(self, *, in_flight: int) -> None:
-        """Brings the bar up to date; `in_flight` units are handed over and not back yet."""
+        """Brings the bar up to date; `in_flight` steps are handed over and not back yet."""
         self._in_flight = in_flight
         self._bar.set_postfix_str(self.status())
 
     def done(self, step: Step, messages: Sequence[str], seconds: float, *, reused: bool) -> None:
-        """Counts a unit that is trained, or was by another process in the meantime."""
+        """Counts a model that is trained, or was by another process in the meantime."""
         if reused:
             self._reused += 1
         else:
@@ -80,7 +78,7 @@ class SweepProgress:
         self._ended(step, messages)
 
     def failed(self, step: Step, messages: Sequence[str]) -> None:
-        """Counts a unit that failed."""
+        """Counts a model that failed."""
         self._failed += 1
         self._ended(step, messages)
 
@@ -106,9 +104,9 @@ class SweepProgress:
         return counts if seconds is None else f"{counts}, {_duration(seconds)} left"
 
     def seconds_left(self) -> float | None:
-        """Estimates the time left from the units of the same role trained so far.
+        """Estimates the time left from the models of the same role trained so far.
 
-        None before the first unit is trained.
+        None before the first model is trained.
         """
         known = [second for seconds in self._seconds.values() for second in seconds]
         if not known:

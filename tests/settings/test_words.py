@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field
 
-from kdplatform.field_words import allowed, plain_text
+from kdplatform.settings.words import allowed, plain_text
 
 
 class Fields(BaseModel):

@@ -1,21 +1,25 @@
 """Project files and overrides: what is read, what is refused, and in which words."""
 
+import subprocess
+import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
 import yaml
+from helpers.refusals import refusal_of
 
-from kdplatform.config import (
-    ProjectConfig,
+from kdplatform.data import dataset_names
+from kdplatform.settings.project import (
     describe_fields,
     dump_yaml,
-    flatten,
     load_project,
     project_names,
+    shortened_warmups,
     with_absolute_paths,
+    with_method,
 )
-from kdplatform.data import dataset_names
-from kdplatform.errors import UserError
+from kdplatform.settings.schema import ProjectConfig, flatten
 
 TEMPERATURE = "number >= 1e-06 and <= 1e+06"
 MINIMAL = {
@@ -38,13 +42,7 @@ def project_with(folder: Path, **changes: object) -> str:
     return written(folder, yaml.safe_dump(MINIMAL | changes))
 
 
-def refusal(project: str, overrides: dict[str, str] | None = None, **more: object) -> str:
-    with pytest.raises(UserError) as caught:
-        load_project(project, overrides, **more)  # type: ignore[arg-type]
-    message = str(caught.value)
-    assert "\n" not in message
-    assert caught.value.exit_code == 2
-    return message
+refusal = partial(refusal_of, load_project)
 
 
 def test_where_the_data_lie_can_be_made_absolute(
@@ -106,7 +104,7 @@ def test_texts_of_the_command_line_become_values(name: str, text: str, value: ob
 
 
 def test_every_field_takes_the_text_help_shows_as_its_value() -> None:
-    from kdplatform.field_words import plain_text
+    from kdplatform.settings.words import plain_text
 
     config = load_project("trifeature")
     texts = {name: plain_text(value) for name, value in flatten(config).items()}
@@ -120,6 +118,8 @@ def test_another_dataset_starts_from_its_own_defaults() -> None:
         "val_fraction": 0.15,
         "test_fraction": 0.25,
         "seed": 3,
+        "unlabeled_fraction": 0.0,
+        "unlabeled_seed": 0,
     }
 
 
@@ -198,7 +198,7 @@ def test_an_unknown_project_is_answered_with_the_nearest_and_all() -> None:
 def test_an_unknown_field_is_answered_with_the_nearest_and_all() -> None:
     message = refusal("trifeature", {"studnet.epochs": "3"})
     assert "parameter='studnet.epochs' does not exist; did you mean 'student.epochs'" in message
-    assert all(field.name in message for field in describe_fields("trifeature"))
+    assert all(field.name in message for field in describe_fields(load_project("trifeature")))
 
 
 def test_parameters_of_the_command_are_suggested_too() -> None:
@@ -215,9 +215,10 @@ def test_a_field_cannot_be_set_by_both_of_its_names() -> None:
     ("overrides", "words"),
     [
         ({"teacher.milestones": "3"}, "teacher: milestones='3' is not allowed with"),
+        ({"teacher.frozen": "true"}, "teacher: frozen=True is not allowed for fresh weights"),
         (
-            {"student.warmup_epochs": "5000"},
-            "student: warmup_epochs=5000 is not allowed; allowed: at",
+            {"teacher.pretrained": "true"},
+            "teacher: pretrained=True is not allowed with model='resnet20'; allowed: with ",
         ),
     ],
 )
@@ -242,7 +243,12 @@ def test_values_that_do_not_go_together_are_named(overrides: dict[str, str], wor
         ({"seeds": {"a": 1}}, "seeds={'a': 1} is not allowed; allowed: list of integer >= 0"),
         ({"dataset": [1]}, "dataset.name is missing in the project file"),
         ({"dataset": {}}, "dataset.name is missing in the project file"),
-        ({"distillation": {}}, "distillation.temperature is missing in the project file"),
+        ({"distillation": [1]}, "distillation=[1] is not allowed; allowed: a block of fields"),
+        ({"teacher": {"epochs": 1}}, "teacher.model is missing in the project file"),
+        (
+            {"distillation": {"method": "kd", "beta": 8}},
+            "field='distillation.beta' does not exist; did you mean",
+        ),
         ({"name": "a/b"}, "name='a/b' is not allowed"),
         ({"colours": 1}, "field='colours' does not exist; known: attributes, dataset."),
         ({"studnet": {"epochs": 1}}, "field='studnet' does not exist; did you mean 'student."),
@@ -291,3 +297,71 @@ def test_a_configuration_cannot_be_changed() -> None:
     config: ProjectConfig = load_project("digits")
     with pytest.raises(ValueError, match="frozen"):
         config.name = "other"
+
+
+# ---- methods
+
+
+def test_another_method_starts_from_its_own_defaults_and_keeps_which_teacher(
+    tmp_path: Path,
+) -> None:
+    block = {"method": "kd", "temperature": 7, "teacher_seed": 3}
+    config = load_project(project_with(tmp_path, distillation=block))
+    assert flatten(config)["distillation.temperature"] == 7
+    other = with_method(config.distillation, "kd")
+    assert other == config.distillation
+
+
+def test_a_method_that_needs_a_teacher_is_none_of_a_teachers() -> None:
+    message = refusal("digits", {"teacher.method": "kd"})
+    assert message == "teacher.method='kd' learns from a teacher; allowed: cross_entropy"
+    message = refusal("digits", {"method": "cross_entropy"})
+    assert message == "method='cross_entropy' needs no teacher; allowed: kd"
+
+
+def test_a_teachers_method_may_be_a_name_or_a_block(tmp_path: Path) -> None:
+    teacher = MINIMAL["teacher"]
+    assert isinstance(teacher, dict)
+    named = load_project(project_with(tmp_path, teacher={**teacher, "method": "cross_entropy"}))
+    block = {**teacher, "method": {"method": "cross_entropy"}}
+    assert load_project(project_with(tmp_path, teacher=block)) == named
+    assert flatten(named)["teacher.method"] == "cross_entropy"
+    assert load_project("digits", {"teacher.method": "cross_entropy"}) == load_project("digits")
+
+
+# ---- warm-up
+
+
+def test_a_warm_up_longer_than_the_training_is_cut_to_it_and_said() -> None:
+    config = load_project("trifeature", {"student.epochs": "1"})
+    assert config.student.warmup == 1
+    [line] = shortened_warmups(config)
+    whole = config.student.warmup_epochs
+    assert line == f"student.warmup_epochs={whole:g} is cut to student.epochs=1"
+    assert shortened_warmups(load_project("trifeature")) == []
+
+
+@pytest.mark.parametrize("name", project_names())
+def test_every_project_may_be_trained_for_one_epoch(name: str) -> None:
+    config = load_project(name)
+    overrides = {
+        f"{section}.epochs": "1"
+        for section in ("teacher", "student")
+        if not getattr(config, section).frozen
+    }
+    assert load_project(name, overrides).student.epochs == 1
+
+
+# ---- what is read without torch
+
+
+def test_a_project_is_loaded_without_torch_pandas_and_mlflow() -> None:
+    code = (
+        "import sys\n"
+        "from kdplatform.settings.project import load_project, project_names\n"
+        "for name in project_names(): load_project(name)\n"
+        "print(sorted({'torch', 'pandas', 'mlflow', 'sklearn', 'scipy'} & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "[]"

@@ -1,0 +1,255 @@
+"""The parameters of the entry points, and what a command line makes of them.
+
+MLproject declares the same names and defaults; a configuration field that is not declared there
+(`-P student.epochs=3`) arrives as `--student.epochs 3` and is an override.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.files import home_folder, not_there, user_path
+
+FROM_PROJECT = "from-project"
+EXECUTORS = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter of an entry point.
+
+    Attributes:
+        allowed: what it takes, in words; empty for a field of the configuration, which says that.
+        description: likewise.
+    """
+
+    name: str
+    default: str = FROM_PROJECT
+    allowed: str = ""
+    description: str = ""
+
+    @property
+    def option(self) -> click.Option:
+        """The parameter for click; given twice it is refused, not overwritten."""
+        return click.Option([f"--{self.name}"], multiple=True)
+
+
+_PROJECT = Parameter(
+    "project", "trifeature", "name | path", "a project of projects/, or the path of a YAML file"
+)
+_CONFIG = Parameter(
+    "config",
+    "none",
+    "none | path",
+    "a configuration as a run logs it, such as the tuner's best.yaml",
+)
+_RUNNING = (
+    Parameter(
+        "data_folder",
+        "auto",
+        "auto | path",
+        "datasets, checkpoints; auto: $KDPLATFORM_HOME or cache",
+    ),
+    Parameter("device", "auto", "auto | cpu | cuda | cuda:N", "where models are trained"),
+)
+_REUSE = Parameter(
+    "reuse", "true", "true | false", "take FINISHED runs of the same key; false: train afresh"
+)
+_SPREADING = (
+    Parameter(
+        "workers", "auto", "auto | integer >= 1", "processes of executor local; auto: what fits"
+    ),
+    Parameter("executor", "local", " | ".join(EXECUTORS), "where models are trained side by side"),
+    Parameter("address", "auto", "auto | host:port", "Ray cluster; auto: here or $RAY_ADDRESS"),
+)
+_REPORTING = (
+    Parameter("out", "auto", "auto | path", "folder; auto: reports/<project> in the data folder"),
+    Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
+)
+_STUDY = (
+    Parameter("study", "auto", "auto | text", "the study's name; the same name goes on with it"),
+    Parameter(
+        "storage",
+        "auto",
+        "auto | URL",
+        "sqlite:///file, postgresql://..., journal:///file; auto: sqlite:///optuna.db",
+    ),
+)
+
+
+def _fields(*names: str) -> tuple[Parameter, ...]:
+    return tuple(Parameter(name) for name in names)
+
+
+_TUNED = _fields(
+    "trials", "unfairness", "attribute", "mode", "sampler", "seeds_per_trial", "confirm_seeds"
+)
+_DISTILLED = _fields("alpha", "method", "seeds")
+ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
+    "teacher": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE),
+    "student": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE),
+    "distill": (_PROJECT, _CONFIG, *_fields("temperature"), *_DISTILLED, *_RUNNING, _REUSE),
+    "sweep": (
+        *(_PROJECT, *_fields("temperatures"), *_DISTILLED),
+        *(*_SPREADING, *_RUNNING, _REUSE),
+    ),
+    "tune": (_PROJECT, *_TUNED, *_STUDY, *_SPREADING, *_RUNNING),
+    "report": (_PROJECT, *_fields("temperatures"), *_DISTILLED, *_REPORTING),
+}
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The words of a command line, told apart.
+
+    Attributes:
+        overrides: fields of the configuration by the names they were given, as text.
+        workers: processes of the local executor; None: as many as fit.
+        out: the report's folder; None: below the data folder.
+        intersections: whether the report compares pairs of attributes.
+        study: name of the tuner's study; None: made from what is looked for.
+        storage: where the study is kept.
+    """
+
+    project: str
+    overrides: dict[str, str]
+    data_folder: Path
+    device: str
+    reuse: bool
+    workers: int | None
+    executor: str
+    address: str
+    out: Path | None
+    intersections: bool
+    study: str | None
+    storage: str
+
+
+def read_arguments(
+    entry_point: str, given: Mapping[str, Sequence[str]], rest: Sequence[str], no_reuse: bool
+) -> Arguments:
+    """Tells declared parameters from overrides of configuration fields.
+
+    Args:
+        given: the values of every declared parameter, as often as it was given.
+        rest: the words that belong to no declared parameter.
+        no_reuse: whether `--no-reuse` was among the words.
+
+    Raises:
+        UserError: a word is no `--name value`, a name is given twice or a value is not allowed.
+    """
+    declared = ENTRY_POINTS[entry_point]
+    words = {name: list(values) for name, values in given.items()}
+    if no_reuse:
+        words["reuse"] = ["false", *words["reuse"]]
+    values = {name: _once(name, texts) for name, texts in (words | _pairs(rest)).items() if texts}
+    own = {
+        p.name: values.pop(p.name, p.default)
+        for group in (_RUNNING, _SPREADING, _REPORTING, _STUDY, (_PROJECT, _CONFIG, _REUSE))
+        for p in group
+        if p in declared or p.name not in values
+    }
+    _refuse_what_is_ignored(entry_point, values, own)
+    folder, out, study = own["data_folder"], own["out"], own["study"]
+    return Arguments(
+        project=_project(own),
+        overrides={k: v for k, v in values.items() if v != FROM_PROJECT or "." in k},
+        data_folder=home_folder() if folder == "auto" else user_path("data_folder", folder),
+        device=own["device"],
+        reuse=_boolean("reuse", own["reuse"]),
+        workers=_count("workers", own["workers"]),
+        executor=own["executor"],
+        address=own["address"],
+        out=None if out == "auto" else user_path("out", out),
+        intersections=_boolean("intersections", own["intersections"]),
+        study=None if study == "auto" else study,
+        storage=own["storage"],
+    )
+
+
+def _pairs(rest: Sequence[str]) -> dict[str, list[str]]:
+    """Reads `--name value` and `--name=value` of fields."""
+    given: dict[str, list[str]] = {}
+    words = list(rest)
+    while words:
+        word = words.pop(0)
+        if not word.startswith("--"):
+            raise UserError(f"{word!r} is not expected here; allowed: --name value")
+        name, equals, value = word[2:].partition("=")
+        if not equals and not words:
+            raise UserError(f"--{name} is given without a value; allowed: --{name} value")
+        given.setdefault(name, []).append(value if equals else words.pop(0))
+    return given
+
+
+def _once(name: str, texts: Sequence[str]) -> str:
+    if len(texts) > 1:
+        raise UserError(f"--{name} is given twice: {texts[0]!r} and {texts[1]!r}")
+    return texts[0]
+
+
+def _project(own: Mapping[str, str]) -> str:
+    """Returns the project, which a configuration given as a file takes the place of."""
+    config, project = own["config"], own["project"]
+    if config == _CONFIG.default:
+        return project
+    if project != _PROJECT.default:
+        raise UserError(
+            f"config={config!r} and project={project!r} are both given; allowed: one of them, for "
+            "config names its project itself"
+        )
+    path = user_path("config", config)
+    if path.suffix not in {".yaml", ".yml"} or not path.is_file():
+        raise not_there("config", config, path, "none | the path of a YAML file")
+    return str(path)
+
+
+def _refuse_what_is_ignored(
+    entry_point: str, fields: Mapping[str, str], own: Mapping[str, str]
+) -> None:
+    """Refuses what the command would not look at.
+
+    That is: seeds for `tune`, the tuner's fields for everything else, a single temperature where
+    several are asked for, and parameters of the other executor.
+    """
+    tuned = {p.name for p in _TUNED}
+    for name in fields:
+        if entry_point == "tune" and name == "seeds":
+            raise UserError(
+                "seeds is not for tune; allowed: seeds_per_trial and confirm_seeds, which are "
+                "numbers of seeds"
+            )
+        if entry_point != "tune" and (name in tuned or name.startswith("tuning.")):
+            raise UserError(f"{name} is not for {entry_point}; allowed: {name} with tune")
+        single = name in ("temperature", "distillation.temperature")
+        if entry_point in ("sweep", "report") and single:
+            raise UserError(
+                f"{name} is not for {entry_point}; allowed: temperatures, such as 1-10,20,30.5"
+            )
+    executor = own["executor"]
+    if executor not in EXECUTORS:
+        raise unknown_name("executor", executor, EXECUTORS)
+    other, right = ("address", "ray") if executor == "local" else ("workers", "local")
+    if own[other] != "auto":
+        raise UserError(
+            f"{other}={own[other]!r} is not for executor={executor!r}; allowed: {other} with "
+            f"executor={right!r}"
+        )
+
+
+def _boolean(name: str, value: str) -> bool:
+    if value.lower() not in {"true", "false"}:
+        raise UserError(f"{name}={value!r} is not allowed; allowed: true | false")
+    return value.lower() == "true"
+
+
+def _count(name: str, value: str) -> int | None:
+    """Reads a number of things, None for `auto`."""
+    if value.lower() == "auto":
+        return None
+    if not value.isdecimal() or int(value) < 1:
+        raise UserError(f"{name}={value!r} is not allowed; allowed: auto | integer >= 1")
+    return int(value)

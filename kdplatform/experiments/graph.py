@@ -1,0 +1,165 @@
+"""The graph of a command: one step per model, the steps it needs, and the key it is known by."""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from kdplatform.experiments.weights import key_settings
+from kdplatform.roles import Role
+from kdplatform.settings.schema import (
+    DistillationConfig,
+    MethodConfig,
+    ProjectConfig,
+    TrainingConfig,
+)
+
+# Raised when a change of the code changes the numbers a step produces, so that runs of the old
+# code are not taken for runs of the new.
+STEP_VERSION = 2
+# What a distilled student needs: the teacher it learns from, and the NDS it is compared with.
+TEACHER, STUDENT = Role.TEACHER.value, Role.STUDENT.value
+
+
+@dataclass(frozen=True)
+class Step:
+    """One model to be trained: everything that decides its numbers, and its key.
+
+    Attributes:
+        needs: by name, the steps whose models it uses; any number, under any names.
+        distillation: how it learns from its teachers; None for a model without one.
+    """
+
+    role: Role
+    seed: int
+    training: TrainingConfig
+    key: str
+    distillation: DistillationConfig | None = None
+    needs: Mapping[str, "Step"] = field(default_factory=dict)
+
+    @property
+    def method(self) -> MethodConfig:
+        """What the model is trained for."""
+        return self.distillation or self.training.method
+
+    @property
+    def title(self) -> str:
+        """The name of the step's run."""
+        words = [self.role.label, self.training.model]
+        if self.distillation is not None:
+            words.append(method_title(self.distillation))
+        return " ".join([*words, f"seed {self.seed}"])
+
+    def within(self, project: ProjectConfig) -> ProjectConfig:
+        """Returns the project as it is at this step: with its training and its distillation."""
+        section = "teacher" if self.role is Role.TEACHER else "student"
+        changes: dict[str, object] = {section: self.training}
+        if self.distillation is not None:
+            changes["distillation"] = self.distillation
+        return project.model_copy(update=changes)
+
+
+def method_title(method: MethodConfig) -> str:
+    """Names a method with its temperature and weight, such as `kd T=4 alpha=0.8`."""
+    temperature, alpha = method.softmax_temperature, method.distillation_weight
+    words = [method.method]
+    words += [] if temperature is None else [f"T={temperature:g}"]
+    words += [] if alpha is None else [f"alpha={alpha:g}"]
+    return " ".join(words)
+
+
+def teacher_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Step:
+    """Returns the step that trains the teacher of a seed."""
+    return _without_teacher(Role.TEACHER, config.teacher, seed, dataset_digest)
+
+
+def student_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Step:
+    """Returns the step that trains the student without a teacher (NDS)."""
+    return _without_teacher(Role.STUDENT, config.student, seed, dataset_digest)
+
+
+def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Step:
+    """Returns the step that trains the student with its teacher (DS).
+
+    It needs the NDS too: the comparison with it is among the run's results.
+    """
+    needs = {
+        TEACHER: teacher_step(config, config.teacher_seed(seed), dataset_digest),
+        STUDENT: student_step(config, seed, dataset_digest),
+    }
+    settings = {
+        "training": key_settings(config.student),
+        "distillation": config.distillation.matters(),
+        "seed": seed,
+    }
+    key = run_key(Role.DISTILLED, settings, dataset_digest, needs)
+    return Step(Role.DISTILLED, seed, config.student, key, config.distillation, needs)
+
+
+def _without_teacher(role: Role, training: TrainingConfig, seed: int, dataset_digest: str) -> Step:
+    settings: dict[str, Any] = {"training": key_settings(training)}
+    if not training.frozen:
+        # A frozen model is the same whatever the seed and the method.
+        settings["seed"] = seed
+        if training.method.method != "cross_entropy":
+            settings["method"] = training.method.matters()
+    return Step(role, seed, training, run_key(role, settings, dataset_digest, {}))
+
+
+def run_key(
+    role: Role, settings: Mapping[str, Any], dataset_digest: str, needs: Mapping[str, Step]
+) -> str:
+    """Returns the key of a run: equal for equal steps on equal data, on every machine.
+
+    Args:
+        settings: the part of the configuration that matters to the step, as plain JSON values.
+        needs: the steps whose models it uses.
+    """
+    content = {
+        "role": role.value,
+        "version": STEP_VERSION,
+        "settings": settings,
+        "dataset": dataset_digest,
+        "needs": {name: step.key for name, step in needs.items()},
+    }
+    canonical = json.dumps(content, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:32]
+
+
+def study_steps(
+    config: ProjectConfig, dataset_digest: str, temperatures: Sequence[float] | None = None
+) -> list[Step]:
+    """Returns the steps of a study over temperatures and seeds, each once, needed ones first.
+
+    Args:
+        temperatures: those of the distilled students; None: the one of `distillation` alone.
+    """
+    methods = [config.distillation]
+    if temperatures is not None:
+        methods = [config.distillation.at(temperature=t) for t in temperatures]
+    projects = [config.model_copy(update={"distillation": method}) for method in methods]
+    distilled = [distilled_step(p, s, dataset_digest) for p in projects for s in config.seeds]
+    return with_needs(distilled)
+
+
+def with_needs(steps: Iterable[Step]) -> list[Step]:
+    """Returns the steps and all that they need, each once; teachers, then students, then the rest.
+
+    Within that order whatever is needed stands before what needs it.
+    """
+    found: dict[str, Step] = {}
+
+    def add(step: Step) -> None:
+        for needed in step.needs.values():
+            add(needed)
+        found.setdefault(step.key, step)
+
+    for step in steps:
+        add(step)
+    return sorted(found.values(), key=_depth)
+
+
+def _depth(step: Step) -> tuple[int, int]:
+    depth = 1 + max((_depth(needed)[0] for needed in step.needs.values()), default=0)
+    return depth, list(Role).index(step.role)

@@ -1,0 +1,221 @@
+"""The one scheduler: finds the models of a graph that are trained already, trains the others."""
+
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+
+from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
+from kdplatform.experiments.graph import Step
+from kdplatform.experiments.progress import GraphProgress
+from kdplatform.experiments.steps import find_trained
+from kdplatform.experiments.trained import TrainedModel
+from kdplatform.experiments.workspace import Workspace
+from kdplatform.progress import say
+from kdplatform.roles import Role
+
+# Opens an executor for this many steps.
+OpenExecutor = Callable[[int], AbstractContextManager[Executor]]
+
+# How often the display is brought up to date, and an interruption noticed, while no step ends.
+_LOOK_EVERY_SECONDS = 0.5
+
+
+class InterruptedGraphError(Exception):
+    """The steps are not wanted any more."""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A step that could not be carried out.
+
+    Attributes:
+        reason: one line.
+        trace: where in the program an unexpected error came from; empty for expected ones.
+        diverged: whether its training diverged.
+    """
+
+    step: Step
+    reason: str
+    trace: str = ""
+    diverged: bool = False
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What became of a graph: its models by key of their step, and the steps that failed."""
+
+    steps: Sequence[Step]
+    models: dict[str, TrainedModel]
+    failures: Sequence[Failure] = ()
+
+    def of_role(self, role: Role) -> list[TrainedModel]:
+        """Returns the models of a role that are there, in the order of the steps."""
+        return [
+            self.models[step.key]
+            for step in self.steps
+            if step.role is role and step.key in self.models
+        ]
+
+
+class Scheduler:
+    """Hands steps to an executor as soon as what they need is there.
+
+    It may be used by several threads at once.
+
+    Args:
+        device: as it was asked for; each worker resolves it.
+        known: models that are there already, by key; those trained are added.
+    """
+
+    def __init__(
+        self,
+        workspace: Workspace,
+        device: str,
+        executor: Executor,
+        known: dict[str, TrainedModel] | None = None,
+    ) -> None:
+        self.known = {} if known is None else known
+        self._workspace = workspace
+        self._device = device
+        self._executor = executor
+        self._tracking_uri = absolute_uri(mlflow.get_tracking_uri())
+
+    def run(
+        self,
+        steps: Sequence[Step],
+        parent_run_id: str,
+        progress: GraphProgress | None = None,
+        stop: threading.Event | None = None,
+    ) -> Trained:
+        """Carries out the steps, each once.
+
+        Args:
+            parent_run_id: the run under which the models' runs are logged.
+            stop: set when the steps are not wanted any more.
+
+        Raises:
+            InterruptedGraphError: `stop` was set.
+        """
+        experiment_id = mlflow.get_run(parent_run_id).info.experiment_id
+        waiting = {step.key: step for step in steps if step.key not in self.known}
+        running: dict[Future[Outcome], Step] = {}
+        failures: dict[str, Failure] = {}
+        while waiting or running:
+            for failure in _lost(waiting.values(), failures):
+                del waiting[failure.step.key]
+                _failed(failures, failure, progress)
+            for step in [s for s in waiting.values() if _needed(s) <= self.known.keys()]:
+                del waiting[step.key]
+                assignment = self._assignment(step, parent_run_id, experiment_id)
+                running[self._executor.submit(assignment)] = step
+            if progress is not None:
+                progress.show(in_flight=len(running))
+            ended, _ = wait(running, timeout=_LOOK_EVERY_SECONDS, return_when=FIRST_COMPLETED)
+            if stop is not None and stop.is_set():
+                raise InterruptedGraphError
+            for future in ended:
+                self._take(running.pop(future), future, failures, progress)
+        models = {step.key: self.known[step.key] for step in steps if step.key in self.known}
+        return Trained(steps, models, list(failures.values()))
+
+    def _assignment(self, step: Step, parent_run_id: str, experiment_id: str) -> Assignment:
+        return Assignment(
+            config=self._workspace.config,
+            step=step,
+            runs={name: self.known[needed.key].run_id for name, needed in step.needs.items()},
+            folder=self._workspace.folder.resolve(),
+            device=self._device,
+            reuse=self._workspace.reuse,
+            tracking_uri=self._tracking_uri,
+            experiment_id=experiment_id,
+            parent_run_id=parent_run_id,
+        )
+
+    def _take(
+        self,
+        step: Step,
+        future: "Future[Outcome]",
+        failures: dict[str, Failure],
+        progress: GraphProgress | None,
+    ) -> None:
+        error = future.exception()
+        if error is not None:
+            reason = " ".join(str(error).split()) or type(error).__name__
+            _failed(failures, Failure(step, reason), progress)
+            return
+        outcome = future.result()
+        if outcome.run_id is None:
+            failure = Failure(step, outcome.error, outcome.trace, outcome.diverged)
+            _failed(failures, failure, progress, outcome.messages)
+            return
+        self.known[step.key] = TrainedModel(step, outcome.run_id, outcome.reused)
+        if progress is not None:
+            progress.done(step, outcome.messages, outcome.seconds, reused=outcome.reused)
+
+
+def _needed(step: Step) -> set[str]:
+    return {needed.key for needed in step.needs.values()}
+
+
+def _lost(waiting: Iterable[Step], failures: dict[str, Failure]) -> list[Failure]:
+    """Returns the failures of steps that need one that failed."""
+    lost = []
+    for step in waiting:
+        for needed in step.needs.values():
+            if needed.key in failures:
+                lost.append(Failure(step, f"not tried: it needs {needed.title}, which failed"))
+                break
+    return lost
+
+
+def _failed(
+    failures: dict[str, Failure],
+    failure: Failure,
+    progress: GraphProgress | None,
+    messages: Sequence[str] = (),
+) -> None:
+    failures[failure.step.key] = failure
+    if progress is not None:
+        line = f"{failure.step.title}: failed: {failure.reason}"
+        progress.failed(failure.step, [*messages, line])
+
+
+def run_graph(
+    workspace: Workspace,
+    steps: Sequence[Step],
+    device: str,
+    parent_run_id: str,
+    open_executor: OpenExecutor,
+    title: str,
+) -> Trained:
+    """Finds the models of a graph in one search, and trains those that are missing side by side.
+
+    Args:
+        steps: each once, and all that they need among them.
+        open_executor: gives an executor for this many steps; called when some are missing.
+        title: what the models are trained for, as the display says it.
+    """
+    models = find_trained(workspace, steps) if workspace.reuse else {}
+    missing = [step for step in steps if step.key not in models]
+    if not missing:
+        say(f"{title}: {len(steps)} models, all of them reused")
+        return Trained(steps, models)
+    with open_executor(len(missing)) as executor:
+        progress = GraphProgress(missing, reused=len(models), slots=executor.slots, title=title)
+        with progress:
+            return Scheduler(workspace, device, executor, models).run(
+                steps, parent_run_id, progress
+            )
+
+
+def absolute_uri(uri: str) -> str:
+    """Returns a tracking URI that means the same store from any working directory."""
+    path = uri.removeprefix("sqlite:///")
+    if path == uri:
+        return uri
+    return f"sqlite:///{Path(path).resolve()}"

@@ -1,0 +1,187 @@
+"""What a method is: what it needs, what it is given, what it returns, and when it is called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
+
+from kdplatform.settings.schema import MethodConfig
+from kdplatform.settings.words import plain_text
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from kdplatform.data import Split
+    from kdplatform.settings.schema import TrainingConfig
+
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a method asks of a run.
+
+    Attributes:
+        teacher: "logits" for the loop's own inputs, which a table can answer; "live" for the
+            network itself, on any inputs; "none" without a teacher.
+        teacher_statistics: whether it asks for the teacher's logits of whole splits.
+        unlabeled: whether it learns from examples without labels too.
+    """
+
+    teacher: Literal["none", "logits", "live"] = "none"
+    teacher_statistics: bool = False
+    unlabeled: bool = False
+
+
+class Output(NamedTuple):
+    """What a model says about inputs.
+
+    Attributes:
+        logits: float32 [B, C].
+        features: float32 [B, ...], the input of the model's last linear layer; None where it was
+            not asked for.
+    """
+
+    logits: Tensor
+    features: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Batch:
+    """The examples of one step, on the device.
+
+    Attributes:
+        inputs: [B, ...], augmented, not yet normalised: the model's argument.
+        labels: int64 [B]; -1 for an example without a label.
+        ids: int64 [B], the examples' ids.
+        rows: int64 [B], the examples' positions in their split: what is kept per example, such as
+            a group, is indexed by them.
+        views: int64 [B], which of the augmentation's views of its example each row is, as
+            `training.batches` numbers them; None when inputs are not augmented.
+        labelled: whether the examples are those of the training split proper, which teacher tables
+            are made of.
+        unlabeled: the step's examples without labels, for a method that needs them.
+    """
+
+    inputs: Tensor
+    labels: Tensor
+    ids: Tensor
+    rows: Tensor
+    views: Tensor | None = None
+    labelled: bool = True
+    unlabeled: Batch | None = None
+    # The inputs as the loop made them, and how often they had been written to by then.
+    _made: tuple[Tensor, int] | None = field(default=None, repr=False)
+
+    def as_made(self) -> Batch:
+        """Returns the batch, marked as the loop's own: from here on changed inputs show."""
+        return Batch(**{**vars(self), "_made": (self.inputs, self.inputs._version)})
+
+    @property
+    def inputs_are_the_loops(self) -> bool:
+        """Whether the inputs are those the loop made: neither replaced nor written to."""
+        if self._made is None:
+            return False
+        inputs, version = self._made
+        return self.inputs is inputs and inputs._version == version
+
+
+class Loss(NamedTuple):
+    """What a method returns for a batch.
+
+    Attributes:
+        rows: [B]; their mean is minimised.
+        student: the student's output that training accuracy is measured on.
+        parts: [B] each, detached and unweighted: the terms of the loss that are worth a curve.
+    """
+
+    rows: Tensor
+    student: Output
+    parts: Mapping[str, Tensor]
+
+
+class Run(Protocol):
+    """A training run as a method sees it.
+
+    Attributes:
+        model: the model being trained.
+        config: how it is trained.
+        split: the training split: its labelled part.
+        unlabeled: the examples without labels; None where every example has one.
+        device: where the run computes.
+        generator: random numbers for the method alone, on the CPU, restored with the run.
+        epoch: finished epochs.
+        step: finished steps, over all epochs.
+        steps_per_epoch: steps of one epoch.
+    """
+
+    model: nn.Module
+    config: TrainingConfig
+    split: Split
+    unlabeled: Split | None
+    device: torch.device
+    generator: torch.Generator
+    epoch: int
+    step: int
+    steps_per_epoch: int
+
+    def student(self, inputs: Tensor, *, features: bool = False) -> Output:
+        """Returns what the model being trained says about inputs [B, ...], with gradients.
+
+        Raises:
+            UserError: features are asked for and the model has no linear layer.
+        """
+        ...
+
+    def teacher(self, batch: Batch, *, features: bool = False) -> Output:
+        """Returns what the teacher says about a batch, without gradients.
+
+        A table answers for inputs that the loop made; the network for all others, and for features.
+        """
+        ...
+
+    def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
+        """Returns the teacher's logits [N, C] of a whole split, not augmented."""
+        ...
+
+
+class Method(Generic[ConfigT]):
+    """What a model is trained for: the loss of a batch, and two hooks around the steps.
+
+    A subclass overrides `loss` and the hooks it needs; the loop knows no method. Modules,
+    parameters and tensors that `begin` stores in attributes are the method's own: they are moved to
+    the run's device, modules and parameters are trained along with the model (unless they require
+    no gradient), and all are saved in the checkpoints and restored.
+
+    Attributes:
+        needs: what the method asks of a run.
+        in_eval: names of attributes that stay in eval mode, such as a frozen copy of the student.
+        rebuilt: names of attributes that `begin` builds again and that never change: they are left
+            out of the checkpoints.
+        config: the method's fields.
+    """
+
+    needs: ClassVar[Needs] = Needs()
+    in_eval: ClassVar[frozenset[str]] = frozenset()
+    rebuilt: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, config: ConfigT) -> None:
+        self.config = config
+
+    def __repr__(self) -> str:
+        """Returns the method and its fields, for messages."""
+        fields = {k: v for k, v in self.config.model_dump().items() if k != "teacher_seed"}
+        name = fields.pop("method")
+        return f"{name}({', '.join(f'{k}={plain_text(v)}' for k, v in fields.items())})"
+
+    def begin(self, run: Run) -> None:
+        """Called once, inside the run's seeded block, before a checkpoint is restored."""
+
+    def loss(self, batch: Batch, run: Run) -> Loss:
+        """Returns the loss of each row of the batch."""
+        raise NotImplementedError
+
+    def after_step(self, run: Run) -> None:
+        """Called after the optimiser has changed the weights."""

@@ -1,0 +1,30 @@
+"""Learning from hard labels alone: the default of teachers and of plain students (NDS)."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kdplatform.lazy import functional
+from kdplatform.methods import Batch, Loss, Method, Run
+from kdplatform.settings.schema import MethodConfig
+
+
+class Config(MethodConfig):
+    """Cross entropy has no fields of its own; `label_smoothing` belongs to every training."""
+
+    method: Literal["cross_entropy"] = Field("cross_entropy", description="method")
+
+
+class CrossEntropy(Method[Config]):
+    """Cross entropy with labels of which `label_smoothing` is spread evenly over all classes."""
+
+    def loss(self, batch: Batch, run: Run) -> Loss:
+        """Returns the cross entropy of each row."""
+        student = run.student(batch.inputs)
+        smoothing = run.config.label_smoothing
+        rows = functional.cross_entropy(
+            student.logits, batch.labels, reduction="none", label_smoothing=smoothing
+        )
+        return Loss(rows, student, {})

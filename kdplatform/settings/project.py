@@ -1,0 +1,389 @@
+"""From a project file and overrides to a project; every check that a name exists is here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from kdplatform.data import dataset_config_class
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.files import not_there, user_path
+from kdplatform.methods import method_config_class, method_names
+from kdplatform.models import model_names
+from kdplatform.models.pretrained import pretrained_names
+from kdplatform.models.user_models import is_user_model
+from kdplatform.settings.schema import (
+    DistillationConfig,
+    MethodConfig,
+    ProjectConfig,
+    TrainingConfig,
+)
+from kdplatform.settings.words import allowed, plain_text
+from kdplatform.settings.yaml_files import read_mapping
+
+PROJECTS_FOLDER = Path(__file__).resolve().parents[2] / "projects"
+# Short spellings of the fields that are set most often; `temperature` and `alpha` are those of the
+# method, whatever it calls them.
+SHORTCUTS = {
+    "temperature": "distillation.temperature",
+    "alpha": "distillation.alpha",
+    "method": "distillation.method",
+}
+# Short spellings that only `tune` takes.
+TUNING_SHORTCUTS = {
+    name: f"tuning.{name}"
+    for name in (
+        "trials",
+        "unfairness",
+        "attribute",
+        "mode",
+        "sampler",
+        "seeds_per_trial",
+        "confirm_seeds",
+    )
+}
+_DEFAULT_METHOD = "kd"
+# Kinds of problems to which "allowed: number > 0" is the whole answer.
+_SAID_BY_ALLOWED = (
+    "_type",
+    "_parsing",
+    "_from_float",
+    "literal_error",
+    "greater_than",
+    "greater_than_equal",
+    "less_than",
+    "less_than_equal",
+)
+_MESSAGES = {"finite_number": "not a finite number", "too_short": "empty"}
+Content = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class FieldDescription:
+    """One configuration field as `--help` and error messages show it."""
+
+    name: str
+    allowed: str
+    default: str
+    description: str
+
+
+@dataclass(frozen=True)
+class _Shape:
+    """The classes of the blocks whose fields depend on a name in them, by the block's place."""
+
+    classes: Mapping[str, type[BaseModel]]
+
+    def fields(self) -> dict[str, FieldDescription]:
+        """Returns every field in the order of the project file, by its dotted name."""
+        return {field.name: field for field in self._describe(ProjectConfig, "")}
+
+    def _describe(self, section: type[BaseModel], prefix: str) -> Iterator[FieldDescription]:
+        for name, field in section.model_fields.items():
+            path = prefix + name
+            inner = self.classes.get(path, field.annotation)
+            if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+                default = "" if field.is_required() else plain_text(field.default)
+                yield FieldDescription(path, allowed(field), default, field.description or "")
+                continue
+            of_method = name == "method"
+            if of_method:
+                yield FieldDescription(path, "text", "cross_entropy", field.description or "")
+            for found in self._describe(inner, f"{path}."):
+                if not (of_method and found.name == f"{path}.method"):
+                    yield found
+
+
+def project_names(folder: Path = PROJECTS_FOLDER) -> tuple[str, ...]:
+    """Returns the projects that come with the platform."""
+    return tuple(sorted(path.stem for path in folder.glob("*.yaml")))
+
+
+def load_project(
+    project: str, overrides: Mapping[str, str] | None = None, parameters: Sequence[str] = ()
+) -> ProjectConfig:
+    """Loads a project file and applies overrides to its fields.
+
+    Args:
+        project: a name in `projects/`, or the path of a YAML file.
+        overrides: field name, dotted (`student.epochs`) or short (`temperature`), to the text of
+            its value. Another dataset or method than the file's starts from its own defaults.
+        parameters: what else a user may have meant by a name that does not exist.
+
+    Raises:
+        UserError: the project, a field, a name or a value is not allowed; says which and what is.
+    """
+    overrides = overrides or {}
+    content = read_mapping("project", _project_path(project))
+    shape = _chosen(content, overrides)
+    fields = shape.fields()
+    spelled: dict[str, str] = {}
+    for name, text in overrides.items():
+        path = _path(name, shape)
+        if path not in fields:
+            raise _unknown_field("parameter", name, path, shape, parameters)
+        if path in spelled:
+            raise UserError(f"{spelled[path]} and {name} set the same field; allowed: one of them")
+        spelled[path] = name
+        _set_field(content, path, text)
+    return _checked(_validated(content, shape, spelled), spelled)
+
+
+def describe_fields(config: ProjectConfig) -> list[FieldDescription]:
+    """Returns every field of a project in the order of its file, with the project's value."""
+    shape = _Shape(
+        {
+            "dataset": type(config.dataset),
+            "teacher.method": type(config.teacher.method),
+            "student.method": type(config.student.method),
+            "distillation": type(config.distillation),
+        }
+    )
+    return list(shape.fields().values())
+
+
+def dump_yaml(config: ProjectConfig) -> str:
+    """Returns the resolved configuration as YAML that `load_project` reads back."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def with_absolute_paths(config: ProjectConfig) -> ProjectConfig:
+    """Returns the same study, to be started from any folder: where the data lie is absolute."""
+    dataset = config.dataset
+    places = {
+        name: str(user_path(f"dataset.{name}", value).resolve())
+        for name in ("root", "file")
+        if (value := getattr(dataset, name, ""))
+    }
+    return config.model_copy(update={"dataset": dataset.model_copy(update=places)})
+
+
+def with_method(distillation: DistillationConfig, name: str) -> DistillationConfig:
+    """Returns the distillation by another method, at that method's own defaults.
+
+    Raises:
+        UserError: there is no such method, or it needs no teacher.
+    """
+    if name == distillation.method:
+        return distillation
+    own = _method_class("method", name, distils=True)
+    assert issubclass(own, DistillationConfig)
+    return own(teacher_seed=distillation.teacher_seed)
+
+
+def shortened_warmups(config: ProjectConfig) -> list[str]:
+    """Says which warm-ups are longer than their training and therefore cut to it."""
+    return [
+        f"{name}.warmup_epochs={block.warmup_epochs:g} is cut to {name}.epochs={block.epochs}"
+        for name, block in (("teacher", config.teacher), ("student", config.student))
+        if block.warmup < block.warmup_epochs and not block.frozen
+    ]
+
+
+# ---- which blocks there are
+
+
+def _project_path(project: str) -> Path:
+    if project.endswith((".yaml", ".yml")):
+        path = user_path("project", project)
+        if not path.is_file():
+            names = ", ".join(project_names())
+            raise not_there("project", project, path, f"a YAML file or a name of {names}")
+        return path
+    if project not in project_names():
+        raise unknown_name("project", project, project_names())
+    return PROJECTS_FOLDER / f"{project}.yaml"
+
+
+def _chosen(content: Content, overrides: Mapping[str, str]) -> _Shape:
+    """Returns the classes of dataset and methods; a block of another one than asked for is left.
+
+    What a block leaves when its name changes is what every dataset or method has.
+    """
+    dataset = _name_in(content, "dataset", "name", overrides.get("dataset.name"))
+    if dataset is None:
+        raise UserError("dataset.name is missing in the project file")
+    method = overrides.get("method", overrides.get("distillation.method"))
+    distilling = _name_in(content, "distillation", "method", method) or _DEFAULT_METHOD
+    classes: dict[str, type[BaseModel]] = {
+        "dataset": dataset_config_class(dataset),
+        "distillation": _method_class(
+            "method" if "method" in overrides else "distillation.method", distilling, distils=True
+        ),
+    }
+    for section in ("teacher", "student"):
+        block = content.get(section)
+        path = f"{section}.method"
+        if isinstance(block, dict):
+            if not isinstance(block.get("method", {}), dict):
+                block["method"] = {"method": str(block["method"])}
+            name = _name_in(block, "method", "method", overrides.get(path))
+            classes[path] = _method_class(path, name or "cross_entropy", distils=False)
+    return _Shape(classes)
+
+
+def _name_in(content: Content, block_name: str, key: str, asked: str | None) -> str | None:
+    """Returns the name in a block, and empties the block when another one is asked for."""
+    block = content.get(block_name)
+    own = block.get(key) if isinstance(block, dict) else None
+    if asked is None or asked == own:
+        return None if own is None else str(own)
+    kept = {"teacher_seed"} if block_name == "distillation" else set()
+    old = block if isinstance(block, dict) else {}
+    content[block_name] = {k: v for k, v in old.items() if k in kept} | {key: asked}
+    return asked
+
+
+def _method_class(parameter: str, name: str, *, distils: bool) -> type[MethodConfig]:
+    """Returns the configuration class of a method that needs a teacher, or of one that needs none.
+
+    Raises:
+        UserError: there is no such method, or it is one of the other kind.
+    """
+    known = [
+        n
+        for n in method_names()
+        if issubclass(method_config_class(n), DistillationConfig) == distils
+    ]
+    if name in method_names() and name not in known:
+        kind = "learns from a teacher" if not distils else "needs no teacher"
+        raise UserError(f"{parameter}={name!r} {kind}; allowed: {', '.join(known)}")
+    if name not in known:
+        raise unknown_name(parameter, name, known)
+    return method_config_class(name)
+
+
+# ---- fields
+
+
+def _path(name: str, shape: _Shape) -> str:
+    """Returns the field that a name means; the method says which of its fields are T and alpha."""
+    method = shape.classes["distillation"]
+    assert issubclass(method, MethodConfig)
+    own = {"temperature": method.temperature_field, "alpha": method.alpha_field}
+    if own.get(name):
+        return f"distillation.{own[name]}"
+    return (SHORTCUTS | TUNING_SHORTCUTS).get(name, name)
+
+
+def _unknown_field(
+    kind: str, name: str, path: str, shape: _Shape, parameters: Sequence[str] = ()
+) -> UserError:
+    """Returns the error for a field that is not there; names the methods that have it."""
+    block, _, leaf = path.rpartition(".")
+    if block in ("distillation", "teacher.method", "student.method") and block in shape.classes:
+        distils = block == "distillation"
+        having = [n for n in method_names() if leaf in method_config_class(n).model_fields]
+        having = [
+            n for n in having if issubclass(method_config_class(n), DistillationConfig) == distils
+        ]
+        if having:
+            own = shape.classes[block].model_fields["method"].default
+            return UserError(
+                f"{name} is no field of method={own!r}; methods that have it: {', '.join(having)}"
+            )
+    short = SHORTCUTS if kind == "parameter" else {}
+    return unknown_name(kind, name, {*shape.fields(), *short, *parameters})
+
+
+def _set_field(content: Content, path: str, text: str) -> None:
+    *sections, leaf = path.split(".")
+    if leaf == "method" and sections[-1:] in (["teacher"], ["student"]):
+        sections.append("method")
+    block = content
+    for section in sections:
+        inner = block.setdefault(section, {})
+        if not isinstance(inner, dict):
+            raise UserError(f"{section} is {inner!r} in the project file; allowed: a block")
+        block = inner
+    block[leaf] = text
+
+
+def _validated(content: Content, shape: _Shape, spelled: Mapping[str, str]) -> ProjectConfig:
+    fields = shape.fields()
+    place: tuple[str, ...] = ()
+    try:
+        for path, own in shape.classes.items():
+            *outer, leaf = path.split(".")
+            block = content[outer[0]] if outer else content
+            if isinstance(block.get(leaf, {}), dict):
+                place = (*outer, leaf)
+                block[leaf] = own.model_validate(block.get(leaf, {}))
+        place = ()
+        return ProjectConfig.model_validate(content)
+    except ValidationError as error:
+        raise UserError(_one_line(error, shape, fields, spelled, place)) from None
+
+
+def _one_line(
+    error: ValidationError,
+    shape: _Shape,
+    fields: Mapping[str, FieldDescription],
+    spelled: Mapping[str, str],
+    prefix: Sequence[str],
+) -> str:
+    """Says the first problem of a validation in one line: field, value, what is allowed.
+
+    Args:
+        spelled: how the user wrote the names of fields that were set on the command line.
+        prefix: where in the configuration the validated block stands.
+    """
+    problem = error.errors()[0]
+    kind, location = problem["type"], [*prefix, *map(str, problem["loc"])]
+    if kind == "extra_forbidden":
+        path = ".".join(location)
+        return str(_unknown_field("field", path, path, shape))
+    if kind == "missing":
+        return f"{'.'.join(location)} is missing in the project file"
+    # The place of a value inside a list or union is not a field the user can name.
+    while len(location) > 1 and ".".join(location) not in fields:
+        location.pop()
+    name = ".".join(location)
+    shown = spelled.get(name, name)
+    message = _MESSAGES.get(kind, problem["msg"].removeprefix("Value error, "))
+    if name not in fields and not kind.endswith("_type"):
+        return f"{shown}: {message}" if shown else message
+    reason = "" if kind.endswith(_SAID_BY_ALLOWED) else f": {message}"
+    allowed_words = fields[name].allowed if name in fields else "a block of fields"
+    return f"{shown}={problem['input']!r} is not allowed{reason}; allowed: {allowed_words}"
+
+
+# ---- names
+
+
+def _checked(config: ProjectConfig, spelled: Mapping[str, str]) -> ProjectConfig:
+    """Returns the project; every name in it exists.
+
+    Raises:
+        UserError: one does not.
+    """
+    for section, block in (("teacher", config.teacher), ("student", config.student)):
+        _check_model(section, block, spelled)
+    for name in config.tuning.methods:
+        _method_class("tuning.methods", name, distils=True)
+    return config
+
+
+def _check_model(section: str, block: TrainingConfig, spelled: Mapping[str, str]) -> None:
+    model, own = block.model, is_user_model(block.model)
+    if not own and model not in model_names():
+        name = f"{section}.model"
+        raise unknown_name(spelled.get(name, name), model, model_names())
+    if own and (block.pretrained or block.weights is not None or block.image_size is not None):
+        raise UserError(
+            f"{section}: model={model!r} brings weights and inputs of its own; allowed: without "
+            "pretrained, weights and image_size"
+        )
+    if block.pretrained and model not in pretrained_names():
+        raise UserError(
+            f"{section}: pretrained=True is not allowed with model={model!r}; allowed: with "
+            f"{', '.join(pretrained_names())}"
+        )
+    if block.frozen and not (own or block.pretrained or block.weights is not None):
+        raise UserError(
+            f"{section}: frozen=True is not allowed for fresh weights; allowed: with "
+            "pretrained=true, weights, or a model of yours, module:function"
+        )

@@ -1,0 +1,449 @@
+"""The blocks of a project file: their fields, types and ranges.
+
+Nothing here knows which datasets, models and methods there are; `settings.project` checks names.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SerializeAsAny,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+
+_LONGEST_LIST = 10_000
+
+
+# ---- texts of the command line that stand for several values, or for none
+#
+# What is no such text is left as it is, for the field's own type to judge.
+
+
+def parse_integers(text: str) -> list[int]:
+    """Parses `0-4`, `3`, `0,2,5-7` or `none` into integers.
+
+    Raises:
+        ValueError: a part is not an integer or a rising range, or the list would be very long.
+    """
+    parsed: list[int] = []
+    for part in _parts(text):
+        low, dash, high = part.partition("-")
+        if not low.isdecimal() or (dash and not high.isdecimal()):
+            raise ValueError(f"{part!r} is neither a number nor a range such as 0-4")
+        if dash and int(high) < int(low):
+            raise ValueError(f"{part!r} runs downwards")
+        if int(high or low) - int(low) >= _LONGEST_LIST:
+            raise ValueError(f"{part!r} is more than {_LONGEST_LIST} numbers")
+        parsed.extend(range(int(low), int(high or low) + 1))
+    return parsed
+
+
+def integers(value: object) -> object:
+    """Returns the integers of a text such as `0,2,5-7`, and a single one as a tuple."""
+    if isinstance(value, int):
+        return (value,)
+    return parse_integers(value) if isinstance(value, str) else value
+
+
+def numbers(value: object) -> object:
+    """Returns whole ranges and single numbers of a text such as `1-10,20,30.5`."""
+    if isinstance(value, int | float):
+        return (value,)
+    if not isinstance(value, str):
+        return value
+    parsed: list[object] = []
+    for part in _parts(value):
+        parsed.extend(parse_integers(part) if "-" in part else [part])
+    return parsed
+
+
+def names(value: object) -> object:
+    """Returns the names of a text such as `color,texture`."""
+    if not isinstance(value, str):
+        return value
+    return tuple(part for part in _parts(value) if part)
+
+
+def span(value: object) -> object:
+    """Returns the two ends of a text such as `1,40`; None stays None.
+
+    Raises:
+        ValueError: there are not two, or they run downwards.
+    """
+    value = optional(value)
+    if value is None:
+        return None
+    if isinstance(value, str):
+        value = tuple(float(part) for part in value.split(",") if part.strip())
+    if not isinstance(value, tuple | list) or len(value) != 2:
+        raise ValueError("a range has two ends, such as 1,40")
+    low, high = value
+    if low > high:
+        raise ValueError(f"the range is empty: {low:g} is above {high:g}")
+    return low, high
+
+
+def optional(value: object) -> object:
+    """Returns None for the text `none` or `null`."""
+    return None if isinstance(value, str) and value.lower() in {"none", "null"} else value
+
+
+def _parts(text: str) -> list[str]:
+    """Returns what stands between the commas; nothing for `none`, which is an empty list."""
+    return [] if text.strip().lower() == "none" else [part.strip() for part in text.split(",")]
+
+
+# ---- what the fields share
+
+# What the loss computes with digits to spare.
+LOWEST_TEMPERATURE = 1e-6
+HIGHEST_TEMPERATURE = 1e6
+# Marks a field that changes nothing at its default, and then enters no key and no digest: runs from
+# before the field came keep their keys.
+NEUTRAL: dict[str, Any] = {"neutral": True}
+
+Temperature = Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)]
+Positive = Annotated[float, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Optional = BeforeValidator(optional)
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(integers)]
+Temperatures = Annotated[tuple[Temperature, ...], BeforeValidator(numbers)]
+Names = Annotated[tuple[str, ...], BeforeValidator(names)]
+Span = BeforeValidator(span)
+
+
+class Section(BaseModel):
+    """A block of the configuration: immutable, finite numbers only, unknown names rejected."""
+
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
+    )
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
+        """Refuses YAML's yes and no where a number is meant; they would count as 1 and 0."""
+        annotation = cls.model_fields[str(info.field_name)].annotation
+        if isinstance(value, bool) and annotation is not bool:
+            raise ValueError("a truth value")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _each_value_once(cls, value: object, info: ValidationInfo) -> object:
+        """Refuses a value given twice in a list; the ends of a range may be equal."""
+        metadata = cls.model_fields[str(info.field_name)].metadata
+        listed = isinstance(value, tuple) and Span not in metadata
+        if isinstance(value, tuple) and listed and len(set(value)) != len(value):
+            raise ValueError("a value is given twice")
+        return value
+
+    def matters(self) -> dict[str, Any]:
+        """Returns the fields that decide a result, as plain JSON values.
+
+        A field marked `NEUTRAL` is left out at its default, so that a new one changes no key.
+        """
+        neutral = {
+            name
+            for name, field in type(self).model_fields.items()
+            if field.json_schema_extra == NEUTRAL and getattr(self, name) == field.default
+        }
+        return self.model_dump(mode="json", exclude=neutral)
+
+
+class DatasetConfig(Section):
+    """What every dataset's configuration has; each dataset adds its own fields."""
+
+    name: str = Field(description="dataset, one of kdplatform/data")
+    unlabeled_fraction: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="share of the training split whose labels are hidden",
+        json_schema_extra=NEUTRAL,
+    )
+    unlabeled_seed: int = Field(
+        0, ge=0, description="chooses the examples without labels", json_schema_extra=NEUTRAL
+    )
+
+
+class MethodConfig(Section):
+    """What a model is trained for; each method adds its own fields."""
+
+    # Which field is the method's softmax temperature, and which weighs its distillation term.
+    temperature_field: ClassVar[str | None] = None
+    alpha_field: ClassVar[str | None] = None
+
+    method: str = Field("cross_entropy", description="one of kdplatform/methods")
+
+    @property
+    def softmax_temperature(self) -> float | None:
+        """The method's temperature; None when it has none."""
+        return None if self.temperature_field is None else getattr(self, self.temperature_field)
+
+    @property
+    def distillation_weight(self) -> float | None:
+        """The weight of the method's distillation term; None when it has none."""
+        return None if self.alpha_field is None else getattr(self, self.alpha_field)
+
+    def at(self, **fields: object) -> Self:
+        """Returns the method with other values: `temperature` and `alpha` by those names."""
+        own = {"temperature": self.temperature_field, "alpha": self.alpha_field}
+        return self.model_copy(update={own.get(k) or k: v for k, v in fields.items()})
+
+
+class DistillationConfig(MethodConfig):
+    """How the distilled student learns from its teacher; each method adds its own fields."""
+
+    teacher_seed: Literal["same"] | Annotated[int, Field(ge=0)] = Field(
+        "same", description="same: students of seed i learn from teacher i; a number: all from one"
+    )
+
+    def matters(self) -> dict[str, Any]:
+        """Returns the fields that decide a result; the teacher meant stands in a key of its own."""
+        settings = super().matters()
+        del settings["teacher_seed"]
+        return settings
+
+
+class AugmentationConfig(Section):
+    """Random changes of the training images, drawn anew in every epoch."""
+
+    crop_padding: int = Field(0, ge=0, description="pixels added around before a random crop")
+    horizontal_flip: bool = Field(False, description="mirror half of the images")
+    random_resized_crop: bool = Field(
+        False, description="a random part of the image, resized; for streamed images"
+    )
+    smallest_crop: float = Field(
+        0.08, gt=0, le=1, description="least share of the area that a random resized crop shows"
+    )
+
+    @property
+    def active(self) -> bool:
+        """Whether inputs differ from epoch to epoch."""
+        return self.horizontal_flip or self.crop_padding > 0 or self.random_resized_crop
+
+    @model_validator(mode="after")
+    def _one_kind_of_crop(self) -> Self:
+        if self.random_resized_crop and self.crop_padding:
+            raise ValueError(
+                f"crop_padding={self.crop_padding} is not allowed with random_resized_crop=true; "
+                "allowed: one of them"
+            )
+        return self
+
+
+class TrainingConfig(Section):
+    """One model and how it is trained."""
+
+    model: str = Field(
+        description="one of kdplatform/models, or a function of yours as module:function"
+    )
+    pretrained: bool = Field(
+        False,
+        description="start from the weights its library publishes",
+        json_schema_extra=NEUTRAL,
+    )
+    weights: Annotated[str | None, Optional] = Field(
+        None,
+        description="start from a state dict (.pt), a run id, or an MLflow runs:/ or models:/ URI",
+        json_schema_extra=NEUTRAL,
+    )
+    frozen: bool = Field(
+        False,
+        description="take the weights as they are, without training",
+        json_schema_extra=NEUTRAL,
+    )
+    image_size: Annotated[Count | None, Optional] = Field(
+        None,
+        description="side to which the model resizes images; none: as its weights want them",
+        json_schema_extra=NEUTRAL,
+    )
+    method: SerializeAsAny[MethodConfig] = Field(
+        MethodConfig(), description="what it is trained for without a teacher"
+    )
+    epochs: int = Field(ge=1, description="passes over the training split")
+    batch_size: int = Field(128, ge=1, description="examples per step")
+    optimizer: Literal["sgd", "adamw"] = Field("sgd", description="optimiser")
+    learning_rate: float = Field(gt=0, description="highest learning rate of the schedule")
+    momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
+    weight_decay: float = Field(0.0, ge=0, description="weight decay")
+    schedule: Literal["constant", "step", "cosine"] = Field(
+        "cosine", description="learning rate over the epochs"
+    )
+    milestones: Annotated[tuple[int, ...], BeforeValidator(integers)] = Field(
+        (), description="epochs after which schedule=step multiplies the rate by decay"
+    )
+    decay: float = Field(0.1, gt=0, le=1, description="factor at each milestone")
+    warmup_epochs: float = Field(
+        0.0, ge=0, description="epochs of linear warm-up, at most the whole training"
+    )
+    label_smoothing: float = Field(0.0, ge=0, lt=1, description="smoothing of the hard labels")
+    gradient_clip: Annotated[Positive | None, Optional] = Field(
+        None, description="largest gradient norm; none: not clipped"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto: bf16 autocast where the hardware computes in it, else fp32"
+    )
+    channels_last: bool = Field(True, description="NHWC memory layout")
+    validate_every: int = Field(
+        1, ge=1, description="epochs from one look at the validation split to the next"
+    )
+    augmentation: AugmentationConfig = AugmentationConfig()
+
+    @property
+    def warmup(self) -> float:
+        """Epochs of warm-up: `warmup_epochs`, cut to the training where that is shorter."""
+        return min(self.warmup_epochs, float(self.epochs))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _frozen_needs_no_recipe(cls, value: object) -> object:
+        if isinstance(value, dict) and str(value.get("frozen", "")).lower() == "true":
+            return {"epochs": 1, "learning_rate": 1.0, **value}
+        return value
+
+    @model_validator(mode="after")
+    def _start_is_one(self) -> Self:
+        if self.pretrained and self.weights is not None:
+            raise ValueError("pretrained and weights are given; allowed: one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _milestones_fit(self) -> Self:
+        if self.milestones and self.schedule != "step":
+            raise ValueError(
+                f"milestones={','.join(map(str, self.milestones))!r} is not allowed with "
+                f"schedule={self.schedule!r}; allowed: with schedule='step'"
+            )
+        return self
+
+    def matters(self) -> dict[str, Any]:
+        """Returns the fields that decide what model comes out, as plain JSON values.
+
+        A frozen model's recipe decides nothing. The method is the caller's to add: a distilled
+        student has another one.
+        """
+        settings = super().matters()
+        del settings["method"]
+        settings["warmup_epochs"] = self.warmup
+        settings["augmentation"] = self.augmentation.matters()
+        if not self.frozen:
+            return settings
+        start = ("model", "pretrained", "weights", "frozen", "image_size")
+        return {name: value for name, value in settings.items() if name in start}
+
+
+class TuningConfig(Section):
+    """A search for the temperature and weight that trade accuracy against fairness."""
+
+    trials: int = Field(40, ge=1, description="points tried in all, the paper's grid among them")
+    unfairness: Literal["eod", "dpd", "accuracy_gap", "individual", "n_sc"] = Field(
+        "eod", description="what is to fall, on validation data"
+    )
+    attribute: str = Field(
+        "auto", description="whose groups unfairness compares; auto: the project's first"
+    )
+    mode: Literal["pareto", "constrained"] = Field(
+        "pareto", description="both objectives, or the fairest that keeps enough accuracy"
+    )
+    sampler: Literal["tpe", "gp", "nsgaii", "random"] = Field("tpe", description="Optuna's sampler")
+    sampler_seed: int = Field(0, ge=0, description="seed of the sampler")
+    seeds_per_trial: int = Field(3, ge=1, description="students whose mean is a point's value")
+    confirm_seeds: int = Field(
+        5, ge=0, description="fresh seeds for the chosen points; 0: not trained again"
+    )
+    confirm_points: int = Field(5, ge=1, description="most points of the front trained again")
+    grid: bool = Field(True, description="try the project's own point and temperatures first")
+    keep: float = Field(
+        0.99, gt=0, le=1, description="share of the baseline's accuracy to keep in mode constrained"
+    )
+    accuracy_margin: Annotated[Fraction | None, Optional] = Field(
+        None, description="constraint: accuracy at least NDS minus this"
+    )
+    worst_group_floor: Annotated[Fraction | None, Optional] = Field(
+        None, description="constraint: worst-group accuracy at least this"
+    )
+    temperature: Annotated[tuple[Temperature, Temperature], Span] = Field(
+        (1.0, 40.0), description="searched range of T, on a log scale"
+    )
+    alpha: Annotated[tuple[Fraction, Fraction], Span] = Field(
+        (0.0, 1.0), description="searched range of alpha"
+    )
+    methods: Names = Field((), description="methods to choose from; none: the project's")
+    learning_rate: Annotated[tuple[Positive, Positive] | None, Span] = Field(
+        None, description="searched range of the student's learning rate; none: fixed"
+    )
+    epochs: Annotated[tuple[Count, Count] | None, Span] = Field(
+        None, description="searched range of the student's epochs; none: fixed"
+    )
+
+    @model_validator(mode="after")
+    def _intervals_are_possible(self) -> Self:
+        if self.confirm_seeds == 1:
+            raise ValueError("confirm_seeds=1 is not allowed; allowed: 0, or at least 2")
+        return self
+
+
+class ProjectConfig(Section):
+    """A study: its data, its pair of models, its temperatures, seeds and attributes."""
+
+    name: str = Field(description="name of the project", pattern=r"^[A-Za-z0-9_.-]+$")
+    dataset: SerializeAsAny[DatasetConfig]
+    teacher: TrainingConfig
+    student: TrainingConfig
+    distillation: SerializeAsAny[DistillationConfig]
+    temperatures: Temperatures = Field(min_length=1, description="temperatures of the study")
+    seeds: Seeds = Field((0,), min_length=1, description="seeds such as 0, 0-4 or 0,2,5")
+    attributes: Names = Field((), description="attributes whose groups are compared")
+    min_group_size: int = Field(
+        30, ge=1, description="groups smaller than this are listed and not measured"
+    )
+    tuning: TuningConfig = TuningConfig()
+
+    @property
+    def shared_teacher_seed(self) -> int | None:
+        """The seed of the one teacher that all students learn from; None: each seed has its own.
+
+        A frozen teacher is the same for every seed.
+        """
+        if self.teacher.frozen:
+            return 0
+        chosen = self.distillation.teacher_seed
+        return None if chosen == "same" else chosen
+
+    def teacher_seed(self, seed: int) -> int:
+        """Returns the seed of the teacher that the students of `seed` learn from."""
+        shared = self.shared_teacher_seed
+        return seed if shared is None else shared
+
+    @model_validator(mode="after")
+    def _students_train(self) -> Self:
+        if self.student.frozen:
+            raise ValueError("student.frozen=True is not allowed; allowed: false, students train")
+        return self
+
+
+def flatten(config: BaseModel, prefix: str = "") -> dict[str, object]:
+    """Returns every field as dotted name and plain value; a method stands under its block's name.
+
+    The method of `teacher.method` is `teacher.method`, its own fields `teacher.method.field`.
+    """
+    flat: dict[str, object] = {}
+    for name in type(config).model_fields:
+        value = getattr(config, name)
+        if not isinstance(value, BaseModel):
+            flat[prefix + name] = value
+        elif isinstance(value, MethodConfig) and name == "method":
+            flat[prefix + name] = value.method
+            own = flatten(value, f"{prefix}{name}.")
+            flat |= {key: field for key, field in own.items() if key != f"{prefix}{name}.method"}
+        else:
+            flat |= flatten(value, f"{prefix}{name}.")
+    return flat

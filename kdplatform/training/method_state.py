@@ -1,0 +1,64 @@
+"""What a method keeps in its attributes: moved, trained, saved and restored with the run."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from kdplatform.methods import Method
+
+
+class MethodState:
+    """The modules, parameters and tensors of a method, after its `begin`.
+
+    Attributes change as the method works, so they are looked up whenever they are asked for.
+    """
+
+    def __init__(self, method: Method[Any]) -> None:
+        self._method = method
+
+    def _modules(self) -> dict[str, nn.Module]:
+        return {k: v for k, v in vars(self._method).items() if isinstance(v, nn.Module)}
+
+    def _tensors(self) -> dict[str, Tensor]:
+        return {k: v for k, v in vars(self._method).items() if isinstance(v, Tensor)}
+
+    def to(self, device: torch.device) -> None:
+        """Moves everything to the device."""
+        for module in self._modules().values():
+            module.to(device)
+        for name, tensor in self._tensors().items():
+            if tensor.device != device:
+                moved = tensor.detach().to(device)
+                trained = isinstance(tensor, nn.Parameter)
+                setattr(self._method, name, nn.Parameter(moved) if trained else moved)
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Yields what is trained along with the model."""
+        for module in self._modules().values():
+            yield from module.parameters()
+        yield from (t for t in self._tensors().values() if isinstance(t, nn.Parameter))
+
+    def train(self) -> None:
+        """Puts the modules into training mode, those of `in_eval` into eval mode."""
+        for name, module in self._modules().items():
+            module.train(name not in self._method.in_eval)
+
+    def content(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps: everything but what `begin` builds again."""
+        modules = {name: module.state_dict() for name, module in self._modules().items()}
+        tensors = {name: tensor.detach() for name, tensor in self._tensors().items()}
+        kept = {**modules, **tensors}
+        return {name: value for name, value in kept.items() if name not in self._method.rebuilt}
+
+    def restore(self, content: dict[str, Any]) -> None:
+        """Takes over what `content` returned."""
+        modules, tensors = self._modules(), self._tensors()
+        for name, value in content.items():
+            if name in modules:
+                modules[name].load_state_dict(value)
+            elif name in tensors and isinstance(tensors[name], nn.Parameter):
+                tensors[name].data.copy_(value)
+            else:
+                setattr(self._method, name, value.to(tensors[name].device))
