@@ -337,13 +337,12 @@ def test_a_table_that_is_none_is_refused_by_name(
         (["a.csv", ","], "is empty"),
         (["a.csv", "b.csv", "--attributes", "colour"], "attributes='colour' is not a column"),
         (["a.csv", "b.csv", "--attributes", "label"], "attributes='label' is not a column"),
-        (["a.csv", "b.csv", "--seeds", "3"], "--seeds is not a parameter of compare"),
+        (["a.csv", "b.csv", "--seeds", "3"], "No such option '--seeds'"),
         (
             ["a.csv", "b.csv", "--min_group_size", "0"],
             "min_group_size='0' is not allowed; allowed: ",
         ),
         (["a.csv", "b.csv", "--out"], "--out is given without a value"),
-        (["a.csv", "b.csv", "--out=x", "--out=y"], "--out is given twice"),
     ],
 )
 def test_words_that_make_no_sense_are_refused(
@@ -378,7 +377,7 @@ def test_runs_and_files_are_compared_alike(
 ) -> None:
     a, b = predictions(0.7, unfair=0.3), predictions(0.95, 1)
     run = log_run(a, tmp_path / "logged")
-    run_compare([run, csv("b.csv", b), "--out", "out"])
+    run_compare([run, csv("b.csv", b)], out="out")
     assert rows().loc["EOD, color", "verdict"] == "B fairer"
     assert f"A: {run[:8]} (1 model)" in capsys.readouterr().out
     new_place.artifact(new_place.client.get_run(run), TEST).write_bytes(b"altered")
