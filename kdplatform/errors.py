@@ -46,3 +46,11 @@ def unknown_name(parameter: str, value: str, known: Iterable[str]) -> UserError:
     nearest = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
     suggestion = f"did you mean {' or '.join(repr(name) for name in nearest)}? " if nearest else ""
     return UserError(f"{parameter}={value!r} does not exist; {suggestion}known: {', '.join(names)}")
+
+
+def one_line(error: object, most: int = 200) -> str:
+    """Returns what an error of a library says, in one line of at most so many characters.
+
+    The error's type where it says nothing.
+    """
+    return " ".join(str(error).split())[:most] or type(error).__name__

@@ -1,16 +1,19 @@
 """What CIFAR-10 and CIFAR-100 share: the layout of their archives."""
 
+from __future__ import annotations
+
+import importlib
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from kdplatform.data import Dataset
-from kdplatform.data._downloads import Archive, obtained
-from kdplatform.data._published_arrays import PublishedConfig, check_published, from_arrays
+from kdplatform.data._published_arrays import PublishedConfig, from_arrays
+from kdplatform.data._sources import Archive, obtained
+from kdplatform.downloads import check_published
 
 
-def load_cifar(config: PublishedConfig, folder: Path, published: Any) -> Dataset:
+def load_cifar(config: PublishedConfig, folder: Path, archive: Archive, name: str) -> Dataset:
     """Loads one of the two as uint8 [N, 3, 32, 32], downloading it when no root is given.
 
     Its files are pickles, which could run anything: none is opened whose MD5 is not the published
@@ -18,17 +21,17 @@ def load_cifar(config: PublishedConfig, folder: Path, published: Any) -> Dataset
 
     Args:
         folder: where what is downloaded is kept, below a folder of the dataset's own.
-        published: torchvision's dataset class, with addresses and sums.
+        name: of torchvision's class, which has the sums of the files.
 
     Raises:
         UserError: the user's folder does not hold the published files.
         MachineError: they cannot be downloaded.
     """
-    archive = Archive(published.url, published.filename, published.tgz_md5, published.base_folder)
+    published = getattr(importlib.import_module("torchvision.datasets"), name)
     root = obtained(archive, config.root, folder / config.name)
-    files = dict(published.train_list + published.test_list)
-    files[published.meta["filename"]] = published.meta["md5"]
-    check_published(root / archive.folder, files, archive.url)
+    files = [*published.train_list, *published.test_list]
+    for file, md5 in [*files, (published.meta["filename"], published.meta["md5"])]:
+        check_published(root / archive.folder / file, md5, archive.url)
     parts = [published(root, train=train) for train in (True, False)]
     train, test = (
         (

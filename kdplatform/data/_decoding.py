@@ -1,15 +1,16 @@
 """From an image file to pixels: decoded, turned upright, cropped and resized."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import ExifTags, Image, ImageOps
-from torch import Tensor
 
-from kdplatform.errors import UserError
+from kdplatform.errors import UserError, one_line
+from kdplatform.lazy import torch
 
 # left, top, right, bottom of a crop in an image of the width and height given, in pixels.
 Box = tuple[float, float, float, float]
@@ -61,7 +62,7 @@ def random_box(generator: np.random.Generator, smallest: float) -> BoxIn:
     return box
 
 
-def decoded(path: Path, size: int, box_in: BoxIn) -> Tensor:
+def decoded(path: Path, size: int, box_in: BoxIn) -> torch.Tensor:
     """Reads an image and returns one crop of it: uint8 [3, size, size], RGB.
 
     Upright as its EXIF data say; grey becomes RGB, 16 bits become their upper 8, transparency is
@@ -75,11 +76,10 @@ def decoded(path: Path, size: int, box_in: BoxIn) -> Tensor:
             return _crop(image, size, box_in)
     # Pillow's decoders raise errors of many types about files that are not what they seem.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise UserError(f"image {str(path)!r} cannot be decoded ({reason})") from None
+        raise UserError(f"image {str(path)!r} cannot be decoded ({one_line(error)})") from None
 
 
-def _crop(image: Image.Image, size: int, box_in: BoxIn) -> Tensor:
+def _crop(image: Image.Image, size: int, box_in: BoxIn) -> torch.Tensor:
     # What Pillow reads of a PPM file with more than 8 bits it brings to 16.
     wide = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")
     if image.mode in _WITHOUT_RANGE and not wide:

@@ -1,5 +1,6 @@
 """What a model needs to know of the data it is built for."""
 
+import math
 from dataclasses import dataclass
 
 from kdplatform.errors import UserError
@@ -80,10 +81,7 @@ class DataFacts:
         """
         if self.vocabulary is not None:
             raise self._mismatch(model, "images or features")
-        count = 1
-        for side in self.input_shape:
-            count *= side
-        return count
+        return math.prod(self.input_shape)
 
     def _mismatch(self, model: str, wanted: str) -> UserError:
         kind = "token ids" if self.vocabulary is not None else "inputs"

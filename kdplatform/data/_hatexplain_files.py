@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from kdplatform.data._downloads import GIT_ID, download
+from kdplatform.data._sources import given_root
 from kdplatform.data._text_files import read_text
+from kdplatform.downloads import GIT_ID, download
 from kdplatform.errors import UserError
-from kdplatform.files import locked, user_path
-from kdplatform.progress import say
+from kdplatform.files import locked
 
 POSTS, DIVISIONS = "dataset.json", "post_id_divisions.json"
 SPLITS = ("train", "val", "test")
@@ -46,6 +46,16 @@ class Post:
     communities: tuple[str, ...]
 
 
+def given_files(root: str) -> Path:
+    """Returns the user's folder of the two files.
+
+    Raises:
+        UserError: it lacks one of them.
+    """
+    holding = f"{POSTS} and {DIVISIONS} (from {_ADDRESS}); without dataset.root they are downloaded"
+    return given_root(root, holding, tuple(_GIT_IDS))
+
+
 def found_files(root: str, folder: Path) -> Path:
     """Returns the folder of the two files: the user's, or one they are downloaded to.
 
@@ -54,18 +64,10 @@ def found_files(root: str, folder: Path) -> Path:
         MachineError: they cannot be downloaded.
     """
     if root:
-        given = user_path("dataset.root", root)
-        missing = [name for name in _GIT_IDS if not (given / name).is_file()]
-        if missing:
-            raise UserError(
-                f"dataset.root={root!r} lacks {missing[0]}; allowed: a folder with {POSTS} and "
-                f"{DIVISIONS} (from {_ADDRESS}), or no dataset.root at all to download them"
-            )
-        return given
+        return given_files(root)
     with locked(folder / "lock", "waiting for another process that downloads HateXplain"):
         for name, expected in _GIT_IDS.items():
             if not (folder / name).is_file():
-                say(f"downloading {_ADDRESS}{name} to {folder}")
                 download(_ADDRESS + name, folder / name, expected, GIT_ID)
     return folder
 

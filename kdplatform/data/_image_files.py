@@ -1,29 +1,28 @@
 """Datasets of image files: decoded once and kept in memory, or streamed."""
 
+from __future__ import annotations
+
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from kdplatform.data import Inputs, StreamedInputs
 from kdplatform.data._decoding import IMAGE_SUFFIXES
-from kdplatform.data._splits import Rows
 from kdplatform.errors import KdplatformError, MachineError, UserError
 from kdplatform.files import (
     load_arrays,
     locked,
-    not_there,
+    remove_left_overs,
     save_arrays,
-    user_path,
     writable_folder,
 )
+from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar, say
 from kdplatform.settings.schema import DatasetConfig, Optional
 
@@ -40,15 +39,20 @@ MEASURED_IMAGES = 2048
 _CHUNK = 64
 
 
+ImageSize = Annotated[int, Field(ge=8, le=1024, description="side of an example in pixels")]
+Resize = Annotated[
+    Annotated[int, Field(ge=8, le=2048)] | None,
+    Optional,
+    Field(description="shorter side before the centre is cut out; none: image_size"),
+]
+
+
 class ImageFilesConfig(DatasetConfig):
     """Where images lie, and how they become examples."""
 
     root: str = Field("", description="folder of the images")
-    image_size: int = Field(64, ge=8, le=1024, description="side of an example in pixels")
-    resize: Annotated[Annotated[int, Field(ge=8, le=2048)] | None, Optional] = Field(
-        None,
-        description="shorter side before the centre is cut out; none: image_size",
-    )
+    image_size: ImageSize = 64
+    resize: Resize = None
     storage: Literal["auto", "memory", "stream"] = Field(
         "auto", description="auto: in memory up to 2 GiB decoded, else decoded for every batch"
     )
@@ -64,23 +68,6 @@ class ImageFilesConfig(DatasetConfig):
                 f"image_size={self.image_size}"
             )
         return self
-
-
-def given_root(config: ImageFilesConfig, holding: str) -> Path:
-    """Returns the folder the user named.
-
-    Args:
-        holding: what it is to hold, for the message.
-
-    Raises:
-        UserError: none is named, or it is not there.
-    """
-    if not config.root:
-        raise UserError(f"dataset.root is not given; allowed: a folder with {holding}")
-    root = user_path("dataset.root", config.root)
-    if not root.is_dir():
-        raise not_there("dataset.root", config.root, root, f"one with {holding}", kind="folder")
-    return root
 
 
 def files_below(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> tuple[list[str], int]:
@@ -154,7 +141,7 @@ def pixels_digest(config: ImageFilesConfig, source_digest: str) -> str:
 
 def decoded_once(
     config: ImageFilesConfig, images: StreamedInputs, digest: str, folder: Path, *, pixels: bool
-) -> tuple[Tensor | None, dict[int, str]]:
+) -> tuple[torch.Tensor | None, dict[int, str]]:
     """Decodes all images, or takes them from the cache of an earlier time.
 
     Args:
@@ -176,8 +163,7 @@ def decoded_once(
             say(f"{error}: decoding the images again")
             cached = None
         if cached is None:
-            for left_over in own.glob(f".{path.name}*"):  # of a process that was killed
-                left_over.unlink()
+            remove_left_overs(path)
             cached = _decode(images, pixels)
             try:
                 save_arrays(path, cached)
@@ -197,7 +183,7 @@ def _decode(images: StreamedInputs, pixels: bool) -> dict[str, NDArray[np.generi
     steps = torch.split(torch.arange(len(images)), _CHUNK)
     with progress_bar(len(images), "decoding", "images") as bar:
         for rows, result in zip(steps, images.attempts(steps), strict=True):
-            if isinstance(result, Tensor):
+            if isinstance(result, torch.Tensor):
                 parts = {int(rows[0]): result}
             else:  # one of them does not decode: which?
                 parts, reasons = _one_by_one(images, rows.tolist())
@@ -215,8 +201,8 @@ def _decode(images: StreamedInputs, pixels: bool) -> dict[str, NDArray[np.generi
 
 def _one_by_one(
     images: StreamedInputs, rows: Sequence[int]
-) -> tuple[dict[int, Tensor], dict[int, str]]:
-    parts: dict[int, Tensor] = {}
+) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
+    parts: dict[int, torch.Tensor] = {}
     reasons: dict[int, str] = {}
     for row in rows:
         try:
@@ -238,31 +224,20 @@ def refuse_bad(bad: Mapping[int, str], allowed: str) -> None:
         raise UserError(f"{first}{rest}; allowed: {allowed}")
 
 
-def split_inputs(
-    config: ImageFilesConfig,
-    root: Path,
-    files: Sequence[str],
-    splits: Mapping[str, Rows],
-    *,
-    source_digest: str,
-    folder: Path,
-) -> Iterator[tuple[str, Inputs]]:
-    """Yields the inputs of every split: tensors where all images are held in memory, else streams.
-
-    Args:
-        splits: which of the files, by split.
+def image_inputs(
+    config: ImageFilesConfig, root: Path, files: Sequence[str], source_digest: str, folder: Path
+) -> Inputs:
+    """Returns the images of files: decoded where all are held in memory, else a stream.
 
     Raises:
         UserError: images are to be held in memory, and one does not decode.
         MachineError: the cache of decoded images cannot be written.
     """
+    images = streamed(config, root, files)
     if not in_memory(config, len(files)):
-        for name, rows in splits.items():
-            yield name, streamed(config, root, [files[row] for row in rows])
-        return
+        return images
     digest = pixels_digest(config, source_digest)
-    pixels, bad = decoded_once(config, streamed(config, root, files), digest, folder, pixels=True)
+    pixels, bad = decoded_once(config, images, digest, folder, pixels=True)
     refuse_bad(bad, "whole image files")
     assert pixels is not None
-    for name, rows in splits.items():
-        yield name, pixels[torch.from_numpy(rows)]
+    return pixels

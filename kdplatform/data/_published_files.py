@@ -1,29 +1,38 @@
-"""What ImageNet and Tiny ImageNet share once their files and labels are known."""
+"""What ImageNet and Tiny ImageNet share: class folders, names of classes, splits."""
 
-from collections.abc import Sequence
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from pydantic import Field
+import numpy as np
 
 from kdplatform.data import Dataset
+from kdplatform.data._decoding import IMAGE_SUFFIXES
 from kdplatform.data._image_files import (
     MEASURED_IMAGES,
     ImageFilesConfig,
+    files_below,
     files_digest,
+    image_inputs,
     pixels_digest,
-    split_inputs,
 )
-from kdplatform.data._splits import Rows, assembled, hold_out, plain_examples
+from kdplatform.data._splits import (
+    HeldOutFraction,
+    Rows,
+    SplitSeed,
+    assembled,
+    held_out_of_training,
+    numbered,
+)
 
 
 class PublishedFilesConfig(ImageFilesConfig):
     """Where the files lie, and how validation is held out of training."""
 
-    val_fraction: float = Field(
-        0.1, ge=0.01, le=0.5, description="share of every class's training images for validation"
-    )
-    seed: int = Field(0, ge=0, description="seed of the validation split")
+    val_fraction: HeldOutFraction = 0.1
+    seed: SplitSeed = 0
 
 
 class LabelledFiles(NamedTuple):
@@ -31,6 +40,38 @@ class LabelledFiles(NamedTuple):
 
     files: list[str]
     labels: Rows
+
+
+def by_label(pairs: Iterable[tuple[int, str]]) -> LabelledFiles:
+    """Returns files by class and name, from labels and paths in any order."""
+    pairs = sorted(pairs)
+    labels = np.array([label for label, _ in pairs], dtype=np.int64)
+    return LabelledFiles([file for _, file in pairs], labels)
+
+
+def in_class_folders(
+    root: Path, folders: Sequence[str], suffixes: Sequence[str] = IMAGE_SUFFIXES
+) -> LabelledFiles:
+    """Returns the images below one folder per class, given in the order of the classes."""
+    return by_label(
+        (label, f"{folder}/{file}")
+        for label, folder in enumerate(folders)
+        for file in files_below(root / folder, suffixes)[0]
+    )
+
+
+def synset_names(words: Mapping[str, str], codes: Sequence[str]) -> list[str]:
+    """Returns the first word of every class's synset; its code too where two share the word.
+
+    Args:
+        words: of a synset of WordNet, separated by commas, by its code, such as n01443537.
+        codes: of the classes.
+    """
+    first = [words.get(code, code).split(",")[0].strip() for code in codes]
+    return [
+        f"{name} ({code})" if first.count(name) > 1 else name
+        for name, code in zip(first, codes, strict=True)
+    ]
 
 
 def published_dataset(
@@ -56,17 +97,12 @@ def published_dataset(
     """
     files = [*train.files, *test.files]
     source = files_digest(root, [*read_besides, *files])
-    known = plain_examples(train.labels, first_id=0)
-    tested = plain_examples(test.labels, first_id=len(train.files))
-    rest, held = hold_out(known.labels, config.val_fraction, config.seed)
-    rows = {"train": rest, "val": held, "test": tested.ids}
-    examples = {"train": known.at(rest), "val": known.at(held), "test": tested}
-    inputs = split_inputs(config, root, files, rows, source_digest=source, folder=folder)
-    splits = {name: (images, examples[name]) for name, images in inputs}
+    inputs = image_inputs(config, root, files, source, folder)
     return assembled(
         config,
         pixels_digest(config, source),
-        splits,
+        numbered(inputs, np.concatenate([train.labels, test.labels])),
+        held_out_of_training(train.labels, len(test.files), config.val_fraction, config.seed),
         class_names=class_names,
         measured=MEASURED_IMAGES,
     )

@@ -1,56 +1,54 @@
 """From labelled examples to a dataset: validation held out, classes checked, digest taken."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
-import pandas as pd
-import torch
 from numpy.typing import NDArray
+from pydantic import Field
 
 from kdplatform.data import Dataset, Inputs, Split, Vocabulary
 from kdplatform.errors import UserError
+from kdplatform.lazy import pandas as pd
+from kdplatform.lazy import torch
 from kdplatform.settings.schema import DatasetConfig
 
 Rows = NDArray[np.int64]
 
+HeldOutFraction = Annotated[
+    float,
+    Field(ge=0.01, le=0.5, description="share of every class's training images for validation"),
+]
+SplitSeed = Annotated[int, Field(ge=0, description="seed of the validation split")]
+
 # Where data lie and how they are read changes no number: no part of the digest. What skip_bad
-# leaves out follows from the files themselves.
-_WITHOUT_EFFECT = {"root", "file", "storage", "workers", "skip_bad"}
+# leaves out follows from the files themselves. Hidden labels make a digest of their own.
+_WITHOUT_EFFECT = {
+    *("root", "file", "storage", "workers", "skip_bad"),
+    *("unlabeled_fraction", "unlabeled_seed"),
+}
 
 # Columns of prediction tables.
 _TAKEN = ("id", "label", "prediction", "logits")
 
 
-@dataclass(frozen=True)
-class Examples:
-    """What is known of some examples besides their inputs.
+def fields_that_matter(config: DatasetConfig) -> dict[str, Any]:
+    """Returns the fields that decide which examples a dataset's splits hold, as JSON values.
 
-    Attributes:
-        labels: int64 [N].
-        ids: int64 [N], unique over the dataset.
-        columns: N rows: attributes and whatever else is to stand beside a prediction.
+    Every dataset's digest takes the configuration from here, so that a new field that all datasets
+    have is kept out of all digests in one place.
     """
-
-    labels: Rows
-    ids: Rows
-    columns: pd.DataFrame
-
-    def at(self, rows: Rows) -> "Examples":
-        """Returns the examples at these rows."""
-        columns = self.columns.iloc[rows].reset_index(drop=True)
-        return Examples(self.labels[rows], self.ids[rows], columns)
-
-    def __len__(self) -> int:
-        return len(self.labels)
+    return config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
 
 
-def plain_examples(labels: Rows, first_id: int) -> Examples:
-    """Returns examples without attributes, with ids that count on from `first_id`."""
-    ids = np.arange(first_id, first_id + len(labels), dtype=np.int64)
-    return Examples(labels.astype(np.int64), ids, pd.DataFrame(index=range(len(labels))))
+def numbered(inputs: Inputs, labels: Rows, columns: pd.DataFrame | None = None) -> Split:
+    """Returns examples whose ids count from 0; without columns when there are no attributes."""
+    columns = pd.DataFrame(index=range(len(labels))) if columns is None else columns
+    return Split(inputs, torch.from_numpy(labels), np.arange(len(labels), dtype=np.int64), columns)
 
 
 def hold_out(labels: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -72,6 +70,19 @@ def hold_out(labels: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     chosen = np.sort(np.concatenate(held)) if held else np.empty(0, dtype=np.int64)
     rest = np.setdiff1d(np.arange(len(labels)), chosen)
     return rest.astype(np.int64), chosen.astype(np.int64)
+
+
+def held_out_of_training(
+    labels: Rows, test_count: int, fraction: float, seed: int
+) -> dict[str, Rows]:
+    """Returns the rows of all splits where training examples come first, then those to test.
+
+    Args:
+        labels: of the training examples.
+        fraction: of them for validation; see `hold_out`.
+    """
+    train, val = hold_out(labels, fraction, seed)
+    return {"train": train, "val": val, "test": np.arange(test_count) + len(labels)}
 
 
 def check_classes(
@@ -101,27 +112,36 @@ def check_classes(
             )
 
 
-def check_attributes(examples: Examples, attributes: Sequence[str], where: str) -> None:
+def check_attribute_names(attributes: Sequence[str], where: str) -> None:
+    """Checks that prediction tables can have columns of these names.
+
+    Raises:
+        UserError: a name is taken by another column.
+    """
+    if taken := [attribute for attribute in attributes if attribute in _TAKEN]:
+        raise UserError(
+            f"{where}: attribute {taken[0]!r} has a name that predictions use for something else; "
+            f"allowed: any but {', '.join(_TAKEN)}"
+        )
+
+
+def check_attributes(
+    columns: pd.DataFrame, labels: Rows, attributes: Sequence[str], where: str
+) -> None:
     """Checks that attributes say something else than the label.
 
     Raises:
-        UserError: an attribute has one group only, its groups are the classes, or its name is taken
-            by a column of prediction tables.
+        UserError: an attribute has one group only, or its groups are the classes.
     """
     for attribute in attributes:
-        if attribute in _TAKEN:
-            raise UserError(
-                f"{where}: attribute {attribute!r} has a name that predictions use for something "
-                f"else; allowed: any but {', '.join(_TAKEN)}"
-            )
-        groups, names = pd.factorize(examples.columns[attribute])
+        groups, names = pd.factorize(columns[attribute])
         if len(names) < 2:
             raise UserError(
                 f"{where}: attribute {attribute!r} has one group ({str(names[0])!r}); "
                 "allowed: at least two"
             )
-        pairs = pd.DataFrame({"group": groups, "label": examples.labels}).drop_duplicates()
-        if len(pairs) == len(names) == len(np.unique(examples.labels)):
+        pairs = pd.DataFrame({"group": groups, "label": labels}).drop_duplicates()
+        if len(pairs) == len(names) == len(np.unique(labels)):
             raise UserError(
                 f"{where}: attribute {attribute!r} is the label under another name; "
                 "allowed: attributes whose groups hold several classes"
@@ -131,7 +151,8 @@ def check_attributes(examples: Examples, attributes: Sequence[str], where: str) 
 def assembled(
     config: DatasetConfig,
     source_digest: str,
-    splits: Mapping[str, tuple[Inputs, Examples]],
+    examples: Split,
+    rows: Mapping[str, Rows],
     *,
     class_names: Sequence[str],
     attributes: Sequence[str] = (),
@@ -145,25 +166,22 @@ def assembled(
 
     Args:
         source_digest: of everything that was read.
+        rows: which of the examples, by split.
         measured: see `Dataset`.
         vocabulary: see `Dataset`.
     """
-    settings = config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
-    digest = hashlib.sha256(json.dumps([settings, source_digest], sort_keys=True).encode())
-    made: dict[str, Split] = {}
-    for name, (inputs, examples) in splits.items():
-        for values in (examples.ids, examples.labels):
+    settings = [fields_that_matter(config), source_digest]
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    splits = {name: examples.at(own) for name, own in rows.items()}
+    for name, split in splits.items():
+        for values in (split.ids, split.labels.numpy()):
             digest.update(name.encode() + values.astype("<i8").tobytes())
-        labels = torch.from_numpy(examples.labels)
-        made[name] = Split(inputs, labels, examples.ids, examples.columns)
     return Dataset(
         name=config.name,
         digest=digest.hexdigest(),
         class_names=tuple(class_names),
         attributes=tuple(attributes),
-        train=made["train"],
-        val=made["val"],
-        test=made["test"],
         measured=measured,
         vocabulary=vocabulary,
+        **splits,
     )

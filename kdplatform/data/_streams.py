@@ -1,18 +1,19 @@
 """Images that stay in their files and are decoded when a batch asks for them."""
 
+from __future__ import annotations
+
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
-from torch.utils.data import DataLoader
 
 from kdplatform.data._decoding import centre_box, decoded, random_box
 from kdplatform.errors import KdplatformError, MachineError
+from kdplatform.lazy import torch
 
 _MOST_WORKERS = 8
 # Batches that every worker makes ahead.
@@ -48,7 +49,6 @@ class StreamedInputs:
         workers: processes; None: as many as this process has threads, at most 8; 0: none.
     """
 
-    dtype = torch.uint8
     ndim = 4
 
     def __init__(
@@ -69,6 +69,11 @@ class StreamedInputs:
         self._workers = workers
 
     @property
+    def dtype(self) -> torch.dtype:
+        """Bytes."""
+        return torch.uint8
+
+    @property
     def shape(self) -> torch.Size:
         """[N, 3, size, size]."""
         return torch.Size((len(self), 3, self._size, self._size))
@@ -76,18 +81,24 @@ class StreamedInputs:
     def __len__(self) -> int:
         return len(self._files)
 
-    def __getitem__(self, rows: int | slice | Tensor) -> Tensor:
-        chosen = np.arange(len(self))[rows.numpy() if isinstance(rows, Tensor) else rows]
+    def __getitem__(self, rows: int | slice | torch.Tensor) -> torch.Tensor:
+        chosen = np.arange(len(self))[rows.numpy() if isinstance(rows, torch.Tensor) else rows]
         if chosen.ndim == 0:
             return self.decode(int(chosen))
         images = [self.decode(int(row)) for row in chosen]
         return torch.stack(images) if images else torch.empty(0, *self.shape[1:], dtype=self.dtype)
 
+    def at(self, rows: NDArray[np.int64]) -> StreamedInputs:
+        """Returns the images at these rows as inputs of their own."""
+        chosen = copy.copy(self)
+        chosen._files = self._files[rows]
+        return chosen
+
     def path(self, row: int) -> Path:
         """Returns the file of an example."""
         return self._root / os.fsdecode(self._files[row])
 
-    def decode(self, row: int, crops: RandomCrops | None = None) -> Tensor:
+    def decode(self, row: int, crops: RandomCrops | None = None) -> torch.Tensor:
         """Returns an example: uint8 [3, size, size], its centre or a random crop.
 
         Raises:
@@ -98,7 +109,9 @@ class StreamedInputs:
         generator = np.random.default_rng((crops.seed, row))
         return decoded(self.path(row), self._size, random_box(generator, crops.smallest))
 
-    def batches(self, steps: Sequence[Tensor], *, pinned: bool = False) -> Iterator[Tensor]:
+    def batches(
+        self, steps: Sequence[torch.Tensor], *, pinned: bool = False
+    ) -> Iterator[torch.Tensor]:
         """Yields the images [B, 3, size, size] of each step's rows.
 
         Args:
@@ -111,7 +124,7 @@ class StreamedInputs:
         """
         return StreamLoader(self, pinned=pinned).epoch(steps)
 
-    def attempts(self, steps: Sequence[Tensor]) -> Iterator[Tensor | KdplatformError]:
+    def attempts(self, steps: Sequence[torch.Tensor]) -> Iterator[torch.Tensor | KdplatformError]:
         """Yields the images of each step's rows, or the error of one that does not decode.
 
         Raises:
@@ -132,19 +145,23 @@ class StreamLoader:
     def __init__(self, inputs: StreamedInputs, *, pinned: bool) -> None:
         workers = inputs.worker_count()
         self._order: list[_Step] = []
-        self._loader: DataLoader[Tensor | KdplatformError] = DataLoader(
-            _Decoder(inputs),  # type: ignore[arg-type]
-            sampler=_Order(self._order),
-            batch_size=None,
-            num_workers=workers,
-            prefetch_factor=_AHEAD if workers else None,
-            persistent_workers=workers > 0,
-            pin_memory=pinned,
-            # Workers draw nothing from it; without it they would draw from the model's.
-            generator=torch.Generator(),
+        self._loader: torch.utils.data.DataLoader[torch.Tensor | KdplatformError] = (
+            torch.utils.data.DataLoader(
+                _Decoder(inputs),  # type: ignore[arg-type]
+                sampler=_Order(self._order),
+                batch_size=None,
+                num_workers=workers,
+                prefetch_factor=_AHEAD if workers else None,
+                persistent_workers=workers > 0,
+                pin_memory=pinned,
+                # Workers draw nothing from it; without it they would draw from the model's.
+                generator=torch.Generator(),
+            )
         )
 
-    def epoch(self, steps: Sequence[Tensor], crops: RandomCrops | None = None) -> Iterator[Tensor]:
+    def epoch(
+        self, steps: Sequence[torch.Tensor], crops: RandomCrops | None = None
+    ) -> Iterator[torch.Tensor]:
         """Yields the images of each step, in order; see `StreamedInputs.batches`."""
         for images in self.attempts(steps, crops):
             if isinstance(images, KdplatformError):
@@ -154,8 +171,8 @@ class StreamLoader:
             yield images
 
     def attempts(
-        self, steps: Sequence[Tensor], crops: RandomCrops | None = None
-    ) -> Iterator[Tensor | KdplatformError]:
+        self, steps: Sequence[torch.Tensor], crops: RandomCrops | None = None
+    ) -> Iterator[torch.Tensor | KdplatformError]:
         """Yields the images of each step, or why one of them does not decode."""
         # Numbers and not tensors: each of these would go to a worker by a file of its own.
         self._order[:] = [(rows.tolist(), crops) for rows in steps]
@@ -192,7 +209,7 @@ class _Decoder:
     def __init__(self, inputs: StreamedInputs) -> None:
         self._inputs = inputs
 
-    def __getitem__(self, step: _Step) -> Tensor | KdplatformError:
+    def __getitem__(self, step: _Step) -> torch.Tensor | KdplatformError:
         rows, crops = step
         try:
             return torch.stack([self._inputs.decode(row, crops) for row in rows])

@@ -1,12 +1,14 @@
 """Text files that come with a dataset, with errors that say where the problem is."""
 
+from __future__ import annotations
+
 import csv
 import io
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-import pandas as pd
-
 from kdplatform.errors import UserError
+from kdplatform.lazy import pandas as pd
 
 
 def read_text(path: Path) -> str:
@@ -41,24 +43,50 @@ def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
         UserError: as `read_text`; a line has more or fewer cells than there are columns, a column
             has no name or another's, or there is no line of data; says which.
     """
-    reader = csv.reader(io.StringIO(read_text(path)), delimiter=separator, strict=True)
-    rows: list[list[str]] = []
+    names, *rows = _lines_of_cells(path, io.StringIO(read_text(path)), separator)
+    return pd.DataFrame(rows, columns=names, dtype=str)
+
+
+def read_header(path: Path, separator: str = ",") -> list[str]:
+    """Reads the names of a table's columns, from its first lines alone.
+
+    Raises:
+        UserError: as `read_csv`, of what stands in the first lines.
+    """
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            lines = _lines_of_cells(path, file, separator)
+            names, _ = next(lines), next(lines)
+            return names
+    except (UnicodeDecodeError, OSError):
+        read_text(path)  # which says what is wrong, and where
+        raise
+
+
+def _lines_of_cells(path: Path, file: Iterable[str], separator: str) -> Iterator[list[str]]:
+    """Yields the names of the columns, then the cells of every line that is not empty."""
+    reader = csv.reader(file, delimiter=separator, strict=True)
     try:
         names = [name.strip() for name in next(reader, [])]
-        for row in reader:
-            if row and len(row) != len(names):
+        yield _checked_names(path, names)
+        count = 0
+        for row in filter(None, reader):
+            if len(row) != len(names):
                 raise UserError(
                     f"{str(path)!r}, line {reader.line_num}: {len(row)} cells; allowed: "
                     f"{len(names)}, one per column"
                 )
-            if row:
-                rows.append([cell.strip() for cell in row])
+            yield [cell.strip() for cell in row]
+            count += 1
     except csv.Error as error:
         raise UserError(f"{str(path)!r}, line {reader.line_num}: no valid CSV ({error})") from None
-    if not all(names) or len(set(names)) < len(names):
-        twice = [name for name in names if names.count(name) > 1]
-        problem = f"column {twice[0]!r} twice" if any(twice) else "a column without a name"
-        raise UserError(f"{str(path)!r} has {problem}; allowed: a first line of different names")
-    if not rows:
+    if not count:
         raise UserError(f"{str(path)!r} has no lines of data below its first")
-    return pd.DataFrame(rows, columns=names, dtype=str)
+
+
+def _checked_names(path: Path, names: list[str]) -> list[str]:
+    if all(names) and len(set(names)) == len(names):
+        return names
+    twice = [name for name in names if names.count(name) > 1]
+    problem = f"column {twice[0]!r} twice" if any(twice) else "a column without a name"
+    raise UserError(f"{str(path)!r} has {problem}; allowed: a first line of different names")

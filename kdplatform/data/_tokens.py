@@ -4,6 +4,8 @@ WordPiece as BERT uses it (Devlin et al. 2018, arXiv 1810.04805): lower case, wo
 punctuation, each cut into the longest known pieces; [CLS] before and [SEP] behind a text.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections.abc import Sequence
@@ -11,14 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from kdplatform.data import Vocabulary
-from kdplatform.errors import UserError
+from kdplatform.downloads import hub_file
+from kdplatform.errors import UserError, one_line
 from kdplatform.files import locked, written_atomically
-from kdplatform.hub import hub_file
-from kdplatform.optional import optional_module
+from kdplatform.lazy import torch
+from kdplatform.registry import optional_module
 
 TRAINED = "trained"
 # Padding is first: id 0 means that the text has ended.
@@ -61,7 +62,7 @@ class TextTokenizer:
         return [encoded.ids for encoded in self._tokenizer.encode_batch(list(texts))]
 
 
-def padded(ids: Sequence[Sequence[int]], length: int) -> Tensor:
+def padded(ids: Sequence[Sequence[int]], length: int) -> torch.Tensor:
     """Returns token ids as int64 [N, length], with zeros behind every text's end."""
     table = np.zeros((len(ids), length), dtype=np.int64)
     for row, own in enumerate(ids):
@@ -82,8 +83,7 @@ def hub_tokenizer(repository: str) -> TextTokenizer:
     try:
         tokenizer = tokenizers.Tokenizer.from_file(str(path))
     except Exception as error:
-        reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{needed_by}: {str(path)!r} cannot be read ({reason})") from None
+        raise UserError(f"{needed_by}: {str(path)!r} cannot be read ({one_line(error)})") from None
     return TextTokenizer(repository, tokenizer)
 
 

@@ -7,15 +7,20 @@ arrays that fit the processor's cache, so no batch can change a pixel. There are
 operations this short make them wait for each other, and two took longer than one when measured.
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
-import scipy.sparse
 from numpy.typing import NDArray
 
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors
+
+if TYPE_CHECKING:
+    import scipy.sparse
 
 Floats = NDArray[np.floating]
 
@@ -253,6 +258,8 @@ def _area_overlaps(size: int) -> scipy.sparse.csr_array:
     edges = np.arange(CANVAS + 1) * size
     starts = np.arange(size)[:, None] * CANVAS
     overlaps = np.minimum(edges[1:], starts + CANVAS) - np.maximum(edges[:-1], starts)
+    import scipy.sparse
+
     return scipy.sparse.csr_array(np.maximum(overlaps, 0).astype(np.float32))
 
 

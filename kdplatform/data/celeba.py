@@ -5,31 +5,34 @@ the label, and each of the others may form two groups. The official split is kep
 paper on distillation and fairness: the image size, and how many examples undersampling leaves.
 """
 
+from __future__ import annotations
+
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._downloads import md5_of, unpack
 from kdplatform.data._image_files import (
     MEASURED_IMAGES,
     ImageFilesConfig,
+    ImageSize,
     files_below,
     files_digest,
-    given_root,
+    image_inputs,
     pixels_digest,
-    split_inputs,
 )
-from kdplatform.data._splits import Examples, Rows, assembled, check_classes
+from kdplatform.data._sources import given_root, unpack
+from kdplatform.data._splits import Rows, assembled, check_classes, numbered
 from kdplatform.data._text_files import read_lines
-from kdplatform.errors import MachineError, UserError, unknown_name
+from kdplatform.downloads import attempted, md5_of
+from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import locked
+from kdplatform.lazy import pandas as pd
 from kdplatform.progress import say
-from kdplatform.settings.schema import Optional
 
 _ATTRIBUTES, _PARTITION, _IMAGES = (
     "list_attr_celeba.txt",
@@ -51,12 +54,21 @@ class Config(ImageFilesConfig):
     undersample: bool = Field(
         True, description="drop training images of the more frequent label until both are equal"
     )
-    image_size: int = Field(128, ge=8, le=1024, description="side of an example in pixels")
-    resize: Annotated[Annotated[int, Field(ge=8, le=2048)] | None, Optional] = Field(
-        None,
-        description="shorter side before the centre is cut out; none: image_size",
-    )
+    image_size: ImageSize = 128
     seed: int = Field(0, ge=0, description="seed of the undersampling")
+
+
+def check(config: Config) -> None:
+    """Checks that the user's folder holds the lists, and that there is such an attribute.
+
+    Raises:
+        UserError: as `load`.
+    """
+    if config.root:
+        lines = _lines(_given(config) / _ATTRIBUTES)
+        # A list without names is cut short; `load` says where.
+        if len(lines) > 1:
+            _check_label(config, lines[1].split())
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -71,8 +83,7 @@ def load(config: Config, folder: Path) -> Dataset:
     root = _found(config, folder)
     where = f"dataset.root={str(root)!r}"
     files, table = _attributes(root / _ATTRIBUTES)
-    if config.label not in table:
-        raise unknown_name("dataset.label", config.label, table.columns)
+    _check_label(config, list(map(str, table.columns)))
     parts = _partition(root / _PARTITION, files)
     there = set(files_below(root / _IMAGES)[0])
     if missing := [file for file in files if file not in there]:
@@ -82,27 +93,28 @@ def load(config: Config, folder: Path) -> Dataset:
         )
     labels = table.pop(config.label).to_numpy().astype(np.int64)
     attributes = list(map(str, table.columns))
-    known = Examples(
-        labels=labels,
-        ids=np.arange(len(files), dtype=np.int64),
-        columns=pd.DataFrame({name: _groups(name, table[name].to_numpy()) for name in attributes}),
-    )
+    columns = pd.DataFrame({name: _groups(name, table[name].to_numpy()) for name in attributes})
     names = [f"not {config.label}", config.label]
     rows = {name: np.flatnonzero(parts == number) for name, number in _SPLITS.items()}
-    check_classes({name: known.labels[rows[name]] for name in rows}, names, where)
+    check_classes({name: labels[rows[name]] for name in rows}, names, where)
     if config.undersample:
-        rows["train"] = _undersampled(known.labels, rows["train"], config.seed)
+        rows["train"] = _undersampled(labels, rows["train"], config.seed)
     source = files_digest(root, [_ATTRIBUTES, _PARTITION, *(f"{_IMAGES}/{file}" for file in files)])
-    inputs = split_inputs(config, root / _IMAGES, files, rows, source_digest=source, folder=folder)
-    splits = {name: (images, known.at(rows[name])) for name, images in inputs}
+    inputs = image_inputs(config, root / _IMAGES, files, source, folder)
     return assembled(
         config,
         pixels_digest(config, source),
-        splits,
+        numbered(inputs, labels, columns),
+        rows,
         class_names=names,
         attributes=attributes,
         measured=MEASURED_IMAGES,
     )
+
+
+def _check_label(config: Config, names: list[str]) -> None:
+    if config.label not in names:
+        raise unknown_name("dataset.label", config.label, names)
 
 
 def _groups(name: str, has_it: NDArray[np.bool_]) -> list[str]:
@@ -119,9 +131,13 @@ def _undersampled(labels: Rows, rows: Rows, seed: int) -> Rows:
     return np.sort(np.concatenate(kept))
 
 
+def _lines(path: Path) -> list[str]:
+    return [line for line in read_lines(path) if line]
+
+
 def _attributes(path: Path) -> tuple[list[str], pd.DataFrame]:
     """Reads the list: a line with the count, one with forty names, then -1 or 1 for each image."""
-    lines = [line for line in read_lines(path) if line]
+    lines = _lines(path)
     if len(lines) < 3 or not lines[0].isdecimal() or int(lines[0]) != len(lines) - 2:
         raise UserError(
             f"{str(path)!r} says {lines[0] if lines else 'nothing'!r} images and has "
@@ -153,18 +169,17 @@ def _partition(path: Path, files: list[str]) -> NDArray[np.int64]:
     return np.array([parts[file] for file in files], dtype=np.int64)
 
 
+def _given(config: Config) -> Path:
+    """Returns the folder of the user's that holds the lists and the images."""
+    root = given_root(config.root, _HOLDING)
+    inner = root / "celeba" if (root / "celeba").is_dir() else root
+    return given_root(str(inner), _HOLDING, [_ATTRIBUTES, _PARTITION, _IMAGES])
+
+
 def _found(config: Config, folder: Path) -> Path:
-    """Returns the folder that holds the lists and the images."""
+    """Returns the folder that holds the lists and the images, the user's or a downloaded one."""
     if config.root:
-        root = given_root(config, _HOLDING)
-        inner = root / "celeba" if (root / "celeba").is_dir() else root
-        wanted = [_ATTRIBUTES, _PARTITION, _IMAGES]
-        if absent := [name for name in wanted if not (inner / name).exists()]:
-            raise UserError(
-                f"dataset.root={config.root!r} lacks {', '.join(absent)}; allowed: a folder with "
-                f"{_HOLDING}"
-            )
-        return inner
+        return _given(config)
     own = folder / "celeba" / "celeba"
     with locked(folder / "celeba" / "lock", "waiting for another process that downloads CelebA"):
         _download(own)
@@ -187,17 +202,15 @@ def _download(own: Path) -> None:
             continue
         if name.endswith(".zip") and (own / _IMAGES).is_dir():
             continue
-        say(f"downloading {name} to {own}")
         own.mkdir(parents=True, exist_ok=True)
-        try:
-            download_file_from_google_drive(number, own, name, md5)
-        # Of many kinds: no gdown installed, no network, or a page that says the quota is used up.
-        except Exception as error:
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise MachineError(
-                f"CelebA's {name} cannot be downloaded from Google Drive ({reason}); put "
-                f"{_ATTRIBUTES}, {_PARTITION} and {_IMAGES}.zip of {_PAGE} into {str(own)!r}, or "
-                f"give dataset.root, a folder with {_HOLDING}"
-            ) from None
+        attempted(
+            f"CelebA's {name} on Google Drive",
+            partial(download_file_from_google_drive, number, own, name, md5),
+            f"{_ATTRIBUTES}, {_PARTITION} and {_IMAGES}.zip of {_PAGE} put into {str(own)!r}, or "
+            f"dataset.root, a folder with {_HOLDING}",
+            attempts=1,
+            # Of many kinds: no gdown installed, no network, or a page that says the quota is used.
+            failures=(Exception,),
+        )
     if not (own / _IMAGES).is_dir():
         unpack(own / f"{_IMAGES}.zip", own, _IMAGES)

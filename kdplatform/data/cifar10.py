@@ -4,6 +4,8 @@ Krizhevsky 2009, "Learning Multiple Layers of Features from Tiny Images". 50,000
 test images; validation is held out of the former. No attributes.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Literal
 
@@ -12,6 +14,14 @@ from pydantic import Field
 from kdplatform.data import Dataset
 from kdplatform.data._cifar import load_cifar
 from kdplatform.data._published_arrays import PublishedConfig
+from kdplatform.data._sources import Archive, given_archive
+
+ARCHIVE = Archive(
+    url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+    name="cifar-10-python.tar.gz",
+    md5="c58f30108f718f92721af3b95e74349a",
+    folder="cifar-10-batches-py",
+)
 
 
 class Config(PublishedConfig):
@@ -20,9 +30,12 @@ class Config(PublishedConfig):
     name: Literal["cifar10"] = Field("cifar10", description="dataset")
 
 
+def check(config: Config) -> None:
+    """Checks that the user's folder holds the archive or its content; see `given_archive`."""
+    if config.root:
+        given_archive(ARCHIVE, config.root)
+
+
 def load(config: Config, folder: Path) -> Dataset:
     """Loads the dataset; see `load_cifar` for what it raises."""
-    # Here and not above: torchvision takes long to import, and naming a dataset needs none of it.
-    from torchvision.datasets import CIFAR10
-
-    return load_cifar(config, folder, CIFAR10)
+    return load_cifar(config, folder, ARCHIVE, "CIFAR10")

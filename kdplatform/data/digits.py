@@ -4,18 +4,19 @@ A copy of the test set of "Optical Recognition of Handwritten Digits" (Alpaydin 
 Machine Learning Repository): 1,797 images with 17 grey levels.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
-import torch
-from numpy.typing import NDArray
 from pydantic import Field
 
 from kdplatform.data import Dataset, Split
+from kdplatform.data._splits import Rows, fields_that_matter, numbered
+from kdplatform.lazy import torch
 from kdplatform.settings.schema import DatasetConfig
 
 _GREYEST = 16  # the highest grey level of the original
@@ -32,7 +33,7 @@ class Config(DatasetConfig):
     seed: int = Field(0, ge=0, description="seed of the split")
 
 
-def _split_rows(config: Config, labels: NDArray[np.int64]) -> dict[str, NDArray[np.int64]]:
+def _split_rows(config: Config, labels: Rows) -> dict[str, Rows]:
     from sklearn.model_selection import train_test_split
 
     rows = np.arange(len(labels), dtype=np.int64)
@@ -61,18 +62,14 @@ def load(config: Config, folder: Path) -> Dataset:
     original = load_digits()
     labels = original.target.astype(np.int64)
     images = np.rint(original.images * (255 / _GREYEST)).astype(np.uint8)[:, None]
-    digest = hashlib.sha256(json.dumps(config.model_dump(), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(fields_that_matter(config), sort_keys=True).encode())
     digest.update(images.tobytes() + labels.astype("<i8").tobytes())
+    examples = numbered(torch.from_numpy(images), labels)
     splits: dict[str, Split] = {}
     for name, rows in _split_rows(config, labels).items():
         # The rows too: the split is scikit-learn's, and another version may draw another one.
         digest.update(name.encode() + rows.astype("<i8").tobytes())
-        splits[name] = Split(
-            inputs=torch.from_numpy(images[rows]),
-            labels=torch.from_numpy(labels[rows]),
-            ids=rows,
-            columns=pd.DataFrame(index=range(len(rows))),
-        )
+        splits[name] = examples.at(rows)
     return Dataset(
         name="digits",
         digest=digest.hexdigest(),

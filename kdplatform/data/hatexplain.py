@@ -9,30 +9,31 @@ Not given by the paper on distillation and fairness: which communities make up g
 what becomes of posts about several of them; both are fields here. The texts are offensive.
 """
 
+from __future__ import annotations
+
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
-from torch import Tensor
 
-from kdplatform.analysis.tables import SEVERAL
-from kdplatform.data import Dataset, Vocabulary
+from kdplatform.data import Dataset, Split, Vocabulary
 from kdplatform.data._hatexplain_files import (
     DIVISIONS,
     POSTS,
     Post,
     found_files,
+    given_files,
     read_divisions,
     read_posts,
 )
-from kdplatform.data._splits import Examples, assembled, check_classes
+from kdplatform.data._splits import Rows, assembled, check_classes
 from kdplatform.data._tokens import TRAINED, hub_tokenizer, padded, trained_tokenizer
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.lazy import pandas as pd
+from kdplatform.lazy import torch
 from kdplatform.progress import say
 from kdplatform.settings.schema import DatasetConfig, Names
 
@@ -88,6 +89,12 @@ class Config(DatasetConfig):
     max_length: int = Field(128, ge=4, le=512, description="tokens of a post; the rest is cut off")
 
 
+def check(config: Config) -> None:
+    """Checks that the user's folder holds both files; see `given_files`."""
+    if config.root:
+        given_files(config.root)
+
+
 def load(config: Config, folder: Path) -> Dataset:
     """Loads the posts as token ids, int64 [N, length of the longest].
 
@@ -108,28 +115,27 @@ def load(config: Config, folder: Path) -> Dataset:
     class_names = tuple(dict.fromkeys(CLASSES[config.classes].values()))
     communities = _communities(config, posts)
     number = {name: row for row, name in enumerate(posts)}
-    examples = {
-        split: Examples(
-            labels=np.array([class_names.index(_class(config, p)) for p in own], dtype=np.int64),
-            ids=np.array([number[post.name] for post in own], dtype=np.int64),
-            columns=_columns(config, own, communities),
-        )
-        for split, own in splits.items()
-    }
-    labels = {split: own.labels for split, own in examples.items()}
-    check_classes(labels, class_names, f"dataset.root={str(root)!r}")
-    groups = examples["test"].columns.nunique()
+    chosen = [post for own in splits.values() for post in own]
+    ends = np.cumsum([0, *map(len, splits.values())])
+    rows = {name: np.arange(*ends[n : n + 2]) for n, name in enumerate(splits)}
+    labels = np.array([class_names.index(_class(config, post)) for post in chosen], dtype=np.int64)
+    in_splits = {name: labels[own] for name, own in rows.items()}
+    check_classes(in_splits, class_names, f"dataset.root={str(root)!r}")
+    columns = _columns(config, chosen, communities)
+    groups = columns.iloc[rows["test"]].nunique()
     attributes = [name for name in groups.index if name != POST_ID and groups[name] > 1]
-    inputs, vocabulary = _inputs(config, splits, own_folder)
-    kept = [POST_ID, *attributes]
-    made = {
-        split: (inputs[split], replace(own, columns=own.columns[kept]))
-        for split, own in examples.items()
-    }
+    inputs, vocabulary = _inputs(config, chosen, len(rows["train"]), own_folder)
+    examples = Split(
+        inputs,
+        torch.from_numpy(labels),
+        np.array([number[post.name] for post in chosen], dtype=np.int64),
+        columns[[POST_ID, *attributes]],
+    )
     return assembled(
         config,
-        _digest(made),
-        made,
+        _digest(inputs, examples.columns, rows),
+        examples,
+        rows,
         class_names=class_names,
         attributes=attributes,
         vocabulary=vocabulary,
@@ -186,6 +192,9 @@ def _columns(config: Config, posts: Sequence[Post], communities: Sequence[str]) 
 
 def _group(post: Post, communities: set[str], several: str) -> str | None:
     """Returns the group of a post, or its groups; None for a post that is in none."""
+    # Here and not above: it brings pandas.
+    from kdplatform.analysis.tables import SEVERAL
+
     own = [community for community in post.communities if community in communities]
     if not own or (len(own) > 1 and several == "drop"):
         return None
@@ -193,27 +202,26 @@ def _group(post: Post, communities: set[str], several: str) -> str | None:
 
 
 def _inputs(
-    config: Config, splits: Mapping[str, Sequence[Post]], folder: Path
-) -> tuple[dict[str, Tensor], Vocabulary]:
-    """Returns the token ids of every split, all of one length, and what the ids mean."""
+    config: Config, posts: Sequence[Post], training: int, folder: Path
+) -> tuple[torch.Tensor, Vocabulary]:
+    """Returns the token ids of the posts, all of one length, and what the ids mean.
+
+    Args:
+        training: so many of the posts, the first ones, are those of the training split.
+    """
+    texts = [post.text for post in posts]
     if config.tokenizer == TRAINED:
-        texts = [post.text for post in splits["train"]]
-        tokenizer = trained_tokenizer(texts, config.vocabulary_size, folder)
+        tokenizer = trained_tokenizer(texts[:training], config.vocabulary_size, folder)
     else:
         tokenizer = hub_tokenizer(config.tokenizer)
-    ids = {
-        split: tokenizer.encode([post.text for post in own], config.max_length)
-        for split, own in splits.items()
-    }
-    longest = max(len(own) for rows in ids.values() for own in rows)
-    tables = {split: padded(rows, longest) for split, rows in ids.items()}
-    return tables, tokenizer.vocabulary
+    ids = tokenizer.encode(texts, config.max_length)
+    return padded(ids, max(map(len, ids))), tokenizer.vocabulary
 
 
-def _digest(splits: Mapping[str, tuple[Tensor, Examples]]) -> str:
+def _digest(inputs: torch.Tensor, columns: pd.DataFrame, rows: Mapping[str, Rows]) -> str:
     """Returns the SHA-256 of tokens and groups: texts, tokenizer and communities are in them."""
     digest = hashlib.sha256()
-    for inputs, examples in splits.values():
-        digest.update(inputs.numpy().astype("<i8").tobytes())
-        digest.update(examples.columns.to_csv(index=False).encode())
+    for own in rows.values():
+        digest.update(inputs.numpy()[own].astype("<i8").tobytes())
+        digest.update(columns.iloc[own].to_csv(index=False).encode())
     return digest.hexdigest()

@@ -1,5 +1,7 @@
 """Your own images: one folder per class, and groups from an optional list of attributes."""
 
+from __future__ import annotations
+
 import os
 import posixpath
 from collections.abc import Sequence
@@ -8,34 +10,36 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
 from kdplatform.data import Dataset, Inputs
+from kdplatform.data._dataset import inputs_at
+from kdplatform.data._decoding import IMAGE_SUFFIXES
 from kdplatform.data._image_files import (
     MEASURED_IMAGES,
     ImageFilesConfig,
     decoded_once,
     files_below,
     files_digest,
-    given_root,
     in_memory,
     pixels_digest,
     refuse_bad,
     streamed,
 )
+from kdplatform.data._sources import given_root
 from kdplatform.data._splits import (
-    Examples,
     Rows,
     assembled,
+    check_attribute_names,
     check_attributes,
     check_classes,
     hold_out,
+    numbered,
 )
-from kdplatform.data._text_files import read_csv
+from kdplatform.data._text_files import read_csv, read_header
 from kdplatform.errors import UserError
+from kdplatform.lazy import pandas as pd
 from kdplatform.progress import say
 
 ATTRIBUTES = "attributes.csv"
@@ -58,6 +62,34 @@ class Config(ImageFilesConfig):
     seed: int = Field(0, ge=0, description="seed of the splits made here")
 
 
+def check(config: Config) -> None:
+    """Checks the folders of the classes and the columns of the attributes, and opens no image.
+
+    Raises:
+        UserError: there are no classes, an image lies outside of them, or the list of attributes is
+            of another kind; names what.
+    """
+    root = given_root(config.root, _HOLDING)
+    where = f"dataset.root={config.root!r}"
+    classes: set[str] = set()
+    stray: list[str] = []
+    for folder in [root / name for name in SPLITS] if _has_splits(root) else [root]:
+        for path in sorted(folder.glob("[!.]*")):
+            if path.is_dir():
+                classes.add(path.name)
+            elif path.name.lower().endswith(IMAGE_SUFFIXES):
+                stray.append(path.relative_to(root).as_posix())
+    if stray:
+        raise UserError(
+            f"{where}: {min(stray)!r} lies in no class folder, one of {len(stray)} such images; "
+            f"allowed: {_HOLDING}"
+        )
+    if not classes:
+        raise _no_images(where)
+    check_classes({}, sorted(classes), where)
+    _check_attribute_columns(root / ATTRIBUTES)
+
+
 def load(config: Config, folder: Path) -> Dataset:
     """Loads images of class folders; classes are the folders' names in alphabetical order.
 
@@ -69,49 +101,33 @@ def load(config: Config, folder: Path) -> Dataset:
             images, attributes that do not fit the images; names what.
         MachineError: the cache of decoded images cannot be written.
     """
-    root = given_root(config, _HOLDING)
+    check(config)
+    root = given_root(config.root, _HOLDING)
     where = f"dataset.root={config.root!r}"
-    _check_attribute_file(root / ATTRIBUTES)
     listing = _listed(root, where)
     files = listing.files
+    images = streamed(config, root, files)
     digest = pixels_digest(config, files_digest(root, files))
-    pixels, bad = decoded_once(
-        config,
-        streamed(config, root, files),
-        digest,
-        folder,
-        pixels=in_memory(config, len(files)),
-    )
+    pixels, bad = decoded_once(config, images, digest, folder, pixels=in_memory(config, len(files)))
     if bad and config.skip_bad:
         say(f"{where}: {len(bad)} of {len(files)} images do not decode and are left out")
     elif bad:
         refuse_bad(bad, "images that decode, or dataset.skip_bad=true to leave such images out")
     good = np.setdiff1d(np.arange(len(files)), list(bad)).astype(np.int64)
-    known = Examples(
-        labels=listing.labels[good],
-        ids=np.arange(len(good), dtype=np.int64),
-        columns=_attributes(root / ATTRIBUTES, root, [files[row] for row in good]),
-    )
-    _check_held_out(listing.splits[good], known.labels, listing.classes, where)
-    splits = _splits(config, listing.splits[good], known.labels)
-    in_splits = {name: known.labels[rows] for name, rows in splits.items()}
-    check_classes(in_splits, listing.classes, where)
-    attributes = list(map(str, known.columns))
-    check_attributes(known, attributes, f"{str(root / ATTRIBUTES)!r}")
+    labels, columns = listing.labels[good], _attributes(root, [files[row] for row in good])
+    _check_held_out(listing.splits[good], labels, listing.classes, where)
+    rows = _splits(config, listing.splits[good], labels)
+    check_classes({name: labels[own] for name, own in rows.items()}, listing.classes, where)
+    attributes = list(map(str, columns))
+    check_attributes(columns, labels, attributes, f"{str(root / ATTRIBUTES)!r}")
     if (root / ATTRIBUTES).is_file():
         digest += files_digest(root, [ATTRIBUTES])
-    made: dict[str, tuple[Inputs, Examples]] = {}
-    for name, rows in splits.items():
-        chosen = good[rows]
-        if pixels is None:
-            inputs: Inputs = streamed(config, root, [files[row] for row in chosen])
-        else:
-            inputs = pixels[torch.from_numpy(chosen)]
-        made[name] = (inputs, known.at(rows))
+    inputs: Inputs = images if pixels is None else pixels
     return assembled(
         config,
         digest,
-        made,
+        numbered(inputs_at(inputs, good) if bad else inputs, labels, columns),
+        rows,
         class_names=listing.classes,
         attributes=attributes,
         measured=MEASURED_IMAGES,
@@ -134,7 +150,7 @@ class _Listing:
 
 
 def _listed(root: Path, where: str) -> _Listing:
-    has_splits = (root / "train").is_dir()
+    has_splits = _has_splits(root)
     files: list[str] = []
     others = 0
     for prefix in [f"{name}/" for name in SPLITS] if has_splits else [""]:
@@ -143,17 +159,11 @@ def _listed(root: Path, where: str) -> _Listing:
         others += left
     files.sort()
     if not files:
-        raise UserError(f"{where} has no images; allowed: {_HOLDING}")
-    depth = 2 if has_splits else 1
-    if stray := [file for file in files if file.count("/") < depth]:
-        raise UserError(
-            f"{where}: {stray[0]!r} lies in no class folder, one of {len(stray)} such images; "
-            f"allowed: {_HOLDING}"
-        )
+        raise _no_images(where)
     others -= not has_splits and (root / ATTRIBUTES).is_file()
     if others:
         say(f"{where}: {others} files of other kinds than images are left out")
-    names = [file.split("/")[depth - 1] for file in files]
+    names = [file.split("/")[1 if has_splits else 0] for file in files]
     classes = sorted(set(names))
     for name in classes:
         try:
@@ -172,23 +182,36 @@ def _listed(root: Path, where: str) -> _Listing:
     )
 
 
-def _check_attribute_file(path: Path) -> None:
-    if os.path.lexists(path) and not path.is_file():
+def _has_splits(root: Path) -> bool:
+    return (root / "train").is_dir()
+
+
+def _no_images(where: str) -> UserError:
+    return UserError(f"{where} has no images; allowed: {_HOLDING}")
+
+
+def _check_attribute_columns(path: Path) -> None:
+    if not os.path.lexists(path):
+        return
+    if not path.is_file():
         raise UserError(
             f"{str(path)!r} is no file; allowed: a CSV file of this name, or nothing of this name"
         )
+    columns = read_header(path)
+    if "file" not in columns:
+        raise UserError(
+            f"{str(path)!r} has no column 'file' (its columns: {', '.join(columns)}); allowed: a "
+            "column 'file' with paths below the folder, and one column per attribute"
+        )
+    check_attribute_names([name for name in columns if name != "file"], f"{str(path)!r}")
 
 
-def _attributes(path: Path, root: Path, files: Sequence[str]) -> pd.DataFrame:
+def _attributes(root: Path, files: Sequence[str]) -> pd.DataFrame:
     """Reads the groups of every file, as strings; an empty cell is the group `missing`."""
+    path = root / ATTRIBUTES
     if not path.is_file():
         return pd.DataFrame(index=range(len(files)))
     table = read_csv(path)
-    if "file" not in table:
-        raise UserError(
-            f"{str(path)!r} has no column 'file' (its columns: {', '.join(table.columns)}); "
-            "allowed: a column 'file' with paths below the folder, and one column per attribute"
-        )
     names = table.pop("file").map(lambda name: posixpath.normpath(name.replace("\\", "/")))
     if outside := [name for name in names if name.startswith(("/", "../")) or name == ".."]:
         raise UserError(

@@ -5,26 +5,30 @@ public, so the 50,000 official validation images are the test split here, as is 
 validation is held out of training. No attributes.
 """
 
+from __future__ import annotations
+
 import tarfile
 from io import BytesIO
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
-import torch
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._image_files import files_below, given_root
+from kdplatform.data._image_files import ImageSize, Resize, files_below
 from kdplatform.data._published_files import (
     LabelledFiles,
     PublishedFilesConfig,
+    by_label,
+    in_class_folders,
     published_dataset,
+    synset_names,
 )
+from kdplatform.data._sources import given_root
 from kdplatform.data._splits import check_classes
-from kdplatform.data._synsets import synset_names
-from kdplatform.errors import UserError
-from kdplatform.settings.schema import Optional
+from kdplatform.errors import UserError, one_line
+from kdplatform.lazy import torch
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
@@ -40,14 +44,34 @@ class Config(PublishedFilesConfig):
 
     name: Literal["imagenet"] = Field("imagenet", description="dataset")
     root: str = Field("", description="folder with train/, val/ and the devkit's archive")
-    image_size: int = Field(224, ge=8, le=1024, description="side of an example in pixels")
-    resize: Annotated[Annotated[int, Field(ge=8, le=2048)] | None, Optional] = Field(
-        256,
-        description="shorter side before the centre is cut out; none: image_size",
-    )
+    image_size: ImageSize = 224
+    resize: Resize = 256
     val_fraction: float = Field(
         0.02, ge=0.001, le=0.5, description="share of every class's training images for validation"
     )
+
+
+def check(config: Config) -> None:
+    """Checks that the user's folder holds both splits and what names the classes.
+
+    Raises:
+        UserError: one is missing; says what is expected where.
+    """
+    root = given_root(config.root, _HOLDING)
+    where = f"dataset.root={config.root!r}"
+    known = (f"{DEVKIT}.tar.gz", f"{DEVKIT}/data", "meta.bin")
+    if not any((root / name).exists() for name in known):
+        raise UserError(
+            f"{where} has neither {DEVKIT}.tar.gz nor meta.bin; allowed: a folder with {_HOLDING}"
+        )
+    for split in ("train", "val"):
+        if not (root / split).is_dir():
+            packed = f"ILSVRC2012_img_{split}.tar"
+            hint = f"; {packed} is there: torchvision.datasets.ImageNet(root, {split!r}) unpacks it"
+            raise UserError(
+                f"{where} has no {split}/; allowed: a folder with {_HOLDING}"
+                + (hint if (root / packed).is_file() else "")
+            )
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -60,12 +84,15 @@ def load(config: Config, folder: Path) -> Dataset:
     Raises:
         UserError: files are missing or damaged; names one, and what is expected where.
     """
-    root = given_root(config, _HOLDING)
+    check(config)
+    root = given_root(config.root, _HOLDING)
     where = f"dataset.root={config.root!r}"
     synsets, val_codes = _synsets(root)
     codes = sorted(synsets)
-    train = _files_by_class(root, "train", codes)
-    test = _files_by_class(root, "val", codes)
+    train, test = (
+        in_class_folders(root, [f"{split}/{code}" for code in codes], _SUFFIXES)
+        for split in ("train", "val")
+    )
     if not test.files:
         test = _flat_files(root, codes, val_codes)
     names = synset_names(synsets, codes)
@@ -83,20 +110,15 @@ def _synsets(root: Path) -> tuple[dict[str, str], list[str]]:
             return {code: ", ".join(names) for code, names in words.items()}, list(codes)
         if unpacked.is_dir():
             return _parsed((unpacked / _META).read_bytes(), (unpacked / _TRUTH).read_bytes())
-        if packed.is_file():
-            with tarfile.open(packed) as archive:
-                return _parsed(_member(archive, _META), _member(archive, _TRUTH))
+        with tarfile.open(packed) as archive:
+            return _parsed(_member(archive, _META), _member(archive, _TRUTH))
     # Whatever reading a damaged file of these formats raises.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(
-            f"dataset.root={str(root)!r}: its devkit or meta.bin cannot be read ({reason}); "
-            f"allowed: {DEVKIT}.tar.gz as published, and no other meta.bin than torchvision's"
+            f"dataset.root={str(root)!r}: its devkit or meta.bin cannot be read "
+            f"({one_line(error)}); allowed: {DEVKIT}.tar.gz as published, and no other meta.bin "
+            "than torchvision's"
         ) from None
-    raise UserError(
-        f"dataset.root={str(root)!r} has neither {DEVKIT}.tar.gz nor meta.bin; allowed: a folder "
-        f"with {_HOLDING}"
-    )
 
 
 def _member(archive: tarfile.TarFile, name: str) -> bytes:
@@ -119,23 +141,6 @@ def _parsed(meta: bytes, truth: bytes) -> tuple[dict[str, str], list[str]]:
     return words, [code_of[int(line)] for line in truth.split()]
 
 
-def _files_by_class(root: Path, split: str, codes: list[str]) -> LabelledFiles:
-    if not (root / split).is_dir():
-        packed = f"ILSVRC2012_img_{split}.tar"
-        hint = f"; {packed} is there: torchvision.datasets.ImageNet(root, {split!r}) unpacks it"
-        raise UserError(
-            f"dataset.root={str(root)!r} has no {split}/; allowed: a folder with {_HOLDING}"
-            + (hint if (root / packed).is_file() else "")
-        )
-    files: list[str] = []
-    labels: list[int] = []
-    for label, code in enumerate(codes):
-        below, _ = files_below(root / split / code, _SUFFIXES)
-        files += [f"{split}/{code}/{file}" for file in below]
-        labels += [label] * len(below)
-    return LabelledFiles(files, np.array(labels, dtype=np.int64))
-
-
 def _flat_files(root: Path, codes: list[str], val_codes: list[str]) -> LabelledFiles:
     below, _ = files_below(root / "val", _SUFFIXES)
     if len(below) != len(val_codes):
@@ -144,8 +149,5 @@ def _flat_files(root: Path, codes: list[str], val_codes: list[str]) -> LabelledF
             f"{len(val_codes)}"
         )
     number = {code: label for label, code in enumerate(codes)}
-    labelled = sorted(
-        (number[code], f"val/{file}") for file, code in zip(below, val_codes, strict=True)
-    )
-    labels = np.array([label for label, _ in labelled], dtype=np.int64)
-    return LabelledFiles([file for _, file in labelled], labels)
+    files = [f"val/{file}" for file in below]
+    return by_label(zip((number[code] for code in val_codes), files, strict=True))

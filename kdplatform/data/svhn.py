@@ -5,6 +5,8 @@ training and 26,032 test images of the cropped format; validation is held out of
 additional 531,131 easier images are not used. No attributes.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Literal
 
@@ -12,15 +14,24 @@ import numpy as np
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._downloads import download, md5_of
-from kdplatform.data._published_arrays import PublishedConfig, check_published, from_arrays
-from kdplatform.files import locked, user_path
+from kdplatform.data._published_arrays import PublishedConfig, from_arrays
+from kdplatform.data._sources import given_root
+from kdplatform.downloads import check_published, download, md5_of
+from kdplatform.files import locked
+
+_HOLDING = "train_32x32.mat and test_32x32.mat"
 
 
 class Config(PublishedConfig):
     """Where SVHN lies, and how validation is held out."""
 
     name: Literal["svhn"] = Field("svhn", description="dataset")
+
+
+def check(config: Config) -> None:
+    """Checks that the user's folder is there; see `given_root`."""
+    if config.root:
+        given_root(config.root, _HOLDING)
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -34,14 +45,14 @@ def load(config: Config, folder: Path) -> Dataset:
     from torchvision.datasets import SVHN
 
     published = [SVHN.split_list[split] for split in ("train", "test")]
-    root = user_path("dataset.root", config.root) if config.root else folder / "svhn"
+    root = given_root(config.root, _HOLDING) if config.root else folder / "svhn"
     if not config.root:
         with locked(root / "lock", "waiting for another process that downloads SVHN"):
             for url, name, md5 in published:
                 if not ((root / name).is_file() and md5_of(root / name) == md5):
                     download(url, root / name, md5)
     for url, name, md5 in published:
-        check_published(root, {name: md5}, url)
+        check_published(root / name, md5, url)
     parts = [SVHN(root, split=split) for split in ("train", "test")]
     train, test = (
         (np.ascontiguousarray(part.data), part.labels.astype(np.int64)) for part in parts

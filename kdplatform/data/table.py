@@ -5,29 +5,34 @@ of them. Where a cell is missing, a number becomes the training mean and a furth
 a name becomes the category `missing`.
 """
 
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
-import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
 from kdplatform.data import Dataset
 from kdplatform.data._splits import (
-    Examples,
     Rows,
     assembled,
+    check_attribute_names,
     check_attributes,
     check_classes,
     hold_out,
+    numbered,
 )
-from kdplatform.data._text_files import read_csv
-from kdplatform.errors import UserError, unknown_name
+from kdplatform.data._text_files import read_csv, read_header
+from kdplatform.errors import UserError, one_line, unknown_name
 from kdplatform.files import file_digest, not_there, user_path
+from kdplatform.lazy import pandas as pd
+from kdplatform.lazy import torch
 from kdplatform.progress import say
 from kdplatform.settings.schema import DatasetConfig, Names
 
@@ -63,72 +68,13 @@ class Config(DatasetConfig):
     seed: int = Field(0, ge=0, description="seed of the splits")
 
 
-def load(config: Config, folder: Path) -> Dataset:
-    """Loads a table as float32 features [N, F]; ids are row numbers from 0.
-
-    Nothing is kept in `folder`.
+def check(config: Config) -> None:
+    """Checks that the file is a table with the columns that are named, by its head alone.
 
     Raises:
-        UserError: the file cannot be read, a column does not exist or cannot be used, a class has
-            too few rows; says which and what is allowed.
+        UserError: the file cannot be read, or a column does not exist; says which.
     """
-    if not config.file:
-        raise UserError("dataset.file is not given; allowed: the path of a CSV or Parquet file")
-    path = user_path("dataset.file", config.file)
-    if not path.is_file():
-        raise not_there("dataset.file", config.file, path, "a CSV or Parquet file")
-    table = _read(path, config.separator)
-    where = f"dataset.file={config.file!r}"
-    _check_columns(config, table)
-    labels, class_names = _labels(config, table, where)
-    check_classes({"training, validation and test": labels}, class_names, where, least=3)
-    known = Examples(labels, np.arange(len(table), dtype=np.int64), _attributes(config, table))
-    check_attributes(known, config.attributes, where)
-    rest, test = hold_out(labels, config.test_fraction, 2 * config.seed)
-    kept, held = hold_out(
-        labels[rest], config.val_fraction / (1 - config.test_fraction), 2 * config.seed + 1
-    )
-    splits = {"train": rest[kept], "val": rest[held], "test": test}
-    check_classes({name: labels[rows] for name, rows in splits.items()}, class_names, where)
-    features = torch.from_numpy(_features(config, table, splits["train"], where))
-    made = {
-        name: (features[torch.from_numpy(rows)], known.at(rows)) for name, rows in splits.items()
-    }
-    return assembled(
-        config,
-        f"{file_digest(path)}/{FEATURES_VERSION}",
-        made,
-        class_names=class_names,
-        attributes=config.attributes,
-    )
-
-
-def _read(path: Path, separator: str) -> pd.DataFrame:
-    """Reads all cells as texts; missing ones are empty."""
-    if path.suffix.lower() in {".parquet", ".pq"}:
-        try:
-            typed = pd.read_parquet(path)
-            # pandas makes an index of columns that were one when the file was written.
-            named = [level for level, name in enumerate(typed.index.names) if name is not None]
-            typed = typed.reset_index(level=named) if named else typed
-        except (pa.ArrowException, OSError, ValueError) as error:
-            reason = " ".join(str(error).split())
-            raise UserError(
-                f"dataset.file={str(path)!r} cannot be read as Parquet ({reason})"
-            ) from None
-        texts = {str(name): typed[name].astype(object) for name in typed}
-        table = pd.DataFrame(
-            {name: t.where(t.notna(), "").astype(str) for name, t in texts.items()}
-        )
-        if not len(table):
-            raise UserError(f"dataset.file={str(path)!r} has no rows")
-    else:
-        table = read_csv(path, separator)
-    return table.mask(table.isin(MISSING_CELLS), "")
-
-
-def _check_columns(config: Config, table: pd.DataFrame) -> None:
-    columns = list(map(str, table.columns))
+    columns = _column_names(_path(config), config.separator)
     if config.label not in columns and len(columns) == 1:
         raise UserError(
             f"dataset.file={config.file!r} has one column ({columns[0]!r}) when split at "
@@ -149,6 +95,96 @@ def _check_columns(config: Config, table: pd.DataFrame) -> None:
                     f"dataset.{field}={name!r} is not allowed; allowed: other columns than "
                     f"dataset.label={config.label!r}"
                 )
+    check_attribute_names(config.attributes, f"dataset.file={config.file!r}")
+
+
+def load(config: Config, folder: Path) -> Dataset:
+    """Loads a table as float32 features [N, F]; ids are row numbers from 0.
+
+    Nothing is kept in `folder`.
+
+    Raises:
+        UserError: the file cannot be read, a column does not exist or cannot be used, a class has
+            too few rows; says which and what is allowed.
+    """
+    check(config)
+    path = _path(config)
+    table = _read(path, config.separator)
+    where = f"dataset.file={config.file!r}"
+    labels, class_names = _labels(config, table, where)
+    check_classes({"training, validation and test": labels}, class_names, where, least=3)
+    attributes = _attributes(config, table)
+    check_attributes(attributes, labels, config.attributes, where)
+    rest, test = hold_out(labels, config.test_fraction, 2 * config.seed)
+    kept, held = hold_out(
+        labels[rest], config.val_fraction / (1 - config.test_fraction), 2 * config.seed + 1
+    )
+    rows = {"train": rest[kept], "val": rest[held], "test": test}
+    check_classes({name: labels[own] for name, own in rows.items()}, class_names, where)
+    features = torch.from_numpy(_features(config, table, rows["train"], where))
+    return assembled(
+        config,
+        f"{file_digest(path)}/{FEATURES_VERSION}",
+        numbered(features, labels, attributes),
+        rows,
+        class_names=class_names,
+        attributes=config.attributes,
+    )
+
+
+def _path(config: Config) -> Path:
+    if not config.file:
+        raise UserError("dataset.file is not given; allowed: the path of a CSV or Parquet file")
+    path = user_path("dataset.file", config.file)
+    if not path.is_file():
+        raise not_there("dataset.file", config.file, path, "a CSV or Parquet file")
+    return path
+
+
+def _is_parquet(path: Path) -> bool:
+    return path.suffix.lower() in {".parquet", ".pq"}
+
+
+@contextmanager
+def _parquet_errors(path: Path) -> Iterator[None]:
+    import pyarrow
+
+    try:
+        yield
+    except (pyarrow.ArrowException, OSError, ValueError) as error:
+        raise UserError(
+            f"dataset.file={str(path)!r} cannot be read as Parquet ({one_line(error)})"
+        ) from None
+
+
+def _column_names(path: Path, separator: str) -> list[str]:
+    if not _is_parquet(path):
+        return read_header(path, separator)
+    import pyarrow.parquet
+
+    with _parquet_errors(path), pyarrow.parquet.ParquetFile(path) as file:
+        names, rows = file.schema_arrow.names, file.metadata.num_rows
+    if not rows:
+        raise UserError(f"dataset.file={str(path)!r} has no rows")
+    # pandas writes an index without a name as such a column, and reads it as none.
+    return [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]
+
+
+def _read(path: Path, separator: str) -> pd.DataFrame:
+    """Reads all cells as texts; missing ones are empty."""
+    if _is_parquet(path):
+        with _parquet_errors(path):
+            typed = pd.read_parquet(path)
+        # pandas makes an index of columns that were one when the file was written.
+        named = [level for level, name in enumerate(typed.index.names) if name is not None]
+        typed = typed.reset_index(level=named) if named else typed
+        texts = {str(name): typed[name].astype(object) for name in typed}
+        table = pd.DataFrame(
+            {name: t.where(t.notna(), "").astype(str) for name, t in texts.items()}
+        )
+    else:
+        table = read_csv(path, separator)
+    return table.mask(table.isin(MISSING_CELLS), "")
 
 
 def _labels(config: Config, table: pd.DataFrame, where: str) -> tuple[Rows, list[str]]:
@@ -239,13 +275,13 @@ def _listed(names: list[str]) -> str:
     return ", ".join(names[:fitting]) + (f" and {rest} more" if rest else "")
 
 
-def _counts_rows(cells: "pd.Series[str]") -> bool:
+def _counts_rows(cells: pd.Series[str]) -> bool:
     """Tells whether the cells are consecutive whole numbers, in any order."""
     numbers = np.sort(pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64))
     return numbers[0].is_integer() and np.array_equal(numbers, numbers[0] + np.arange(len(numbers)))
 
 
-def _column(config: Config, cells: "pd.Series[str]", train: Rows, where: str) -> _Columns:
+def _column(config: Config, cells: pd.Series[str], train: Rows, where: str) -> _Columns:
     present = (cells != "").to_numpy()
     numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
     numeric = np.isfinite(numbers)
@@ -290,7 +326,7 @@ def _standardised(
         return _Columns("numeric", np.stack(values, axis=1).astype(np.float32))
 
 
-def _categories(config: Config, cells: "pd.Series[str]", train: Rows, where: str) -> _Columns:
+def _categories(config: Config, cells: pd.Series[str], train: Rows, where: str) -> _Columns:
     """Returns one column of 0 and 1 per category of the training rows; all 0 for any other."""
     texts = cells.to_numpy(dtype=object)
     known = sorted(set(texts[train]))

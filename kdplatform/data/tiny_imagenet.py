@@ -6,22 +6,25 @@ labelled validation images are the test split here, and validation is held out o
 attributes.
 """
 
+from __future__ import annotations
+
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._downloads import Archive, obtained
 from kdplatform.data._image_files import files_below
 from kdplatform.data._published_files import (
     LabelledFiles,
     PublishedFilesConfig,
+    by_label,
+    in_class_folders,
     published_dataset,
+    synset_names,
 )
+from kdplatform.data._sources import Archive, given_archive, obtained
 from kdplatform.data._splits import check_classes
-from kdplatform.data._synsets import synset_names
 from kdplatform.data._text_files import read_lines
 from kdplatform.errors import UserError
 
@@ -38,6 +41,12 @@ class Config(PublishedFilesConfig):
 
     name: Literal["tiny_imagenet"] = Field("tiny_imagenet", description="dataset")
     root: str = Field("", description="folder with the archive or its content; empty: downloaded")
+
+
+def check(config: Config) -> None:
+    """Checks that the user's folder holds the archive or its content; see `given_archive`."""
+    if config.root:
+        given_archive(ARCHIVE, config.root)
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -70,17 +79,14 @@ def load(config: Config, folder: Path) -> Dataset:
 
 
 def _training_files(root: Path, codes: list[str]) -> LabelledFiles:
-    files: list[str] = []
-    labels: list[int] = []
-    for label, code in enumerate(codes):
-        below, _ = files_below(root / "train" / code / "images")
+    found = in_class_folders(root, [f"train/{code}/images" for code in codes])
+    there = set(found.files)
+    for code in codes:
         boxes = root / "train" / code / f"{code}_boxes.txt"
         if boxes.is_file():
-            listed = {line.partition("\t")[0] for line in read_lines(boxes)}
-            _check_there(boxes.parent / "images", listed, set(below), boxes.name)
-        files += [f"train/{code}/images/{file}" for file in below]
-        labels += [label] * len(below)
-    return LabelledFiles(files, np.array(labels, dtype=np.int64))
+            names = [line.partition("\t")[0] for line in read_lines(boxes)]
+            _check_there(root, {f"train/{code}/images/{name}" for name in names}, there, boxes.name)
+    return found
 
 
 def _annotated_files(root: Path, codes: list[str]) -> LabelledFiles:
@@ -98,8 +104,7 @@ def _annotated_files(root: Path, codes: list[str]) -> LabelledFiles:
             )
         labelled[f"val/images/{file}"] = numbers[code]
     _check_there(root, set(labelled), {f"val/images/{file}" for file in below}, path.name)
-    files = sorted(labelled, key=lambda file: (labelled[file], file))
-    return LabelledFiles(files, np.array([labelled[file] for file in files], dtype=np.int64))
+    return by_label((label, file) for file, label in labelled.items())
 
 
 def _check_there(folder: Path, listed: set[str], there: set[str], by: str) -> None:

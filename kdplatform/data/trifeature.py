@@ -9,6 +9,8 @@ size, the number of values and of versions, so the defaults below are ours. The 
 color and texture are the attributes.
 """
 
+from __future__ import annotations
+
 import hashlib
 import json
 import time
@@ -16,12 +18,11 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
 from kdplatform.data import Dataset, Split
+from kdplatform.data._splits import fields_that_matter
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors, draw_factors
 from kdplatform.data._trifeature_rendering import CANVAS, centres, render
 from kdplatform.errors import MachineError
@@ -33,6 +34,8 @@ from kdplatform.files import (
     save_arrays,
     writable_folder,
 )
+from kdplatform.lazy import pandas as pd
+from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar, say
 from kdplatform.settings.schema import DatasetConfig
 
@@ -87,7 +90,7 @@ def _draw_all_factors(config: Config) -> dict[str, Factors]:
 
 def _digest(config: Config, factors: dict[str, Factors]) -> str:
     """Returns the SHA-256 of specification and factors; pixels would differ between machines."""
-    specification = config.model_dump() | {"renderer_version": RENDERER_VERSION}
+    specification = fields_that_matter(config) | {"renderer_version": RENDERER_VERSION}
     digest = hashlib.sha256(json.dumps(specification, sort_keys=True).encode())
     for name, split_factors in factors.items():
         digest.update(name.encode() + b"\0" + split_factors.canonical_bytes())

@@ -16,8 +16,8 @@ from kdplatform.experiments.weights import (
     find_weights,
     read_weights,
 )
-from kdplatform.models import InputNormalization
 from kdplatform.models.loading import load_weights
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained
 from kdplatform.models.user_models import is_user_model
 from kdplatform.training import initialised_model

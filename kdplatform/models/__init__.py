@@ -1,25 +1,25 @@
 """Architectures: one file per family, each registering the names it can build.
 
 A family is a module of this package with a function `build(name, data)` decorated with
-`@register_model("name", ...)`. Listing the names imports every family, so a family that needs a
-heavy library imports it inside that function.
+`@register_model("name", ...)`. Names are read from the source; a family is imported when one of
+its models is built.
 """
+
+from __future__ import annotations
 
 from typing import Protocol
 
-from torch import nn
-
 from kdplatform.data import DataFacts
-from kdplatform.models.normalization import InputNormalization
+from kdplatform.lazy import torch
 from kdplatform.registry import Registry
 
-__all__ = ["InputNormalization", "build_model", "model_names", "register_model"]
+__all__ = ["build_model", "model_names", "register_model"]
 
 
 class ModelBuilder(Protocol):
     """What a family registers."""
 
-    def __call__(self, name: str, data: DataFacts) -> nn.Module:
+    def __call__(self, name: str, data: DataFacts) -> torch.nn.Module:
         """Builds the named model of the family with freshly drawn weights."""
         ...
 
@@ -33,7 +33,7 @@ def model_names() -> tuple[str, ...]:
     return _models.names()
 
 
-def build_model(name: str, data: DataFacts) -> nn.Module:
+def build_model(name: str, data: DataFacts) -> torch.nn.Module:
     """Builds a classifier with weights drawn from torch's global generator.
 
     Args:

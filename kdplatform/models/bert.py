@@ -14,7 +14,7 @@ from kdplatform.data import DataFacts
 from kdplatform.errors import UserError
 from kdplatform.models import register_model
 from kdplatform.models.pretrained import Pretrained, hub_state, register_pretrained
-from kdplatform.optional import optional_module
+from kdplatform.registry import optional_module
 
 # Names of transformers' classes and what differs from their defaults.
 BERT = ("BertConfig", "BertForSequenceClassification")
@@ -50,24 +50,25 @@ _TOKENIZERS = (
     "distilbert/distilbert-base-uncased",
 )
 
-for _name, _repository, _prefix, _new in (
-    ("bert_base", "google-bert/bert-base-uncased", "bert.", ("classifier.",)),
-    (
-        "distilbert",
-        "distilbert/distilbert-base-uncased",
-        "distilbert.",
-        ("pre_classifier.", "classifier."),
-    ),
-):
-    register_pretrained(
-        _name,
-        Pretrained(
-            f"hub {_repository}",
-            hub_state(_repository, extra="text", prefix=_prefix, wrapped_as="network."),
-            tokenizers=_TOKENIZERS,
-            new_layers=tuple(f"network.{layer}" for layer in _new),
-        ),
+
+def _published(repository: str, prefix: str, *new_layers: str) -> Pretrained:
+    return Pretrained(
+        f"hub {repository}",
+        hub_state(repository, extra="text", prefix=prefix, wrapped_as="network."),
+        tokenizers=_TOKENIZERS,
+        new_layers=tuple(f"network.{layer}" for layer in new_layers),
     )
+
+
+register_pretrained(
+    "bert_base", weights=_published("google-bert/bert-base-uncased", "bert.", "classifier.")
+)
+register_pretrained(
+    "distilbert",
+    weights=_published(
+        "distilbert/distilbert-base-uncased", "distilbert.", "pre_classifier.", "classifier."
+    ),
+)
 
 
 class TextClassifier(nn.Module):
@@ -88,7 +89,7 @@ class TextClassifier(nn.Module):
         return logits
 
 
-@register_model(*KINDS)
+@register_model("bert_base", "distilbert", "bert_mini", "bert_tiny")
 def build(name: str, data: DataFacts) -> nn.Module:
     """Builds the text classifier of this name.
 

@@ -21,8 +21,8 @@ def _renamed(name: str) -> str:
     return _OLD_NAME.sub(r"\1\2", name)
 
 
-register_torchvision("densenet121", "DenseNet121_Weights.IMAGENET1K_V1", _renamed)
-register_torchvision("densenet169", "DenseNet169_Weights.IMAGENET1K_V1", _renamed)
+register_torchvision("densenet121", weights="DenseNet121_Weights.IMAGENET1K_V1", renamed=_renamed)
+register_torchvision("densenet169", weights="DenseNet169_Weights.IMAGENET1K_V1", renamed=_renamed)
 
 
 @register_model("densenet121", "densenet169")

@@ -39,7 +39,7 @@ class MLP(nn.Module):
         return logits
 
 
-@register_model(*WIDTHS)
+@register_model("mlp_small", "mlp_large")
 def build(name: str, data: DataFacts) -> nn.Module:
     """Builds the fully connected network of this name."""
     return MLP(features=data.feature_count(name), widths=WIDTHS[name], num_classes=data.num_classes)

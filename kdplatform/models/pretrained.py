@@ -1,20 +1,19 @@
 """Weights that a library publishes for its architectures, and the inputs they were trained on."""
 
-import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from __future__ import annotations
+
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
-import torch
-from torch import Tensor
+from kdplatform.downloads import SHA256, download, hub_file
+from kdplatform.errors import UserError, one_line
+from kdplatform.lazy import torch
+from kdplatform.registry import Registry, optional_module
 
-from kdplatform.errors import UserError
-from kdplatform.hub import TIMEOUT_SECONDS, attempted, hub_file
-from kdplatform.optional import optional_module
-from kdplatform.registry import Registry
-
-State = dict[str, Tensor]
+# Quoted: the real type would load torch.
+State: TypeAlias = "dict[str, torch.Tensor]"
 
 
 @dataclass(frozen=True)
@@ -54,10 +53,12 @@ class Pretrained:
     new_layers: tuple[str, ...] = ()
 
 
-_pretrained: Registry[Pretrained] = Registry("model", "kdplatform.models")
+_pretrained: Registry[Pretrained] = Registry(
+    "model", "kdplatform.models", "register_pretrained", "register_torchvision"
+)
 
 
-def register_pretrained(name: str, weights: Pretrained) -> None:
+def register_pretrained(name: str, *, weights: Pretrained) -> None:
     """Says which weights the library publishes for an architecture."""
     _pretrained.register(name)(weights)
 
@@ -77,7 +78,7 @@ def pretrained(name: str) -> Pretrained:
 
 
 def register_torchvision(
-    name: str, weights: str, renamed: Callable[[str], str] = lambda name: name
+    name: str, *, weights: str, renamed: Callable[[str], str] = lambda name: name
 ) -> None:
     """Says which of torchvision's weights, trained on ImageNet, belong to an architecture.
 
@@ -92,7 +93,8 @@ def register_torchvision(
         state = _torch_hub_state(str(get_weight(weights).url))
         return {renamed(name): tensor for name, tensor in state.items()}
 
-    register_pretrained(name, Pretrained(f"torchvision {weights}", load, images=IMAGENET))
+    published = Pretrained(f"torchvision {weights}", load, images=IMAGENET)
+    register_pretrained(name, weights=published)
 
 
 def hub_state(
@@ -136,15 +138,8 @@ def _torch_hub_state(url: str) -> State:
     """Returns the weights at an address, from torch's hub cache or downloaded into it."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
-        path.parent.mkdir(parents=True, exist_ok=True)
         # The name ends in the first digits of the content's SHA-256.
-        digits = path.stem.rpartition("-")[2]
-
-        def download() -> None:
-            with _socket_timeout():
-                torch.hub.download_url_to_file(url, str(path), hash_prefix=digits, progress=False)
-
-        attempted(f"the weights at {url}", download, f"the file as {str(path)!r}")
+        download(url, path, path.stem.rpartition("-")[2], SHA256, elsewhere="")
     try:
         state: State = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
@@ -152,20 +147,8 @@ def _torch_hub_state(url: str) -> State:
     return state
 
 
-@contextmanager
-def _socket_timeout() -> Iterator[None]:
-    """Makes a silent server an error: torch's downloads know no time-out of their own."""
-    before = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(TIMEOUT_SECONDS)
-    try:
-        yield
-    finally:
-        socket.setdefaulttimeout(before)
-
-
 def _damaged(path: Path, error: Exception) -> UserError:
-    reason = " ".join(str(error).split())[:120] or type(error).__name__
     return UserError(
-        f"weights {str(path)!r} cannot be read ({reason}); allowed: a whole file, which a download "
-        "writes anew when this one is deleted"
+        f"weights {str(path)!r} cannot be read ({one_line(error)}); allowed: a whole "
+        "file, which a download writes anew when this one is deleted"
     )

@@ -12,16 +12,6 @@ from torch import Tensor, nn
 from kdplatform.data import DataFacts
 from kdplatform.models import register_model
 
-# The paper begins at 20 layers; 8 and 14 are for small machines.
-BLOCKS_PER_STAGE = {
-    "resnet8": 1,
-    "resnet14": 2,
-    "resnet20": 3,
-    "resnet32": 5,
-    "resnet44": 7,
-    "resnet56": 9,
-    "resnet110": 18,
-}
 WIDTHS = (16, 32, 64)
 
 
@@ -90,12 +80,12 @@ class ResNetCifar(nn.Module):
         return logits
 
 
-@register_model(*BLOCKS_PER_STAGE)
+# The paper begins at 20 layers; 8 and 14 are for small machines.
+@register_model("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 def build(name: str, data: DataFacts) -> nn.Module:
     """Builds the residual network of this name; pooling is global, so any image size will do."""
     channels, _ = data.image_shape(name)
+    layers = int(name.removeprefix("resnet"))
     return ResNetCifar(
-        in_channels=channels,
-        num_classes=data.num_classes,
-        blocks_per_stage=BLOCKS_PER_STAGE[name],
+        in_channels=channels, num_classes=data.num_classes, blocks_per_stage=(layers - 2) // 6
     )

@@ -11,8 +11,8 @@ from kdplatform.models import register_model
 from kdplatform.models._small_images import SMALL_SIDE, first_convolution
 from kdplatform.models.pretrained import register_torchvision
 
-register_torchvision("resnet18", "ResNet18_Weights.IMAGENET1K_V1")
-register_torchvision("resnet50", "ResNet50_Weights.IMAGENET1K_V1")
+register_torchvision("resnet18", weights="ResNet18_Weights.IMAGENET1K_V1")
+register_torchvision("resnet50", weights="ResNet50_Weights.IMAGENET1K_V1")
 
 
 @register_model("resnet18", "resnet50")

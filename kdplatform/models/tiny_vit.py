@@ -5,18 +5,22 @@ from torch import nn
 from kdplatform.data import DataFacts
 from kdplatform.models import register_model
 from kdplatform.models.pretrained import IMAGENET, Pretrained, hub_state, register_pretrained
-from kdplatform.optional import optional_module
-
-SIZES = ("tiny_vit_5m", "tiny_vit_11m", "tiny_vit_21m")
-
-for _name in SIZES:
-    # Trained on ImageNet-1k alone, at 224 pixels.
-    _repository = f"timm/{_name}_224.in1k"
-    _load = hub_state(_repository, extra="vision")
-    register_pretrained(_name, Pretrained(f"hub {_repository}", _load, images=IMAGENET))
+from kdplatform.registry import optional_module
 
 
-@register_model(*SIZES)
+def _published(name: str) -> Pretrained:
+    """Returns the weights trained on ImageNet-1k alone, at 224 pixels."""
+    repository = f"timm/{name}_224.in1k"
+    load = hub_state(repository, extra="vision")
+    return Pretrained(f"hub {repository}", load, images=IMAGENET)
+
+
+register_pretrained("tiny_vit_5m", weights=_published("tiny_vit_5m"))
+register_pretrained("tiny_vit_11m", weights=_published("tiny_vit_11m"))
+register_pretrained("tiny_vit_21m", weights=_published("tiny_vit_21m"))
+
+
+@register_model("tiny_vit_5m", "tiny_vit_11m", "tiny_vit_21m")
 def build(name: str, data: DataFacts) -> nn.Module:
     """Builds TinyViT of this size; images of any size will do."""
     channels, _ = data.image_shape(name)

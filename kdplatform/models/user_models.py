@@ -1,5 +1,7 @@
 """Models that a user's own function builds, named `module:function`."""
 
+from __future__ import annotations
+
 import hashlib
 import importlib
 import inspect
@@ -9,10 +11,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from kdplatform.data import DataFacts
-from kdplatform.errors import UserError
+from kdplatform.errors import UserError, one_line
+from kdplatform.lazy import torch
 
 _NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
 
@@ -22,7 +23,7 @@ def is_user_model(name: str) -> bool:
     return _NAME.fullmatch(name) is not None
 
 
-def user_model(name: str, facts: DataFacts) -> nn.Module:
+def user_model(name: str, facts: DataFacts) -> torch.nn.Module:
     """Calls the user's function with what the dataset says of itself.
 
     Args:
@@ -41,7 +42,7 @@ def user_model(name: str, facts: DataFacts) -> nn.Module:
         raise
     except Exception as error:
         raise UserError(f"model={name!r} failed: {_reason(error)}") from error
-    if not isinstance(model, nn.Module):
+    if not isinstance(model, torch.nn.Module):
         kind = type(model).__name__
         raise UserError(f"model={name!r} returned a {kind}; allowed: a torch.nn.Module")
     return model
@@ -83,4 +84,4 @@ def _function(name: str) -> Callable[[DataFacts], Any]:
 
 
 def _reason(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    return f"{type(error).__name__}: {one_line(error)}"

@@ -9,7 +9,7 @@ from kdplatform.models.pretrained import register_torchvision
 
 PATCH = 16
 
-register_torchvision("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1")
+register_torchvision("vit_b_16", weights="ViT_B_16_Weights.IMAGENET1K_V1")
 
 
 @register_model("vit_b_16")

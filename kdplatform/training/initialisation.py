@@ -5,7 +5,8 @@ from torch import nn
 
 from kdplatform.data import DataFacts, Dataset
 from kdplatform.errors import UserError
-from kdplatform.models import InputNormalization, build_model
+from kdplatform.models import build_model
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput
 from kdplatform.models.user_models import is_user_model, user_model
 from kdplatform.roles import Role

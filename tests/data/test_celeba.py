@@ -137,9 +137,9 @@ def test_a_drive_that_refuses_says_which_files_to_put_where(
 
     monkeypatch.setattr("torchvision.datasets.utils.download_file_from_google_drive", refuse)
     message = (
-        r"^CelebA's list_attr_celeba\.txt cannot be downloaded from Google Drive \(Too many users "
-        r"have viewed this file\); put list_attr_celeba\.txt, list_eval_partition\.txt and "
-        r"img_align_celeba\.zip of http.* into '.*celeba/celeba', or give dataset\.root"
+        r"^CelebA's list_attr_celeba\.txt on Google Drive cannot be downloaded \(Too many users "
+        r"have viewed this file\); allowed: .* or list_attr_celeba\.txt, list_eval_partition\.txt "
+        r"and img_align_celeba\.zip of http.* put into '.*celeba/celeba', or dataset\.root"
     )
     with pytest.raises(MachineError, match=message):
         load_dataset(Config(), tmp_path)

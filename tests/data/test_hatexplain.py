@@ -8,7 +8,8 @@ import pytest
 from helpers.hatexplain_files import post, write_posts
 from helpers.refusals import refusal_of
 
-from kdplatform.data import Dataset, _downloads, hatexplain
+from kdplatform import downloads
+from kdplatform.data import Dataset, hatexplain
 from kdplatform.data._hatexplain_files import DIVISIONS, POSTS, found_files
 from kdplatform.errors import MachineError
 
@@ -190,13 +191,13 @@ def test_an_unknown_community_is_answered_with_the_nearest(root: Path) -> None:
 
 
 def test_downloads_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_downloads, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "_PAUSE_SECONDS", 0.0)
     sent = {POSTS: "{}", DIVISIONS: "{}"}
 
     def transfer(url: str, target: Path) -> None:
         target.write_text(sent[url.rpartition("/")[2]])
 
-    monkeypatch.setattr(_downloads, "_transfer", transfer)
+    monkeypatch.setattr(downloads, "_transfer", transfer)
     with pytest.raises(MachineError, match=r"sent another file \(git id 9e26dfee"):
         found_files("", tmp_path)
     assert not (tmp_path / POSTS).exists()
@@ -205,4 +206,4 @@ def test_downloads_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_the_git_id_is_gits(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(b"hello\n")
-    assert _downloads.git_id_of(path) == "ce013625030ba8dba906f756967f9e9ca394464a"
+    assert downloads.git_id_of(path) == "ce013625030ba8dba906f756967f9e9ca394464a"

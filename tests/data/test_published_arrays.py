@@ -4,6 +4,7 @@ import hashlib
 import pickle
 import tarfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import scipy.io
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100, SVHN
 
-from kdplatform.data import Dataset, dataset_config_class, load_dataset
+from kdplatform.data import Dataset, cifar10, cifar100, dataset_config_class, load_dataset
 from kdplatform.errors import UserError
 from kdplatform.settings.schema import DatasetConfig
 
@@ -25,6 +26,13 @@ def drawn(count: int) -> tuple[np.ndarray, list[int]]:
     """Returns images uint8 [count, 3, 32, 32] and labels, every one of ten equally often."""
     images = RANDOM.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
     return images, [row % 10 for row in range(count)]
+
+
+@pytest.mark.parametrize(("module", "published"), [(cifar10, CIFAR10), (cifar100, CIFAR100)])
+def test_the_archive_is_the_one_torchvision_knows(module: Any, published: Any) -> None:
+    archive = module.ARCHIVE
+    assert (archive.url, archive.name) == (published.url, published.filename)
+    assert (archive.md5, archive.folder) == (published.tgz_md5, published.base_folder)
 
 
 def md5_of(path: Path) -> str:
@@ -142,7 +150,8 @@ def test_an_archive_is_taken_like_its_content(
     archive = tmp_path / "packed" / CIFAR100.filename
     with tarfile.open(archive, "w:gz") as tar:
         tar.add(tmp_path / "root" / CIFAR100.base_folder, CIFAR100.base_folder)
-    monkeypatch.setattr(CIFAR100, "tgz_md5", md5_of(archive))
+    own = replace(cifar100.ARCHIVE, md5=md5_of(archive))
+    monkeypatch.setattr(cifar100, "ARCHIVE", own)
     assert load("cifar100", tmp_path, root=str(tmp_path / "packed")).digest == digest
 
 

@@ -13,8 +13,8 @@ import pytest
 from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset, tiny_imagenet
-from kdplatform.data._downloads import md5_of
 from kdplatform.data.tiny_imagenet import Config
+from kdplatform.downloads import md5_of
 
 # Not in alphabetical order, as in the original; two synsets share their first word.
 CODES = {"n03": "crane, machine", "n01": "crane, bird", "n02": "goldfish, Carassius auratus"}

@@ -11,7 +11,7 @@ from helpers.hatexplain_files import post, write_posts
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from kdplatform import hub
+from kdplatform import downloads
 from kdplatform.data import load_dataset
 from kdplatform.models import bert, build_model
 from kdplatform.settings.project import load_project
@@ -121,7 +121,7 @@ def test_published_weights_go_with_their_own_tokenizer(
 def test_a_silent_hub_is_the_machines_fault(
     place: Any, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "_PAUSE_SECONDS", 0.0)
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert place.run("teacher", dataset__tokenizer="bert-base-uncased") == 1
     assert "tokenizer.json of bert-base-uncased" in capsys.readouterr().err.splitlines()[-1]

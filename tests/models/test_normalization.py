@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from kdplatform.models import InputNormalization
+from kdplatform.models.normalization import InputNormalization
 
 MEAN = torch.tensor([0.5, 0.25, 0.1])
 STD = torch.tensor([0.2, 0.1, 1.0])

@@ -1,5 +1,6 @@
 """Published weights: from small files in the libraries' caches, and what is said without them."""
 
+import urllib.request
 from pathlib import Path
 
 import huggingface_hub
@@ -9,7 +10,7 @@ from helpers.damage import cut_short
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from kdplatform import hub
+from kdplatform import downloads
 from kdplatform.data import image_facts
 from kdplatform.errors import MachineError, UserError
 from kdplatform.models import build_model, model_names
@@ -22,13 +23,13 @@ def _no_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Caches of this test's own, and a hub that does not answer."""
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setattr(hub, "_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr(downloads, "_PAUSE_SECONDS", 0.0)
 
     def silent(*arguments: object, **settings: object) -> None:
-        raise OSError("no route to host")
+        raise ConnectionError("no route to host")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", silent)
-    monkeypatch.setattr(torch.hub, "download_url_to_file", silent)
+    monkeypatch.setattr(urllib.request, "urlopen", silent)
 
 
 def fill_hub(folder: Path, repository: str, state: dict[str, torch.Tensor]) -> Path:
@@ -79,7 +80,10 @@ def test_a_file_cut_short_is_named(tmp_path: Path) -> None:
 def test_a_silent_server_is_tried_again_and_named(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MachineError, match=r"vit_b_16-c867db91\.pth cannot be downloaded"):
         pretrained("vit_b_16").load()
-    assert capsys.readouterr().err.count("failed (no route to host)") == hub.ATTEMPTS - 1
+    assert (
+        capsys.readouterr().err.count("failed (no answer: no route to host)")
+        == downloads.ATTEMPTS - 1
+    )
 
 
 def test_a_silent_hub_is_named() -> None:

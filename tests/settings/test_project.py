@@ -115,6 +115,8 @@ def test_another_dataset_starts_from_its_own_defaults() -> None:
     config = load_project("trifeature", {"dataset.name": "digits", "dataset.seed": "3"})
     assert config.dataset.model_dump() == {
         "name": "digits",
+        "unlabeled_fraction": 0.0,
+        "unlabeled_seed": 0,
         "val_fraction": 0.15,
         "test_fraction": 0.25,
         "seed": 3,

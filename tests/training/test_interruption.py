@@ -16,7 +16,8 @@ import torch
 
 from kdplatform.data import Split, image_facts
 from kdplatform.methods import build_method
-from kdplatform.models import InputNormalization, build_model
+from kdplatform.models import build_model
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.settings.schema import MethodConfig, TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, fit
 

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from kdplatform.data import Dataset
 from kdplatform.methods import Batch, Loss, Method, Run
-from kdplatform.models import InputNormalization
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.roles import Role
 from kdplatform.settings.schema import MethodConfig, TrainingConfig
 from kdplatform.training import (

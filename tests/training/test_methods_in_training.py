@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from kdplatform.data import Dataset, Split
 from kdplatform.errors import UserError
 from kdplatform.methods import Batch, Loss, Method, Needs, Run
-from kdplatform.models import InputNormalization
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.roles import Role
 from kdplatform.settings.schema import MethodConfig, TrainingConfig
 from kdplatform.training import Teacher, TeacherTable, initialised_model, predict_logits

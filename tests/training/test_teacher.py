@@ -6,7 +6,7 @@ from fits import CPU, augmented, kd, train
 
 from kdplatform.data import Dataset
 from kdplatform.methods import Batch
-from kdplatform.models import InputNormalization
+from kdplatform.models.normalization import InputNormalization
 from kdplatform.settings.schema import TrainingConfig
 from kdplatform.training import (
     Teacher,
