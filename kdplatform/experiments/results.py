@@ -141,6 +141,7 @@ def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
             metrics[f"{name}_mcnemar"] = float(pairs.mean()) if len(pairs) else np.nan
         else:
             metrics |= count_metrics(role, test.counts)
+            assert test.permutation is not None
             metrics[f"{name}_permutation_p"] = test.permutation.p_count
     return known(metrics)
 

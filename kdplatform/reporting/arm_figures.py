@@ -4,12 +4,12 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from kdplatform.analysis.classwise import class_table, class_table_over_seeds
-from kdplatform.analysis.disagreement import disagreement_by_class, disagreement_matrix
+from kdplatform.analysis.disagreement import disagreement_matrix
 from kdplatform.analysis.group_fairness import group_table
 from kdplatform.predictions import Predictions
 from kdplatform.reporting import figures
 from kdplatform.roles import Role
-from kdplatform.study.classes import ClassWise
+from kdplatform.study.classes import ClassWise, class_disagreement
 from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm, Study
 
@@ -53,13 +53,13 @@ def compared_classes(classes: ClassWise, arm: Arm) -> pd.DataFrame:
 
 
 def with_disagreement(compared: pd.DataFrame, study: Study, arm: Arm) -> pd.DataFrame:
-    """Adds the share of every class on which the one model of DS and each reference differ."""
-    columns = {
-        f"disagreement_{role.value}": disagreement_by_class(*pair, len(study.class_names))
+    """Adds the share of every class on which DS and each reference differ."""
+    shares = {
+        f"disagreement_{role.value}": class_disagreement(study, arm, role)
         for role in REFERENCES
-        for pair in study.pairs_with(role, arm)
+        if Arm(role) in study.arms
     }
-    return compared.assign(**{name: own["disagreement"] for name, own in columns.items()})
+    return compared.assign(**shares)
 
 
 def class_figure(classes: ClassWise, arm: Arm, title: str) -> Figure:

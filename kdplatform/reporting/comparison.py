@@ -8,6 +8,7 @@ import pandas as pd
 
 from kdplatform.analysis.bootstrap import bootstrap_fairness
 from kdplatform.analysis.classwise import class_table
+from kdplatform.analysis.comparison import ClassComparison
 from kdplatform.analysis.disagreement import disagreement_by_class
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
@@ -35,7 +36,6 @@ from kdplatform.reporting.report_table import (
 )
 from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
 from kdplatform.reporting.tables import text_table
-from kdplatform.study.classes import ClassTest
 from kdplatform.study.fairness import Effort
 
 _SHOWN_CLASSES = 20
@@ -173,7 +173,7 @@ def _with_ids_of_one_kind(a: Side, b: Side) -> tuple[Side, Side]:
     return as_text(a), as_text(b)
 
 
-def _notes(sides: Sides, classes: ClassTest | None) -> Iterator[str]:
+def _notes(sides: Sides, classes: ClassComparison | None) -> Iterator[str]:
     a, b = len(sides.a.tables), len(sides.b.tables)
     if sides.single:
         yield (
@@ -261,7 +261,7 @@ def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _report(
-    sides: Sides, verdicts: Table, classes: ClassTest | None, notes: Sequence[str]
+    sides: Sides, verdicts: Table, classes: ClassComparison | None, notes: Sequence[str]
 ) -> Report:
     frame = _class_frame(sides, None if classes is None else classes.table)
     shown = Table("classes", "Classes, those that differ most first", frame, _class_words(frame))

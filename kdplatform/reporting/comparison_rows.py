@@ -8,6 +8,7 @@ import pandas as pd
 
 from kdplatform.analysis.bootstrap import FairnessBootstrap
 from kdplatform.analysis.calibration import calibration, example_scores
+from kdplatform.analysis.comparison import ClassComparison, compare_classes, compare_pair
 from kdplatform.analysis.disagreement import disagreement
 from kdplatform.analysis.individual_fairness import (
     OUTPUTS,
@@ -33,7 +34,6 @@ from kdplatform.reporting.report_table import (
     p_words,
 )
 from kdplatform.reporting.tables import percent
-from kdplatform.study.classes import ClassTest, classes_of_one_pair, classes_over_seeds
 from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, change_between
 from kdplatform.study.verdicts import Verdict, by_interval
 
@@ -207,18 +207,18 @@ def _judged(change: Interval, better: int = 1) -> str:
     return words.get(verdict, "undecided")
 
 
-def class_test(sides: Sides) -> ClassTest | None:
+def class_test(sides: Sides) -> ClassComparison | None:
     """Class tests: over seeds, of one pair of models, or none for one model against several."""
     if sides.over_seeds:
-        return classes_over_seeds(sides.a.tables, sides.b.tables)
-    return classes_of_one_pair(sides.a.tables[0], sides.b.tables[0]) if sides.single else None
+        return compare_classes(sides.a.tables, sides.b.tables)
+    return compare_pair(sides.a.tables[0], sides.b.tables[0]) if sides.single else None
 
 
-def count_row(test: ClassTest) -> Row:
+def count_row(test: ClassComparison) -> Row:
     """How many classes differ, beside chance and corrections."""
     counts, p, verdict = test.counts, np.nan, "McNemar, these two models"
-    if test.over_seeds is not None:
-        p = test.over_seeds.permutation.p_count
+    if test.permutation is not None:
+        p = test.permutation.p_count
         verdict = "classes differ" if p < LEVEL else "undecided"
     corrected = f"{counts.significant_bh} after BH, {counts.significant_holm} after Holm"
     chance = f"{counts.expected_by_chance:.1f} by chance, {corrected}"

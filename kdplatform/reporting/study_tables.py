@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kdplatform.analysis.comparison import ClassComparison
 from kdplatform.reporting.report_table import (
     Row,
     Table,
@@ -15,7 +16,7 @@ from kdplatform.reporting.report_table import (
 )
 from kdplatform.reporting.tables import percent
 from kdplatform.roles import Role
-from kdplatform.study.classes import ClassTest, ClassWise
+from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Change, GroupFairness
 from kdplatform.study.metrics import (
     CALIBRATING_TEMPERATURE,
@@ -82,7 +83,7 @@ def class_counts_table(study: Study, classes: ClassWise) -> Table:
     )
 
 
-def _add_counts(row: Row, name: str, test: ClassTest) -> None:
+def _add_counts(row: Row, name: str, test: ClassComparison) -> None:
     counts = test.counts
     row.numbers |= {
         f"n_{name}": counts.significant,
@@ -99,22 +100,21 @@ def _add_counts(row: Row, name: str, test: ClassTest) -> None:
         f"{name}_bh": str(counts.significant_bh),
         f"{name}_holm": str(counts.significant_holm),
     }
-    if test.over_seeds is None:
+    if test.permutation is None:
         return
-    compared = test.over_seeds
-    max_t = int(compared.table["significant_max_t"].sum())
+    max_t = int(test.table["significant_max_t"].sum())
     row.numbers |= {
         f"{name}_max_t": max_t,
-        f"{name}_p_count": compared.permutation.p_count,
-        f"{name}_p_max_t": compared.permutation.p_max_t,
-        f"{name}_detectable_shift": compared.detectable_shift,
+        f"{name}_p_count": test.permutation.p_count,
+        f"{name}_p_max_t": test.permutation.p_max_t,
+        f"{name}_detectable_shift": test.detectable_shift,
     }
     row.words |= {
         f"{name}_max_t": str(max_t),
-        f"{name}_p": p_words(compared.permutation.p_count),
+        f"{name}_p": p_words(test.permutation.p_count),
         f"{name}_detectable": "none"
-        if compared.detectable_shift > 1
-        else number_words(compared.detectable_shift, 1, 100),
+        if test.detectable_shift > 1
+        else number_words(test.detectable_shift, 1, 100),
     }
 
 

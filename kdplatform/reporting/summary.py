@@ -101,7 +101,7 @@ def _arms_reading(classes: ClassWise, arm: Arm) -> list[str]:
     if not tests:
         return []
     test = "exact McNemar test of this one pair of models"
-    if tests[0].over_seeds is not None:
+    if tests[0].permutation is not None:
         test = "Welch's test over the seeds"
     chance = f"{tests[0].counts.expected_by_chance:.1f}"
     lines = [_DIFFERS, f"({test}); chance alone gives about {chance}"]

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.classwise import class_table_over_seeds
-from kdplatform.analysis.disagreement import disagreement, disagreement_by_class
+from kdplatform.analysis.disagreement import disagreement
 from kdplatform.analysis.group_fairness import group_table
-from kdplatform.predictions import FloatArray, Predictions
+from kdplatform.predictions import Predictions
 from kdplatform.reporting.report_table import (
     Row,
     Table,
@@ -20,9 +20,8 @@ from kdplatform.reporting.report_table import (
     table_of,
 )
 from kdplatform.reporting.tables import EMPTY, percent
-from kdplatform.roles import Role
 from kdplatform.study.claims import Claim
-from kdplatform.study.classes import ClassWise
+from kdplatform.study.classes import ClassWise, class_disagreement
 from kdplatform.study.fairness import GroupFairness
 from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm, Study
@@ -104,19 +103,9 @@ def class_detail(study: Study, classes: ClassWise) -> pd.DataFrame:
         part.insert(1, "reference", role.label)
         part.insert(3, "name", list(study.class_names))
         part["accuracy_sd_b"] = class_table_over_seeds(classes.accuracies[arm])["accuracy_sd"]
-        part["disagreement"] = _class_disagreement(study, arm, role)
+        part["disagreement"] = class_disagreement(study, arm, role)
         parts.append(part.rename(columns={"accuracy_a": "accuracy_reference"}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _class_disagreement(study: Study, arm: Arm, role: Role) -> FloatArray:
-    shares = [
-        disagreement_by_class(*pair, len(study.class_names))["disagreement"].to_numpy(dtype=float)
-        for pair in study.pairs_with(role, arm)
-    ]
-    if not shares:
-        return np.full(len(study.class_names), np.nan)
-    return np.asarray(np.mean(shares, axis=0))
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

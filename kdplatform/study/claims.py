@@ -265,14 +265,14 @@ class _Judge:
         found = self.classes.tests.get((arm, role))
         seeds = f"{len(self.study.seeds(arm))} and {len(self.study.seeds(Arm(role)))} seeds"
         sample = f"{seeds}, {len(self.study.any_table)} examples"
-        if found is None or found.over_seeds is None:
+        if found is None or found.permutation is None:
             reason = self.classes.reasons.get(
                 (arm, role), "one seed: see McNemar's test in Table 1"
             )
             return Claim(
                 claim, Verdict.UNDECIDABLE, quantity, UNKNOWN, 100, test, np.nan, sample, reason
             )
-        permutation, counts = found.over_seeds.permutation, found.counts
+        permutation, counts = found.permutation, found.counts
         verdict, shift = verdicts.beyond_chance(permutation.p_count, found.table)
         smallest = 1 / permutation.splits
         remark = (

@@ -1,54 +1,18 @@
 """Class-wise bias of a whole study: which classes of DS differ from Teacher and NDS."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from kdplatform.analysis.classwise import Arm as OneArm
 from kdplatform.analysis.classwise import ArmAccuracies, arm_accuracies
-from kdplatform.analysis.comparison import ClassComparison, compare_classes
-from kdplatform.analysis.significance import Counts, mcnemar_by_class, significance_counts
-from kdplatform.predictions import Predictions
+from kdplatform.analysis.comparison import ClassComparison, compare_classes, compare_pair
+from kdplatform.analysis.disagreement import disagreement_by_class
+from kdplatform.predictions import FloatArray
 from kdplatform.roles import Role
 from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm, Study
 
 _MOST_NAMED = 10
-
-
-@dataclass(frozen=True)
-class ClassTest:
-    """Two arms against each other, class by class.
-
-    Attributes:
-        table: one row per class, of Welch's or McNemar's test.
-        test: "Welch", or "McNemar" for a single pair of models.
-        over_seeds: the whole comparison over seeds; None for a single pair.
-    """
-
-    table: pd.DataFrame
-    test: str
-    over_seeds: ClassComparison | None = None
-
-    @property
-    def counts(self) -> Counts:
-        """How many classes differ, and how many by chance."""
-        return significance_counts(self.table)
-
-
-def classes_over_seeds(reference: OneArm, arm: OneArm, n_classes: int | None = None) -> ClassTest:
-    """Welch's tests over the seeds, as the paper does, with the permutation of the seeds."""
-    compared = compare_classes(reference, arm, n_classes=n_classes)
-    return ClassTest(compared.table, "Welch", compared)
-
-
-def classes_of_one_pair(
-    reference: Predictions, model: Predictions, n_classes: int | None = None
-) -> ClassTest:
-    """McNemar's exact tests, which speak of these two models alone."""
-    return ClassTest(mcnemar_by_class(reference, model, n_classes=n_classes), "McNemar")
 
 
 class ClassWise:
@@ -65,7 +29,7 @@ class ClassWise:
         self.accuracies: dict[Arm, ArmAccuracies] = {
             arm: arm_accuracies(study.tables(arm), self.n_classes) for arm in study.arms
         }
-        self.tests: dict[tuple[Arm, Role], ClassTest] = {}
+        self.tests: dict[tuple[Arm, Role], ClassComparison] = {}
         self.reasons: dict[tuple[Arm, Role], str] = {}
         for arm in study.distilled:
             for role in REFERENCES:
@@ -76,11 +40,11 @@ class ClassWise:
         seeds = len(study.seeds(reference)), len(study.seeds(arm))
         pairs = list(study.pairs_with(role, arm))
         if min(seeds) > 1:
-            self.tests[arm, role] = classes_over_seeds(
-                self.accuracies[reference], self.accuracies[arm], self.n_classes
+            self.tests[arm, role] = compare_classes(
+                self.accuracies[reference], self.accuracies[arm], n_classes=self.n_classes
             )
         elif max(seeds) == 1 and pairs:
-            self.tests[arm, role] = classes_of_one_pair(*pairs[0], self.n_classes)
+            self.tests[arm, role] = compare_pair(*pairs[0], self.n_classes)
         elif seeds[0] == 0:
             self.reasons[arm, role] = f"no {role.label} is there"
         elif role is Role.TEACHER and study.shared_teacher is not None:
@@ -93,13 +57,13 @@ class ClassWise:
     def over_seeds(self, arm: Arm, role: Role) -> ClassComparison | None:
         """The comparison over seeds; None where there is none."""
         test = self.tests.get((arm, role))
-        return None if test is None else test.over_seeds
+        return None if test is None or test.permutation is None else test
 
     @property
     def detectable_shifts(self) -> list[float]:
         """The class shift every comparison over seeds would show with power 0.8, where known."""
-        known = [t.over_seeds.detectable_shift for t in self.tests.values() if t.over_seeds]
-        return [shift for shift in known if np.isfinite(shift)]
+        shifts = [test.detectable_shift for test in self.tests.values()]
+        return [shift for shift in shifts if np.isfinite(shift)]
 
     def notes(self) -> list[str]:
         """Classes that are absent, and models that never predict a class."""
@@ -118,6 +82,17 @@ class ClassWise:
             names = _listed([study.class_names[label] for label in classes])
             found.append(f"Never predicted: {names} by {_listed(models_of)}.")
         return found
+
+
+def class_disagreement(study: Study, arm: Arm, role: Role) -> FloatArray:
+    """Share of every class on which an arm and a reference differ, mean over the seeds of both."""
+    shares = [
+        disagreement_by_class(*pair, len(study.class_names))["disagreement"].to_numpy(dtype=float)
+        for pair in study.pairs_with(role, arm)
+    ]
+    if not shares:
+        return np.full(len(study.class_names), np.nan)
+    return np.asarray(np.mean(shares, axis=0))
 
 
 def _listed(words: Sequence[str]) -> str:

@@ -19,8 +19,8 @@ from kdplatform.analysis.significance import mcnemar_by_class
 from kdplatform.data import load_dataset
 from kdplatform.files import file_digest
 from kdplatform.predictions import Predictions
-from kdplatform.study.metrics import REFERENCES, model_metrics, pair_metrics
 from kdplatform.settings.project import load_project
+from kdplatform.study.metrics import REFERENCES, model_metrics, pair_metrics
 
 ROLES = ("teacher", "student", "distilled")
 EPOCHS = {"teacher": 3, "student": 4, "distilled": 4}
