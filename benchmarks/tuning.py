@@ -28,7 +28,7 @@ from kdplatform.experiments import records
 from kdplatform.experiments.executors import Assignment, Outcome
 from kdplatform.experiments.tracking import log_verified_artifacts, prepare_store, quiet_mlflow
 from kdplatform.files import home_folder
-from kdplatform.predictions import save_predictions
+from kdplatform.predictions import Predictions
 from kdplatform.settings.project import load_project
 from kdplatform.tuning import command, search, trial_runs, tuner
 
@@ -80,7 +80,7 @@ def make_runs(project: str) -> list[str]:
         with mlflow.start_run() as run, tempfile.TemporaryDirectory() as name:
             for split in ("val", "test"):
                 table = predictions(dataset.splits()[split], len(dataset.class_names), seed)
-                save_predictions(Path(name) / records.PREDICTIONS.format(split=split), table)
+                Predictions.of(table).write(Path(name) / records.PREDICTIONS.format(split=split))
             log_verified_artifacts(Path(name))
             runs.append(run.info.run_id)
     return runs
