@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from kdplatform import registry
 from kdplatform.data import DataFacts, Vocabulary, image_facts
 from kdplatform.errors import UserError
 from kdplatform.models import build_model
