@@ -3,13 +3,13 @@
 from collections.abc import Iterable, Mapping
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from kdplatform.analysis.disagreement import disagreement_matrix
 from kdplatform.data import Dataset
 from kdplatform.experiments import evaluation
 from kdplatform.experiments.identity import LABELS, Role
 from kdplatform.reporting import figures
+from kdplatform.reporting.figures import Drawing
 
 
 def class_figure(
@@ -17,7 +17,7 @@ def class_figure(
     references: Iterable[Role],
     title: str,
     spread: Mapping[Role, pd.Series] | None = None,
-) -> Figure:
+) -> Drawing:
     """Draws the class accuracies of DS and what it is compared with.
 
     Args:
@@ -44,7 +44,7 @@ def comparison_figures(
     test: pd.DataFrame,
     classes: pd.DataFrame,
     title: str,
-) -> dict[str, Figure]:
+) -> dict[str, Drawing]:
     """Draws one distilled student against its teacher and the NDS."""
     matrices = {
         LABELS[role]: disagreement_matrix(table, test, len(dataset.class_names))
