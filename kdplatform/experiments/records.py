@@ -1,47 +1,40 @@
 """What the run of one model logs: where it comes from, how it went, what it predicts, the model."""
 
 import io
-import shutil
+import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import mlflow
-import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
 from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from torch import nn
 
 from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
 from kdplatform.data import Dataset
-from kdplatform.errors import KdplatformError, MachineError
 from kdplatform.experiments.identity import Role, Step
 from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_verified_artifacts
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
-from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import save_predictions
-from kdplatform.progress import say
+from kdplatform.reporting.figures import DPI, Drawing
 from kdplatform.training import EpochRecord
 
 PREDICTIONS = "predictions/{split}.parquet"
 # The most characters of a dataset digest that MLflow's database keeps.
 _DIGEST_LENGTH = 36
-_EXAMPLE_ROWS = 2
 _EPOCH_LOG_SECONDS = 2.0
 # What MLflow takes at once.
 _METRICS_PER_CALL = 1000
-# A generous share for all that is not weights in a logged model.
-_GRAPH_BYTES = 2**20
 
 
 def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
@@ -141,65 +134,31 @@ def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Mo
         log_verified_artifacts(folder)
 
 
-def log_model(step: Step, model: nn.Module, dataset: Dataset) -> None:
-    """Logs the model as a graph without pickle, with a signature that takes raw inputs.
-
-    A model of the user's whose graph cannot be had is left out, which is said in one line.
-    """
-    try:
-        _log_graph(step.role, model, dataset)
-    except (KdplatformError, MlflowException, OSError):
-        raise
-    except Exception as error:
-        if not is_user_model(step.training.model):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        say(f"{step.title}: {WEIGHTS} is logged, its graph cannot be ({reason})")
-
-
-def _log_graph(role: Role, model: nn.Module, dataset: Dataset) -> None:
-    example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
-    inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
-    outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
-    _require_room_for(model)
-    mlflow.pytorch.log_model(
-        model,
-        name=role.value,
-        signature=ModelSignature(Schema([inputs]), Schema([outputs])),
-        input_example=example,
-        serialization_format="pt2",
-        pip_requirements=[
-            f"torch=={torch.__version__.partition('+')[0]}",
-            f"numpy=={np.__version__}",
-        ],
-    )
-
-
-def _require_room_for(model: nn.Module) -> None:
-    """Raises a MachineError where the temporary folder has no room for the model.
-
-    Asked ahead, because torch's archive writer ends the whole process when the disk is full.
-    """
-    folder = tempfile.gettempdir()
-    needed = 2 * sum(tensor.nbytes for tensor in model.state_dict().values()) + _GRAPH_BYTES
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise MachineError(
-            f"TMPDIR={folder!r} has {free / 2**20:.1f} MiB left; allowed: a folder with at least "
-            f"{needed / 2**20:.1f} MiB for the model"
-        )
-
-
 def log_tables(tables: Mapping[str, pd.DataFrame]) -> None:
     """Logs data frames as MLflow tables, `name.json` each."""
-    for name, table in tables.items():
-        mlflow.log_table(table, f"{name}.json")
+    run = mlflow.active_run()
+    assert run is not None
+    with tempfile.TemporaryDirectory() as folder:
+        for name, table in tables.items():
+            # As `mlflow.log_table` writes it, which also reads the store for what to append to.
+            table.to_json(f"{folder}/{name}.json", orient="split", index=False, date_format="iso")
+        mlflow.log_artifacts(folder)
+    tags = MlflowClient().get_run(run.info.run_id).data.tags
+    listed = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+    listed += [{"path": f"{name}.json", "type": "table"} for name in tables]
+    mlflow.set_tag(MLFLOW_LOGGED_ARTIFACTS, json.dumps(listed))
 
 
-def log_figures(figures: Mapping[str, Any]) -> None:
-    """Logs matplotlib figures as `figures/name.png`."""
-    for name, figure in figures.items():
-        mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 130})
+def log_figures(figures: Mapping[str, Figure | Drawing]) -> None:
+    """Logs figures as `figures/name.png`."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, figure in figures.items():
+            path = Path(folder, f"{name}.png")
+            if isinstance(figure, Drawing):
+                path.write_bytes(figure.png())
+            else:
+                figure.savefig(path, dpi=DPI)
+        mlflow.log_artifacts(folder, "figures")
 
 
 def curves(records: Sequence[EpochRecord]) -> pd.DataFrame:

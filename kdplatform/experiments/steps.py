@@ -12,7 +12,7 @@ from mlflow.entities import Metric, Run
 from torch import nn
 
 from kdplatform.analysis.classwise import overall_accuracy
-from kdplatform.experiments import drawing, evaluation, records
+from kdplatform.experiments import drawing, evaluation, logged_models, records
 from kdplatform.experiments.backend import build_loss_kernels, loss_backend
 from kdplatform.experiments.identity import Role, Step
 from kdplatform.experiments.starting import size_tag, starting_model
@@ -122,7 +122,7 @@ def _train(
             for name, split in (("val", dataset.val), ("test", dataset.test))
         }
         records.log_predictions_and_weights(tables, model.cpu())
-        records.log_model(step, model, dataset)
+        logged_models.log_model(step, model, dataset)
         mlflow.set_tags(
             {
                 "kd.precision": result.precision,

@@ -21,7 +21,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from kdplatform import cli
-from kdplatform.experiments import records
+from kdplatform.experiments import logged_models, records
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -227,5 +227,5 @@ def trained_place(
 def spared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out figures and the model as a graph, which take most of a small run's time."""
     nothing: Callable[..., None] = lambda *arguments: None  # noqa: E731
-    monkeypatch.setattr(records, "log_model", nothing)
+    monkeypatch.setattr(logged_models, "log_model", nothing)
     monkeypatch.setattr(records, "log_figures", nothing)

@@ -16,7 +16,7 @@ import pytest
 
 from kdplatform.config import load_project
 from kdplatform.errors import UserError
-from kdplatform.experiments import commands, records
+from kdplatform.experiments import commands, logged_models, records
 from kdplatform.experiments.executors import Assignment, Outcome
 from kdplatform.experiments.executors.unit import run_unit
 from kdplatform.experiments.identity import Role
@@ -84,8 +84,8 @@ def story(empty_place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         place.enter(monkeypatch)
         # A worker's store would stay this process's.
         monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
-        for name in ("log_model", "log_figures"):
-            monkeypatch.setattr(records, name, lambda *arguments: None)
+        for module, name in ((logged_models, "log_model"), (records, "log_figures")):
+            monkeypatch.setattr(module, name, lambda *arguments: None)
         yield Story(
             place,
             _swept(place, monkeypatch, failing="Teacher lenet5 seed 1"),

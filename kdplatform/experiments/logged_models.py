@@ -1,0 +1,169 @@
+"""Trained models as MLflow keeps them: a graph without pickle that takes raw inputs.
+
+Exporting and describing a model takes tenths of a second, and the models of a study differ in their
+weights alone. So a process exports each architecture once, and gives the exported program the
+weights of every further model.
+"""
+
+import copy
+import shutil
+import tempfile
+from collections.abc import Hashable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelOutput
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME
+from mlflow.types import Schema, TensorSpec
+from torch import nn
+from torch.export import ExportedProgram
+
+from kdplatform.data import Dataset
+from kdplatform.errors import KdplatformError, MachineError
+from kdplatform.experiments.identity import Step
+from kdplatform.experiments.starting import size_tag
+from kdplatform.experiments.weights import WEIGHTS
+from kdplatform.models.user_models import is_user_model
+from kdplatform.progress import say
+
+_EXAMPLE_ROWS = 2
+# A generous share for all that is not weights in a logged model.
+_GRAPH_BYTES = 2**20
+# The teacher's and the student's.
+_EXPORTS_KEPT = 2
+
+
+@dataclass(frozen=True)
+class _Export:
+    """A saved model, without what belongs to one run alone.
+
+    Attributes:
+        description: the content of its `MLmodel` file.
+        files: the others by path below its folder, without the program.
+        program: the graph, whose weights are exchanged.
+        program_path: of the program's file below the folder.
+    """
+
+    description: Model
+    files: dict[Path, bytes]
+    program: ExportedProgram
+    program_path: Path
+
+
+_exports: dict[Hashable, _Export] = {}
+
+
+def log_model(step: Step, model: nn.Module, dataset: Dataset) -> None:
+    """Logs the model to the active run, with a signature that takes raw inputs.
+
+    A model of the user's whose graph cannot be had is left out, which is said in one line.
+    """
+    _require_room_for(model)
+    try:
+        export = _export_of(step, model, dataset)
+    except (KdplatformError, MlflowException, OSError):
+        raise
+    except Exception as error:
+        if not is_user_model(step.training.model):
+            raise
+        reason = " ".join(str(error).split())[:200]
+        say(f"{step.title}: {WEIGHTS} is logged, its graph cannot be ({reason})")
+    else:
+        _log_export(export, model, step.role.value)
+
+
+def _export_of(step: Step, model: nn.Module, dataset: Dataset) -> _Export:
+    """Returns the export of the model's architecture, a new one where there is none yet."""
+    if is_user_model(step.training.model):
+        # Two such models may differ in more than their weights.
+        return _export(model, dataset)
+    shapes = tuple((name, value.shape, value.dtype) for name, value in model.state_dict().items())
+    architecture = (step.training.model, *size_tag(model).values(), dataset.digest, shapes)
+    if architecture not in _exports:
+        if len(_exports) == _EXPORTS_KEPT:
+            del _exports[next(iter(_exports))]
+        _exports[architecture] = _export(model, dataset)
+    return _exports[architecture]
+
+
+def _export(model: nn.Module, dataset: Dataset) -> _Export:
+    example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
+    inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
+    outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name) / "model"
+        description = Model()
+        mlflow.pytorch.save_model(
+            model,
+            folder,
+            mlflow_model=description,
+            signature=ModelSignature(Schema([inputs]), Schema([outputs])),
+            input_example=example,
+            serialization_format="pt2",
+            pip_requirements=[
+                f"torch=={torch.__version__.partition('+')[0]}",
+                f"numpy=={np.__version__}",
+            ],
+        )
+        [program_path] = (path.relative_to(folder) for path in folder.rglob("*.pt2"))
+        files = {
+            path.relative_to(folder): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file() and path.suffix != ".pt2" and path.name != MLMODEL_FILE_NAME
+        }
+        program = torch.export.load(folder / program_path)
+    return _Export(description, files, program, program_path)
+
+
+def _log_export(export: _Export, model: nn.Module, name: str) -> None:
+    """Logs the exported model with the weights of this one."""
+    run, client = mlflow.active_run(), MlflowClient()
+    assert run is not None
+    run_id, experiment_id = run.info.run_id, run.info.experiment_id
+    with tempfile.TemporaryDirectory() as folder:
+        _write(export, model, Path(folder))
+        parameters = client.get_run(run_id).data.params
+        logged = client.create_logged_model(experiment_id, name, run_id, params=parameters)
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+        description = copy.copy(export.description)
+        description.run_id = run_id
+        description.artifact_path = logged.artifact_location
+        description.model_id = description.model_uuid = logged.model_id
+        description.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
+        description.save(f"{folder}/{MLMODEL_FILE_NAME}")
+        client.log_model_artifacts(logged.model_id, folder)
+    client.finalize_logged_model(logged.model_id, "READY")
+
+
+@torch.no_grad()
+def _write(export: _Export, model: nn.Module, folder: Path) -> None:
+    state = model.state_dict()
+    for name, tensor in export.program.state_dict.items():
+        tensor.copy_(state[name])
+    for path, content in export.files.items():
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes(content)
+    (folder / export.program_path).parent.mkdir(parents=True, exist_ok=True)
+    torch.export.save(export.program, folder / export.program_path)
+
+
+def _require_room_for(model: nn.Module) -> None:
+    """Raises a MachineError where the temporary folder has no room for the model.
+
+    Asked ahead, because torch's archive writer ends the whole process when the disk is full.
+    """
+    folder = tempfile.gettempdir()
+    needed = 2 * sum(tensor.nbytes for tensor in model.state_dict().values()) + _GRAPH_BYTES
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise MachineError(
+            f"TMPDIR={folder!r} has {free / 2**20:.1f} MiB left; allowed: a folder with at least "
+            f"{needed / 2**20:.1f} MiB for the model"
+        )
