@@ -38,6 +38,8 @@ _EXAMPLE_ROWS = 2
 _GRAPH_BYTES = 2**20
 # The teacher's and the student's.
 _EXPORTS_KEPT = 2
+# Where a run comes from, which its model says too.
+_SOURCE_TAGS = ("mlflow.user", "mlflow.source.")
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,17 @@ class _Export:
 _exports: dict[Hashable, _Export] = {}
 
 
-def log_model(step: Step, model: nn.Module, dataset: Dataset) -> None:
+def log_model(
+    step: Step, model: nn.Module, dataset: Dataset, parameters: dict[str, str]
+) -> str | None:
     """Logs the model to the active run, with a signature that takes raw inputs.
 
-    A model of the user's whose graph cannot be had is left out, which is said in one line.
+    Args:
+        parameters: of the run, which the logged model shows too.
+
+    Returns:
+        The logged model's id. None for a model of the user's whose graph cannot be had, which is
+        said in one line.
     """
     _require_room_for(model)
     try:
@@ -75,8 +84,8 @@ def log_model(step: Step, model: nn.Module, dataset: Dataset) -> None:
             raise
         reason = " ".join(str(error).split())[:200]
         say(f"{step.title}: {WEIGHTS} is logged, its graph cannot be ({reason})")
-    else:
-        _log_export(export, model, step.role.value)
+        return None
+    return _log_export(export, model, step.role.value, parameters)
 
 
 def _export_of(step: Step, model: nn.Module, dataset: Dataset) -> _Export:
@@ -122,15 +131,15 @@ def _export(model: nn.Module, dataset: Dataset) -> _Export:
     return _Export(description, files, program, program_path)
 
 
-def _log_export(export: _Export, model: nn.Module, name: str) -> None:
-    """Logs the exported model with the weights of this one."""
+def _log_export(export: _Export, model: nn.Module, name: str, parameters: dict[str, str]) -> str:
+    """Logs the exported model with the weights of this one; returns its id."""
     run, client = mlflow.active_run(), MlflowClient()
     assert run is not None
     run_id, experiment_id = run.info.run_id, run.info.experiment_id
+    source = {key: tag for key, tag in run.data.tags.items() if key.startswith(_SOURCE_TAGS)}
     with tempfile.TemporaryDirectory() as folder:
         _write(export, model, Path(folder))
-        parameters = client.get_run(run_id).data.params
-        logged = client.create_logged_model(experiment_id, name, run_id, params=parameters)
+        logged = client.create_logged_model(experiment_id, name, run_id, source, parameters)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         description = copy.copy(export.description)
         description.run_id = run_id
@@ -140,6 +149,7 @@ def _log_export(export: _Export, model: nn.Module, name: str) -> None:
         description.save(f"{folder}/{MLMODEL_FILE_NAME}")
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
+    return logged.model_id
 
 
 @torch.no_grad()

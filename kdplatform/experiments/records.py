@@ -16,14 +16,14 @@ from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from torch import nn
 
 from kdplatform.config import ProjectConfig, TrainingConfig, dump_yaml, flatten
 from kdplatform.data import Dataset
 from kdplatform.experiments.identity import Role, Step
-from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_verified_artifacts
+from kdplatform.experiments.tracking import TAG_KEY, log_verified_artifacts, uncommitted_changes
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
 from kdplatform.predictions import save_predictions
 from kdplatform.reporting.figures import DPI, Drawing
@@ -55,15 +55,36 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
     return tags
 
 
-def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> None:
-    """Logs the parameters that matter to the step, the whole configuration, and the dataset."""
+def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> dict[str, str]:
+    """Logs what the active run of a model comes from, so that it can be repeated.
+
+    That is the parameters that matter to the step, the whole configuration, what the code differs
+    from its commit by, and the dataset.
+
+    Returns:
+        The parameters.
+    """
     section = "teacher" if step.role is Role.TEACHER else "student"
-    parameters = flatten(config.dataset, "dataset.") | _settings(step.training, f"{section}.")
+    values = {"seed": step.seed} | flatten(config.dataset, "dataset.")
+    values |= _settings(step.training, f"{section}.")
     if step.distillation is not None:
-        parameters |= flatten(step.distillation, "distillation.")
-    log_new_parameters({"seed": step.seed, **parameters})
-    mlflow.log_text(dump_yaml(config), "config.yaml")
+        values |= flatten(step.distillation, "distillation.")
+    parameters = {name: str(value) for name, value in values.items()}
+    MlflowClient().log_batch(_run_id(), params=[Param(*item) for item in parameters.items()])
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.yaml").write_text(dump_yaml(config))
+        if difference := uncommitted_changes():
+            Path(folder, "source").mkdir()
+            Path(folder, "source", "uncommitted.diff").write_text(difference)
+        mlflow.log_artifacts(folder)
     log_dataset(dataset)
+    return parameters
+
+
+def _run_id() -> str:
+    run = mlflow.active_run()
+    assert run is not None
+    return run.info.run_id
 
 
 def _settings(training: TrainingConfig, prefix: str) -> dict[str, object]:
@@ -102,11 +123,9 @@ class EpochLog:
             self._flush()
 
     def _flush(self) -> None:
-        run = mlflow.active_run()
-        assert run is not None
         for start in range(0, len(self._waiting), _METRICS_PER_CALL):
             metrics = self._waiting[start : start + _METRICS_PER_CALL]
-            MlflowClient().log_batch(run.info.run_id, metrics=metrics)
+            MlflowClient().log_batch(_run_id(), metrics=metrics)
         self._waiting.clear()
         self._logged = time.monotonic()
 
@@ -117,11 +136,16 @@ class EpochLog:
         self._flush()
 
 
-def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Module) -> None:
-    """Logs what everything else is derived from, with the digests that reuse checks.
+def log_predictions_and_weights(
+    tables: Mapping[str, pd.DataFrame], model: nn.Module
+) -> dict[str, str]:
+    """Logs what everything else is derived from.
 
     Args:
         tables: prediction table by split.
+
+    Returns:
+        The tag with the digests that reuse checks.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -131,22 +155,44 @@ def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Mo
         weights = io.BytesIO()
         torch.save(model.state_dict(), weights)
         (folder / WEIGHTS).write_bytes(weights.getbuffer())
-        log_verified_artifacts(folder)
+        return log_verified_artifacts(folder)
 
 
 def log_tables(tables: Mapping[str, pd.DataFrame]) -> None:
     """Logs data frames as MLflow tables, `name.json` each."""
-    run = mlflow.active_run()
-    assert run is not None
+    for name, table in tables.items():
+        mlflow.log_table(table, f"{name}.json")
+
+
+def log_results(
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    tables: Mapping[str, pd.DataFrame],
+    model_id: str | None,
+) -> None:
+    """Logs what was measured of a model to its run, in two calls of the store.
+
+    Args:
+        tables: logged as `log_tables` does, for a run that has no tables yet.
+        model_id: of the logged model that the metrics belong to as well.
+    """
+    listed = [{"path": f"{name}.json", "type": "table"} for name in tables]
     with tempfile.TemporaryDirectory() as folder:
         for name, table in tables.items():
-            # As `mlflow.log_table` writes it, which also reads the store for what to append to.
             table.to_json(f"{folder}/{name}.json", orient="split", index=False, date_format="iso")
         mlflow.log_artifacts(folder)
-    tags = MlflowClient().get_run(run.info.run_id).data.tags
-    listed = json.loads(tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
-    listed += [{"path": f"{name}.json", "type": "table"} for name in tables]
-    mlflow.set_tag(MLFLOW_LOGGED_ARTIFACTS, json.dumps(listed))
+    run_id, now = _run_id(), round(time.time() * 1000)
+    MlflowClient().log_batch(
+        run_id,
+        metrics=[
+            Metric(name, value, now, 0, model_id=model_id, run_id=run_id)
+            for name, value in metrics.items()
+        ],
+        tags=[
+            RunTag(name, value)
+            for name, value in {**tags, MLFLOW_LOGGED_ARTIFACTS: json.dumps(listed)}.items()
+        ],
+    )
 
 
 def log_figures(figures: Mapping[str, Figure | Drawing]) -> None:

@@ -23,6 +23,7 @@ from kdplatform.experiments.tracking import (
     find_finished,
     find_finished_of_project,
     model_run,
+    runs_with_key,
     supersede_finished,
 )
 from kdplatform.experiments.workspace import Workspace
@@ -65,11 +66,12 @@ def obtain(
     """
     lock = workspace.folder / "locks" / f"{step.key}.lock"
     with locked(lock, f"{step.title}: another process is at it; waiting"):
-        run = find_finished(step.key) if workspace.reuse else None
+        known = runs_with_key(step.key)
+        run = find_finished(known) if workspace.reuse else None
         if run is not None:
             say(f"{step.title}: reused run {run.info.run_id}")
             return _reused(workspace, step, run)
-        close_abandoned(step.key)
+        close_abandoned(known)
         run_id = _train(workspace, step, parent_run_id, references or {})
         supersede_finished(step.key, except_run_id=run_id)
         _checkpoint(workspace, step).unlink(missing_ok=True)
@@ -111,7 +113,7 @@ def _train(
     dataset = workspace.dataset
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
-        records.log_origin(workspace.config, step, dataset)
+        parameters = records.log_origin(workspace.config, step, dataset)
         model, result = _fit(workspace, step, references)
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
@@ -121,17 +123,16 @@ def _train(
             )
             for name, split in (("val", dataset.val), ("test", dataset.test))
         }
-        records.log_predictions_and_weights(tables, model.cpu())
-        logged_models.log_model(step, model, dataset)
-        mlflow.set_tags(
-            {
-                "kd.precision": result.precision,
-                "kd.device": workspace.device.type,
-                "kd.backend": loss_backend(workspace.device),
-                **size_tag(model),
-            }
-        )
-        _log_results(workspace, step, tables, result, references)
+        tags = records.log_predictions_and_weights(tables, model.cpu())
+        tags |= {
+            "kd.precision": result.precision,
+            "kd.device": workspace.device.type,
+            "kd.backend": loss_backend(workspace.device),
+            **size_tag(model),
+        }
+        model_id = logged_models.log_model(step, model, dataset, parameters)
+        metrics, measured = _results(workspace, step, tables, result, references)
+        records.log_results(metrics, tags, measured, model_id)
     say(f"{step.title}: test accuracy {overall_accuracy(tables['test']):.2%}")
     return run_id
 
@@ -169,19 +170,20 @@ def _fit(
     return model, result
 
 
-def _log_results(
+def _results(
     workspace: Workspace,
     step: Step,
     tables: Mapping[str, pd.DataFrame],
     result: FitResult,
     references: Mapping[Role, TrainedModel],
-) -> None:
+) -> tuple[dict[str, float], dict[str, pd.DataFrame]]:
+    """Logs the figures of a trained model, and returns its metrics and tables."""
     dataset, attributes = workspace.dataset, workspace.config.attributes
     test = tables["test"]
-    mlflow.log_metrics(evaluation.model_metrics(test, tables["val"], attributes, dataset.name))
-    logged = {"classwise": evaluation.class_accuracies(test, dataset.class_names)}
+    metrics = evaluation.model_metrics(test, tables["val"], attributes, dataset.name)
+    measured = {"classwise": evaluation.class_accuracies(test, dataset.class_names)}
     if attributes:
-        logged["groups"] = evaluation.group_accuracies(test, attributes)
+        measured["groups"] = evaluation.group_accuracies(test, attributes)
     drawn = {}
     if result.records:
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
@@ -190,16 +192,15 @@ def _log_results(
         comparisons = evaluation.compare(
             {role: [table] for role, table in arms.items()}, [test], len(dataset.class_names)
         )
-        mlflow.log_metrics(
-            evaluation.comparison_metrics(comparisons) | evaluation.disagreement_metrics(arms, test)
-        )
+        metrics |= evaluation.comparison_metrics(comparisons)
+        metrics |= evaluation.disagreement_metrics(arms, test)
         pairs = {role: (table, test) for role, table in arms.items()}
-        logged["classwise"] = evaluation.compared_classes(dataset.class_names, comparisons, pairs)
+        measured["classwise"] = evaluation.compared_classes(dataset.class_names, comparisons, pairs)
         drawn |= drawing.comparison_figures(
-            dataset, attributes, arms, test, logged["classwise"], step.title
+            dataset, attributes, arms, test, measured["classwise"], step.title
         )
-    records.log_tables(logged)
     records.log_figures(drawn)
+    return metrics, measured
 
 
 def _complete_attributes(workspace: Workspace, run: Run) -> None:

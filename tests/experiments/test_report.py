@@ -65,7 +65,7 @@ def log_unit(unit: Unit, table: pd.DataFrame, folder: Path, digest: str = DIGEST
             parameters |= flatten(step.distillation, "distillation.")
         mlflow.log_params(parameters)
         records.log_dataset(_dataset(digest))
-        log_verified_artifacts(path.parent.parent)
+        mlflow.set_tags(log_verified_artifacts(path.parent.parent))
         mlflow.log_metric("val/calibrating_temperature", 1.2)
         names = pd.DataFrame({"class": range(len(CLASSES)), "name": CLASSES})
         mlflow.log_table(names, "classwise.json")
