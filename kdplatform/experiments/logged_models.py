@@ -1,14 +1,16 @@
 """Trained models as MLflow keeps them: a graph without pickle that takes raw inputs.
 
 Exporting and describing a model takes tenths of a second, and the models of a study differ in their
-weights alone. So a process exports each architecture once, and gives the exported program the
-weights of every further model.
+weights alone. So a process exports each architecture once, and exchanges the weights in the archive
+for every further model.
 """
 
 import copy
+import json
 import shutil
 import tempfile
-from collections.abc import Hashable
+import zipfile
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,8 +24,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import Schema, TensorSpec
-from torch import nn
-from torch.export import ExportedProgram
+from torch import Tensor, nn
 
 from kdplatform.data import Dataset
 from kdplatform.errors import KdplatformError, MachineError
@@ -48,15 +49,18 @@ class _Export:
 
     Attributes:
         description: the content of its `MLmodel` file.
-        files: the others by path below its folder, without the program.
-        program: the graph, whose weights are exchanged.
-        program_path: of the program's file below the folder.
+        files: the others by path below its folder, without the program's.
+        program_path: of the archive with the program.
+        records: content of the archive by name.
+        weights: names in the model's state of those records that are weights; empty where the
+            archive is not laid out as expected, so that nothing can be exchanged.
     """
 
     description: Model
     files: dict[Path, bytes]
-    program: ExportedProgram
     program_path: Path
+    records: dict[str, bytes]
+    weights: dict[str, str]
 
 
 _exports: dict[Hashable, _Export] = {}
@@ -93,13 +97,19 @@ def _export_of(step: Step, model: nn.Module, dataset: Dataset) -> _Export:
     if is_user_model(step.training.model):
         # Two such models may differ in more than their weights.
         return _export(model, dataset)
-    shapes = tuple((name, value.shape, value.dtype) for name, value in model.state_dict().items())
-    architecture = (step.training.model, *size_tag(model).values(), dataset.digest, shapes)
-    if architecture not in _exports:
+    tensors = tuple(
+        (name, value.shape, value.stride(), value.dtype)
+        for name, value in model.state_dict().items()
+    )
+    architecture = (step.training.model, *size_tag(model).values(), dataset.digest, tensors)
+    if known := _exports.get(architecture):
+        return known
+    export = _export(model, dataset)
+    if export.weights:
         if len(_exports) == _EXPORTS_KEPT:
             del _exports[next(iter(_exports))]
-        _exports[architecture] = _export(model, dataset)
-    return _exports[architecture]
+        _exports[architecture] = export
+    return export
 
 
 def _export(model: nn.Module, dataset: Dataset) -> _Export:
@@ -127,8 +137,31 @@ def _export(model: nn.Module, dataset: Dataset) -> _Export:
             for path in folder.rglob("*")
             if path.is_file() and path.suffix != ".pt2" and path.name != MLMODEL_FILE_NAME
         }
-        program = torch.export.load(folder / program_path)
-    return _Export(description, files, program, program_path)
+        with zipfile.ZipFile(folder / program_path) as archive:
+            records = {name: archive.read(name) for name in archive.namelist()}
+    return _Export(description, files, program_path, records, _weights(records, model))
+
+
+def _weights(records: Mapping[str, bytes], model: nn.Module) -> dict[str, str]:
+    """Returns which records are weights, and their names; empty unless it is all of the state.
+
+    Other versions of torch may lay out their archives differently, hence the comparison.
+    """
+    state = model.state_dict()
+    weights = {
+        f"{table.rpartition('/')[0]}/{entry['path_name']}": name
+        for table in records
+        if table.endswith("/model_weights_config.json")
+        for name, entry in json.loads(records[table])["config"].items()
+    }
+    as_expected = set(weights.values()) == state.keys() and all(
+        records.get(record) == _content(state[name]) for record, name in weights.items()
+    )
+    return weights if as_expected else {}
+
+
+def _content(tensor: Tensor) -> bytes:
+    return tensor.detach().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
 def _log_export(export: _Export, model: nn.Module, name: str, parameters: dict[str, str]) -> str:
@@ -152,16 +185,18 @@ def _log_export(export: _Export, model: nn.Module, name: str, parameters: dict[s
     return logged.model_id
 
 
-@torch.no_grad()
 def _write(export: _Export, model: nn.Module, folder: Path) -> None:
-    state = model.state_dict()
-    for name, tensor in export.program.state_dict.items():
-        tensor.copy_(state[name])
+    """Writes all but the description."""
     for path, content in export.files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
-    (folder / export.program_path).parent.mkdir(parents=True, exist_ok=True)
-    torch.export.save(export.program, folder / export.program_path)
+    program = folder / export.program_path
+    program.parent.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict()
+    with zipfile.ZipFile(program, "w") as archive:
+        for record, content in export.records.items():
+            weight = export.weights.get(record)
+            archive.writestr(record, content if weight is None else _content(state[weight]))
 
 
 def _require_room_for(model: nn.Module) -> None:

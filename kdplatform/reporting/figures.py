@@ -63,9 +63,11 @@ class Frame:
         renderer.restore_region(self._background)
         for artist in artists:
             artist.draw(renderer)
-        image = Image.fromarray(np.asarray(self._canvas.buffer_rgba())[..., :3])
+        size = self._canvas.get_width_height()
+        pixels = Image.frombuffer("RGBA", size, self._canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
         file = io.BytesIO()
-        image.save(file, format="png", compress_level=_PNG_COMPRESSION, dpi=(DPI, DPI))
+        opaque = pixels.convert("RGB")
+        opaque.save(file, format="png", compress_level=_PNG_COMPRESSION, dpi=(DPI, DPI))
         return file.getvalue()
 
 
