@@ -182,7 +182,7 @@ def _log_export(export: _Export, model: nn.Module, name: str, parameters: dict[s
         description.save(f"{folder}/{MLMODEL_FILE_NAME}")
         client.log_model_artifacts(logged.model_id, folder)
     client.finalize_logged_model(logged.model_id, "READY")
-    return logged.model_id
+    return str(logged.model_id)
 
 
 def _write(export: _Export, model: nn.Module, folder: Path) -> None:

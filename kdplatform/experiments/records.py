@@ -84,7 +84,7 @@ def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> dict[str,
 def _run_id() -> str:
     run = mlflow.active_run()
     assert run is not None
-    return run.info.run_id
+    return str(run.info.run_id)
 
 
 def _settings(training: TrainingConfig, prefix: str) -> dict[str, object]:

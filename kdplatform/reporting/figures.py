@@ -45,7 +45,8 @@ class Frame:
     def __init__(self, figure: Figure, moving: dict[str, Any]) -> None:
         self.figure = figure
         self.moving = moving
-        self._canvas: FigureCanvasAgg | None = None
+        # matplotlib's own methods of a canvas have no types.
+        self._canvas: Any = None
         self._background: Any = None
 
     def png(self) -> bytes:
@@ -407,5 +408,5 @@ def _limits(values: pd.DataFrame | pd.Series) -> tuple[float, float]:
 
 def _rounded_up(count: int) -> int:
     """Returns the next number with a single digit that is not zero."""
-    step = 10 ** (len(str(count)) - 1)
+    step: int = 10 ** (len(str(count)) - 1)
     return -(-count // step) * step
