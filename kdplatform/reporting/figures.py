@@ -128,7 +128,9 @@ def class_accuracy_figure(
     """
     chosen = _most_different(accuracies)
     table = accuracies.iloc[chosen]
-    bars = table * 0 if spread is None else spread.iloc[chosen]
+    bars = table * 0
+    if spread is not None:
+        bars += spread[table.columns].to_numpy()[chosen]
     if left_out := len(accuracies) - len(table):
         title += f" ({left_out} classes that differ less not shown)"
     rows = np.arange(len(table))
@@ -390,8 +392,11 @@ def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
 
 def _accuracy_limits(*accuracies: pd.DataFrame | pd.Series) -> tuple[float, float]:
     """Returns the tenths between which all accuracies lie."""
-    low = min(float(np.nanmin(values)) for values in accuracies)
-    high = max(float(np.nanmax(values)) for values in accuracies)
+    present = np.concatenate([np.ravel(values) for values in accuracies])
+    present = present[np.isfinite(present)]
+    if not len(present):
+        return 0.0, 1.0
+    low, high = float(present.min()), float(present.max())
     least = max(0, math.floor(low / _ACCURACY_STEP - 0.1))
     most = min(round(1 / _ACCURACY_STEP), math.ceil(high / _ACCURACY_STEP + 0.1))
     return least * _ACCURACY_STEP, max(most, least + 1) * _ACCURACY_STEP

@@ -40,13 +40,13 @@ def test_class_accuracies_are_drawn_one_row_per_class() -> None:
 
 def test_the_spread_over_seeds_is_drawn_as_bars() -> None:
     table = accuracies(3)
-    spread = table / 10
+    spread = table.reset_index(drop=True) / 10
     figure = figures.class_accuracy_figure(table, {}, "title", spread).figure()
     drawn(figure)
     for bars, label in zip(figure.axes[0].collections, table.columns, strict=True):
         segments = bars.get_segments()
         halves = [(segment[1][0] - segment[0][0]) / 2 for segment in segments]
-        np.testing.assert_allclose(halves, spread[label])
+        np.testing.assert_allclose(halves, table[label] / 10)
 
 
 def test_of_very_many_classes_those_that_differ_most_are_drawn() -> None:
