@@ -10,7 +10,8 @@ import json
 import shutil
 import tempfile
 import zipfile
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,6 +25,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME
 from mlflow.types import Schema, TensorSpec
+from mlflow.utils import environment
 from torch import Tensor, nn
 
 from kdplatform.data import Dataset
@@ -116,7 +118,7 @@ def _export(model: nn.Module, dataset: Dataset) -> _Export:
     example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
     inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
     outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
-    with tempfile.TemporaryDirectory() as name:
+    with tempfile.TemporaryDirectory() as name, _own_versions_unchecked():
         folder = Path(name) / "model"
         description = Model()
         mlflow.pytorch.save_model(
@@ -140,6 +142,21 @@ def _export(model: nn.Module, dataset: Dataset) -> _Export:
         with zipfile.ZipFile(folder / program_path) as archive:
             records = {name: archive.read(name) for name in archive.namelist()}
     return _Export(description, files, program_path, records, _weights(records, model))
+
+
+@contextmanager
+def _own_versions_unchecked() -> Iterator[None]:
+    """Keeps MLflow from comparing the requirements with the packages that they were read from.
+
+    It would list every module of every installed package for that, for a second or more.
+    """
+    check = "warn_dependency_requirement_mismatches"
+    known = getattr(environment, check)
+    setattr(environment, check, lambda requirements: None)
+    try:
+        yield
+    finally:
+        setattr(environment, check, known)
 
 
 def _weights(records: Mapping[str, bytes], model: nn.Module) -> dict[str, str]:

@@ -24,11 +24,11 @@ COLORS = {"Teacher": "#000000", "NDS": "#E69F00", "DS": "#0072B2"}
 MARKERS = {"Teacher": "s", "NDS": "o", "DS": "D"}
 SIGNIFICANT = "#D55E00"
 
-DPI = 130
+DPI = 100
 _MOST_CLASSES = 40
 # Accuracies span whole tenths, so that the figures of a study share their axes.
 _ACCURACY_STEP = 0.1
-# Each holds two images of the figure, some 8 MB.
+# Each holds two images of the figure, some 5 MB.
 _FRAMES_KEPT = 12
 # Larger files than zlib's default, in a third of the time.
 _PNG_COMPRESSION = 1
@@ -320,7 +320,7 @@ def curves_figure(curves: pd.DataFrame, title: str) -> Drawing:
     structure = (
         _limits(curves["epoch"]),
         _limits(curves[["train_loss", "val_loss"]]),
-        _limits(curves[["train_accuracy", "val_accuracy"]]),
+        _accuracy_limits(curves[["train_accuracy", "val_accuracy"]]),
     )
     return Drawing(_curves_frame, structure, show)
 
@@ -405,8 +405,8 @@ def _accuracy_limits(*accuracies: pd.DataFrame | pd.Series) -> tuple[float, floa
 def _limits(values: pd.DataFrame | pd.Series) -> tuple[float, float]:
     """Returns round numbers between which all values lie."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    # Half a decade: limits that are close, and few different ones.
-    step = 0.5 * 10.0 ** math.floor(math.log10(high - low)) if high > low else 1.0
+    # Steps of the span's own magnitude: few different limits.
+    step = 10.0 ** math.floor(math.log10(high - low)) if high > low else 1.0
     least, most = math.floor(low / step), math.ceil(high / step)
     return least * step, max(most, least + 1) * step
 
