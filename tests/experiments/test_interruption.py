@@ -21,14 +21,14 @@ EPOCHS = "5"
 # Runs the command with something done after the epochs it logs.
 WITH_EACH_EPOCH = """
 from kdplatform.cli import main
-from kdplatform.experiments import records, steps
+from kdplatform.experiments import logged_models, records, steps
 steps._CHECKPOINT_SECONDS = 0.0
 log_epoch = records.EpochLog.__call__
 def logged_and_then(log, record):
     log_epoch(log, record)
     {what}
 records.EpochLog.__call__ = logged_and_then
-records.log_model = records.log_figures = lambda *arguments: None
+logged_models.log_model = records.log_figures = lambda *arguments: None
 sys.exit(main(["student", "--project", project, "--student.epochs", "{epochs}"]))
 """
 

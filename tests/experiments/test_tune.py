@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlflow
@@ -14,7 +14,7 @@ import pytest
 from helpers.inline import Ended, run_inline
 
 from kdplatform import cli, data
-from kdplatform.experiments import records, workspace
+from kdplatform.experiments import logged_models, records, workspace
 from kdplatform.settings.project import load_project
 from kdplatform.tuning import trials as books
 from kdplatform.tuning import tuner
@@ -34,7 +34,7 @@ def poisoned(load: Any) -> Any:
         dataset = load(*arguments)
         labels = (dataset.test.labels + 1) % len(dataset.class_names)
         test = data.Split(dataset.test.inputs, labels, dataset.test.ids, dataset.test.columns)
-        return data.Dataset(**{**vars(dataset), "test": test})
+        return replace(dataset, test=test)
 
     return load_poisoned
 
@@ -59,7 +59,7 @@ def entered(place: Any) -> Iterator[pytest.MonkeyPatch]:
         place.enter(monkeypatch)
         monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
         # Figures of the models and the models as graphs take most of a small run's time.
-        monkeypatch.setattr(records, "log_model", lambda *arguments: None)
+        monkeypatch.setattr(logged_models, "log_model", lambda *arguments: None)
         log = records.log_figures
         monkeypatch.setattr(
             records, "log_figures", lambda figures: log(figures) if "pareto" in figures else None
