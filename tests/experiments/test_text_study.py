@@ -57,7 +57,7 @@ def place(new_place: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return new_place
 
 
-def test_texts_are_distilled_logged_and_measured(place: Any) -> None:
+def test_texts_are_distilled_logged_and_measured(place: Any, spared: None) -> None:
     assert place.run("distill") == 0
     (run,) = place.runs("distilled", "FINISHED")
     logged = json.loads(place.artifact(run, "groups.json").read_text())
