@@ -1,13 +1,18 @@
 """What several rooms' tests need."""
 
+import os
 import resource
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
+# Before torch is loaded: what tests compute is small, and their processes share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch
+from helpers.place import Finished, Place, copied, made_once, made_store
 from PIL import Image
 
 WriteImage = Callable[..., None]
@@ -53,3 +58,24 @@ def write_image() -> WriteImage:
         Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR).save(path)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def making_of_the_store(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[Place, list[Finished]]:
+    """A place whose store two processes began to make at once, and how they ended."""
+    return made_once(tmp_path_factory, "empty", made_store)
+
+
+@pytest.fixture(scope="session")
+def empty_place(making_of_the_store: tuple[Place, list[Finished]]) -> Place:
+    return making_of_the_store[0]
+
+
+@pytest.fixture
+def new_place(empty_place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """A place where nothing was trained, entered."""
+    place = copied(empty_place, tmp_path)
+    place.enter(monkeypatch)
+    return place

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 import yaml
-from kdplatform.parameters import ENTRY_POINTS, Parameter
 
+from kdplatform.arguments import ENTRY_POINTS, Parameter
 from kdplatform.settings.project import load_project, project_names
 
 ROOT = Path(__file__).resolve().parent.parent

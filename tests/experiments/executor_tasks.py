@@ -14,7 +14,7 @@ DEADLY_ONCE = 101
 
 
 def tell(assignment: Assignment) -> Outcome:
-    """Says where it runs; units of two seeds kill their worker, one of them only once."""
+    """Says where it runs; steps of two seeds kill their worker, one of them only once."""
     folder, seed = Path(assignment.folder), assignment.step.seed
     attempts = len(list(folder.glob(f"{seed}-*")))
     (folder / f"{seed}-{attempts}").touch()

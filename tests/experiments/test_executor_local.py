@@ -10,11 +10,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from kdplatform.experiments.identity import student_step
 
 from kdplatform.errors import MachineError, UserError
 from kdplatform.experiments.executors import Assignment, Outcome, open_executor
 from kdplatform.experiments.executors.local import LocalExecutor, usable_cores
+from kdplatform.experiments.graph import student_step
 from kdplatform.settings.project import load_project
 
 HERE = Path(__file__).resolve().parent
@@ -33,7 +33,7 @@ def assignment(folder: Path, seed: int) -> Assignment:
     return Assignment(
         config=config,
         step=student_step(config, seed, "digest"),
-        references={},
+        runs={},
         folder=folder,
         device="auto",
         reuse=True,
@@ -63,7 +63,7 @@ def alive(process_id: int) -> bool:
 
 @dataclass(frozen=True)
 class Session:
-    """Units run by two workers, two of them deadly to their worker."""
+    """Steps run by two workers, two of them deadly to their worker."""
 
     slots: int
     futures: dict[int, Future[Outcome]]
@@ -75,14 +75,14 @@ class Session:
 @pytest.fixture(scope="module")
 def session(tmp_path_factory: pytest.TempPathFactory, tasks: ModuleType) -> Session:
     folder = tmp_path_factory.mktemp("session")
-    with LocalExecutor(tasks.tell, "cpu", 2, units=9) as executor:
+    with LocalExecutor(tasks.tell, "cpu", 2, steps=9) as executor:
         seeds = [0, 1, 2, tasks.DEADLY, tasks.DEADLY_ONCE, 3, 4]
         futures = {seed: executor.submit(assignment(folder, seed)) for seed in seeds}
         wait(futures.values())
     return Session(executor.slots, futures)
 
 
-def test_units_share_as_many_processes_as_there_are_workers(session):
+def test_steps_share_as_many_processes_as_there_are_workers(session):
     assert session.slots == 2
     assert len({session.outcome(seed)["process"] for seed in range(3)}) <= 2
 
@@ -93,16 +93,16 @@ def test_every_worker_has_its_share_of_the_cores(session):
     assert (outcome["threads"], outcome["variable"], outcome["device"]) == (share, share, "cpu")
 
 
-def test_a_unit_whose_worker_died_is_tried_again(session, tasks):
+def test_a_step_whose_worker_died_is_tried_again(session, tasks):
     assert session.outcome(tasks.DEADLY_ONCE)
 
 
-def test_a_unit_that_kills_its_worker_twice_fails(session, tasks):
+def test_a_step_that_kills_its_worker_twice_fails(session, tasks):
     with pytest.raises(MachineError, match="worker process died 2 times"):
         session.outcome(tasks.DEADLY)
 
 
-def test_units_after_a_deadly_one_are_run(session):
+def test_steps_after_a_deadly_one_are_run(session):
     assert session.outcome(3)
     assert session.outcome(4)
 
@@ -110,22 +110,22 @@ def test_units_after_a_deadly_one_are_run(session):
 def test_the_sweeps_own_environment_is_left_as_it_was(monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    with LocalExecutor(print, "cpu", 1, units=1):
+    with LocalExecutor(print, "cpu", 1, steps=1):
         assert os.environ["MKL_NUM_THREADS"] == str(usable_cores())
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
 
 
 @pytest.mark.parametrize(
-    ("workers", "units", "slots"), [(3, 9, 3), (3, 2, 2), (None, 1, 1), (None, 999, usable_cores())]
+    ("workers", "steps", "slots"), [(3, 9, 3), (3, 2, 2), (None, 1, 1), (None, 999, usable_cores())]
 )
-def test_no_more_workers_than_units_and_one_per_core_unless_said(workers, units, slots):
-    assert LocalExecutor(print, "cpu", workers, units).slots == slots
+def test_no_more_workers_than_steps_and_one_per_core_unless_said(workers, steps, slots):
+    assert LocalExecutor(print, "cpu", workers, steps).slots == slots
 
 
 def test_an_interrupted_sweep_lets_its_workers_close_their_runs(tmp_path, tasks):
     def start_and_interrupt() -> None:
-        with LocalExecutor(tasks.work_long, "cpu", 1, units=2) as executor:
+        with LocalExecutor(tasks.work_long, "cpu", 1, steps=2) as executor:
             for seed in range(2):
                 executor.submit(assignment(tmp_path, seed))
             assert eventually(lambda: list(tmp_path.glob("*.working")))
@@ -145,7 +145,7 @@ import executor_tasks, test_executor_local as test
 from kdplatform.experiments.executors.local import LocalExecutor
 from pathlib import Path
 if __name__ == "__main__":
-    executor = LocalExecutor(executor_tasks.work_long, "cpu", 1, units=1).__enter__()
+    executor = LocalExecutor(executor_tasks.work_long, "cpu", 1, steps=1).__enter__()
     executor.submit(test.assignment(Path({str(tmp_path)!r}), 0)).result()
 """
     script = tmp_path / "sweep.py"
@@ -162,9 +162,9 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("workers", [0, -1])
 def test_fewer_than_one_worker_is_refused(workers):
     with pytest.raises(UserError, match=f"workers={workers} is not allowed; allowed: auto"):
-        LocalExecutor(print, "cpu", workers, units=1)
+        LocalExecutor(print, "cpu", workers, steps=1)
 
 
 def test_an_unknown_executor_is_refused_with_the_nearest():
     with pytest.raises(UserError, match="did you mean 'local'"):
-        open_executor("locale", device="cpu", workers=None, address="auto", units=1)
+        open_executor("locale", device="cpu", workers=None, address="auto", steps=1)

@@ -97,7 +97,7 @@ def test_a_killed_sweep_does_only_what_is_missing_when_started_again(
     words = ["--temperatures", "1,2", "--seeds", "0-1", "--workers", "1"]
     code = f'from kdplatform.cli import main\nmain(["sweep", "--project", project, *{words}])'
     process = new_place.spawn(code)
-    # Two units of eight: at least one teacher, so that something else depends on what is there.
+    # Two steps of eight: at least one teacher, so that something else depends on what is there.
     while not (line := process.stderr.readline()).startswith("[2/8]"):
         assert line, "the sweep ended by itself"
     process.kill()
@@ -106,7 +106,7 @@ def test_a_killed_sweep_does_only_what_is_missing_when_started_again(
     assert 2 <= len(before) <= 3
 
     assert new_place.run("sweep", temperatures="1,2", seeds="0-1", workers="1") == 0
-    assert f"8 units, {len(before)} of them reused" in capsys.readouterr().err
+    assert f"8 models, {len(before)} of them reused" in capsys.readouterr().err
     finished = new_place.runs(None, "FINISHED")
     keys = [run.data.tags["kd.key"] for run in finished]
     assert len(keys) == len(set(keys)) == 8

@@ -6,12 +6,12 @@ from typing import Any
 
 import mlflow
 import pytest
-from kdplatform.experiments.executors.unit import run_unit
-from kdplatform.experiments.identity import teacher_step
 
 from kdplatform import cli
 from kdplatform.experiments import workspace
 from kdplatform.experiments.executors.base import Assignment
+from kdplatform.experiments.executors.worker import run_step
+from kdplatform.experiments.graph import teacher_step
 from kdplatform.settings.project import load_project
 
 pytestmark = pytest.mark.usefixtures("spared")
@@ -128,11 +128,11 @@ def test_a_worker_does_not_repeat_what_the_command_said_of_the_data(
     workspace._loaded_dataset.cache_clear()  # as in a process of its own
     step = teacher_step(settings, 1, workspace._loaded_dataset(settings.dataset, Path()).digest)
     workspace._loaded_dataset.cache_clear()
-    outcome = run_unit(
+    outcome = run_step(
         Assignment(
             config=settings,
             step=step,
-            references={},
+            runs={},
             folder=new_place.home,
             device="cpu",
             reuse=True,

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 import torch
 from helpers.refusals import last_line
-from kdplatform.experiments.identity import teacher_step
 
 from kdplatform.experiments import weights
+from kdplatform.experiments.graph import teacher_step
 from kdplatform.settings.project import load_project
 
 OWN = """\

@@ -8,13 +8,13 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from kdplatform.experiments.executors.unit import run_unit
 
 from kdplatform.experiments.executors import Assignment, Outcome
+from kdplatform.experiments.executors.worker import run_step
 
 
 class Inline:
-    """An executor that runs a unit when it is handed over, and knows what it was handed."""
+    """An executor that runs a step when it is handed over, and knows what it was handed."""
 
     slots = 1
 
@@ -29,7 +29,7 @@ class Inline:
         if title == self._failing:
             future.set_result(Outcome(None, error="it would not learn", trace="Traceback: here"))
         else:
-            future.set_result(run_unit(assignment))
+            future.set_result(run_step(assignment))
         return future
 
     def __enter__(self) -> "Inline":
