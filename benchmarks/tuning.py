@@ -22,13 +22,13 @@ import mlflow
 import numpy as np
 import pandas as pd
 
+from kdplatform.cli import read_words
 from kdplatform.data import Split, load_dataset
 from kdplatform.experiments import records
 from kdplatform.experiments.executors import Assignment, Outcome
 from kdplatform.experiments.tracking import log_verified_artifacts, prepare_store, quiet_mlflow
 from kdplatform.files import home_folder
-from kdplatform.parameters import parse_arguments
-from kdplatform.predictions import save_predictions
+from kdplatform.predictions import Predictions
 from kdplatform.settings.project import load_project
 from kdplatform.tuning import command, search, trial_runs, tuner
 
@@ -80,7 +80,7 @@ def make_runs(project: str) -> list[str]:
         with mlflow.start_run() as run, tempfile.TemporaryDirectory() as name:
             for split in ("val", "test"):
                 table = predictions(dataset.splits()[split], len(dataset.class_names), seed)
-                save_predictions(Path(name) / records.PREDICTIONS.format(split=split), table)
+                Predictions.of(table).write(Path(name) / records.PREDICTIONS.format(split=split))
             log_verified_artifacts(Path(name))
             runs.append(run.info.run_id)
     return runs
@@ -114,7 +114,7 @@ def main() -> None:
         search.log_result = timed
         words = {"project": options.project, "trials": options.trials, "confirm_seeds": 0}
         words |= {"sampler": options.sampler, "storage": options.storage, "tuning.grid": "false"}
-        arguments = parse_arguments("tune", [f"--{name}={value}" for name, value in words.items()])
+        arguments = read_words("tune", [f"--{name}={value}" for name, value in words.items()])
         config = load_project(arguments.project, arguments.overrides)
         command.run_tune(config, arguments)
         os.chdir("/")

@@ -1,60 +1,258 @@
-"""Per-example predictions: one schema, saved as Parquet.
+"""Predictions of one model on one split: one schema, checked once, saved as Parquet.
 
 A prediction table has one row per example: `id`, `label`, `prediction`, `logits` (float32, one per
-class), and every further column the split carries, among them one per attribute.
+class), and every further column the split carries, among them one per attribute. A missing value
+in an attribute column means that the example is in none of its groups; names joined by " + " mean
+that it is in several, and it counts in each of them.
 """
 
+import hashlib
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from torch import Tensor
 
-from kdplatform.data import Split
 from kdplatform.errors import DivergedError
 from kdplatform.files import written_atomically
 
-COLUMNS = ("id", "label", "prediction", "logits")
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdplatform.data import Split
+
+# The names of the schema, in the order of the file; no attribute can have one of them.
+RESERVED = ("id", "label", "prediction", "logits")
+# Dense tables over classes are made up to here; a larger label is almost surely an id or a hash.
+MAX_CLASSES = 100_000
+
+IntArray = npt.NDArray[np.int64]
+FloatArray = npt.NDArray[np.float64]
+Logits = npt.NDArray[np.float32]
 
 
-def prediction_table(split: Split, logits: Tensor) -> pd.DataFrame:
-    """Returns the predictions of one model on one split.
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """The checked predictions of one model on the examples of one split.
 
-    Args:
-        logits: float32 [N, classes], in the order of the split; the prediction is the largest.
-
-    Raises:
-        DivergedError: a logit is NaN or infinite; such a model predicts nothing.
+    Attributes:
+        ids: Example ids, each once. [examples]
+        labels: True classes. [examples]
+        predictions: Predicted classes. [examples]
+        logits: None where the table has none. [examples, classes]
+        columns: Every further column, in the same order of rows.
     """
-    values = logits.detach().cpu().float().numpy()
-    if not np.isfinite(values).all():
-        raise DivergedError(
-            "the trained model's logits are NaN or infinite; "
-            "try a lower learning rate, a warm-up or gradient clipping"
+
+    ids: npt.NDArray[np.generic]
+    labels: IntArray
+    predictions: IntArray
+    logits: Logits | None
+    columns: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        largest = max(int(self.labels.max()), int(self.predictions.max()))
+        if self.logits is not None and largest >= self.logits.shape[1]:
+            allowed = f"0 to {self.logits.shape[1] - 1}"
+            raise ValueError(f"class {largest} has no logit; allowed: {allowed}")
+
+    @classmethod
+    def of(cls, table: "Table") -> "Predictions":
+        """Checks a prediction table; what is checked already is returned as it is.
+
+        Args:
+            table: A data frame with the columns `id`, `label` and `prediction`; `logits`, if it is
+                there, holds arrays or an Arrow list type.
+
+        Raises:
+            ValueError: A column is missing or of the wrong type, the table is empty, an id occurs
+                twice, a label or prediction is not a class number, or logits differ in length, are
+                not finite or lack a class.
+        """
+        if isinstance(table, Predictions):
+            return table
+        column = table.get("logits")
+        logits = None if column is None else _logits(_as_arrow(column))
+        return cls._checked(table.drop(columns="logits", errors="ignore"), logits)
+
+    @classmethod
+    def _checked(cls, table: pd.DataFrame, logits: Logits | None) -> "Predictions":
+        missing = [name for name in RESERVED[:3] if name not in table.columns]
+        if missing:
+            raise ValueError(f"prediction table lacks column {missing[0]!r}; it has {list(table)}")
+        if len(table) == 0:
+            raise ValueError("prediction table has 0 rows; allowed: at least 1")
+        columns = table.drop(columns=list(RESERVED[:3])).reset_index(drop=True)
+        labels, predictions = (_classes(table, name) for name in RESERVED[1:3])
+        return cls(_ids(table), labels, predictions, logits, columns)
+
+    @classmethod
+    def from_logits(cls, split: "Split", logits: "Tensor") -> "Predictions":
+        """Returns the predictions of one model on one split.
+
+        Args:
+            logits: float32 [examples, classes], in the order of the split; the prediction is the
+                largest.
+
+        Raises:
+            DivergedError: A logit is NaN or infinite; such a model predicts nothing.
+        """
+        values = logits.detach().cpu().float().numpy()
+        if not np.isfinite(values).all():
+            raise DivergedError(
+                "the trained model's logits are NaN or infinite; "
+                "try a lower learning rate, a warm-up or gradient clipping"
+            )
+        return cls(
+            np.asarray(split.ids),
+            split.labels.cpu().numpy().astype(np.int64),
+            values.argmax(axis=1).astype(np.int64),
+            values,
+            split.columns.reset_index(drop=True),
         )
-    table = pd.DataFrame(
-        {
-            "id": split.ids,
-            "label": split.labels.cpu().numpy(),
-            "prediction": values.argmax(axis=1).astype(np.int64),
-            "logits": list(values),
-        }
-    )
-    return pd.concat([table, split.columns.reset_index(drop=True)], axis=1)
+
+    @classmethod
+    def read(cls, path: Path) -> "Predictions":
+        """Reads a Parquet file of predictions.
+
+        Raises:
+            ValueError: As `of`.
+        """
+        arrow = pq.read_table(path)
+        if "logits" not in arrow.column_names:
+            return cls._checked(arrow.to_pandas(), None)
+        return cls._checked(
+            arrow.drop_columns(["logits"]).to_pandas(), _logits(arrow.column("logits"))
+        )
+
+    def write(self, path: Path) -> None:
+        """Writes the table; logits become a list column of fixed length."""
+        arrow = pa.Table.from_pandas(self._frame(), preserve_index=False)
+        if self.logits is not None:
+            column = pa.FixedSizeListArray.from_arrays(
+                pa.array(self.logits.ravel()), self.logits.shape[1]
+            )
+            arrow = arrow.add_column(RESERVED.index("logits"), "logits", column)
+        with written_atomically(path) as temporary:
+            pq.write_table(arrow, temporary)
+
+    def _frame(self) -> pd.DataFrame:
+        """The table without its logits."""
+        own = {"id": self.ids, "label": self.labels, "prediction": self.predictions}
+        return pd.concat([pd.DataFrame(own), self.columns], axis=1)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @cached_property
+    def digest(self) -> str:
+        """Names the examples, as `examples_digest` does."""
+        return examples_digest(self.ids, self.labels)
+
+    @cached_property
+    def n_classes(self) -> int:
+        """Number of classes: of the logits, or one more than the largest class seen."""
+        if self.logits is not None:
+            return int(self.logits.shape[1])
+        return 1 + max(int(self.labels.max()), int(self.predictions.max()))
+
+    @property
+    def correct(self) -> npt.NDArray[np.bool_]:
+        """Whether each prediction equals the label. [examples]."""
+        return np.asarray(self.predictions == self.labels)
+
+    @property
+    def accuracy(self) -> float:
+        """Share of examples whose prediction equals the label."""
+        return float(self.correct.mean())
+
+    def aligned(self, reference: "Predictions") -> "Predictions":
+        """Returns the table with its rows in the order of the reference's ids.
+
+        Raises:
+            ValueError: Ids or labels differ; the digests are named.
+        """
+        own = self if np.array_equal(self.ids, reference.ids) else self._ordered_as(reference)
+        if not np.array_equal(own.labels, reference.labels):
+            raise ValueError(
+                f"tables disagree on labels: digest {self.digest} against {reference.digest}; "
+                "allowed: one label per id"
+            )
+        return own
+
+    def _ordered_as(self, reference: "Predictions") -> "Predictions":
+        rows = pd.Index(self.ids).get_indexer(pd.Index(reference.ids))
+        if len(self) != len(reference) or rows.min() < 0:
+            raise ValueError(
+                f"tables hold different examples: digest {self.digest} ({len(self)} rows) against "
+                f"{reference.digest} ({len(reference)} rows); allowed: the same ids"
+            )
+        return Predictions(
+            reference.ids,
+            self.labels[rows],
+            self.predictions[rows],
+            None if self.logits is None else self.logits[rows],
+            self.columns.iloc[rows].reset_index(drop=True),
+        )
 
 
-def save_predictions(path: Path, table: pd.DataFrame) -> None:
-    """Writes a prediction table; logits become a list column of fixed length."""
-    logits = np.stack(table["logits"].to_list())
-    arrow = pa.Table.from_pandas(table.drop(columns="logits"), preserve_index=False)
-    column = pa.FixedSizeListArray.from_arrays(pa.array(logits.ravel()), logits.shape[1])
-    arrow = arrow.add_column(COLUMNS.index("logits"), "logits", column)
-    with written_atomically(path) as temporary:
-        pq.write_table(arrow, temporary)
+# What every statistic takes: a data frame is checked where it enters.
+Table = pd.DataFrame | Predictions
 
 
-def load_predictions(path: Path) -> pd.DataFrame:
-    """Reads what `save_predictions` wrote."""
-    return pd.read_parquet(path)
+def examples_digest(ids: npt.NDArray[np.generic], labels: IntArray) -> str:
+    """Names examples in any order: 12 hexadecimal digits of a hash of their ids and labels."""
+    order = np.argsort(ids, kind="stable")
+    text = "\n".join(f"{i}\t{label}" for i, label in zip(ids[order], labels[order], strict=True))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _classes(table: pd.DataFrame, column: str) -> IntArray:
+    series = table[column]
+    if series.hasnans:
+        row = int(np.flatnonzero(series.isna())[0]) + 1
+        raise ValueError(f"column {column!r} has no value in row {row}; allowed: integers from 0")
+    if not pd.api.types.is_integer_dtype(series.dtype):
+        raise ValueError(f"column {column!r} has type {series.dtype}; allowed: integers")
+    values = series.to_numpy(dtype=np.int64)
+    if values.min() < 0 or values.max() >= MAX_CLASSES:
+        wrong = values.min() if values.min() < 0 else values.max()
+        raise ValueError(f"column {column!r} holds {wrong}; allowed: 0 to {MAX_CLASSES - 1}")
+    return values
+
+
+def _ids(table: pd.DataFrame) -> npt.NDArray[np.generic]:
+    index = pd.Index(table["id"])
+    if index.inferred_type.startswith("mixed"):
+        raise ValueError("column 'id' holds values of several types; allowed: numbers or text")
+    if index.hasnans:
+        raise ValueError("column 'id' has missing values; allowed: one id per example")
+    if index.has_duplicates:
+        twice = index[index.duplicated()][0]
+        raise ValueError(f"id {twice} occurs more than once; allowed: unique ids")
+    return np.asarray(index.to_numpy())
+
+
+def _as_arrow(column: pd.Series) -> pa.Array:
+    kind = None if isinstance(column.dtype, pd.ArrowDtype) else pa.list_(pa.float32())
+    return pa.Array.from_pandas(column, type=kind)
+
+
+def _logits(column: pa.Array | pa.ChunkedArray) -> Logits:
+    """Returns a list column as one matrix. [examples, classes]."""
+    if column.null_count:
+        raise ValueError("column 'logits' has missing values; allowed: one array per example")
+    lengths = sorted(set(pc.unique(pc.list_value_length(column)).to_pylist()))
+    if len(lengths) != 1 or lengths[0] < 2:
+        raise ValueError(f"logits have lengths {lengths[:3]}; allowed: one length, at least 2")
+    flat = np.asarray(pc.list_flatten(column), dtype=np.float32)
+    matrix = flat.reshape(len(column), lengths[0])
+    if not np.isfinite(matrix).all():
+        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        raise ValueError(f"logits of row {row} are not finite; allowed: finite numbers")
+    return matrix

@@ -13,22 +13,19 @@ import pandas as pd
 from scipy import special
 
 from kdplatform.analysis.group_fairness import METRICS
-from kdplatform.analysis.group_rates import mean_known, metric_values
+from kdplatform.analysis.group_rates import (
+    MIN_GROUP_SIZE,
+    group_rates,
+    mean_known,
+    metric_values,
+)
+from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.profiles import Models, Profiles, models_on_groups
 from kdplatform.analysis.significance import check_fraction
-from kdplatform.analysis.tables import Attribute, FloatArray, quotient
+from kdplatform.analysis.tables import Attribute, quotient
+from kdplatform.predictions import FloatArray, Table
 
-HIGHER_IS_FAIRER = frozenset({"worst_group_accuracy"})
-
-Arms = Mapping[str, Sequence[pd.DataFrame]]
-
-
-class Interval(NamedTuple):
-    """An estimate with its limits; all NaN when the metric is undefined."""
-
-    estimate: float
-    low: float
-    high: float
+Arms = Mapping[str, Sequence[Table]]
 
 
 class _SeedVariance(NamedTuple):
@@ -77,7 +74,8 @@ class FairnessBootstrap:
         confidence: Level of the intervals.
         values: Metric of every model, by arm and metric. [seeds]
         samples: Resampled mean over seeds, by arm and metric. [draws]
-        group_accuracy: Mean over seeds of each group's accuracy, by arm. [groups]
+        group_accuracy: Mean over seeds of each group's accuracy, by arm; NaN for a group that is
+            too small. [groups]
     """
 
     attribute: str
@@ -144,83 +142,6 @@ class FairnessBootstrap:
                 rows.append(row | interval._asdict() | {"sd": spread, "seeds": len(values)})
         return pd.DataFrame(rows)
 
-    def compare(self, arm: str, reference: str, null: pd.DataFrame | None = None) -> pd.DataFrame:
-        """Differences of all metrics between two arms, and what may be claimed from them.
-
-        A metric that is a largest difference has a chance level that falls with a model's error
-        rate, so that a more accurate model looks fairer. Given the chance levels, a verdict needs
-        the interval to exclude 0 both as it is and without the difference of the chance levels.
-
-        Args:
-            arm: The arm to judge.
-            reference: The arm it is compared with.
-            null: `parity.parity_null` of both arms for the same attribute.
-
-        Returns:
-            One row per metric: `attribute`, `arm`, `reference`, `metric`, `value`,
-            `reference_value`, `difference` (arm minus reference) with `low` and `high`,
-            `chance_difference` (of the chance levels; NaN when not given), `verdict` ("fairer" or
-            "less fair" only when 0 is excluded, otherwise "undecided"; "undefined" without an
-            interval), and `levelling_down`: the metric improves while the accuracy of every group
-            falls.
-
-        Raises:
-            ValueError: An arm is unknown, or `null` lacks it or is of another attribute.
-        """
-        self._check_arm(reference)
-        self._check_arm(arm)
-        chance = _chance_differences(null, self.attribute, arm, reference)
-        all_fall = bool(np.all(self.group_accuracy[arm] < self.group_accuracy[reference]))
-        rows = []
-        for metric in METRICS:
-            change = self.difference(arm, reference, metric)
-            sign = 1 if metric in HIGHER_IS_FAIRER else -1
-            rows.append(
-                {
-                    "attribute": self.attribute,
-                    "arm": arm,
-                    "reference": reference,
-                    "metric": metric,
-                    "value": self.interval(arm, metric).estimate,
-                    "reference_value": self.interval(reference, metric).estimate,
-                    "difference": change.estimate,
-                    "low": change.low,
-                    "high": change.high,
-                    "chance_difference": chance.get(metric, np.nan),
-                    "verdict": _verdict(change, chance.get(metric, 0.0), sign),
-                    "levelling_down": all_fall and sign * change.estimate > 0,
-                }
-            )
-        return pd.DataFrame(rows)
-
-
-def _chance_differences(
-    null: pd.DataFrame | None, attribute: str, arm: str, reference: str
-) -> dict[str, float]:
-    """Chance level of an arm minus that of the reference, by metric; empty without a null."""
-    if null is None:
-        return {}
-    of_attribute = null[null["attribute"] == attribute]
-    levels = of_attribute.pivot(index="metric", columns="arm", values="null_mean")
-    for name in (arm, reference):
-        if name not in levels.columns:
-            raise ValueError(
-                f"null lacks arm {name!r} for attribute {attribute!r}; "
-                f"allowed: a null of both arms, this one has {list(levels.columns)}"
-            )
-    difference = levels[arm] - levels[reference]
-    return {str(metric): float(value) for metric, value in difference.items()}
-
-
-def _verdict(change: Interval, chance: float, sign: int) -> str:
-    if not np.isfinite([change.low, change.high, chance]).all():
-        return "undefined"
-    if min(change.low, change.low - chance) > 0:
-        return "fairer" if sign > 0 else "less fair"
-    if max(change.high, change.high - chance) < 0:
-        return "less fair" if sign > 0 else "fairer"
-    return "undecided"
-
 
 def _seed_weights(seeds: int, draws: int, generator: np.random.Generator) -> FloatArray:
     """How often each seed is drawn: one fewer than there are, so that the variance is unbiased."""
@@ -244,6 +165,7 @@ def bootstrap_fairness(
     draws: int = 10_000,
     confidence: float = 0.95,
     seed: int = 0,
+    min_group_size: int = MIN_GROUP_SIZE,
 ) -> FairnessBootstrap:
     """Fairness metrics of arms with intervals over examples and seeds.
 
@@ -258,7 +180,7 @@ def bootstrap_fairness(
     metric's range. With one seed it is conditional on that model. A metric that is a largest
     difference is biased upward, and near parity its own interval misses 0: test parity by
     `parity.parity_null`, and arms by their difference, where the bias cancels as far as their error
-    rates are alike; for the rest give `FairnessBootstrap.compare` the null.
+    rates are alike.
 
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.
@@ -266,6 +188,7 @@ def bootstrap_fairness(
         draws: Bootstrap draws.
         confidence: Level of the intervals.
         seed: Seeds the draws.
+        min_group_size: As in `group_fairness.fairness_metrics`, of the examples as they are.
 
     Raises:
         ValueError: A table is invalid, or ids, labels or groups differ between tables.
@@ -275,7 +198,8 @@ def bootstrap_fairness(
         raise ValueError(f"draws is {draws}; allowed: at least 2")
     if not arms or not all(len(tables) for tables in arms.values()):
         raise ValueError(f"arms are {list(arms)}; allowed: at least one, each with a table")
-    models = models_on_groups([table for tables in arms.values() for table in tables], attribute)
+    every = [table for tables in arms.values() for table in tables]
+    models = models_on_groups(every, attribute, min_group_size)
     return _bootstrap(models, {k: len(v) for k, v in arms.items()}, draws, confidence, seed)
 
 
@@ -285,8 +209,9 @@ def _bootstrap(
     generator = np.random.default_rng(seed)
     profiles = Profiles(models)
     observed = profiles.observed()
-    values = {name: value[0] for name, value in metric_values(observed).items()}
-    chunks = [metric_values(counts) for counts in profiles.resampled(draws, generator)]
+    large = models.large
+    values = {name: value[0] for name, value in metric_values(observed, large).items()}
+    chunks = [metric_values(counts, large) for counts in profiles.resampled(draws, generator)]
     drawn = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in METRICS}
     weights = {n: _seed_weights(n, draws, generator) for n in sorted(set(seeds.values()))}
     ends = np.cumsum(list(seeds.values()))
@@ -306,6 +231,7 @@ def _bootstrap(
             for arm, own in columns.items()
         },
         group_accuracy={
-            arm: observed.accuracy[0, own].mean(axis=0) for arm, own in columns.items()
+            arm: group_rates(observed, large).accuracy[0, own].mean(axis=0)
+            for arm, own in columns.items()
         },
     )

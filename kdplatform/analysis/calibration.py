@@ -5,10 +5,9 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 from scipy import optimize, special
 
-from kdplatform.analysis.tables import FloatArray, IntArray, logits_matrix, stack_tables
+from kdplatform.predictions import FloatArray, IntArray, Logits, Predictions, Table
 
 EQUAL_MASS_BINS = 15
 # Beyond these the loss of a model that is right, or wrong, everywhere no longer changes.
@@ -39,27 +38,25 @@ def check_temperature(temperature: float) -> None:
         raise ValueError(f"temperature is {temperature}; allowed: a finite number above 0")
 
 
-def _inputs(table: pd.DataFrame) -> tuple[npt.NDArray[np.float32], IntArray, IntArray]:
-    stack, logits = stack_tables([table]), logits_matrix(table)
-    classes = logits.shape[1]
-    largest = max(int(stack.labels.max()), int(stack.predictions.max()))
-    if largest >= classes:
-        raise ValueError(f"class {largest} has no logit; allowed: 0 to {classes - 1}")
-    return logits, stack.labels, stack.predictions[0]
+def _inputs(table: Table) -> tuple[Logits, IntArray, IntArray]:
+    checked = Predictions.of(table)
+    if checked.logits is None:
+        raise ValueError("prediction table lacks column 'logits'; allowed: one array per example")
+    return checked.logits, checked.labels, checked.predictions
 
 
 def _chunks(rows: int) -> Iterator[slice]:
     return (slice(start, start + _ROWS) for start in range(0, rows, _ROWS))
 
 
-def probabilities(table: pd.DataFrame, temperature: float = 1.0) -> FloatArray:
+def probabilities(table: Table, temperature: float = 1.0) -> FloatArray:
     """Softmax of the logits over the temperature, of shape [examples, classes]."""
     check_temperature(temperature)
     softened: FloatArray = special.softmax(_inputs(table)[0].astype(float) / temperature, axis=1)
     return softened
 
 
-def _scores(table: pd.DataFrame, temperature: float) -> tuple[_Scores, IntArray, IntArray]:
+def _scores(table: Table, temperature: float) -> tuple[_Scores, IntArray, IntArray]:
     logits, labels, predictions = _inputs(table)
     confidence, brier, nll = (np.empty(len(labels)) for _ in range(3))
     for rows in _chunks(len(labels)):
@@ -73,7 +70,7 @@ def _scores(table: pd.DataFrame, temperature: float) -> tuple[_Scores, IntArray,
     return _Scores(confidence, brier, nll), labels, predictions
 
 
-def example_scores(table: pd.DataFrame, *, temperature: float = 1.0) -> dict[str, FloatArray]:
+def example_scores(table: Table, *, temperature: float = 1.0) -> dict[str, FloatArray]:
     """Brier score and negative log-likelihood of every example: `brier` and `nll`.
 
     Arrays of shape [examples]. Their means are those of `calibration`.
@@ -120,7 +117,7 @@ def expected_calibration_error(
 
 
 def calibration(
-    table: pd.DataFrame, *, temperature: float = 1.0, bins: int = EQUAL_MASS_BINS
+    table: Table, *, temperature: float = 1.0, bins: int = EQUAL_MASS_BINS
 ) -> Calibration:
     """ECE, Brier score and negative log-likelihood of a model.
 
@@ -142,7 +139,7 @@ def calibration(
     return Calibration(ece, float(scores.brier.mean()), float(scores.nll.mean()))
 
 
-def calibrating_temperature(table: pd.DataFrame) -> float:
+def calibrating_temperature(table: Table) -> float:
     """The temperature that minimises the NLL of a table (Guo et al. 2017, arXiv 1706.04599).
 
     Fit it on validation predictions and apply it to test predictions. The NLL is convex in

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kdplatform.analysis.tables import (
+from kdplatform.analysis.tables import Stack, quotient, stack_tables
+from kdplatform.predictions import (
     FloatArray,
     IntArray,
-    Stack,
-    digest_of,
-    quotient,
-    stack_tables,
+    Predictions,
+    Table,
+    examples_digest,
 )
 
 
@@ -45,7 +45,7 @@ class ArmAccuracies:
     overall: FloatArray
 
 
-Arm = Sequence[pd.DataFrame] | ArmAccuracies
+Arm = Sequence[Table] | ArmAccuracies
 
 
 def class_total(stack: Stack, n_classes: int | None = None, *, predicted: bool = True) -> int:
@@ -69,16 +69,16 @@ def class_total(stack: Stack, n_classes: int | None = None, *, predicted: bool =
     return n_classes
 
 
-def overall_accuracy(table: pd.DataFrame) -> float:
+def overall_accuracy(table: Table) -> float:
     """Share of examples whose prediction equals the label.
 
     >>> overall_accuracy(pd.DataFrame({"id": [0, 1], "label": [0, 1], "prediction": [0, 0]}))
     0.5
     """
-    return float(stack_tables([table]).correct.mean())
+    return Predictions.of(table).accuracy
 
 
-def class_table(table: pd.DataFrame, n_classes: int | None = None) -> pd.DataFrame:
+def class_table(table: Table, n_classes: int | None = None) -> pd.DataFrame:
     """Accuracy of each class of one model.
 
     Accuracy of class c is the share of examples of label c that are predicted c (its recall).
@@ -112,7 +112,7 @@ def class_table(table: pd.DataFrame, n_classes: int | None = None) -> pd.DataFra
     )
 
 
-def worst_class(table: pd.DataFrame) -> WorstClass:
+def worst_class(table: Table) -> WorstClass:
     """The class with the lowest accuracy among the classes that have examples.
 
     >>> frame = pd.DataFrame({"id": [0, 1, 2], "label": [0, 0, 1], "prediction": [0, 1, 1]})
@@ -138,9 +138,8 @@ def arm_accuracies(tables: Arm, n_classes: int | None = None) -> ArmAccuracies:
     n = np.bincount(stack.labels, minlength=classes)
     correct = stack.correct
     right = np.stack([np.bincount(stack.labels[row], minlength=classes) for row in correct])
-    return ArmAccuracies(
-        stack.ids, stack.labels, n, quotient(right, n), correct.mean(axis=1, dtype=float)
-    )
+    overall = correct.mean(axis=1, dtype=float)
+    return ArmAccuracies(stack.reference.ids, stack.labels, n, quotient(right, n), overall)
 
 
 def check_same_examples(first: ArmAccuracies, second: ArmAccuracies) -> None:
@@ -151,12 +150,11 @@ def check_same_examples(first: ArmAccuracies, second: ArmAccuracies) -> None:
     """
     if np.array_equal(first.ids, second.ids) and np.array_equal(first.labels, second.labels):
         return
-    digests = digest_of(first.ids, first.labels), digest_of(second.ids, second.labels)
-    if digests[0] != digests[1]:
+    a, b = examples_digest(first.ids, first.labels), examples_digest(second.ids, second.labels)
+    if a != b:
         raise ValueError(
-            f"arms were measured on different examples: digest {digests[0]} "
-            f"({len(first.ids)} rows) against {digests[1]} ({len(second.ids)} rows); "
-            "allowed: the same ids and labels"
+            f"arms were measured on different examples: digest {a} ({len(first.ids)} rows) against "
+            f"{b} ({len(second.ids)} rows); allowed: the same ids and labels"
         )
 
 

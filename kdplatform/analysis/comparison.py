@@ -1,4 +1,4 @@
-"""The whole class-wise comparison of two arms over seeds, from one call."""
+"""Two arms against each other, class by class: over seeds, or one pair of models."""
 
 from dataclasses import dataclass
 
@@ -12,9 +12,11 @@ from kdplatform.analysis.significance import (
     Counts,
     Normalisation,
     arm_pair,
+    mcnemar_by_class,
     significance_counts,
     welch_by_class,
 )
+from kdplatform.predictions import Table
 
 
 @dataclass(frozen=True)
@@ -22,35 +24,24 @@ class ClassComparison:
     """Class-wise comparison of two arms.
 
     Attributes:
-        table: `significance.welch_by_class`, with the family-wise `p_max_t` and `significant_max_t`
-            of the permutation of seeds.
+        table: One row per class. Over seeds `significance.welch_by_class`, with the family-wise
+            `p_max_t` and `significant_max_t` of the permutation of seeds; for one pair
+            `significance.mcnemar_by_class`.
         counts: How many classes differ, and how many by chance.
-        permutation: The headline test, valid with few seeds.
-        detectable_shift: Shift of a class that these seeds find with power 0.8, as a fraction.
-        seeds_a: Seeds of the reference arm.
-        seeds_b: Seeds of the other arm.
-        normalisation: How overall accuracy was taken out.
+        permutation: The headline test, valid with few seeds; None for a single pair of models.
+        detectable_shift: Shift of a class that these seeds find with power 0.8, as a fraction; NaN
+            for a single pair.
     """
 
     table: pd.DataFrame
     counts: Counts
-    permutation: SeedPermutation
-    detectable_shift: float
-    seeds_a: int
-    seeds_b: int
-    normalisation: Normalisation
+    permutation: SeedPermutation | None = None
+    detectable_shift: float = float("nan")
 
-    def as_dict(self) -> dict[str, float]:
-        """Counts, global p-values and planning line as a flat dictionary."""
-        return self.counts.as_dict() | {
-            "splits": self.permutation.splits,
-            "count_by_chance": self.permutation.count_by_chance,
-            "p_count": self.permutation.p_count,
-            "p_max_t": self.permutation.p_max_t,
-            "detectable_shift": self.detectable_shift,
-            "seeds_a": self.seeds_a,
-            "seeds_b": self.seeds_b,
-        }
+    @property
+    def test(self) -> str:
+        """The test of a class: "Welch" over seeds, "McNemar" for a single pair."""
+        return "McNemar" if self.permutation is None else "Welch"
 
 
 def compare_classes(
@@ -79,12 +70,11 @@ def compare_classes(
     undefined = table["p_value"].isna().to_numpy()
     table["p_max_t"] = np.where(undefined, np.nan, permutation.p_by_class)
     table["significant_max_t"] = table["p_max_t"] < alpha
-    return ClassComparison(
-        table=table,
-        counts=significance_counts(table, alpha),
-        permutation=permutation,
-        detectable_shift=class_detectable_shift(a, b, normalisation=normalisation, alpha=alpha),
-        seeds_a=len(a.overall),
-        seeds_b=len(b.overall),
-        normalisation=normalisation,
-    )
+    shift = class_detectable_shift(a, b, normalisation=normalisation, alpha=alpha)
+    return ClassComparison(table, significance_counts(table, alpha), permutation, shift)
+
+
+def compare_pair(table_a: Table, table_b: Table, n_classes: int | None = None) -> ClassComparison:
+    """McNemar's exact tests of one pair of models, which say nothing of other seeds."""
+    table = mcnemar_by_class(table_a, table_b, n_classes=n_classes)
+    return ClassComparison(table, significance_counts(table))

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.classwise import class_total
-from kdplatform.analysis.tables import FloatArray, IntArray, Stack, quotient, stack_tables
+from kdplatform.analysis.tables import Stack, quotient, stack_tables
+from kdplatform.predictions import FloatArray, IntArray, Table
 
 
 def _by_class(stack: Stack, first: int, second: int, classes: int) -> IntArray:
@@ -15,14 +16,14 @@ def _by_class(stack: Stack, first: int, second: int, classes: int) -> IntArray:
     return np.bincount(stack.labels[differs], minlength=classes)
 
 
-def disagreement(table_a: pd.DataFrame, table_b: pd.DataFrame) -> float:
+def disagreement(table_a: Table, table_b: Table) -> float:
     """Share of examples on which two models predict different classes (mean of the paper's CMP)."""
     stack = stack_tables([table_a, table_b])
     return float((stack.predictions[0] != stack.predictions[1]).mean())
 
 
 def disagreement_by_class(
-    table_a: pd.DataFrame, table_b: pd.DataFrame, n_classes: int | None = None
+    table_a: Table, table_b: Table, n_classes: int | None = None
 ) -> pd.DataFrame:
     """Disagreement of two models on the examples of each true class.
 
@@ -47,7 +48,7 @@ def disagreement_by_class(
 
 
 def disagreement_matrix(
-    table_a: pd.DataFrame, table_b: pd.DataFrame, n_classes: int | None = None
+    table_a: Table, table_b: Table, n_classes: int | None = None
 ) -> pd.DataFrame:
     """Counts of examples by the class `a` predicts (rows) and the class `b` predicts (columns).
 
@@ -80,8 +81,8 @@ def _mean_over(stack: Stack, pairs: Sequence[tuple[int, int]], n: IntArray) -> F
 
 
 def disagreement_over_seeds(
-    tables_a: Sequence[pd.DataFrame],
-    tables_b: Sequence[pd.DataFrame],
+    tables_a: Sequence[Table],
+    tables_b: Sequence[Table],
     n_classes: int | None = None,
 ) -> pd.DataFrame:
     """Class disagreement of two arms, beside the seed-noise baseline of each arm.

@@ -5,13 +5,23 @@ without positives a true positive rate of 0, and takes one pass over the data pe
 Its values are the reference in the tests.
 """
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 import pandas as pd
 
-from kdplatform.analysis.group_rates import GroupCounts, count_codes, metric_values
-from kdplatform.analysis.tables import Attribute, Groups, IntArray, attribute_groups, stack_tables
+from kdplatform.analysis.group_rates import (
+    MIN_GROUP_SIZE,
+    GroupCounts,
+    GroupRates,
+    LargeEnough,
+    count_codes,
+    group_rates,
+    metric_values,
+)
+from kdplatform.analysis.tables import Attribute, Groups, attribute_groups
+from kdplatform.predictions import IntArray, Predictions, Table
 
 METRICS = (
     "dpd",
@@ -23,6 +33,8 @@ METRICS = (
     "worst_group_accuracy",
     "accuracy_gap",
 )
+# Groups named one by one in a note.
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -31,11 +43,11 @@ class FairnessMetrics:
 
     Attributes:
         attribute: The attribute, or the attributes of an intersection joined by " & ".
-        groups: Number of groups.
+        groups: Number of groups that are large enough to be measured.
         n: Examples that belong to a group.
         excluded: Examples that belong to none.
         shared: Examples that belong to several, and count in each.
-        smallest_group: Examples of the smallest group.
+        smallest_group: Examples of the smallest group measured; 0 when none is.
         classes: Classes seen as a label or a prediction.
         dpd: Demographic parity difference: largest minus smallest P(prediction = c | group). Two
             classes: of class 1. More: mean over classes, one-vs-rest.
@@ -45,10 +57,10 @@ class FairnessMetrics:
         eod_max: The largest EOD of a class.
         tpr_difference: Spread over groups of P(prediction = c | label = c), mean over classes.
         fpr_difference: Spread over groups of P(prediction = c | label not c), mean over classes.
-        worst_group: The group of lowest accuracy.
+        worst_group: The group of lowest accuracy; empty when none is measured.
         worst_group_accuracy: Its accuracy.
         accuracy_gap: Accuracy of the best group minus that of the worst.
-        note: Groups that have no rate and what was left out, or empty.
+        note: Groups that are too small and what they are left out of, or empty.
     """
 
     attribute: str
@@ -80,6 +92,11 @@ class _Measured:
     classes: IntArray  # the classes seen, ascending; the columns of the counts
     examples: GroupCounts  # by code: every example once
     counts: GroupCounts  # by group
+    large: LargeEnough
+
+    @property
+    def rates(self) -> GroupRates:
+        return group_rates(self.counts, self.large)
 
 
 def classes_seen(labels: IntArray, predictions: IntArray) -> IntArray:
@@ -88,41 +105,79 @@ def classes_seen(labels: IntArray, predictions: IntArray) -> IntArray:
     return np.arange(2) if seen.max() <= 1 else seen
 
 
-def _measure(table: pd.DataFrame, attribute: Attribute) -> _Measured:
-    stack, groups = stack_tables([table]), attribute_groups(table, attribute)
-    classes = classes_seen(stack.labels, stack.predictions)
+def _measure(table: Table, attribute: Attribute, min_group_size: int) -> _Measured:
+    checked = Predictions.of(table)
+    groups = attribute_groups(checked, attribute)
+    classes = classes_seen(checked.labels, checked.predictions)
     labels, predictions = (
-        np.searchsorted(classes, values) for values in (stack.labels, stack.predictions[0])
+        np.searchsorted(classes, values) for values in (checked.labels, checked.predictions)
     )
     examples = count_codes(groups.codes, labels, predictions, len(groups.members), len(classes))
-    return _Measured(groups, classes, examples, examples.of_groups(groups.members))
+    counts = examples.of_groups(groups.members)
+    return _Measured(groups, classes, examples, counts, LargeEnough.of(counts, min_group_size))
 
 
 def _note(measured: _Measured) -> str:
-    counts, names = measured.counts, measured.groups.names
-    if len(names) < 2:
-        return f"one group only ({names[0]}): differences are undefined"
-    columns = slice(1, 2) if len(measured.classes) == 2 else slice(None)
-    remarks = []
-    for rate, empty, word in (
-        ("TPR", counts.positives == 0, "positives"),
-        ("FPR", counts.n[:, None] == counts.positives, "negatives"),
-    ):
-        without = empty[:, columns].sum(axis=1)
-        dropped = [
-            name if len(measured.classes) == 2 else f"{name} in {count} of {len(measured.classes)}"
-            for name, count in zip(names, without, strict=True)
-            if count
-        ]
-        if dropped:
-            classes = "" if len(measured.classes) == 2 else " classes"
-            remarks.append(f"{rate} leaves out {', '.join(dropped)}{classes} (no {word})")
+    large, names = measured.large, measured.groups.names
+    small = [
+        f"{name} ({n})"
+        for name, n, kept in zip(names, measured.counts.n, large.groups, strict=True)
+        if not kept
+    ]
+    verb = "is" if len(small) == 1 else "are"
+    remarks = [f"{_listed(small)} {verb} smaller than {large.min_group_size} and left out"]
+    remarks = remarks if small else []
+    kept = [name for name, enough in zip(names, large.groups, strict=True) if enough]
+    if len(kept) > 1:
+        remarks += _left_out_of_rates(measured)
+    hint = bool(remarks) and large.min_group_size > 1
+    if len(kept) == 1:
+        remarks.append(f"one group only ({kept[0]}): differences are undefined")
+    elif not kept:
+        remarks.append("no group is left to measure")
+    if hint:
+        remarks.append("min_group_size=1 counts them")
     if shared := measured.groups.shared:
         remarks.append(f"{shared} examples are in several groups and count in each")
     return "; ".join(remarks)
 
 
-def fairness_metrics(table: pd.DataFrame, attribute: Attribute) -> FairnessMetrics:
+def _left_out_of_rates(measured: _Measured) -> list[str]:
+    """Says which of the groups that are measured have too few examples for a rate of a class."""
+    large, classes = measured.large, len(measured.classes)
+    binary = classes == 2
+    columns = slice(1, 2) if binary else slice(None)
+    few = f"fewer than {large.min_group_size}" if large.min_group_size > 1 else "no"
+    remarks, undefined = [], False
+    for rate, enough, word in (
+        ("TPR", large.positives, "positives"),
+        ("FPR", large.negatives, "negatives"),
+    ):
+        enough = enough[large.groups][:, columns]
+        undefined |= not (enough.sum(axis=0) > 1).any()
+        names = np.array(measured.groups.names)[large.groups]
+        dropped = [
+            name if binary else f"{name} in {count} of {classes}"
+            for name, count in zip(names, (~enough).sum(axis=1), strict=True)
+            if count
+        ]
+        if not enough.any():
+            remarks.append(f"{rate} leaves out every group ({few} {word})")
+        elif dropped:
+            words = "" if binary else " classes"
+            remarks.append(f"{rate} leaves out {_listed(dropped)}{words} ({few} {word})")
+    return [*remarks, "EOD is undefined"] if undefined else remarks
+
+
+def _listed(words: Sequence[str]) -> str:
+    """Names the first few, and how many more there are."""
+    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
+    return ", ".join(words[:_MOST_NAMED]) + more
+
+
+def fairness_metrics(
+    table: Table, attribute: Attribute, *, min_group_size: int = MIN_GROUP_SIZE
+) -> FairnessMetrics:
     """DPD, EOD, their parts and worst-group accuracy of a model for an attribute.
 
     DPD = max_a P(Yh = c | A = a) - min_a P(Yh = c | A = a); EOD = max(TPR difference, FPR
@@ -130,9 +185,10 @@ def fairness_metrics(table: pd.DataFrame, attribute: Attribute) -> FairnessMetri
     than two classes are binarised one-vs-rest (Mohammadshahi and Ioannou 2025, Algorithm 1) and the
     mean and maximum over the classes seen are given.
 
-    A group without positives has no TPR, one without negatives no FPR: it is left out of that
-    difference and named in `note`. With fewer than two groups left the difference, and an EOD that
-    needs it, is NaN; such a class is left out of the mean and maximum.
+    A group smaller than `min_group_size` is not measured, one with fewer positives has no TPR and
+    one with fewer negatives no FPR: it is left out of that difference and named in `note`. With
+    fewer than two groups left the difference, and an EOD that needs it, is NaN; such a class is
+    left out of the mean and maximum.
 
     DPD is a maximum of differences, so it is above 0 by chance alone, the more the smaller and the
     more numerous the groups: see `parity.parity_null`. It is also above 0 for a perfect model when
@@ -141,36 +197,42 @@ def fairness_metrics(table: pd.DataFrame, attribute: Attribute) -> FairnessMetri
     Args:
         table: A prediction table with the attribute's column.
         attribute: The column, or several columns for their intersection.
+        min_group_size: Examples a group needs in the denominator of a rate; 1 counts every group.
 
     Raises:
-        ValueError: The table is invalid or the attribute has no group.
+        ValueError: The table is invalid, the attribute has no group, or `min_group_size` is too
+            small.
 
     >>> frame = pd.DataFrame({"id": range(4), "label": [0, 1, 0, 1], "prediction": [0, 1, 1, 1],
     ...                       "color": ["red", "red", "blue", "blue"]})
-    >>> metrics = fairness_metrics(frame, "color")
+    >>> metrics = fairness_metrics(frame, "color", min_group_size=1)
     >>> metrics.dpd, metrics.eod, metrics.tpr_difference, metrics.worst_group
     (0.5, 1.0, 0.0, 'blue')
     """
-    measured = _measure(table, attribute)
-    counts, groups = measured.counts, measured.groups
-    values = {name: float(value) for name, value in metric_values(counts).items()}
-    worst = int(np.nanargmin(counts.accuracy))
+    measured = _measure(table, attribute, min_group_size)
+    counts, groups, large = measured.counts, measured.groups, measured.large
+    values = {name: float(value) for name, value in metric_values(counts, large).items()}
+    accuracy = measured.rates.accuracy
     return FairnessMetrics(
         attribute=groups.attribute,
-        groups=len(groups.names),
+        groups=int(large.groups.sum()),
         n=int(measured.examples.n.sum()),
         shared=groups.shared,
         excluded=int((groups.codes < 0).sum()),
-        smallest_group=int(counts.n.min()),
+        smallest_group=int(counts.n[large.groups].min()) if large.groups.any() else 0,
         classes=len(measured.classes),
-        worst_group=groups.names[worst],
+        worst_group=groups.names[int(np.nanargmin(accuracy))] if large.groups.any() else "",
         note=_note(measured),
         **values,
     )
 
 
-def group_table(table: pd.DataFrame, attribute: Attribute) -> pd.DataFrame:
+def group_table(
+    table: Table, attribute: Attribute, *, min_group_size: int = MIN_GROUP_SIZE
+) -> pd.DataFrame:
     """Size and accuracy of every group, with its rates for class 1 when there are two classes.
+
+    A group that is too small for a rate is listed with its size, and the rate is NaN.
 
     Returns:
         One row per group: `attribute`, `group`, `n`, `share` (of the examples that belong to a
@@ -178,9 +240,8 @@ def group_table(table: pd.DataFrame, attribute: Attribute) -> pd.DataFrame:
         `accuracy_difference` (group minus all examples that belong to one) and, for two classes,
         `positives`, `negatives`, `selection_rate`, `tpr`, `fpr`.
     """
-    measured = _measure(table, attribute)
-    counts = measured.counts
-    examples = measured.examples
+    measured = _measure(table, attribute, min_group_size)
+    counts, rates, examples = measured.counts, measured.rates, measured.examples
     overall = examples.hits.sum() / examples.n.sum()
     members = measured.groups.members
     shared = examples.n @ (members & (members.sum(axis=1, keepdims=True) > 1))
@@ -190,29 +251,31 @@ def group_table(table: pd.DataFrame, attribute: Attribute) -> pd.DataFrame:
         "n": counts.n,
         "share": counts.n / examples.n.sum(),
         "shared": shared,
-        "accuracy": counts.accuracy,
-        "accuracy_difference": counts.accuracy - overall,
+        "accuracy": rates.accuracy,
+        "accuracy_difference": rates.accuracy - overall,
     }
     if len(measured.classes) == 2:
         columns |= {
             "positives": counts.positives[:, 1],
-            "negatives": counts.n - counts.positives[:, 1],
-            "selection_rate": counts.selection_rate[:, 1],
-            "tpr": counts.true_positive_rate[:, 1],
-            "fpr": counts.false_positive_rate[:, 1],
+            "negatives": counts.negatives[:, 1],
+            "selection_rate": rates.selection[:, 1],
+            "tpr": rates.true_positive[:, 1],
+            "fpr": rates.false_positive[:, 1],
         }
     return pd.DataFrame(columns)
 
 
-def rates_by_class(table: pd.DataFrame, attribute: Attribute) -> pd.DataFrame:
+def rates_by_class(
+    table: Table, attribute: Attribute, *, min_group_size: int = MIN_GROUP_SIZE
+) -> pd.DataFrame:
     """Selection rate, TPR and FPR of every class in every group, one-vs-rest.
 
     Returns:
         One row per class and group: `attribute`, `class`, `group`, `n`, `positives`,
-        `selection_rate`, `tpr` (NaN without positives), `fpr` (NaN without negatives).
+        `selection_rate`, `tpr`, `fpr`; NaN where a group is too small for the rate.
     """
-    measured = _measure(table, attribute)
-    counts, names = measured.counts, measured.groups.names
+    measured = _measure(table, attribute, min_group_size)
+    counts, rates, names = measured.counts, measured.rates, measured.groups.names
     n_groups, n_classes = counts.positives.shape
     return pd.DataFrame(
         {
@@ -221,8 +284,8 @@ def rates_by_class(table: pd.DataFrame, attribute: Attribute) -> pd.DataFrame:
             "group": list(names) * n_classes,
             "n": np.tile(counts.n, n_classes),
             "positives": counts.positives.T.ravel(),
-            "selection_rate": counts.selection_rate.T.ravel(),
-            "tpr": counts.true_positive_rate.T.ravel(),
-            "fpr": counts.false_positive_rate.T.ravel(),
+            "selection_rate": rates.selection.T.ravel(),
+            "tpr": rates.true_positive.T.ravel(),
+            "fpr": rates.false_positive.T.ravel(),
         }
     )

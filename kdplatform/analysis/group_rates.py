@@ -3,6 +3,8 @@
 Counts are taken by code, and added up to those of groups, since an example may be in several. All
 arrays may carry leading dimensions (tables, bootstrap draws, permutations); the last two are
 [groups, classes]. Class c is measured one-vs-rest: its positives are the examples of label c.
+A rate over fewer than `min_group_size` examples is not measured: it decides a largest difference by
+chance.
 """
 
 from dataclasses import dataclass
@@ -10,7 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from kdplatform.analysis.tables import FloatArray, IntArray, quotient
+from kdplatform.analysis.tables import quotient
+from kdplatform.predictions import FloatArray, IntArray
+
+# Examples below which a group has no rate.
+MIN_GROUP_SIZE = 30
 
 
 @dataclass(frozen=True)
@@ -46,24 +52,72 @@ class GroupCounts:
         )
 
     @property
-    def selection_rate(self) -> FloatArray:
-        """P(prediction = c | group)."""
-        return quotient(self.predicted, self.n[..., None])
+    def negatives(self) -> npt.NDArray[np.floating | np.integer]:
+        """Examples of another label than c. [..., groups, classes]."""
+        return np.asarray(self.n[..., None] - self.positives)
 
-    @property
-    def true_positive_rate(self) -> FloatArray:
-        """P(prediction = c | label = c, group), NaN for a group without positives."""
-        return quotient(self.hits, self.positives)
 
-    @property
-    def false_positive_rate(self) -> FloatArray:
-        """P(prediction = c | label not c, group), NaN for a group without negatives."""
-        return quotient(self.predicted - self.hits, self.n[..., None] - self.positives)
+@dataclass(frozen=True)
+class LargeEnough:
+    """Which rates of which groups rest on enough examples, in the table as it is.
 
-    @property
-    def accuracy(self) -> FloatArray:
-        """P(prediction = label | group), of shape [..., groups]."""
-        return quotient(self.hits.sum(axis=-1), self.n)
+    Labels decide it, not predictions, so that it is the same for all models and all draws.
+
+    Attributes:
+        groups: Enough examples. [groups]
+        positives: Enough examples of label c. [groups, classes]
+        negatives: Enough examples of another label. [groups, classes]
+        min_group_size: What is enough.
+    """
+
+    groups: npt.NDArray[np.bool_]
+    positives: npt.NDArray[np.bool_]
+    negatives: npt.NDArray[np.bool_]
+    min_group_size: int
+
+    @classmethod
+    def of(cls, counts: GroupCounts, min_group_size: int) -> "LargeEnough":
+        """Judges the counts of one table.
+
+        Raises:
+            ValueError: `min_group_size` is below 1.
+        """
+        if min_group_size < 1:
+            raise ValueError(f"min_group_size is {min_group_size}; allowed: integer >= 1")
+        return cls(
+            counts.n >= min_group_size,
+            counts.positives >= min_group_size,
+            counts.negatives >= min_group_size,
+            min_group_size,
+        )
+
+
+@dataclass(frozen=True)
+class GroupRates:
+    """The rates of groups; NaN where a group is too small or a denominator is 0.
+
+    Attributes:
+        selection: P(prediction = c | group). [..., groups, classes]
+        true_positive: P(prediction = c | label = c, group). [..., groups, classes]
+        false_positive: P(prediction = c | label not c, group). [..., groups, classes]
+        accuracy: P(prediction = label | group). [..., groups]
+    """
+
+    selection: FloatArray
+    true_positive: FloatArray
+    false_positive: FloatArray
+    accuracy: FloatArray
+
+
+def group_rates(counts: GroupCounts, large: LargeEnough) -> GroupRates:
+    """The rates that the groups are large enough for."""
+    alarms = counts.predicted - counts.hits
+    return GroupRates(
+        np.where(large.groups[:, None], quotient(counts.predicted, counts.n[..., None]), np.nan),
+        np.where(large.positives, quotient(counts.hits, counts.positives), np.nan),
+        np.where(large.negatives, quotient(alarms, counts.negatives), np.nan),
+        np.where(large.groups, quotient(counts.hits.sum(axis=-1), counts.n), np.nan),
+    )
 
 
 def count_codes(
@@ -89,58 +143,33 @@ def spread(rates: FloatArray, axis: int) -> FloatArray:
     return np.where(known >= 2, gap, np.nan)
 
 
-@dataclass(frozen=True)
-class ClassSpreads:
-    """Fairness metrics per class, one-vs-rest. All arrays are [..., classes]."""
-
-    dpd: FloatArray
-    tpr_difference: FloatArray
-    fpr_difference: FloatArray
-
-    @property
-    def eod(self) -> FloatArray:
-        """The larger of the TPR and FPR differences; NaN when either is undefined."""
-        return np.maximum(self.tpr_difference, self.fpr_difference)
-
-
-def class_spreads(counts: GroupCounts) -> ClassSpreads:
-    """DPD and the parts of EOD for every class."""
-    return ClassSpreads(
-        dpd=spread(counts.selection_rate, -2),
-        tpr_difference=spread(counts.true_positive_rate, -2),
-        fpr_difference=spread(counts.false_positive_rate, -2),
-    )
-
-
 def mean_known(values: FloatArray) -> FloatArray:
     """Mean over the last axis of the values that are defined; NaN when none is."""
     known = np.isfinite(values)
     return quotient(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
 
 
-def metric_values(counts: GroupCounts) -> dict[str, FloatArray]:
+def metric_values(counts: GroupCounts, large: LargeEnough) -> dict[str, FloatArray]:
     """The fairness metrics of counts; each value has the counts' leading dimensions.
 
     Two classes are measured on class 1. More are measured one-vs-rest, and `dpd`, `eod` and the
-    differences are means over the classes where they are defined, `_max` the largest.
+    differences are means over the classes where they are defined, `_max` the largest. EOD is the
+    larger of the TPR and FPR differences, and undefined when either is.
     """
-    spreads = class_spreads(counts)
-    parts = {
-        "dpd": spreads.dpd,
-        "eod": spreads.eod,
-        "tpr_difference": spreads.tpr_difference,
-        "fpr_difference": spreads.fpr_difference,
-    }
-    if counts.positives.shape[-1] == 2:
-        parts = {name: values[..., 1:] for name, values in parts.items()}
-    accuracy = counts.accuracy
+    rates = group_rates(counts, large)
+    measured = slice(1, 2) if counts.positives.shape[-1] == 2 else slice(None)
+    dpd, tpr, fpr = (
+        spread(rate, -2)[..., measured]
+        for rate in (rates.selection, rates.true_positive, rates.false_positive)
+    )
+    eod = np.maximum(tpr, fpr)
     return {
-        "dpd": mean_known(parts["dpd"]),
-        "dpd_max": np.fmax.reduce(parts["dpd"], axis=-1),
-        "eod": mean_known(parts["eod"]),
-        "eod_max": np.fmax.reduce(parts["eod"], axis=-1),
-        "tpr_difference": mean_known(parts["tpr_difference"]),
-        "fpr_difference": mean_known(parts["fpr_difference"]),
-        "worst_group_accuracy": np.fmin.reduce(accuracy, axis=-1),
-        "accuracy_gap": spread(accuracy, -1),
+        "dpd": mean_known(dpd),
+        "dpd_max": np.fmax.reduce(dpd, axis=-1),
+        "eod": mean_known(eod),
+        "eod_max": np.fmax.reduce(eod, axis=-1),
+        "tpr_difference": mean_known(tpr),
+        "fpr_difference": mean_known(fpr),
+        "worst_group_accuracy": np.fmin.reduce(rates.accuracy, axis=-1),
+        "accuracy_gap": spread(rates.accuracy, -1),
     }

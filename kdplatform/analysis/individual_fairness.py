@@ -14,7 +14,8 @@ import pandas as pd
 from sklearn.neighbors import NearestNeighbors
 
 from kdplatform.analysis.calibration import check_temperature, probabilities
-from kdplatform.analysis.tables import FloatArray, IntArray, quotient, stack_tables
+from kdplatform.analysis.tables import quotient
+from kdplatform.predictions import FloatArray, IntArray, Predictions, Table
 
 Output = Literal["probabilities", "labels"]
 OUTPUTS: tuple[Output, ...] = ("probabilities", "labels")
@@ -53,14 +54,13 @@ class FeatureSpace:
             row = int(np.flatnonzero(~self.vectors.any(axis=1))[0])
             raise ValueError(f"vector of id {self.ids[row]} is zero; allowed: a direction")
 
-    def rows_of(self, table: pd.DataFrame) -> IntArray:
+    def rows_of(self, table: Predictions) -> IntArray:
         """Rows of the table in the order of this space.
 
         Raises:
             ValueError: An example of the space is not in the table.
         """
-        stack = stack_tables([table])
-        rows = np.asarray(pd.Index(stack.ids).get_indexer(pd.Index(self.ids)), dtype=np.int64)
+        rows = np.asarray(pd.Index(table.ids).get_indexer(pd.Index(self.ids)), dtype=np.int64)
         if rows.min() < 0:
             absent = self.ids[int(rows.argmin())]
             raise ValueError(
@@ -70,9 +70,7 @@ class FeatureSpace:
         return rows
 
 
-def factor_space(
-    table: pd.DataFrame, columns: Sequence[str], dataset: str | None = None
-) -> FeatureSpace:
+def factor_space(table: Table, columns: Sequence[str], dataset: str | None = None) -> FeatureSpace:
     """The generating factors of generated data as a feature space.
 
     Every factor is a direction of length 1: a category its own axis, a number a point on a quarter
@@ -89,14 +87,16 @@ def factor_space(
         ValueError: there is no column, or one is not in the table, or has missing or infinite
             values.
     """
-    unknown = [column for column in columns if column not in table.columns]
+    examples = Predictions.of(table)
+    known = examples.columns
+    unknown = [column for column in columns if column not in known]
     if unknown or not columns:
         what = f"column {unknown[0]!r} is not in the table" if unknown else "columns are empty"
-        raise ValueError(f"{what}; allowed: of {list(table)}")
-    parts = [_factor(table[column]) for column in columns]
+        raise ValueError(f"{what}; allowed: of {list(known)}")
+    parts = [_factor(known[column]) for column in columns]
     kind = f"generating factors of {dataset}" if dataset else "columns"
     name = f"{kind} ({', '.join(columns)})"
-    return FeatureSpace(name, np.asarray(table["id"]), np.concatenate(parts, axis=1))
+    return FeatureSpace(name, examples.ids, np.concatenate(parts, axis=1))
 
 
 def _factor(values: pd.Series) -> FloatArray:
@@ -209,7 +209,7 @@ def sample_pairs(
 
 
 def individual_unfairness(
-    table: pd.DataFrame,
+    table: Table,
     pairs: Pairs,
     *,
     output: Output = "probabilities",
@@ -238,12 +238,13 @@ def individual_unfairness(
     if output not in OUTPUTS:
         raise ValueError(f"output is {output!r}; allowed: {list(OUTPUTS)}")
     check_temperature(temperature)
-    rows = pairs.space.rows_of(table)
+    checked = Predictions.of(table)
+    rows = pairs.space.rows_of(checked)
     if output == "labels":
-        predictions = stack_tables([table]).predictions[0][rows]
+        predictions = checked.predictions[rows]
         gap = (predictions[pairs.first] != predictions[pairs.second]).astype(float)
     else:
-        p = probabilities(table, temperature)[rows]
+        p = probabilities(checked, temperature)[rows]
         gap = np.empty(len(pairs.first))
         for start in range(0, len(gap), _PAIRS):
             part = slice(start, start + _PAIRS)
@@ -272,7 +273,7 @@ def nearest_neighbours(space: FeatureSpace, k: int = 5) -> Neighbours:
     return Neighbours(space, search.kneighbors(return_distance=False).astype(np.int64))
 
 
-def consistency(table: pd.DataFrame, neighbours: Neighbours) -> float:
+def consistency(table: Table, neighbours: Neighbours) -> float:
     """Consistency of predicted labels: the mean share of neighbours that get the same label.
 
     1 - mean over examples of |y_i - mean of its k neighbours' y| for two classes (Zemel et al.
@@ -282,5 +283,6 @@ def consistency(table: pd.DataFrame, neighbours: Neighbours) -> float:
     Raises:
         ValueError: An example of the feature space is not in the table.
     """
-    predictions = stack_tables([table]).predictions[0][neighbours.space.rows_of(table)]
+    checked = Predictions.of(table)
+    predictions = checked.predictions[neighbours.space.rows_of(checked)]
     return float(np.mean(predictions[neighbours.rows] == predictions[:, None]))

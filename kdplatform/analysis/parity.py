@@ -13,9 +13,10 @@ import numpy.typing as npt
 import pandas as pd
 
 from kdplatform.analysis.bootstrap import Arms
-from kdplatform.analysis.group_rates import GroupCounts, metric_values
+from kdplatform.analysis.group_rates import MIN_GROUP_SIZE, GroupCounts, metric_values
 from kdplatform.analysis.profiles import COUNTS_AT_ONCE, Models, Profiles, models_on_groups
-from kdplatform.analysis.tables import Attribute, FloatArray, IntArray
+from kdplatform.analysis.tables import Attribute
+from kdplatform.predictions import FloatArray, IntArray
 
 # Metrics by what is permuted: groups among all examples, or among the examples of one label.
 _ALL = ("dpd", "dpd_max", "accuracy_gap")
@@ -93,7 +94,12 @@ def _p_value(observed: float, null: FloatArray) -> float:
 
 
 def parity_null(
-    arms: Arms, attribute: Attribute, *, permutations: int = 1000, seed: int = 0
+    arms: Arms,
+    attribute: Attribute,
+    *,
+    permutations: int = 1000,
+    seed: int = 0,
+    min_group_size: int = MIN_GROUP_SIZE,
 ) -> pd.DataFrame:
     """Expected DPD, EOD and accuracy gap under parity, and the permutation p of the observed ones.
 
@@ -109,6 +115,7 @@ def parity_null(
         attribute: A column, or several for their intersection.
         permutations: Number of permutations.
         seed: Seeds the permutations.
+        min_group_size: As in `group_fairness.fairness_metrics`.
 
     Returns:
         One row per arm and metric: `attribute`, `arm`, `metric`, `observed`, `null_mean`,
@@ -122,14 +129,15 @@ def parity_null(
         raise ValueError(f"permutations is {permutations}; allowed: at least 1")
     if not arms or not all(len(tables) for tables in arms.values()):
         raise ValueError(f"arms are {list(arms)}; allowed: at least one, each with a table")
-    models = models_on_groups([table for tables in arms.values() for table in tables], attribute)
+    every = [table for tables in arms.values() for table in tables]
+    models = models_on_groups(every, attribute, min_group_size)
     generator = np.random.default_rng(seed)
     counter = _Counter(models)
-    observed = metric_values(counter.observed())
+    observed = metric_values(counter.observed(), models.large)
     null: dict[str, FloatArray] = {}
     for metrics, strata in ((_ALL, np.zeros_like(models.labels)), (_BY_LABEL, models.labels)):
         counts = counter.permuted(strata, permutations, generator)
-        chunks = [metric_values(chunk) for chunk in counts]
+        chunks = [metric_values(chunk, models.large) for chunk in counts]
         null |= {name: np.concatenate([chunk[name] for chunk in chunks]) for name in metrics}
     rows, start = [], 0
     for arm, tables in arms.items():

@@ -23,7 +23,8 @@ from kdplatform.analysis.significance import (
     check_fraction,
     normalised,
 )
-from kdplatform.analysis.tables import FloatArray, IntArray, quotient
+from kdplatform.analysis.tables import quotient
+from kdplatform.predictions import FloatArray, IntArray
 
 # Variance below this share of a class's sum of squares is rounding of sums, not spread of seeds.
 _NO_VARIANCE = 1e-12

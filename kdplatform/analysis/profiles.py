@@ -14,15 +14,9 @@ import pandas as pd
 from scipy import sparse
 
 from kdplatform.analysis.group_fairness import classes_seen
-from kdplatform.analysis.group_rates import GroupCounts
-from kdplatform.analysis.tables import (
-    Attribute,
-    Groups,
-    IntArray,
-    align_table,
-    attribute_groups,
-    stack_tables,
-)
+from kdplatform.analysis.group_rates import GroupCounts, LargeEnough, count_codes
+from kdplatform.analysis.tables import Attribute, Groups, aligned_tables, attribute_groups
+from kdplatform.predictions import IntArray, Table
 
 # Drawing a profile's size in a multinomial costs as much as drawing this many examples singly.
 _RARE = 6
@@ -39,34 +33,41 @@ class Models:
         n_classes: Number of classes seen.
         labels: True classes, numbered 0 to n_classes - 1. [examples]
         predictions: Predicted classes. [models, examples]
+        large: Which rates of which groups are measured.
     """
 
     groups: Groups
     n_classes: int
     labels: IntArray
     predictions: IntArray
+    large: LargeEnough
 
 
-def models_on_groups(tables: Sequence[pd.DataFrame], attribute: Attribute) -> Models:
+def models_on_groups(tables: Sequence[Table], attribute: Attribute, min_group_size: int) -> Models:
     """Aligns tables and keeps the examples that belong to a group of the attribute.
 
     Raises:
-        ValueError: A table is invalid, or ids, labels or groups differ between tables.
+        ValueError: A table is invalid, ids, labels or groups differ between tables, or
+            `min_group_size` is below 1.
     """
-    stack, groups = stack_tables(tables), attribute_groups(tables[0], attribute)
-    for table in tables[1:]:
-        own = attribute_groups(align_table(table, tables[0]), attribute)
-        if not _equal(own, groups):
+    first, *others = aligned_tables(tables)
+    groups = attribute_groups(first, attribute)
+    for table in others:
+        if not _equal(attribute_groups(table, attribute), groups):
             raise ValueError(
                 f"tables disagree on the groups of {groups.attribute!r}; allowed: one group per id"
             )
-    classes = classes_seen(stack.labels, stack.predictions)
+    predictions = np.stack([first.predictions, *(other.predictions for other in others)])
+    classes = classes_seen(first.labels, predictions)
     inside = groups.codes >= 0
+    codes, labels = groups.codes[inside], np.searchsorted(classes, first.labels[inside])
+    counts = count_codes(codes, labels, labels, len(groups.members), len(classes))
     return Models(
-        groups=replace(groups, codes=groups.codes[inside]),
+        groups=replace(groups, codes=codes),
         n_classes=len(classes),
-        labels=np.searchsorted(classes, stack.labels[inside]),
-        predictions=np.searchsorted(classes, stack.predictions[:, inside]),
+        labels=labels,
+        predictions=np.searchsorted(classes, predictions[:, inside]),
+        large=LargeEnough.of(counts.of_groups(groups.members), min_group_size),
     )
 
 

@@ -20,7 +20,8 @@ from kdplatform.analysis.classwise import (
     check_same_examples,
     class_total,
 )
-from kdplatform.analysis.tables import FloatArray, quotient, stack_tables
+from kdplatform.analysis.tables import quotient, stack_tables
+from kdplatform.predictions import FloatArray, Table
 
 Normalisation = Literal["ratio", "difference", "pooled-difference"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("ratio", "difference", "pooled-difference")
@@ -336,8 +337,8 @@ def arm_pair(
 
 
 def mcnemar_by_class(
-    table_a: pd.DataFrame,
-    table_b: pd.DataFrame,
+    table_a: Table,
+    table_b: Table,
     *,
     alpha: float = 0.05,
     n_classes: int | None = None,

@@ -12,19 +12,14 @@ from kdplatform.experiments import records
 from kdplatform.experiments.executors import Executor, open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
-from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
-from kdplatform.experiments.summary import (
+from kdplatform.experiments.results import (
+    log_arms,
     log_samples,
-    log_summary,
-    summarise,
-    summary_text,
-)
-from kdplatform.experiments.sweep_results import (
     log_sweep,
     step_scale,
-    sweep_results,
-    sweep_text,
+    study_of,
 )
+from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
 from kdplatform.experiments.tracking import (
     close_abandoned_children,
     command_run,
@@ -35,9 +30,11 @@ from kdplatform.experiments.tracking import (
 )
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open_workspace
 from kdplatform.progress import say
+from kdplatform.reporting.summary import arms_text, sweep_text
 from kdplatform.roles import Role
 from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, flatten
+from kdplatform.study.classes import ClassWise
 
 
 def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> None:
@@ -67,10 +64,12 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
 
 def _trained_text(workspace: Workspace, trained: Trained) -> str:
     """Logs the comparison of the arms and returns it as text."""
-    arms = {role: models for role in Role if (models := trained.of_role(role))}
-    summary = summarise(workspace, arms)
-    log_summary(workspace, arms, summary)
-    return summary_text(workspace, arms, summary)
+    dataset = workspace.dataset
+    models = [model for role in Role for model in trained.of_role(role)]
+    classes = ClassWise(study_of(workspace.config, dataset.class_names, models))
+    log_arms(classes)
+    log_samples(dataset)
+    return arms_text(classes)
 
 
 def _sweep(
@@ -96,9 +95,12 @@ def _sweep(
         trained = run_graph(workspace, steps, arguments.device, run_id, executor, "sweep")
     finally:
         close_abandoned_children(run_id)
-    results = sweep_results(workspace, trained)
-    log_sweep(results)
-    return sweep_text(workspace, results), trained.failures
+    if not trained.models:
+        return "no model is there", trained.failures
+    models = [model for role in Role for model in trained.of_role(role)]
+    classes = ClassWise(study_of(config, workspace.dataset.class_names, models))
+    log_sweep(classes)
+    return sweep_text(classes, config.seeds), trained.failures
 
 
 def report_failures(failures: Sequence[Failure]) -> None:

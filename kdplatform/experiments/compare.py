@@ -13,9 +13,7 @@ import pyarrow as pa
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from kdplatform.analysis.tables import check_table, logits_matrix
 from kdplatform.errors import UserError
-from kdplatform.experiments.evaluation import GENERATING_FACTORS, fairness_metric
 from kdplatform.experiments.stored_predictions import stored_test_predictions
 from kdplatform.experiments.tracking import (
     prepare_store,
@@ -24,10 +22,11 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.files import user_path, writable_folder
-from kdplatform.predictions import COLUMNS
+from kdplatform.predictions import RESERVED, Predictions, Table
 from kdplatform.reporting.comparison import build_comparison, comparison_text
 from kdplatform.reporting.comparison_rows import Side
 from kdplatform.reporting.study_page import write_report
+from kdplatform.study.metrics import GENERATING_FACTORS, fairness_metric
 
 PAGE = "comparison.html"
 USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
@@ -71,6 +70,7 @@ def run_compare(
             second,
             [*found, *_intersections(asked, found)],
             _similar_by(alike, first, second),
+            _group_size(min_group_size),
         )
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -80,6 +80,12 @@ def run_compare(
         print(f"\nread it: {folder / PAGE}")
 
 
+def _group_size(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise UserError(f"min_group_size={text!r} is not allowed; allowed: integer >= 1")
+    return int(text)
+
+
 def names_in(text: str) -> tuple[str, ...]:
     """Returns the names of a text such as `a,b`."""
     return tuple(filter(None, text.split(",")))
@@ -87,7 +93,7 @@ def names_in(text: str) -> tuple[str, ...]:
 
 class _Read(NamedTuple):
     name: str
-    table: pd.DataFrame
+    table: Table
     attributes: tuple[str, ...]
 
 
@@ -127,6 +133,9 @@ def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
 
 
 def _class_columns(read: _Read) -> list[pd.Series]:
+    """Returns labels and predictions as a file has them; those of runs are checked already."""
+    if isinstance(read.table, Predictions):
+        return [pd.Series(read.table.labels), pd.Series(read.table.predictions)]
     return [read.table[name] for name in ("label", "prediction") if name in read.table.columns]
 
 
@@ -141,20 +150,17 @@ def _side(read: Sequence[_Read], classes: tuple[str, ...]) -> Side:
     return Side(_title([each.name for each in read]), tables, attributes, classes)
 
 
-def _checked(read: _Read, classes: tuple[str, ...]) -> pd.DataFrame:
-    """Returns the table with its classes as numbers."""
+def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
+    """Returns the predictions with their classes as numbers."""
     table = read.table
-    if classes:
+    if classes and isinstance(table, pd.DataFrame):
         numbers = {name: number for number, name in enumerate(classes)}
         columns = {str(column.name): column.map(numbers) for column in _class_columns(read)}
         table = table.assign(**{name: column.astype("Int64") for name, column in columns.items()})
     try:
-        check_table(table)
-        if "logits" in table.columns:
-            logits_matrix(table)
+        return Predictions.of(table)
     except ValueError as error:
         raise UserError(f"{read.name}: {error}") from None
-    return table
 
 
 def _title(names: Sequence[str]) -> str:
@@ -185,13 +191,13 @@ def _read_run(run_id: str) -> _Read:
                 "it, or another MLFLOW_TRACKING_URI"
             ) from None
     try:
-        table = stored_test_predictions(run)
+        test = stored_test_predictions(run)
     except ValueError as error:
         raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
     # The metric that a run has of every attribute of its project.
-    columns = map(str, table.columns)
+    columns = map(str, test.columns)
     measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
-    return _Read(run_id, table, tuple(sorted(measured)))
+    return _Read(run_id, test, tuple(sorted(measured)))
 
 
 def _read_file(path: Path) -> pd.DataFrame:
@@ -234,7 +240,7 @@ def _groups_in(table: pd.DataFrame) -> tuple[str, ...]:
     labels = table["label"].nunique() if "label" in table.columns else 0
     for name in table.columns:
         column = table[name]
-        if name in COLUMNS or pd.api.types.is_float_dtype(column.dtype):
+        if name in RESERVED or pd.api.types.is_float_dtype(column.dtype):
             continue
         try:
             groups = column.nunique()
@@ -282,9 +288,8 @@ def _check_columns(parameter: str, given: Sequence[str], first: Side, second: Si
     for name in given:
         for side in (first, second):
             for table in side.tables:
-                if name not in table.columns or name in COLUMNS:
-                    known = [column for column in table.columns if column not in COLUMNS]
+                if name not in table.columns:
+                    known = ", ".join(map(str, table.columns)) or "none"
                     raise UserError(
-                        f"{parameter}={name!r} is not a column of {side.title}; "
-                        f"known: {', '.join(known) or 'none'}"
+                        f"{parameter}={name!r} is not a column of {side.title}; known: {known}"
                     )

@@ -29,7 +29,7 @@ from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_ver
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
 from kdplatform.models.user_models import is_user_model
-from kdplatform.predictions import save_predictions
+from kdplatform.predictions import Predictions
 from kdplatform.progress import say
 from kdplatform.roles import Role
 from kdplatform.settings.project import dump_yaml
@@ -126,16 +126,16 @@ class EpochLog:
         self._flush()
 
 
-def log_predictions_and_weights(tables: Mapping[str, pd.DataFrame], model: nn.Module) -> None:
+def log_predictions_and_weights(tables: Mapping[str, Predictions], model: nn.Module) -> None:
     """Logs what everything else is derived from, with the digests that reuse checks.
 
     Args:
-        tables: prediction table by split.
+        tables: predictions by split.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for split, table in tables.items():
-            save_predictions(folder / PREDICTIONS.format(split=split), table)
+            table.write(folder / PREDICTIONS.format(split=split))
         # By way of memory: torch's own writer says no disk left in words of its own.
         weights = io.BytesIO()
         torch.save(model.state_dict(), weights)

@@ -11,21 +11,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 import mlflow
-import pandas as pd
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from kdplatform.analysis.individual_fairness import (
-    Neighbours,
-    Pairs,
-    nearest_neighbours,
-    sample_pairs,
-)
-from kdplatform.analysis.tables import Attribute, examples_digest
+from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
-from kdplatform.experiments.evaluation import feature_space
 from kdplatform.experiments.graph import Step, study_steps
+from kdplatform.experiments.results import arm_of, by_role
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
     stored_test_predictions,
@@ -42,19 +35,21 @@ from kdplatform.experiments.tracking import (
 )
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say
-from kdplatform.reporting.study import (
-    Arm,
-    Model,
-    Study,
-    build_model,
-)
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
-from kdplatform.reporting.verdicts import Verdict
 from kdplatform.roles import Role
 from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
-
-_RESERVED = {"id", "label", "prediction", "logits"}
+from kdplatform.study.metrics import Similarity, similarity
+from kdplatform.study.study import (
+    NDS,
+    TEACHER,
+    Arm,
+    Model,
+    Study,
+    distilled_arm,
+    scored_model,
+)
+from kdplatform.study.verdicts import Verdict
 
 
 def run_report(config: ProjectConfig, arguments: Arguments) -> None:
@@ -117,7 +112,7 @@ def load_study(
     reader = _Reader(config)
     for step, candidates in found:
         reader.read(step, candidates)
-    if not any(arm.temperature is not None for arm in reader.arms):
+    if not any(arm.role is Role.DISTILLED for arm in reader.arms):
         raise UserError(
             f"project={config.name!r}: no distilled run can be used ({reader.left_out[0]}); allowed"
             ": at least one whose predictions are as they were logged"
@@ -126,15 +121,16 @@ def load_study(
     return Study(
         name=config.name,
         class_names=reader.class_names(),
-        arms=dict(sorted(reader.arms.items(), key=lambda item: _reading_order(item[0]))),
-        attributes=_attributes(config, reader.any_table(), intersections),
+        arms=by_role(reader.arms),
+        attributes=_attributes(config, reader.columns(), intersections),
+        min_group_size=config.min_group_size,
         shared_teacher=config.shared_teacher_seed,
         missing=_missing(config, reader.arms, set(given)),
         left_out=(*reader.left_out, *others),
         settings=_settings(config, digest, used, len(runs) - used),
         scale_by_t2=getattr(config.distillation, "scale_by_t2", True),
-        space=reader.pairs.space.name if reader.pairs else "",
-        pairs=len(reader.pairs.first) if reader.pairs else 0,
+        space=reader.similar.pairs.space.name if reader.similar else "",
+        pairs=len(reader.similar.pairs.first) if reader.similar else 0,
     )
 
 
@@ -222,25 +218,19 @@ def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
     )
 
 
-def _reading_order(arm: Arm) -> tuple[int, float]:
-    return [role.label for role in Role].index(arm.role), arm.temperature or 0.0
-
-
 def _missing(
     config: ProjectConfig, arms: Mapping[Arm, Mapping[int, Model]], given: set[str]
 ) -> tuple[str, ...]:
     """Names the models that the study should have: every temperature with every seed."""
-    students = [models for arm, models in arms.items() if arm.role != Role.TEACHER.label]
+    students = [models for arm, models in arms.items() if arm != TEACHER]
     seeds = set(config.seeds).union(*students)
     temperatures = set(config.temperatures) | {
         arm.temperature for arm in arms if arm.temperature is not None
     }
     shared = config.shared_teacher_seed
-    expected = {
-        Arm(Role.TEACHER.label): seeds if shared is None else {shared},
-        Arm(Role.STUDENT.label): seeds,
-    }
-    expected |= {Arm(Role.DISTILLED.label, t): seeds for t in sorted(temperatures)}
+    method = config.distillation.method
+    expected = {TEACHER: seeds if shared is None else {shared}, NDS: seeds}
+    expected |= {distilled_arm(t, method): seeds for t in sorted(temperatures)}
     absent: dict[str, list[Arm]] = {}
     for arm, wanted in expected.items():
         lacking = sorted(wanted - set(arms.get(arm, {})))
@@ -253,7 +243,7 @@ def _missing(
 
 def _names(arms: Sequence[Arm]) -> str:
     """Names arms: `Teacher, DS T=2, 3`."""
-    plain = [arm.name for arm in arms if arm.temperature is None]
+    plain = [arm.title() for arm in arms if arm.temperature is None]
     temperatures = ", ".join(f"{arm.temperature:g}" for arm in arms if arm.temperature is not None)
     return ", ".join([*plain, *([f"DS T={temperatures}"] if temperatures else [])])
 
@@ -266,64 +256,50 @@ class _Reader:
 
     def __init__(self, config: ProjectConfig) -> None:
         self._config = config
-        self._measured_on: tuple[Pairs, Neighbours] | None = None
+        self.similar: Similarity | None = None
         self._names: tuple[str, ...] = ()
         self._examples: tuple[str, str] | None = None
         self.arms: dict[Arm, dict[int, Model]] = {}
         self.left_out: list[str] = []
 
-    @property
-    def pairs(self) -> Pairs | None:
-        """The pairs of individual fairness; None without a feature space."""
-        return self._measured_on[0] if self._measured_on else None
-
-    def any_table(self) -> pd.DataFrame:
-        """One of the tables read."""
-        return next(iter(next(iter(self.arms.values())).values())).table
+    def columns(self) -> list[str]:
+        """What the tables carry beside predictions."""
+        first = next(iter(next(iter(self.arms.values())).values()))
+        return [str(name) for name in first.test.columns]
 
     def class_names(self) -> tuple[str, ...]:
         """The names of the classes, or their numbers where no run logged names."""
-        labels = self.any_table()["label"]
-        tables = [m.table["prediction"] for models in self.arms.values() for m in models.values()]
-        number = 1 + max(int(labels.max()), *(int(table.max()) for table in tables))
+        models = [model for models in self.arms.values() for model in models.values()]
+        number = max(model.test.n_classes for model in models)
         named = self._names[:number] if len(self._names) >= number else ()
         return self._names if named else tuple(map(str, range(number)))
 
     def read(self, step: Step, candidates: Sequence[Run]) -> None:
         """Reads the newest of a step's runs whose predictions are what was logged."""
-        temperature = step.method.softmax_temperature if step.distillation else None
-        arm = Arm(step.role.label, temperature)
         for run in candidates:
             try:
-                self.arms.setdefault(arm, {})[step.seed] = self._model(run)
+                model = self._model(run)
+                self.arms.setdefault(arm_of(step), {})[step.seed] = model
                 return
             except ValueError as error:
                 self.left_out.append(f"{step.title}, run {run.info.run_id}: {error}")
 
     def _model(self, run: Run) -> Model:
-        table = stored_test_predictions(run)
-        self._check_examples(run, table)
-        if self._measured_on is None:
-            self._measured_on = self._pairs(table)
+        test = stored_test_predictions(run)
+        self._check_examples(run, test.digest)
+        if self.similar is None:
+            self.similar = similarity(test, self._config.dataset.name, neighbours=True)
         if not self._names:
             self._names = _class_names(run)
-        calibrating = calibrating_temperature(run)
-        return build_model(run.info.run_id, table, calibrating, self._measured_on)
+        return scored_model(run.info.run_id, test, calibrating_temperature(run), self.similar)
 
-    def _check_examples(self, run: Run, table: pd.DataFrame) -> None:
-        digest = examples_digest(table)
+    def _check_examples(self, run: Run, digest: str) -> None:
         first_run, first = self._examples = self._examples or (run.info.run_id, digest)
         if digest != first:
             raise UserError(
                 f"project={self._config.name!r}: run {first_run} holds examples of digest {first},"
                 f" run {run.info.run_id} of {digest}; allowed: runs of one dataset and split"
             )
-
-    def _pairs(self, table: pd.DataFrame) -> tuple[Pairs, Neighbours] | None:
-        space = feature_space(table, self._config.dataset.name)
-        if space is None:
-            return None
-        return sample_pairs(space), nearest_neighbours(space)
 
 
 def _class_names(run: Run) -> tuple[str, ...]:
@@ -337,9 +313,8 @@ def _class_names(run: Run) -> tuple[str, ...]:
 
 
 def _attributes(
-    config: ProjectConfig, table: pd.DataFrame, intersections: bool
+    config: ProjectConfig, known: Sequence[str], intersections: bool
 ) -> tuple[Attribute, ...]:
-    known = [column for column in table.columns if column not in _RESERVED]
     for attribute in config.attributes:
         if attribute not in known:
             raise unknown_name("attributes", attribute, known or ["none"])

@@ -4,14 +4,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import mlflow
-import pandas as pd
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
-from kdplatform.analysis.classwise import overall_accuracy
-from kdplatform.experiments import drawing, evaluation, records
+from kdplatform.experiments import records
 from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
@@ -27,10 +25,20 @@ from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels, loss_backend
 from kdplatform.files import locked, remove_left_overs
 from kdplatform.methods import build_method
-from kdplatform.predictions import load_predictions, prediction_table
+from kdplatform.predictions import Predictions
 from kdplatform.progress import say
 from kdplatform.reporting import figures
+from kdplatform.reporting.arm_figures import (
+    class_accuracies,
+    compared_classes,
+    group_accuracies,
+    model_figures,
+    with_disagreement,
+)
 from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.metrics import fairness_metric, group_metrics, model_metrics, pair_metrics
+from kdplatform.study.study import Arm, Model, Study
 from kdplatform.training import FitResult, fit, predict_logits
 
 # What a killed run loses at most, beside the epoch it was in.
@@ -96,7 +104,7 @@ def _train(
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
         tables = {
-            name: prediction_table(
+            name: Predictions.from_logits(
                 split, predict_logits(model, split.inputs, device=workspace.device)
             )
             for name, split in (("val", dataset.val), ("test", dataset.test))
@@ -112,7 +120,7 @@ def _train(
             }
         )
         _log_results(workspace, step, tables, result, needed)
-    say(f"{step.title}: test accuracy {overall_accuracy(tables['test']):.2%}")
+    say(f"{step.title}: test accuracy {tables['test'].accuracy:.2%}")
     return run_id
 
 
@@ -153,34 +161,46 @@ def _fit(
 def _log_results(
     workspace: Workspace,
     step: Step,
-    tables: Mapping[str, pd.DataFrame],
+    tables: Mapping[str, Predictions],
     result: FitResult,
     needed: Mapping[str, TrainedModel],
 ) -> None:
-    dataset, attributes = workspace.dataset, workspace.config.attributes
-    test = tables["test"]
-    mlflow.log_metrics(evaluation.model_metrics(test, tables["val"], attributes, dataset.name))
-    logged = {"classwise": evaluation.class_accuracies(test, dataset.class_names)}
-    if attributes:
-        logged["groups"] = evaluation.group_accuracies(test, attributes)
+    dataset, config, test = workspace.dataset, workspace.config, tables["test"]
+    size = config.min_group_size
+    metrics = model_metrics(test, tables["val"], config.attributes, size, dataset.name)
+    logged = {"classwise": class_accuracies(test, dataset.class_names)}
+    if config.attributes:
+        logged["groups"] = group_accuracies(test, config.attributes, size)
     drawn = {}
     if result.records:
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
     if step.role is Role.DISTILLED:
-        arms = {Role(name): trained.test for name, trained in needed.items()}
-        comparisons = evaluation.compare(
-            {role: [table] for role, table in arms.items()}, [test], len(dataset.class_names)
-        )
-        mlflow.log_metrics(
-            evaluation.comparison_metrics(comparisons) | evaluation.disagreement_metrics(arms, test)
-        )
-        pairs = {role: (table, test) for role, table in arms.items()}
-        logged["classwise"] = evaluation.compared_classes(dataset.class_names, comparisons, pairs)
-        drawn |= drawing.comparison_figures(
-            dataset, attributes, arms, test, logged["classwise"], step.title
-        )
+        for name, trained in needed.items():
+            metrics |= pair_metrics(Role(name), trained.test, test, len(dataset.class_names))
+        study, arm = _with_references(workspace, step, test, needed)
+        classes = ClassWise(study)
+        logged["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)
+        drawn |= model_figures(classes, arm, step.title)
+    mlflow.log_metrics(metrics)
     records.log_tables(logged)
     records.log_figures(drawn)
+
+
+def _with_references(
+    workspace: Workspace, step: Step, test: Predictions, needed: Mapping[str, TrainedModel]
+) -> tuple[Study, Arm]:
+    """Returns the study of one distilled student with its teacher and NDS, and its arm."""
+    arm = Arm(Role.DISTILLED)
+    arms = {Arm(own.step.role): {own.step.seed: Model("", own.test)} for own in needed.values()}
+    config = workspace.config
+    return Study(
+        config.name,
+        workspace.dataset.class_names,
+        {**arms, arm: {step.seed: Model("", test)}},
+        config.attributes,
+        config.min_group_size,
+        shared_teacher=needed[TEACHER].step.seed,
+    ), arm
 
 
 def _complete_attributes(workspace: Workspace, run: Run) -> None:
@@ -188,18 +208,18 @@ def _complete_attributes(workspace: Workspace, run: Run) -> None:
     missing = [
         attribute
         for attribute in workspace.config.attributes
-        if evaluation.fairness_metric(attribute, "dpd") not in run.data.metrics
+        if fairness_metric(attribute, "dpd") not in run.data.metrics
     ]
     if not missing:
         return
     workspace.dataset  # noqa: B018 - refuses attributes that the dataset does not have
     path = artifact_path(run.info.run_id, PREDICTIONS.format(split="test"))
-    test = load_predictions(path)
+    test, size = Predictions.read(path), workspace.config.min_group_size
     metrics = [
         Metric(name, value, run.info.end_time, 0)
         for attribute in missing
-        for name, value in evaluation.attribute_metrics(test, attribute).items()
+        for name, value in group_metrics(test, attribute, size).items()
     ]
     MlflowClient().log_batch(run.info.run_id, metrics=metrics)
-    groups = evaluation.group_accuracies(test, missing)
+    groups = group_accuracies(test, tuple(missing), size)
     mlflow.log_table(groups, "groups.json", run_id=run.info.run_id)  # appends

@@ -3,11 +3,9 @@
 from dataclasses import dataclass
 from functools import cached_property
 
-import pandas as pd
-
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import artifact_path
-from kdplatform.predictions import load_predictions
+from kdplatform.predictions import Predictions
 
 PREDICTIONS = "predictions/{split}.parquet"
 
@@ -21,10 +19,10 @@ class TrainedModel:
     reused: bool
 
     @cached_property
-    def test(self) -> pd.DataFrame:
-        """Prediction table of the test split, read when it is asked for first."""
+    def test(self) -> Predictions:
+        """Predictions of the test split, read when it is asked for first."""
         return self.predictions("test")
 
-    def predictions(self, split: str) -> pd.DataFrame:
-        """Returns the prediction table of a split."""
-        return load_predictions(artifact_path(self.run_id, PREDICTIONS.format(split=split)))
+    def predictions(self, split: str) -> Predictions:
+        """Returns the predictions of a split."""
+        return Predictions.read(artifact_path(self.run_id, PREDICTIONS.format(split=split)))

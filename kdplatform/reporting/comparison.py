@@ -6,26 +6,20 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from kdplatform.analysis.bootstrap import (
-    Interval,
-    bootstrap_fairness,
-)
+from kdplatform.analysis.bootstrap import bootstrap_fairness
 from kdplatform.analysis.classwise import class_table
+from kdplatform.analysis.comparison import ClassComparison
 from kdplatform.analysis.disagreement import disagreement_by_class
 from kdplatform.analysis.group_fairness import fairness_metrics
+from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.analysis.individual_fairness import factor_space
+from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.parity import parity_null
-from kdplatform.analysis.tables import (
-    Attribute,
-    align_table,
-    attribute_name,
-    examples_digest,
-    stack_tables,
-)
+from kdplatform.analysis.tables import Attribute
 from kdplatform.reporting.comparison_rows import (
     Side,
     Sides,
-    class_tests,
+    class_test,
     count_row,
     fairness_rows,
     individual_rows,
@@ -40,9 +34,9 @@ from kdplatform.reporting.report_table import (
     p_words,
     table_of,
 )
-from kdplatform.reporting.study_fairness import Effort
 from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
 from kdplatform.reporting.tables import text_table
+from kdplatform.study.fairness import Effort
 
 _SHOWN_CLASSES = 20
 
@@ -61,6 +55,7 @@ def build_comparison(
     b: Side,
     attributes: Sequence[Attribute],
     similar_by: Sequence[str] = (),
+    min_group_size: int = MIN_GROUP_SIZE,
     effort: Effort = DEFAULT_EFFORT,
 ) -> Comparison:
     """Compares side B with side A, the reference.
@@ -69,36 +64,44 @@ def build_comparison(
         attributes: whose groups are compared: columns, or several of them for their intersections.
         similar_by: columns that say how alike two examples are, for individual fairness; none:
             not measured.
+        min_group_size: examples a group needs to be measured.
         effort: draws and permutations.
 
     Raises:
-        ValueError: the sides hold different examples or groups, or a table is invalid.
+        ValueError: the sides hold different examples or groups.
     """
     a, b = _with_ids_of_one_kind(a, b)
     _check_examples(a, b)
     reference = a.tables[0]
     sides = Sides(
         *(
-            replace(side, tables=[align_table(table, reference) for table in side.tables])
+            replace(side, tables=[table.aligned(reference) for table in side.tables])
             for side in (a, b)
         )
     )
     tables = {"A": list(sides.a.tables), "B": list(sides.b.tables)}
-    classes, compared = class_tests(sides)
+    classes = class_test(sides)
     fairness: list[Row] = []
     notes = list(_notes(sides, classes))
     for attribute in attributes:
-        metrics = fairness_metrics(reference, attribute)
-        name = attribute_name(attribute)
-        if metrics.groups < 2:
-            notes.append(f"{name}: one group only, so no differences.")
-            continue
-        smallest = f"{name}: {metrics.groups} groups, the smallest of"
-        notes.append(f"{smallest} {metrics.smallest_group} examples.")
+        metrics = fairness_metrics(reference, attribute, min_group_size=min_group_size)
+        name = metrics.attribute
+        if metrics.groups > 1:
+            smallest = f"{name}: {metrics.groups} groups, the smallest of"
+            notes.append(f"{smallest} {metrics.smallest_group} examples.")
         if metrics.note:
             notes.append(f"{name}: {metrics.note}.")
-        bootstrap = bootstrap_fairness(tables, attribute, draws=effort.draws)
-        null = parity_null(tables, attribute, permutations=effort.permutations)
+        if metrics.groups < 2:
+            continue
+        bootstrap = bootstrap_fairness(
+            tables, attribute, draws=effort.draws, min_group_size=min_group_size
+        )
+        null = parity_null(
+            tables,
+            attribute,
+            permutations=effort.permutations,
+            min_group_size=min_group_size,
+        )
         fairness.extend(fairness_rows(bootstrap, null))
     individual: list[Row] = []
     if similar_by:
@@ -110,7 +113,7 @@ def build_comparison(
         "What differs: side B minus side A",
         [
             *overall_rows(sides),
-            *([] if classes is None else [count_row(classes, compared)]),
+            *([] if classes is None else [count_row(classes)]),
             *fairness,
             *individual,
         ],
@@ -147,32 +150,30 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _check_examples(a: Side, b: Side) -> None:
-    first = examples_digest(a.tables[0])
+    first = a.tables[0]
     for side in (a, b):
         for table in side.tables:
-            own = examples_digest(table)
-            if own != first:
+            if table.digest != first.digest:
                 raise ValueError(
-                    f"different examples: {a.title} has digest {first} "
-                    f"({len(a.tables[0])} rows), {side.title} has {own} ({len(table)} rows); "
+                    f"different examples: {a.title} has digest {first.digest} ({len(first)} rows), "
+                    f"{side.title} has {table.digest} ({len(table)} rows); "
                     "allowed: the same ids and labels on both sides"
                 )
 
 
 def _with_ids_of_one_kind(a: Side, b: Side) -> tuple[Side, Side]:
     """Turns ids into text where one file holds them as numbers and another as text."""
-    kinds = {table["id"].dtype for side in (a, b) for table in side.tables}
+    kinds = {table.ids.dtype for side in (a, b) for table in side.tables}
     if len(kinds) == 1:
         return a, b
 
     def as_text(side: Side) -> Side:
-        tables = [table.assign(id=table["id"].astype(str)) for table in side.tables]
-        return replace(side, tables=tables)
+        return replace(side, tables=[replace(t, ids=t.ids.astype(str)) for t in side.tables])
 
     return as_text(a), as_text(b)
 
 
-def _notes(sides: Sides, table: pd.DataFrame | None) -> Iterator[str]:
+def _notes(sides: Sides, classes: ClassComparison | None) -> Iterator[str]:
     a, b = len(sides.a.tables), len(sides.b.tables)
     if sides.single:
         yield (
@@ -184,14 +185,14 @@ def _notes(sides: Sides, table: pd.DataFrame | None) -> Iterator[str]:
             f"{a} and {b} models: one side has no spread over seeds, so classes are not tested, and"
             " intervals are conditional on its one model."
         )
-    if table is not None and (undefined := int((table["status"] != "tested").sum())):
+    if classes is not None and (undefined := int((classes.table["status"] != "tested").sum())):
         yield f"{undefined} classes are not tested: absent, or without any variance over seeds."
     for side in (sides.a, sides.b):
         never = sorted(_never_predicted(side))
         if never:
             shown = ", ".join(side.class_name(number) for number in never[:10])
             yield f"{side.title}: no model predicts class {shown}."
-        if any(t["prediction"].nunique() == 1 for t in side.tables):
+        if any(len(np.unique(t.predictions)) == 1 for t in side.tables):
             yield f"{side.title}: a model predicts the same class for every example."
     yield "In %; scores of probabilities, I(f) and consistency as they are."
     if not sides.single:
@@ -203,8 +204,8 @@ def _notes(sides: Sides, table: pd.DataFrame | None) -> Iterator[str]:
 
 
 def _never_predicted(side: Side) -> set[int]:
-    predicted = set().union(*(set(table["prediction"].unique()) for table in side.tables))
-    return {int(label) for label in set(side.tables[0]["label"].unique()) - predicted}
+    predicted = set().union(*(set(np.unique(table.predictions)) for table in side.tables))
+    return {int(label) for label in set(np.unique(side.tables[0].labels)) - predicted}
 
 
 def _class_frame(sides: Sides, table: pd.DataFrame | None) -> pd.DataFrame:
@@ -233,8 +234,7 @@ def _class_rows(sides: Sides, table: pd.DataFrame | None) -> pd.DataFrame:
 
 
 def _classes(sides: Sides) -> int:
-    stack = stack_tables([*sides.a.tables, *sides.b.tables])
-    return 1 + int(max(stack.labels.max(), stack.predictions.max()))
+    return max(table.n_classes for side in (sides.a, sides.b) for table in side.tables)
 
 
 def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
@@ -261,13 +261,13 @@ def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _report(
-    sides: Sides, verdicts: Table, table: pd.DataFrame | None, notes: Sequence[str]
+    sides: Sides, verdicts: Table, classes: ClassComparison | None, notes: Sequence[str]
 ) -> Report:
-    frame = _class_frame(sides, table)
+    frame = _class_frame(sides, None if classes is None else classes.table)
     shown = Table("classes", "Classes, those that differ most first", frame, _class_words(frame))
     subtitle = (
         f"A: {sides.a.title} ({_models(sides.a)}); B: {sides.b.title} ({_models(sides.b)}); "
-        f"{len(sides.a.tables[0])} examples, digest {examples_digest(sides.a.tables[0])}"
+        f"{len(sides.a.tables[0])} examples, digest {sides.a.tables[0].digest}"
     )
     sections = [
         Section("What differs", tables=[replace(verdicts, notes=list(notes))]),

@@ -6,14 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kdplatform.analysis.bootstrap import (
-    HIGHER_IS_FAIRER,
-    FairnessBootstrap,
-    Interval,
-)
+from kdplatform.analysis.bootstrap import FairnessBootstrap
 from kdplatform.analysis.calibration import calibration, example_scores
-from kdplatform.analysis.classwise import overall_accuracy
-from kdplatform.analysis.comparison import ClassComparison, compare_classes
+from kdplatform.analysis.comparison import ClassComparison, compare_classes, compare_pair
 from kdplatform.analysis.disagreement import disagreement
 from kdplatform.analysis.individual_fairness import (
     OUTPUTS,
@@ -24,8 +19,14 @@ from kdplatform.analysis.individual_fairness import (
     nearest_neighbours,
     sample_pairs,
 )
-from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
-from kdplatform.analysis.tables import FloatArray, stack_tables
+from kdplatform.analysis.intervals import (
+    LEVEL,
+    Interval,
+    mean_of_examples,
+    mean_of_seeds_and_examples,
+    mean_over_seeds,
+)
+from kdplatform.predictions import FloatArray, Predictions
 from kdplatform.reporting.report_table import (
     Row,
     change_words,
@@ -33,14 +34,8 @@ from kdplatform.reporting.report_table import (
     p_words,
 )
 from kdplatform.reporting.tables import percent
-from kdplatform.reporting.verdicts import (
-    LEVEL,
-    Verdict,
-    by_interval,
-    mean_of_examples,
-    mean_of_seeds_and_examples,
-    mean_over_seeds,
-)
+from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, change_between
+from kdplatform.study.verdicts import Verdict, by_interval
 
 _METRICS = {
     "eod": "EOD",
@@ -55,13 +50,13 @@ class Side:
     """One side of a comparison.
 
     Attributes:
-        tables: prediction tables, one per seed.
+        tables: predictions, one per seed.
         attributes: columns whose groups may be compared.
         class_names: of class 0, 1, ...; empty where classes are known by their numbers.
     """
 
     title: str
-    tables: Sequence[pd.DataFrame]
+    tables: Sequence[Predictions]
     attributes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
 
@@ -85,7 +80,7 @@ class Sides:
     @property
     def logits(self) -> bool:
         """Whether every table of both sides has logits."""
-        return all("logits" in t.columns for side in (self.a, self.b) for t in side.tables)
+        return all(t.logits is not None for side in (self.a, self.b) for t in side.tables)
 
     @property
     def single(self) -> bool:
@@ -121,8 +116,8 @@ def _row(
 
 def overall_rows(sides: Sides) -> Iterator[Row]:
     """Accuracy, the scores of probabilities where both sides have logits, disagreement."""
-    a, b = (np.mean([overall_accuracy(t) for t in s.tables]) for s in (sides.a, sides.b))
-    correct = [stack_tables(s.tables).correct.astype(float) for s in (sides.a, sides.b)]
+    a, b = (np.mean([t.accuracy for t in s.tables]) for s in (sides.a, sides.b))
+    correct = [np.stack([t.correct for t in s.tables]).astype(float) for s in (sides.a, sides.b)]
     change = _change(sides, *correct)
     yield _row("accuracy", float(a), float(b), change, np.nan, _judged(change), 100)
     if sides.logits:
@@ -155,7 +150,7 @@ def individual_rows(sides: Sides, space: FeatureSpace) -> Iterator[Row]:
     """Individual unfairness and consistency, with an interval over seeds where there are some."""
     pairs, neighbours = sample_pairs(space), nearest_neighbours(space)
 
-    def of_output(output: Output) -> Callable[[pd.DataFrame], float]:
+    def of_output(output: Output) -> Callable[[Predictions], float]:
         return lambda table: individual_unfairness(table, pairs, output=output).unfairness
 
     for output in OUTPUTS if sides.logits else OUTPUTS[1:]:
@@ -164,7 +159,7 @@ def individual_rows(sides: Sides, space: FeatureSpace) -> Iterator[Row]:
 
 
 def _model_row(
-    what: str, sides: Sides, measure: Callable[[pd.DataFrame], float], better: int = 0
+    what: str, sides: Sides, measure: Callable[[Predictions], float], better: int = 0
 ) -> Row:
     """A number of whole models: examples give it no interval, seeds do.
 
@@ -212,24 +207,19 @@ def _judged(change: Interval, better: int = 1) -> str:
     return words.get(verdict, "undecided")
 
 
-def class_tests(sides: Sides) -> tuple[pd.DataFrame | None, ClassComparison | None]:
+def class_test(sides: Sides) -> ClassComparison | None:
     """Class tests: over seeds, of one pair of models, or none for one model against several."""
     if sides.over_seeds:
-        compared = compare_classes(sides.a.tables, sides.b.tables)
-        return compared.table, compared
-    if sides.single:
-        return mcnemar_by_class(sides.a.tables[0], sides.b.tables[0]), None
-    return None, None
+        return compare_classes(sides.a.tables, sides.b.tables)
+    return compare_pair(sides.a.tables[0], sides.b.tables[0]) if sides.single else None
 
 
-def count_row(table: pd.DataFrame, compared: ClassComparison | None) -> Row:
+def count_row(test: ClassComparison) -> Row:
     """How many classes differ, beside chance and corrections."""
-    counts = significance_counts(table)
-    p = compared.permutation.p_count if compared else np.nan
-    if compared:
+    counts, p, verdict = test.counts, np.nan, "McNemar, these two models"
+    if test.permutation is not None:
+        p = test.permutation.p_count
         verdict = "classes differ" if p < LEVEL else "undecided"
-    else:
-        verdict = "McNemar, these two models"
     corrected = f"{counts.significant_bh} after BH, {counts.significant_holm} after Holm"
     chance = f"{counts.expected_by_chance:.1f} by chance, {corrected}"
     return Row(
@@ -255,26 +245,23 @@ def count_row(table: pd.DataFrame, compared: ClassComparison | None) -> Row:
 
 def fairness_rows(bootstrap: FairnessBootstrap, null: pd.DataFrame) -> Iterator[Row]:
     """The fairness metrics of one attribute, arms "A" and "B", each with its verdict."""
-    compared = bootstrap.compare("B", "A", null).to_dict("records")
-    by_metric = {found["metric"]: found for found in compared}
     for metric, label in _METRICS.items():
-        found = by_metric[metric]
-        change = Interval(found["difference"], found["low"], found["high"])
-        verdict = str(found["verdict"])
-        if metric in HIGHER_IS_FAIRER:
-            verdict = verdict.replace("less fair", "worse").replace("fairer", "better")
-        if verdict not in ("undecided", "undefined"):
-            verdict = f"B {verdict}"
-        if found["levelling_down"]:
-            verdict += " (levelling down)"
-        row = _row(
-            f"{label}, {bootstrap.attribute}",
-            found["reference_value"],
-            found["value"],
-            change,
-            np.nan,
-            verdict,
-            100,
-        )
-        row.numbers |= {name: found[name] for name in ("chance_difference", "levelling_down")}
+        change = change_between(bootstrap, null, ["B"], "A", metric)
+        a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
+        what, verdict = f"{label}, {bootstrap.attribute}", _fairness_verdict(metric, change)
+        row = _row(what, a, b, change.interval, np.nan, verdict, 100)
+        row.numbers |= {"chance_difference": change.chance, "levelling_down": change.levelling_down}
         yield row
+
+
+def _fairness_verdict(metric: str, change: Change) -> str:
+    if not np.isfinite([*change.interval, change.chance]).all():
+        return "undefined"
+    higher = metric in HIGHER_IS_FAIRER
+    words = {
+        Verdict.SUPPORTED: "B better" if higher else "B fairer",
+        Verdict.CONTRADICTED: "B worse" if higher else "B less fair",
+        Verdict.UNDECIDABLE: "undecided",
+    }
+    verdict = words[by_interval(1 if higher else -1, change.interval, change.chance)]
+    return f"{verdict} (levelling down)" if change.levelling_down else verdict

@@ -1,15 +1,18 @@
 """Figures of a comparison between Teacher, NDS and DS."""
 
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
-from torch import Tensor
 
-from kdplatform.data import Inputs
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdplatform.data import Inputs
 
 # Okabe and Ito's palette, told apart by colour-blind readers too.
 COLORS = {"Teacher": "#000000", "NDS": "#E69F00", "DS": "#0072B2"}
@@ -162,7 +165,9 @@ def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
     return figure
 
 
-def contact_sheet(inputs: Inputs, labels: Tensor, class_names: Sequence[str], title: str) -> Figure:
+def contact_sheet(
+    inputs: "Inputs", labels: "Tensor", class_names: Sequence[str], title: str
+) -> Figure:
     """Draws up to ten images of each of up to ten classes, one class per row.
 
     Args:

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kdplatform.analysis.bootstrap import Interval
-from kdplatform.reporting.study import Arm, Study
+from kdplatform.analysis.intervals import Interval
 from kdplatform.reporting.tables import EMPTY, percent
+from kdplatform.study.metrics import ACCURACY
+from kdplatform.study.study import Arm, Study
 
 
 @dataclass(frozen=True)
@@ -109,17 +110,17 @@ def p_words(p_value: float) -> str:
 
 def first_columns(study: Study, arm: Arm) -> Row:
     """Begins the row of an arm: its name, number of seeds and accuracy."""
-    accuracy = study.values(arm, "accuracy")
+    accuracy = study.values(arm, ACCURACY)
     return Row(
         {
-            "arm": arm.name,
+            "arm": study.names[arm],
             "temperature": arm.temperature,
             "seeds": len(accuracy),
             "accuracy": float(accuracy.mean()),
             "accuracy_sd": float(accuracy.std(ddof=1)) if len(accuracy) > 1 else np.nan,
         },
         {
-            "arm": arm.name,
+            "arm": study.names[arm],
             "seeds": str(len(accuracy)),
             "accuracy": percent(accuracy.tolist()),
         },

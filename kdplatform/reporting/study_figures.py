@@ -13,13 +13,19 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kdplatform.analysis.bootstrap import Interval
 from kdplatform.analysis.classwise import ArmAccuracies
 from kdplatform.analysis.disagreement import disagreement_matrix
+from kdplatform.analysis.intervals import Interval
 from kdplatform.reporting.figures import COLORS, SIGNIFICANT
-from kdplatform.reporting.study import DS, NDS, REFERENCES, TEACHER, Arm, Study
-from kdplatform.reporting.study_classes import ClassWise
-from kdplatform.reporting.study_fairness import GroupFairness
+from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.fairness import GroupFairness
+from kdplatform.study.metrics import ACCURACY, REFERENCES
+from kdplatform.study.study import Arm, Study
+
+DS, NDS, TEACHER = Role.DISTILLED.label, Role.STUDENT.label, Role.TEACHER.label
+# How the constant line of a reference is drawn.
+_LINES = {Role.STUDENT: "--", Role.TEACHER: ":"}
 
 _MOST_CLASSES = 20
 _COLUMNS = 4
@@ -65,11 +71,11 @@ def _class_panel(
 ) -> None:
     accuracies = [100 * classes.accuracies[arm].accuracy[:, row] for arm in study.distilled]
     _points(axes, positions, accuracies)
-    for role, style in ((NDS, "--"), (TEACHER, ":")):
+    for role, style in _LINES.items():
         if Arm(role) in study.arms:
             level = 100 * float(classes.accuracies[Arm(role)].accuracy[:, row].mean())
-            axes.axhline(level, color=COLORS[role], linestyle=style, linewidth=1.2)
-    for role, marker, size in ((NDS, "o", 8), (TEACHER, "s", 11)):
+            axes.axhline(level, color=COLORS[role.label], linestyle=style, linewidth=1.2)
+    for role, marker, size in ((Role.STUDENT, "o", 8), (Role.TEACHER, "s", 11)):
         marked = [
             i
             for i, arm in enumerate(study.distilled)
@@ -117,7 +123,7 @@ def _points(axes: Axes, positions: np.ndarray, values: Sequence[np.ndarray]) -> 
 
 
 def _name_temperatures(axes: Axes, study: Study) -> None:
-    names = [f"{arm.temperature:g}" for arm in study.distilled]
+    names = [study.short_names[arm] for arm in study.distilled]
     axes.set_xticks(range(len(names)), names, fontsize=7)
     axes.tick_params(axis="y", labelsize=8)
 
@@ -147,14 +153,12 @@ def disagreement_matrices(study: Study, arm: Arm) -> dict[str, pd.DataFrame]:
     """For Figure 2: mean number of examples by what a reference and what DS predicts, by role."""
     matrices: dict[str, pd.DataFrame] = {}
     for role in REFERENCES:
-        counts = []
-        for seed in study.seeds(arm):
-            reference = study.reference(role, seed)
-            if reference is not None:
-                table = study.arms[arm][seed].table
-                counts.append(disagreement_matrix(reference.table, table, len(study.class_names)))
+        counts = [
+            disagreement_matrix(reference, own, len(study.class_names))
+            for reference, own in study.pairs_with(role, arm)
+        ]
         if counts:
-            matrices[role] = sum(counts[1:], counts[0]) / len(counts)
+            matrices[role.label] = sum(counts[1:], counts[0]) / len(counts)
     return matrices
 
 
@@ -163,13 +167,17 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
     positions = np.arange(len(study.distilled))
-    _points(left, positions, [100 * study.values(arm, "accuracy") for arm in study.distilled])
-    for role, style in ((NDS, "--"), (TEACHER, ":")):
-        values = 100 * study.values(Arm(role), "accuracy")
+    _points(left, positions, [100 * study.values(arm, ACCURACY) for arm in study.distilled])
+    for role, style in _LINES.items():
+        values = 100 * study.values(Arm(role), ACCURACY)
         if len(values):
-            left.axhline(float(values.mean()), color=COLORS[role], linestyle=style, label=role)
+            level, color = float(values.mean()), COLORS[role.label]
+            left.axhline(level, color=color, linestyle=style, label=role.label)
     left.set_title("test accuracy, % (DS: mean ± sd)", fontsize=10)
-    for role, name, marker in ((NDS, "#SC, from NDS", "o"), (TEACHER, "#TC, from Teacher", "s")):
+    for role, name, marker in (
+        (Role.STUDENT, "#SC, from NDS", "o"),
+        (Role.TEACHER, "#TC, from Teacher", "s"),
+    ):
         found = [
             (i, classes.tests[arm, role].counts)
             for i, arm in enumerate(study.distilled)
@@ -178,7 +186,7 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
         if found:
             heights = [counts.significant for _, counts in found]
             right.plot(
-                [i for i, _ in found], heights, color=COLORS[role], marker=marker, label=name
+                [i for i, _ in found], heights, color=COLORS[role.label], marker=marker, label=name
             )
     chance = [test.counts.expected_by_chance for test in classes.tests.values()]
     if chance:
@@ -229,12 +237,13 @@ def _fairness_panel(axes: Axes, study: Study, fairness: GroupFairness, metric: s
         markersize=4,
         linewidth=1.2,
     )
-    for role, style in ((NDS, "--"), (TEACHER, ":")):
+    for role, style in _LINES.items():
         if Arm(role) in study.arms:
             own = fairness.interval(Arm(role), metric)
-            axes.axhline(100 * own.estimate, color=COLORS[role], linestyle=style, linewidth=1.2)
+            color = COLORS[role.label]
+            axes.axhline(100 * own.estimate, color=color, linestyle=style, linewidth=1.2)
             if np.isfinite([own.low, own.high]).all():
-                axes.axhspan(100 * own.low, 100 * own.high, color=COLORS[role], alpha=0.08)
+                axes.axhspan(100 * own.low, 100 * own.high, color=color, alpha=0.08)
     if metric in ("eod", "dpd"):
         null = [100 * fairness.parity(arm, metric).mean for arm in study.distilled]
         axes.plot(positions, null, color="grey", linestyle="-.", linewidth=1)

@@ -8,13 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from kdplatform.files import written_atomically
-from kdplatform.reporting.claims import Claim, Judge
 from kdplatform.reporting.figures import disagreement_figure
 from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
 from kdplatform.reporting.report_table import Table, file_stem
-from kdplatform.reporting.study import Study
-from kdplatform.reporting.study_classes import ClassWise
-from kdplatform.reporting.study_fairness import Effort, GroupFairness
 from kdplatform.reporting.study_figures import (
     class_figure,
     count_figure,
@@ -33,7 +29,11 @@ from kdplatform.reporting.support_tables import (
     disagreement_table,
     group_accuracy_table,
 )
-from kdplatform.reporting.verdicts import NEGLIGIBLE_SHIFT, Verdict
+from kdplatform.study.claims import Claim, judge
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.fairness import Effort, GroupFairness
+from kdplatform.study.study import Study
+from kdplatform.study.verdicts import NEGLIGIBLE_SHIFT, Verdict
 
 PAGE = "report.html"
 DEFAULT_EFFORT = Effort()
@@ -59,7 +59,7 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     """Derives the whole report from a study's predictions."""
     classes = ClassWise(study)
     fairness = [GroupFairness(study, attribute, effort) for attribute in study.attributes]
-    claims = Judge(study, classes, {each.name: each for each in fairness}).claims()
+    claims = judge(study, classes, {each.name: each for each in fairness})
     sections = [
         _verdicts(study, claims),
         _this_study(study, classes),
@@ -82,7 +82,7 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
         [(verdict.value, tally[verdict]) for verdict in Verdict] if claims else [],
     )
     frames = {table.key: table.frame for table in page.tables()}
-    frames |= {"runs": study.runs, "classes": class_detail(study, classes)}
+    frames |= {"runs": study.metrics, "classes": class_detail(study, classes)}
     return Report(page, frames, claims, _gaps(study))
 
 
@@ -123,10 +123,10 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 def _subtitle(study: Study) -> str:
     seeds = len(study.all_seeds)
-    temperatures = ", ".join(f"{arm.temperature:g}" for arm in study.distilled)
+    temperatures = ", ".join(study.short_names.values())
     return (
         f"Teacher, student without it (NDS) and distilled student (DS) at T = {temperatures}; "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}, {study.examples} test examples."
+        f"{seeds} {'seed' if seeds == 1 else 'seeds'}, {len(study.any_table)} test examples."
     )
 
 
@@ -193,7 +193,7 @@ def _detectable(shifts: Sequence[float]) -> str:
 def _arms_by_seeds(study: Study) -> Iterator[str]:
     by_seeds: dict[tuple[int, ...], list[str]] = {}
     for arm in study.arms:
-        by_seeds.setdefault(study.seeds(arm), []).append(arm.name)
+        by_seeds.setdefault(study.seeds(arm), []).append(study.names[arm])
     for seeds, arms in by_seeds.items():
         word = "seed" if len(seeds) == 1 else "seeds"
         yield f"{', '.join(arms)}: {word} {', '.join(map(str, seeds))}"
@@ -245,7 +245,7 @@ def _disagreement_section(study: Study) -> Section:
         return Section("Disagreement", tables=[table])
     picture = Picture(
         "figure2_disagreement",
-        f"Figure 2. Where predictions differ, {arm.name}",
+        f"Figure 2. Where predictions differ, {study.names[arm]}",
         disagreement_figure(matrices, study.class_names, "Predictions that differ"),
         "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same example. The "
         "diagonal, where they agree, is left out. Mean number of examples per seed.",

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from kdplatform.analysis.comparison import ClassComparison
 from kdplatform.reporting.report_table import (
     Row,
     Table,
@@ -13,18 +14,30 @@ from kdplatform.reporting.report_table import (
     plain_mean,
     table_of,
 )
-from kdplatform.reporting.study import NDS, REFERENCES, TEACHER, Arm, Study
-from kdplatform.reporting.study_classes import ClassTest, ClassWise
-from kdplatform.reporting.study_fairness import Change, GroupFairness
 from kdplatform.reporting.tables import percent
-from kdplatform.reporting.verdicts import Verdict, by_interval
+from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.fairness import Change, GroupFairness
+from kdplatform.study.metrics import (
+    CALIBRATING_TEMPERATURE,
+    CONSISTENCY,
+    ECE_CALIBRATED,
+    INDIVIDUAL,
+    INDIVIDUAL_CALIBRATED,
+    INDIVIDUAL_LABELS,
+    REFERENCES,
+    WORST_CLASS_ACCURACY,
+    fairness_metric,
+)
+from kdplatform.study.study import Arm, Study
+from kdplatform.study.verdicts import Verdict, by_interval
 
 _VERDICT_WORDS = {
     Verdict.SUPPORTED: " fairer",
     Verdict.CONTRADICTED: " less fair",
     Verdict.UNDECIDABLE: "",
 }
-_COUNTED = {"sc": ("#SC", NDS), "tc": ("#TC", TEACHER)}
+_COUNTED = {"sc": ("#SC", Role.STUDENT), "tc": ("#TC", Role.TEACHER)}
 
 
 def class_counts_table(study: Study, classes: ClassWise) -> Table:
@@ -32,15 +45,16 @@ def class_counts_table(study: Study, classes: ClassWise) -> Table:
     rows = []
     for arm in study.arms:
         row = first_columns(study, arm)
-        row.numbers["worst_class_accuracy"] = _mean(study, arm, "worst_class_accuracy")
-        row.words["worst"] = percent(study.values(arm, "worst_class_accuracy").tolist())
+        worst = study.values(arm, WORST_CLASS_ACCURACY)
+        row.numbers["worst_class_accuracy"] = float(worst.mean())
+        row.words["worst"] = percent(worst.tolist())
         for name, (_, role) in _COUNTED.items():
             if (arm, role) in classes.tests:
                 _add_counts(row, name, classes.tests[arm, role])
         rows.append(row)
     ours = [
         (
-            f"{title} beside chance ({role})",
+            f"{title} beside chance ({role.label})",
             {
                 f"{name}_expected": "by chance",
                 f"{name}_bh": "after BH",
@@ -69,7 +83,7 @@ def class_counts_table(study: Study, classes: ClassWise) -> Table:
     )
 
 
-def _add_counts(row: Row, name: str, test: ClassTest) -> None:
+def _add_counts(row: Row, name: str, test: ClassComparison) -> None:
     counts = test.counts
     row.numbers |= {
         f"n_{name}": counts.significant,
@@ -86,22 +100,21 @@ def _add_counts(row: Row, name: str, test: ClassTest) -> None:
         f"{name}_bh": str(counts.significant_bh),
         f"{name}_holm": str(counts.significant_holm),
     }
-    if test.over_seeds is None:
+    if test.permutation is None:
         return
-    compared = test.over_seeds
-    max_t = int(compared.table["significant_max_t"].sum())
+    max_t = int(test.table["significant_max_t"].sum())
     row.numbers |= {
         f"{name}_max_t": max_t,
-        f"{name}_p_count": compared.permutation.p_count,
-        f"{name}_p_max_t": compared.permutation.p_max_t,
-        f"{name}_detectable_shift": compared.detectable_shift,
+        f"{name}_p_count": test.permutation.p_count,
+        f"{name}_p_max_t": test.permutation.p_max_t,
+        f"{name}_detectable_shift": test.detectable_shift,
     }
     row.words |= {
         f"{name}_max_t": str(max_t),
-        f"{name}_p": p_words(compared.permutation.p_count),
+        f"{name}_p": p_words(test.permutation.p_count),
         f"{name}_detectable": "none"
-        if compared.detectable_shift > 1
-        else number_words(compared.detectable_shift, 1, 100),
+        if test.detectable_shift > 1
+        else number_words(test.detectable_shift, 1, 100),
     }
 
 
@@ -118,9 +131,9 @@ def _count_notes(classes: ClassWise) -> list[str]:
             "One seed: #SC and #TC come from McNemar's exact test of this one pair of models. They "
             "say nothing about other seeds."
         )
-    absent: dict[tuple[str, str], list[str]] = {}
+    absent: dict[tuple[Role, str], list[str]] = {}
     for (arm, role), reason in classes.reasons.items():
-        absent.setdefault((role, reason), []).append(arm.name)
+        absent.setdefault((role, reason), []).append(classes.study.names[arm])
     for (role, reason), arms in absent.items():
         names = {role: title for title, role in _COUNTED.values()}
         notes.append(f"No {names[role]} for {', '.join(arms)}: {reason}.")
@@ -135,11 +148,11 @@ def fairness_table(key: str, title: str, study: Study, fairness: GroupFairness) 
         for metric in ("eod", "dpd"):
             _add_metric(row, study, arm, fairness, metric)
         for metric in ("worst_group_accuracy", "accuracy_gap"):
-            values = study.values(arm, f"{fairness.name}/{metric}")
-            row.numbers[metric] = _mean(study, arm, f"{fairness.name}/{metric}")
+            values = study.values(arm, fairness_metric(fairness.attribute, metric))
+            row.numbers[metric] = float(values.mean()) if len(values) else np.nan
             row.words[metric] = percent(values.tolist())
-        if arm.temperature is not None:
-            for role in (NDS, TEACHER):
+        if arm.role is Role.DISTILLED:
+            for role in REFERENCES:
                 _add_changes(row, fairness, arm, role)
         rows.append(row)
     parity = {"interval": "95% interval", "null": "by parity", "p": "p"}
@@ -149,8 +162,8 @@ def fairness_table(key: str, title: str, study: Study, fairness: GroupFairness) 
         ("DPD", {f"dpd_{name}": label for name, label in parity.items()}),
         ("groups", {"worst_group_accuracy": "worst group", "accuracy_gap": "gap"}),
         *(
-            (f"DS minus {role}, points", {f"eod_{role}": "EOD", f"dpd_{role}": "DPD"})
-            for role in (NDS, TEACHER)
+            (f"DS minus {role.label}, points", {f"eod_{role}": "EOD", f"dpd_{role}": "DPD"})
+            for role in (Role.STUDENT, Role.TEACHER)
         ),
         ("", {"flag": "levelling down"}),
     ]
@@ -168,7 +181,7 @@ def _label_row(fairness: GroupFairness) -> Row:
 
 
 def _add_metric(row: Row, study: Study, arm: Arm, fairness: GroupFairness, metric: str) -> None:
-    values = study.values(arm, f"{fairness.name}/{metric}")
+    values = study.values(arm, fairness_metric(fairness.attribute, metric))
     interval, parity = fairness.interval(arm, metric), fairness.parity(arm, metric)
     row.numbers |= {
         metric: interval.estimate,
@@ -186,7 +199,7 @@ def _add_metric(row: Row, study: Study, arm: Arm, fairness: GroupFairness, metri
     }
 
 
-def _add_changes(row: Row, fairness: GroupFairness, arm: Arm, role: str) -> None:
+def _add_changes(row: Row, fairness: GroupFairness, arm: Arm, role: Role) -> None:
     if Arm(role) not in fairness.study.arms:
         return
     for metric in ("eod", "dpd"):
@@ -202,7 +215,7 @@ def _add_changes(row: Row, fairness: GroupFairness, arm: Arm, role: str) -> None
         row.words[f"{metric}_{role}"] = _change_cell(change)
         if change.levelling_down:
             known = row.words.get("flag", "")
-            flag = f"{metric.upper()} against {role}"
+            flag = f"{metric.upper()} against {role.label}"
             row.words["flag"] = f"{known}; {flag}" if known else flag
 
 
@@ -232,10 +245,8 @@ def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
         "two levels by parity is taken away (they fall as errors get rarer). Levelling down: the "
         "metric improves while the accuracy of every group falls.",
     ]
-    if measured.smallest_group < 10:
-        notes.append("Groups of fewer than 10 examples decide a largest difference by themselves.")
     if measured.note:
-        notes.append(f"Undefined: {measured.note}.")
+        notes.append(f"Not measured: {measured.note}.")
     seeds = {len(study.seeds(arm)) for arm in study.arms}
     if seeds == {1}:
         notes.append("One seed: intervals are conditional on these models.")
@@ -245,15 +256,15 @@ def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
 def individual_table(study: Study) -> Table:
     """Table 4: I(f) on probabilities, labels and calibrated probabilities, beside calibration."""
     columns = {
-        "unfairness": "I(f)",
-        "unfairness_labels": "on labels",
-        "unfairness_calibrated": "calibrated",
-        "consistency": "consistency",
-        "ece": "ECE",
-        "ece_calibrated": "ECE calibrated",
-        "brier": "Brier",
-        "nll": "NLL",
-        "calibrating_temperature": "calibrating T",
+        INDIVIDUAL: "I(f)",
+        INDIVIDUAL_LABELS: "on labels",
+        INDIVIDUAL_CALIBRATED: "calibrated",
+        CONSISTENCY: "consistency",
+        "test/ece": "ECE",
+        ECE_CALIBRATED: "ECE calibrated",
+        "test/brier": "Brier",
+        "test/nll": "NLL",
+        CALIBRATING_TEMPERATURE: "calibrating T",
     }
     rows = []
     for arm in study.arms:
@@ -290,8 +301,3 @@ def individual_table(study: Study) -> Table:
             "with the same predicted label, higher is better. ECE: 15 bins of equal mass.",
         ],
     )
-
-
-def _mean(study: Study, arm: Arm, column: str) -> float:
-    values = study.values(arm, column)
-    return float(values.mean()) if len(values) else float("nan")

@@ -6,10 +6,9 @@ import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.classwise import class_table_over_seeds
-from kdplatform.analysis.disagreement import disagreement, disagreement_by_class
+from kdplatform.analysis.disagreement import disagreement
 from kdplatform.analysis.group_fairness import group_table
-from kdplatform.analysis.tables import FloatArray
-from kdplatform.reporting.claims import Claim
+from kdplatform.predictions import Predictions
 from kdplatform.reporting.report_table import (
     Row,
     Table,
@@ -20,10 +19,12 @@ from kdplatform.reporting.report_table import (
     p_words,
     table_of,
 )
-from kdplatform.reporting.study import REFERENCES, Arm, Study
-from kdplatform.reporting.study_classes import ClassWise
-from kdplatform.reporting.study_fairness import GroupFairness
 from kdplatform.reporting.tables import EMPTY, percent
+from kdplatform.study.claims import Claim
+from kdplatform.study.classes import ClassWise, class_disagreement
+from kdplatform.study.fairness import GroupFairness
+from kdplatform.study.metrics import REFERENCES
+from kdplatform.study.study import Arm, Study
 
 
 def disagreement_table(study: Study) -> Table:
@@ -35,8 +36,8 @@ def disagreement_table(study: Study) -> Table:
         row.numbers["between_two_seeds"] = float(np.mean(baseline)) if baseline else np.nan
         row.words["baseline"] = percent(baseline[:1]) if len(baseline) == 1 else _average(baseline)
         for role, name in REFERENCES.items():
-            values = study.values(arm, f"disagreement_{name}")
-            row.numbers[f"with_{role}"] = float(values.mean()) if len(values) else np.nan
+            values = study.values(arm, f"disagreement/{role.value}")
+            row.numbers[f"with_{role.label}"] = float(values.mean()) if len(values) else np.nan
             row.words[name] = percent(values.tolist())
         rows.append(row)
     groups = [
@@ -70,7 +71,7 @@ def _between_seeds(study: Study, arm: Arm) -> list[float]:
 
 def group_accuracy_table(study: Study, fairness: GroupFairness) -> Table:
     """Accuracy of every group in every arm, mean over seeds: where levelling down shows."""
-    by_arm = {arm.name: _group_means(study.tables(arm), fairness) for arm in study.arms}
+    by_arm = {study.names[arm]: _group_means(study.tables(arm), fairness) for arm in study.arms}
     first = next(iter(by_arm.values()))
     frame = pd.DataFrame({"attribute": fairness.name, "group": first["group"], "n": first["n"]})
     for name, groups in by_arm.items():
@@ -86,8 +87,9 @@ def group_accuracy_table(study: Study, fairness: GroupFairness) -> Table:
     )
 
 
-def _group_means(tables: Sequence[pd.DataFrame], fairness: GroupFairness) -> pd.DataFrame:
-    each = [group_table(table, fairness.attribute) for table in tables]
+def _group_means(tables: Sequence[Predictions], fairness: GroupFairness) -> pd.DataFrame:
+    size = fairness.study.min_group_size
+    each = [group_table(table, fairness.attribute, min_group_size=size) for table in tables]
     mean = np.mean([table["accuracy"].to_numpy(dtype=float) for table in each], axis=0)
     return each[0].assign(accuracy=mean)
 
@@ -97,26 +99,13 @@ def class_detail(study: Study, classes: ClassWise) -> pd.DataFrame:
     parts = []
     for (arm, role), test in classes.tests.items():
         part = test.table.copy()
-        part.insert(0, "arm", arm.name)
-        part.insert(1, "reference", role)
+        part.insert(0, "arm", study.names[arm])
+        part.insert(1, "reference", role.label)
         part.insert(3, "name", list(study.class_names))
         part["accuracy_sd_b"] = class_table_over_seeds(classes.accuracies[arm])["accuracy_sd"]
-        part["disagreement"] = _class_disagreement(study, arm, role)
+        part["disagreement"] = class_disagreement(study, arm, role)
         parts.append(part.rename(columns={"accuracy_a": "accuracy_reference"}))
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
-
-
-def _class_disagreement(study: Study, arm: Arm, role: str) -> FloatArray:
-    shares = []
-    for seed in study.seeds(arm):
-        reference = study.reference(role, seed)
-        if reference is not None:
-            table = study.arms[arm][seed].table
-            by_class = disagreement_by_class(reference.table, table, len(study.class_names))
-            shares.append(by_class["disagreement"].to_numpy(dtype=float))
-    if not shares:
-        return np.full(len(study.class_names), np.nan)
-    return np.asarray(np.mean(shares, axis=0))
 
 
 def claims_table(claims: Sequence[Claim]) -> Table:

@@ -103,4 +103,5 @@ def identity(config: ProjectConfig, measure: Measure, dataset_digest: str) -> di
         if name.startswith(sections) and name.removeprefix("tuning.") not in _FREE
     }
     decided["tuning.attribute"] = str(measure.attribute)
+    decided["min_group_size"] = str(config.min_group_size)
     return {**decided, "dataset": f"{config.dataset.name} {dataset_digest[:12]}"}

@@ -6,7 +6,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from kdplatform.analysis.individual_fairness import Pairs
-from kdplatform.analysis.paired import Difference, Estimate, mean_interval, paired_difference
+from kdplatform.analysis.intervals import (
+    LEVEL,
+    Difference,
+    Interval,
+    mean_over_seeds,
+    paired_difference,
+)
 from kdplatform.analysis.significance import holm
 from kdplatform.experiments.graph import Step, with_needs
 from kdplatform.experiments.scheduler import Trained
@@ -19,7 +25,6 @@ from kdplatform.tuning.references import fresh_seeds, point_steps
 from kdplatform.tuning.selection import Choice
 from kdplatform.tuning.space import Point
 
-_CONFIDENCE = 0.95
 MEASURES = ("accuracy", "unfairness", "worst_group_accuracy")
 
 
@@ -43,12 +48,12 @@ class Confirmed:
     differences: Mapping[str, Difference]
     p_holm: Mapping[str, float]
 
-    def estimate(self, measure: str) -> Estimate:
+    def estimate(self, measure: str) -> Interval:
         """Returns a measure's mean over the fresh seeds on test, with its interval."""
         values = [getattr(score, measure) for score in self.scores.values()]
         # Of what may be searched, some count classes: no upper end is known here.
         highest = np.inf if measure == "unfairness" else 1.0
-        return mean_interval(values, _CONFIDENCE, lowest=0.0, highest=highest)
+        return mean_over_seeds(values, lowest=0.0, highest=highest)
 
     def again_mean(self, measure: str) -> float:
         """Returns a measure's mean over the fresh seeds on validation."""
@@ -139,7 +144,6 @@ def _difference(arm: Confirmed, baseline: Confirmed, measure: str) -> Difference
     return paired_difference(
         [getattr(arm.scores[seed], measure) for seed in seeds],
         [getattr(baseline.scores[seed], measure) for seed in seeds],
-        _CONFIDENCE,
     )
 
 
@@ -150,6 +154,6 @@ def verdict(arm: Confirmed, measure: str) -> str:
     amount there is no p, and nothing is claimed.
     """
     p_value = arm.p_holm.get(measure, float("nan"))
-    if not p_value < 1 - _CONFIDENCE:
+    if not p_value < LEVEL:
         return "not told apart"
-    return "lower" if arm.differences[measure].mean < 0 else "higher"
+    return "lower" if arm.differences[measure].interval.estimate < 0 else "higher"

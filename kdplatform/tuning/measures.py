@@ -5,17 +5,16 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pandas as pd
 
-from kdplatform.analysis.classwise import overall_accuracy
 from kdplatform.analysis.group_fairness import fairness_metrics
-from kdplatform.analysis.individual_fairness import Pairs, individual_unfairness, sample_pairs
+from kdplatform.analysis.individual_fairness import Pairs, individual_unfairness
 from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
-from kdplatform.experiments.evaluation import feature_space
 from kdplatform.experiments.workspace import unknown_attribute
+from kdplatform.predictions import Predictions
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.study.metrics import GENERATING_FACTORS, similarity
 
 _OF_GROUPS = ("eod", "dpd", "accuracy_gap")
 _OF_ANY_DATA = ("n_sc",)
@@ -49,12 +48,14 @@ class Measure:
 
     Attributes:
         attribute: None where the project has none; then nothing of groups is measured.
+        min_group_size: examples a group needs to be measured.
     """
 
     unfairness: str
     attribute: str | None
     classes: int
     dataset: str
+    min_group_size: int
 
     @property
     def label(self) -> str:
@@ -79,7 +80,7 @@ class Measure:
             return None
         return 1.0 if self.is_share else float(self.classes)
 
-    def score(self, table: pd.DataFrame, student: pd.DataFrame, pairs: Pairs | None) -> Score:
+    def score(self, table: Predictions, student: Predictions, pairs: Pairs | None) -> Score:
         """Judges one model.
 
         Args:
@@ -87,7 +88,9 @@ class Measure:
             student: those of the NDS of its seed on the same split, with which n_sc compares.
             pairs: as `pairs` gives them for the split.
         """
-        groups = fairness_metrics(table, self.attribute) if self.attribute else None
+        size, groups = self.min_group_size, None
+        if self.attribute:
+            groups = fairness_metrics(table, self.attribute, min_group_size=size)
         note = ""
         if self.unfairness == "n_sc":
             compared = mcnemar_by_class(student, table, n_classes=self.classes)
@@ -99,14 +102,12 @@ class Measure:
             assert groups is not None
             unfairness, note = float(getattr(groups, self.unfairness)), groups.note
         worst = groups.worst_group_accuracy if groups else float("nan")
-        return Score(overall_accuracy(table), unfairness, worst, note)
+        return Score(table.accuracy, unfairness, worst, note)
 
-    def pairs(self, table: pd.DataFrame) -> Pairs | None:
+    def pairs(self, table: Predictions) -> Pairs | None:
         """Returns the pairs of examples of a split that individual unfairness is measured on."""
-        if self.unfairness != "individual":
-            return None
-        space = feature_space(table, self.dataset)
-        return None if space is None else sample_pairs(space)
+        similar = similarity(table, self.dataset) if self.unfairness == "individual" else None
+        return None if similar is None else similar.pairs
 
 
 def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
@@ -119,7 +120,8 @@ def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
     tuning = config.tuning
     attribute = _attribute(config, dataset)
     possible = [*(_OF_GROUPS if attribute else ()), *_OF_ANY_DATA]
-    if feature_space(_columns(dataset), config.dataset.name) is not None:
+    factors = GENERATING_FACTORS.get(config.dataset.name)
+    if factors and set(factors) <= set(dataset.val.columns):
         possible.append("individual")
     if tuning.unfairness not in possible:
         lacks = "attributes" if tuning.unfairness in _OF_GROUPS else "a feature space"
@@ -132,12 +134,30 @@ def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
             f"tuning.worst_group_floor={tuning.worst_group_floor:g} needs attributes, and project "
             f"{config.name} has none; allowed: none"
         )
-    return Measure(tuning.unfairness, attribute, len(dataset.class_names), config.dataset.name)
+    measure = Measure(
+        tuning.unfairness,
+        attribute,
+        len(dataset.class_names),
+        config.dataset.name,
+        config.min_group_size,
+    )
+    _check_groups(measure, dataset)
+    return measure
 
 
-def _columns(dataset: Dataset) -> pd.DataFrame:
-    """Returns what a validation table carries beside predictions."""
-    return dataset.val.columns.assign(id=dataset.val.ids)
+def _check_groups(measure: Measure, dataset: Dataset) -> None:
+    """Raises a UserError where the validation split's groups are too small for what is searched."""
+    if measure.attribute is None or not measure.is_share:
+        return
+    labels, split = dataset.val.labels.cpu().numpy(), dataset.val
+    truth = Predictions(split.ids, labels, labels, None, split.columns.reset_index(drop=True))
+    size = measure.min_group_size
+    found = fairness_metrics(truth, measure.attribute, min_group_size=size)
+    if np.isnan(getattr(found, measure.unfairness)):
+        raise UserError(
+            f"min_group_size={size} leaves no {measure.label} on validation data ({found.note}); "
+            "allowed: a smaller min_group_size, or another unfairness"
+        )
 
 
 def _attribute(config: ProjectConfig, dataset: Dataset) -> str | None:

@@ -3,12 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-import pandas as pd
-
 from kdplatform.analysis.individual_fairness import Pairs
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.scheduler import Trained
 from kdplatform.experiments.trained import TrainedModel
+from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning.front import Outcome
@@ -51,7 +50,7 @@ class References:
     """
 
     models: dict[str, TrainedModel]
-    students: Mapping[str, pd.DataFrame]
+    students: Mapping[str, Predictions]
     pairs: Pairs | None
     teacher: Score
     nds: Score

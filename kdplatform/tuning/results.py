@@ -284,10 +284,10 @@ def log_confirmed(measure: Measure, arms: Sequence[Confirmed]) -> None:
         if arm.choice is not None:
             mlflow.log_metrics(
                 {
-                    f"confirmed/{label}/{name}": arm.estimate(name).mean
+                    f"confirmed/{label}/{name}": arm.estimate(name).estimate
                     for label in arm.choice.labels
                     for name in MEASURES
-                    if label != FRONT and isfinite(arm.estimate(name).mean)
+                    if label != FRONT and isfinite(arm.estimate(name).estimate)
                 }
             )
 
@@ -302,9 +302,9 @@ def _summary(arm: Confirmed) -> dict[str, object]:
         if name in arm.differences:
             difference = arm.differences[name]
             row |= {
-                f"{name}_minus_baseline": difference.mean,
-                f"{name}_minus_baseline_low": difference.low,
-                f"{name}_minus_baseline_high": difference.high,
+                f"{name}_minus_baseline": difference.interval.estimate,
+                f"{name}_minus_baseline_low": difference.interval.low,
+                f"{name}_minus_baseline_high": difference.interval.high,
                 f"{name}_p_holm": arm.p_holm[name],
                 f"{name}_verdict": verdict(arm, name),
             }

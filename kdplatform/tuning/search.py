@@ -9,13 +9,13 @@ import optuna
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from kdplatform.experiments.evaluation import in_metric_name
 from kdplatform.experiments.graph import STUDENT, Step
 from kdplatform.experiments.scheduler import InterruptedGraphError, Scheduler, Trained
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.progress import say
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.study.metrics import in_metric_name
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.measures import Measure, Score, mean_score

@@ -132,7 +132,7 @@ def _verdicts(measure: Measure, arms: Sequence[Confirmed]) -> list[str]:
             ("accuracy", "accuracy", 100.0, " points"),
             ("unfairness", measure.label, scale, unit),
         ):
-            mean, low, high = (factor * value for value in arm.differences[name][:3])
+            mean, low, high = (factor * value for value in arm.differences[name].interval)
             shown = f"{label} {mean:+.2f}{of}"
             if low == low:
                 shown += f" [{low:.2f}, {high:.2f}], p {arm.p_holm[name]:.2g}"

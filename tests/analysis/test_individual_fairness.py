@@ -160,11 +160,14 @@ def test_factors_are_similar_as_their_values_are() -> None:
 
 
 def test_a_factor_that_never_varies_is_no_obstacle() -> None:
-    table = pd.DataFrame({"id": [1, 2], "size": [3.0, 3.0], "shape": ["star", "tee"]})
+    table = pd.DataFrame(
+        {"id": [1, 2], "label": 0, "prediction": 0, "size": [3.0, 3.0], "shape": ["star", "tee"]}
+    )
     assert np.isfinite(factor_space(table, ["size", "shape"], "x").vectors).all()
 
 
 @pytest.mark.parametrize(("columns", "said"), [([], "columns are empty"), (["zz"], "column 'zz'")])
 def test_factors_have_to_be_columns(columns, said):
+    table = pd.DataFrame({"id": [0, 1], "label": 0, "prediction": 0, "size": [0.5, 1.0]})
     with pytest.raises(ValueError, match=said):
-        factor_space(pd.DataFrame({"id": [0, 1], "size": [0.5, 1.0]}), columns)
+        factor_space(table, columns)

@@ -33,7 +33,9 @@ def test_p_is_uniform_under_parity():
     rng = np.random.default_rng(1)
     rejected = {"dpd": 0, "eod": 0}
     for _ in range(200):
-        result = parity_null({"ds": [table(200, 4, rng)]}, "color", permutations=99)
+        result = parity_null(
+            {"ds": [table(200, 4, rng)]}, "color", permutations=99, min_group_size=1
+        )
         p = result.set_index("metric")["p_value"]
         for metric in rejected:
             rejected[metric] += p[metric] <= 0.05

@@ -142,7 +142,7 @@ def test_comparison_bundles_table_counts_and_permutation():
     assert result.counts.significant == result.permutation.count
     np.testing.assert_allclose(result.table["p_max_t"], result.permutation.p_by_class)
     assert 0.02 < result.detectable_shift < 0.12
-    assert result.as_dict()["splits"] == 126
+    assert result.permutation.splits == 126
 
 
 def test_constant_and_different_classes_have_no_family_wise_p():

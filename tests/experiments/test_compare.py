@@ -21,7 +21,7 @@ from kdplatform.analysis.significance import mcnemar_by_class
 from kdplatform.experiments.compare import run_compare
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import log_verified_artifacts
-from kdplatform.predictions import save_predictions
+from kdplatform.predictions import Predictions
 
 EXAMPLES, COLORS = 300, ("red", "green", "NA")
 
@@ -190,15 +190,31 @@ def test_predictions_that_are_all_equal_are_said(capsys: pytest.CaptureFixture[s
     assert rows().loc["DPD, color", "a"] == 0
 
 
-def test_a_group_of_one_example_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_group_of_one_example_is_listed_and_counts_only_when_asked_to(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     def lonely(table: pd.DataFrame) -> pd.DataFrame:
         return table.assign(color=table["color"].where(table["id"] != 3, "purple"))
 
     sides = [csv(f"{i}.csv", lonely(predictions(0.8, i))) for i in range(2)]
-    assert compare(*sides) == 0
+    assert compare(*sides, "--out", "out") == 0
+    lines = capsys.readouterr().out.splitlines()
+    [line] = [line for line in lines if line.startswith("color: purple (1) is smaller than 30")]
+    assert line.endswith("min_group_size=1 counts them.")
+    expected = fairness_metrics(lonely(predictions(0.8, 0)), "color", min_group_size=2).dpd
+    assert rows().loc["DPD, color", "a"] == pytest.approx(expected)
+    assert compare(*sides, "--min_group_size", "1") == 0
     printed = capsys.readouterr().out
     assert "color: 4 groups, the smallest of 1 examples." in printed
     assert "leaves out purple" in printed
+
+
+def test_groups_that_are_all_too_small_have_no_rows(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    assert compare(*sides, "--min_group_size=200") == 0
+    printed = capsys.readouterr().out
+    assert "no group is left to measure" in printed
+    assert "EOD, color" not in printed
 
 
 def test_ids_may_be_numbers_in_one_file_and_text_in_the_other() -> None:
@@ -321,9 +337,12 @@ def test_a_table_that_is_none_is_refused_by_name(
         (["a.csv", ","], "is empty"),
         (["a.csv", "b.csv", "--attributes", "colour"], "attributes='colour' is not a column"),
         (["a.csv", "b.csv", "--attributes", "label"], "attributes='label' is not a column"),
-        (["a.csv", "b.csv", "--seeds", "3"], "--seeds is not a parameter of compare"),
+        (["a.csv", "b.csv", "--seeds", "3"], "No such option '--seeds'"),
+        (
+            ["a.csv", "b.csv", "--min_group_size", "0"],
+            "min_group_size='0' is not allowed; allowed: ",
+        ),
         (["a.csv", "b.csv", "--out"], "--out is given without a value"),
-        (["a.csv", "b.csv", "--out=x", "--out=y"], "--out is given twice"),
     ],
 )
 def test_words_that_make_no_sense_are_refused(
@@ -346,7 +365,7 @@ def test_groups_that_differ_between_files_are_refused(capsys: pytest.CaptureFixt
 
 
 def log_run(table: pd.DataFrame, folder: Path) -> str:
-    save_predictions(folder / TEST, with_logits(table))
+    Predictions.of(with_logits(table)).write(folder / TEST)
     with mlflow.start_run() as run:
         log_verified_artifacts(folder)
         mlflow.log_metric("fairness/color/dpd", 0.1)
@@ -358,7 +377,7 @@ def test_runs_and_files_are_compared_alike(
 ) -> None:
     a, b = predictions(0.7, unfair=0.3), predictions(0.95, 1)
     run = log_run(a, tmp_path / "logged")
-    run_compare([run, csv("b.csv", b), "--out", "out"])
+    run_compare([run, csv("b.csv", b)], out="out")
     assert rows().loc["EOD, color", "verdict"] == "B fairer"
     assert f"A: {run[:8]} (1 model)" in capsys.readouterr().out
     new_place.artifact(new_place.client.get_run(run), TEST).write_bytes(b"altered")

@@ -14,10 +14,13 @@ import yaml
 from mlflow.entities import Run
 from mlflow.models import Model
 
+from kdplatform.analysis.disagreement import disagreement_by_class
+from kdplatform.analysis.significance import mcnemar_by_class
 from kdplatform.data import load_dataset
-from kdplatform.experiments import evaluation
 from kdplatform.files import file_digest
+from kdplatform.predictions import Predictions
 from kdplatform.settings.project import load_project
+from kdplatform.study.metrics import REFERENCES, model_metrics, pair_metrics
 
 ROLES = ("teacher", "student", "distilled")
 EPOCHS = {"teacher": 3, "student": 4, "distilled": 4}
@@ -165,9 +168,8 @@ def test_predictions_are_of_this_split_and_of_this_model(place: Any, run: Run, s
 
 @every_role
 def test_the_metrics_are_those_of_the_predictions(place: Any, run: Run) -> None:
-    expected = evaluation.model_metrics(
-        place.predictions(run), place.predictions(run, "val"), ["color"], "trifeature"
-    )
+    test, val = (Predictions.of(place.predictions(run, split)) for split in ("test", "val"))
+    expected = model_metrics(test, val, ["color"], 1, "trifeature")
     assert {name: run.data.metrics[name] for name in expected} == expected
     assert {
         "test/accuracy",
@@ -193,16 +195,18 @@ def test_classes_and_groups_are_tables_and_not_metrics(place: Any, run: Run) -> 
 
 @distilled
 def test_the_distilled_student_is_compared_class_by_class(place: Any, run: Run) -> None:
-    arms = {role: [place.predictions(place.runs(role.value)[0])] for role in evaluation.REFERENCES}
-    compared = evaluation.compare(arms, [place.predictions(run)], 3)
-    expected = evaluation.comparison_metrics(compared)
-    assert {"classwise/n_sc", "classwise/n_tc"} <= set(expected)
-    assert {name: run.data.metrics[name] for name in expected} == expected
-    classes = table(place, run, "classwise")
-    for role, comparison in compared.items():
+    own, classes = Predictions.of(place.predictions(run)), table(place, run, "classwise")
+    for role, name in REFERENCES.items():
+        reference = Predictions.of(place.predictions(place.runs(role.value)[0]))
+        expected = pair_metrics(role, reference, own, 3)
+        assert {f"classwise/n_{name}", f"disagreement/{role.value}"} <= set(expected)
+        assert {name: run.data.metrics[name] for name in expected} == expected
+        by_class = mcnemar_by_class(reference, own)
         np.testing.assert_allclose(
-            classes[f"p_value_{role.value}"], comparison.by_class["p_value"], rtol=1e-12
+            classes[f"p_value_{role.value}"], by_class["p_value"], rtol=1e-12
         )
+        shares = disagreement_by_class(reference, own)["disagreement"]
+        np.testing.assert_allclose(classes[f"disagreement_{role.value}"], shares)
 
 
 @distilled

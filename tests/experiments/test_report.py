@@ -12,18 +12,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.refusals import last_line
-from kdplatform.experiments.identity import Role
-from kdplatform.experiments.sweep import Unit, study_units
 
 from kdplatform.data import Dataset
 from kdplatform.experiments import records, report
+from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import log_verified_artifacts
-from kdplatform.predictions import save_predictions
-from kdplatform.reporting.study_fairness import Effort
+from kdplatform.predictions import Predictions
 from kdplatform.reporting.study_page import build_report
+from kdplatform.roles import Role
 from kdplatform.settings.project import load_project
-from kdplatform.settings.schema import flatten
+from kdplatform.settings.schema import ProjectConfig, flatten
+from kdplatform.study.fairness import Effort
 
 CLASSES, COLORS = ("circle", "square", "star"), ("red", "green", "blue")
 DIGEST = "ab" * 32
@@ -54,13 +54,15 @@ def predictions(accuracy: float, seed: int, first_id: int = 0) -> pd.DataFrame:
     return table
 
 
-def log_unit(unit: Unit, table: pd.DataFrame, folder: Path, digest: str = DIGEST) -> str:
+def log_step(
+    project: ProjectConfig, step: Step, table: pd.DataFrame, folder: Path, digest: str = DIGEST
+) -> str:
     """Logs a run as training does, as far as a report reads it; returns its id."""
-    step = unit.step
     path = folder / f"{step.key}-{len(list(folder.iterdir()))}" / TEST
-    save_predictions(path, table)
-    with mlflow.start_run(run_name=step.title, tags=records.step_tags(unit.config, step)) as run:
-        parameters: dict[str, Any] = flatten(unit.config.dataset, "dataset.")
+    path.parent.mkdir(parents=True)
+    table.to_parquet(path)  # as any writer would, sound or not
+    with mlflow.start_run(run_name=step.title, tags=records.step_tags(project, step)) as run:
+        parameters: dict[str, Any] = flatten(project.dataset, "dataset.")
         section = "teacher" if step.role is Role.TEACHER else "student"
         parameters |= flatten(step.training, f"{section}.")
         if step.distillation is not None:
@@ -88,16 +90,18 @@ class Store:
         self.logs = folder / "logs"
         self.logs.mkdir()
 
-    def units(self, **overrides: str) -> list[Unit]:
-        return study_units(load_project(self.place.project, overrides), DIGEST)
+    def steps(self, **overrides: str) -> list[Step]:
+        project = load_project(self.place.project, overrides)
+        return study_steps(project, DIGEST, project.temperatures)
 
     def log(self, skip: str = "", **overrides: str) -> dict[str, str]:
         """Logs the study's runs, except titles that match `skip`; returns their ids by title."""
         ids = {}
-        for number, unit in enumerate(self.units(**overrides)):
-            if not (skip and re.search(skip, unit.step.title)):
-                table = predictions(0.7 + 0.05 * (unit.step.role is not Role.STUDENT), number)
-                ids[unit.step.title] = log_unit(unit, table, self.logs)
+        project = load_project(self.place.project, overrides)
+        for number, step in enumerate(self.steps(**overrides)):
+            if not (skip and re.search(skip, step.title)):
+                table = predictions(0.7 + 0.05 * (step.role is not Role.STUDENT), number)
+                ids[step.title] = log_step(project, step, table, self.logs)
         return ids
 
     def study(self, given: tuple[str, ...] = (), **overrides: str) -> Any:
@@ -117,7 +121,7 @@ def store(new_place: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> St
 
 
 def seeds_of(study: Any) -> Mapping[str, tuple[int, ...]]:
-    return {arm.name: study.seeds(arm) for arm in study.arms}
+    return {study.names[arm]: study.seeds(arm) for arm in study.arms}
 
 
 def test_a_report_is_written_and_logged(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
@@ -165,7 +169,7 @@ def test_runs_of_another_configuration_are_not_mixed_in(store: Store) -> None:
     own = store.log(temperatures="1,2", seeds="0-1")
     other = store.log(temperatures="1,2,3", seeds="0-1", alpha="0.3", skip="Teacher|NDS")
     study = store.study()
-    used = {model.run for models in study.arms.values() for model in models.values()}
+    used = {model.run_id for models in study.arms.values() for model in models.values()}
     assert used == set(own.values())
     assert not used & set(other.values())
     assert "DS T=3" not in seeds_of(study)
@@ -173,11 +177,12 @@ def test_runs_of_another_configuration_are_not_mixed_in(store: Store) -> None:
 
 def test_runs_of_other_data_of_the_same_settings_are_left_out(store: Store) -> None:
     older = "cd" * 32
-    for number, unit in enumerate(study_units(load_project(store.place.project), older)):
-        log_unit(unit, predictions(0.8, number, first_id=5000), store.logs, older)
+    project = load_project(store.place.project)
+    for number, step in enumerate(study_steps(project, older, project.temperatures)):
+        log_step(project, step, predictions(0.8, number, first_id=5000), store.logs, older)
     ids = store.log(temperatures="1", seeds="0")
     study = store.study(("seeds", "temperatures"), temperatures="1", seeds="0")
-    used = {model.run for models in study.arms.values() for model in models.values()}
+    used = {model.run_id for models in study.arms.values() for model in models.values()}
     assert used == set(ids.values())
     assert any(older[:12] in reason for reason in study.left_out)
 
@@ -195,7 +200,7 @@ def test_a_run_whose_predictions_were_altered_is_left_out(store: Store) -> None:
     ids = store.log(temperatures="1,2", seeds="0-1")
     [title] = [title for title in ids if "T=2 " in title and "seed 1" in title]
     run = store.place.client.get_run(ids[title])
-    save_predictions(store.place.artifact(run, TEST), predictions(0.99, 77))
+    Predictions.of(predictions(0.99, 77)).write(store.place.artifact(run, TEST))
     study = store.study()
     assert seeds_of(study)["DS T=2"] == (0,)
     assert any(
@@ -210,20 +215,17 @@ def test_the_newest_run_of_a_key_that_can_be_read_is_taken(store: Store) -> None
     run = store.place.client.get_run(second[title])
     store.place.artifact(run, TEST).unlink()
     study = store.study()
-    used = {model.run for models in study.arms.values() for model in models.values()}
+    used = {model.run_id for models in study.arms.values() for model in models.values()}
     assert used == {first[title], *(ids for name, ids in second.items() if name != title)}
 
 
 def test_unsound_logits_leave_a_run_out_with_the_reason(store: Store) -> None:
     store.log(temperatures="1,2", seeds="0-1", skip="T=2 .*seed 1")
-    [unit] = [
-        u
-        for u in store.units(temperatures="1,2", seeds="0-1")
-        if re.search("T=2 .*seed 1", u.step.title)
-    ]
+    steps = store.steps(temperatures="1,2", seeds="0-1")
+    [step] = [step for step in steps if re.search("T=2 .*seed 1", step.title)]
     table = predictions(0.8, 9)
     table.at[3, "logits"] = np.array([np.nan, 0, 0], dtype=np.float32)
-    log_unit(unit, table, store.logs)
+    log_step(load_project(store.place.project), step, table, store.logs)
     study = store.study()
     assert seeds_of(study)["DS T=2"] == (0,)
     assert any("not finite" in reason for reason in study.left_out)
@@ -231,8 +233,10 @@ def test_unsound_logits_leave_a_run_out_with_the_reason(store: Store) -> None:
 
 def test_runs_on_different_examples_are_refused_with_their_digests(store: Store) -> None:
     store.log(temperatures="1", seeds="0", skip="NDS")
-    [unit] = [u for u in store.units(seeds="0") if u.step.role is Role.STUDENT]
-    log_unit(unit, predictions(0.8, 9, first_id=1000), store.logs)
+    [step] = [step for step in store.steps(seeds="0") if step.role is Role.STUDENT]
+    log_step(
+        load_project(store.place.project), step, predictions(0.8, 9, first_id=1000), store.logs
+    )
     with pytest.raises(report.UserError, match=r"digest [0-9a-f]{12}, run .* of [0-9a-f]{12}"):
         store.study()
 
@@ -241,7 +245,7 @@ def test_the_generating_factors_are_the_feature_space(store: Store) -> None:
     store.log(temperatures="1", seeds="0")
     study = store.study()
     assert study.space.startswith("generating factors of trifeature (shape, color, texture")
-    assert study.runs["unfairness"].notna().all()
+    assert study.metrics["fairness/individual"].notna().all()
     assert study.pairs == EXAMPLES * (EXAMPLES - 1) // 2
 
 

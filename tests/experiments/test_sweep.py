@@ -1,4 +1,4 @@
-"""The study as units, and what a sweep logs; its units run in this process, one after the other."""
+"""The study as steps, and what a sweep logs; its steps run in this process, one after the other."""
 
 import json
 import shutil
@@ -11,12 +11,13 @@ import mlflow
 import pandas as pd
 import pytest
 from helpers.inline import Ended, run_inline
-from kdplatform.experiments.identity import Role
-from kdplatform.experiments.sweep import absolute_uri, study_units
 
 from kdplatform.errors import UserError
-from kdplatform.experiments import commands, records
-from kdplatform.experiments.sweep_results import step_scale
+from kdplatform.experiments import commands, progress, records
+from kdplatform.experiments.graph import study_steps
+from kdplatform.experiments.results import step_scale
+from kdplatform.experiments.scheduler import absolute_uri
+from kdplatform.roles import Role
 from kdplatform.settings.project import load_project
 
 TEMPERATURES, SEEDS = (1.0, 2.5), (0, 1)
@@ -73,35 +74,21 @@ def history(story: Story, number: int, metric: str) -> dict[int, float]:
     return {m.step: m.value for m in story.place.client.get_metric_history(run_id, metric)}
 
 
+def steps(**overrides: str) -> Any:
+    project = config(**overrides)
+    return study_steps(project, "digest", project.temperatures)
+
+
 def test_a_study_is_a_teacher_and_a_student_per_seed_and_a_grid_of_distilled_students():
-    units = study_units(config(), "digest")
-    grid = [
-        (unit.config.distillation.temperature, unit.step.seed)
-        for unit in units
-        if unit.step.role is Role.DISTILLED
-    ]
-    assert [unit.step.role for unit in units[:4]] == [Role.TEACHER] * 2 + [Role.STUDENT] * 2
+    found = steps()
+    grid = [(s.method.softmax_temperature, s.seed) for s in found if s.role is Role.DISTILLED]
+    assert [step.role for step in found[:4]] == [Role.TEACHER] * 2 + [Role.STUDENT] * 2
     assert grid == [(1.0, 0), (1.0, 1), (2.5, 0), (2.5, 1)]
 
 
-def test_units_are_the_same_whenever_they_are_listed():
-    assert study_units(config(), "digest") == study_units(config(), "digest")
-
-
-def test_every_unit_stands_after_what_it_needs():
-    seen: set[str] = set()
-    for unit in study_units(config(), "digest"):
-        assert set(unit.needs.values()) <= seen
-        assert unit.step.key not in seen
-        seen.add(unit.step.key)
-
-
-def test_one_teacher_for_all_is_one_unit_even_of_a_seed_that_is_not_studied():
-    units = study_units(config(**{"distillation.teacher_seed": "7"}), "digest")
-    teachers = [unit.step for unit in units if unit.step.role is Role.TEACHER]
-    assert [step.seed for step in teachers] == [7]
-    needed = {unit.needs[Role.TEACHER] for unit in units if unit.needs}
-    assert needed == {teachers[0].key}
+def test_one_teacher_for_all_is_one_step_even_of_a_seed_that_is_not_studied():
+    found = steps(**{"distillation.teacher_seed": "7"})
+    assert [step.seed for step in found if step.role is Role.TEACHER] == [7]
 
 
 @pytest.mark.parametrize(
@@ -124,24 +111,24 @@ def test_a_store_is_the_same_from_another_folder(tmp_path, monkeypatch):
     assert absolute_uri("http://server:5000") == "http://server:5000"
 
 
-def test_a_unit_that_fails_does_not_stop_the_others(story):
+def test_a_step_that_fails_does_not_stop_the_others(story):
     assert story.failed.handed == [
         "Teacher lenet5 seed 0",
         "Teacher lenet5 seed 1",
         "NDS lenet5 seed 0",
         "NDS lenet5 seed 1",
-        "DS lenet5 T=1 alpha=0.8 seed 0",
-        "DS lenet5 T=2.5 alpha=0.8 seed 0",
+        "DS lenet5 kd T=1 alpha=0.8 seed 0",
+        "DS lenet5 kd T=2.5 alpha=0.8 seed 0",
     ]
 
 
 def test_failures_are_reported_at_the_end_with_reason_and_exit_code_1(story):
     assert story.failed.code == 1
     *_, last = story.failed.err.splitlines()
-    assert last.startswith("kdplatform: 3 units failed")
+    assert last.startswith("kdplatform: 3 models failed")
     assert "failed: Teacher lenet5 seed 1: it would not learn" in story.failed.err
     assert (
-        "failed: DS lenet5 T=1 alpha=0.8 seed 1: "
+        "failed: DS lenet5 kd T=1 alpha=0.8 seed 1: "
         "not tried: it needs Teacher lenet5 seed 1, which failed" in story.failed.err
     )
     assert parent(story, 0).info.status == "FAILED"
@@ -165,15 +152,15 @@ def test_started_again_it_trains_what_is_missing_alone(story):
     assert story.mended.code == 0
     assert story.mended.handed == [
         "Teacher lenet5 seed 1",
-        "DS lenet5 T=1 alpha=0.8 seed 1",
-        "DS lenet5 T=2.5 alpha=0.8 seed 1",
+        "DS lenet5 kd T=1 alpha=0.8 seed 1",
+        "DS lenet5 kd T=2.5 alpha=0.8 seed 1",
     ]
 
 
 def test_a_finished_study_hands_out_nothing(story):
     assert (story.repeated.code, story.repeated.handed) == (0, [])
     assert story.repeated.out.split("see it")[0] == story.mended.out.split("see it")[0]
-    assert "8 units, all of them reused" in story.repeated.err
+    assert "8 models, all of them reused" in story.repeated.err
 
 
 def test_models_are_runs_below_the_command_that_trained_them(story):
@@ -264,14 +251,12 @@ def test_bad_input_is_one_line_and_exit_code_2(new_place, capsys, words, message
 
 
 def test_time_left_is_that_of_the_roles_left(monkeypatch):
-    from kdplatform.experiments import sweep_progress
-
-    monkeypatch.setattr(sweep_progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
-    steps = [unit.step for unit in study_units(config(), "digest")]
-    progress = sweep_progress.SweepProgress(steps, reused=0, slots=2)
-    assert progress.seconds_left() is None
-    progress.done(steps[0], [], 100.0, reused=False)
-    progress.done(steps[2], [], 10.0, reused=False)
-    progress.done(steps[4], [], 20.0, reused=False)
+    monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: 0.0))
+    found = steps()
+    shown = progress.GraphProgress(found, reused=0, slots=2, title="sweep")
+    assert shown.seconds_left() is None
+    shown.done(found[0], [], 100.0, reused=False)
+    shown.done(found[2], [], 10.0, reused=False)
+    shown.done(found[4], [], 20.0, reused=False)
     # One teacher, one student and three distilled students on two slots.
-    assert progress.seconds_left() == pytest.approx((100 + 10 + 3 * 20) / 2)
+    assert shown.seconds_left() == pytest.approx((100 + 10 + 3 * 20) / 2)

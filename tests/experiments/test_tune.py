@@ -4,7 +4,7 @@ import contextlib
 import json
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import mlflow
@@ -34,7 +34,7 @@ def poisoned(load: Any) -> Any:
         dataset = load(*arguments)
         labels = (dataset.test.labels + 1) % len(dataset.class_names)
         test = data.Split(dataset.test.inputs, labels, dataset.test.ids, dataset.test.columns)
-        return data.Dataset(**{**vars(dataset), "test": test})
+        return replace(dataset, test=test)
 
     return load_poisoned
 

@@ -39,6 +39,7 @@ distillation: {temperature: 4, alpha: 0.8}
 temperatures: 1-4
 seeds: 0
 attributes: color
+min_group_size: 1
 """
 
 

@@ -3,6 +3,7 @@
 import base64
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,10 +13,10 @@ import pytest
 from kdplatform.experiments.report import report_text
 from kdplatform.reporting.page import Page, Section, render
 from kdplatform.reporting.report_table import Table
-from kdplatform.reporting.study import Model, Study, build_model
-from kdplatform.reporting.study_fairness import Effort
 from kdplatform.reporting.study_page import Report, build_report, write_report
-from kdplatform.reporting.verdicts import Verdict
+from kdplatform.study.fairness import Effort
+from kdplatform.study.study import Model, Study
+from kdplatform.study.verdicts import Verdict
 
 FEW = Effort(draws=50, permutations=20)
 HOSTILE = '<script>alert("x")</script>&'
@@ -25,8 +26,9 @@ def hostile(study: Study) -> Study:
     """Names of groups, classes, runs and settings that would be markup."""
 
     def renamed(model: Model) -> Model:
-        table = model.table.rename(columns={"texture": HOSTILE})
-        return build_model(HOSTILE, table.replace({HOSTILE: {"dots": HOSTILE}}))
+        columns = model.test.columns.rename(columns={"texture": HOSTILE})
+        renamed = columns.replace({HOSTILE: {"dots": HOSTILE}})
+        return Model(HOSTILE, replace(model.test, columns=renamed))
 
     arms = {arm: {s: renamed(m) for s, m in models.items()} for arm, models in study.arms.items()}
     names = (HOSTILE, *study.class_names[1:])

@@ -21,7 +21,6 @@ from kdplatform.tuning.storage import quiet_optuna
 def stubbed(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Searches read and log nothing real; Optuna is quiet."""
     monkeypatch.setattr(search, "log_result", lambda *arguments: None)
-    monkeypatch.setattr(search, "validation", search.validation)  # given back at the end
     with quiet_optuna():
         yield
 

@@ -10,16 +10,12 @@ from typing import Any
 import numpy as np
 import optuna
 import pandas as pd
-from kdplatform.experiments.identity import Role
-from kdplatform.experiments.sweep import Unit
-from kdplatform.tuning.workers import (
-    InterruptedSearchError,
-    TrialDivergedError,
-    TrialFailedError,
-)
 
+from kdplatform.experiments.graph import Step
+from kdplatform.experiments.scheduler import Failure, InterruptedGraphError, Trained
+from kdplatform.predictions import Predictions
+from kdplatform.roles import Role
 from kdplatform.settings.project import load_project
-from kdplatform.tuning import search
 from kdplatform.tuning.command import identity
 from kdplatform.tuning.measures import Measure, Score
 from kdplatform.tuning.references import References
@@ -29,7 +25,7 @@ from kdplatform.tuning.storage import heartbeats, open_storage, open_study, samp
 
 # Examples of each of two groups.
 GROUP = 200
-MEASURE = Measure("accuracy_gap", "color", 2, "toy")
+MEASURE = Measure("accuracy_gap", "color", 2, "toy", 30)
 
 
 def config(**overrides: str) -> Any:
@@ -39,18 +35,19 @@ def config(**overrides: str) -> Any:
     return load_project("digits", given)
 
 
-def predictions(first: int, second: int) -> pd.DataFrame:
+def predictions(first: int, second: int, groups: int = 2) -> Predictions:
     """A table of two groups with so many errors each."""
     wrong = np.concatenate([np.arange(GROUP) < first, np.arange(GROUP) < second])
     labels = np.tile([0, 1], GROUP)
-    return pd.DataFrame(
+    columns = pd.DataFrame(
         {
             "id": np.arange(2 * GROUP),
             "label": labels,
             "prediction": np.where(wrong, 1 - labels, labels),
-            "color": ["red"] * GROUP + ["blue"] * GROUP,
+            "color": ["red"] * GROUP + ["blue" if groups == 2 else "red"] * GROUP,
         }
     )
+    return Predictions.of(columns)
 
 
 def errors(point: Point) -> tuple[int, int]:
@@ -83,39 +80,41 @@ class World:
         self.stop = threading.Event()
         self.read: list[str] = []
         self._seconds = seconds
-        self._tables: dict[str, pd.DataFrame] = {}
 
-    def train(self, units: Sequence[Unit], parent_run_id: str) -> dict[str, str]:
-        """Stands for `Trainer.train`."""
-        own = units[-1].config
-        point = Point.of(own)
+    def run(self, steps: Sequence[Step], parent_run_id: str, stop: threading.Event) -> Trained:
+        """Stands for `Scheduler.run`."""
+        point = Point.of(steps[-1].within(self.config))
         with self.lock:
             self.trained.append(point)
         deadline = time.monotonic() + (0.0 if point in self.quick else self._seconds)
         while time.monotonic() < deadline:
             if self.stop.is_set():
-                raise InterruptedSearchError
+                raise InterruptedGraphError
             time.sleep(0.01)
         what = self.what(point)
         if what == "diverge":
-            raise TrialDivergedError("the loss became NaN")
+            return Trained(steps, {}, [Failure(steps[-1], "the loss became NaN", diverged=True)])
         if what == "fail":
-            raise TrialFailedError("its worker died")
+            return Trained(steps, {}, [Failure(steps[-1], "its worker died")])
         if what == "crash":
             raise RuntimeError("a bug")
-        table = predictions(*errors(point))
-        if what == "nan":
-            table["color"] = "red"
-        for unit in units:
-            self._tables[unit.step.key] = (
-                table if unit.step.role is Role.DISTILLED else predictions(30, 50)
+        table = predictions(*errors(point), groups=1 if what == "nan" else 2)
+        models: dict[str, Any] = {
+            step.key: self._model(
+                step, table if step.role is Role.DISTILLED else predictions(30, 50)
             )
-        return {unit.step.key: unit.step.key for unit in units}
+            for step in steps
+        }
+        return Trained(steps, models)
 
-    def validation(self, run_id: str) -> pd.DataFrame:
-        """Stands for reading a run's validation predictions."""
-        self.read.append(run_id)
-        return self._tables[run_id]
+    def _model(self, step: Step, table: Predictions) -> Any:
+        """Stands for a trained model; what is read of it is noted."""
+
+        def read(split: str) -> Predictions:
+            self.read.append(split)
+            return table
+
+        return SimpleNamespace(step=step, run_id=step.key, predictions=read)
 
 
 class NoRuns:
@@ -157,10 +156,9 @@ def open_search(world: World, url: str, *, queue: bool = True, name: str = "toy"
     if queue and not study.trials:
         for point in first_points(world.config):
             study.enqueue_trial(parameters(point, world.config))
-    search.validation = world.validation  # type: ignore[assignment]
     workspace: Any = SimpleNamespace(
         config=world.config, dataset=SimpleNamespace(digest="data", class_names=("0", "1"))
     )
-    trainer: Any = world
+    scheduler: Any = world
     runs: Any = NoRuns()
-    return Search(study, workspace, MEASURE, REFERENCES, trainer, runs, beats, world.stop)
+    return Search(study, workspace, MEASURE, REFERENCES, scheduler, runs, beats, world.stop)

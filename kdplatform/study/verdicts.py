@@ -11,12 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from kdplatform.analysis.bootstrap import Interval
 from kdplatform.analysis.effects import Trend
-from kdplatform.analysis.paired import mean_interval
-from kdplatform.analysis.tables import FloatArray
+from kdplatform.analysis.intervals import LEVEL, UNKNOWN, Interval
 
-LEVEL = 0.05
 # Largest shift of a class, as a share of overall accuracy, that counts as none.
 NEGLIGIBLE_SHIFT = 0.02
 
@@ -79,7 +76,7 @@ def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Inter
     """
     known = classes[np.isfinite(classes["p_value"]) & np.isfinite(classes["normalised_low"])]
     if known.empty:
-        return Verdict.UNDECIDABLE, Interval(np.nan, np.nan, np.nan)
+        return Verdict.UNDECIDABLE, UNKNOWN
     shift = known["normalised_difference"].to_numpy(dtype=float)
     degrees = known["df"].to_numpy(dtype=float)
     half = (known["normalised_high"] - known["normalised_low"]).to_numpy(dtype=float) / 2
@@ -93,65 +90,3 @@ def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Inter
     if everywhere and (low > -NEGLIGIBLE_SHIFT).all() and (high < NEGLIGIBLE_SHIFT).all():
         return Verdict.CONTRADICTED, interval
     return Verdict.UNDECIDABLE, interval
-
-
-def mean_over_seeds(values: FloatArray) -> Interval:
-    """Mean of one value per seed with its 95% t-interval, as `paired.mean_interval` gives it."""
-    return Interval(*mean_interval(values, 1 - LEVEL))
-
-
-def mean_of_seeds_and_examples(differences: FloatArray) -> Interval:
-    """Mean difference with a 95% interval over seeds and test examples, both being samples.
-
-    The variance is that of the seeds' means plus that of the examples' means, which counts their
-    interaction twice and so errs on the wide side (Owen 2007); t has the seeds' degrees of freedom,
-    scaled by Satterthwaite's rule.
-
-    Args:
-        differences: difference of two models on every example. [seeds, examples]
-    """
-    seeds, examples = differences.shape
-    mean = float(differences.mean())
-    if seeds < 2 or examples < 2:
-        return Interval(mean, np.nan, np.nan)
-    of_seeds = float(differences.mean(axis=1).var(ddof=1)) / seeds
-    of_examples = float(differences.mean(axis=0).var(ddof=1)) / examples
-    total = of_seeds + of_examples
-    degrees = np.inf if of_seeds == 0 else (seeds - 1) * (total / of_seeds) ** 2
-    return _symmetric(mean, total, degrees)
-
-
-def mean_of_examples(differences: FloatArray) -> Interval:
-    """Mean difference of two models with its 95% t-interval over examples, given these models.
-
-    Args:
-        differences: difference on every example. [examples]
-    """
-    mean = float(differences.mean())
-    if len(differences) < 2:
-        return Interval(mean, np.nan, np.nan)
-    variance = float(differences.var(ddof=1)) / len(differences)
-    return _symmetric(mean, variance, len(differences) - 1)
-
-
-def change_over_temperature(grid: FloatArray, temperatures: FloatArray) -> Interval:
-    """Change from the lowest to the highest temperature, along each seed's least-squares line.
-
-    Args:
-        grid: one value per model. [seeds, temperatures]
-        temperatures: the temperatures. [temperatures]
-
-    Returns:
-        The mean over seeds with its 95% t-interval.
-    """
-    centred = temperatures - temperatures.mean()
-    slopes = grid @ centred / (centred**2).sum()
-    return mean_over_seeds(slopes * float(np.ptp(temperatures)))
-
-
-def _symmetric(mean: float, variance: float, degrees: float) -> Interval:
-    # No spread at all: models that agree everywhere, which is not certainty.
-    if variance <= 0:
-        return Interval(mean, np.nan, np.nan)
-    margin = float(stats.t.isf(LEVEL / 2, min(degrees, 1e9)) * np.sqrt(variance))
-    return Interval(mean, mean - margin, mean + margin)

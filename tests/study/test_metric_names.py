@@ -3,7 +3,7 @@
 import pytest
 from mlflow.utils.validation import MAX_ENTITY_KEY_LENGTH, _validate_metric_name
 
-from kdplatform.experiments.evaluation import fairness_metric, in_metric_name
+from kdplatform.study.metrics import fairness_metric, in_metric_name
 
 NAMES = ["a & b", "age (years)", "a//b", "/a", ".", "..", "a:b", "50%", "größe", "x" * 400]
 

@@ -6,24 +6,37 @@ paper's main tables; "very high" are its 20, 30 and 40.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-import pandas as pd
 
-from kdplatform.analysis.bootstrap import Interval
 from kdplatform.analysis.effects import trend_over_temperature
-from kdplatform.analysis.tables import FloatArray, align_table, attribute_name
-from kdplatform.reporting import verdicts
-from kdplatform.reporting.study import DS, NDS, TEACHER, Arm, Grid, Study, complete_grid
-from kdplatform.reporting.study_classes import ClassWise
-from kdplatform.reporting.study_fairness import Change, GroupFairness
-from kdplatform.reporting.verdicts import Verdict
+from kdplatform.analysis.intervals import (
+    LEVEL,
+    UNKNOWN,
+    Interval,
+    change_over_temperature,
+    mean_of_seeds_and_examples,
+    mean_over_seeds,
+)
+from kdplatform.analysis.tables import attribute_name, stack_tables
+from kdplatform.predictions import FloatArray
+from kdplatform.roles import Role
+from kdplatform.study import verdicts
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.fairness import Change, GroupFairness
+from kdplatform.study.metrics import (
+    INDIVIDUAL,
+    INDIVIDUAL_CALIBRATED,
+    INDIVIDUAL_LABELS,
+    fairness_metric,
+)
+from kdplatform.study.study import NDS, TEACHER, Arm, Grid, Study, complete_grid
+from kdplatform.study.verdicts import Verdict
 
 HIGHEST_USUAL = 10.0
 LOWEST_VERY_HIGH = 20.0
 _NAMES = {"eod": "EOD", "dpd": "DPD"}
-_UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
 
 @dataclass(frozen=True)
@@ -51,17 +64,37 @@ class Claim:
     remark: str = ""
 
 
-class Judge:
-    """Judges all claims on one study."""
+def judge(study: Study, classes: ClassWise, fairness: Mapping[str, GroupFairness]) -> list[Claim]:
+    """Judges all claims on one study, for each of its methods."""
+    methods = dict.fromkeys(arm.method for arm in study.distilled)
+    found = []
+    for method in methods:
+        claims = _Judge(study, classes, fairness, method).claims()
+        if len(methods) > 1:
+            claims = [replace(claim, claim=f"{method}: {claim.claim}") for claim in claims]
+        found += claims
+    return found
+
+
+class _Judge:
+    """Judges all claims on one method of a study."""
 
     def __init__(
-        self, study: Study, classes: ClassWise, fairness: Mapping[str, GroupFairness]
+        self,
+        study: Study,
+        classes: ClassWise,
+        fairness: Mapping[str, GroupFairness],
+        method: str | None,
     ) -> None:
         self.study = study
         self.classes = classes
         self.fairness = fairness
-        self.usual = [arm for arm in study.distilled if _temperature(arm) <= HIGHEST_USUAL]
-        self.very_high = [arm for arm in study.distilled if _temperature(arm) >= LOWEST_VERY_HIGH]
+        own = [arm for arm in study.distilled if arm.method == method and len(arm.settings) == 1]
+        self.arm_at = {arm.temperature: arm for arm in own if arm.temperature is not None}
+        names = [self._name(arm) for arm in self.arm_at.values()]
+        self.runs = study.metrics[study.metrics["arm"].isin(names)]
+        self.usual = [arm for t, arm in self.arm_at.items() if t <= HIGHEST_USUAL]
+        self.very_high = [arm for t, arm in self.arm_at.items() if t >= LOWEST_VERY_HIGH]
 
     def claims(self) -> list[Claim]:
         """All claims that this study has data to look at."""
@@ -75,35 +108,36 @@ class Judge:
 
     # ---- the arms and seeds a claim rests on
 
-    def _grid(self, column: str | None = None, reference: str | None = None) -> Grid:
+    def _grid(self, column: str | None = None, *, with_nds: bool = False) -> Grid:
         """The largest gapless part of the temperatures up to 10.
 
         Args:
-            column: of `Study.runs`, which must be known for a run to be used.
-            reference: a role whose model of the same seed must be there.
+            column: of `Study.metrics`, which must be known for a run to be used.
+            with_nds: whether the NDS of the same seed must be there.
         """
         cells: dict[float, list[int]] = {}
-        runs = self.study.runs
         for arm in self.usual:
-            own = runs[runs["arm"] == arm.name]
+            own = self.runs[self.runs["arm"] == self.study.names[arm]]
             if column is not None:
-                own = own[own[column].notna()] if column in runs else own.iloc[:0]
+                own = own[own[column].notna()] if column in own else own.iloc[:0]
             seeds = [int(seed) for seed in own["seed"]]
-            if reference is not None:
-                seeds = [s for s in seeds if self.study.reference(reference, s) is not None]
+            if with_nds:
+                seeds = [s for s in seeds if self.study.reference(Role.STUDENT, s) is not None]
             cells[_temperature(arm)] = seeds
         return complete_grid(cells)
+
+    def _name(self, arm: Arm) -> str:
+        return self.study.names[arm]
 
     def _sample(self, grid: Grid) -> str:
         return (
             f"{_count(len(grid.seeds), 'seed')} × {_count(len(grid.temperatures), 'temperature')}"
-            f" ({_range(grid.temperatures)}), {self.study.examples} examples"
+            f" ({_range(grid.temperatures)}), {len(self.study.any_table)} examples"
         )
 
     def _values(self, grid: Grid, column: str) -> FloatArray:
-        """A column of `Study.runs` as [seeds, temperatures]."""
-        runs = self.study.runs
-        chosen = runs[runs["role"] == DS].pivot(index="seed", columns="temperature", values=column)
+        """A metric as [seeds, temperatures]."""
+        chosen = self.runs.pivot(index="seed", columns="temperature", values=column)
         return chosen.loc[list(grid.seeds), list(grid.temperatures)].to_numpy(dtype=float)
 
     # ---- trends
@@ -130,18 +164,15 @@ class Judge:
         if len(grid.seeds) < 2 or len(grid.temperatures) < 3:
             need = "a trend needs 2 seeds with the same 3 temperatures"
             return Claim(
-                claim, Verdict.UNDECIDABLE, words, _UNKNOWN, scale, test, np.nan,
+                claim, Verdict.UNDECIDABLE, words, UNKNOWN, scale, test, np.nan,
                 self._sample(grid), need,
             )  # fmt: skip
-        runs = self.study.runs
-        used = runs[
-            (runs["role"] == DS)
-            & runs["seed"].isin(grid.seeds)
-            & runs["temperature"].isin(grid.temperatures)
+        used = self.runs[
+            self.runs["seed"].isin(grid.seeds) & self.runs["temperature"].isin(grid.temperatures)
         ]
         trend = trend_over_temperature(used, column)
         values, temperatures = self._values(grid, column), np.array(grid.temperatures)
-        change = verdicts.change_over_temperature(values, temperatures)
+        change = change_over_temperature(values, temperatures)
         verdict = verdicts.by_trend(sign, trend, change)
         levels = np.array([chance(temperature) for temperature in grid.temperatures])
         if levels.any():
@@ -149,7 +180,7 @@ class Judge:
             beyond = verdicts.by_trend(
                 sign,
                 trend_over_temperature(excess, "excess"),
-                verdicts.change_over_temperature(values - levels, temperatures),
+                change_over_temperature(values - levels, temperatures),
             )
             if beyond is not verdict:
                 verdict = Verdict.UNDECIDABLE
@@ -160,22 +191,22 @@ class Judge:
 
     def _class_trends(self) -> Iterator[Claim]:
         for role, name, sign, words in (
-            (TEACHER, "tc", -1, "#TC falls as T rises: DS comes closer to the teacher"),
-            (NDS, "sc", 1, "#SC rises as T rises: DS moves away from the NDS"),
+            (Role.TEACHER, "tc", -1, "#TC falls as T rises: DS comes closer to the teacher"),
+            (Role.STUDENT, "sc", 1, "#SC rises as T rises: DS moves away from the NDS"),
         ):
-            column = f"class_shift_{name}"
-            if column not in self.study.runs:
+            column = f"classwise/shift_{name}"
+            if column not in self.runs:
                 continue
             yield self._trend(
                 words,
                 sign,
                 column,
-                f"the mean class shift against {role}",
+                f"the mean class shift against {role.label}",
                 100,
                 self._counts_in_words(role),
             )
 
-    def _counts_in_words(self, role: str) -> str:
+    def _counts_in_words(self, role: Role) -> str:
         """The counts themselves: one number per temperature, so no test over seeds."""
         shown = [
             (arm, self.classes.tests[arm, role])
@@ -194,17 +225,17 @@ class Judge:
     # ---- accuracy and classes
 
     def _accuracy(self) -> Iterator[Claim]:
-        grid = self._grid(reference=NDS)
+        grid = self._grid(with_nds=True)
         if not grid.seeds:
             return
         study = self.study
-        nds = [study.arms[study.nds][seed].table for seed in grid.seeds]
-        right_nds = [_right(align_table(table, study.any_table)) for table in nds]
-        gains = np.zeros((len(grid.seeds), study.examples))
+        right_nds = stack_tables([study.any_table, *study.tables(NDS, grid.seeds)]).correct[1:]
+        gains = np.zeros(right_nds.shape)
         for temperature in grid.temperatures:
-            for row, table in enumerate(study.tables(Arm(DS, temperature), grid.seeds)):
-                gains[row] += _right(align_table(table, study.any_table)) - right_nds[row]
-        gain = verdicts.mean_of_seeds_and_examples(gains / len(grid.temperatures))
+            tables = study.tables(self.arm_at[temperature], grid.seeds)
+            right = stack_tables([study.any_table, *tables]).correct[1:]
+            gains += right.astype(float) - right_nds
+        gain = mean_of_seeds_and_examples(gains / len(grid.temperatures))
         yield Claim(
             "DS is more accurate than the NDS",
             verdicts.by_interval(1, gain),
@@ -221,34 +252,34 @@ class Judge:
         """Where the paper finds most: #TC at the lowest temperature above 1, #SC at the highest."""
         above_one = [arm for arm in self.usual if _temperature(arm) > 1]
         for role, name, candidates in (
-            (TEACHER, "#TC", above_one[:1]),
-            (NDS, "#SC", above_one[-1:]),
+            (Role.TEACHER, "#TC", above_one[:1]),
+            (Role.STUDENT, "#SC", above_one[-1:]),
         ):
             for arm in candidates:
                 yield self._beyond_chance_at(arm, role, name)
 
-    def _beyond_chance_at(self, arm: Arm, role: str, name: str) -> Claim:
-        claim = f"Classes of {arm.name} differ from {role} beyond chance ({name})"
+    def _beyond_chance_at(self, arm: Arm, role: Role, name: str) -> Claim:
+        claim = f"Classes of {self._name(arm)} differ from {role.label} beyond chance ({name})"
         test = "permutation of seeds (global p); contradicted: every class within ±2% of accuracy"
         quantity = "largest class shift, % of overall accuracy"
         found = self.classes.tests.get((arm, role))
         seeds = f"{len(self.study.seeds(arm))} and {len(self.study.seeds(Arm(role)))} seeds"
-        sample = f"{seeds}, {self.study.examples} examples"
-        if found is None or found.over_seeds is None:
+        sample = f"{seeds}, {len(self.study.any_table)} examples"
+        if found is None or found.permutation is None:
             reason = self.classes.reasons.get(
                 (arm, role), "one seed: see McNemar's test in Table 1"
             )
             return Claim(
-                claim, Verdict.UNDECIDABLE, quantity, _UNKNOWN, 100, test, np.nan, sample, reason
+                claim, Verdict.UNDECIDABLE, quantity, UNKNOWN, 100, test, np.nan, sample, reason
             )
-        permutation, counts = found.over_seeds.permutation, found.counts
+        permutation, counts = found.permutation, found.counts
         verdict, shift = verdicts.beyond_chance(permutation.p_count, found.table)
         smallest = 1 / permutation.splits
         remark = (
             f"{counts.significant} of {counts.tested} classes; "
             f"{counts.expected_by_chance:.1f} by chance"
         )
-        if smallest >= verdicts.LEVEL:
+        if smallest >= LEVEL:
             remark += f"; these seeds cannot give p below {smallest:.2g}"
         return Claim(
             claim, verdict, quantity, shift, 100, test, permutation.p_count, sample, remark
@@ -266,32 +297,33 @@ class Judge:
     def _one_metric(self, fairness: GroupFairness, metric: str) -> Iterator[Claim]:
         attribute = attribute_name(fairness.attribute)
         name, of = _NAMES[metric], f"{_NAMES[metric]} ({attribute})"
-        usual = self._grid(f"{attribute}/{metric}", NDS)
-        arms = [Arm(DS, temperature) for temperature in usual.temperatures]
+        column = fairness_metric(fairness.attribute, metric)
+        usual = self._grid(column, with_nds=True)
+        arms = [self.arm_at[temperature] for temperature in usual.temperatures]
         if usual.seeds:
             yield self._change(
                 f"DS is fairer than the NDS: {of}",
                 -1,
-                fairness.change(arms, self.study.nds, metric),
+                fairness.change(arms, NDS, metric),
                 f"mean {name} of DS over {_range(usual.temperatures)}, minus NDS",
             )
         base = self._base_rate(fairness) if metric == "dpd" else ""
         yield self._trend(
             f"Fairness improves with T up to 10: {of} falls",
             -1,
-            f"{attribute}/{metric}",
+            column,
             name,
             100,
             base,
-            lambda temperature: fairness.parity(Arm(DS, temperature), metric).mean,
+            lambda temperature: fairness.parity(self.arm_at[temperature], metric).mean,
         )
         high = self.usual[-1:]
-        if high and self.study.seeds(self.study.teacher):
+        if high and self.study.seeds(TEACHER):
             yield self._change(
                 f"DS at high T is fairer than its teacher: {of}",
                 -1,
-                fairness.change(high, self.study.teacher, metric),
-                f"{name} of {high[0].name}, minus Teacher",
+                fairness.change(high, TEACHER, metric),
+                f"{name} of {self._name(high[0])}, minus Teacher",
                 base,
             )
         if high and self.very_high:
@@ -300,7 +332,7 @@ class Judge:
                 f"Very high T turns back: {of} rises again",
                 1,
                 fairness.change(self.very_high, high[0], metric),
-                f"mean {name} of DS over {names}, minus {high[0].name}",
+                f"mean {name} of DS over {names}, minus {self._name(high[0])}",
             )
 
     def _change(
@@ -322,7 +354,7 @@ class Judge:
             100,
             "paired bootstrap over seeds and examples, 95% interval",
             np.nan,
-            f"{_count(len(change.seeds), 'seed')}, {self.study.examples} examples",
+            f"{_count(len(change.seeds), 'seed')}, {len(self.study.any_table)} examples",
             _joined(*remarks),
         )
 
@@ -334,20 +366,20 @@ class Judge:
 
     def _individual_fairness(self) -> Iterator[Claim]:
         for column, output, remark in (
-            ("unfairness", "probabilities", "falls mechanically when outputs soften"),
-            ("unfairness_labels", "predicted labels", "no softening can move it"),
-            ("unfairness_calibrated", "calibrated probabilities", "at each model's calibration"),
+            (INDIVIDUAL, "probabilities", "falls mechanically when outputs soften"),
+            (INDIVIDUAL_LABELS, "predicted labels", "no softening can move it"),
+            (INDIVIDUAL_CALIBRATED, "calibrated probabilities", "at each model's calibration"),
         ):
-            if column not in self.study.runs:
+            if column not in self.runs:
                 continue
             yield self._trend(f"I(f) falls as T rises: {output}", -1, column, "I(f)", 1, remark)
-            grid = self._grid(column, NDS)
+            grid = self._grid(column, with_nds=True)
             known = [seed for seed in grid.seeds if self._nds_value(seed, column) is not None]
             if not known:
                 continue
             own = self._values(Grid(grid.temperatures, tuple(known)), column).mean(axis=1)
             nds = np.array([self._nds_value(seed, column) for seed in known], dtype=float)
-            change = verdicts.mean_over_seeds(own - nds)
+            change = mean_over_seeds(own - nds)
             yield Claim(
                 f"DS is individually fairer than the NDS: {output}",
                 verdicts.by_interval(-1, change),
@@ -361,17 +393,13 @@ class Judge:
             )
 
     def _nds_value(self, seed: int, column: str) -> float | None:
-        model = self.study.reference(NDS, seed)
+        model = self.study.reference(Role.STUDENT, seed)
         return None if model is None else model.scores.get(column)
 
 
 def _temperature(arm: Arm) -> float:
     assert arm.temperature is not None
     return arm.temperature
-
-
-def _right(table: pd.DataFrame) -> FloatArray:
-    return np.asarray(table["label"].to_numpy() == table["prediction"].to_numpy(), dtype=float)
 
 
 def _joined(*remarks: str) -> str:

@@ -1,0 +1,154 @@
+"""Means over seeds, over test examples and over both, and differences of pairs, with intervals."""
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import stats
+
+from kdplatform.analysis.significance import ROUNDING, check_fraction
+from kdplatform.predictions import FloatArray
+
+LEVEL = 0.05
+
+
+class Interval(NamedTuple):
+    """An estimate with its limits; NaN where they are not known."""
+
+    estimate: float
+    low: float
+    high: float
+
+
+UNKNOWN = Interval(np.nan, np.nan, np.nan)
+
+
+class Difference(NamedTuple):
+    """Mean difference of pairs with its interval, and the p of the paired t test."""
+
+    interval: Interval
+    p_value: float
+
+
+def mean_over_seeds(
+    values: npt.ArrayLike,
+    confidence: float = 1 - LEVEL,
+    *,
+    lowest: float = -np.inf,
+    highest: float = np.inf,
+) -> Interval:
+    """Mean over seeds and its interval: mean plus and minus t times s / sqrt(n).
+
+    It speaks of training again with other seeds, on the same data. Fewer than two seeds, or seeds
+    that all agree, have no limits: accuracies and counts of classes take few values, and a few
+    that agree are no certainty.
+
+    Args:
+        values: one per seed.
+        confidence: level of the interval.
+        lowest: the interval is cut off at the quantity's own range.
+        highest: as `lowest`.
+
+    Raises:
+        ValueError: `confidence` is not between 0 and 1.
+    """
+    check_fraction("confidence", confidence)
+    sample = np.asarray(values, dtype=float)
+    mean = float(sample.mean()) if len(sample) else float("nan")
+    if len(sample) < 2 or np.ptp(sample) <= ROUNDING:
+        return Interval(mean, np.nan, np.nan)
+    reach = stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * stats.sem(sample)
+    return Interval(
+        mean, float(np.maximum(lowest, mean - reach)), float(np.minimum(highest, mean + reach))
+    )
+
+
+def paired_difference(
+    a: npt.ArrayLike, b: npt.ArrayLike, confidence: float = 1 - LEVEL
+) -> Difference:
+    """Mean of a - b over pairs, with its interval and the p of Student's paired t test.
+
+    Pairs that never differ have p 1. Pairs that all differ by the same amount show no spread to
+    judge that amount by, where a t test would call it certain: interval and p are NaN.
+
+    Args:
+        a: one value per seed.
+        b: the other arm's, in the same order.
+        confidence: level of the interval.
+
+    Raises:
+        ValueError: the arms have not the same number of seeds.
+
+    >>> paired_difference([3.0, 5.0, 7.0], [2.0, 3.0, 4.0]).interval.estimate
+    2.0
+    >>> paired_difference([0.97, 0.96], [0.98, 0.97]).p_value
+    nan
+    """
+    first, second = np.asarray(a, dtype=float), np.asarray(b, dtype=float)
+    if first.shape != second.shape:
+        raise ValueError(f"arms have {len(first)} and {len(second)} seeds; allowed: the same")
+    differences = first - second
+    interval = mean_over_seeds(differences, confidence)
+    p_value = float("nan")
+    if np.isfinite(interval.low):
+        p_value = float(stats.ttest_rel(first, second).pvalue)
+    elif len(differences) > 1 and abs(interval.estimate) <= ROUNDING:
+        p_value = 1.0
+    return Difference(interval, p_value)
+
+
+def mean_of_seeds_and_examples(differences: FloatArray) -> Interval:
+    """Mean difference with a 95% interval over seeds and test examples, both being samples.
+
+    The variance is that of the seeds' means plus that of the examples' means, which counts their
+    interaction twice and so errs on the wide side (Owen 2007); t has the seeds' degrees of freedom,
+    scaled by Satterthwaite's rule.
+
+    Args:
+        differences: difference of two models on every example. [seeds, examples]
+    """
+    seeds, examples = differences.shape
+    mean = float(differences.mean())
+    if seeds < 2 or examples < 2:
+        return Interval(mean, np.nan, np.nan)
+    of_seeds = float(differences.mean(axis=1).var(ddof=1)) / seeds
+    of_examples = float(differences.mean(axis=0).var(ddof=1)) / examples
+    total = of_seeds + of_examples
+    degrees = np.inf if of_seeds == 0 else (seeds - 1) * (total / of_seeds) ** 2
+    return _symmetric(mean, total, degrees)
+
+
+def mean_of_examples(differences: FloatArray) -> Interval:
+    """Mean difference of two models with its 95% t-interval over examples, given these models.
+
+    Args:
+        differences: difference on every example. [examples]
+    """
+    mean = float(differences.mean())
+    if len(differences) < 2:
+        return Interval(mean, np.nan, np.nan)
+    variance = float(differences.var(ddof=1)) / len(differences)
+    return _symmetric(mean, variance, len(differences) - 1)
+
+
+def change_over_temperature(grid: FloatArray, temperatures: FloatArray) -> Interval:
+    """Change from the lowest to the highest temperature, along each seed's least-squares line.
+
+    Args:
+        grid: one value per model. [seeds, temperatures]
+        temperatures: the temperatures. [temperatures]
+
+    Returns:
+        The mean over seeds with its 95% t-interval.
+    """
+    centred = temperatures - temperatures.mean()
+    slopes = grid @ centred / (centred**2).sum()
+    return mean_over_seeds(slopes * float(np.ptp(temperatures)))
+
+
+def _symmetric(mean: float, variance: float, degrees: float) -> Interval:
+    # No spread at all: models that agree everywhere, which is not certainty.
+    if variance <= 0:
+        return Interval(mean, np.nan, np.nan)
+    margin = float(stats.t.isf(LEVEL / 2, min(degrees, 1e9)) * np.sqrt(variance))
+    return Interval(mean, mean - margin, mean + margin)

@@ -1,0 +1,185 @@
+"""A command's trained models as a Study, and what its run logs of it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+from kdplatform.data import Dataset
+from kdplatform.errors import UserError
+from kdplatform.experiments import records
+from kdplatform.experiments.graph import Step
+from kdplatform.experiments.trained import TrainedModel
+from kdplatform.reporting import figures
+from kdplatform.reporting.arm_figures import class_figure, compared_classes
+from kdplatform.roles import Role
+from kdplatform.settings.schema import ProjectConfig
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.metrics import REFERENCES, compared_names, count_metrics, known
+from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
+
+# MLflow's steps are integers below 2^63; nobody needs finer temperatures.
+_MOST_DECIMALS = 6
+
+
+def arm_of(step: Step) -> Arm:
+    """Returns the arm of a study that a step's model belongs to."""
+    if step.distillation is None:
+        return Arm(step.role)
+    temperature = step.method.softmax_temperature
+    settings = () if temperature is None else (("temperature", temperature),)
+    return Arm(step.role, step.method.method, settings)
+
+
+def study_of(
+    config: ProjectConfig, class_names: Sequence[str], models: Iterable[TrainedModel]
+) -> Study:
+    """Returns trained models as a study."""
+    arms: dict[Arm, dict[int, Model]] = {}
+    for model in models:
+        own = arms.setdefault(arm_of(model.step), {})
+        own[model.step.seed] = Model(model.run_id, model.test)
+    return Study(
+        config.name,
+        tuple(class_names),
+        by_role(arms),
+        config.attributes,
+        config.min_group_size,
+        config.shared_teacher_seed,
+    )
+
+
+def by_role(arms: Mapping[Arm, Mapping[int, Model]]) -> dict[Arm, Mapping[int, Model]]:
+    """Returns arms in the order of a table: Teacher, NDS, then DS by rising temperature."""
+    roles = list(Role)
+    order = sorted(arms, key=lambda arm: (roles.index(arm.role), arm.temperature or 0.0))
+    return {arm: arms[arm] for arm in order}
+
+
+def log_samples(dataset: Dataset) -> None:
+    """Logs a sheet of training images, where they are, so that one sees what was trained on."""
+    train = dataset.train
+    if not dataset.facts().holds_images or train.inputs.ndim != 4:
+        return
+    title = f"{dataset.name}: training samples"
+    sheet = figures.contact_sheet(train.inputs, train.labels, dataset.class_names, title)
+    records.log_figures({"samples": sheet})
+
+
+def log_arms(classes: ClassWise) -> None:
+    """Logs the comparison of Teacher, NDS and one kind of DS to the command's run."""
+    study = classes.study
+    metrics: dict[str, float] = {}
+    for arm in study.arms:
+        metrics |= _means(study, arm)
+    for (_, role), test in classes.tests.items():
+        metrics |= count_metrics(role, test.counts)
+    mlflow.log_metrics(metrics)
+    if not classes.tests:
+        return
+    [arm] = study.distilled
+    labels = [Role(role).label for role in study.metrics["role"]]
+    summary = study.metrics[compared_names(study.attributes)].assign(role=labels)
+    records.log_tables({"classwise": compared_classes(classes, arm), "summary": summary})
+    seeds = study.seeds(arm)
+    words = f"mean ± standard deviation of {len(seeds)} seeds"
+    title = f"Teacher, NDS and DS, {words if len(seeds) > 1 else f'seed {seeds[0]}'}"
+    records.log_figures({"class_accuracy": class_figure(classes, arm, f"{study.name}: {title}")})
+
+
+def log_sweep(classes: ClassWise) -> None:
+    """Logs a study over temperatures to the command's run, against the temperature.
+
+    Metrics have `step` = temperature times `step_scale` (logged as parameter `step_scale`); those
+    of Teacher and NDS are the same at every step. Tables: `sweep.json` has one row per temperature
+    and seed, `references.json` one per Teacher and NDS, `temperatures.json` one per temperature.
+    """
+    study = classes.study
+    if not study.distilled:
+        return
+    scale = step_scale([_temperature(arm) for arm in study.distilled])
+    mlflow.log_param("step_scale", scale)
+    rows = []
+    for arm in study.distilled:
+        metrics = _arm_metrics(classes, arm)
+        mlflow.log_metrics(metrics, step=round(_temperature(arm) * scale))
+        seeds = ",".join(map(str, study.seeds(arm)))
+        rows.append({"temperature": _temperature(arm), "seeds": seeds, **metrics})
+    frame, names = study.metrics, compared_names(study.attributes)
+    counts = {f"classwise/n_{name}": f"n_{name}_mcnemar" for name in REFERENCES.values()}
+    distilled = frame[frame["role"] == Role.DISTILLED.value]
+    columns = ["seed", "run_id", *names, *(name for name in counts if name in frame), "temperature"]
+    references = frame[frame["role"] != Role.DISTILLED.value]
+    records.log_tables(
+        {
+            "sweep": distilled[columns].rename(columns=counts),
+            "references": references[names].assign(
+                role=[Role(role).label for role in references["role"]]
+            ),
+            "temperatures": pd.DataFrame(rows),
+        }
+    )
+
+
+def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
+    """Returns what is logged at a temperature: means over seeds by role, and class-wise counts.
+
+    `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the
+    global test of that count. Where there is one seed or one teacher, `..._mcnemar` in their place
+    is the mean over seeds of the counts of McNemar's test.
+    """
+    study = classes.study
+    metrics = {"temperature": _temperature(arm)}
+    for own in (TEACHER, NDS, arm):
+        metrics |= _means(study, own) if own in study.arms else {}
+    for role, suffix in REFERENCES.items():
+        name, test = f"classwise/n_{suffix}", classes.over_seeds(arm, role)
+        if test is None:
+            pairs = study.values(arm, name)
+            metrics[f"{name}_mcnemar"] = float(pairs.mean()) if len(pairs) else np.nan
+        else:
+            metrics |= count_metrics(role, test.counts)
+            assert test.permutation is not None
+            metrics[f"{name}_permutation_p"] = test.permutation.p_count
+    return known(metrics)
+
+
+def _means(study: Study, arm: Arm) -> dict[str, float]:
+    """Returns mean, and standard deviation of several seeds, named `role/metric`."""
+    frame = study.metrics
+    values = frame.loc[frame["arm"] == study.names[arm], compared_names(study.attributes)]
+    means = {f"{arm.role.value}/{name}": float(values[name].mean()) for name in values}
+    if len(values) > 1:
+        means |= {f"{arm.role.value}/{n}_sd": float(values[n].std(ddof=1)) for n in values}
+    return known(means)
+
+
+def _temperature(arm: Arm) -> float:
+    assert arm.temperature is not None
+    return arm.temperature
+
+
+def step_scale(temperatures: Sequence[float]) -> int:
+    """Returns what temperatures are multiplied by to become MLflow's steps, which are integers.
+
+    1 for whole temperatures, otherwise the power of ten that makes all of them whole: each has a
+    step of its own, and their distances on a chart are true.
+
+    Raises:
+        UserError: a temperature has too many decimals.
+    """
+    decimals = max(_decimals(temperature) for temperature in temperatures)
+    if decimals > _MOST_DECIMALS:
+        raise UserError(
+            f"temperatures={','.join(map(str, temperatures))} is not allowed; allowed: at most "
+            f"{_MOST_DECIMALS} decimals"
+        )
+    return int(10**decimals)
+
+
+def _decimals(temperature: float) -> int:
+    exponent = Decimal(repr(temperature)).normalize().as_tuple().exponent
+    assert isinstance(exponent, int)
+    return max(0, -exponent)

@@ -1,0 +1,125 @@
+"""What `teacher`, `student`, `distill` and `sweep` print: the arms of a study side by side."""
+
+from collections.abc import Mapping, Sequence
+
+from kdplatform.analysis.tables import Attribute, attribute_name
+from kdplatform.reporting.tables import EMPTY, percent, text_table
+from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.metrics import ACCURACY, REFERENCES, fairness_metric, group_notes
+from kdplatform.study.study import Arm, Study
+
+_COUNTS = tuple(f"n_{name}" for name in REFERENCES.values())
+_DIFFERS = "n_tc, n_sc: classes whose accuracy differs from Teacher and NDS at p < .05"
+
+
+def arms_text(classes: ClassWise) -> str:
+    """Returns the table of a study whose students are of one kind, a row per role."""
+    study = classes.study
+    rows = [
+        [arm.role.label, *_cells(study, arm), *(_count(classes, arm, role) for role in REFERENCES)]
+        for arm in study.arms
+    ]
+    seeds = study.seeds(list(study.arms)[-1])
+    if study.distilled:
+        return _text(study, rows, seeds, _COUNTS, _arms_reading(classes, study.distilled[0]))
+    return _text(study, [row[: -len(_COUNTS)] for row in rows], seeds, (), [])
+
+
+def sweep_text(classes: ClassWise, seeds: Sequence[int]) -> str:
+    """Returns the table of a study over temperatures, a row per arm.
+
+    Args:
+        seeds: those that were asked for; arms that lack some are named.
+    """
+    study = classes.study
+    rows = []
+    for arm in study.arms:
+        counts = [_count(classes, arm, role) for role in REFERENCES]
+        if arm.role is Role.DISTILLED:
+            counts = [_sweep_count(classes, arm, role) for role in REFERENCES]
+        rows.append([study.names[arm], *_cells(study, arm), *counts])
+    lines = [
+        f"{study.names[arm].removeprefix('DS ')} has seeds {','.join(map(str, own))} alone"
+        for arm in study.distilled
+        if len(own := study.seeds(arm)) < len(seeds)
+    ]
+    return _text(study, rows, seeds, _COUNTS, [*lines, *_sweep_reading(classes)])
+
+
+def _text(
+    study: Study,
+    rows: Sequence[Sequence[str]],
+    seeds: Sequence[int],
+    counts: Sequence[str],
+    reading: Sequence[str],
+) -> str:
+    spread = f"mean ± standard deviation of {len(seeds)} seeds"
+    return "\n".join(
+        [
+            text_table(["", *_columns(study.attributes), *counts], rows),
+            f"in %, test split, {spread if len(seeds) > 1 else f'seed {seeds[0]}'}",
+            *group_notes(study.any_table, study.attributes, study.min_group_size),
+            *reading,
+        ]
+    )
+
+
+def _columns(attributes: Sequence[Attribute]) -> Mapping[str, str]:
+    """Returns the columns of a table: heading and name of the metric."""
+    columns = {"accuracy": ACCURACY}
+    for attribute in attributes:
+        for metric in ("dpd", "eod"):
+            heading = f"{metric.upper()} {attribute_name(attribute)}"
+            columns[heading] = fairness_metric(attribute, metric)
+    return columns
+
+
+def _cells(study: Study, arm: Arm) -> list[str]:
+    """Returns per cent, mean and standard deviation over seeds."""
+    metrics = _columns(study.attributes).values()
+    return [percent(study.values(arm, name).tolist()) for name in metrics]
+
+
+def _count(classes: ClassWise, arm: Arm, role: Role) -> str:
+    if (arm, role) not in classes.tests:
+        return EMPTY
+    counts = classes.tests[arm, role].counts
+    return f"{counts.significant} of {counts.tested}"
+
+
+def _sweep_count(classes: ClassWise, arm: Arm, role: Role) -> str:
+    """Returns the count over seeds; the mean of single pairs where there are no seeds to test."""
+    if classes.over_seeds(arm, role) is not None:
+        return _count(classes, arm, role)
+    pairs = classes.study.values(arm, f"classwise/n_{REFERENCES[role]}")
+    return f"{pairs.mean():.3g} (McNemar)" if len(pairs) else EMPTY
+
+
+def _arms_reading(classes: ClassWise, arm: Arm) -> list[str]:
+    tests = [classes.tests[arm, role] for role in REFERENCES if (arm, role) in classes.tests]
+    if not tests:
+        return []
+    test = "exact McNemar test of this one pair of models"
+    if tests[0].permutation is not None:
+        test = "Welch's test over the seeds"
+    chance = f"{tests[0].counts.expected_by_chance:.1f}"
+    lines = [_DIFFERS, f"({test}); chance alone gives about {chance}"]
+    if (arm, Role.TEACHER) not in classes.tests:
+        lines.append("n_tc needs a teacher per seed: one shared teacher has no spread")
+    return lines
+
+
+def _sweep_reading(classes: ClassWise) -> list[str]:
+    distilled = classes.study.distilled
+    if not distilled:
+        return []
+    tests = [classes.over_seeds(arm, role) for arm in distilled for role in REFERENCES]
+    chance = [test.counts.expected_by_chance for test in tests if test is not None]
+    lines = [_DIFFERS]
+    if chance:
+        lines.append(f"(Welch's test over the seeds); chance alone gives about {max(chance):.1f}")
+    if None in tests:
+        lines.append("(McNemar): exact test of each pair of models, mean over seeds; where there")
+        lines.append("is one seed, or one teacher for all, no test over seeds is possible")
+    return lines

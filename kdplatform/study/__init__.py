@@ -1,0 +1,1 @@
+"""The one Study: arms and seeds of predictions, their metrics, intervals, tests and verdicts."""

@@ -1,0 +1,226 @@
+"""The metrics of a model under the names that runs, studies, reports and the tuner share."""
+
+import hashlib
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from kdplatform.analysis.calibration import calibrating_temperature, calibration
+from kdplatform.analysis.classwise import class_table, worst_class
+from kdplatform.analysis.disagreement import disagreement
+from kdplatform.analysis.group_fairness import METRICS, fairness_metrics
+from kdplatform.analysis.individual_fairness import (
+    Neighbours,
+    Pairs,
+    consistency,
+    factor_space,
+    individual_unfairness,
+    nearest_neighbours,
+    sample_pairs,
+)
+from kdplatform.analysis.significance import Counts, mcnemar_by_class, significance_counts
+from kdplatform.analysis.tables import Attribute, attribute_name, quotient
+from kdplatform.predictions import Predictions
+from kdplatform.roles import Role
+
+# The roles that DS is compared with, and what the paper calls the classes that differ.
+REFERENCES = {Role.TEACHER: "tc", Role.STUDENT: "sc"}
+
+ACCURACY = "test/accuracy"
+WORST_CLASS_ACCURACY = "test/worst_class_accuracy"
+CALIBRATING_TEMPERATURE = "val/calibrating_temperature"
+ECE_CALIBRATED = "test/ece_calibrated"
+INDIVIDUAL = "fairness/individual"
+INDIVIDUAL_LABELS = "fairness/individual_labels"
+INDIVIDUAL_CALIBRATED = "fairness/individual_calibrated"
+CONSISTENCY = "fairness/consistency"
+
+_NOT_IN_METRICS = re.compile(r"[^\w .-]|^\.{1,2}\Z")
+_LONGEST_PART = 150
+
+# The factors that generated datasets are made from, as their predictions carry them: the feature
+# space in which examples are similar. No encoder is at hand for the others.
+GENERATING_FACTORS = {
+    "trifeature": (
+        "shape",
+        "color",
+        "texture",
+        "shape_rotation",
+        "texture_rotation",
+        "position_x",
+        "position_y",
+    )
+}
+
+
+class Similarity(NamedTuple):
+    """The pairs of similar examples that all models of a study are measured on."""
+
+    pairs: Pairs
+    neighbours: Neighbours | None = None
+
+
+def similarity(
+    table: Predictions, dataset_name: str, *, neighbours: bool = False
+) -> Similarity | None:
+    """Returns the pairs of examples of a split; None where no feature space is known.
+
+    Args:
+        neighbours: whether the nearest neighbours are searched as well, for the consistency.
+    """
+    factors = GENERATING_FACTORS.get(dataset_name, ())
+    if not factors or not set(factors) <= set(table.columns):
+        return None
+    space = factor_space(table, factors, dataset_name)
+    return Similarity(sample_pairs(space), nearest_neighbours(space) if neighbours else None)
+
+
+def fairness_metric(attribute: Attribute, name: str) -> str:
+    """Returns the name of a group fairness of an attribute, such as `fairness/color/dpd`."""
+    return f"fairness/{in_metric_name(attribute_name(attribute))}/{name}"
+
+
+def in_metric_name(text: str) -> str:
+    """Returns a name of the user's as a part of a metric's name: different for different names.
+
+    MLflow takes letters, digits, `_`, `-`, `.`, `:`, `/` and spaces, no path such as `a//b` or `..`
+    and at most 250 characters. Others stand as their code between colons: `a&b` as `a:26:b`.
+    """
+    spelled = _NOT_IN_METRICS.sub(lambda found: "".join(f":{ord(c):x}:" for c in found[0]), text)
+    if len(spelled) <= _LONGEST_PART:
+        return spelled
+    digest = hashlib.sha256(text.encode()).hexdigest()[:16]
+    return f"{spelled[: _LONGEST_PART - len(digest) - 1]}:{digest}"
+
+
+def model_metrics(
+    test: Predictions,
+    val: Predictions,
+    attributes: Sequence[str],
+    min_group_size: int,
+    dataset_name: str,
+) -> dict[str, float]:
+    """Returns everything that the run of one model logs of its own predictions."""
+    calibrating = calibrating_temperature(val)
+    return {
+        **compared_metrics(test, attributes, min_group_size),
+        "test/worst_class": float(worst_class(test).label),
+        "val/accuracy": val.accuracy,
+        CALIBRATING_TEMPERATURE: calibrating,
+        **score_metrics(test),
+        **individual_metrics(test, similarity(test, dataset_name), calibrating),
+    }
+
+
+def compared_metrics(
+    test: Predictions, attributes: Sequence[Attribute], min_group_size: int
+) -> dict[str, float]:
+    """Returns what arms are compared by: accuracy, and group fairness of every attribute."""
+    metrics = {ACCURACY: test.accuracy, WORST_CLASS_ACCURACY: worst_class(test).accuracy}
+    for attribute in attributes:
+        metrics |= group_metrics(test, attribute, min_group_size)
+    return metrics
+
+
+def group_metrics(
+    table: Predictions, attribute: Attribute, min_group_size: int
+) -> dict[str, float]:
+    """Returns the group fairness of one model for one attribute."""
+    fairness = fairness_metrics(table, attribute, min_group_size=min_group_size)
+    return {fairness_metric(attribute, name): getattr(fairness, name) for name in METRICS}
+
+
+def compared_names(attributes: Sequence[Attribute]) -> list[str]:
+    """Returns the names of `compared_metrics`."""
+    groups = [fairness_metric(attribute, name) for attribute in attributes for name in METRICS]
+    return [ACCURACY, WORST_CLASS_ACCURACY, *groups]
+
+
+def group_notes(
+    table: Predictions, attributes: Sequence[Attribute], min_group_size: int
+) -> list[str]:
+    """Says of each attribute in one line which groups are too small and what leaves them out."""
+    found = [fairness_metrics(table, name, min_group_size=min_group_size) for name in attributes]
+    return [f"{each.attribute}: {each.note}" for each in found if each.note]
+
+
+def score_metrics(test: Predictions, calibrating: float = float("nan")) -> dict[str, float]:
+    """Returns the scores of one model's probabilities; nothing without logits.
+
+    Args:
+        calibrating: as in `individual_metrics`.
+    """
+    if test.logits is None:
+        return {}
+    scores = {f"test/{name}": value for name, value in calibration(test)._asdict().items()}
+    if np.isfinite(calibrating):
+        scores[CALIBRATING_TEMPERATURE] = calibrating
+        scores[ECE_CALIBRATED] = calibration(test, temperature=calibrating).ece
+    return scores
+
+
+def individual_metrics(
+    test: Predictions, similar: Similarity | None, calibrating: float = float("nan")
+) -> dict[str, float]:
+    """Returns the individual unfairness I(f) of one model; nothing without a feature space.
+
+    Args:
+        calibrating: the temperature that calibrates the model on validation; NaN when not known.
+    """
+    if similar is None:
+        return {}
+    pairs, neighbours = similar
+    labels = individual_unfairness(test, pairs, output="labels").unfairness
+    metrics = {INDIVIDUAL_LABELS: labels}
+    if neighbours is not None:
+        metrics[CONSISTENCY] = consistency(test, neighbours)
+    if test.logits is None:
+        return metrics
+    metrics[INDIVIDUAL] = individual_unfairness(test, pairs).unfairness
+    if np.isfinite(calibrating):
+        calibrated = individual_unfairness(test, pairs, temperature=calibrating)
+        metrics[INDIVIDUAL_CALIBRATED] = calibrated.unfairness
+    return metrics
+
+
+def count_metrics(role: Role, counts: Counts) -> dict[str, float]:
+    """Returns how many classes differ, beside what chance gives and after correction."""
+    name = f"classwise/n_{REFERENCES[role]}"
+    return {
+        name: counts.significant,
+        f"{name}_expected_by_chance": counts.expected_by_chance,
+        f"{name}_bh": counts.significant_bh,
+        f"{name}_holm": counts.significant_holm,
+    }
+
+
+def pair_metrics(
+    role: Role, reference: Predictions, distilled: Predictions, n_classes: int
+) -> dict[str, float]:
+    """Returns how one distilled student differs from its teacher or NDS: McNemar, disagreement."""
+    by_class = mcnemar_by_class(reference, distilled, n_classes=n_classes)
+    return {
+        **count_metrics(role, significance_counts(by_class)),
+        f"disagreement/{role.value}": disagreement(reference, distilled),
+    }
+
+
+def class_shift(reference: Predictions, distilled: Predictions) -> float:
+    """How far the class accuracies of two models lie apart, beyond their overall accuracy.
+
+    Mean over classes of |acc_c(f) / acc(f) - acc_c(g) / acc(g)|: the difference whose being 0 the
+    paper's test of every class asks about. NaN when a model is never right.
+    """
+    relative = []
+    for each in (reference, distilled):
+        by_class = class_table(each)
+        present = by_class["n"] > 0
+        relative.append(quotient(by_class["accuracy"][present].to_numpy(), each.accuracy))
+    return float(np.mean(np.abs(relative[1] - relative[0])))
+
+
+def known(metrics: Mapping[str, float]) -> dict[str, float]:
+    """Returns the metrics that are defined; MLflow takes no others."""
+    return {name: value for name, value in metrics.items() if np.isfinite(value)}

@@ -1,0 +1,257 @@
+"""A study: the models of its arms by seed, on the same test examples, and one frame of metrics.
+
+Everything here is made from predictions; where they come from is the caller's business.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
+from kdplatform.analysis.tables import Attribute
+from kdplatform.predictions import FloatArray, Predictions, Table
+from kdplatform.roles import Role
+from kdplatform.study.metrics import (
+    REFERENCES,
+    Similarity,
+    class_shift,
+    compared_metrics,
+    individual_metrics,
+    pair_metrics,
+    score_metrics,
+)
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A role; for distilled students also their method, and those of its settings that vary.
+
+    Attributes:
+        method: None for Teacher and NDS.
+        settings: name and value of the settings that the study varies, such as the temperature.
+    """
+
+    role: Role
+    method: str | None = None
+    settings: tuple[tuple[str, object], ...] = ()
+
+    @property
+    def temperature(self) -> float | None:
+        """The temperature, where the study varies it."""
+        value = dict(self.settings).get("temperature")
+        return None if value is None else float(str(value))
+
+    def title(self, *, with_method: bool = False) -> str:
+        """The arm in words, such as `DS T=4` or `DS kd T=4`."""
+        method = [self.method] if with_method and self.method else []
+        settings = [f"{_SHORT.get(name, name)}={_word(value)}" for name, value in self.settings]
+        return " ".join([self.role.label, *method, *settings])
+
+
+TEACHER, NDS = Arm(Role.TEACHER), Arm(Role.STUDENT)
+_SHORT = {"temperature": "T"}
+
+
+def _word(value: object) -> str:
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def distilled_arm(temperature: float, method: str = "kd") -> Arm:
+    """Returns the arm of the students distilled at a temperature."""
+    return Arm(Role.DISTILLED, method, (("temperature", float(temperature)),))
+
+
+@dataclass(frozen=True)
+class Model:
+    """One trained model of a study.
+
+    Attributes:
+        run_id: where its predictions come from.
+        test: predictions of the test split; logits are not needed any more.
+        scores: what was measured on its logits, by name of the metric; empty when there are none.
+    """
+
+    run_id: str
+    test: Predictions
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def scored_model(
+    run_id: str, test: Table, calibrating: float = float("nan"), similar: Similarity | None = None
+) -> Model:
+    """Measures what needs a model's logits, and lets go of them.
+
+    Args:
+        calibrating: the temperature that calibrates the model on validation; NaN when not known.
+        similar: the pairs of individual fairness; None where they are not known.
+
+    Raises:
+        ValueError: the predictions are invalid.
+    """
+    checked = Predictions.of(test)
+    scores = score_metrics(checked, calibrating) | individual_metrics(checked, similar, calibrating)
+    return Model(run_id, replace(checked, logits=None), scores)
+
+
+@dataclass(frozen=True)
+class Study:
+    """All models of a study, on the same test examples.
+
+    Attributes:
+        arms: by arm (Teacher, NDS, then DS in the order of the study) and seed.
+        attributes: columns whose groups are compared, and intersections as tuples of columns.
+        min_group_size: examples that a group needs to be measured.
+        shared_teacher: the seed of the one teacher of all students, None when each has its own.
+        missing: expected models that are not there, in words.
+        left_out: runs that could not be used, with the reason.
+        settings: what the study's reader must know of how models were trained, by name.
+        scale_by_t2: whether the distillation term was multiplied by T².
+        space: feature space of I(f) in words, empty when there is none.
+        pairs: number of pairs I(f) was measured on.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    arms: Mapping[Arm, Mapping[int, Model]]
+    attributes: tuple[Attribute, ...] = ()
+    min_group_size: int = MIN_GROUP_SIZE
+    shared_teacher: int | None = None
+    missing: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=dict)
+    scale_by_t2: bool = True
+    space: str = ""
+    pairs: int = 0
+
+    @cached_property
+    def distilled(self) -> tuple[Arm, ...]:
+        """The arms of the distilled students."""
+        return tuple(arm for arm in self.arms if arm.role is Role.DISTILLED)
+
+    @cached_property
+    def names(self) -> Mapping[Arm, str]:
+        """The arms in words, with their method where the study has several."""
+        several = len({arm.method for arm in self.distilled}) > 1
+        return {arm: arm.title(with_method=several) for arm in self.arms}
+
+    @cached_property
+    def short_names(self) -> Mapping[Arm, str]:
+        """The distilled arms as an axis names them: by temperature where that tells them apart."""
+        by_temperature = {arm: f"{arm.temperature:g}" for arm in self.distilled if arm.temperature}
+        if len(set(by_temperature.values())) == len(self.distilled):
+            return by_temperature
+        return {arm: self.names[arm].removeprefix("DS ") for arm in self.distilled}
+
+    def seeds(self, arm: Arm) -> tuple[int, ...]:
+        """The seeds an arm has."""
+        return tuple(sorted(self.arms.get(arm, {})))
+
+    @cached_property
+    def all_seeds(self) -> tuple[int, ...]:
+        """The seeds of the students."""
+        return tuple(sorted({s for arm in (NDS, *self.distilled) for s in self.seeds(arm)}))
+
+    def tables(self, arm: Arm, seeds: Iterable[int] | None = None) -> list[Predictions]:
+        """The predictions of an arm, by rising seed or of the seeds given.
+
+        One teacher shared by all students is one table, whatever the seeds.
+        """
+        if seeds is None or (arm == TEACHER and self.shared_teacher is not None):
+            seeds = self.seeds(arm)
+        return [self.arms[arm][seed].test for seed in seeds]
+
+    def reference(self, role: Role, seed: int) -> Model | None:
+        """The teacher of the students of a seed, or the NDS of the seed, if it is there."""
+        if role is Role.TEACHER and self.shared_teacher is not None:
+            seed = self.shared_teacher
+        return self.arms.get(Arm(role), {}).get(seed)
+
+    def pairs_with(self, role: Role, arm: Arm) -> Iterator[tuple[Predictions, Predictions]]:
+        """The predictions of a reference and of an arm, for every seed that both have."""
+        for seed in self.seeds(arm):
+            reference = self.reference(role, seed)
+            if reference is not None:
+                yield reference.test, self.arms[arm][seed].test
+
+    @cached_property
+    def any_table(self) -> Predictions:
+        """A table of the study, for what all of them share: ids, labels, attributes."""
+        return next(iter(next(iter(self.arms.values())).values())).test
+
+    @cached_property
+    def metrics(self) -> pd.DataFrame:
+        """One row per model: its arm and seed, and its metrics under the names that runs have."""
+        rows = [
+            {
+                "arm": self.names[arm],
+                "role": arm.role.value,
+                "method": arm.method,
+                "temperature": np.nan,
+                **dict(arm.settings),
+                "seed": seed,
+                "run_id": model.run_id,
+                **compared_metrics(model.test, self.attributes, self.min_group_size),
+                **model.scores,
+                **self._against_references(arm, seed, model),
+            }
+            for arm, models in self.arms.items()
+            for seed, model in sorted(models.items())
+        ]
+        return pd.DataFrame(rows)
+
+    def values(self, arm: Arm, metric: str) -> FloatArray:
+        """A metric of one arm, one value per seed; empty when nothing has it."""
+        if metric not in self.metrics:
+            return np.empty(0)
+        chosen = self.metrics.loc[self.metrics["arm"] == self.names.get(arm), metric]
+        return np.asarray(chosen.dropna(), dtype=float)
+
+    def _against_references(self, arm: Arm, seed: int, model: Model) -> dict[str, float]:
+        if arm.role is not Role.DISTILLED:
+            return {}
+        found: dict[str, float] = {}
+        for role, name in REFERENCES.items():
+            reference = self.reference(role, seed)
+            if reference is not None:
+                found |= pair_metrics(role, reference.test, model.test, len(self.class_names))
+                found[f"classwise/shift_{name}"] = class_shift(reference.test, model.test)
+        return found
+
+
+class Grid(NamedTuple):
+    """Temperatures and seeds of which every combination is there."""
+
+    temperatures: tuple[float, ...]
+    seeds: tuple[int, ...]
+
+
+def complete_grid(cells: Mapping[float, Iterable[int]]) -> Grid:
+    """The part of a study without gaps that is best to test a trend on.
+
+    Args:
+        cells: the seeds of every temperature.
+    """
+    seeds = {temperature: frozenset(own) for temperature, own in cells.items()}
+    best = Grid((), ())
+    for chosen in _intersections(seeds.values()):
+        temperatures = tuple(sorted(t for t, own in seeds.items() if chosen <= own))
+        best = max(best, Grid(temperatures, tuple(sorted(chosen))), key=_worth)
+    return best
+
+
+def _worth(grid: Grid) -> tuple[bool, int, int]:
+    """Prefers what a trend can be tested on, then many runs, then many temperatures."""
+    temperatures, seeds = len(grid.temperatures), len(grid.seeds)
+    return temperatures >= 3 and seeds >= 2, temperatures * seeds, temperatures
+
+
+def _intersections(sets: Iterable[frozenset[int]]) -> Iterator[frozenset[int]]:
+    """All sets that arise by intersecting some of them; they are few, as most are equal."""
+    found: set[frozenset[int]] = set()
+    for each in sorted(set(sets), key=sorted):
+        found |= {each, *(each & other for other in found)}
+    return iter(sorted((each for each in found if each), key=lambda s: (-len(s), sorted(s))))
