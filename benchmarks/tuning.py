@@ -21,8 +21,8 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pandas as pd
-from kdplatform.parameters import parse_arguments
 
+from kdplatform.cli import read_words
 from kdplatform.data import Split, load_dataset
 from kdplatform.experiments import records
 from kdplatform.experiments.executors import Assignment, Outcome
@@ -114,7 +114,7 @@ def main() -> None:
         search.log_result = timed
         words = {"project": options.project, "trials": options.trials, "confirm_seeds": 0}
         words |= {"sampler": options.sampler, "storage": options.storage, "tuning.grid": "false"}
-        arguments = parse_arguments("tune", [f"--{name}={value}" for name, value in words.items()])
+        arguments = read_words("tune", [f"--{name}={value}" for name, value in words.items()])
         config = load_project(arguments.project, arguments.overrides)
         command.run_tune(config, arguments)
         os.chdir("/")

@@ -206,6 +206,13 @@ for _name, _help in (
     commands.add_command(EntryPoint(_name, _help))
 
 
+def read_words(entry_point: str, words: Sequence[str]) -> Arguments:
+    """Returns what an entry point's words mean, as a script or a test asks for it."""
+    command = commands.commands[entry_point]
+    assert isinstance(command, EntryPoint), entry_point
+    return command.read(command.make_context(entry_point, list(words)))
+
+
 @commands.command()
 @click.argument("sides", nargs=-1, metavar="A B")
 @click.option("--attributes", metavar="a,b", help="columns whose groups are compared")

@@ -4,20 +4,14 @@ from pathlib import Path
 
 import pytest
 
-from kdplatform.arguments import ENTRY_POINTS, Arguments
-from kdplatform.cli import EntryPoint, commands
+from kdplatform.arguments import ENTRY_POINTS
+from kdplatform.cli import read_words
 from kdplatform.errors import UserError
-
-
-def parse_arguments(entry_point: str, words: list[str]) -> Arguments:
-    command = commands.commands[entry_point]
-    assert isinstance(command, EntryPoint)
-    return command.read(command.make_context(entry_point, words))
 
 
 def test_no_words_mean_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("KDPLATFORM_HOME", str(tmp_path))
-    arguments = parse_arguments("distill", [])
+    arguments = read_words("distill", [])
     assert arguments.project == "trifeature"
     assert arguments.overrides == {}
     assert arguments.data_folder == tmp_path
@@ -28,7 +22,7 @@ def test_no_words_mean_the_defaults(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 @pytest.mark.parametrize("entry_point", ENTRY_POINTS)
 def test_the_defaults_may_be_spelled_out(entry_point: str) -> None:
     words = [w for p in ENTRY_POINTS[entry_point] for w in (f"--{p.name}", p.default)]
-    assert parse_arguments(entry_point, words) == parse_arguments(entry_point, [])
+    assert read_words(entry_point, words) == read_words(entry_point, [])
 
 
 @pytest.mark.parametrize(
@@ -36,23 +30,23 @@ def test_the_defaults_may_be_spelled_out(entry_point: str) -> None:
     [["--student.epochs", "3", "--temperature", "10"], ["--student.epochs=3", "--temperature=10"]],
 )
 def test_names_that_are_not_declared_are_fields(words: list[str]) -> None:
-    overrides = parse_arguments("distill", words).overrides
+    overrides = read_words("distill", words).overrides
     assert overrides == {"student.epochs": "3", "temperature": "10"}
 
 
 def test_a_value_may_hold_what_looks_like_syntax() -> None:
     words = ["--temperature", "-1", "--name", "", "--attributes=a=b"]
-    overrides = parse_arguments("distill", words).overrides
+    overrides = read_words("distill", words).overrides
     assert overrides == {"temperature": "-1", "name": "", "attributes": "a=b"}
 
 
 def test_from_project_overrides_nothing() -> None:
-    assert parse_arguments("distill", ["--alpha", "from-project"]).overrides == {}
+    assert read_words("distill", ["--alpha", "from-project"]).overrides == {}
 
 
 def test_the_data_folder_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    assert parse_arguments("teacher", ["--data_folder", "~/kd"]).data_folder == Path("/home/me/kd")
+    assert read_words("teacher", ["--data_folder", "~/kd"]).data_folder == Path("/home/me/kd")
 
 
 @pytest.mark.parametrize(
@@ -65,7 +59,7 @@ def test_the_data_folder_may_begin_at_home(monkeypatch: pytest.MonkeyPatch) -> N
     ],
 )
 def test_reuse_is_a_switch(words: list[str], reuse: bool) -> None:
-    assert parse_arguments("distill", words).reuse is reuse
+    assert read_words("distill", words).reuse is reuse
 
 
 @pytest.mark.parametrize(
@@ -81,16 +75,16 @@ def test_reuse_is_a_switch(words: list[str], reuse: bool) -> None:
 )
 def test_words_that_make_no_sense_are_named(words: list[str], message: str) -> None:
     with pytest.raises(UserError) as caught:
-        parse_arguments("distill", words)
+        read_words("distill", words)
     assert str(caught.value) == message
 
 
 @pytest.mark.parametrize("name", ["data_folder", "config"])
 def test_a_path_of_an_unknown_user_is_refused(name: str) -> None:
     with pytest.raises(UserError, match=rf"^{name}='~nosuchuser/a\.yaml' cannot be used as a path"):
-        parse_arguments("distill", [f"--{name}", "~nosuchuser/a.yaml"])
+        read_words("distill", [f"--{name}", "~nosuchuser/a.yaml"])
 
 
 def test_a_configuration_that_is_not_there_is_answered_with_where_it_leads() -> None:
     with pytest.raises(UserError, match=rf"is no file \(looked at '{Path.cwd()}/a\.yaml'\); all"):
-        parse_arguments("distill", ["--config", "a.yaml"])
+        read_words("distill", ["--config", "a.yaml"])

@@ -11,7 +11,6 @@ from typing import Literal, NamedTuple
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-from sklearn.neighbors import NearestNeighbors
 
 from kdplatform.analysis.calibration import check_temperature, probabilities
 from kdplatform.analysis.tables import quotient
@@ -268,6 +267,8 @@ def nearest_neighbours(space: FeatureSpace, k: int = 5) -> Neighbours:
     """
     if not 1 <= k < len(space.ids):
         raise ValueError(f"k is {k}; allowed: 1 to {len(space.ids) - 1}")
+    from sklearn.neighbors import NearestNeighbors  # slow to load, and needed for few studies
+
     search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(space.vectors)
     # without an argument the example itself is not its own neighbour
     return Neighbours(space, search.kneighbors(return_distance=False).astype(np.int64))

@@ -1,36 +1,32 @@
 """What the run of one model logs: where it comes from, how it went, what it predicts, the model."""
 
 import io
-import shutil
+import json
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import mlflow
-import numpy as np
 import pandas as pd
 import torch
+from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric
-from mlflow.exceptions import MlflowException
-from mlflow.models import ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.entities import Metric, Param, RunTag
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from torch import nn
 
 from kdplatform.data import Dataset
-from kdplatform.errors import KdplatformError, MachineError
 from kdplatform.experiments.graph import Step
-from kdplatform.experiments.tracking import TAG_KEY, log_new_parameters, log_verified_artifacts
+from kdplatform.experiments.tracking import TAG_KEY, log_verified_artifacts, uncommitted_changes
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
-from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import Predictions
-from kdplatform.progress import say
+from kdplatform.reporting.figures import DPI, Drawing
 from kdplatform.roles import Role
 from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
@@ -38,12 +34,9 @@ from kdplatform.training import EpochRecord
 
 # The most characters of a dataset digest that MLflow's database keeps.
 _DIGEST_LENGTH = 36
-_EXAMPLE_ROWS = 2
 _EPOCH_LOG_SECONDS = 2.0
 # What MLflow takes at once.
 _METRICS_PER_CALL = 1000
-# A generous share for all that is not weights in a logged model.
-_GRAPH_BYTES = 2**20
 
 
 def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
@@ -64,15 +57,36 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
     return tags
 
 
-def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> None:
-    """Logs the parameters that matter to the step, the whole configuration, and the dataset."""
+def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> dict[str, str]:
+    """Logs what the active run of a model comes from, so that it can be repeated.
+
+    That is the parameters that matter to the step, the whole configuration, what the code differs
+    from its commit by, and the dataset.
+
+    Returns:
+        The parameters.
+    """
     section = "teacher" if step.role is Role.TEACHER else "student"
-    parameters = flatten(config.dataset, "dataset.") | _settings(step.training, f"{section}.")
+    values = {"seed": step.seed} | flatten(config.dataset, "dataset.")
+    values |= _settings(step.training, f"{section}.")
     if step.distillation is not None:
-        parameters |= flatten(step.distillation, "distillation.")
-    log_new_parameters({"seed": step.seed, **parameters})
-    mlflow.log_text(dump_yaml(step.within(config)), "config.yaml")
+        values |= flatten(step.distillation, "distillation.")
+    parameters = {name: str(value) for name, value in values.items()}
+    MlflowClient().log_batch(_run_id(), params=[Param(*item) for item in parameters.items()])
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "config.yaml").write_text(dump_yaml(step.within(config)))
+        if difference := uncommitted_changes():
+            Path(folder, "source").mkdir()
+            Path(folder, "source", "uncommitted.diff").write_text(difference)
+        mlflow.log_artifacts(folder)
     log_dataset(dataset)
+    return parameters
+
+
+def _run_id() -> str:
+    run = mlflow.active_run()
+    assert run is not None
+    return str(run.info.run_id)
 
 
 def _settings(training: TrainingConfig, prefix: str) -> dict[str, object]:
@@ -111,11 +125,9 @@ class EpochLog:
             self._flush()
 
     def _flush(self) -> None:
-        run = mlflow.active_run()
-        assert run is not None
         for start in range(0, len(self._waiting), _METRICS_PER_CALL):
             metrics = self._waiting[start : start + _METRICS_PER_CALL]
-            MlflowClient().log_batch(run.info.run_id, metrics=metrics)
+            MlflowClient().log_batch(_run_id(), metrics=metrics)
         self._waiting.clear()
         self._logged = time.monotonic()
 
@@ -126,11 +138,16 @@ class EpochLog:
         self._flush()
 
 
-def log_predictions_and_weights(tables: Mapping[str, Predictions], model: nn.Module) -> None:
-    """Logs what everything else is derived from, with the digests that reuse checks.
+def log_predictions_and_weights(
+    tables: Mapping[str, Predictions], model: nn.Module
+) -> dict[str, str]:
+    """Logs what everything else is derived from.
 
     Args:
         tables: predictions by split.
+
+    Returns:
+        The tag with the digests that reuse checks.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -140,56 +157,7 @@ def log_predictions_and_weights(tables: Mapping[str, Predictions], model: nn.Mod
         weights = io.BytesIO()
         torch.save(model.state_dict(), weights)
         (folder / WEIGHTS).write_bytes(weights.getbuffer())
-        log_verified_artifacts(folder)
-
-
-def log_model(step: Step, model: nn.Module, dataset: Dataset) -> None:
-    """Logs the model as a graph without pickle, with a signature that takes raw inputs.
-
-    A model of the user's whose graph cannot be had is left out, which is said in one line.
-    """
-    try:
-        _log_graph(step.role, model, dataset)
-    except (KdplatformError, MlflowException, OSError):
-        raise
-    except Exception as error:
-        if not is_user_model(step.training.model):
-            raise
-        reason = " ".join(str(error).split())[:200]
-        say(f"{step.title}: {WEIGHTS} is logged, its graph cannot be ({reason})")
-
-
-def _log_graph(role: Role, model: nn.Module, dataset: Dataset) -> None:
-    example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
-    inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
-    outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
-    _require_room_for(model)
-    mlflow.pytorch.log_model(
-        model,
-        name=role.value,
-        signature=ModelSignature(Schema([inputs]), Schema([outputs])),
-        input_example=example,
-        serialization_format="pt2",
-        pip_requirements=[
-            f"torch=={torch.__version__.partition('+')[0]}",
-            f"numpy=={np.__version__}",
-        ],
-    )
-
-
-def _require_room_for(model: nn.Module) -> None:
-    """Raises a MachineError where the temporary folder has no room for the model.
-
-    Asked ahead, because torch's archive writer ends the whole process when the disk is full.
-    """
-    folder = tempfile.gettempdir()
-    needed = 2 * sum(tensor.nbytes for tensor in model.state_dict().values()) + _GRAPH_BYTES
-    free = shutil.disk_usage(folder).free
-    if free < needed:
-        raise MachineError(
-            f"TMPDIR={folder!r} has {free / 2**20:.1f} MiB left; allowed: a folder with at least "
-            f"{needed / 2**20:.1f} MiB for the model"
-        )
+        return log_verified_artifacts(folder)
 
 
 def log_tables(tables: Mapping[str, pd.DataFrame]) -> None:
@@ -198,10 +166,47 @@ def log_tables(tables: Mapping[str, pd.DataFrame]) -> None:
         mlflow.log_table(table, f"{name}.json")
 
 
-def log_figures(figures: Mapping[str, Any]) -> None:
-    """Logs matplotlib figures as `figures/name.png`."""
-    for name, figure in figures.items():
-        mlflow.log_figure(figure, f"figures/{name}.png", save_kwargs={"dpi": 130})
+def log_results(
+    metrics: Mapping[str, float],
+    tags: Mapping[str, str],
+    tables: Mapping[str, pd.DataFrame],
+    model_id: str | None,
+) -> None:
+    """Logs what was measured of a model to its run, in two calls of the store.
+
+    Args:
+        tables: logged as `log_tables` does, for a run that has no tables yet.
+        model_id: of the logged model that the metrics belong to as well.
+    """
+    listed = [{"path": f"{name}.json", "type": "table"} for name in tables]
+    with tempfile.TemporaryDirectory() as folder:
+        for name, table in tables.items():
+            table.to_json(f"{folder}/{name}.json", orient="split", index=False, date_format="iso")
+        mlflow.log_artifacts(folder)
+    run_id, now = _run_id(), round(time.time() * 1000)
+    MlflowClient().log_batch(
+        run_id,
+        metrics=[
+            Metric(name, value, now, 0, model_id=model_id, run_id=run_id)
+            for name, value in metrics.items()
+        ],
+        tags=[
+            RunTag(name, value)
+            for name, value in {**tags, MLFLOW_LOGGED_ARTIFACTS: json.dumps(listed)}.items()
+        ],
+    )
+
+
+def log_figures(figures: Mapping[str, Figure | Drawing]) -> None:
+    """Logs figures as `figures/name.png`."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name, figure in figures.items():
+            path = Path(folder, f"{name}.png")
+            if isinstance(figure, Drawing):
+                path.write_bytes(figure.png())
+            else:
+                figure.savefig(path, dpi=DPI)
+        mlflow.log_artifacts(folder, "figures")
 
 
 def curves(records: Sequence[EpochRecord]) -> pd.DataFrame:

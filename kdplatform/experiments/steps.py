@@ -4,12 +4,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import torch
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
-from kdplatform.experiments import records
+from kdplatform.experiments import logged_models, records
 from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
@@ -19,6 +20,7 @@ from kdplatform.experiments.tracking import (
     find_finished,
     find_finished_of_project,
     model_run,
+    runs_with_key,
     supersede_finished,
 )
 from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
@@ -59,11 +61,12 @@ def obtain(
     """
     lock = workspace.folder / "locks" / f"{step.key}.lock"
     with locked(lock, f"{step.title}: another process is at it; waiting"):
-        run = find_finished(step.key) if workspace.reuse else None
+        known = runs_with_key(step.key)
+        run = find_finished(known) if workspace.reuse else None
         if run is not None:
             say(f"{step.title}: reused run {run.info.run_id}")
             return _reused(workspace, step, run)
-        close_abandoned(step.key)
+        close_abandoned(known)
         run_id = _train(workspace, step, parent_run_id, needed)
         supersede_finished(step.key, except_run_id=run_id)
         _checkpoint(workspace, step).unlink(missing_ok=True)
@@ -99,7 +102,7 @@ def _train(
     dataset = workspace.dataset
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
-        records.log_origin(workspace.config, step, dataset)
+        parameters = records.log_origin(workspace.config, step, dataset)
         model, result = _fit(workspace, step, needed)
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
@@ -109,17 +112,16 @@ def _train(
             )
             for name, split in (("val", dataset.val), ("test", dataset.test))
         }
-        records.log_predictions_and_weights(tables, model.cpu())
-        records.log_model(step, model, dataset)
-        mlflow.set_tags(
-            {
-                "kd.precision": result.precision,
-                "kd.device": workspace.device.type,
-                "kd.backend": loss_backend(workspace.device),
-                **size_tag(model),
-            }
-        )
-        _log_results(workspace, step, tables, result, needed)
+        tags = records.log_predictions_and_weights(tables, model.cpu())
+        tags |= {
+            "kd.precision": result.precision,
+            "kd.device": workspace.device.type,
+            "kd.backend": loss_backend(workspace.device),
+            **size_tag(model),
+        }
+        model_id = logged_models.log_model(step, model, dataset, parameters)
+        metrics, measured = _results(workspace, step, tables, result, needed)
+        records.log_results(metrics, tags, measured, model_id)
     say(f"{step.title}: test accuracy {tables['test'].accuracy:.2%}")
     return run_id
 
@@ -158,19 +160,20 @@ def _fit(
     return model, result
 
 
-def _log_results(
+def _results(
     workspace: Workspace,
     step: Step,
     tables: Mapping[str, Predictions],
     result: FitResult,
     needed: Mapping[str, TrainedModel],
-) -> None:
+) -> tuple[dict[str, float], dict[str, pd.DataFrame]]:
+    """Logs the figures of a trained model, and returns its metrics and tables."""
     dataset, config, test = workspace.dataset, workspace.config, tables["test"]
     size = config.min_group_size
     metrics = model_metrics(test, tables["val"], config.attributes, size, dataset.name)
-    logged = {"classwise": class_accuracies(test, dataset.class_names)}
+    measured = {"classwise": class_accuracies(test, dataset.class_names)}
     if config.attributes:
-        logged["groups"] = group_accuracies(test, config.attributes, size)
+        measured["groups"] = group_accuracies(test, config.attributes, size)
     drawn = {}
     if result.records:
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
@@ -179,11 +182,10 @@ def _log_results(
             metrics |= pair_metrics(Role(name), trained.test, test, len(dataset.class_names))
         study, arm = _with_references(workspace, step, test, needed)
         classes = ClassWise(study)
-        logged["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)
+        measured["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)
         drawn |= model_figures(classes, arm, step.title)
-    mlflow.log_metrics(metrics)
-    records.log_tables(logged)
     records.log_figures(drawn)
+    return metrics, measured
 
 
 def _with_references(

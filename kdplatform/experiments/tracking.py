@@ -10,7 +10,7 @@ import subprocess
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager, suppress
 from functools import cache
 from pathlib import Path
@@ -148,9 +148,15 @@ def _check_sqlite(uri: str, path: Path) -> None:
         raise MachineError(_store_problem(uri, "it cannot be written"))
 
 
-def find_finished(key: str) -> Run | None:
-    """Returns the FINISHED run with this key whose artifacts are still what it logged."""
-    return next(filter(_is_sound, _runs_with_key(key, "FINISHED")), None)
+def runs_with_key(key: str) -> list[Run]:
+    """Returns all runs with this key, whatever became of them, the newest first."""
+    return _search_runs(f"tags.`{TAG_KEY}` = '{key}'")
+
+
+def find_finished(runs: Iterable[Run]) -> Run | None:
+    """Returns the first FINISHED run whose artifacts are still what it logged."""
+    finished = (run for run in runs if run.info.status == "FINISHED")
+    return next(filter(_is_sound, finished), None)
 
 
 def find_finished_of_project(project: str, keys: Container[str]) -> dict[str, Run]:
@@ -192,20 +198,21 @@ def supersede(run: Run) -> None:
 
 def supersede_finished(key: str, *, except_run_id: str) -> None:
     """Takes every other FINISHED run with this key out of reuse."""
-    for run in _runs_with_key(key, "FINISHED"):
-        if run.info.run_id != except_run_id:
+    for run in runs_with_key(key):
+        if run.info.status == "FINISHED" and run.info.run_id != except_run_id:
             supersede(run)
 
 
-def close_abandoned(key: str) -> None:
-    """Marks as KILLED what a process of this machine that is gone left RUNNING under this key.
+def close_abandoned(runs: Iterable[Run]) -> None:
+    """Marks as KILLED those of the runs that a process of this machine left RUNNING.
 
-    The run of the command which that process executed is among it. Call it while holding the key's
-    lock: no live process of this machine is then training it.
+    The run of the command which that process executed is among it. Call it while holding the lock
+    of the runs' key: no live process of this machine is then training it.
     """
     client = MlflowClient()
-    for run in _runs_with_key(key, "RUNNING"):
-        if run.data.tags.get(TAG_PROCESS, "").partition(":")[0] != socket.gethostname():
+    for run in runs:
+        here = run.data.tags.get(TAG_PROCESS, "").partition(":")[0] == socket.gethostname()
+        if run.info.status != "RUNNING" or not here:
             continue
         client.set_terminated(run.info.run_id, "KILLED")
         parent = client.get_run(run.data.tags["mlflow.parentRunId"])
@@ -245,7 +252,6 @@ def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterato
         parent_run_id=parent_run_id,
         tags={**tags, **process, **_source_tags()},
     ) as run:
-        log_uncommitted_changes()
         try:
             yield run.info.run_id
         except (KdplatformError, OSError) as error:
@@ -266,12 +272,12 @@ def log_new_parameters(parameters: Mapping[str, object]) -> None:
     mlflow.log_params({k: v for k, v in parameters.items() if k not in known})
 
 
-def log_verified_artifacts(folder: Path) -> None:
-    """Logs the files below `folder`, and a tag with their digests by which reuse checks them."""
+def log_verified_artifacts(folder: Path) -> dict[str, str]:
+    """Logs the files below `folder`; returns the tag by which reuse checks them."""
     mlflow.log_artifacts(str(folder))
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     digests = {path.relative_to(folder).as_posix(): file_digest(path) for path in files}
-    mlflow.set_tag(TAG_DIGESTS, json.dumps(digests, separators=(",", ":")))
+    return {TAG_DIGESTS: json.dumps(digests, separators=(",", ":"))}
 
 
 def artifact_path(run_id: str, path: str) -> Path:
@@ -287,14 +293,10 @@ def _artifact_folder(tracking_uri: str, run_id: str) -> str:
     return uri
 
 
-def log_uncommitted_changes() -> None:
-    """Logs what the working tree differs from its commit by, so that a run can be repeated."""
-    if difference := _git("diff", "HEAD"):
-        mlflow.log_text(difference, "source/uncommitted.diff")
-
-
-def _runs_with_key(key: str, status: str) -> list[Run]:
-    return _search_runs(f"tags.`{TAG_KEY}` = '{key}' and attributes.status = '{status}'")
+@cache
+def uncommitted_changes() -> str:
+    """Returns what the working tree differs from its commit by; a run's code is read once too."""
+    return _git("diff", "HEAD")
 
 
 def _search_runs(filter_string: str) -> list[Run]:

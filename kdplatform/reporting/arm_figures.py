@@ -1,13 +1,13 @@
 """Teacher, NDS and DS class by class and group by group: the tables and figures that runs log."""
 
 import pandas as pd
-from matplotlib.figure import Figure
 
 from kdplatform.analysis.classwise import class_table, class_table_over_seeds
 from kdplatform.analysis.disagreement import disagreement_matrix
 from kdplatform.analysis.group_fairness import group_table
 from kdplatform.predictions import Predictions
 from kdplatform.reporting import figures
+from kdplatform.reporting.figures import Drawing
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise, class_disagreement
 from kdplatform.study.metrics import REFERENCES
@@ -62,7 +62,7 @@ def with_disagreement(compared: pd.DataFrame, study: Study, arm: Arm) -> pd.Data
     return compared.assign(**shares)
 
 
-def class_figure(classes: ClassWise, arm: Arm, title: str) -> Figure:
+def class_figure(classes: ClassWise, arm: Arm, title: str) -> Drawing:
     """Draws the class accuracies of DS and what it is compared with."""
     compared = compared_classes(classes, arm).set_index("name")
     roles = [role for role in REFERENCES if (arm, role) in classes.tests]
@@ -82,7 +82,7 @@ def class_figure(classes: ClassWise, arm: Arm, title: str) -> Figure:
     return figures.class_accuracy_figure(accuracies, significant, title, deviations)
 
 
-def model_figures(classes: ClassWise, arm: Arm, title: str) -> dict[str, Figure]:
+def model_figures(classes: ClassWise, arm: Arm, title: str) -> dict[str, Drawing]:
     """Draws one distilled student against its teacher and the NDS."""
     study = classes.study
     matrices = {

@@ -1,13 +1,20 @@
 """Figures of a comparison between Teacher, NDS and DS."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+from PIL import Image
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -19,7 +26,92 @@ COLORS = {"Teacher": "#000000", "NDS": "#E69F00", "DS": "#0072B2"}
 MARKERS = {"Teacher": "s", "NDS": "o", "DS": "D"}
 SIGNIFICANT = "#D55E00"
 
+DPI = 100
 _MOST_CLASSES = 40
+# Accuracies span whole tenths, so that the figures of a study share their axes.
+_ACCURACY_STEP = 0.1
+# Each holds two images of the figure, some 5 MB.
+_FRAMES_KEPT = 12
+# Larger files than zlib's default, in a third of the time.
+_PNG_COMPRESSION = 1
+
+
+class Frame:
+    """What figures of one structure share, and the artists that show the data of each.
+
+    Attributes:
+        figure: with axes, names and legend.
+        moving: artists whose data are exchanged, by name.
+    """
+
+    def __init__(self, figure: Figure, moving: dict[str, Any]) -> None:
+        self.figure = figure
+        self.moving = moving
+        # matplotlib's own methods of a canvas have no types.
+        self._canvas: Any = None
+        self._background: Any = None
+
+    def png(self) -> bytes:
+        """Returns the figure with its present data as a PNG file; lays it out the first time."""
+        artists: list[Artist] = list(self.moving.values())
+        if self._canvas is None:
+            self.figure.set_dpi(DPI)
+            self._canvas = FigureCanvasAgg(self.figure)
+            for artist in artists:
+                artist.set_animated(True)
+            self._canvas.draw()
+            self.figure.set_layout_engine("none")
+            self._background = self._canvas.copy_from_bbox(self.figure.bbox)
+        renderer = self._canvas.get_renderer()
+        renderer.restore_region(self._background)
+        for artist in artists:
+            artist.draw(renderer)
+        size = self._canvas.get_width_height()
+        pixels = Image.frombuffer("RGBA", size, self._canvas.buffer_rgba(), "raw", "RGBA", 0, 1)
+        file = io.BytesIO()
+        opaque = pixels.convert("RGB")
+        opaque.save(file, format="png", compress_level=_PNG_COMPRESSION, dpi=(DPI, DPI))
+        return file.getvalue()
+
+
+class Drawing:
+    """A figure to be drawn: a frame, and the data in it.
+
+    matplotlib spends most of its time on text and layout. Drawings of equal structure share both:
+    the first costs some 200 ms, the next ones 10 to 20.
+
+    Args:
+        build: makes the frame from the structure.
+        structure: what figures that share a frame have in common.
+        show: gives the data to the moving artists.
+    """
+
+    def __init__(
+        self,
+        build: Callable[..., Frame],
+        structure: tuple[Any, ...],
+        show: Callable[[dict[str, Any]], None],
+    ) -> None:
+        self._build = build
+        self._structure = structure
+        self._show = show
+
+    def png(self) -> bytes:
+        """Returns a PNG file."""
+        frame = _shared_frame(self._build, self._structure)
+        self._show(frame.moving)
+        return frame.png()
+
+    def figure(self) -> Figure:
+        """Returns a figure of its own."""
+        frame = self._build(*self._structure)
+        self._show(frame.moving)
+        return frame.figure
+
+
+@lru_cache(maxsize=_FRAMES_KEPT)
+def _shared_frame(build: Callable[..., Frame], structure: tuple[Any, ...]) -> Frame:
+    return build(*structure)
 
 
 def class_accuracy_figure(
@@ -27,7 +119,7 @@ def class_accuracy_figure(
     significant: Mapping[str, Sequence[bool]],
     title: str,
     spread: pd.DataFrame | None = None,
-) -> Figure:
+) -> Drawing:
     """Draws per-class accuracies, with the classes marked where DS differs.
 
     Args:
@@ -38,28 +130,61 @@ def class_accuracy_figure(
     """
     chosen = _most_different(accuracies)
     table = accuracies.iloc[chosen]
-    figure = Figure(figsize=(7.5, 1.6 + 0.33 * len(table)), layout="constrained")
-    axes = figure.subplots()
+    bars = table * 0
+    if spread is not None:
+        bars += spread[table.columns].to_numpy()[chosen]
+    if left_out := len(accuracies) - len(table):
+        title += f" ({left_out} classes that differ less not shown)"
     rows = np.arange(len(table))
-    for position, label in enumerate(accuracies.columns):
+
+    def show(moving: dict[str, Any]) -> None:
+        moving["title"].set_text(title)
+        for label, values in table.items():
+            places = moving[f"points {label}"].get_ydata()
+            moving[f"points {label}"].set_xdata(values)
+            ends = zip(values - bars[label], values + bars[label], places, strict=True)
+            moving[f"bars {label}"].set_segments([[(a, y), (b, y)] for a, b, y in ends])
+        for position, (label, flags) in enumerate(significant.items()):
+            marked = rows[np.asarray(flags)[chosen]]
+            moving[f"marks {label}"].set_data(_mark_places(position, len(marked)), marked)
+
+    names = tuple(str(name) for name in table.index)
+    limits = _accuracy_limits(table - bars, table + bars)
+    structure = (names, tuple(table.columns), tuple(significant), limits)
+    return Drawing(_class_frame, structure, show)
+
+
+def _class_frame(
+    names: tuple[str, ...],
+    labels: tuple[str, ...],
+    references: tuple[str, ...],
+    limits: tuple[float, float],
+) -> Frame:
+    rows = np.arange(len(names))
+    figure = Figure(figsize=(7.5, 1.6 + 0.33 * len(rows)), layout="constrained")
+    axes = figure.subplots()
+    moving: dict[str, Any] = {"title": axes.set_title(" ")}
+    for position, label in enumerate(labels):
         # The arms of a class lie beside each other, so that equal accuracies stay visible.
-        offset = 0.22 * (position - (len(accuracies.columns) - 1) / 2)
-        error = None if spread is None else spread[label].iloc[chosen]
-        axes.errorbar(
-            table[label],
-            rows + offset,
-            xerr=error,
-            fmt=MARKERS[label],
+        places = rows + 0.22 * (position - (len(labels) - 1) / 2)
+        bars = LineCollection([], colors=COLORS[label], linewidths=1)
+        bars.set_in_layout(False)  # empty as yet, it would be taken to lie in a corner
+        moving[f"bars {label}"] = axes.add_collection(bars, autolim=False)
+        (moving[f"points {label}"],) = axes.plot(
+            np.full(len(rows), limits[0]),
+            places,
+            marker=MARKERS[label],
             color=COLORS[label],
             label=label,
             markersize=5,
-            linewidth=1,
+            linestyle="none",
+            clip_on=False,
         )
-    for position, (label, flags) in enumerate(significant.items()):
-        marked = rows[np.asarray(flags)[chosen]]
-        (marks,) = axes.plot(
-            np.full(len(marked), 1.02 + 0.025 * position),
-            marked,
+    for position, label in enumerate(references):
+        # Its points make the layout leave room for them.
+        (moving[f"marks {label}"],) = axes.plot(
+            _mark_places(position, len(rows)),
+            rows,
             linestyle="none",
             marker=MARKERS[label],
             markerfacecolor="none",
@@ -68,78 +193,117 @@ def class_accuracy_figure(
             clip_on=False,
             label=f"DS differs from {label} (p < .05)",
         )
-        # Without points its extent is unknown, and the layout would leave a gap for it.
-        marks.set_in_layout(len(marked) > 0)
-    axes.set_yticks(rows, [str(name) for name in table.index])
-    axes.invert_yaxis()
+    axes.set_xlim(limits)
+    axes.set_yticks(rows, names)
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.xaxis.set_major_formatter(PercentFormatter(1))
     axes.set_xlabel("test accuracy")
     axes.grid(axis="x", alpha=0.3)
-    left_out = len(accuracies) - len(table)
-    axes.set_title(
-        title + (f" ({left_out} classes that differ less not shown)" if left_out else "")
-    )
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=8)
-    return figure
+    return Frame(figure, moving)
 
 
-def group_accuracy_figure(groups: pd.DataFrame, title: str) -> Figure:
+def _mark_places(position: int, count: int) -> np.ndarray:
+    """Returns where the marks of a reference stand, right of the axes."""
+    return np.full(count, 1.02 + 0.025 * position)
+
+
+def group_accuracy_figure(groups: pd.DataFrame, title: str) -> Drawing:
     """Draws the accuracy of every group, one panel per attribute.
 
     Args:
         groups: columns attribute, group, accuracy, role (a label of `COLORS`).
     """
-    attributes = list(dict.fromkeys(groups["attribute"]))
+    panels = tuple(
+        (attribute, tuple(part["group"].unique()))
+        for attribute, part in groups.groupby("attribute", sort=False)
+    )
+    labels = tuple(groups["role"].unique())
+    accuracy = groups.set_index(["attribute", "role", "group"])["accuracy"]
+
+    def show(moving: dict[str, Any]) -> None:
+        moving["title"].set_text(title)
+        for attribute, names in panels:
+            for label in labels:
+                values = [accuracy.get((attribute, label, name), np.nan) for name in names]
+                moving[f"{attribute} {label}"].set_ydata(values)
+
+    limits = _accuracy_limits(groups["accuracy"])
+    return Drawing(_group_frame, (panels, labels, limits), show)
+
+
+def _group_frame(
+    attributes: tuple[tuple[str, tuple[object, ...]], ...],
+    labels: tuple[str, ...],
+    limits: tuple[float, float],
+) -> Frame:
     figure = Figure(figsize=(1 + 4.5 * len(attributes), 4), layout="constrained")
     panels = figure.subplots(1, len(attributes), sharey=True, squeeze=False)[0]
-    for axes, attribute in zip(panels, attributes, strict=True):
-        part = groups[groups["attribute"] == attribute]
-        names = list(dict.fromkeys(part["group"]))
-        for label, rows in part.groupby("role", sort=False):
-            values = rows.set_index("group")["accuracy"].reindex(names)
-            axes.plot(
+    moving: dict[str, Any] = {"title": figure.suptitle(" ")}
+    for axes, (attribute, names) in zip(panels, attributes, strict=True):
+        for label in labels:
+            (moving[f"{attribute} {label}"],) = axes.plot(
                 range(len(names)),
-                values,
+                np.full(len(names), limits[0]),
                 linestyle="none",
-                marker=MARKERS[str(label)],
-                color=COLORS[str(label)],
-                label=str(label),
+                marker=MARKERS[label],
+                color=COLORS[label],
+                label=label,
+                clip_on=False,
             )
         axes.set_xticks(range(len(names)), [str(n) for n in names], rotation=60, ha="right")
         axes.set_xlabel(attribute)
         axes.grid(axis="y", alpha=0.3)
+    panels[0].set_ylim(limits)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
     panels[0].set_ylabel("test accuracy of the group")
-    figure.suptitle(title)
-    handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False)
-    return figure
+    figure.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside lower center",
+        ncols=3,
+        frameon=False,
+    )
+    return Frame(figure, moving)
 
 
 def disagreement_figure(
     matrices: Mapping[str, pd.DataFrame], class_names: Sequence[str], title: str
-) -> Figure:
+) -> Drawing:
     """Draws for each label how often it predicts one class (row) where DS predicts another.
 
     Args:
         matrices: counts [classes, classes] without diagonal, by the label compared with DS.
     """
-    figure = Figure(figsize=(1.5 + 5 * len(matrices), 5), layout="constrained")
-    panels = figure.subplots(1, len(matrices), squeeze=False)[0]
-    largest = max(1, *(int(matrix.to_numpy().max()) for matrix in matrices.values()))
-    image = None
-    for axes, (label, matrix) in zip(panels, matrices.items(), strict=True):
-        image = axes.imshow(matrix.to_numpy(), cmap="Blues", vmin=0, vmax=largest)
+    counts = {label: matrix.to_numpy() for label, matrix in matrices.items()}
+
+    def show(moving: dict[str, Any]) -> None:
+        moving["title"].set_text(title)
+        for label, matrix in counts.items():
+            moving[label].set_data(matrix)
+
+    largest = _rounded_up(max(1, *(int(matrix.max()) for matrix in counts.values())))
+    return Drawing(_disagreement_frame, (tuple(counts), tuple(class_names), largest), show)
+
+
+def _disagreement_frame(
+    labels: tuple[str, ...], class_names: tuple[str, ...], largest: int
+) -> Frame:
+    figure = Figure(figsize=(1.5 + 5 * len(labels), 5), layout="constrained")
+    panels = figure.subplots(1, len(labels), squeeze=False)[0]
+    moving: dict[str, Any] = {"title": figure.suptitle(" ")}
+    nothing = np.zeros((len(class_names), len(class_names)))
+    for axes, label in zip(panels, labels, strict=True):
+        moving[label] = axes.imshow(nothing, cmap="Blues", vmin=0, vmax=largest)
+        # Drawn again over the image, which covers half of them.
+        moving |= {f"{label} {side}": spine for side, spine in axes.spines.items()}
         _name_classes(axes, class_names)
         axes.set_ylabel(f"{label} predicts")
         axes.set_xlabel("DS predicts")
-    assert image is not None
-    figure.colorbar(image, ax=list(panels), label="test examples", shrink=0.8)
-    figure.suptitle(title)
-    return figure
+    figure.colorbar(moving[labels[0]], ax=list(panels), label="test examples", shrink=0.8)
+    return Frame(figure, moving)
 
 
-def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
+def curves_figure(curves: pd.DataFrame, title: str) -> Drawing:
     """Draws loss and accuracy over the epochs.
 
     The training loss is the objective's; the validation loss is always the cross entropy.
@@ -147,22 +311,46 @@ def curves_figure(curves: pd.DataFrame, title: str) -> Figure:
     Args:
         curves: one row per epoch: epoch, train_loss, val_loss, train_accuracy, val_accuracy.
     """
+    names = [f"{split}_{quantity}" for quantity in ("loss", "accuracy") for split in _SPLIT_COLORS]
+
+    def show(moving: dict[str, Any]) -> None:
+        moving["title"].set_text(title)
+        for name in names:
+            # Validation may not have been looked at after every epoch.
+            moving[name].set_data(*curves[["epoch", name]].dropna().to_numpy().T)
+
+    structure = (
+        _limits(curves["epoch"]),
+        _limits(curves[["train_loss", "val_loss"]]),
+        _accuracy_limits(curves[["train_accuracy", "val_accuracy"]]),
+    )
+    return Drawing(_curves_frame, structure, show)
+
+
+_SPLIT_COLORS = {"train": "#0072B2", "val": "#E69F00"}
+
+
+def _curves_frame(
+    epochs: tuple[float, float], losses: tuple[float, float], accuracies: tuple[float, float]
+) -> Frame:
     figure = Figure(figsize=(9, 3.5), layout="constrained")
-    for axes, quantity in zip(figure.subplots(1, 2), ("loss", "accuracy"), strict=True):
-        for split, color in (("train", "#0072B2"), ("val", "#E69F00")):
+    moving: dict[str, Any] = {"title": figure.suptitle(" ")}
+    limits = {"loss": losses, "accuracy": accuracies}
+    for axes, quantity in zip(figure.subplots(1, 2), limits, strict=True):
+        for split, color in _SPLIT_COLORS.items():
             label = split
             if quantity == "loss":
                 label += " (objective)" if split == "train" else " (cross entropy)"
-            # Validation may not have been looked at after every epoch.
-            drawn = curves[["epoch", f"{split}_{quantity}"]].dropna()
-            axes.plot(*drawn.to_numpy().T, color=color, label=label)
+            (moving[f"{split}_{quantity}"],) = axes.plot([], [], color=color, label=label)
+        axes.set_xlim(epochs)
+        axes.set_ylim(limits[quantity])
         axes.set_xlabel("epoch")
         axes.set_ylabel(quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        axes.legend(frameon=False)
-    figure.suptitle(title)
-    return figure
+        # Where curves are not that fall and rise.
+        axes.legend(frameon=False, loc="upper right" if quantity == "loss" else "lower right")
+    return Frame(figure, moving)
 
 
 def contact_sheet(
@@ -204,3 +392,30 @@ def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
     if len(class_names) <= _MOST_CLASSES:
         axes.set_xticks(range(len(class_names)), class_names, rotation=90)
         axes.set_yticks(range(len(class_names)), class_names)
+
+
+def _accuracy_limits(*accuracies: pd.DataFrame | pd.Series) -> tuple[float, float]:
+    """Returns the tenths between which all accuracies lie."""
+    present = np.concatenate([np.ravel(values) for values in accuracies])
+    present = present[np.isfinite(present)]
+    if not len(present):
+        return 0.0, 1.0
+    low, high = float(present.min()), float(present.max())
+    least = max(0, math.floor(low / _ACCURACY_STEP - 0.1))
+    most = min(round(1 / _ACCURACY_STEP), math.ceil(high / _ACCURACY_STEP + 0.1))
+    return least * _ACCURACY_STEP, max(most, least + 1) * _ACCURACY_STEP
+
+
+def _limits(values: pd.DataFrame | pd.Series) -> tuple[float, float]:
+    """Returns round numbers between which all values lie."""
+    low, high = float(np.nanmin(values)), float(np.nanmax(values))
+    # Steps of the span's own magnitude: few different limits.
+    step = 10.0 ** math.floor(math.log10(high - low)) if high > low else 1.0
+    least, most = math.floor(low / step), math.ceil(high / step)
+    return least * step, max(most, least + 1) * step
+
+
+def _rounded_up(count: int) -> int:
+    """Returns the next number with a single digit that is not zero."""
+    step: int = 10 ** (len(str(count)) - 1)
+    return -(-count // step) * step

@@ -246,7 +246,7 @@ def _disagreement_section(study: Study) -> Section:
     picture = Picture(
         "figure2_disagreement",
         f"Figure 2. Where predictions differ, {study.names[arm]}",
-        disagreement_figure(matrices, study.class_names, "Predictions that differ"),
+        disagreement_figure(matrices, study.class_names, "Predictions that differ").figure(),
         "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same example. The "
         "diagonal, where they agree, is left out. Mean number of examples per seed.",
     )

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers.place import Finished, Place, copied, made_once
 
-from kdplatform.experiments import records
+from kdplatform.experiments import logged_models, records
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -69,5 +69,5 @@ def trained_place(
 def spared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Leaves out figures and the model as a graph, which take most of a small run's time."""
     nothing: Callable[..., None] = lambda *arguments: None  # noqa: E731
-    monkeypatch.setattr(records, "log_model", nothing)
+    monkeypatch.setattr(logged_models, "log_model", nothing)
     monkeypatch.setattr(records, "log_figures", nothing)

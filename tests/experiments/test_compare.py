@@ -367,7 +367,7 @@ def test_groups_that_differ_between_files_are_refused(capsys: pytest.CaptureFixt
 def log_run(table: pd.DataFrame, folder: Path) -> str:
     Predictions.of(with_logits(table)).write(folder / TEST)
     with mlflow.start_run() as run:
-        log_verified_artifacts(folder)
+        mlflow.set_tags(log_verified_artifacts(folder))
         mlflow.log_metric("fairness/color/dpd", 0.1)
         return str(run.info.run_id)
 

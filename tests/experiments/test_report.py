@@ -69,7 +69,7 @@ def log_step(
             parameters |= flatten(step.distillation, "distillation.")
         mlflow.log_params(parameters)
         records.log_dataset(_dataset(digest))
-        log_verified_artifacts(path.parent.parent)
+        mlflow.set_tags(log_verified_artifacts(path.parent.parent))
         mlflow.log_metric("val/calibrating_temperature", 1.2)
         names = pd.DataFrame({"class": range(len(CLASSES)), "name": CLASSES})
         mlflow.log_table(names, "classwise.json")

@@ -13,7 +13,7 @@ import pytest
 from helpers.inline import Ended, run_inline
 
 from kdplatform.errors import UserError
-from kdplatform.experiments import commands, progress, records
+from kdplatform.experiments import commands, logged_models, progress, records
 from kdplatform.experiments.graph import study_steps
 from kdplatform.experiments.results import step_scale
 from kdplatform.experiments.scheduler import absolute_uri
@@ -45,8 +45,8 @@ def story(empty_place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         place.enter(monkeypatch)
         # A worker's store would stay this process's.
         monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
-        for name in ("log_model", "log_figures"):
-            monkeypatch.setattr(records, name, lambda *arguments: None)
+        for module, name in ((logged_models, "log_model"), (records, "log_figures")):
+            monkeypatch.setattr(module, name, lambda *arguments: None)
         yield Story(
             place,
             _swept(place, monkeypatch, failing="Teacher lenet5 seed 1"),

@@ -31,21 +31,21 @@ def statuses(place: Any, *run_ids: str) -> list[str]:
 
 def test_what_a_dead_process_left_running_is_closed_with_its_command(new_place: Any) -> None:
     parent, run = model_run(new_place)
-    tracking.close_abandoned(KEY)
+    tracking.close_abandoned(tracking.runs_with_key(KEY))
     assert statuses(new_place, parent, run) == ["KILLED", "KILLED"]
 
 
 def test_a_command_that_was_closed_otherwise_stays_as_it_is(new_place: Any) -> None:
     parent, run = model_run(new_place)
     new_place.client.set_terminated(parent, "FAILED")
-    tracking.close_abandoned(KEY)
+    tracking.close_abandoned(tracking.runs_with_key(KEY))
     assert statuses(new_place, parent, run) == ["FAILED", "KILLED"]
 
 
 def test_runs_of_other_machines_and_keys_are_let_alone(new_place: Any) -> None:
     elsewhere = model_run(new_place, host="elsewhere")
     other = model_run(new_place, key="another")
-    tracking.close_abandoned(KEY)
+    tracking.close_abandoned(tracking.runs_with_key(KEY))
     assert statuses(new_place, *elsewhere, *other) == ["RUNNING"] * 4
 
 
@@ -54,7 +54,7 @@ def test_only_finished_runs_are_found(status: str, new_place: Any) -> None:
     _, run = model_run(new_place)
     if status != "RUNNING":
         new_place.client.set_terminated(run, status)
-    assert tracking.find_finished(KEY) is None
+    assert tracking.find_finished(tracking.runs_with_key(KEY)) is None
 
 
 def test_parameters_logged_already_keep_their_spelling(new_place: Any) -> None:

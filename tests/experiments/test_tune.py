@@ -14,7 +14,7 @@ import pytest
 from helpers.inline import Ended, run_inline
 
 from kdplatform import cli, data
-from kdplatform.experiments import records, workspace
+from kdplatform.experiments import logged_models, records, workspace
 from kdplatform.settings.project import load_project
 from kdplatform.tuning import trials as books
 from kdplatform.tuning import tuner
@@ -59,7 +59,7 @@ def entered(place: Any) -> Iterator[pytest.MonkeyPatch]:
         place.enter(monkeypatch)
         monkeypatch.setattr(mlflow, "set_tracking_uri", lambda uri: None)
         # Figures of the models and the models as graphs take most of a small run's time.
-        monkeypatch.setattr(records, "log_model", lambda *arguments: None)
+        monkeypatch.setattr(logged_models, "log_model", lambda *arguments: None)
         log = records.log_figures
         monkeypatch.setattr(
             records, "log_figures", lambda figures: log(figures) if "pareto" in figures else None

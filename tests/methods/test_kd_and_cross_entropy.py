@@ -8,8 +8,15 @@ import torch
 from torch import Tensor
 
 from kdplatform.errors import UserError
-from kdplatform.methods import Batch, Loss, Output, build_method, method_config_class, method_names
-from kdplatform.methods.kd import Config as KD
+from kdplatform.methods import (
+    Batch,
+    Loss,
+    Output,
+    build_method,
+    kd,
+    method_config_class,
+    method_names,
+)
 from kdplatform.settings.schema import MethodConfig, TrainingConfig
 
 ROWS, CLASSES = 6, 5
@@ -67,7 +74,7 @@ def test_hard_labels(smoothing: float, logits: Logits) -> None:
 def test_kd_and_its_gradient(
     temperature: float, alpha: float, scale_by_t2: bool, smoothing: float, logits: Logits
 ) -> None:
-    config = KD(temperature=temperature, alpha=alpha, scale_by_t2=scale_by_t2)
+    config = kd.Config(temperature=temperature, alpha=alpha, scale_by_t2=scale_by_t2)
     student = logits[0].clone().requires_grad_()
     loss = evaluate(config, (student, *logits[1:]), smoothing)
     reference = logits[0].double().requires_grad_()
@@ -85,7 +92,7 @@ def test_kd_and_its_gradient(
 
 def test_parts_carry_no_gradient(logits: Logits) -> None:
     student = logits[0].requires_grad_()
-    loss = evaluate(KD(temperature=2.0), (student, *logits[1:]), 0.1)
+    loss = evaluate(kd.Config(temperature=2.0), (student, *logits[1:]), 0.1)
     assert not any(part.requires_grad for part in loss.parts.values())
 
 
@@ -103,5 +110,5 @@ def test_an_unknown_method_is_answered_with_the_nearest() -> None:
 
 
 def test_messages_show_the_fields() -> None:
-    method = build_method(KD(temperature=10.0, alpha=0.8))
+    method = build_method(kd.Config(temperature=10.0, alpha=0.8))
     assert repr(method) == "kd(temperature=10, alpha=0.8, scale_by_t2=true)"

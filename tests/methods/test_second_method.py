@@ -14,7 +14,7 @@ from helpers.place import copied
 from helpers.refusals import failure
 
 from kdplatform import cli, methods
-from kdplatform.experiments import records
+from kdplatform.experiments import logged_models, records
 
 TOY = '''
 """The student's features, projected, near the teacher's."""
@@ -97,7 +97,7 @@ def distilled(
     out, err = io.StringIO(), io.StringIO()
     with pytest.MonkeyPatch.context() as patch:
         place.enter(patch)
-        patch.setattr(records, "log_model", lambda *arguments: None)
+        patch.setattr(logged_models, "log_model", lambda *arguments: None)
         patch.setattr(records, "log_figures", lambda *arguments: None)
         with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
             code = cli.main([*DISTILL, "--distillation.sharpness", "3", *QUICK])

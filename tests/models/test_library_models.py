@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from kdplatform import optional
+from kdplatform import registry
 from kdplatform.data import DataFacts, Vocabulary, image_facts
 from kdplatform.errors import UserError
 from kdplatform.models import build_model
@@ -112,6 +112,6 @@ def test_a_missing_library_is_named_with_its_extra(
     def missing(module: str) -> None:
         raise ModuleNotFoundError(f"No module named {module!r}", name=module)
 
-    monkeypatch.setattr(optional.importlib, "import_module", missing)
+    monkeypatch.setattr(registry.importlib, "import_module", missing)
     with pytest.raises(UserError, match=rf"needs the package .* install 'kdplatform\[{extra}\]'"):
         build_model(name, data)

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from matplotlib.figure import Figure
+from PIL import Image
 
 from kdplatform.reporting import figures
 
@@ -24,32 +25,33 @@ def accuracies(classes: int) -> pd.DataFrame:
 
 def test_class_accuracies_are_drawn_one_row_per_class() -> None:
     table = accuracies(4)
-    figure = figures.class_accuracy_figure(table, {"Teacher": [True, False, True, False]}, "title")
+    figure = figures.class_accuracy_figure(
+        table, {"Teacher": [True, False, True, False]}, "title"
+    ).figure()
     drawn(figure)
     [axes] = figure.axes
     by_label = {line.get_label(): line for line in axes.lines}
     assert [text.get_text() for text in axes.get_yticklabels()] == list(table.index)
     marked = by_label["DS differs from Teacher (p < .05)"]
     assert list(marked.get_ydata()) == [0, 2]
-    points = [container.lines[0].get_xdata() for container in axes.containers]
-    for label, values in zip(table.columns, points, strict=True):
-        np.testing.assert_array_equal(values, table[label])
+    for label in table.columns:
+        np.testing.assert_array_equal(by_label[label].get_xdata(), table[label])
 
 
 def test_the_spread_over_seeds_is_drawn_as_bars() -> None:
     table = accuracies(3)
-    spread = table / 10
-    figure = figures.class_accuracy_figure(table, {}, "title", spread)
+    spread = table.reset_index(drop=True) / 10
+    figure = figures.class_accuracy_figure(table, {}, "title", spread).figure()
     drawn(figure)
-    for container, label in zip(figure.axes[0].containers, table.columns, strict=True):
-        [segments] = (bars.get_segments() for bars in container.lines[2])
+    for bars, label in zip(figure.axes[0].collections, table.columns, strict=True):
+        segments = bars.get_segments()
         halves = [(segment[1][0] - segment[0][0]) / 2 for segment in segments]
-        np.testing.assert_allclose(halves, spread[label])
+        np.testing.assert_allclose(halves, table[label] / 10)
 
 
 def test_of_very_many_classes_those_that_differ_most_are_drawn() -> None:
     table = accuracies(200)
-    figure = figures.class_accuracy_figure(table, {"NDS": [False] * 200}, "title")
+    figure = figures.class_accuracy_figure(table, {"NDS": [False] * 200}, "title").figure()
     drawn(figure)
     [axes] = figure.axes
     shown = [text.get_text() for text in axes.get_yticklabels()]
@@ -69,7 +71,7 @@ def test_every_attribute_has_a_panel_with_its_groups() -> None:
         ],
         columns=["attribute", "group", "accuracy", "role"],
     )
-    figure = figures.group_accuracy_figure(groups, "title")
+    figure = figures.group_accuracy_figure(groups, "title").figure()
     drawn(figure)
     color, texture = figure.axes
     assert [text.get_text() for text in color.get_xticklabels()] == ["red", "blue"]
@@ -83,7 +85,7 @@ def test_every_attribute_has_a_panel_with_its_groups() -> None:
 @pytest.mark.parametrize("counts", [[[0, 3], [1, 0]], [[0, 0], [0, 0]]])
 def test_disagreement_is_drawn_on_one_scale(counts: list[list[int]]) -> None:
     matrices = {"Teacher": pd.DataFrame(counts), "NDS": pd.DataFrame([[0, 7], [0, 0]])}
-    figure = figures.disagreement_figure(matrices, ["circle", "square"], "title")
+    figure = figures.disagreement_figure(matrices, ["circle", "square"], "title").figure()
     drawn(figure)
     images = [axes.images[0] for axes in figure.axes[:2]]
     np.testing.assert_array_equal(images[0].get_array(), counts)
@@ -101,7 +103,7 @@ def test_curves_are_drawn_over_the_epochs() -> None:
             "val_accuracy": [0.1, 0.15, 0.2],
         }
     )
-    figure = figures.curves_figure(curves, "title")
+    figure = figures.curves_figure(curves, "title").figure()
     drawn(figure)
     loss, accuracy = figure.axes
     for axes, quantity in ((loss, "loss"), (accuracy, "accuracy")):
@@ -109,6 +111,37 @@ def test_curves_are_drawn_over_the_epochs() -> None:
             assert str(line.get_label()).startswith(split)
             np.testing.assert_array_equal(line.get_xdata(), [1, 2, 3])
             np.testing.assert_array_equal(line.get_ydata(), curves[f"{split}_{quantity}"])
+
+
+def pixels(png: bytes) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(png)).convert("RGB"))
+
+
+def test_figures_that_share_a_frame_show_their_own_data() -> None:
+    first, second = accuracies(4).clip(0.31, 0.69), accuracies(4).clip(0.35, 0.65)
+    drawings = [
+        figures.class_accuracy_figure(table, {"NDS": flags}, "title")
+        for table, flags in (
+            (first, [True, False, False, False]),
+            (second, [False, True, True, False]),
+            (first, [True, False, False, False]),
+        )
+    ]
+    once, other, again = (pixels(drawing.png()) for drawing in drawings)
+    np.testing.assert_array_equal(once, again)
+    assert (once != other).any()
+
+
+def test_a_shared_frame_gives_the_figure_that_is_drawn_afresh() -> None:
+    counts = [pd.DataFrame([[0, count], [1, 0]]) for count in (3, 2, 3)]
+    for matrix in counts:
+        drawing = figures.disagreement_figure({"NDS": matrix}, ["circle", "square"], "title")
+        shared = pixels(drawing.png()).astype(int)
+    file = io.BytesIO()
+    drawing.figure().savefig(file, dpi=figures.DPI)
+    # Both draw the spines, once below the image and once above it.
+    apart = np.abs(shared - pixels(file.getvalue())).max(axis=2)
+    assert (apart > 40).mean() < 0.002
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -120,8 +120,6 @@ def test_another_dataset_starts_from_its_own_defaults() -> None:
         "val_fraction": 0.15,
         "test_fraction": 0.25,
         "seed": 3,
-        "unlabeled_fraction": 0.0,
-        "unlabeled_seed": 0,
     }
 
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from kdplatform.data import Dataset
 from kdplatform.methods import Batch, Loss, Method, Run, build_method
-from kdplatform.methods.kd import Config as KD
+from kdplatform.methods import kd as kd_method
 from kdplatform.roles import Role
 from kdplatform.settings.schema import MethodConfig, TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, fit, initialised_model
@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 
 def kd(**fields: Any) -> Method[Any]:
     """Returns plain distillation with these fields."""
-    return build_method(KD(**fields))
+    return build_method(kd_method.Config(**fields))
 
 
 def augmented(config: TrainingConfig, augmentation: Mapping[str, object]) -> TrainingConfig:

@@ -87,16 +87,16 @@ def test_an_interrupted_method_goes_on_bit_for_bit(
 ) -> None:
     saved = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
 
-    class Stop(Exception):
+    class StopError(Exception):
         pass
 
     def stop(record: Any) -> None:
         if record.epoch == 2:
-            raise Stop
+            raise StopError
 
     whole, cut, resumed = Keeping(), Keeping(), Keeping()
     model, _ = train(dataset, config, method=whole)
-    with pytest.raises(Stop):
+    with pytest.raises(StopError):
         train(dataset, config, method=cut, on_epoch=stop, **saved)
     again, result = train(dataset, config, method=resumed, **saved)
     assert result.restored_epochs == 2
