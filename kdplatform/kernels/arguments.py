@@ -190,6 +190,15 @@ def check_values(arguments: RowArguments) -> None:
         )
 
 
+def all_labels_count(arguments: RowArguments) -> bool:
+    """Returns whether all labels are classes and none is ignored; reads them once."""
+    labels, classes = arguments.labels, arguments.student_logits.shape[-1]
+    if labels is None or labels.numel() == 0 or 0 <= arguments.ignore_index < classes:
+        return False
+    least, most = labels.aminmax()
+    return int(least) >= 0 and int(most) < classes
+
+
 def check_alpha_values(arguments: RowArguments) -> None:
     """Check what `alpha` gave, once a backend, which knows weights alone, has found a bad value.
 

@@ -43,7 +43,7 @@ class KDLossOutput(NamedTuple):
 
     @property
     def backend(self) -> str:
-        """What computed it: "fused (avx512)", "fused (avx2)", "fused (plain)", "fused" or "reference"."""
+        """What computed it, as `BackendStatus` names it."""
         device = self.loss.device.type
         if device == "cpu" and "cpu" in loaded.devices and self.loss.dtype is torch.float64:
             return "fused (plain)"
@@ -177,9 +177,7 @@ def status() -> BackendStatus:
     return _with_library("fused", path, reason, record["architectures"])
 
 
-def _with_library(
-    cpu: str, path: Path, reason: str, architectures: list[str]
-) -> BackendStatus:
+def _with_library(cpu: str, path: Path, reason: str, architectures: list[str]) -> BackendStatus:
     if architectures:
         return BackendStatus(cpu, "fused", reason, reason, path, tuple(architectures))
     missing = "built without CUDA"

@@ -14,6 +14,7 @@ from kdplatform.kernels.arguments import (
 )
 from kdplatform.kernels.backend import KDLossOutput, loaded
 from kdplatform.kernels.build import ensure_built
+from kdplatform.kernels.plain import is_plain, plain_losses
 from kdplatform.kernels.reference import RowLosses, reference_rows
 
 _REDUCTION_CODES = {"none": 0, "mean": 1, "sum": 2}
@@ -140,6 +141,8 @@ def kd_loss(
 def _serve(arguments: RowArguments) -> KDLossOutput:
     if _is_served(arguments.student_logits.device.type):
         return _fused(arguments)
+    if is_plain(arguments):
+        return KDLossOutput(*plain_losses(arguments))
     return _reduce(reference_rows(arguments), arguments.reduction)
 
 
