@@ -24,6 +24,17 @@ from kdplatform.kernels.reference import (
 )
 from kdplatform.kernels.small import LEAST_PLAIN_DIVERGENCE, small_block
 
+SMALL_LOGITS = 1 << 15
+"""Up to so many logits PyTorch takes one thread anyway, and NumPy less time an operation."""
+
+BLOCK_LOGITS = 1 << 17
+"""Logits of a block: half a megabyte in float32, enough for several threads."""
+
+MOST_CLASSES_ACROSS = 64
+"""Up to so many classes a block is transposed: sums along a short last dimension are slow."""
+
+_LOG2_E = math.log2(math.e)
+
 
 def is_plain(arguments: RowArguments) -> bool:
     """Whether `plain_losses` takes these arguments."""
@@ -186,7 +197,7 @@ def _powers_of_two(exponents: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 def _divergence(p: Tensor, q: Tensor, difference: Tensor, log_ratio: Tensor, dim: int) -> Tensor:
     """KL divergence of each row: sum p d where that has its digits, and is no NaN of infinities."""
     if p.device.type == "cpu":  # elsewhere a look would mean waiting
-        plain = torch.linalg.vecdot(p, log_ratio, dim=dim)
+        plain: Tensor = torch.linalg.vecdot(p, log_ratio, dim=dim)
         serves = plain > LEAST_PLAIN_DIVERGENCE
         if bool(serves.all()):
             return plain
