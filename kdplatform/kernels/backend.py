@@ -81,12 +81,12 @@ class _Loaded:
 
     Attributes:
         settled: whether it is known, and for good, what serves.
-        short_way: `kd_loss` for plain arguments in C++; None where there is no library.
+        direct_call: `kd_loss` for plain arguments in C++; None where there is no library.
         failure: why there is none.
     """
 
     settled: bool = False
-    short_way: Callable[..., Any] | None = None
+    direct_call: Callable[..., Any] | None = None
     module: ModuleType | None = None
     path: Path | None = None
     devices: frozenset[str] = frozenset()
@@ -147,7 +147,7 @@ def load(path: Path) -> None:
     module.set_output_type(KDLossOutput)
     loaded.module, loaded.path = module, path
     loaded.devices = frozenset({"cpu", "cuda"} if module.cuda_architectures else {"cpu"})
-    loaded.short_way = module.short_way
+    loaded.direct_call = module.direct_call
 
 
 def status() -> BackendStatus:
@@ -158,13 +158,14 @@ def status() -> BackendStatus:
     Raises:
         ValueError: `$KDPLATFORM_KERNELS` has an unknown value.
     """
+    chosen = mode()
     if loaded.module is not None:
         assert loaded.path is not None
         cpu, architectures = f"fused ({loaded.module.cpu_body()})", loaded.module.cuda_architectures
         return _with_library(cpu, loaded.path, f"built at {loaded.path}", architectures.split())
     if loaded.settled:
         return _without_library(loaded.failure)
-    if mode() == "off":
+    if chosen == "off":
         return _without_library("KDPLATFORM_KERNELS=off")
     try:
         path = find_library()

@@ -94,14 +94,14 @@ def kd_loss(
     # comes back where it is not plain or not right.
     if (
         not compiling
-        and loaded.short_way is not None
+        and loaded.direct_call is not None
         and student_temperature is None
         and teacher_temperature is None
         and kl_weight is None
         and ce_weight is None
         and class_mask is None
     ):
-        output = loaded.short_way(
+        output = loaded.direct_call(
             student_logits,
             teacher_logits,
             labels,
