@@ -25,7 +25,7 @@ from torch import Tensor
 
 from benchmarks.peak_memory import peak_memory
 from kdplatform.kernels import kd_loss
-from kdplatform.kernels.build import ensure_built
+from kdplatform.kernels.backend import loaded
 
 Loss = Callable[[Tensor, Tensor, Tensor], Tensor]
 
@@ -82,9 +82,25 @@ def our_loss(temperature: float) -> Loss:
     return loss
 
 
+def fallback_loss(temperature: float) -> Loss:
+    """`kd_loss` as it is where no library can be built."""
+    ours = our_loss(temperature)
+
+    def loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        library = loaded.direct_call, loaded.devices
+        loaded.direct_call, loaded.devices = None, frozenset()
+        try:
+            return ours(student, teacher, labels)
+        finally:
+            loaded.direct_call, loaded.devices = library
+
+    return loss
+
+
 def contestants(temperature: float, device: str, names: list[str]) -> dict[str, Loss]:
     eager = eager_loss(temperature)
     found = {"eager": eager, "compile": torch.compile(eager), "ours": our_loss(temperature)}
+    found["fallback"] = fallback_loss(temperature)
     if device == "cuda" and importlib.util.find_spec("liger_kernel"):
         found["liger"] = liger_loss(temperature)
     if device == "cuda" and importlib.util.find_spec("fla"):
@@ -342,14 +358,14 @@ def main(argv: list[str] | None = None) -> None:
     arguments = parse(argv)
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    status = ensure_built(lambda line: print(line, file=sys.stderr))
     shapes = list(SHAPES)
     if arguments.curve:
         elements = CURVE_ELEMENTS[arguments.device]
         shapes = [(max(1, elements // classes), classes) for classes in CURVE_CLASSES]
     if arguments.shapes:
         shapes = [tuple(map(int, text.split("x"))) for text in arguments.shapes]
-    serving = status.serving(arguments.device)
+    two = torch.zeros(1, 2, device=arguments.device)
+    serving = kd_loss(two, two, temperature=1.0, alpha=1.0).backend
     print(f"{machine(arguments.device)}; torch {torch.__version__}; {serving}")
     losses = contestants(arguments.temperature, arguments.device, arguments.contestants)
     rows: list[Row] = []

@@ -12,13 +12,12 @@ MEBIBYTE = 1 << 20
 def peak_memory(step: Callable[[], object], leaves: Sequence[Tensor], device: str) -> float:
     """Returns MiB that a step holds at most, the gradients it leaves in `leaves` among them.
 
-    On the CPU: the highest sum of what torch's allocator hands out, as its profiler records it,
-    and a gradient that lies in the kernels' own memory, which the allocator does not see. Scratch
-    memory of a thread (a few rows) is not counted.
+    On the CPU: the highest sum of what torch's allocator hands out, as its profiler records it.
+    Scratch memory of a thread (a few rows) and NumPy's are not counted.
     """
     for leaf in leaves:
         leaf.grad = None
-    return _on_cpu(step, leaves) if device == "cpu" else _on_cuda(step)
+    return _on_cpu(step) if device == "cpu" else _on_cuda(step)
 
 
 def _on_cuda(step: Callable[[], object]) -> float:
@@ -30,7 +29,7 @@ def _on_cuda(step: Callable[[], object]) -> float:
     return (torch.cuda.max_memory_allocated() - before) / MEBIBYTE
 
 
-def _on_cpu(step: Callable[[], object], leaves: Sequence[Tensor]) -> float:
+def _on_cpu(step: Callable[[], object]) -> float:
     activities = [torch.profiler.ProfilerActivity.CPU]
     with torch.profiler.profile(activities=activities, profile_memory=True) as profile:
         step()
@@ -45,6 +44,4 @@ def _on_cpu(step: Callable[[], object], leaves: Sequence[Tensor]) -> float:
     for _, change in changes:
         held += change
         peak = max(peak, held)
-    gradients = sum(leaf.grad.nbytes for leaf in leaves if leaf.grad is not None)
-    # After the step the gradients are held; where the allocator knows of less, they lie elsewhere.
-    return (peak + (gradients if held < gradients else 0)) / MEBIBYTE
+    return peak / MEBIBYTE

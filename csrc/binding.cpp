@@ -1,5 +1,5 @@
-// What knows torch, with binding/: operators for the dispatcher, the autograd node, and a short way
-// in from Python for the plain case, whose cost is what a batch of ten classes is made of.
+// What knows torch, with binding/: operators for the dispatcher, the autograd node, and a direct
+// call from Python for plain arguments: what a batch of ten classes costs is the way into the kernel.
 //
 //   kdplatform::kd_loss           what Python calls; differentiable
 //   kdplatform::kd_loss_forward   losses and gradients, no autograd
@@ -54,7 +54,7 @@ TORCH_LIBRARY(kdplatform, library) {
 #endif
 }
 
-// -------------------------------------------------------------------------- the short way in
+// -------------------------------------------------------------------------- the direct call
 
 PyTypeObject* output_type = nullptr;  // KDLossOutput, a tuple of three
 
@@ -95,7 +95,7 @@ int64_t code_of_reduction(PyObject* object) {
 // (student_logits, teacher_logits, labels, temperature, alpha, scale_by_t2, ignore_index,
 // reduction) -> KDLossOutput, or None for a call that is not plain or not right, which Python then
 // takes the long way and which says there what is wrong.
-PyObject* short_way(PyObject*, PyObject* const* args, Py_ssize_t count) {
+PyObject* direct_call(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   if (count != 8 || output_type == nullptr || c10::impl::dispatch_mode_enabled() ||
       at::impl::torch_function_mode_enabled())
@@ -115,7 +115,7 @@ PyObject* short_way(PyObject*, PyObject* const* args, Py_ssize_t count) {
   const bool right =
       student->dim() == 2 && student->sizes() == teacher->sizes() && student->size(1) >= 2 &&
       is_logit_type(student->scalar_type()) && is_logit_type(teacher->scalar_type()) &&
-      student->device() == teacher->device() && temperature >= 1e-6 && temperature <= 1e6 &&
+      student->device() == teacher->device() && kd::is_temperature(temperature) &&
       alpha >= 0 && alpha <= 1 && overflow == 0 && reduction_code >= 0 && PyBool_Check(args[5]) &&
       (!labelled ||
        (labels->scalar_type() == at::kLong && labels->dim() == 1 &&
@@ -150,14 +150,14 @@ PyObject* short_way(PyObject*, PyObject* const* args, Py_ssize_t count) {
   END_HANDLE_TH_ERRORS
 }
 
-PyMethodDef short_way_method = {"short_way", reinterpret_cast<PyCFunction>(short_way),
+PyMethodDef direct_call_method = {"direct_call", reinterpret_cast<PyCFunction>(direct_call),
                                 METH_FASTCALL, "kd_loss for plain arguments, or None"};
 
 }  // namespace
 
 PYBIND11_MODULE(KD_MODULE_NAME, module) {
-  module.doc() = "The fused distillation loss: build information and the short way in";
-  PyModule_AddObject(module.ptr(), "short_way", PyCFunction_New(&short_way_method, nullptr));
+  module.doc() = "The fused distillation loss: build information and the direct call";
+  PyModule_AddObject(module.ptr(), "direct_call", PyCFunction_New(&direct_call_method, nullptr));
   module.def("set_output_type", [](pybind11::handle type) {
     output_type = reinterpret_cast<PyTypeObject*>(type.inc_ref().ptr());
   });

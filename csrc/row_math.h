@@ -219,6 +219,11 @@ KD_INLINE void write_row(const RowParameters& parameters, const RowConstants<Sca
       weighted(constants.kl_weight, kl) + weighted(constants.ce_weight, ce);
 }
 
+KD_INLINE bool wants_temperature_gradient(const RowParameters& parameters) {
+  return parameters.student_temperature_gradient != nullptr ||
+         parameters.teacher_temperature_gradient != nullptr;
+}
+
 // Write the derivatives by the temperatures: the product rule, for a holds the factor Ts * Tt.
 template <class Scalar>
 KD_INLINE void write_temperature_gradients(const RowParameters& parameters,

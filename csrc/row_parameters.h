@@ -19,9 +19,15 @@ struct Logits {
   int64_t class_stride;
 };
 
-// Temperatures that are allowed, both ends counted, as kdplatform/kernels/arguments.py says; the
-// least as a float tensor holds it.
-constexpr double least_temperature = 1e-6f, most_temperature = 1e6;
+// The temperatures that are allowed, both ends included, as in kdplatform/kernels/limits.py.
+constexpr double lowest_temperature = 1e-6, highest_temperature = 1e6;
+constexpr const char* allowed_temperatures = "1e-6 to 1e6";
+
+// The comparison is made in the number's own type: as a float the lowest one is a little lower.
+template <class Scalar>
+constexpr bool is_temperature(Scalar x) {
+  return x >= Scalar(lowest_temperature) && x <= Scalar(highest_temperature);
+}
 
 // One number for all rows, or one per row.
 struct RowValue {

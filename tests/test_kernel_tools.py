@@ -1,6 +1,7 @@
 import pytest
 
 from kdplatform.cli import main
+from kdplatform.kernels.backend import _Loaded
 
 
 @pytest.mark.parametrize(
@@ -25,6 +26,7 @@ def test_status_says_why_the_reference_serves(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KDPLATFORM_KERNELS", "off")
+    monkeypatch.setattr("kdplatform.kernels.backend.loaded", _Loaded())  # a fresh process
     assert main(["kernels", "status"]) == 0
     assert "reference: KDPLATFORM_KERNELS=off" in capsys.readouterr().out
 

@@ -94,9 +94,9 @@ struct Loss : torch::autograd::Function<Loss> {
   }
 };
 
-// The node of the short way: plain tensors, a gradient by the student alone, no dispatcher. It costs
+// The node of the direct call: plain tensors, a gradient by the student alone, no dispatcher. It costs
 // less than half of what Loss does.
-struct ShortLoss final : torch::autograd::Node {
+struct DirectLoss final : torch::autograd::Node {
   torch::autograd::SavedVariable gradient, gradient_scale;
 
   std::string name() const override { return "KDLossBackward"; }
@@ -152,11 +152,11 @@ struct ShortLoss final : torch::autograd::Node {
 
 // A node as this torch holds it: by a shared pointer, or by a count of its own.
 template <class Pointer = decltype(torch::autograd::Edge::function)>
-auto make_short_loss() {
+auto make_direct_loss() {
   if constexpr (std::is_same_v<Pointer, std::shared_ptr<torch::autograd::Node>>)
-    return std::shared_ptr<ShortLoss>(new ShortLoss, [](auto* node) { deleteNode(node); });
+    return std::shared_ptr<DirectLoss>(new DirectLoss, [](auto* node) { deleteNode(node); });
   else
-    return c10::make_intrusive<ShortLoss>();
+    return c10::make_intrusive<DirectLoss>();
 }
 
 using LossTuple = std::tuple<Tensor, Tensor, Tensor>;
@@ -182,7 +182,7 @@ inline LossTuple loss_directly(Call& call) {
   call.wants_gradient = needs_autograd(call);
   const Result result = run_directly(call);
   if (call.wants_gradient) {
-    const auto node = make_short_loss();
+    const auto node = make_direct_loss();
     node->set_next_edges(torch::autograd::collect_next_edges(call.student_logits));
     node->gradient = torch::autograd::SavedVariable(result.gradient, false);
     node->gradient_scale = torch::autograd::SavedVariable(result.gradient_scale, false);

@@ -5,12 +5,11 @@
 #include <ATen/EmptyTensor.h>
 #include <ATen/core/Tensor.h>
 #include <ATen/ops/empty.h>
-#include <ATen/ops/from_blob.h>
 
 #include <optional>
 #include <vector>
 
-#include "../gradient_memory.h"
+#include "../row_parameters.h"
 
 namespace kd::binding {
 
@@ -80,17 +79,6 @@ Tensor empty(c10::SymIntArrayRef shape, const at::TensorOptions& options) {
   return at::empty_symint(shape, options);
 }
 
-// A gradient like the logits; large ones on the CPU come from memory that is kept.
-inline Tensor empty_gradient(const Tensor& logits) {
-  const int64_t bytes = logits.numel() * int64_t(logits.element_size());
-  if (!logits.is_cpu() || bytes < kd::GradientMemory::smallest)
-    return empty<true>(logits.sym_sizes(), logits.options());
-  auto& memory = kd::GradientMemory::instance();
-  return at::from_blob(
-      memory.take(bytes), logits.sizes(), [&memory](void* data) { memory.give_back(data); },
-      logits.options());
-}
-
 template <bool real>
 Result allocate(const Call& call) {
   const auto options = call.student_logits.options().dtype(call.compute_type());
@@ -100,9 +88,7 @@ Result allocate(const Call& call) {
   result.kl = empty<real>(shape, options);
   result.ce = empty<real>(shape, options);
   if (call.wants_gradient) {
-    result.gradient =
-        real ? empty_gradient(call.student_logits)
-             : empty<real>(call.student_logits.sym_sizes(), call.student_logits.options());
+    result.gradient = empty<real>(call.student_logits.sym_sizes(), call.student_logits.options());
     if (call.student_logits.scalar_type() == at::kHalf)
       result.gradient_scale = empty<real>(call.row_shape(), options.dtype(at::kFloat));
   }
@@ -145,17 +131,18 @@ inline void check_tensors(const Call& call) {
   check_tensor("ce_weight", call.ce_weight.tensor, type, rows, device);
 }
 
-inline void check_row_value(const char* name, const RowValue& value, bool is_temperature,
+inline void check_row_value(const char* name, const RowValue& value, bool of_temperature,
                             int64_t rows) {
   if (!value.tensor.has_value()) return;
+  const bool narrow = value.tensor->scalar_type() == at::kFloat;
   const Tensor tensor = value.tensor->to(at::kDouble).contiguous();
   const double* data = tensor.const_data_ptr<double>();
   for (int64_t i = 0; i < tensor.numel(); ++i) {
-    const bool good = is_temperature
-                          ? data[i] >= least_temperature && data[i] <= most_temperature
-                          : data[i] >= 0 && data[i] < INFINITY;
+    const bool good = !of_temperature ? data[i] >= 0 && data[i] < INFINITY
+                      : narrow        ? kd::is_temperature(float(data[i]))
+                                      : kd::is_temperature(data[i]);
     TORCH_CHECK_VALUE(good, name, ": ", data[i], " in row ", i % rows, "; allowed: ",
-                      is_temperature ? "1e-6 to 1e6" : "finite, 0 or greater");
+                      of_temperature ? kd::allowed_temperatures : "finite, 0 or greater");
   }
 }
 

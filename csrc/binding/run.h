@@ -135,7 +135,7 @@ inline Result run_cuda(const Call& call) {
 
 inline Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scale,
                              const Tensor& grad_loss) {
-  const Tensor out = empty_gradient(gradient);
+  const Tensor out = empty<true>(gradient.sym_sizes(), gradient.options());
   const bool many = gradient.dim() == 3;
   kd::ScaleParameters p{};
   p.students = many ? gradient.size(0) : 1;

@@ -73,10 +73,5 @@ KD_INLINE bool row_is_dead(const RowParameters& parameters, int64_t row) {
   return kept < 2;
 }
 
-KD_INLINE bool wants_temperature_gradient(const RowParameters& parameters) {
-  return parameters.student_temperature_gradient != nullptr ||
-         parameters.teacher_temperature_gradient != nullptr;
-}
-
 }  // namespace KD_BODY
 }  // namespace kd

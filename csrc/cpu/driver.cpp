@@ -10,7 +10,7 @@
 #include <memory>
 
 #include "body.h"
-#include "half.h"
+#include "../half.h"
 
 namespace kd {
 namespace {

@@ -4,7 +4,7 @@
 #include <immintrin.h>
 
 #include "../row_math.h"
-#include "half.h"
+#include "../half.h"
 
 namespace kd {
 namespace KD_BODY {

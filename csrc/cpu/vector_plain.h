@@ -5,7 +5,7 @@
 #include <math.h>
 
 #include "../row_math.h"
-#include "half.h"
+#include "../half.h"
 
 namespace kd {
 namespace KD_BODY {

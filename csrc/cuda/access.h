@@ -30,10 +30,10 @@ struct ChunkAccess {
   int shift;
 
   KD_INLINE ChunkAccess(const RowParameters& p, int64_t k, int64_t row)
-      : student(unknown(static_cast<const T*>(p.student.data) + k * p.student.student_stride +
+      : student(optimisation_barrier(static_cast<const T*>(p.student.data) + k * p.student.student_stride +
                         row * p.student.row_stride)),
-        teacher(unknown(static_cast<const T*>(p.teacher.data) + row * p.teacher.row_stride)),
-        gradient(unknown(static_cast<T*>(p.gradient) + (k * p.rows + row) * p.classes)),
+        teacher(optimisation_barrier(static_cast<const T*>(p.teacher.data) + row * p.teacher.row_stride)),
+        gradient(optimisation_barrier(static_cast<T*>(p.gradient) + (k * p.rows + row) * p.classes)),
         classes(p.classes),
         shift(ragged ? alignment_shift(student) : 0) {}
 

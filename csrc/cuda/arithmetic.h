@@ -22,16 +22,16 @@ KD_INLINE float power_of_two(float y) {
 }
 KD_INLINE double power_of_two(double y) { return ::exp2(y); }
 
-// The same number, of which the compiler no longer knows whence it comes. It is kept so from
-// holding in registers, of which there are too few, what is quickly made again.
-KD_INLINE int unknown(int x) {
+// An optimisation barrier: recompute the address instead of keeping it live. Registers are scarce,
+// and what is computed from these numbers is computed again in an instruction or two.
+KD_INLINE int optimisation_barrier(int x) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+r"(x));
 #endif
   return x;
 }
 template <class T>
-KD_INLINE T* unknown(T* x) {
+KD_INLINE T* optimisation_barrier(T* x) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+l"(x));
 #endif
@@ -89,9 +89,6 @@ KD_INLINE double kl_term<Ops<double>>(double p, double q, double d) {
   return kl_term_double(p, q, d);
 }
 
-KD_INLINE bool is_temperature(double x) {
-  return x >= least_temperature && x <= most_temperature;
-}
 KD_INLINE bool finite_and_not_negative(double x) { return x >= 0 && x < INFINITY; }
 
 // `weight_is_bad` is kept beside the constants: the derivatives by the temperatures read the weight
@@ -215,11 +212,6 @@ struct ClassArithmetic {
     for (int i = 0; i < n; ++i) gradient[i] -= i == int(offset) ? ce_gradient : Scalar(0);
   }
 };
-
-KD_INLINE bool wants_temperature_gradient(const RowParameters& parameters) {
-  return parameters.student_temperature_gradient != nullptr ||
-         parameters.teacher_temperature_gradient != nullptr;
-}
 
 // Everything of a row that is one number.
 template <class Scalar>

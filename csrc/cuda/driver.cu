@@ -4,7 +4,8 @@
 #include <stdexcept>
 #include <string>
 
-#include "launch.h"
+#include "plan.h"
+#include "small_kernels.h"
 
 namespace kd {
 namespace device {

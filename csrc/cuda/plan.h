@@ -12,6 +12,13 @@
 namespace kd {
 namespace KD_BODY {
 
+// Launches a kernel on a stream (a cudaStream_t); launch.h has the body.
+template <class Kernel>
+void launch(const Kernel& kernel, const Shape& shape, void* stream);
+
+// Throws std::runtime_error for anything but success.
+void check_launch(int error);
+
 // The device, as far as a plan depends on it.
 struct Device {
   int multiprocessors;

@@ -206,7 +206,7 @@ struct RowPass {
   }
 
   KD_INLINE void run(int64_t k) {
-    row_team.lane = unknown(row_team.lane);
+    row_team.lane = optimisation_barrier(row_team.lane);
     if constexpr (tile) fill_tile(k);
     const Access access = this->access(k);
     if (k == 0) read_teacher(access);
@@ -226,7 +226,7 @@ struct RowPass {
     numbers.set_rates(constants);
     find_maxima(numbers);
     find_sums(numbers, exponentials);
-    row_team.lane = unknown(row_team.lane);
+    row_team.lane = optimisation_barrier(row_team.lane);
     find_gradient(access, constants, numbers, exponentials, sums);
     if (leader) write_results(parameters, constants, numbers, k, row, label_logit, sums);
     if constexpr (tile) empty_tile(k);

@@ -1,5 +1,5 @@
 // Reductions over rows and the scaling of gradients.
-#include "launch_here.h"
+#include "launch.h"
 
 namespace kd::device {
 

@@ -148,6 +148,29 @@ struct PartPosition {
     first_chunk = part * plan.part_chunks;
     last_chunk = first_chunk + plan.part_chunks;
   }
+
+  // body(chunk) for each of this thread's chunks.
+  template <class Body>
+  KD_INLINE void over_chunks(Body body) const {
+    for (int64_t c = first_chunk + row_team.lane; c < last_chunk; c += row_team.size) body(c);
+  }
+};
+
+// A row whose sums the first kernel left in parts: its constants and sums, in every thread.
+template <class Scalar>
+struct SummedRow {
+  CheckedConstants<Scalar> constants;
+  RunningSums<Scalar> sums;
+
+  template <class Team>
+  KD_INLINE SummedRow(const RowParameters& parameters, const SplitWorkspace<Scalar>& workspace,
+                      int parts, int64_t k, int64_t row, const Team& team, const RowTeam& row_team,
+                      SplitShared<Scalar>* shared)
+      : constants(checked_constants<Scalar>(parameters, k, row)), sums(constants) {
+    sums.add_parts(workspace.sums(parameters, parts, k, row), parts, row_team);
+    sums.join(team, row_team, shared);
+    if (parameters.class_mask != nullptr && sums.kept < 2) set_dead(constants);
+  }
 };
 
 constexpr int split_threads = 256;
@@ -168,12 +191,11 @@ struct SplitSumsKernel {
     for (int64_t k = 0; k < parameters.students; ++k) {
       const Access access(parameters, k, at.row);
       RunningSums<Scalar> sums(checked_constants<Scalar>(parameters, k, at.row));
-      for (int64_t c = at.first_chunk + at.row_team.lane; c < at.last_chunk;
-           c += at.row_team.size) {
+      at.over_chunks([&](int64_t c) {
         sums.template add<typename Access::Held, Access::width>(access.read_student(c),
                                                                 access.read_teacher(c));
         if constexpr (Access::masks) sums.kept += Scalar(access.kept(c));
-      }
+      });
       sums.join(team, at.row_team, shared);
       if (at.row_team.lane != 0) continue;
       Scalar* const to = workspace.sums(parameters, plan.parts, k, at.row) + at.part * Part::size;
@@ -201,16 +223,13 @@ struct SplitGradientKernel {
     const PartPosition at(team, plan);
     auto* const shared = reinterpret_cast<SplitShared<Scalar>*>(team.shared());
     for (int64_t k = 0; k < parameters.students; ++k) {
-      CheckedConstants<Scalar> constants = checked_constants<Scalar>(parameters, k, at.row);
-      RunningSums<Scalar> sums(constants);
-      sums.add_parts(workspace.sums(parameters, plan.parts, k, at.row), plan.parts, at.row_team);
-      sums.join(team, at.row_team, shared);
-      if (parameters.class_mask != nullptr && sums.kept < 2) set_dead(constants);
+      const SummedRow<Scalar> row(parameters, workspace, plan.parts, k, at.row, team, at.row_team,
+                                  shared);
       Scalar part[terms] = {0, 0, 0, 0};
       if (wants_temperature_gradient(parameters))
-        add_part<true>(at, k, constants, sums.row, part);
+        add_part<true>(at, k, row.constants, row.sums.row, part);
       else
-        add_part<false>(at, k, constants, sums.row, part);
+        add_part<false>(at, k, row.constants, row.sums.row, part);
       reduce<Sums>(team, at.row_team, part, &shared->all_terms);
       if (at.row_team.lane != 0) continue;
       Scalar* const to = workspace.part_terms(parameters, plan.parts, k, at.row) + at.part * terms;
@@ -224,7 +243,7 @@ struct SplitGradientKernel {
                           Scalar (&part)[terms]) const {
     const ClassArithmetic<Scalar, sloped> arithmetic(parameters, constants, row);
     const Access access(parameters, k, at.row);
-    for (int64_t c = at.first_chunk + at.row_team.lane; c < at.last_chunk; c += at.row_team.size) {
+    at.over_chunks([&](int64_t c) {
       const auto student = access.read_student(c), teacher = access.read_teacher(c);
       Scalar gradient[Access::width];
       KD_UNROLL
@@ -233,13 +252,13 @@ struct SplitGradientKernel {
         gradient[i] = arithmetic.add(s, t, arithmetic.row.student_exponential(s),
                                      arithmetic.row.teacher_exponential(t), part);
       }
-      if (parameters.gradient == nullptr) continue;
+      if (parameters.gradient == nullptr) return;
       arithmetic.add_label(constants.label, access.first_class(c), gradient);
       if constexpr (Access::masks) {
         if (constants.dead) gradient[0] = 0;
       }
       access.write_gradient(c, gradient);
-    }
+    });
   }
 };
 
@@ -260,21 +279,17 @@ struct SplitFinishKernel {
     const int64_t index = item < all ? item : all - 1;
     const int64_t k = index / parameters.rows, row = index % parameters.rows;
     const RowTeam row_team{warp_lanes, team.thread() % warp_lanes};
-    CheckedConstants<Scalar> constants = checked_constants<Scalar>(parameters, k, row);
-    RunningSums<Scalar> sums(constants);
-    sums.add_parts(workspace.sums(parameters, parts, k, row), parts, row_team);
-    sums.join(team, row_team, static_cast<SplitShared<Scalar>*>(nullptr));
+    const SummedRow<Scalar> summed(parameters, workspace, parts, k, row, team, row_team, nullptr);
     Scalar total[terms] = {0, 0, 0, 0};
     const Scalar* const part = workspace.part_terms(parameters, parts, k, row);
     for (int i = row_team.lane; i < parts; i += row_team.size)
       for (int term = 0; term < terms; ++term) total[term] += read(part + i * terms + term);
     reduce<Sums>(team, row_team, total, static_cast<Partials<Scalar, terms>*>(nullptr));
-    if (parameters.class_mask != nullptr && sums.kept < 2) set_dead(constants);
+    const int64_t label = summed.constants.label;
     const Scalar label_logit =
-        constants.label < 0 ? Scalar(0)
-                            : Access(parameters, k, row).student_number(constants.label);
+        label < 0 ? Scalar(0) : Access(parameters, k, row).student_number(label);
     if (item < all && row_team.lane == 0)
-      write_results(parameters, constants, sums.row, k, row, label_logit, total);
+      write_results(parameters, summed.constants, summed.sums.row, k, row, label_logit, total);
   }
 };
 

@@ -9,7 +9,7 @@
 #define KD_BODY device
 #endif
 
-#include "../cpu/half.h"
+#include "../half.h"
 
 #ifdef __CUDACC__
 #include <cuda_bf16.h>

@@ -10,28 +10,16 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import UserError
-from kdplatform.experiments.stored_predictions import stored_test_predictions
-from kdplatform.experiments.tracking import (
-    prepare_store,
-    quiet_mlflow,
-    shown_store,
-    store_errors,
-)
 from kdplatform.files import user_path, writable_folder
 from kdplatform.predictions import RESERVED, Predictions, Table
-from kdplatform.reporting.comparison import build_comparison, comparison_text
-from kdplatform.reporting.comparison_rows import Side
-from kdplatform.reporting.study_page import write_report
-from kdplatform.study.metrics import GENERATING_FACTORS, fairness_metric
+from kdplatform.reporting.sides import Side
+from kdplatform.study.factors import GENERATING_FACTORS
 
 PAGE = "comparison.html"
 USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
-_NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 _SUFFIXES = (".parquet", ".csv")
 # A column of more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
@@ -60,8 +48,12 @@ def run_compare(
         UserError: a side cannot be read, or the sides cannot be compared.
     """
     folder = None if out is None else user_path("out", out)
-    quiet_mlflow()
+    size = _group_size(min_group_size)
     first, second = _sides(sides)
+    # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
+    from kdplatform.reporting.comparison import build_comparison, comparison_text
+    from kdplatform.reporting.study_page import write_report
+
     asked, alike = (None if t is None else names_in(t) for t in (attributes, similar_by))
     try:
         found = _attributes(asked, first, second)
@@ -70,7 +62,7 @@ def run_compare(
             second,
             [*found, *_intersections(asked, found)],
             _similar_by(alike, first, second),
-            _group_size(min_group_size),
+            size,
         )
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -174,30 +166,12 @@ def _read(name: str) -> _Read:
         table = _read_file(path)
         return _Read(name, table, _groups_in(table))
     if _RUN_ID.fullmatch(name):
-        return _read_run(name)
+        # MLflow takes seconds to load; files need none of it.
+        from kdplatform.experiments.stored_predictions import read_run
+
+        test, measured = read_run(name)
+        return _Read(name, test, measured)
     raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")
-
-
-def _read_run(run_id: str) -> _Read:
-    prepare_store()
-    with store_errors():
-        try:
-            run = MlflowClient().get_run(run_id)
-        except MlflowException as error:
-            if error.error_code != _NO_SUCH_RUN:
-                raise
-            raise UserError(
-                f"run {run_id} is not in the tracking store {shown_store()!r}; allowed: a run of "
-                "it, or another MLFLOW_TRACKING_URI"
-            ) from None
-    try:
-        test = stored_test_predictions(run)
-    except ValueError as error:
-        raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
-    # The metric that a run has of every attribute of its project.
-    columns = map(str, test.columns)
-    measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
-    return _Read(run_id, test, tuple(sorted(measured)))
 
 
 def _read_file(path: Path) -> pd.DataFrame:

@@ -2,16 +2,26 @@
 
 import json
 
+from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path
+from kdplatform.errors import UserError
+from kdplatform.experiments.tracking import (
+    TAG_DIGESTS,
+    artifact_path,
+    prepare_store,
+    quiet_mlflow,
+    shown_store,
+    store_errors,
+)
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.files import file_digest
 from kdplatform.predictions import Predictions
-from kdplatform.study.metrics import CALIBRATING_TEMPERATURE
+from kdplatform.study.metrics import CALIBRATING_TEMPERATURE, fairness_metric
 
 TEST = PREDICTIONS.format(split="test")
+_NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 
 
 def stored_test_predictions(run: Run) -> Predictions:
@@ -34,3 +44,31 @@ def stored_test_predictions(run: Run) -> Predictions:
 def calibrating_temperature(run: Run) -> float:
     """Returns the temperature that calibrates a run's model on validation, NaN when not logged."""
     return float(run.data.metrics.get(CALIBRATING_TEMPERATURE, float("nan")))
+
+
+def read_run(run_id: str) -> tuple[Predictions, tuple[str, ...]]:
+    """Returns the test predictions of a run, and the attributes that it was measured by.
+
+    Raises:
+        UserError: there is no such run, or no predictions of it that can be believed.
+    """
+    quiet_mlflow()
+    prepare_store()
+    with store_errors():
+        try:
+            run = MlflowClient().get_run(run_id)
+        except MlflowException as error:
+            if error.error_code != _NO_SUCH_RUN:
+                raise
+            raise UserError(
+                f"run {run_id} is not in the tracking store {shown_store()!r}; allowed: a run of "
+                "it, or another MLFLOW_TRACKING_URI"
+            ) from None
+    try:
+        test = stored_test_predictions(run)
+    except ValueError as error:
+        raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
+    # The metric that a run has of every attribute of its project.
+    columns = map(str, test.columns)
+    measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
+    return test, tuple(sorted(measured))

@@ -1,7 +1,18 @@
 """The distillation loss: `kd_loss` and its backends."""
 
-from kdplatform.kernels.arguments import KDLossOutput
-from kdplatform.kernels.backend import BackendStatus, status
-from kdplatform.kernels.loss import kd_loss
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from kdplatform.kernels.backend import BackendStatus, KDLossOutput, status
+    from kdplatform.kernels.loss import kd_loss
 
 __all__ = ["BackendStatus", "KDLossOutput", "kd_loss", "status"]
+
+
+def __getattr__(name: str) -> object:
+    # Imported when asked for: `from kdplatform import kernels` stays free of torch.
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    file = "loss" if name == "kd_loss" else "backend"
+    return getattr(importlib.import_module(f"{__name__}.{file}"), name)

@@ -1,4 +1,4 @@
-"""The arguments of `kd_loss` and what it returns, in one form for every backend.
+"""The arguments of `kd_loss`, in one form for every backend.
 
 The checks here look at types, shapes and devices, and at the values of Python numbers: nothing
 that would make a host wait for a device. Values inside tensors are the backend's to check (on
@@ -6,6 +6,7 @@ CPU; see `check_values`).
 """
 
 import math
+import re
 import sys
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from kdplatform.kernels.forward_mode import has_tangent
+from kdplatform.kernels.limits import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
 RowValue = float | Tensor
 """One number for all rows, or a tensor of one per row: [B], or [K, B] for K students."""
@@ -22,20 +24,6 @@ MAX_CLASSES = 2**31 - 1
 REDUCTIONS = ("mean", "sum", "none")
 LOGIT_TYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 LABEL_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
-
-
-class KDLossOutput(NamedTuple):
-    """What `kd_loss` returns.
-
-    Attributes:
-        loss: what to call `backward` on.
-        kl: KL divergence without its weight, detached, reduced as the loss is.
-        ce: cross entropy without its weight, detached, reduced as the loss is.
-    """
-
-    loss: Tensor
-    kl: Tensor
-    ce: Tensor
 
 
 class Range(NamedTuple):
@@ -54,9 +42,15 @@ class Range(NamedTuple):
         return (values >= self.least) & (values <= self.most) & values.isfinite()
 
 
-# Beyond these float32 has no digits left: T^2 leaves its range below 1e-19 and above 1e19, and the
-# gradient, a difference of probabilities times T, is off by about 2e-8 T of its size.
-TEMPERATURE = Range(1e-6, 1e6, "1e-6 to 1e6")
+def _written(number: float) -> str:
+    return re.sub(r"e([-+]?)0*", lambda found: "e" + found[1].strip("+"), f"{number:g}")
+
+
+TEMPERATURE = Range(
+    LOWEST_TEMPERATURE,
+    HIGHEST_TEMPERATURE,
+    f"{_written(LOWEST_TEMPERATURE)} to {_written(HIGHEST_TEMPERATURE)}",
+)
 WEIGHT = Range(0, sys.float_info.max, "finite, 0 or greater")
 ALPHA = Range(0, 1, "0 to 1")
 
@@ -194,6 +188,15 @@ def check_values(arguments: RowArguments) -> None:
             f"labels: {int(labels[row])} in row {row}; "
             f"allowed: 0 to {classes - 1}, or ignore_index ({arguments.ignore_index})"
         )
+
+
+def all_labels_count(arguments: RowArguments) -> bool:
+    """Returns whether all labels are classes and none is ignored; reads them once."""
+    labels, classes = arguments.labels, arguments.student_logits.shape[-1]
+    if labels is None or labels.numel() == 0 or 0 <= arguments.ignore_index < classes:
+        return False
+    least, most = labels.aminmax()
+    return int(least) >= 0 and int(most) < classes
 
 
 def check_alpha_values(arguments: RowArguments) -> None:

@@ -1,20 +1,23 @@
-"""Which backend serves `kd_loss`: the library of kernels once it is loaded, else the reference."""
+"""Which backend serves `kd_loss`: the library of kernels, or the reference in PyTorch.
+
+It is found out once in a process, by `build.ensure_built`, and stays.
+"""
 
 import contextlib
 import importlib.machinery
 import importlib.util
+import json
 import os
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from kdplatform.kernels import cache
-from kdplatform.kernels.arguments import KDLossOutput
 from kdplatform.kernels.toolchain import (
     MODULE_NAME,
     ToolchainError,
@@ -25,16 +28,38 @@ from kdplatform.kernels.toolchain import (
 MODES = ("auto", "require", "off")
 
 
+class KDLossOutput(NamedTuple):
+    """What `kd_loss` returns.
+
+    Attributes:
+        loss: what to call `backward` on.
+        kl: KL divergence without its weight, detached, reduced as the loss is.
+        ce: cross entropy without its weight, detached, reduced as the loss is.
+    """
+
+    loss: Tensor
+    kl: Tensor
+    ce: Tensor
+
+    @property
+    def backend(self) -> str:
+        """What computed it, as `BackendStatus` names it."""
+        device = self.loss.device.type
+        if device == "cpu" and "cpu" in loaded.devices and self.loss.dtype is torch.float64:
+            return "fused (plain)"
+        return status().serving(device)
+
+
 @dataclass(frozen=True)
 class BackendStatus:
     """What serves tensors of each device, and why.
 
     Attributes:
-        cpu: "fused (avx512)", "fused (avx2)", "fused (plain)" or "reference".
+        cpu: "fused (avx512)", "fused (avx2)", "fused (plain)", "fused" or "reference".
         cuda: "fused" or "reference".
         cpu_reason: one line that says why.
         cuda_reason: one line that says why.
-        library: the library that is loaded.
+        library: the library that is loaded, or that the first call would load.
         architectures: CUDA architectures that it holds, such as ("8.0", "9.0").
     """
 
@@ -52,17 +77,23 @@ class BackendStatus:
 
 @dataclass
 class _Loaded:
-    """The library of this process. `short_way` is None until there is one."""
+    """What this process has found.
 
-    short_way: Callable[..., Any] | None = None
+    Attributes:
+        settled: whether it is known, and for good, what serves.
+        direct_call: `kd_loss` for plain arguments in C++; None where there is no library.
+        failure: why there is none.
+    """
+
+    settled: bool = False
+    direct_call: Callable[..., Any] | None = None
     module: ModuleType | None = None
     path: Path | None = None
     devices: frozenset[str] = frozenset()
-    failure: str = "not built yet"
+    failure: str = ""
 
 
 loaded = _Loaded()
-_load_lock = threading.Lock()
 
 
 def mode() -> str:
@@ -102,64 +133,60 @@ def find_library() -> Path | None:
 
 
 def load(path: Path) -> None:
-    """Load a library, after which `kd_loss` uses it. Loading a second time does nothing.
+    """Load a library, after which `kd_loss` uses it.
 
     Raises:
         ImportError: the library does not fit this machine or this torch.
     """
-    with _load_lock:
-        if loaded.module is not None:
-            return
-        cache.hold(path.parent)
-        loader = importlib.machinery.ExtensionFileLoader(MODULE_NAME, str(path))
-        spec = importlib.util.spec_from_loader(MODULE_NAME, loader)
-        assert spec is not None
-        module = importlib.util.module_from_spec(spec)
-        loader.exec_module(module)
-        module.set_output_type(KDLossOutput)
-        loaded.module, loaded.path = module, path
-        loaded.devices = frozenset({"cpu", "cuda"} if module.cuda_architectures else {"cpu"})
-        loaded.short_way = module.short_way
-
-
-def set_failure(reason: str) -> None:
-    """Remember why there is no library, for `status`."""
-    loaded.failure = reason
+    cache.hold(path.parent)
+    loader = importlib.machinery.ExtensionFileLoader(MODULE_NAME, str(path))
+    spec = importlib.util.spec_from_loader(MODULE_NAME, loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    module.set_output_type(KDLossOutput)
+    loaded.module, loaded.path = module, path
+    loaded.devices = frozenset({"cpu", "cuda"} if module.cuda_architectures else {"cpu"})
+    loaded.direct_call = module.direct_call
 
 
 def status() -> BackendStatus:
-    """Returns which backend serves CPU and CUDA tensors.
+    """Returns which backend serves CPU and CUDA tensors; loads nothing and builds nothing.
 
-    Loads a library that is built already, and builds none.
+    Before the first call of `kd_loss` it says what that call will find.
 
     Raises:
         ValueError: `$KDPLATFORM_KERNELS` has an unknown value.
     """
-    if mode() == "off":
-        return _without_library("KDPLATFORM_KERNELS=off")
-    if loaded.module is None:
-        try:
-            if path := find_library():
-                load(path)
-        except (ImportError, ToolchainError) as error:
-            set_failure(_first_line(error))
-    if loaded.module is None:
+    chosen = mode()
+    if loaded.module is not None:
+        assert loaded.path is not None
+        cpu, architectures = f"fused ({loaded.module.cpu_body()})", loaded.module.cuda_architectures
+        return _with_library(cpu, loaded.path, f"built at {loaded.path}", architectures.split())
+    if loaded.settled:
         return _without_library(loaded.failure)
-    architectures = tuple(str(loaded.module.cuda_architectures).split())
-    where = f"built at {loaded.path}"
-    if not architectures:
-        has_device = torch.cuda.is_available()
-        missing = "built without CUDA" if has_device else "no CUDA device, built without CUDA"
-        cuda, cuda_reason = "reference", f"{missing} (kdplatform kernels build --cuda)"
-    else:
-        cuda, cuda_reason = "fused", where
-    cpu = f"fused ({loaded.module.cpu_body()})"
-    return BackendStatus(cpu, cuda, where, cuda_reason, loaded.path, architectures)
+    if chosen == "off":
+        return _without_library("KDPLATFORM_KERNELS=off")
+    try:
+        path = find_library()
+    except ToolchainError as error:
+        return _without_library(str(error))
+    if path is None:
+        return _without_library("not built yet; the first call builds it")
+    record = json.loads((path.parent / "build.json").read_text())
+    reason = f"built at {path}; the first call loads it"
+    return _with_library("fused", path, reason, record["architectures"])
+
+
+def _with_library(cpu: str, path: Path, reason: str, architectures: list[str]) -> BackendStatus:
+    if architectures:
+        return BackendStatus(cpu, "fused", reason, reason, path, tuple(architectures))
+    missing = "built without CUDA"
+    if not torch.cuda.is_available():
+        missing = f"no CUDA device, {missing}"
+    missing = f"{missing} (kdplatform kernels build --cuda)"
+    return BackendStatus(cpu, "reference", reason, missing, path, ())
 
 
 def _without_library(reason: str) -> BackendStatus:
     return BackendStatus("reference", "reference", reason, reason, None, ())
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -1,4 +1,4 @@
-"""Building the kernels: on first use by an entry point that trains, or ahead by command.
+"""Building and loading the kernels: at the first call of the loss, or ahead by command.
 
 A build lies in the cache under a key of all that it depends on, and is either whole or absent:
 it is made in a folder of its own and moved into place. One process builds at a time; the lock is
@@ -12,7 +12,9 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -48,39 +50,64 @@ class BuildError(RuntimeError):
     """The kernels could not be built; one line, with the log's path if there is one."""
 
 
-def ensure_built(progress: Progress | None = None) -> BackendStatus:
-    """Build the kernels if need be, load them, and say which backend serves.
+_settling = threading.Lock()
 
-    For entry points that train, once per process. Where a build is impossible there is one
-    warning that says why, and the reference does the work. CUDA sources are compiled only where a
-    CUDA device is visible, for the devices that are.
+
+def ensure_built(progress: Progress | None = None) -> BackendStatus:
+    """Load the kernels, built first if need be, and say which backend serves.
+
+    The first call of `kd_loss` in a process does this; whoever wants it ahead calls it himself.
+    It happens once: later calls do nothing. Where a build is impossible there is one warning that
+    says why, and the reference does the work. CUDA sources are compiled only where a CUDA device
+    is visible, for the devices that are.
 
     Args:
-        progress: is called with a line of text as the build goes on.
+        progress: is called with a line of text as the build goes on. None: one line to stderr
+            when a build begins.
 
     Raises:
         BuildError: `$KDPLATFORM_KERNELS` is "require" and there is no library.
         ValueError: `$KDPLATFORM_KERNELS` has an unknown value.
     """
-    mode = backend.mode()
-    if mode == "off" or backend.loaded.module is not None:
-        return backend.status()
-    try:
-        backend.load(_find_or_build(progress, retry=mode == "require"))
-    except (BuildError, ToolchainError, ImportError, OSError) as error:
-        reason = str(error).splitlines()[0]
-        backend.set_failure(reason)
-        if mode == "require":
-            raise BuildError(f"KDPLATFORM_KERNELS=require, but {reason}") from error
-        warnings.warn(
-            f"the loss kernels are not used: {reason}; the PyTorch reference does the work",
-            RuntimeWarning,
-            stacklevel=2,
-        )
+    with _settling:
+        if not backend.loaded.settled:
+            _settle(progress or _say_that_it_begins())
+            backend.loaded.settled = True
     return backend.status()
 
 
-def _find_or_build(progress: Progress | None, *, retry: bool) -> Path:
+def _settle(progress: Progress) -> None:
+    mode = backend.mode()
+    if mode == "off":
+        backend.loaded.failure = "KDPLATFORM_KERNELS=off"
+        return
+    try:
+        backend.load(_find_or_build(progress, retry=mode == "require"))
+    except (BuildError, ToolchainError, ImportError, OSError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        if mode == "require":
+            raise BuildError(f"KDPLATFORM_KERNELS=require, but {reason}") from error
+        backend.loaded.failure = reason
+        warnings.warn(
+            f"the loss kernels are not used: {reason}; the PyTorch reference does the work",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+
+
+def _say_that_it_begins() -> Progress:
+    lines: list[str] = []
+
+    def progress(line: str) -> None:
+        if not lines:
+            what = line.partition(":")[0]
+            print(f"kdplatform: {what}, once on this machine", file=sys.stderr)
+        lines.append(line)
+
+    return progress
+
+
+def _find_or_build(progress: Progress, *, retry: bool) -> Path:
     devices = backend.device_architectures()
     existing = backend.find_library()
     if existing is not None and (not devices or existing.parent.name.startswith("cuda")):

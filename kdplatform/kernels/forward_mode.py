@@ -1,4 +1,4 @@
-"""Whether a tensor is being differentiated forward, which the loss refuses.
+"""Whether a tensor is being differentiated forward, which the loss refuses, and transforms.
 
 Only torch's inner functions can tell: inside of `torch.func.jvp` a tensor is a wrapper, or several
 within each other, and a wrapper's tangent is seen from the level of the transform that made it
@@ -16,6 +16,11 @@ from torch._C._functorch import (
 )
 from torch._functorch.pyfunctorch import temporarily_pop_interpreter_stack
 from torch.autograd import forward_ad
+
+
+def transforms_are_active() -> bool:
+    """Returns whether this runs inside of one of `torch.func`'s transforms."""
+    return peek_interpreter_stack() is not None
 
 
 def has_tangent(tensor: Tensor) -> bool:

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor
 
 from kdplatform.kernels.arguments import (
-    KDLossOutput,
     RowArguments,
     RowValue,
     check_alpha_values,
     check_arguments,
 )
-from kdplatform.kernels.backend import loaded
+from kdplatform.kernels.backend import KDLossOutput, loaded
+from kdplatform.kernels.build import ensure_built
+from kdplatform.kernels.plain import is_plain, plain_losses
 from kdplatform.kernels.reference import RowLosses, reference_rows
 
 _REDUCTION_CODES = {"none": 0, "mean": 1, "sum": 2}
@@ -86,18 +87,21 @@ def kd_loss(
     temperature: it is off by about 2e-8 T of its size. Differentiating twice, or forward
     (`torch.func.jvp`, `torch.autograd.forward_ad`), is an error.
     """
+    compiling = torch.compiler.is_compiling()
+    if not compiling and not loaded.settled:
+        ensure_built()
     # A batch of few classes takes microseconds, so the plain call goes into C++ at once. None
     # comes back where it is not plain or not right.
     if (
-        loaded.short_way is not None
+        not compiling
+        and loaded.direct_call is not None
         and student_temperature is None
         and teacher_temperature is None
         and kl_weight is None
         and ce_weight is None
         and class_mask is None
-        and not torch.compiler.is_compiling()
     ):
-        output = loaded.short_way(
+        output = loaded.direct_call(
             student_logits,
             teacher_logits,
             labels,
@@ -124,7 +128,7 @@ def kd_loss(
         ignore_index,
         reduction,
     )
-    if alpha is None or torch.compiler.is_compiling():
+    if alpha is None or compiling:
         return _serve(arguments)
     try:
         return _serve(arguments)
@@ -135,9 +139,24 @@ def kd_loss(
 
 
 def _serve(arguments: RowArguments) -> KDLossOutput:
-    if arguments.student_logits.device.type in loaded.devices:
+    if _is_served(arguments.student_logits.device.type):
         return _fused(arguments)
+    if is_plain(arguments):
+        return KDLossOutput(*plain_losses(arguments))
     return _reduce(reference_rows(arguments), arguments.reduction)
+
+
+def _is_served(device_type: str) -> bool:
+    """Whether the library serves such tensors; it is loaded, or built, by the first call."""
+    if not loaded.settled:
+        ensure_built()
+    return device_type in loaded.devices
+
+
+# torch.compile calls it while it traces and takes the result for a constant, so that a compiled
+# call finds the library loaded. `torch.compiler.assume_constant_result` sets this mark as well,
+# but takes two seconds to import the compiler first.
+_is_served._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _fused(arguments: RowArguments) -> KDLossOutput:

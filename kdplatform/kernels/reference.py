@@ -1,4 +1,4 @@
-"""The distillation loss in plain PyTorch: the fallback where no kernel serves, and the oracle.
+"""The distillation loss in PyTorch for any arguments: the fallback of `plain.py`, and the oracle.
 
 With q = softmax(s / Ts), p = softmax(t / Tt), r = softmax(s) and d = log p - log q, a row gives
 
@@ -114,11 +114,7 @@ class _Rows(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
-        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError(
-                "kd_loss: backward with create_graph=True; allowed: differentiating once, because "
-                "the gradient comes from the forward pass"
-            )
+        refuse_second_derivative()
         grad_loss = grad_outputs[0]
         by_logits, by_student_temperature, by_teacher_temperature = ctx.saved_tensors
         return (
@@ -129,6 +125,19 @@ class _Rows(torch.autograd.Function):
             None if by_student_temperature is None else by_student_temperature * grad_loss,
             None if by_teacher_temperature is None else by_teacher_temperature * grad_loss,
             None,
+        )
+
+
+def refuse_second_derivative() -> None:
+    """Raise an error in a backward pass that is being recorded.
+
+    Raises:
+        RuntimeError: it is.
+    """
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        raise RuntimeError(
+            "kd_loss: backward with create_graph=True; allowed: differentiating once, because "
+            "the gradient comes from the forward pass"
         )
 
 
@@ -159,16 +168,16 @@ def _losses_and_gradients(
         log_ratio += teacher_shifted * (1 / teacher_temperature - 1 / student_temperature)
     log_ratio -= (teacher_sum / student_sum).log()
     difference = student_probability - teacher_probability
-    kl = _kl_terms(teacher_probability, student_probability, difference, log_ratio).sum(-1)
+    kl = kl_terms(teacher_probability, student_probability, difference, log_ratio).sum(-1)
 
     kl_weight = arguments.kl_weight
     if arguments.scale_by_t2:
         kl_weight = kl_weight * arguments.student_temperature * arguments.teacher_temperature
     gradient = difference * (_column(kl_weight) / student_temperature)
-    ce, loss = torch.zeros_like(kl), _weighted(kl_weight, kl)
+    ce, loss = torch.zeros_like(kl), weighted(kl_weight, kl)
     if arguments.labels is not None:
         ce, ce_weight, label_column, probability = _cross_entropy(arguments, student_shifted)
-        loss = loss + _weighted(ce_weight, ce)
+        loss = loss + weighted(ce_weight, ce)
         gradient += ce_weight.unsqueeze(-1) * probability
         gradient.scatter_add_(-1, label_column, -ce_weight.unsqueeze(-1))
 
@@ -206,29 +215,37 @@ def _softmax(shifted: Tensor) -> tuple[Tensor, Tensor]:
     return exponentials / total, total
 
 
-def _kl_terms(
+def kl_terms(
     teacher_probability: Tensor, student_probability: Tensor, difference: Tensor, log_ratio: Tensor
 ) -> Tensor:
     """Terms of the KL divergence, each >= 0: p d + (q - p), whose second part sums to 0.
 
     With q = p exp(-d) a term is p (exp(-d) - 1 + d) = p d^2 (1/2 - d/6 + d^2/24 - ...), which
-    keeps its digits where p d + (q - p) cancels: the series for small d, the exponential up to
-    |d| = 1, and above, where it could overflow, the plain form.
+    keeps its digits where p d + (q - p) cancels: a polynomial for small d, in float64 the
+    exponential up to |d| = 1, and above, where that could overflow, the plain form.
     """
-    small = 0.1 if log_ratio.dtype is torch.float32 else 0.01
-    series = log_ratio.mul(1 / 720).sub_(1 / 120)
-    for coefficient in (1 / 24, -1 / 6, 1 / 2):
-        series.mul_(log_ratio).add_(coefficient)
-    series.mul_(log_ratio).mul_(log_ratio).mul_(teacher_probability)
-    middle = torch.expm1(-log_ratio).add_(log_ratio).mul_(teacher_probability)
-    plain = torch.addcmul(difference, teacher_probability, log_ratio)
+    wide = log_ratio.dtype is torch.float64
+    # In float32 with a relative error of 8e-7 up to |d| = 1/2; in float64 the series.
+    highest, *others = (
+        (1 / 720, -1 / 120, 1 / 24, -1 / 6, 1 / 2)
+        if wide
+        else (0.0013914653, -0.008395411, 0.041667477, -0.1666628, 0.49999996)
+    )
+    near = log_ratio * highest
+    for coefficient in others[:-1]:
+        near.add_(coefficient).mul_(log_ratio)
+    near.add_(others[-1]).mul_(log_ratio).mul_(log_ratio).mul_(teacher_probability)
+    far = torch.addcmul(difference, teacher_probability, log_ratio)
     size = log_ratio.abs()
-    terms = torch.where(size < small, series, torch.where(size < 1, middle, plain))
+    if wide:
+        middle = torch.expm1(-log_ratio).add_(log_ratio).mul_(teacher_probability)
+        far = torch.where(size < 1, middle, far)
+    terms = torch.where(size < (0.01 if wide else 0.5), near, far)
     # p = 0: the limit is q. By selection, because 0 * inf is NaN.
     return torch.where(teacher_probability == 0, student_probability, terms)
 
 
-def _weighted(weight: RowValue, rows: Tensor) -> Tensor:
+def weighted(weight: RowValue, rows: Tensor) -> Tensor:
     """Weight times value, where a weight of 0 switches an infinite value off."""
     if isinstance(weight, Tensor):
         weight = weight.detach()
@@ -291,5 +308,5 @@ def _temperature_gradient(
     derivative = slope / temperature.square()
     if arguments.scale_by_t2:
         derivative = other * (temperature * derivative + kl)
-    derivative = _weighted(arguments.kl_weight, derivative)
+    derivative = weighted(arguments.kl_weight, derivative)
     return derivative if dead is None else derivative.masked_fill(dead, 0)

@@ -232,6 +232,9 @@ def compile_commands(compiler: str, cuda: Cuda | None) -> list[Command]:
         nvcc = (*launcher, str(cuda.home / "bin" / "nvcc"), *_nvcc_flags(compiler, cuda))
         for path in sorted((SOURCES / "cuda").glob("*.cu")):
             commands.append(Command(nvcc, path, f"cuda_{path.stem}.o"))
+        for number in ("float", "BFloat16", "Float16"):
+            arguments = (*nvcc, f"-DKD_ROWS_OF={number}")
+            commands.append(Command(arguments, SOURCES / "cuda/rows.cu", f"cuda_rows_{number}.o"))
     return commands
 
 

@@ -17,8 +17,6 @@ from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.tables import Attribute
 from kdplatform.reporting.comparison_rows import (
-    Side,
-    Sides,
     class_test,
     count_row,
     fairness_rows,
@@ -34,6 +32,7 @@ from kdplatform.reporting.report_table import (
     p_words,
     table_of,
 )
+from kdplatform.reporting.sides import Side, Sides
 from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
 from kdplatform.reporting.tables import text_table
 from kdplatform.study.fairness import Effort

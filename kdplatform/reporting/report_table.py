@@ -2,13 +2,14 @@
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.intervals import Interval
+from kdplatform.predictions import FloatArray
 from kdplatform.reporting.tables import EMPTY, percent
 from kdplatform.study.metrics import ACCURACY
 from kdplatform.study.study import Arm, Study
@@ -40,6 +41,14 @@ class Row:
 
     numbers: dict[str, object]
     words: dict[str, str]
+
+    def add_seeds(
+        self, key: str, values: FloatArray, in_words: Callable[[Sequence[float]], str] = percent
+    ) -> None:
+        """Adds one value per seed: mean and standard deviation as far as they are known."""
+        self.numbers[key] = float(values.mean()) if len(values) else np.nan
+        self.numbers[f"{key}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else np.nan
+        self.words[key] = in_words(values.tolist())
 
 
 def table_of(
@@ -110,21 +119,13 @@ def p_words(p_value: float) -> str:
 
 def first_columns(study: Study, arm: Arm) -> Row:
     """Begins the row of an arm: its name, number of seeds and accuracy."""
-    accuracy = study.values(arm, ACCURACY)
-    return Row(
-        {
-            "arm": study.names[arm],
-            "temperature": arm.temperature,
-            "seeds": len(accuracy),
-            "accuracy": float(accuracy.mean()),
-            "accuracy_sd": float(accuracy.std(ddof=1)) if len(accuracy) > 1 else np.nan,
-        },
-        {
-            "arm": study.names[arm],
-            "seeds": str(len(accuracy)),
-            "accuracy": percent(accuracy.tolist()),
-        },
+    name, accuracy = study.names[arm], study.values(arm, ACCURACY)
+    row = Row(
+        {"arm": name, "temperature": arm.temperature, "seeds": len(accuracy)},
+        {"arm": name, "seeds": str(len(accuracy))},
     )
+    row.add_seeds("accuracy", accuracy)
+    return row
 
 
 def file_stem(name: str) -> str:

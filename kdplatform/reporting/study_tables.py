@@ -1,7 +1,5 @@
 """Tables 1 to 4 of the paper in a study's own numbers, ours beside them, and what supports them."""
 
-import numpy as np
-
 from kdplatform.analysis.comparison import ClassComparison
 from kdplatform.reporting.report_table import (
     Row,
@@ -45,9 +43,7 @@ def class_counts_table(study: Study, classes: ClassWise) -> Table:
     rows = []
     for arm in study.arms:
         row = first_columns(study, arm)
-        worst = study.values(arm, WORST_CLASS_ACCURACY)
-        row.numbers["worst_class_accuracy"] = float(worst.mean())
-        row.words["worst"] = percent(worst.tolist())
+        row.add_seeds("worst_class_accuracy", study.values(arm, WORST_CLASS_ACCURACY))
         for name, (_, role) in _COUNTED.items():
             if (arm, role) in classes.tests:
                 _add_counts(row, name, classes.tests[arm, role])
@@ -67,7 +63,10 @@ def class_counts_table(study: Study, classes: ClassWise) -> Table:
         for name, (title, role) in _COUNTED.items()
     ]
     paper = {"arm": "", "accuracy": "accuracy", "n_sc": "#SC", "n_tc": "#TC"}
-    groups = [("the paper's columns", paper), ("ours", {"seeds": "seeds", "worst": "worst class"})]
+    groups = [
+        ("the paper's columns", paper),
+        ("ours", {"seeds": "seeds", "worst_class_accuracy": "worst class"}),
+    ]
     return table_of(
         "table1_classes",
         "Table 1. Classes whose accuracy differs: #SC from the NDS, #TC from the teacher",
@@ -148,9 +147,7 @@ def fairness_table(key: str, title: str, study: Study, fairness: GroupFairness) 
         for metric in ("eod", "dpd"):
             _add_metric(row, study, arm, fairness, metric)
         for metric in ("worst_group_accuracy", "accuracy_gap"):
-            values = study.values(arm, fairness_metric(fairness.attribute, metric))
-            row.numbers[metric] = float(values.mean()) if len(values) else np.nan
-            row.words[metric] = percent(values.tolist())
+            row.add_seeds(metric, study.values(arm, fairness_metric(fairness.attribute, metric)))
         if arm.role is Role.DISTILLED:
             for role in REFERENCES:
                 _add_changes(row, fairness, arm, role)
@@ -181,18 +178,15 @@ def _label_row(fairness: GroupFairness) -> Row:
 
 
 def _add_metric(row: Row, study: Study, arm: Arm, fairness: GroupFairness, metric: str) -> None:
-    values = study.values(arm, fairness_metric(fairness.attribute, metric))
+    row.add_seeds(metric, study.values(arm, fairness_metric(fairness.attribute, metric)))
     interval, parity = fairness.interval(arm, metric), fairness.parity(arm, metric)
     row.numbers |= {
-        metric: interval.estimate,
-        f"{metric}_sd": float(values.std(ddof=1)) if len(values) > 1 else np.nan,
         f"{metric}_low": interval.low,
         f"{metric}_high": interval.high,
         f"{metric}_by_parity": parity.mean,
         f"{metric}_parity_p": parity.p_value,
     }
     row.words |= {
-        metric: percent(values.tolist()),
         f"{metric}_interval": interval_words(interval),
         f"{metric}_null": percent([parity.mean]),
         f"{metric}_p": p_words(parity.p_value),
@@ -270,10 +264,7 @@ def individual_table(study: Study) -> Table:
     for arm in study.arms:
         row = first_columns(study, arm)
         for column in columns:
-            values = study.values(arm, column)
-            row.numbers[column] = float(values.mean()) if len(values) else np.nan
-            row.numbers[f"{column}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-            row.words[column] = plain_mean(values.tolist())
+            row.add_seeds(column, study.values(arm, column), plain_mean)
         rows.append(row)
     named = list(columns.items())
     groups = [

@@ -35,18 +35,16 @@ def disagreement_table(study: Study) -> Table:
         baseline = _between_seeds(study, arm)
         row.numbers["between_two_seeds"] = float(np.mean(baseline)) if baseline else np.nan
         row.words["baseline"] = percent(baseline[:1]) if len(baseline) == 1 else _average(baseline)
-        for role, name in REFERENCES.items():
-            values = study.values(arm, f"disagreement/{role.value}")
-            row.numbers[f"with_{role.label}"] = float(values.mean()) if len(values) else np.nan
-            row.words[name] = percent(values.tolist())
+        for role in REFERENCES:
+            row.add_seeds(f"with_{role.label}", study.values(arm, f"disagreement/{role.value}"))
         rows.append(row)
     groups = [
         (
             "share of test examples predicted differently, %",
             {
                 "arm": "",
-                "tc": "DS and its teacher",
-                "sc": "DS and its NDS",
+                "with_Teacher": "DS and its teacher",
+                "with_NDS": "DS and its NDS",
                 "baseline": "two seeds of the arm",
             },
         ),

@@ -24,6 +24,7 @@ from kdplatform.analysis.significance import Counts, mcnemar_by_class, significa
 from kdplatform.analysis.tables import Attribute, attribute_name, quotient
 from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
+from kdplatform.study.factors import GENERATING_FACTORS
 
 # The roles that DS is compared with, and what the paper calls the classes that differ.
 REFERENCES = {Role.TEACHER: "tc", Role.STUDENT: "sc"}
@@ -39,20 +40,6 @@ CONSISTENCY = "fairness/consistency"
 
 _NOT_IN_METRICS = re.compile(r"[^\w .-]|^\.{1,2}\Z")
 _LONGEST_PART = 150
-
-# The factors that generated datasets are made from, as their predictions carry them: the feature
-# space in which examples are similar. No encoder is at hand for the others.
-GENERATING_FACTORS = {
-    "trifeature": (
-        "shape",
-        "color",
-        "texture",
-        "shape_rotation",
-        "texture_rotation",
-        "position_x",
-        "position_y",
-    )
-}
 
 
 class Similarity(NamedTuple):

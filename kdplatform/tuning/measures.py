@@ -14,7 +14,8 @@ from kdplatform.errors import UserError
 from kdplatform.experiments.workspace import unknown_attribute
 from kdplatform.predictions import Predictions
 from kdplatform.settings.schema import ProjectConfig
-from kdplatform.study.metrics import GENERATING_FACTORS, similarity
+from kdplatform.study.factors import GENERATING_FACTORS
+from kdplatform.study.metrics import similarity
 
 _OF_GROUPS = ("eod", "dpd", "accuracy_gap")
 _OF_ANY_DATA = ("n_sc",)

@@ -357,7 +357,9 @@ def test_bad_value_is_one_line_that_names_field_value_and_range(field: str, valu
     with pytest.raises(UserError) as caught:
         load_project("trifeature", {f"dataset.{field}": value})
     message = str(caught.value)
-    allowed = {f.name: f.allowed for f in describe_fields("trifeature")}[f"dataset.{field}"]
+    allowed = {f.name: f.allowed for f in describe_fields(load_project("trifeature"))}[
+        f"dataset.{field}"
+    ]
     assert message.startswith(f"dataset.{field}='{value}'")
     assert message.endswith(f"allowed: {allowed}")
     assert "\n" not in message

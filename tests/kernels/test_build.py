@@ -1,4 +1,4 @@
-"""Builds with stand-ins for the compiler: what happens around the compiling."""
+"""What the first call does, and builds with stand-ins for the compiler."""
 
 import json
 import os
@@ -7,165 +7,256 @@ import subprocess
 import sys
 import time
 import tomllib
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 
-from kdplatform.kernels import backend, build, toolchain
+from kdplatform.kernels import BackendStatus, backend, build, kd_loss, status, toolchain
 
 PROGRAM = """
-import sys
-from kdplatform.kernels.build import ensure_built
-status = ensure_built(print)
-print("serving", status.cpu, "because", status.cpu_reason)
+import torch
+from kdplatform import kd_loss
+from kdplatform.kernels import status
+print("before:", status().cpu, "because", status().cpu_reason)
+logits = torch.zeros(1, 2)
+output = kd_loss(logits, logits, temperature=1.0, alpha=1.0)
+loss, kl, ce = output
+print("serving", output.backend, "because", status().cpu_reason)
 """
+Compiler = Callable[[str], str]
 
 
 @pytest.fixture
-def environment(tmp_path: Path) -> dict[str, str]:
-    """A cache of its own, and no settings of the machine's."""
-    inherited = {k: v for k, v in os.environ.items() if not k.startswith(("KDPLATFORM", "CXX"))}
-    return inherited | {"KDPLATFORM_HOME": str(tmp_path / "home"), "OMP_NUM_THREADS": "1"}
+def compiler(tmp_path: Path) -> Compiler:
+    """Writes a stand-in for the compiler; `$out` is the file it is asked to write."""
+
+    def write(script: str) -> str:
+        path = tmp_path / f"compiler{len(list(tmp_path.glob('compiler*')))}"
+        path.write_text(f'#!/bin/sh\nfor out in "$@"; do :; done\n{script}\n')
+        path.chmod(0o755)
+        return str(path)
+
+    return write
 
 
-def compiler(folder: Path, script: str) -> str:
-    """A stand-in for the compiler; `$out` is the file it is asked to write."""
-    path = folder / "compiler"
-    path.write_text(f'#!/bin/sh\nfor out in "$@"; do :; done\n{script}\n')
-    path.chmod(0o755)
-    return str(path)
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """A process that has not looked for a library yet, with a cache of its own and no settings.
+
+    What would be loaded is only noted: this process may have a library already.
+    """
+    for name in os.environ:
+        if name.startswith(("KDPLATFORM", "CXX")):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("KDPLATFORM_HOME", str(tmp_path / "home"))
+    fresh = backend._Loaded()
+    monkeypatch.setattr(backend, "loaded", fresh)
+    monkeypatch.setattr("kdplatform.kernels.loss.loaded", fresh)
+    monkeypatch.setattr(backend, "load", lambda path: setattr(fresh, "path", path))
+    return monkeypatch
 
 
-def run(environment: dict[str, str], **changes: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", PROGRAM],
-        env=environment | changes,
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
+def call() -> str:
+    """The first call of the loss; returns what served it."""
+    logits = torch.zeros(1, 2)
+    return kd_loss(logits, logits, temperature=1.0, alpha=1.0).backend
 
 
-def copies_the_library(fused_library: backend.BackendStatus, folder: Path, wait: str = "") -> str:
-    """A compiler that takes its time and gives the real library for whatever it is asked."""
-    return compiler(folder, f'{wait}\ncp "{fused_library.library}" "$out"')
+def copies_the_library(fused_library: BackendStatus, before: str = "") -> str:
+    """A compiler's script that gives the real library for whatever it is asked."""
+    return f'{before}\ncp "{fused_library.library}" "$out"'
 
 
 class TestWithoutACompiler:
-    def test_one_warning_says_why_and_the_reference_serves(self, environment, tmp_path):
-        result = run(environment, PATH=str(tmp_path))
-        assert result.returncode == 0
-        assert result.stderr.count("the loss kernels are not used: no C++ compiler on PATH") == 1
-        assert "serving reference because no C++ compiler on PATH" in result.stdout
+    def test_one_warning_says_why_and_the_reference_serves(self, machine, tmp_path):
+        machine.setenv("PATH", str(tmp_path))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            assert call() == "reference"
+            assert call() == "reference"
+        (message,) = [str(warning.message) for warning in caught]
+        assert "the loss kernels are not used: no C++ compiler on PATH" in message
+        assert status().cpu_reason.startswith("no C++ compiler on PATH")
 
-    def test_require_is_an_error(self, environment, tmp_path):
-        result = run(environment, PATH=str(tmp_path), KDPLATFORM_KERNELS="require")
-        assert result.returncode != 0
-        assert "KDPLATFORM_KERNELS=require, but no C++ compiler on PATH" in result.stderr
+    def test_require_is_an_error_at_every_call(self, machine, tmp_path):
+        machine.setenv("PATH", str(tmp_path))
+        machine.setenv("KDPLATFORM_KERNELS", "require")
+        for _ in range(2):
+            with pytest.raises(build.BuildError, match=r"=require, but no C\+\+ compiler on PATH"):
+                call()
 
 
 class TestACompilerThatFails:
-    def test_is_asked_once_and_its_log_is_named(self, environment, tmp_path):
-        fails = compiler(tmp_path, f'echo x >> "{tmp_path}/calls"; echo "no luck"; exit 1')
-        first = run(environment, CXX=fails)
+    def test_is_asked_once_and_its_log_is_named(self, machine, tmp_path, compiler):
+        machine.setenv("CXX", compiler(f'echo x >> "{tmp_path}/calls"; echo "no luck"; exit 1'))
+        with pytest.warns(RuntimeWarning, match=r"the compiler failed \(log: ") as caught:
+            call()
         calls = (tmp_path / "calls").read_text()
-        assert "the loss kernels are not used: the compiler failed (log: " in first.stderr
-        log = Path(first.stderr.partition("log: ")[2].partition(")")[0])
+        log = Path(str(caught[0].message).partition("log: ")[2].partition(")")[0])
         assert "no luck" in log.read_text()
-        second = run(environment, CXX=fails)
-        assert "the compiler failed before" in second.stderr
+        backend.loaded.settled = False  # as in the next process
+        with pytest.warns(RuntimeWarning, match="the compiler failed before"):
+            call()
         assert (tmp_path / "calls").read_text() == calls
 
-    def test_another_compiler_is_tried(self, environment, tmp_path, fused_library):
-        run(environment, CXX=compiler(tmp_path, "exit 1"))
-        other = tmp_path / "other"
-        other.mkdir()
-        result = run(environment, CXX=copies_the_library(fused_library, other))
-        assert "serving fused" in result.stdout
+    def test_another_compiler_is_tried(self, machine, compiler):
+        machine.setenv("CXX", compiler("exit 1"))
+        with pytest.warns(RuntimeWarning, match="the compiler failed"):
+            call()
+        backend.loaded.settled = False
+        machine.setenv("CXX", compiler('touch "$out"'))
+        call()
+        assert backend.loaded.path == toolchain.library_path(())
 
 
-def test_off_asks_nobody(environment, tmp_path):
-    asked = compiler(tmp_path, f'touch "{tmp_path}/asked"')
-    result = run(environment, CXX=asked, KDPLATFORM_KERNELS="off")
-    assert "serving reference because KDPLATFORM_KERNELS=off" in result.stdout
-    assert result.stderr == ""
+def test_off_asks_nobody(machine, tmp_path, compiler):
+    machine.setenv("CXX", compiler(f'touch "{tmp_path}/asked"'))
+    machine.setenv("KDPLATFORM_KERNELS", "off")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert call() == "reference"
+    assert status().cpu_reason == "KDPLATFORM_KERNELS=off"
     assert not (tmp_path / "asked").exists()
 
 
-def test_an_unknown_mode_is_named(monkeypatch):
-    monkeypatch.setenv("KDPLATFORM_KERNELS", "on")
-    with pytest.raises(ValueError, match="KDPLATFORM_KERNELS: 'on'; allowed: 'auto'"):
-        backend.mode()
+def test_an_unknown_mode_is_named_by_whoever_asks(machine):
+    machine.setenv("KDPLATFORM_KERNELS", "on")
+    for ask in (call, status, build.ensure_built):
+        with pytest.raises(ValueError, match="KDPLATFORM_KERNELS: 'on'; allowed: 'auto'"):
+            ask()
 
 
-def test_a_build_is_whole_or_absent_and_recorded(environment, tmp_path, fused_library):
-    result = run(environment, CXX=copies_the_library(fused_library, tmp_path))
-    assert "serving fused" in result.stdout
-    (library,) = (tmp_path / "home" / "kernels").rglob("*.so")
+def test_a_build_is_announced_by_one_line_and_is_whole_and_recorded(machine, compiler, capfd):
+    machine.setenv("CXX", compiler('touch "$out"'))
+    call()
+    assert capfd.readouterr().err == "kdplatform: compiling the CPU kernels, once on this machine\n"
+    library = backend.loaded.path
     record = json.loads((library.parent / "build.json").read_text())
     assert record["key"] == library.parent.name
     assert not list(library.parent.glob("build-*"))
 
 
+class TestStatus:
+    def test_changes_nothing(self, machine, tmp_path, compiler):
+        machine.setenv("CXX", compiler('touch "$out"'))
+        assert status().cpu == "reference"
+        assert status().cpu_reason == "not built yet; the first call builds it"
+        assert not (tmp_path / "home").exists()
+        library = build.build()
+        assert status().cpu == "fused"
+        assert status().cpu_reason == f"built at {library}; the first call loads it"
+        assert backend.loaded == backend._Loaded()
+
+    def test_says_what_serves_and_where_it_lies(self, fused_library):
+        assert fused_library.cpu.startswith("fused (")
+        assert str(fused_library.library) in fused_library.cpu_reason
+        assert fused_library.serving("cpu") == fused_library.cpu
+        assert fused_library.serving("meta") == "reference"
+
+
+class TestTheOutput:
+    @pytest.mark.parametrize("options", [{"temperature": 2.0}, {"temperature": torch.ones(1)}])
+    def test_says_what_served_it(self, fused_library, options):
+        logits = torch.zeros(1, 2)
+        assert kd_loss(logits, logits, alpha=1.0, **options).backend == fused_library.cpu
+        assert kd_loss(logits.double(), logits, alpha=1.0, **options).backend == "fused (plain)"
+        meta = logits.to("meta")
+        assert kd_loss(meta, meta, temperature=2.0, alpha=1.0).backend == "reference"
+
+
 class TestManyProcesses:
-    def start(self, environment: dict[str, str], compiler: str) -> subprocess.Popen[str]:
+    def start(
+        self, tmp_path: Path, compiler: str, program: str = PROGRAM
+    ) -> "subprocess.Popen[str]":
+        inherited = {k: v for k, v in os.environ.items() if not k.startswith("KDPLATFORM")}
+        changes = {"KDPLATFORM_HOME": str(tmp_path / "home"), "CXX": compiler}
         return subprocess.Popen(
-            [sys.executable, "-c", PROGRAM],
-            env=environment | {"CXX": compiler},
+            [sys.executable, "-c", program],
+            env=inherited | changes | {"OMP_NUM_THREADS": "1"},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
             start_new_session=True,
         )
 
-    def test_a_killed_build_does_not_block_the_next(self, environment, tmp_path, fused_library):
-        slow = copies_the_library(
-            fused_library,
-            tmp_path,
-            f'touch "{tmp_path}/started"; test -e "{tmp_path}/go" || sleep 5',
+    def test_a_killed_build_does_not_block_the_next(self, tmp_path, compiler, fused_library):
+        slow = compiler(
+            copies_the_library(
+                fused_library, f'touch "{tmp_path}/started"; test -e "{tmp_path}/go" || sleep 5'
+            )
         )
-        process = self.start(environment, slow)
-        deadline = time.monotonic() + 30
+        process = self.start(tmp_path, slow)
+        deadline = time.monotonic() + 60
         while not (tmp_path / "started").exists() and time.monotonic() < deadline:
             time.sleep(0.02)
         os.kill(process.pid, signal.SIGKILL)
         process.communicate()
         (tmp_path / "go").touch()
-        result = run(environment, CXX=slow)
-        assert "serving fused" in result.stdout
+        output, error = self.start(tmp_path, slow).communicate(timeout=90)
+        assert "before: reference because not built yet" in output
+        assert "serving fused (" in output
+        assert error.count("\n") == 1
 
-    def test_two_at_once_build_once(self, environment, tmp_path, fused_library):
-        counts = copies_the_library(
-            fused_library, tmp_path, f'echo "$out" >> "{tmp_path}/calls"; sleep 0.2'
+    def test_two_at_once_build_once(self, tmp_path, compiler, fused_library):
+        counts = compiler(
+            copies_the_library(fused_library, f'echo "$out" >> "{tmp_path}/calls"; sleep 0.2')
         )
-        processes = [self.start(environment, counts) for _ in range(2)]
-        outputs = [process.communicate(timeout=60)[0] for process in processes]
+        processes = [self.start(tmp_path, counts) for _ in range(2)]
+        outputs = [process.communicate(timeout=90)[0] for process in processes]
         assert all("serving fused" in output for output in outputs)
         calls = (tmp_path / "calls").read_text().split()
         assert len(calls) == len(set(calls))
 
-    def test_who_waits_too_long_goes_on_with_the_reference(
-        self, environment, tmp_path, monkeypatch
-    ):
+    def test_who_waits_too_long_goes_on_with_the_reference(self, machine):
         import filelock
 
-        monkeypatch.setenv("KDPLATFORM_HOME", environment["KDPLATFORM_HOME"])
+        machine.setenv("KDPLATFORM_KERNELS_TIMEOUT", "0.1")
         library = toolchain.library_path(())
         library.parent.mkdir(parents=True)
-        with filelock.FileLock(library.parent / "lock"):
-            result = run(environment, KDPLATFORM_KERNELS_TIMEOUT="0.1")
-        assert "another process has been building" in result.stderr
-        assert "serving reference" in result.stdout
+        with (
+            filelock.FileLock(library.parent / "lock", is_singleton=False),
+            pytest.warns(RuntimeWarning, match="another process has been building"),
+        ):
+            assert call() == "reference"
 
-    def test_a_compiler_that_hangs_is_ended(self, environment, tmp_path):
-        hangs = compiler(tmp_path, f'echo $$ >> "{tmp_path}/pids"; exec sleep 100')
-        result = run(environment, CXX=hangs, KDPLATFORM_KERNELS_TIMEOUT="1.5")
-        assert "compiling took more than 2 s" in result.stderr
+    def test_a_compiler_that_hangs_is_ended(self, machine, tmp_path, compiler):
+        machine.setenv("CXX", compiler(f'echo $$ >> "{tmp_path}/pids"; exec sleep 100'))
+        machine.setenv("KDPLATFORM_KERNELS_TIMEOUT", "1.5")
+        with pytest.warns(RuntimeWarning, match="compiling took more than 2 s"):
+            call()
         for pid in (tmp_path / "pids").read_text().split():
             assert not Path(f"/proc/{pid}/cmdline").exists() or (
                 b"sleep" not in Path(f"/proc/{pid}/cmdline").read_bytes()
             )
+
+
+def test_threads_that_call_first_at_once_build_once(machine, tmp_path, compiler):
+    from concurrent.futures import ThreadPoolExecutor
+
+    machine.setenv("CXX", compiler(f'echo "$out" >> "{tmp_path}/calls"; sleep 0.1; touch "$out"'))
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda _: call(), range(4)))
+    calls = (tmp_path / "calls").read_text().split()
+    assert len(calls) == len(set(calls))
+
+
+@pytest.mark.parametrize("backend", ["eager", "aot_eager"])
+def test_a_compiled_call_may_be_the_first(machine, compiler, backend):
+    machine.setenv("CXX", compiler('touch "$out"'))
+    torch.compiler.reset()
+
+    @torch.compile(fullgraph=True, backend=backend)
+    def step(student: torch.Tensor, teacher: torch.Tensor) -> torch.Tensor:
+        return kd_loss(student, teacher, temperature=4.0, alpha=1.0).loss
+
+    student, teacher = torch.randn(2, 3, 4)
+    expected = step(student, teacher)
+    torch.compiler.reset()
+    assert toolchain.library_path(()).exists()
+    torch.testing.assert_close(expected, kd_loss(student, teacher, temperature=4.0, alpha=1.0).loss)
 
 
 class TestCuda:
@@ -228,13 +319,6 @@ def test_no_sources_is_said(tmp_path, monkeypatch):
     monkeypatch.setattr(toolchain, "SOURCES", tmp_path)
     with pytest.raises(toolchain.ToolchainError, match="no sources at"):
         build.build()
-
-
-def test_status_says_what_serves_and_where_it_lies(fused_library):
-    assert fused_library.cpu.startswith("fused (")
-    assert str(fused_library.library) in fused_library.cpu_reason
-    assert fused_library.serving("cpu") == fused_library.cpu
-    assert fused_library.serving("meta") == "reference"
 
 
 def test_what_the_build_needs_is_a_dependency():

@@ -99,23 +99,23 @@ def test_a_call_with_one_alpha_per_row_can_be_traced():
     torch.testing.assert_close(traced(student, alpha), loss(student, alpha))
 
 
-def test_a_plain_call_takes_the_short_way(monkeypatch):
+def test_a_plain_call_takes_the_direct_call(monkeypatch):
     student, teacher, labels = problem(6, 5)
     taken = []
-    short_way = loaded.short_way
+    direct_call = loaded.direct_call
 
     def watch(*arguments):
-        taken.append(short_way(*arguments))
+        taken.append(direct_call(*arguments))
         return taken[-1]
 
-    monkeypatch.setattr(loaded, "short_way", watch)
+    monkeypatch.setattr(loaded, "direct_call", watch)
     output = kd_loss(student, teacher, labels, temperature=4, alpha=0.5)
     assert len(taken) == 1
     assert taken[0] is output
     assert type(output).__name__ == "KDLossOutput"
 
 
-def test_the_short_ways_node_can_be_traced_by_compiled_autograd():
+def test_the_direct_calls_node_can_be_traced_by_compiled_autograd():
     student, teacher, labels = problem(6, 5, torch.float16)
     student.requires_grad_()
     expected = kd_loss(student, teacher, labels, temperature=4.0, alpha=0.5).loss

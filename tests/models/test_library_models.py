@@ -1,10 +1,11 @@
 """Architectures that torchvision, timm and transformers define."""
 
+import sys
+
 import pytest
 import torch
 from torch import nn
 
-from kdplatform import registry
 from kdplatform.data import DataFacts, Vocabulary, image_facts
 from kdplatform.errors import UserError
 from kdplatform.models import build_model
@@ -109,9 +110,7 @@ def test_text_models_refuse_images() -> None:
 def test_a_missing_library_is_named_with_its_extra(
     name: str, data: DataFacts, extra: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def missing(module: str) -> None:
-        raise ModuleNotFoundError(f"No module named {module!r}", name=module)
-
-    monkeypatch.setattr(registry.importlib, "import_module", missing)
+    for library in ("timm", "transformers"):
+        monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(UserError, match=rf"needs the package .* install 'kdplatform\[{extra}\]'"):
         build_model(name, data)

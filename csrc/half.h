@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <cstring>
 
-#include "../row_math.h"
+#include "row_math.h"
 
 namespace kd {
 namespace KD_BODY {

@@ -1,0 +1,136 @@
+"""The loss of a small batch on the CPU, by NumPy: the fallback where no kernel serves.
+
+What a batch of few classes costs is the number of operations, and one of NumPy's costs a third of
+one of PyTorch's. `plain.py` says for which arguments this is, `reference.py` has the formulas.
+"""
+
+import math
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from kdplatform.kernels.reference import RowLosses, kl_terms
+
+Floats = NDArray[np.floating]
+
+DOUBLE_LOGITS = 1 << 12
+"""Up to so many logits are computed in float64, which needs no care for digits."""
+
+_LOG2_E = math.log2(math.e)
+
+MOST_CLASSES_ACROSS = 128
+"""Up to so many classes logits are transposed: sums along a short last axis are slow."""
+
+LEAST_PLAIN_DIVERGENCE = 1 / 64
+"""sum p d is off by about 1e-7, whatever its size: below this, terms that are >= 0 are summed."""
+
+
+def small_block(
+    student_logits: Tensor,
+    teacher_logits: Tensor,
+    labels: Tensor | None,
+    *,
+    temperatures: tuple[float, float],
+    weights: tuple[float, float],
+    ignore_index: int | None,
+    reduction: str,
+) -> tuple[RowLosses, Tensor]:
+    """Compute the loss and the gradient of its reduction by the student's logits.
+
+    Args:
+        labels: classes or `ignore_index`, nothing else.
+        temperatures: of student and teacher.
+        weights: of KL and CE.
+        ignore_index: None: no label is ignored.
+    """
+    wide = student_logits.numel() <= DOUBLE_LOGITS or max(temperatures) > 100
+    student, teacher = (
+        logits.detach().float().resolve_neg().numpy() for logits in (student_logits, teacher_logits)
+    )
+    axis = -2 if student_logits.shape[1] <= MOST_CLASSES_ACROSS else -1
+    if axis == -2:
+        student, teacher = student.T, teacher.T
+    with np.errstate(all="ignore"):  # infinite logits are allowed
+        logits = np.array((student, teacher), np.float64 if wide else np.float32)
+        largest = logits.max(axis, keepdims=True)
+        shifted = logits - largest
+        if wide:  # in place of -inf: p d is 0 where p is, and infinite where q alone is
+            np.maximum(shifted, -1e200, out=shifted)
+        rates = [[[_LOG2_E / temperature]] for temperature in temperatures]
+        bits = shifted * np.array(rates, shifted.dtype)
+        probabilities = np.exp2(bits)
+        sums = probabilities.sum(axis, keepdims=True)
+        probabilities /= sums
+        log_sums = np.log(sums)
+        q, p = probabilities
+        if wide:
+            log_ratio = (bits[1] - bits[0]) * (1 / _LOG2_E)
+        else:
+            # d = log p - log q from the difference of the logits, exact where they are close.
+            log_ratio = ((logits[1] - logits[0]) - (largest[1] - largest[0])) / temperatures[0]
+            if temperatures[0] != temperatures[1]:
+                log_ratio += shifted[1] * (1 / temperatures[1] - 1 / temperatures[0])
+        log_ratio -= log_sums[1] - log_sums[0]
+        gradient = q - p
+        kl = _divergence(p, q, gradient, log_ratio, axis)
+
+        factor = 1 / len(kl) if reduction == "mean" else 1.0
+        loss = _weighted(weights[0], kl)
+        gradient *= weights[0] / temperatures[0] * factor
+        ce = np.zeros_like(kl)
+        if labels is not None:
+            ce, ce_weight = _add_cross_entropy(
+                shifted[0], labels.numpy(), weights[1], ignore_index, gradient, factor, axis
+            )
+            loss += _weighted(ce_weight, ce)
+        rows = [loss, kl, ce] if reduction == "none" else [x.sum() * factor for x in (loss, kl, ce)]
+        losses = RowLosses(*(torch.from_numpy(np.asarray(x, np.float32)) for x in rows))
+        if axis == -2:
+            gradient = gradient.T
+        return losses, torch.from_numpy(gradient.astype(np.float32, order="C", copy=False))
+
+
+def _divergence(p: Floats, q: Floats, difference: Floats, log_ratio: Floats, axis: int) -> Floats:
+    kl: Floats = np.einsum("cb,cb->b" if axis == -2 else "bc,bc->b", p, log_ratio)
+    if p.dtype == np.float64:
+        return np.maximum(kl, 0, out=kl)
+    if kl.min() > LEAST_PLAIN_DIVERGENCE:  # never where it is NaN, by infinities
+        return kl
+    terms = kl_terms(*map(torch.from_numpy, (p, q, difference, log_ratio)))
+    return np.where(kl > LEAST_PLAIN_DIVERGENCE, kl, terms.sum(axis).numpy())
+
+
+def _add_cross_entropy(
+    shifted: Floats,
+    labels: NDArray[np.int64],
+    weight: float,
+    ignore_index: int | None,
+    gradient: Floats,
+    factor: float,
+    axis: int,
+) -> tuple[Floats, float | Floats]:
+    """Cross entropy of each row and its weight; adds its gradient."""
+    weights: float | Floats = weight
+    if ignore_index is not None:
+        counted = labels != ignore_index
+        labels, weights = np.where(counted, labels, 0), np.where(counted, weight, 0.0)
+    exponentials = np.exp2(shifted * shifted.dtype.type(_LOG2_E))
+    total = exponentials.sum(axis)
+    rows = np.arange(len(labels))
+    at = (labels, rows) if axis == -2 else (rows, labels)
+    ce: Floats = np.log(total) - shifted[at]
+    if ignore_index is not None:
+        ce[~counted] = 0
+    exponentials *= np.expand_dims(weights * factor / total, axis)
+    gradient += exponentials
+    gradient[at] -= weights * factor
+    return ce, weights
+
+
+def _weighted(weight: float | Floats, rows: Floats) -> Floats:
+    """Weight times value, where a weight of 0 switches an infinite value off."""
+    if isinstance(weight, float) and weight:
+        return rows * weight
+    return np.where(np.isinf(rows) & (np.asarray(weight) == 0), 0, rows) * weight
