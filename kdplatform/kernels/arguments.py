@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kdplatform.kernels.forward_mode import has_tangent
-from kdplatform.kernels.limits import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
+from kdplatform.settings.schema import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
 RowValue = float | Tensor
 """One number for all rows, or a tensor of one per row: [B], or [K, B] for K students."""
