@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from kdplatform.data import SEVERAL
 from kdplatform.predictions import FloatArray, IntArray, Predictions, Table
 
 Attribute = str | Sequence[str]
 
 INTERSECTION = " & "
-SEVERAL = " + "
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kdplatform.data._dataset import Dataset, Inputs, Split
+from kdplatform.data._dataset import SEVERAL, Dataset, Inputs, Split
 from kdplatform.data._facts import DataFacts, Vocabulary, image_facts
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.data._unlabeled import with_hidden_labels
@@ -23,6 +23,7 @@ from kdplatform.errors import unknown_name
 from kdplatform.settings.schema import DatasetConfig
 
 __all__ = [
+    "SEVERAL",
     "DataFacts",
     "Dataset",
     "Inputs",

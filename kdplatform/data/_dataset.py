@@ -16,6 +16,8 @@ from kdplatform.lazy import torch
 
 # Quoted: the real union would load torch.
 Inputs: TypeAlias = "torch.Tensor | StreamedInputs"
+# Between the names of an attribute's groups, for an example that is in several of them.
+SEVERAL = " + "
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
-from kdplatform.data import Dataset, Split, Vocabulary
+from kdplatform.data import SEVERAL, Dataset, Split, Vocabulary
 from kdplatform.data._hatexplain_files import (
     DIVISIONS,
     POSTS,
@@ -193,8 +193,6 @@ def _columns(config: Config, posts: Sequence[Post], communities: Sequence[str]) 
 def _group(post: Post, communities: set[str], several: str) -> str | None:
     """Returns the group of a post, or its groups; None for a post that is in none."""
     # Here and not above: it brings pandas.
-    from kdplatform.analysis.tables import SEVERAL
-
     own = [community for community in post.communities if community in communities]
     if not own or (len(own) > 1 and several == "drop"):
         return None

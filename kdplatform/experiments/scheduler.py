@@ -100,7 +100,12 @@ class Scheduler:
 
         Raises:
             InterruptedGraphError: `stop` was set.
+            ValueError: a step needs one that is neither known nor among the steps.
         """
+        there = {step.key for step in steps} | self.known.keys()
+        for step in steps:
+            if step.key not in self.known and not _needed(step) <= there:
+                raise ValueError(f"{step.title} needs a step that is not among those given")
         experiment_id = mlflow.get_run(parent_run_id).info.experiment_id
         waiting = {step.key: step for step in steps if step.key not in self.known}
         running: dict[Future[Outcome], Step] = {}

@@ -255,3 +255,10 @@ def test_several_threads_share_one_scheduler(schedule: Any, pool: ThreadPoolExec
     for each, result in zip(students, results, strict=True):
         assert result.models.keys() == keys_of([FIRST, START, each])
     assert shared.known.keys() == keys_of([FIRST, START, *students])
+
+
+def test_a_graph_that_lacks_a_needed_step_is_refused(schedule: Callable[..., Scheduler]) -> None:
+    executor = Executor()
+    with pytest.raises(ValueError, match="needs a step that is not among those given"):
+        schedule(executor).run([ENSEMBLE, FIRST, SECOND], "parent")
+    assert executor.handed == []
