@@ -100,8 +100,8 @@ def _parts(text: str) -> list[str]:
 
 # ---- what the fields share
 
-# The temperatures that the loss takes. Beyond these float32 has no digits left: T^2 leaves its range
-# below 1e-19 and above 1e19, and the gradient is off by about 2e-8 T of its size.
+# The temperatures that the loss takes. Beyond these float32 has no digits left: the gradient is off
+# by about 2e-8 T of its size, and T^2 nears the ends of its range.
 LOWEST_TEMPERATURE = 1e-6
 HIGHEST_TEMPERATURE = 1e6
 # Marks a field that changes nothing at its default, and then enters no key and no digest: runs from

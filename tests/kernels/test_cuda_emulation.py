@@ -222,13 +222,15 @@ def test_infinite_logits_follow_the_rules(library, regime):
 
 
 def test_a_bad_value_makes_its_row_nan_and_no_other(library, regime):
-    _, rows, classes, device = regime
+    name, rows, classes, device = regime
     student = logits(rows, classes)
     teacher = logits(rows, classes, seed=1)
     for bad in ("temperature", "teacher_temperature", "kl_weight", "ce_weight", "labels"):
         values_of_bad = (-1, classes) if bad == "labels" else (-1.0, INF, NAN)
         if bad.endswith("temperature"):
             values_of_bad += (0.9e-6, 1.1e6)
+        if name != "lanes":  # what is a bad value is the same for all
+            values_of_bad = values_of_bad[:1]
         for value in values_of_bad:
             labels = targets(rows, classes)
             values = {name: torch.ones(rows) for name in ("temperature", "kl_weight", "ce_weight")}
