@@ -67,6 +67,7 @@ def test_known_keys_stay_as_they_are() -> None:
         ({"name": "other"}, set()),
         ({"temperatures": "1,2"}, set()),
         ({"seeds": "0-4"}, set()),
+        ({"min_group_size": "5"}, set()),
         ({"temperature": "4.0"}, set()),
         # The teacher meant is the same one.
         ({"distillation__teacher_seed": "0"}, set()),
