@@ -53,14 +53,14 @@ def small_block(
     if axis == -2:
         student, teacher = student.T, teacher.T
     with np.errstate(all="ignore"):  # infinite logits are allowed
-        logits = np.array((student, teacher), np.float64 if wide else np.float32)
-        largest = logits.max(axis, keepdims=True)
+        logits: Floats = np.array((student, teacher), np.float64 if wide else np.float32)
+        largest: Floats = logits.max(axis, keepdims=True)
         shifted = logits - largest
         if wide:  # in place of -inf: p d is 0 where p is, and infinite where q alone is
             np.maximum(shifted, -1e200, out=shifted)
         rates = [[[_LOG2_E / temperature]] for temperature in temperatures]
         bits = shifted * np.array(rates, shifted.dtype)
-        powers = np.exp2(bits)
+        powers: Floats = np.exp2(bits)
         sums = powers.sum(axis, keepdims=True)
         # sum p (t'/Tt - s'/Ts) - log(Zt/Zs)
         mean = np.einsum("cb,cb->b" if axis == -2 else "bc,bc->b", powers[1], bits[1] - bits[0])
@@ -69,9 +69,8 @@ def small_block(
         if wide:
             np.maximum(kl, 0, out=kl)
         elif not kl.min() > LEAST_PLAIN_DIVERGENCE:  # so too where it is NaN, by infinities
-            serves = kl > LEAST_PLAIN_DIVERGENCE
-            kl = np.where(serves, kl, _careful_divergence(logits, largest, powers / sums, sums,
-                                                          temperatures, axis))  # fmt: skip
+            careful = _careful_divergence(logits, largest, powers / sums, sums, temperatures, axis)
+            kl = np.where(kl > LEAST_PLAIN_DIVERGENCE, kl, careful)
         factor = 1 / len(kl) if reduction == "mean" else 1.0
         loss = _weighted(weights[0], kl)
         powers *= weights[0] / temperatures[0] * factor / sums
