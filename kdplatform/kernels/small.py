@@ -53,32 +53,28 @@ def small_block(
     if axis == -2:
         student, teacher = student.T, teacher.T
     with np.errstate(all="ignore"):  # infinite logits are allowed
-        logits = np.array((student, teacher), np.float64 if wide else np.float32)
-        largest = logits.max(axis, keepdims=True)
+        logits: Floats = np.array((student, teacher), np.float64 if wide else np.float32)
+        largest: Floats = logits.max(axis, keepdims=True)
         shifted = logits - largest
         if wide:  # in place of -inf: p d is 0 where p is, and infinite where q alone is
             np.maximum(shifted, -1e200, out=shifted)
         rates = [[[_LOG2_E / temperature]] for temperature in temperatures]
         bits = shifted * np.array(rates, shifted.dtype)
-        probabilities = np.exp2(bits)
-        sums = probabilities.sum(axis, keepdims=True)
-        probabilities /= sums
-        log_sums = np.log(sums)
-        q, p = probabilities
+        powers: Floats = np.exp2(bits)
+        sums = powers.sum(axis, keepdims=True)
+        # sum p (t'/Tt - s'/Ts) - log(Zt/Zs)
+        mean = np.einsum("cb,cb->b" if axis == -2 else "bc,bc->b", powers[1], bits[1] - bits[0])
+        student_sum, teacher_sum = sums.squeeze(axis)
+        kl = mean / teacher_sum * (1 / _LOG2_E) - np.log(teacher_sum / student_sum)
         if wide:
-            log_ratio = (bits[1] - bits[0]) * (1 / _LOG2_E)
-        else:
-            # d = log p - log q from the difference of the logits, exact where they are close.
-            log_ratio = ((logits[1] - logits[0]) - (largest[1] - largest[0])) / temperatures[0]
-            if temperatures[0] != temperatures[1]:
-                log_ratio += shifted[1] * (1 / temperatures[1] - 1 / temperatures[0])
-        log_ratio -= log_sums[1] - log_sums[0]
-        gradient = q - p
-        kl = _divergence(p, q, gradient, log_ratio, axis)
-
+            np.maximum(kl, 0, out=kl)
+        elif not kl.min() > LEAST_PLAIN_DIVERGENCE:  # so too where it is NaN, by infinities
+            careful = _careful_divergence(logits, largest, powers / sums, sums, temperatures, axis)
+            kl = np.where(kl > LEAST_PLAIN_DIVERGENCE, kl, careful)
         factor = 1 / len(kl) if reduction == "mean" else 1.0
         loss = _weighted(weights[0], kl)
-        gradient *= weights[0] / temperatures[0] * factor
+        powers *= weights[0] / temperatures[0] * factor / sums
+        gradient = powers[0] - powers[1]
         ce = np.zeros_like(kl)
         if labels is not None:
             ce, ce_weight = _add_cross_entropy(
@@ -92,14 +88,23 @@ def small_block(
         return losses, torch.from_numpy(gradient.astype(np.float32, order="C", copy=False))
 
 
-def _divergence(p: Floats, q: Floats, difference: Floats, log_ratio: Floats, axis: int) -> Floats:
-    kl: Floats = np.einsum("cb,cb->b" if axis == -2 else "bc,bc->b", p, log_ratio)
-    if p.dtype == np.float64:
-        return np.maximum(kl, 0, out=kl)
-    if kl.min() > LEAST_PLAIN_DIVERGENCE:  # never where it is NaN, by infinities
-        return kl
-    terms = kl_terms(*map(torch.from_numpy, (p, q, difference, log_ratio)))
-    return np.where(kl > LEAST_PLAIN_DIVERGENCE, kl, terms.sum(axis).numpy())
+def _careful_divergence(
+    logits: Floats,
+    largest: Floats,
+    probabilities: Floats,
+    sums: Floats,
+    temperatures: tuple[float, float],
+    axis: int,
+) -> Floats:
+    """Sum of terms that are >= 0; d from the difference of the logits, exact where it is small."""
+    log_ratio = ((logits[1] - logits[0]) - (largest[1] - largest[0])) / temperatures[0]
+    if temperatures[0] != temperatures[1]:
+        log_ratio += (logits[1] - largest[1]) * (1 / temperatures[1] - 1 / temperatures[0])
+    log_ratio -= np.log(sums[1] / sums[0])
+    q, p = probabilities
+    terms = kl_terms(*map(torch.from_numpy, (p, q, q - p, log_ratio)))
+    kl: Floats = terms.sum(axis).numpy()
+    return kl
 
 
 def _add_cross_entropy(
