@@ -145,7 +145,7 @@ def read_arguments(
     words = {name: list(values) for name, values in given.items()}
     if no_reuse:
         words["reuse"] = ["false", *words["reuse"]]
-    values = {name: _once(name, texts) for name, texts in (words | _pairs(rest)).items() if texts}
+    values = {name: once(name, texts) for name, texts in (words | _pairs(rest)).items() if texts}
     own = {
         p.name: values.pop(p.name, p.default)
         for group in (_RUNNING, _SPREADING, _REPORTING, _STUDY, (_PROJECT, _CONFIG, _REUSE))
@@ -185,7 +185,12 @@ def _pairs(rest: Sequence[str]) -> dict[str, list[str]]:
     return given
 
 
-def _once(name: str, texts: Sequence[str]) -> str:
+def once(name: str, texts: Sequence[str]) -> str:
+    """Returns the one value that a parameter was given.
+
+    Raises:
+        UserError: it was given twice.
+    """
     if len(texts) > 1:
         raise UserError(f"--{name} is given twice: {texts[0]!r} and {texts[1]!r}")
     return texts[0]

@@ -11,11 +11,17 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from types import FrameType
-from typing import Any
 
 import click
 
-from kdplatform.arguments import ENTRY_POINTS, FROM_PROJECT, Arguments, Parameter, read_arguments
+from kdplatform.arguments import (
+    ENTRY_POINTS,
+    FROM_PROJECT,
+    Arguments,
+    Parameter,
+    once,
+    read_arguments,
+)
 from kdplatform.data import check_dataset, dataset_names
 from kdplatform.errors import KdplatformError, MachineError, UserError, unknown_name
 from kdplatform.methods import method_names
@@ -215,17 +221,25 @@ def read_words(entry_point: str, words: Sequence[str]) -> Arguments:
 
 @commands.command()
 @click.argument("sides", nargs=-1, metavar="A B")
-@click.option("--attributes", metavar="a,b", help="columns whose groups are compared")
-@click.option("--similar_by", metavar="c,d", help="columns that say how alike two examples are")
+@click.option(
+    "--attributes", multiple=True, metavar="a,b", help="columns whose groups are compared"
+)
+@click.option(
+    "--similar_by", multiple=True, metavar="c,d", help="columns that say how alike two examples are"
+)
 @click.option(
     "--min_group_size",
-    default="30",
-    show_default=True,
+    multiple=True,
     metavar="integer >= 1",
-    help="groups smaller than this are listed and not measured",
+    help="groups smaller than this are listed and not measured; default 30",
 )
-@click.option("--out", metavar="folder", help="where a page and tables are written; none: nowhere")
-def compare(sides: tuple[str, ...], **options: Any) -> None:
+@click.option(
+    "--out",
+    multiple=True,
+    metavar="folder",
+    help="where a page and tables are written; none: nowhere",
+)
+def compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
     """Hold side B against side A, the reference.
 
     A side is a run id or a prediction file (.parquet or .csv), or several of them, one per seed,
@@ -238,7 +252,8 @@ def compare(sides: tuple[str, ...], **options: Any) -> None:
         )
     from kdplatform.experiments.compare import run_compare
 
-    run_compare(sides, **options)
+    given = {name: once(name, texts) for name, texts in options.items() if texts}
+    run_compare(sides, **given)
 
 
 @commands.command(context_settings=_LENIENT)

@@ -70,14 +70,11 @@ def names(value: object) -> object:
 
 
 def span(value: object) -> object:
-    """Returns the two ends of a text such as `1,40`; None stays None.
+    """Returns the two ends of a text such as `1,40`.
 
     Raises:
         ValueError: there are not two, or they run downwards.
     """
-    value = optional(value)
-    if value is None:
-        return None
     if isinstance(value, str):
         value = tuple(float(part) for part in value.split(",") if part.strip())
     if not isinstance(value, tuple | list) or len(value) != 2:
@@ -117,6 +114,7 @@ Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(integ
 Temperatures = Annotated[tuple[Temperature, ...], BeforeValidator(numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(names)]
 Span = BeforeValidator(span)
+OptionalSpan = BeforeValidator(lambda value: None if optional(value) is None else span(value))
 
 
 class Section(BaseModel):
@@ -140,7 +138,7 @@ class Section(BaseModel):
     def _each_value_once(cls, value: object, info: ValidationInfo) -> object:
         """Refuses a value given twice in a list; the ends of a range may be equal."""
         metadata = cls.model_fields[str(info.field_name)].metadata
-        listed = isinstance(value, tuple) and Span not in metadata
+        listed = Span not in metadata and OptionalSpan not in metadata
         if isinstance(value, tuple) and listed and len(set(value)) != len(value):
             raise ValueError("a value is given twice")
         return value
@@ -378,10 +376,10 @@ class TuningConfig(Section):
         (0.0, 1.0), description="searched range of alpha"
     )
     methods: Names = Field((), description="methods to choose from; none: the project's")
-    learning_rate: Annotated[tuple[Positive, Positive] | None, Span] = Field(
+    learning_rate: Annotated[tuple[Positive, Positive] | None, OptionalSpan] = Field(
         None, description="searched range of the student's learning rate; none: fixed"
     )
-    epochs: Annotated[tuple[Count, Count] | None, Span] = Field(
+    epochs: Annotated[tuple[Count, Count] | None, OptionalSpan] = Field(
         None, description="searched range of the student's epochs; none: fixed"
     )
 

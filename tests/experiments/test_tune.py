@@ -248,7 +248,7 @@ def test_when_no_trial_keeps_the_constraints_the_nearest_is_named(story: Story) 
         ({"tuning__temperature": "0,40"}, "is not allowed; allowed: list of number >= 1e-06"),
         ({"tuning__temperature": "-2,4"}, "is not allowed; allowed: list of number >= 1e-06"),
         ({"tuning__temperature": "4"}, "a range has two ends, such as 1,40"),
-        ({"tuning__temperature": "none"}, "tuning.temperature=None is not allowed"),
+        ({"tuning__temperature": "none"}, "tuning.temperature='none' is not allowed"),
         ({"tuning__alpha": "0,1.5"}, "is not allowed; allowed: list of number >= 0 and <= 1"),
         ({"tuning__methods": "kd,kdd"}, "tuning.methods='kdd' does not exist"),
         ({"confirm_seeds": 1}, "confirm_seeds=1 is not allowed; allowed: 0, or at least 2"),
