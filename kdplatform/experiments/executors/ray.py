@@ -14,7 +14,7 @@ from typing import Any
 import mlflow
 import torch
 
-from kdplatform.errors import MachineError, UserError
+from kdplatform.errors import MachineError, UserError, one_line
 from kdplatform.experiments.executors.base import (
     MODELS_PER_GPU,
     Assignment,
@@ -99,7 +99,7 @@ def _connected(address: str) -> Any:
         # What a step says comes back with its outcome.
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
-        raise _no_cluster(address, " ".join(str(error).split())) from None
+        raise _no_cluster(address, one_line(error)) from None
     finally:
         signal.signal(signal.SIGTERM, terminate)
     return ray
