@@ -102,8 +102,8 @@ def read_weights(weights: str, source: Source) -> dict[str, Tensor]:
         content = torch.load(source.path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UserError(
-            f"weights={weights!r} cannot be read ({one_line(error, 120)}); allowed: a whole file written by "
-            "torch.save(model.state_dict(), path)"
+            f"weights={weights!r} cannot be read ({one_line(error, 120)}); allowed: a whole file "
+            "written by torch.save(model.state_dict(), path)"
         ) from None
     for name in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):

@@ -14,6 +14,32 @@ from kdplatform.training.precision import Precision, autocast
 from kdplatform.training.prediction import predict_logits
 
 
+class TeacherTable:
+    """Logits of the loop's own inputs, computed once for the whole training split.
+
+    Half precision, which a table of views is kept in, keeps a logit to one part in 2,048.
+
+    Args:
+        logits: row i is of example i of the training split. Floating point [N, C] for inputs that
+            never change; [N, views, C] for augmented ones, views as `batches.view_numbers` counts
+            them. It may be a file mapped into memory: only the batch's logits are read.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self._logits = logits.detach()
+
+    def __call__(self, batch: Batch) -> Tensor:
+        """Looks the batch's logits up: float32 [B, C]."""
+        if self._logits.ndim == 2:
+            return self._logits[batch.rows].float()
+        assert batch.views is not None
+        return self._logits[batch.rows, batch.views].float()
+
+    def to(self, device: torch.device) -> "TeacherTable":
+        """Returns the table on the device."""
+        return TeacherTable(self._logits.to(device))
+
+
 class Teacher:
     """Says what the teacher says about a batch.
 
@@ -77,32 +103,6 @@ class Teacher:
                 )
             self._network = self._load().to(self._device)
         return self._network.eval()
-
-
-class TeacherTable:
-    """Logits of the loop's own inputs, computed once for the whole training split.
-
-    Half precision, which a table of views is kept in, keeps a logit to one part in 2,048.
-
-    Args:
-        logits: row i is of example i of the training split. Floating point [N, C] for inputs that
-            never change; [N, views, C] for augmented ones, views as `batches.view_numbers` counts
-            them. It may be a file mapped into memory: only the batch's logits are read.
-    """
-
-    def __init__(self, logits: Tensor) -> None:
-        self._logits = logits.detach()
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """Looks the batch's logits up: float32 [B, C]."""
-        if self._logits.ndim == 2:
-            return self._logits[batch.rows].float()
-        assert batch.views is not None
-        return self._logits[batch.rows, batch.views].float()
-
-    def to(self, device: torch.device) -> "TeacherTable":
-        """Returns the table on the device."""
-        return TeacherTable(self._logits.to(device))
 
 
 @torch.no_grad()
