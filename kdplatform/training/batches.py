@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -127,7 +126,7 @@ class TrainingBatches:
         self._generator = generator
         self._device = device
         self._labelled = labelled
-        self._images: _Images
+        self._images: _ImagesOnDevice | _StreamedImages
         if isinstance(split.inputs, StreamedInputs):
             self._images = _StreamedImages(split.inputs, augmentation, device)
         else:
@@ -189,19 +188,6 @@ def _check_augmentation(augmentation: AugmentationConfig, split: Split) -> None:
         )
 
 
-class _Images(Protocol):
-    """Where the images of a batch come from."""
-
-    def epoch(
-        self,
-        steps: Sequence[Tensor],
-        changes: Sequence[Changes | None],
-        crops: RandomCrops | None,
-    ) -> Iterator[Tensor]:
-        """Yields the inputs [B, ...] of each step's rows, changed, on the device."""
-        ...
-
-
 class _ImagesOnDevice:
     """A split that lies on the device as one tensor, padded."""
 
@@ -217,6 +203,7 @@ class _ImagesOnDevice:
         changes: Sequence[Changes | None],
         crops: RandomCrops | None,
     ) -> Iterator[Tensor]:
+        """Yields the inputs [B, ...] of each step's rows, changed, on the device."""
         for rows, change in zip(steps, changes, strict=True):
             if change is not None:
                 yield crop_and_flip(self._inputs, rows, change, self._padding)
@@ -242,6 +229,7 @@ class _StreamedImages:
         changes: Sequence[Changes | None],
         crops: RandomCrops | None,
     ) -> Iterator[Tensor]:
+        """Yields the inputs of each step's rows, as `_ImagesOnDevice.epoch` does."""
         for change, decoded in zip(changes, self._loader.epoch(steps, crops), strict=True):
             images = decoded.to(self._device, non_blocking=True)
             if change is None:
