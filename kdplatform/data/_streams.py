@@ -124,14 +124,6 @@ class StreamedInputs:
         """
         return StreamLoader(self, pinned=pinned).epoch(steps)
 
-    def attempts(self, steps: Sequence[torch.Tensor]) -> Iterator[torch.Tensor | KdplatformError]:
-        """Yields the images of each step's rows, or the error of one that does not decode.
-
-        Raises:
-            MachineError: a worker process died.
-        """
-        return StreamLoader(self, pinned=False).attempts(steps)
-
     @property
     def workers(self) -> int:
         """Processes that decode ahead."""
@@ -174,7 +166,11 @@ class StreamLoader:
     def attempts(
         self, steps: Sequence[torch.Tensor], crops: RandomCrops | None = None
     ) -> Iterator[torch.Tensor | KdplatformError]:
-        """Yields the images of each step, or why one of them does not decode."""
+        """Yields the images of each step, or the error of one that does not decode.
+
+        Raises:
+            MachineError: a worker process died.
+        """
         # Numbers and not tensors: each of these would go to a worker by a file of its own.
         self._order[:] = [(rows.tolist(), crops) for rows in steps]
         try:
