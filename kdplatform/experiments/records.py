@@ -41,15 +41,15 @@ _METRICS_PER_CALL = 1000
 
 def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
     """Returns the tags by which runs are found and compared."""
+    method = step.method
     tags = {
         TAG_KEY: step.key,
         "kd.role": step.role.value,
         "kd.project": config.name,
         "kd.seed": str(step.seed),
         TAG_MODEL: step.training.model,
+        "kd.method": method.method,
     }
-    method = step.method
-    tags["kd.method"] = method.method
     if method.softmax_temperature is not None:
         tags["kd.temperature"] = f"{method.softmax_temperature:g}"
     if method.distillation_weight is not None:

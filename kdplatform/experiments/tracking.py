@@ -17,7 +17,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import KdplatformError, MachineError
@@ -306,19 +306,13 @@ def uncommitted_changes() -> str:
 
 def _search_runs(filter_string: str) -> list[Run]:
     """Returns the runs of all experiments that match, the newest first."""
-    client = MlflowClient()
-    experiments = [e.experiment_id for e in client.search_experiments(ViewType.ACTIVE_ONLY)]
-    newest_first = ["attributes.start_time DESC"]
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            experiments, filter_string, order_by=newest_first, page_token=token
-        )
-        runs.extend(page)
-        token = page.token
-        if not token:
-            return runs
+    found: list[Run] = mlflow.search_runs(
+        filter_string=filter_string,
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+        search_all_experiments=True,
+    )
+    return found
 
 
 def _damaged_artifact(run: Run) -> str | None:
