@@ -59,11 +59,7 @@ class Config(ImageFilesConfig):
 
 
 def check(config: Config) -> None:
-    """Checks that the user's folder holds the lists, and that there is such an attribute.
-
-    Raises:
-        UserError: as `load`.
-    """
+    """Checks that the user's folder holds the lists, and that there is such an attribute."""
     if config.root:
         lines = _lines(_given(config) / _ATTRIBUTES)
         # A list without names is cut short; `load` says where.

@@ -24,13 +24,8 @@ model_names = _models.names
 def build_model(name: str, data: DataFacts) -> torch.nn.Module:
     """Builds a classifier with weights drawn from torch's global generator.
 
-    Args:
-        name: one of `model_names()`.
-        data: what it is to classify.
-
-    Returns:
-        A module from normalised float images or features [B, *data.input_shape], or from int64
-        token ids [B, length], to logits [B, data.num_classes].
+    It takes normalised float images or features [B, *data.input_shape], or int64 token ids
+    [B, length], and returns logits [B, data.num_classes].
 
     Raises:
         UserError: there is no architecture of this name, or it cannot take these inputs.
