@@ -16,13 +16,7 @@ from kdplatform.data import Inputs, StreamedInputs
 from kdplatform.data._decoding import IMAGE_SUFFIXES
 from kdplatform.data._streams import StreamLoader
 from kdplatform.errors import KdplatformError, MachineError, UserError
-from kdplatform.files import (
-    load_arrays,
-    locked,
-    remove_left_overs,
-    save_arrays,
-    writable_folder,
-)
+from kdplatform.files import load_arrays, locked, remove_left_overs, save_arrays, writable_folder
 from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar
 from kdplatform.settings.schema import DatasetConfig, Optional

@@ -12,13 +12,7 @@ from kdplatform.experiments import records
 from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
-from kdplatform.experiments.results import (
-    log_arms,
-    log_samples,
-    log_sweep,
-    step_scale,
-    study_of,
-)
+from kdplatform.experiments.results import log_arms, log_samples, log_sweep, step_scale, study_of
 from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, absolute_uri, run_graph
 from kdplatform.experiments.tracking import (
     close_abandoned_children,

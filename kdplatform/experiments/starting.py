@@ -10,12 +10,7 @@ from kdplatform.data import Dataset
 from kdplatform.errors import UserError, one_line
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import artifact_path
-from kdplatform.experiments.weights import (
-    TAG_IMAGE_SIZE,
-    WEIGHTS,
-    find_weights,
-    read_weights,
-)
+from kdplatform.experiments.weights import TAG_IMAGE_SIZE, WEIGHTS, find_weights, read_weights
 from kdplatform.models.loading import load_weights
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained

@@ -48,10 +48,7 @@ _CHECKPOINT_SECONDS = 2.0
 
 
 def obtain(
-    workspace: Workspace,
-    step: Step,
-    parent_run_id: str,
-    needed: Mapping[str, TrainedModel],
+    workspace: Workspace, step: Step, parent_run_id: str, needed: Mapping[str, TrainedModel]
 ) -> TrainedModel:
     """Returns the step's model: a FINISHED run of the same key, or one trained now.
 
@@ -90,10 +87,7 @@ def _checkpoint(workspace: Workspace, step: Step) -> Path:
 
 
 def _train(
-    workspace: Workspace,
-    step: Step,
-    parent_run_id: str,
-    needed: Mapping[str, TrainedModel],
+    workspace: Workspace, step: Step, parent_run_id: str, needed: Mapping[str, TrainedModel]
 ) -> str:
     remove_left_overs(_checkpoint(workspace, step))
     if not workspace.reuse:

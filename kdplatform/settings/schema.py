@@ -245,9 +245,7 @@ class TrainingConfig(Section):
         description="one of kdplatform/models, or a function of yours as module:function"
     )
     pretrained: bool = Field(
-        False,
-        description="start from the weights its library publishes",
-        json_schema_extra=NEUTRAL,
+        False, description="start from the weights its library publishes", json_schema_extra=NEUTRAL
     )
     weights: Annotated[str | None, Optional] = Field(
         None,
