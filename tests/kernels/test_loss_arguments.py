@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from kdplatform.kernels import kd_loss
-from kdplatform.kernels.limits import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 from kdplatform.kernels.toolchain import SOURCES
+from kdplatform.settings.schema import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
