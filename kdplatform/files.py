@@ -145,17 +145,17 @@ def written_with_digest(target: Path) -> Iterator[Path]:
 
 
 def is_whole(path: Path) -> bool:
-    """Tells whether a file is there.
+    """Tells whether a file is there as it was written.
 
-    Raises:
-        ValueError: the file is not the one that was written (cut short, altered, or its digest is
-            missing); the caller makes it anew.
+    One that is cut short or altered, or whose digest is missing, is said in one line; the caller
+    makes it again.
     """
     if not path.exists():
         return False
     digest = _digest_path(path)
-    if not digest.exists() or digest.read_text().strip() != file_digest(path):
-        raise ValueError(f"{path} is not what was written to it")
+    if not digest.exists() or digest.read_bytes().strip() != file_digest(path).encode():
+        say(f"{path} is not what was written to it; it is made again")
+        return False
     return True
 
 
@@ -166,11 +166,7 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
 
 
 def load_arrays(path: Path) -> Arrays | None:
-    """Loads what `save_arrays` wrote, or None where nothing was written.
-
-    Raises:
-        ValueError: as `is_whole`.
-    """
+    """Loads what `save_arrays` wrote, or None where it is not there whole; see `is_whole`."""
     if not is_whole(path):
         return None
     with np.load(path, allow_pickle=False) as archive:

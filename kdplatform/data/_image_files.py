@@ -23,7 +23,7 @@ from kdplatform.files import (
     writable_folder,
 )
 from kdplatform.lazy import torch
-from kdplatform.progress import progress_bar, say
+from kdplatform.progress import progress_bar
 from kdplatform.settings.schema import DatasetConfig, Optional
 
 # Raised whenever equal files would give other pixels; part of every digest.
@@ -157,11 +157,7 @@ def decoded_once(
     own = writable_folder("data_folder", folder / config.name / digest[:16])
     path = own / ("images.npz" if pixels else "checked.npz")
     with locked(own / "lock", f"waiting for another process that decodes the same images ({own})"):
-        try:
-            cached = load_arrays(path)
-        except ValueError as error:
-            say(f"{error}: decoding the images again")
-            cached = None
+        cached = load_arrays(path)
         if cached is None:
             remove_left_overs(path)
             cached = _decode(images, pixels)

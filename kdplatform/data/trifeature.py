@@ -111,12 +111,7 @@ def _images(config: Config, factors: dict[str, Factors], folder: Path) -> Arrays
     path = folder / "images.npz"
     lock = folder / "lock"
     with locked(lock, f"waiting for another process that draws the same images ({lock})"):
-        try:
-            cached = load_arrays(path)
-        except ValueError as error:
-            say(f"{error}: drawing the images again")
-            cached = None
-        if cached is not None:
+        if (cached := load_arrays(path)) is not None:
             return cached
         remove_left_overs(path)
         start = time.perf_counter()

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Sequence
-from pathlib import Path
 
 import mlflow
 
@@ -19,7 +18,7 @@ from kdplatform.experiments.results import (
     step_scale,
     study_of,
 )
-from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
+from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, absolute_uri, run_graph
 from kdplatform.experiments.tracking import (
     close_abandoned_children,
     command_run,
@@ -146,9 +145,7 @@ def where_to_look(run_id: str) -> str:
     page = f"/#/experiments/{run.info.experiment_id}/runs/{run_id}"
     if uri.startswith(("http://", "https://")):
         return f"see it at {uri.rstrip('/')}{page}"
-    store = uri
-    if uri.startswith("sqlite:///") and not uri.startswith("sqlite:////"):
-        store = f"sqlite:///{Path(uri.removeprefix('sqlite:///')).resolve()}"
+    store = absolute_uri(uri)
     return (
         f"see it with: mlflow ui --backend-store-uri {store}\nthen at http://127.0.0.1:5000{page}"
     )

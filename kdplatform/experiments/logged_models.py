@@ -29,7 +29,7 @@ from mlflow.utils import environment
 from torch import Tensor, nn
 
 from kdplatform.data import Dataset
-from kdplatform.errors import KdplatformError, MachineError
+from kdplatform.errors import KdplatformError, MachineError, one_line
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.starting import size_tag
 from kdplatform.experiments.weights import WEIGHTS
@@ -88,8 +88,7 @@ def log_model(
     except Exception as error:
         if not is_user_model(step.training.model):
             raise
-        reason = " ".join(str(error).split())[:200]
-        say(f"{step.title}: {WEIGHTS} is logged, its graph cannot be ({reason})")
+        say(f"{step.title}: {WEIGHTS} is logged, its graph cannot be ({one_line(error)})")
         return None
     return _log_export(export, model, step.role.value, parameters)
 

@@ -5,7 +5,6 @@ import sys
 import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from tqdm import tqdm
@@ -54,12 +53,7 @@ class GraphProgress:
         )
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Takes the bar away."""
         self._bar.close()
 

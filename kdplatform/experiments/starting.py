@@ -7,7 +7,7 @@ from mlflow import MlflowClient
 from torch import Tensor, nn
 
 from kdplatform.data import Dataset
-from kdplatform.errors import UserError
+from kdplatform.errors import UserError, one_line
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import artifact_path
 from kdplatform.experiments.weights import (
@@ -129,10 +129,9 @@ def _probe(name: str, model: nn.Module, dataset: Dataset) -> None:
     try:
         output = model.eval()(inputs)
     except Exception as error:
-        reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"model={name!r} fails on {inputs.dtype} inputs of shape {tuple(inputs.shape)} "
-            f"({type(error).__name__}: {reason}); allowed: a module that takes raw inputs"
+            f"({type(error).__name__}: {one_line(error)}); allowed: a module that takes raw inputs"
         ) from error
     model.train(was_training)
     if not isinstance(output, Tensor) or tuple(output.shape) != expected:

@@ -30,13 +30,11 @@ from kdplatform.settings.schema import AugmentationConfig, TrainingConfig
 from kdplatform.training import (
     Teacher,
     TeacherTable,
-    TeacherViews,
     predict_logits,
     resolve_precision,
     view_logits,
 )
 from kdplatform.training.batches import view_count
-from kdplatform.training.teacher import Table
 
 MOST_VIEW_BYTES = 4 * 2**30
 # How many students a table is expected to serve: the paper's temperatures, 1 to 10, 20, 30, 40.
@@ -67,7 +65,7 @@ def teacher_for(
     return Teacher(table, network, precision)
 
 
-def _table(workspace: Workspace, student: Step, teacher: TrainedModel) -> Table | None:
+def _table(workspace: Workspace, student: Step, teacher: TrainedModel) -> TeacherTable | None:
     if not student.training.augmentation.active:
         return TeacherTable(_training_logits(workspace, teacher.step, teacher.run_id))
     train = workspace.dataset.train
@@ -76,7 +74,7 @@ def _table(workspace: Workspace, student: Step, teacher: TrainedModel) -> Table 
     if in_memory and views_pay(student.training, len(train), len(workspace.dataset.class_names)):
         views = _view_logits(workspace, student, teacher)
         if views is not None:
-            return TeacherViews(views)
+            return TeacherTable(views)
     return None
 
 
@@ -97,12 +95,7 @@ def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor
     # By run and not by key: a teacher trained afresh may differ in its last bits.
     path = workspace.folder / "teacher_logits" / f"{run_id}.npz"
     with locked(path.with_suffix(".lock"), _waiting(teacher)):
-        try:
-            cached = load_arrays(path)
-        except ValueError as error:
-            say(f"{error}; it is made again")
-            cached = None
-        if cached is not None:
+        if (cached := load_arrays(path)) is not None:
             return torch.from_numpy(cached["logits"])
         model = restored_model(teacher, workspace.dataset, run_id)
         inputs = workspace.dataset.train.inputs
@@ -118,12 +111,7 @@ def _view_logits(workspace: Workspace, student: Step, teacher: TrainedModel) -> 
     name = f"{teacher.run_id}-crop{augmentation.crop_padding}{flip}.npy"
     path = workspace.folder / "teacher_logits" / name
     with locked(path.with_suffix(".lock"), _waiting(teacher.step)):
-        try:
-            there = is_whole(path)
-        except ValueError as error:
-            say(f"{error}; it is made again")
-            there = False
-        if not there and not _write_views(workspace, augmentation, teacher, path):
+        if not is_whole(path) and not _write_views(workspace, augmentation, teacher, path):
             return None
     # Copy-on-write, since torch knows no read-only memory; nothing writes to it.
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))

@@ -108,6 +108,11 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, sqlite3.Error):
             return str(cause)
         cause = cause.__cause__ or cause.__context__
+    return first_line(error)
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says: MLflow's go on with traces and lists."""
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 

@@ -13,8 +13,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from torch import Tensor
 
-from kdplatform.errors import UserError
-from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path, check_store
+from kdplatform.errors import UserError, one_line
+from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path, check_store, first_line
 from kdplatform.files import file_digest, user_path
 from kdplatform.models.pretrained import pretrained
 from kdplatform.models.user_models import is_user_model, user_model_digest
@@ -101,10 +101,9 @@ def read_weights(weights: str, source: Source) -> dict[str, Tensor]:
             return dict(torch.export.load(source.path).state_dict)
         content = torch.load(source.path, map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = " ".join(str(error).split())[:120] or type(error).__name__
         raise UserError(
-            f"weights={weights!r} cannot be read ({reason}); allowed: a whole file written by "
-            "torch.save(model.state_dict(), path)"
+            f"weights={weights!r} cannot be read ({one_line(error, 120)}); allowed: a whole file "
+            "written by torch.save(model.state_dict(), path)"
         ) from None
     for name in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -128,7 +127,7 @@ def _of_run(run_id: str, tracking_uri: str) -> Source:
         path = artifact_path(run_id, WEIGHTS) if digest else None
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"weights={run_id!r} are not in the tracking store ({_first_line(error)}); "
+            f"weights={run_id!r} are not in the tracking store ({first_line(error)}); "
             f"allowed: {ALLOWED}"
         ) from None
     if path is None or file_digest(path) != digest:
@@ -147,7 +146,7 @@ def _of_uri(uri: str, tracking_uri: str) -> Source:
         path = Path(mlflow.artifacts.download_artifacts(artifact_uri=uri))
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"weights={uri!r} cannot be found ({_first_line(error)}); allowed: {ALLOWED}"
+            f"weights={uri!r} cannot be found ({first_line(error)}); allowed: {ALLOWED}"
         ) from None
     if path.is_dir():
         graphs = sorted(path.rglob("*.pt2"))
@@ -163,7 +162,3 @@ def _of_uri(uri: str, tracking_uri: str) -> Source:
 @lru_cache(maxsize=16)
 def _digest(path: Path, changed: int) -> str:
     return file_digest(path)
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

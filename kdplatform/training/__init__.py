@@ -5,12 +5,7 @@ from kdplatform.training.loop import FitResult, fit
 from kdplatform.training.precision import Precision, resolve_precision
 from kdplatform.training.prediction import predict_logits
 from kdplatform.training.records import EpochRecord
-from kdplatform.training.teacher import (
-    Teacher,
-    TeacherTable,
-    TeacherViews,
-    view_logits,
-)
+from kdplatform.training.teacher import Teacher, TeacherTable, view_logits
 
 __all__ = [
     "EpochRecord",
@@ -18,7 +13,6 @@ __all__ = [
     "Precision",
     "Teacher",
     "TeacherTable",
-    "TeacherViews",
     "fit",
     "initialised_model",
     "predict_logits",

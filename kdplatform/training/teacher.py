@@ -1,7 +1,6 @@
 """Where the teacher's logits for a batch come from."""
 
 from collections.abc import Callable, Iterator
-from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +14,30 @@ from kdplatform.training.precision import Precision, autocast
 from kdplatform.training.prediction import predict_logits
 
 
-class Table(Protocol):
-    """Logits of the loop's own inputs, computed once."""
+class TeacherTable:
+    """Logits of the loop's own inputs, computed once for the whole training split.
+
+    Half precision, which a table of views is kept in, keeps a logit to one part in 2,048.
+
+    Args:
+        logits: row i is of example i of the training split. Floating point [N, C] for inputs that
+            never change; [N, views, C] for augmented ones, views as `batches.view_numbers` counts
+            them. It may be a file mapped into memory: only the batch's logits are read.
+    """
+
+    def __init__(self, logits: Tensor) -> None:
+        self._logits = logits.detach()
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Returns the logits of the batch's rows: float32 [B, C]."""
-        ...
+        """Looks the batch's logits up: float32 [B, C]."""
+        if self._logits.ndim == 2:
+            return self._logits[batch.rows].float()
+        assert batch.views is not None
+        return self._logits[batch.rows, batch.views].float()
 
-    def to(self, device: torch.device) -> "Table":
+    def to(self, device: torch.device) -> "TeacherTable":
         """Returns the table on the device."""
-        ...
+        return TeacherTable(self._logits.to(device))
 
 
 class Teacher:
@@ -42,7 +55,7 @@ class Teacher:
 
     def __init__(
         self,
-        table: Table | None,
+        table: TeacherTable | None,
         network: Callable[[], nn.Module] | None,
         precision: Precision = "fp32",
     ) -> None:
@@ -90,49 +103,6 @@ class Teacher:
                 )
             self._network = self._load().to(self._device)
         return self._network.eval()
-
-
-class TeacherTable:
-    """Logits computed once for the whole training split: for inputs that never change.
-
-    Args:
-        logits: floating point [N, C], row i for example i of the training split.
-    """
-
-    def __init__(self, logits: Tensor) -> None:
-        self._logits = logits.detach().float()
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """Looks the batch's rows up."""
-        return self._logits[batch.rows]
-
-    def to(self, device: torch.device) -> "TeacherTable":
-        """Returns the table on the device."""
-        return TeacherTable(self._logits.to(device))
-
-
-class TeacherViews:
-    """Logits computed once for every view of every training example: for augmented inputs.
-
-    Half precision keeps a logit to one part in 2,048.
-
-    Args:
-        logits: float16 [N, views, C], row i for example i of the training split, views as
-            `batches.view_numbers` counts them. It may be a file mapped into memory: only the
-            batch's logits are read.
-    """
-
-    def __init__(self, logits: Tensor) -> None:
-        self._logits = logits
-
-    def __call__(self, batch: Batch) -> Tensor:
-        """Looks the batch's rows and views up."""
-        assert batch.views is not None
-        return self._logits[batch.rows, batch.views].float()
-
-    def to(self, device: torch.device) -> "TeacherViews":
-        """Returns the table on the device."""
-        return TeacherViews(self._logits.to(device))
 
 
 @torch.no_grad()

@@ -250,7 +250,7 @@ def test_damaged_cache_is_said_in_one_line_and_drawn_again(
     assert len(drawings) == 6
     complaint, _ = capsys.readouterr().err.splitlines()
     assert str(cache_file(tmp_path)) in complaint
-    assert "drawing the images again" in complaint
+    assert "it is made again" in complaint
     assert_same(load_dataset(SMALL, tmp_path), small)
     assert len(drawings) == 6
 

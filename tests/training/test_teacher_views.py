@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from kdplatform.data import Dataset
 from kdplatform.settings.schema import AugmentationConfig
-from kdplatform.training import Teacher, TeacherViews, initialised_model, view_logits
+from kdplatform.training import Teacher, TeacherTable, initialised_model, view_logits
 from kdplatform.training.batches import (
     Changes,
     TrainingBatches,
@@ -67,7 +67,7 @@ def test_changes_drawn_in_training_are_the_changes_of_their_numbers(augmentation
 def test_table_of_views_says_what_the_teacher_says_up_to_half_precision(
     dataset, teacher, augmentation
 ):
-    views = TeacherViews(table(teacher, dataset, augmentation).half())
+    views = TeacherTable(table(teacher, dataset, augmentation).half())
     asked = Teacher(None, lambda: teacher)
     batches = TrainingBatches(
         dataset.train,

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 
 from kdplatform.experiments.graph import Step
 from kdplatform.settings.schema import ProjectConfig
@@ -61,8 +61,10 @@ class Outcome:
 Task = Callable[[Assignment], Outcome]
 
 
-class Executor(Protocol):
+class Executor(AbstractContextManager["Executor"], Protocol):
     """Runs assignments somewhere. Leaving its block ends what is still running there.
+
+    An error that leaves the block ends it at once.
 
     Attributes:
         slots: how many steps run at the same time.
@@ -72,17 +74,4 @@ class Executor(Protocol):
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
         """Hands a step over; its future raises only what is no fault of the step's own code."""
-        ...
-
-    def __enter__(self) -> Self:
-        """Starts taking assignments."""
-        ...
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
-        """Ends the workers: at once when the block was left by an error."""
         ...

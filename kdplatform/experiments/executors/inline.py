@@ -2,14 +2,12 @@
 
 import time
 from concurrent.futures import Future
-from types import TracebackType
-from typing import Self
 
-from kdplatform.experiments.executors.base import Assignment, Outcome
+from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 from kdplatform.experiments.executors.worker import carry_out
 
 
-class InlineExecutor:
+class InlineExecutor(Executor):
     """Carries out each step when it is handed over."""
 
     slots = 1
@@ -22,14 +20,5 @@ class InlineExecutor:
         future.set_result(Outcome(model.run_id, model.reused, time.perf_counter() - started))
         return future
 
-    def __enter__(self) -> Self:
-        """Takes assignments from the start."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Has nothing to end."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import cache
 from multiprocessing.connection import wait
 from queue import SimpleQueue
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import NoReturn, Self
 
 import torch
@@ -22,6 +22,7 @@ from kdplatform.errors import MachineError, UserError
 from kdplatform.experiments.executors.base import (
     MODELS_PER_GPU,
     Assignment,
+    Executor,
     Outcome,
     Task,
 )
@@ -41,7 +42,7 @@ def usable_cores() -> int:
     return os.cpu_count() or 1
 
 
-class LocalExecutor:
+class LocalExecutor(Executor):
     """Worker processes, each of which trains one step at a time.
 
     Every worker is a process pool of its own, so that one that dies (out of memory, killed) breaks
@@ -92,12 +93,7 @@ class LocalExecutor:
         os.environ |= dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Ends the workers, in the middle of their steps when the block was left by an error."""
         if kind is not None:
             for worker in self._workers:

@@ -9,21 +9,26 @@ import signal
 import socket
 from concurrent.futures import Future
 from dataclasses import replace
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import mlflow
 import torch
 
-from kdplatform.errors import MachineError, UserError
-from kdplatform.experiments.executors.base import MODELS_PER_GPU, Assignment, Outcome, Task
+from kdplatform.errors import MachineError, UserError, one_line
+from kdplatform.experiments.executors.base import (
+    MODELS_PER_GPU,
+    Assignment,
+    Executor,
+    Outcome,
+    Task,
+)
 
 # How often Ray starts a step again whose worker or node died.
 _RETRIES = 3
 _ANSWER_SECONDS = 10
 
 
-class RayExecutor:
+class RayExecutor(Executor):
     """Steps as Ray tasks of one core each, and of a fraction of a GPU where the cluster has them.
 
     Args:
@@ -68,16 +73,7 @@ class RayExecutor:
         future: Future[Outcome] = reference.future()
         return future
 
-    def __enter__(self) -> Self:
-        """Takes assignments from the start."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        where: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Cancels what has not ended and leaves the cluster, which stays as it was."""
         for reference in self._references:
             self._ray.cancel(reference)
@@ -103,7 +99,7 @@ def _connected(address: str) -> Any:
         # What a step says comes back with its outcome.
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
-        raise _no_cluster(address, " ".join(str(error).split())) from None
+        raise _no_cluster(address, one_line(error)) from None
     finally:
         signal.signal(signal.SIGTERM, terminate)
     return ray
