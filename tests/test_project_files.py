@@ -1,6 +1,7 @@
 """MLproject, python_env.yaml and the projects say the same as the program."""
 
 import re
+import runpy
 import shlex
 import tomllib
 from pathlib import Path
@@ -103,3 +104,11 @@ def test_a_project_opens_with_the_command_that_runs_it(name: str) -> None:
 def test_a_projects_distillation_is_one_of_its_temperatures(name: str) -> None:
     config = load_project(name)
     assert config.distillation.temperature in config.temperatures
+
+
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (ROOT / "benchmarks").glob("[!_]*.py"))
+)
+def test_every_benchmark_can_be_imported(name: str) -> None:
+    path = ROOT / "benchmarks" / f"{name}.py"
+    assert callable(runpy.run_path(str(path), run_name=name)["main"])
