@@ -21,9 +21,7 @@ EXECUTORS = ("local", "ray")
 class Parameter:
     """A parameter of an entry point.
 
-    Attributes:
-        allowed: what it takes, in words; empty for a field of the configuration, which says that.
-        description: likewise.
+    What it takes and what it means is said in words; a field of the configuration says it itself.
     """
 
     name: str

@@ -4,7 +4,8 @@ import os
 import platform
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -27,15 +28,16 @@ _GIB = 1024**3
 def report() -> str:
     """Returns the table that `kdplatform doctor` prints."""
     quiet_mlflow()
+    folder, home = home_folder(), "KDPLATFORM_HOME"
     rows = [
         ("kdplatform", f"{__version__} in {Path(__file__).resolve().parent.parent}"),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         *((name, _version(name)) for name in _PACKAGES),
         ("device", _device()),
         *_kernels(),
-        ("tracking store", _tracking_store()),
-        ("data folder", _data_folder()),
-        ("free disk", _free_disk()),
+        ("tracking store", _checked(mlflow.get_tracking_uri(), check_store)),
+        ("data folder", _checked(f"{folder} (writable)", partial(writable_folder, home, folder))),
+        ("free disk", _free_disk(folder)),
     ]
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
@@ -66,26 +68,16 @@ def _kernels() -> Iterator[tuple[str, str]]:
     yield ("loss on cuda", f"{kernels.cuda}: {kernels.cuda_reason}")
 
 
-def _tracking_store() -> str:
-    uri: str = mlflow.get_tracking_uri()
+def _checked(text: str, check: Callable[[], object]) -> str:
+    """Returns the text, or what the check says against it."""
     try:
-        check_store()
+        check()
     except KdplatformError as error:
         return str(error)
-    return uri
+    return text
 
 
-def _data_folder() -> str:
-    folder = home_folder()
-    try:
-        writable_folder("KDPLATFORM_HOME", folder)
-    except KdplatformError as error:
-        return str(error)
-    return f"{folder} (writable)"
-
-
-def _free_disk() -> str:
-    folder = home_folder()
+def _free_disk(folder: Path) -> str:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     return f"{shutil.disk_usage(existing).free / _GIB:.1f} GiB at {existing}"
 

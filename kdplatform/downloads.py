@@ -65,9 +65,6 @@ SHA256 = Checksum("sha256", file_digest)
 def check_published(path: Path, md5: str, url: str) -> None:
     """Checks a file against the MD5 of its publisher, before anything reads it.
 
-    Args:
-        url: where to get it.
-
     Raises:
         UserError: it is missing or another; names it, what was expected, and where to get it.
     """

@@ -2,9 +2,9 @@
 
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any
 
 from tqdm import tqdm
 
@@ -46,16 +46,8 @@ def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
     )
 
 
-class Report(Protocol):
-    """Takes a line that says how far something is."""
-
-    def __call__(self, line: str) -> None:
-        """Shows the line in place of the one before."""
-        ...
-
-
 @contextmanager
-def changing_line() -> Iterator[Report]:
+def changing_line() -> Iterator[Callable[[str], None]]:
     """Gives a function that shows one line after the other in the same place of a terminal.
 
     Away from a terminal a line is printed when it differs from the last by more than numbers.

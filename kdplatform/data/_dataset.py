@@ -90,24 +90,20 @@ class Dataset:
         """Returns the labelled splits by name."""
         return {"train": self.train, "val": self.val, "test": self.test}
 
+    @cached_property
     def channel_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Returns mean and standard deviation per channel of the labelled training inputs.
+        """Mean and standard deviation per channel of the labelled training inputs.
 
         Both float32 [channels]; uint8 inputs count as fractions of 255.
         """
-        return self._channel_statistics
-
-    @cached_property
-    def _channel_statistics(self) -> tuple[torch.Tensor, torch.Tensor]:
         inputs = self.train.inputs
         count = min(len(inputs), self.measured or len(inputs))
         if isinstance(inputs, StreamedInputs) or count < len(inputs):
             rows = torch.linspace(0, len(inputs) - 1, count, dtype=torch.float64).long()
-            inputs = (
-                torch.cat(list(inputs.batches(torch.split(rows, 128))))
-                if isinstance(inputs, StreamedInputs)
-                else inputs[rows]
-            )
+            if isinstance(inputs, StreamedInputs):
+                inputs = torch.cat(list(inputs.batches(torch.split(rows, 128))))
+            else:
+                inputs = inputs[rows]
         scale = 255.0 if inputs.dtype == torch.uint8 else 1.0
         flat = inputs.transpose(0, 1).flatten(1).to(torch.float64) / scale
         std = flat.std(dim=1, correction=0)

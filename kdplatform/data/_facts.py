@@ -23,6 +23,8 @@ class Vocabulary:
 class DataFacts:
     """Shapes and names of a dataset, without its examples.
 
+    Methods are given the name of the model that asks, for their errors.
+
     Attributes:
         input_shape: of one example: (channels, height, width) of an image, (features,) of a row of
             a table, (length,) of token ids.
@@ -47,9 +49,6 @@ class DataFacts:
     def image_shape(self, model: str) -> tuple[int, int]:
         """Returns channels and side of the images.
 
-        Args:
-            model: who asks.
-
         Raises:
             UserError: the examples are no images.
         """
@@ -60,9 +59,6 @@ class DataFacts:
     def token_shape(self, model: str) -> tuple[int, Vocabulary]:
         """Returns length and vocabulary of the token ids.
 
-        Args:
-            model: who asks.
-
         Raises:
             UserError: the examples are no token ids.
         """
@@ -72,9 +68,6 @@ class DataFacts:
 
     def feature_count(self, model: str) -> int:
         """Returns how many numbers an example of images or features has.
-
-        Args:
-            model: who asks.
 
         Raises:
             UserError: the examples are token ids.

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from kdplatform.data import Inputs, StreamedInputs
 from kdplatform.data._decoding import IMAGE_SUFFIXES
+from kdplatform.data._streams import StreamLoader
 from kdplatform.errors import KdplatformError, MachineError, UserError
 from kdplatform.files import (
     load_arrays,
@@ -177,16 +178,20 @@ def _decode(images: StreamedInputs, pixels: bool) -> dict[str, NDArray[np.generi
     decoded = np.zeros(tuple(images.shape) if pixels else (0,), dtype=np.uint8)
     bad: dict[int, str] = {}
     steps = torch.split(torch.arange(len(images)), _CHUNK)
+    attempts = StreamLoader(images, pinned=False).attempts(steps)
     with progress_bar(len(images), "decoding", "images") as bar:
-        for rows, result in zip(steps, images.attempts(steps), strict=True):
-            if isinstance(result, torch.Tensor):
-                parts = {int(rows[0]): result}
-            else:  # one of them does not decode: which?
-                parts, reasons = _one_by_one(images, rows.tolist())
-                bad |= reasons
-            if pixels:
-                for first, part in parts.items():
-                    decoded[first : first + len(part)] = part.numpy()
+        for rows, result in zip(steps, attempts, strict=True):
+            own = (
+                # One of them does not decode: which?
+                [_image_or_error(images, row) for row in rows.tolist()]
+                if isinstance(result, KdplatformError)
+                else result
+            )
+            for row, image in zip(rows.tolist(), own, strict=True):
+                if isinstance(image, KdplatformError):
+                    bad[row] = str(image)
+                elif pixels:
+                    decoded[row] = image.numpy()
             bar.update(len(rows))
     return {
         "images": decoded,
@@ -195,17 +200,11 @@ def _decode(images: StreamedInputs, pixels: bool) -> dict[str, NDArray[np.generi
     }
 
 
-def _one_by_one(
-    images: StreamedInputs, rows: Sequence[int]
-) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
-    parts: dict[int, torch.Tensor] = {}
-    reasons: dict[int, str] = {}
-    for row in rows:
-        try:
-            parts[row] = images.decode(row)[None]
-        except KdplatformError as error:
-            reasons[row] = str(error)
-    return parts, reasons
+def _image_or_error(images: StreamedInputs, row: int) -> torch.Tensor | KdplatformError:
+    try:
+        return images.decode(row)
+    except KdplatformError as error:
+        return error
 
 
 def refuse_bad(bad: Mapping[int, str], allowed: str) -> None:

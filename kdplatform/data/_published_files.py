@@ -63,9 +63,7 @@ def in_class_folders(
 def synset_names(words: Mapping[str, str], codes: Sequence[str]) -> list[str]:
     """Returns the first word of every class's synset; its code too where two share the word.
 
-    Args:
-        words: of a synset of WordNet, separated by commas, by its code, such as n01443537.
-        codes: of the classes.
+    The words of a synset of WordNet are separated by commas; its code is such as n01443537.
     """
     first = [words.get(code, code).split(",")[0].strip() for code in codes]
     return [
@@ -86,10 +84,8 @@ def published_dataset(
 ) -> Dataset:
     """Holds validation out of the training files and makes the dataset of all three splits.
 
-    Ids count through the training files, then the test files.
-
-    Args:
-        read_besides: files that labels or names came from, for the digest.
+    Ids count through the training files, then the test files. The digest covers `read_besides`
+    too, the files that labels or names came from.
 
     Raises:
         UserError: an image does not decode.

@@ -60,13 +60,9 @@ class Archive:
 
 
 def given_archive(archive: Archive, root: str) -> Path:
-    """Returns what the user has of an archive.
+    """Returns what the user's folder has of an archive: the archive itself, or its content.
 
-    Args:
-        root: the user's folder: with the archive, or what was in it.
-
-    Returns:
-        The folder in which the archive's own folder lies, or the archive itself.
+    Of the latter, the folder in which the archive's own folder lies.
 
     Raises:
         UserError: the user's folder is not there, or holds neither.

@@ -77,9 +77,7 @@ def held_out_of_training(
 ) -> dict[str, Rows]:
     """Returns the rows of all splits where training examples come first, then those to test.
 
-    Args:
-        labels: of the training examples.
-        fraction: of them for validation; see `hold_out`.
+    Labels are those of the training examples; for the others see `hold_out`.
     """
     train, val = hold_out(labels, fraction, seed)
     return {"train": train, "val": val, "test": np.arange(test_count) + len(labels)}

@@ -124,31 +124,24 @@ class StreamedInputs:
         """
         return StreamLoader(self, pinned=pinned).epoch(steps)
 
-    def attempts(self, steps: Sequence[torch.Tensor]) -> Iterator[torch.Tensor | KdplatformError]:
-        """Yields the images of each step's rows, or the error of one that does not decode.
-
-        Raises:
-            MachineError: a worker process died.
-        """
-        return StreamLoader(self, pinned=False).attempts(steps)
-
-    def worker_count(self) -> int:
-        """Returns the processes that decode ahead."""
-        return (
-            min(torch.get_num_threads(), _MOST_WORKERS) if self._workers is None else self._workers
-        )
+    @property
+    def workers(self) -> int:
+        """Processes that decode ahead."""
+        chosen = self._workers
+        return min(torch.get_num_threads(), _MOST_WORKERS) if chosen is None else chosen
 
 
 class StreamLoader:
     """Decodes one epoch after the other with the same worker processes."""
 
     def __init__(self, inputs: StreamedInputs, *, pinned: bool) -> None:
-        workers = inputs.worker_count()
+        workers = inputs.workers
+        # The steps of the epoch to come; changes between epochs.
         self._order: list[_Step] = []
         self._loader: torch.utils.data.DataLoader[torch.Tensor | KdplatformError] = (
             torch.utils.data.DataLoader(
                 _Decoder(inputs),  # type: ignore[arg-type]
-                sampler=_Order(self._order),
+                sampler=self._order,
                 batch_size=None,
                 num_workers=workers,
                 prefetch_factor=_AHEAD if workers else None,
@@ -173,7 +166,11 @@ class StreamLoader:
     def attempts(
         self, steps: Sequence[torch.Tensor], crops: RandomCrops | None = None
     ) -> Iterator[torch.Tensor | KdplatformError]:
-        """Yields the images of each step, or why one of them does not decode."""
+        """Yields the images of each step, or the error of one that does not decode.
+
+        Raises:
+            MachineError: a worker process died.
+        """
         # Numbers and not tensors: each of these would go to a worker by a file of its own.
         self._order[:] = [(rows.tolist(), crops) for rows in steps]
         try:
@@ -188,19 +185,6 @@ class StreamLoader:
 
 
 _Step = tuple[list[int], RandomCrops | None]
-
-
-class _Order:
-    """The steps of the epoch to come; changes between epochs."""
-
-    def __init__(self, steps: list[_Step]) -> None:
-        self._steps = steps
-
-    def __iter__(self) -> Iterator[_Step]:
-        return iter(list(self._steps))
-
-    def __len__(self) -> int:
-        return len(self._steps)
 
 
 class _Decoder:

@@ -48,11 +48,7 @@ def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
 
 
 def read_header(path: Path, separator: str = ",") -> list[str]:
-    """Reads the names of a table's columns, from its first lines alone.
-
-    Raises:
-        UserError: as `read_csv`, of what stands in the first lines.
-    """
+    """Reads the names of a table's columns, from its first lines alone; see `read_csv`."""
     try:
         with path.open(encoding="utf-8-sig") as file:
             lines = _lines_of_cells(path, file, separator)

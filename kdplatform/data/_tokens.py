@@ -52,11 +52,7 @@ class TextTokenizer:
         self._tokenizer = tokenizer
 
     def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:
-        """Returns the ids of every text, its end cut off where it is too long.
-
-        Args:
-            max_length: the most ids of a text, [CLS] and [SEP] among them.
-        """
+        """Returns the ids of every text, at most `max_length` with [CLS] and [SEP] among them."""
         self._tokenizer.enable_truncation(max_length)
         self._tokenizer.no_padding()
         return [encoded.ids for encoded in self._tokenizer.encode_batch(list(texts))]

@@ -59,11 +59,7 @@ class Config(ImageFilesConfig):
 
 
 def check(config: Config) -> None:
-    """Checks that the user's folder holds the lists, and that there is such an attribute.
-
-    Raises:
-        UserError: as `load`.
-    """
+    """Checks that the user's folder holds the lists, and that there is such an attribute."""
     if config.root:
         lines = _lines(_given(config) / _ATTRIBUTES)
         # A list without names is cut short; `load` says where.
@@ -93,7 +89,9 @@ def load(config: Config, folder: Path) -> Dataset:
         )
     labels = table.pop(config.label).to_numpy().astype(np.int64)
     attributes = list(map(str, table.columns))
-    columns = pd.DataFrame({name: _groups(name, table[name].to_numpy()) for name in attributes})
+    columns = pd.DataFrame(
+        {name: np.where(table[name], name, f"not {name}").tolist() for name in attributes}
+    )
     names = [f"not {config.label}", config.label]
     rows = {name: np.flatnonzero(parts == number) for name, number in _SPLITS.items()}
     check_classes({name: labels[rows[name]] for name in rows}, names, where)
@@ -115,10 +113,6 @@ def load(config: Config, folder: Path) -> Dataset:
 def _check_label(config: Config, names: list[str]) -> None:
     if config.label not in names:
         raise unknown_name("dataset.label", config.label, names)
-
-
-def _groups(name: str, has_it: NDArray[np.bool_]) -> list[str]:
-    return [name if has else f"not {name}" for has in has_it.tolist()]
 
 
 def _undersampled(labels: Rows, rows: Rows, seed: int) -> Rows:

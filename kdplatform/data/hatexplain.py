@@ -204,8 +204,7 @@ def _inputs(
 ) -> tuple[torch.Tensor, Vocabulary]:
     """Returns the token ids of the posts, all of one length, and what the ids mean.
 
-    Args:
-        training: so many of the posts, the first ones, are those of the training split.
+    The first posts, `training` of them, are those of the training split.
     """
     texts = [post.text for post in posts]
     if config.tokenizer == TRAINED:

@@ -2,13 +2,14 @@
 
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import mlflow
 
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
-from kdplatform.experiments.executors import Executor, open_executor
+from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
 from kdplatform.experiments.results import (
@@ -79,16 +80,7 @@ def _sweep(
     step_scale(config.temperatures)  # refuses what could not be logged at the end
     log_samples(workspace.dataset)
     build_loss_kernels()
-
-    def executor(steps: int) -> Executor:
-        return open_executor(
-            arguments.executor,
-            device=arguments.device,
-            workers=arguments.workers,
-            address=arguments.address,
-            steps=steps,
-        )
-
+    executor = partial(open_executor, arguments)
     steps = study_steps(config, workspace.dataset.digest, config.temperatures)
     try:
         trained = run_graph(workspace, steps, arguments.device, run_id, executor, "sweep")

@@ -132,8 +132,7 @@ def study_steps(
 ) -> list[Step]:
     """Returns the steps of a study over temperatures and seeds, each once, needed ones first.
 
-    Args:
-        temperatures: those of the distilled students; None: the one of `distillation` alone.
+    Without temperatures the students are distilled at the one of `distillation` alone.
     """
     methods = [config.distillation]
     if temperatures is not None:

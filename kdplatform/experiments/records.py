@@ -41,15 +41,15 @@ _METRICS_PER_CALL = 1000
 
 def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
     """Returns the tags by which runs are found and compared."""
+    method = step.method
     tags = {
         TAG_KEY: step.key,
         "kd.role": step.role.value,
         "kd.project": config.name,
         "kd.seed": str(step.seed),
         TAG_MODEL: step.training.model,
+        "kd.method": method.method,
     }
-    method = step.method
-    tags["kd.method"] = method.method
     if method.softmax_temperature is not None:
         tags["kd.temperature"] = f"{method.softmax_temperature:g}"
     if method.distillation_weight is not None:
@@ -60,11 +60,8 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
 def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> dict[str, str]:
     """Logs what the active run of a model comes from, so that it can be repeated.
 
-    That is the parameters that matter to the step, the whole configuration, what the code differs
-    from its commit by, and the dataset.
-
-    Returns:
-        The parameters.
+    That is the parameters that matter to the step, which are returned, the whole configuration,
+    what the code differs from its commit by, and the dataset.
     """
     section = "teacher" if step.role is Role.TEACHER else "student"
     values = {"seed": step.seed} | flatten(config.dataset, "dataset.")
@@ -141,13 +138,10 @@ class EpochLog:
 def log_predictions_and_weights(
     tables: Mapping[str, Predictions], model: nn.Module
 ) -> dict[str, str]:
-    """Logs what everything else is derived from.
+    """Logs what all else is derived from; returns the tag with the digests that reuse checks.
 
     Args:
         tables: predictions by split.
-
-    Returns:
-        The tag with the digests that reuse checks.
     """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

@@ -50,11 +50,8 @@ def teacher_for(
     A table that every student of this teacher shares, also those of other processes on the same
     data folder: one of them computes it while the others wait. The teacher itself where a method
     asks for it, where inputs are augmented and a table of views does not pay (see `views_pay`) or
-    finds no room on the disk, and where images are streamed and augmented.
-
-    Args:
-        teacher: whose weights are loaded where they are needed.
-        needs: of the student's method.
+    finds no room on the disk, and where images are streamed and augmented. Its weights are loaded
+    when they are needed.
     """
 
     def network() -> nn.Module:

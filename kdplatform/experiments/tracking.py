@@ -17,7 +17,7 @@ from pathlib import Path
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Run, ViewType
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import KdplatformError, MachineError
@@ -63,7 +63,7 @@ def check_store() -> None:
     if uri.startswith(("http://", "https://")):
         _check_server(uri)
     elif path := _sqlite_path(uri):
-        _check_sqlite(uri, path)
+        _check_sqlite(path)
 
 
 def prepare_store() -> None:
@@ -98,7 +98,7 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise MachineError(_store_problem(mlflow.get_tracking_uri(), _reason(error))) from error
+        raise MachineError(_store_problem(_reason(error))) from error
 
 
 def _reason(error: BaseException) -> str:
@@ -116,11 +116,10 @@ def first_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[0]
 
 
-def _store_problem(uri: str, reason: object) -> str:
-    shown = _USER_INFO.sub("//***@", uri)
+def _store_problem(reason: object) -> str:
     return (
-        f"MLFLOW_TRACKING_URI={shown!r} does not answer as it should ({reason}); allowed: a "
-        "running MLflow server, or a database with room left such as sqlite:///mlflow.db"
+        f"MLFLOW_TRACKING_URI={shown_store()!r} does not answer as it should ({reason}); allowed: "
+        "a running MLflow server, or a database with room left such as sqlite:///mlflow.db"
     )
 
 
@@ -133,10 +132,10 @@ def _check_server(uri: str) -> None:
         return  # A server that refuses the question is there; MLflow says the rest.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise MachineError(_store_problem(uri, reason)) from None
+        raise MachineError(_store_problem(reason)) from None
 
 
-def _check_sqlite(uri: str, path: Path) -> None:
+def _check_sqlite(path: Path) -> None:
     """Opens the file if it is there; leaves none where it is not."""
     try:
         if path.exists():
@@ -146,11 +145,11 @@ def _check_sqlite(uri: str, path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
     except sqlite3.Error as error:
-        raise MachineError(_store_problem(uri, error)) from None
+        raise MachineError(_store_problem(error)) from None
     except OSError as error:
-        raise MachineError(_store_problem(uri, error.strerror)) from None
+        raise MachineError(_store_problem(error.strerror)) from None
     if path.exists() and not os.access(path, os.W_OK):
-        raise MachineError(_store_problem(uri, "it cannot be written"))
+        raise MachineError(_store_problem("it cannot be written"))
 
 
 def runs_with_key(key: str) -> list[Run]:
@@ -306,19 +305,13 @@ def uncommitted_changes() -> str:
 
 def _search_runs(filter_string: str) -> list[Run]:
     """Returns the runs of all experiments that match, the newest first."""
-    client = MlflowClient()
-    experiments = [e.experiment_id for e in client.search_experiments(ViewType.ACTIVE_ONLY)]
-    newest_first = ["attributes.start_time DESC"]
-    runs: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            experiments, filter_string, order_by=newest_first, page_token=token
-        )
-        runs.extend(page)
-        token = page.token
-        if not token:
-            return runs
+    found: list[Run] = mlflow.search_runs(
+        filter_string=filter_string,
+        order_by=["attributes.start_time DESC"],
+        output_format="list",
+        search_all_experiments=True,
+    )
+    return found
 
 
 def _damaged_artifact(run: Run) -> str | None:

@@ -90,9 +90,6 @@ def find_weights(weights: str) -> Source:
 def read_weights(weights: str, source: Source) -> dict[str, Tensor]:
     """Reads the state dict of weights that were found, on the CPU.
 
-    Args:
-        weights: as the user named them.
-
     Raises:
         UserError: the file is damaged, or holds something else.
     """

@@ -1,22 +1,35 @@
-"""The first layer of networks made for 224 pixels, when images are small."""
+"""Torchvision's networks for 224 pixels, where images are small or have other channels."""
 
 from torch import nn
+
+from kdplatform.data import DataFacts
 
 # The largest images whose detail a quarter of their side would lose.
 SMALL_SIDE = 64
 
 
-def first_convolution(in_channels: int, out_channels: int, side: int) -> nn.Conv2d:
-    """Returns a first layer with freshly drawn weights.
+def adapted_network(name: str, data: DataFacts, first: str, pool: str) -> nn.Module:
+    """Returns torchvision's network of this name with a first layer made for the images.
 
-    A 7x7 convolution of stride 2; for images of at most `SMALL_SIDE` pixels a 3x3 one of stride 1,
-    as He et al. 2015 (arXiv 1512.03385), section 4.2, do for theirs of 32. Weights are drawn as in
-    He et al. 2015 (arXiv 1502.01852).
+    That is a 7x7 convolution of stride 2; for images of at most `SMALL_SIDE` pixels a 3x3 one of
+    stride 1 without pooling, as He et al. 2015 (arXiv 1512.03385), section 4.2, do for theirs of
+    32. Its weights are drawn as in He et al. 2015 (arXiv 1502.01852).
 
     Args:
-        side: of the images, in pixels.
+        first: path of the first convolution.
+        pool: path of the pooling behind it.
     """
-    size, stride = (3, 1) if side <= SMALL_SIDE else (7, 2)
-    layer = nn.Conv2d(in_channels, out_channels, size, stride, padding=size // 2, bias=False)
-    nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-    return layer
+    # Here and not above: torchvision takes long to import.
+    from torchvision.models import get_model
+
+    channels, side = data.image_shape(name)
+    network: nn.Module = get_model(name, weights=None, num_classes=data.num_classes)
+    small = side <= SMALL_SIDE
+    if small or channels != 3:
+        size, stride = (3, 1) if small else (7, 2)
+        layer = nn.Conv2d(channels, 64, size, stride, padding=size // 2, bias=False)
+        nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+        network.set_submodule(first, layer)
+    if small:
+        network.set_submodule(pool, nn.Identity())
+    return network

@@ -16,30 +16,25 @@ from kdplatform.models import register_model
 from kdplatform.models.pretrained import Pretrained, hub_state, register_pretrained
 from kdplatform.registry import optional_module
 
+
+def _sizes(layers: int, width: int) -> dict[str, int]:
+    """Returns a size of Turc et al.: heads of 64 each, inner layers four times as wide."""
+    return {
+        "num_hidden_layers": layers,
+        "hidden_size": width,
+        "num_attention_heads": width // 64,
+        "intermediate_size": 4 * width,
+    }
+
+
 # Names of transformers' classes and what differs from their defaults.
 BERT = ("BertConfig", "BertForSequenceClassification")
 DISTILBERT = ("DistilBertConfig", "DistilBertForSequenceClassification")
 KINDS: dict[str, tuple[tuple[str, str], Mapping[str, int]]] = {
     "bert_base": (BERT, {}),
     "distilbert": (DISTILBERT, {}),
-    "bert_mini": (
-        BERT,
-        {
-            "num_hidden_layers": 4,
-            "hidden_size": 256,
-            "num_attention_heads": 4,
-            "intermediate_size": 1024,
-        },
-    ),
-    "bert_tiny": (
-        BERT,
-        {
-            "num_hidden_layers": 2,
-            "hidden_size": 128,
-            "num_attention_heads": 2,
-            "intermediate_size": 512,
-        },
-    ),
+    "bert_mini": (BERT, _sizes(4, 256)),
+    "bert_tiny": (BERT, _sizes(2, 128)),
 }
 
 # The uncased vocabulary of 30,522 WordPieces, which both share.

@@ -10,7 +10,7 @@ from torch import nn
 
 from kdplatform.data import DataFacts
 from kdplatform.models import register_model
-from kdplatform.models._small_images import SMALL_SIDE, first_convolution
+from kdplatform.models._small_images import adapted_network
 from kdplatform.models.pretrained import register_torchvision
 
 _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
@@ -28,13 +28,4 @@ register_torchvision("densenet169", weights="DenseNet169_Weights.IMAGENET1K_V1",
 @register_model("densenet121", "densenet169")
 def build(name: str, data: DataFacts) -> nn.Module:
     """Builds torchvision's densely connected network of this name."""
-    from torchvision.models import get_model
-
-    channels, side = data.image_shape(name)
-    network: nn.Module = get_model(name, weights=None, num_classes=data.num_classes)
-    features = network.get_submodule("features")
-    if side <= SMALL_SIDE or channels != 3:
-        features.conv0 = first_convolution(channels, 64, side)
-    if side <= SMALL_SIDE:
-        features.pool0 = nn.Identity()
-    return network
+    return adapted_network(name, data, "features.conv0", "features.pool0")

@@ -32,24 +32,16 @@ def load_weights(
         UserError: weights are absent, unknown or of other shapes; says which.
     """
     own = network.state_dict()
-    head = _head(network)
-    kept = {
-        name
-        for name in own
-        if head_may_differ
-        and name.startswith((head, *new_layers))
-        and (name not in state or state[name].shape != own[name].shape)
-    }
+    fits = {name for name in own if name in state and state[name].shape == own[name].shape}
+    free = (_head(network), *new_layers) if head_may_differ else ()
+    kept = {name for name in own if name not in fits and name.startswith(free)}
+    bad = [name for name in own if name not in fits | kept]
     shapes = [
         f"{name} {tuple(state[name].shape)} instead of {tuple(own[name].shape)}"
-        for name in own
-        if name in state and state[name].shape != own[name].shape and name not in kept
+        for name in bad
+        if name in state
     ]
-    missing = [
-        name
-        for name in own
-        if name not in state and name not in kept and not name.endswith(_COUNTER)
-    ]
+    missing = [name for name in bad if name not in state and not name.endswith(_COUNTER)]
     unknown = [name for name in state if name not in own]
     problems = [
         f"{len(names)} {words} ({_first(names)})"

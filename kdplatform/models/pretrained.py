@@ -56,25 +56,13 @@ class Pretrained:
 _pretrained: Registry[Pretrained] = Registry(
     "model", "kdplatform.models", "register_pretrained", "register_torchvision"
 )
+# The architectures that have published weights, and the weights of one of them.
+pretrained_names, pretrained = _pretrained.names, _pretrained.get
 
 
 def register_pretrained(name: str, *, weights: Pretrained) -> None:
     """Says which weights the library publishes for an architecture."""
     _pretrained.register(name)(weights)
-
-
-def pretrained_names() -> tuple[str, ...]:
-    """Returns the architectures that have published weights."""
-    return _pretrained.names()
-
-
-def pretrained(name: str) -> Pretrained:
-    """Returns the published weights of an architecture.
-
-    Raises:
-        UserError: it has none.
-    """
-    return _pretrained.get(name)
 
 
 def register_torchvision(

@@ -24,13 +24,9 @@ def is_user_model(name: str) -> bool:
 
 
 def user_model(name: str, facts: DataFacts) -> torch.nn.Module:
-    """Calls the user's function with what the dataset says of itself.
+    """Builds the user's model, from the dataset's raw inputs to logits, by what the data are.
 
-    Args:
-        name: `module:function`; the module is looked for in the working directory too.
-
-    Returns:
-        A module from the dataset's raw inputs to logits.
+    The module of `module:function` is looked for in the working directory too.
 
     Raises:
         UserError: there is no such function, it fails, or it returns something else than a module.

@@ -309,13 +309,9 @@ class TrainingConfig(Section):
         return value
 
     @model_validator(mode="after")
-    def _start_is_one(self) -> Self:
+    def _fields_fit_together(self) -> Self:
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained and weights are given; allowed: one of them")
-        return self
-
-    @model_validator(mode="after")
-    def _milestones_fit(self) -> Self:
         if self.milestones and self.schedule != "step":
             raise ValueError(
                 f"milestones={','.join(map(str, self.milestones))!r} is not allowed with "

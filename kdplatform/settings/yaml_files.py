@@ -34,9 +34,6 @@ class _Loader(yaml.SafeLoader):
 def read_mapping(parameter: str, path: Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping.
 
-    Args:
-        parameter: what the user calls the file.
-
     Raises:
         UserError: the file cannot be read, is not valid YAML (with line and column), or holds
             something else than a mapping.

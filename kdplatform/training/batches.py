@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -127,12 +126,12 @@ class TrainingBatches:
         self._generator = generator
         self._device = device
         self._labelled = labelled
-        self._images: _Images
+        self._images_last = images and (channels_last or augmentation.active)
+        self._source: Tensor | StreamLoader
         if isinstance(split.inputs, StreamedInputs):
-            self._images = _StreamedImages(split.inputs, augmentation, device)
+            self._source = StreamLoader(split.inputs, pinned=device.type == "cuda")
         else:
-            images_last = images and (channels_last or augmentation.active)
-            self._images = _ImagesOnDevice(split.inputs.to(device), augmentation, images_last)
+            self._source = self._padded(split.inputs.to(device))
         self._labels = split.labels.to(device)
         self._ids = torch.from_numpy(split.ids).to(device)
         self.steps = math.ceil(len(split) / batch_size)
@@ -147,13 +146,39 @@ class TrainingBatches:
         steps = order.to(self._device).tensor_split(self.steps)
         changes = self._changes()
         crops = self._crops()
-        batches = self._images.epoch(steps, changes, crops)
+        batches = self._inputs(steps, changes, crops)
         numbered = self._augmentation.active and crops is None
         for rows, change, inputs in zip(steps, changes, batches, strict=True):
             views = view_numbers(change, self._augmentation) if numbered and change else None
             inputs = inputs.contiguous(memory_format=self._layout)
             labels, ids = self._labels[rows], self._ids[rows]
             yield Batch(inputs, labels, ids, rows, views, self._labelled).as_made()
+
+    def _inputs(
+        self, steps: Sequence[Tensor], changes: Sequence[Changes | None], crops: RandomCrops | None
+    ) -> Iterator[Tensor]:
+        """Yields the inputs [B, ...] of each step's rows, changed, on the device."""
+        padding = self._augmentation.crop_padding
+        if isinstance(self._source, StreamLoader):
+            for change, decoded in zip(changes, self._source.epoch(steps, crops), strict=True):
+                images = decoded.to(self._device, non_blocking=True)
+                if change is not None:
+                    rows = torch.arange(len(images), device=self._device)
+                    images = crop_and_flip(self._padded(images), rows, change, padding)
+                yield images
+            return
+        for rows, change in zip(steps, changes, strict=True):
+            if change is not None:
+                yield crop_and_flip(self._source, rows, change, padding)
+            elif self._images_last:
+                yield self._source[rows].permute(0, 3, 1, 2)
+            else:
+                yield self._source[rows]
+
+    def _padded(self, inputs: Tensor) -> Tensor:
+        """Returns inputs as batches are taken from them: images padded, channels last."""
+        padded = pad_images(inputs, self._augmentation.crop_padding)
+        return padded.permute(0, 2, 3, 1).contiguous() if self._images_last else padded
 
     def endless(self) -> Iterator[Batch]:
         """Yields the batches of one epoch after another."""
@@ -187,66 +212,3 @@ def _check_augmentation(augmentation: AugmentationConfig, split: Split) -> None:
             "augmentation.random_resized_crop=True is not allowed for images in memory; "
             "allowed: where they are streamed from files (dataset.storage=stream)"
         )
-
-
-class _Images(Protocol):
-    """Where the images of a batch come from."""
-
-    def epoch(
-        self,
-        steps: Sequence[Tensor],
-        changes: Sequence[Changes | None],
-        crops: RandomCrops | None,
-    ) -> Iterator[Tensor]:
-        """Yields the inputs [B, ...] of each step's rows, changed, on the device."""
-        ...
-
-
-class _ImagesOnDevice:
-    """A split that lies on the device as one tensor, padded."""
-
-    def __init__(self, inputs: Tensor, augmentation: AugmentationConfig, images_last: bool) -> None:
-        self._padding = augmentation.crop_padding
-        self._images_last = images_last
-        padded = pad_images(inputs, self._padding)
-        self._inputs = padded.permute(0, 2, 3, 1).contiguous() if images_last else padded
-
-    def epoch(
-        self,
-        steps: Sequence[Tensor],
-        changes: Sequence[Changes | None],
-        crops: RandomCrops | None,
-    ) -> Iterator[Tensor]:
-        for rows, change in zip(steps, changes, strict=True):
-            if change is not None:
-                yield crop_and_flip(self._inputs, rows, change, self._padding)
-            elif self._images_last:
-                yield self._inputs[rows].permute(0, 3, 1, 2)
-            else:
-                yield self._inputs[rows]
-
-
-class _StreamedImages:
-    """A split whose images are decoded ahead by worker processes, and changed on the device."""
-
-    def __init__(
-        self, inputs: StreamedInputs, augmentation: AugmentationConfig, device: torch.device
-    ) -> None:
-        self._padding = augmentation.crop_padding
-        self._device = device
-        self._loader = StreamLoader(inputs, pinned=device.type == "cuda")
-
-    def epoch(
-        self,
-        steps: Sequence[Tensor],
-        changes: Sequence[Changes | None],
-        crops: RandomCrops | None,
-    ) -> Iterator[Tensor]:
-        for change, decoded in zip(changes, self._loader.epoch(steps, crops), strict=True):
-            images = decoded.to(self._device, non_blocking=True)
-            if change is None:
-                yield images
-                continue
-            padded = pad_images(images, self._padding).permute(0, 2, 3, 1).contiguous()
-            rows = torch.arange(len(images), device=self._device)
-            yield crop_and_flip(padded, rows, change, self._padding)

@@ -47,7 +47,7 @@ def initialised_model(
         seen = _as_seen(name, facts, trained_on, image_size)
         network = build_model(name, seen)
     if trained_on is None:
-        mean, std = dataset.channel_statistics()
+        mean, std = dataset.channel_statistics
     else:
         mean, std = torch.tensor(trained_on.mean), torch.tensor(trained_on.std)
     return InputNormalization(network, mean, std, image_size)

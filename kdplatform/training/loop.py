@@ -24,12 +24,7 @@ from kdplatform.training.method_state import MethodState
 from kdplatform.training.precision import Precision, autocast, resolve_precision
 from kdplatform.training.prediction import predict_logits
 from kdplatform.training.records import EpochMeter, EpochRecord
-from kdplatform.training.schedule import (
-    build_optimizer,
-    clip_gradients,
-    learning_rate,
-    set_learning_rate,
-)
+from kdplatform.training.schedule import build_optimizer, learning_rate
 from kdplatform.training.seeds import Purpose, derived_seed, global_generators_seeded
 from kdplatform.training.teacher import Teacher
 
@@ -77,13 +72,9 @@ def fit(
 
     Args:
         model: takes raw inputs; fresh weights come from `initialised_model`.
-        split: what to train on.
-        method: what for.
-        config: how; its `model` and `method` are not read again.
+        config: its `model` and `method` are not read again.
         seed: of the run, see `seeds.py`.
         role: with the seed chooses the random streams; names the progress bar.
-        device: where.
-        teacher: for a method that needs one.
         unlabeled: examples without labels, for a method that needs them.
         validation: measured after every `config.validate_every` epochs, and after the last.
         checkpoint: file to restore from and to write after an epoch. The caller removes it when
@@ -94,9 +85,6 @@ def fit(
         on_epoch: called with every epoch's record, after its checkpoint where one is written.
             Epochs restored from a checkpoint are reported first, so that a caller always sees them
             all.
-
-    Returns:
-        The records of all epochs.
 
     Raises:
         DivergedError: the training or validation loss became NaN or infinite.
@@ -306,11 +294,13 @@ class _Run:
         return (replace(batch, unlabeled=other) for batch, other in pairs)
 
     def _step(self, batch: Batch, meter: EpochMeter) -> None:
-        set_learning_rate(self.optimizer, self._learning_rate(self.step))
+        for group in self.optimizer.param_groups:
+            group["lr"] = self._learning_rate(self.step)
         loss = self._method.loss(batch, self)
         self.optimizer.zero_grad()
         loss.rows.mean().backward()  # type: ignore[no-untyped-call]
-        clip_gradients(self.parameters, self.config.gradient_clip)
+        if self.config.gradient_clip is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         self.optimizer.step()
         self.step += 1
         self._method.after_step(self)

@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable
 
-import torch
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 
@@ -16,8 +15,7 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
     The rate rises linearly over the epochs of `warmup`, reaching `learning_rate` at their last
     step. After that it stays (constant), is multiplied by `decay` after each epoch of `milestones`
     (step), or falls along half a cosine that would reach 0 one step after the last (cosine;
-    Loshchilov and
-    Hutter 2017, arXiv 1608.03983, without restarts).
+    Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts).
     """
     warmup_steps = round(config.warmup * steps_per_epoch)
     if step < warmup_steps:
@@ -29,12 +27,6 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
     # Milestones exist for schedule=step alone; a constant rate is a step schedule without any.
     passed = sum(step >= milestone * steps_per_epoch for milestone in config.milestones)
     return config.learning_rate * config.decay**passed
-
-
-def set_learning_rate(optimizer: Optimizer, rate: float) -> None:
-    """Gives the rate to all parameter groups."""
-    for group in optimizer.param_groups:
-        group["lr"] = rate
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) -> Optimizer:
@@ -57,9 +49,3 @@ def build_optimizer(parameters: Iterable[nn.Parameter], config: TrainingConfig) 
         weight_decay=config.weight_decay,
         fused=fused,
     )
-
-
-def clip_gradients(parameters: Iterable[torch.Tensor], largest_norm: float | None) -> None:
-    """Scales all gradients so that their joint norm is at most `largest_norm`."""
-    if largest_norm is not None:
-        nn.utils.clip_grad_norm_(parameters, largest_norm)

@@ -81,7 +81,7 @@ class Tuner:
         build_loss_kernels()
         tuning = self._config.tuning
         most = max(tuning.trials * tuning.seeds_per_trial, tuning.confirm_seeds)
-        with self._executor(most) as executor:
+        with open_executor(self._arguments, most) as executor:
             references = self._references(executor)
             if references is None:
                 return "no search: what it is measured against could not be trained"
@@ -119,15 +119,6 @@ class Tuner:
 
     def _books(self) -> books.Books:
         return books.keep_books(self._study.get_trials(deepcopy=False))
-
-    def _executor(self, steps: int) -> Executor:
-        return open_executor(
-            self._arguments.executor,
-            device=self._arguments.device,
-            workers=self._arguments.workers,
-            address=self._arguments.address,
-            steps=steps,
-        )
 
     def _train(self, executor: Executor, steps: Sequence[Step], title: str) -> Trained:
         try:

@@ -101,7 +101,7 @@ def test_storage_and_workers_change_neither_digest_nor_channel_statistics(
     monkeypatch.setattr("kdplatform.data.imagefolder.MEASURED_IMAGES", 5)
     memory, stream = load(root), load(root, storage="stream", workers=1)
     assert memory.digest == stream.digest
-    for ours, theirs in zip(memory.channel_statistics(), stream.channel_statistics(), strict=True):
+    for ours, theirs in zip(memory.channel_statistics, stream.channel_statistics, strict=True):
         assert torch.equal(ours, theirs)
 
 

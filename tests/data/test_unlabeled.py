@@ -65,11 +65,11 @@ def test_the_choice_follows_its_seed_and_the_digest_follows_the_choice(tmp_path:
 
 def test_channel_statistics_are_those_of_the_labelled_part(tmp_path: Path) -> None:
     part = digits(tmp_path, unlabeled_fraction=0.9)
-    mean, std = part.channel_statistics()
+    mean, std = part.channel_statistics
     pixels = torch.as_tensor(part.train.inputs).double() / 255
     assert mean.item() == pytest.approx(pixels.mean().item())
     assert std.item() == pytest.approx(pixels.std(correction=0).item())
-    whole, _ = digits(tmp_path).channel_statistics()
+    whole, _ = digits(tmp_path).channel_statistics
     assert mean.item() != pytest.approx(whole.item(), rel=1e-5)
 
 

@@ -11,8 +11,8 @@ from types import ModuleType
 
 import pytest
 
-from kdplatform.errors import MachineError, UserError
-from kdplatform.experiments.executors import Assignment, Outcome, open_executor
+from kdplatform.errors import MachineError
+from kdplatform.experiments.executors import Assignment, Outcome
 from kdplatform.experiments.executors.local import LocalExecutor, usable_cores
 from kdplatform.experiments.graph import student_step
 from kdplatform.settings.project import load_project
@@ -157,14 +157,3 @@ if __name__ == "__main__":
     sweep.kill()
     sweep.wait()
     assert eventually(lambda: not alive(int(working.stem)), seconds=10)
-
-
-@pytest.mark.parametrize("workers", [0, -1])
-def test_fewer_than_one_worker_is_refused(workers):
-    with pytest.raises(UserError, match=f"workers={workers} is not allowed; allowed: auto"):
-        LocalExecutor(print, "cpu", workers, steps=1)
-
-
-def test_an_unknown_executor_is_refused_with_the_nearest():
-    with pytest.raises(UserError, match="did you mean 'local'"):
-        open_executor("locale", device="cpu", workers=None, address="auto", steps=1)

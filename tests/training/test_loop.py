@@ -205,6 +205,12 @@ def test_gradients_are_clipped(dataset: Dataset, config: TrainingConfig) -> None
     assert 0 < float(torch.stack(moved).sum().sqrt()) <= 12e-4 * 1.01
 
 
+def test_gradients_below_the_largest_norm_stay(dataset: Dataset, config: TrainingConfig) -> None:
+    free, _ = train(dataset, config)
+    clipped, _ = train(dataset, config.model_copy(update={"gradient_clip": 1e6}))
+    assert_equal_weights(free, clipped)
+
+
 def test_away_from_a_terminal_nothing_is_said(
     dataset: Dataset, config: TrainingConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from kdplatform.settings.schema import TrainingConfig
-from kdplatform.training.schedule import build_optimizer, clip_gradients, learning_rate
+from kdplatform.training.schedule import build_optimizer, learning_rate
 
 STEPS_PER_EPOCH = 10
 
@@ -63,12 +63,3 @@ def test_optimizer_has_the_configured_values(optimizer: str) -> None:
     assert (group["lr"], group["weight_decay"]) == (0.3, 0.01)
     assert group.get("momentum") == (0.7 if optimizer == "sgd" else None)
     assert [parameter.numel() for parameter in group["params"]] == [2]
-
-
-@pytest.mark.parametrize(("largest", "expected"), [(None, 5.0), (1.0, 1.0), (10.0, 5.0)])
-def test_gradients_are_clipped_by_their_joint_norm(largest: float | None, expected: float) -> None:
-    parameters = [nn.Parameter(torch.zeros(1)) for _ in range(2)]
-    parameters[0].grad, parameters[1].grad = torch.tensor([3.0]), torch.tensor([-4.0])
-    clip_gradients(parameters, largest)
-    norm = torch.stack([p.grad for p in parameters]).norm()
-    assert float(norm) == pytest.approx(expected, rel=1e-4)

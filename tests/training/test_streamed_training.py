@@ -53,9 +53,7 @@ def with_workers(dataset: Dataset, workers: int) -> Dataset:
 def test_channel_statistics_and_logits_are_those_from_memory(
     dataset: Dataset, streamed: Dataset
 ) -> None:
-    for ours, theirs in zip(
-        streamed.channel_statistics(), dataset.channel_statistics(), strict=True
-    ):
+    for ours, theirs in zip(streamed.channel_statistics, dataset.channel_statistics, strict=True):
         assert torch.equal(ours, theirs)
     model = initialised_model("lenet5", dataset, seed=0, role="teacher")
     logits = [predict_logits(model, d.test.inputs, device=CPU) for d in (dataset, streamed)]

@@ -18,7 +18,7 @@ from typing import NoReturn, Self
 import torch
 from tqdm import tqdm
 
-from kdplatform.errors import MachineError, UserError
+from kdplatform.errors import MachineError
 from kdplatform.experiments.executors.base import (
     MODELS_PER_GPU,
     Assignment,
@@ -53,14 +53,9 @@ class LocalExecutor(Executor):
         device: as it was asked for; `auto` and `cuda` spread the workers over all GPUs.
         workers: processes; None: one per core on the CPU, `MODELS_PER_GPU` per GPU.
         steps: more workers than this are not started.
-
-    Raises:
-        UserError: fewer than one worker.
     """
 
     def __init__(self, task: Task, device: str, workers: int | None, steps: int) -> None:
-        if workers is not None and workers < 1:
-            raise UserError(f"workers={workers} is not allowed; allowed: auto | integer >= 1")
         devices = _devices(device)
         cores = usable_cores()
         most = cores if devices[0] == "cpu" else min(cores, MODELS_PER_GPU * len(devices))

@@ -22,6 +22,7 @@ from kdplatform.experiments.executors.base import (
     Outcome,
     Task,
 )
+from kdplatform.registry import optional_module
 
 # How often Ray starts a step again whose worker or node died.
 _RETRIES = 3
@@ -87,12 +88,7 @@ def _on_one_core(task: Task, assignment: Assignment) -> Outcome:
 
 def _connected(address: str) -> Any:
     """Returns the module `ray`, connected to the cluster."""
-    try:
-        import ray
-    except ImportError:
-        raise UserError(
-            "executor='ray' needs Ray, which is not installed: pip install 'kdplatform[ray]'"
-        ) from None
+    ray = optional_module("ray", needed_by="executor='ray'", extra="ray")
     _check_answer(address)
     terminate = signal.getsignal(signal.SIGTERM)
     try:
