@@ -2,8 +2,8 @@
 
     python -m benchmarks.step_share                       # trifeature: LeNet-5, batches of 128
 
-A step is what the training loop does without its bookkeeping: model, objective, backward pass,
-optimiser. "The loss" is the distillation objective, its mean and its backward pass down to the
+A step is what the training loop does without its bookkeeping: model, method, backward pass,
+optimiser. "The loss" is the distillation method, its mean and its backward pass down to the
 logits, alone and so with all that autograd costs for a graph of its own: an upper bound.
 """
 
@@ -11,12 +11,14 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
 
 import torch
-from kdplatform.objectives import Batch, Output, TrainingState, build_objective
 
 from kdplatform.data import image_facts
 from kdplatform.kernels import kd_loss
+from kdplatform.methods import Batch, Output, build_method
 from kdplatform.models import build_model
 from kdplatform.settings.project import load_project
 from kdplatform.training.schedule import build_optimizer
@@ -53,25 +55,30 @@ def main(argv: list[str] | None = None) -> None:
     training = config.student
     rows = training.batch_size
     model = build_model(training.model, image_facts(CHANNELS, IMAGE_SIZE, CLASSES))
-    objective = build_objective(config.distillation, label_smoothing=training.label_smoothing)
+    method = build_method(config.distillation)
     optimizer = build_optimizer(model.parameters(), training)
     numbers, labels = torch.arange(rows), torch.randint(CLASSES, (rows,))
     batch = Batch(torch.randn(rows, CHANNELS, IMAGE_SIZE, IMAGE_SIZE), labels, numbers, numbers)
     teacher = Output(3 * torch.randn(rows, CLASSES))
-    state = TrainingState(model, None, training, torch.device("cpu"), 1)  # type: ignore[arg-type]
     logits = torch.randn(rows, CLASSES, requires_grad=True)
+
+    def run(student: Callable[[torch.Tensor], Output]) -> Any:
+        return SimpleNamespace(config=training, student=student, teacher=lambda batch: teacher)
+
+    alone = run(lambda inputs: Output(logits))
+    whole = run(lambda inputs: Output(model(inputs)))
 
     def loss_alone() -> None:
         logits.grad = None
-        objective(Output(logits), teacher, batch, state).loss.mean().backward()
+        method.loss(batch, alone).rows.mean().backward()
 
     def whole_step() -> None:
-        loss = objective(Output(model(batch.inputs)), teacher, batch, state).loss
+        loss = method.loss(batch, whole).rows
         optimizer.zero_grad()
         loss.mean().backward()
         optimizer.step()
 
-    step, loss = (microseconds(run, arguments.seconds) for run in (whole_step, loss_alone))
+    step, loss = (microseconds(each, arguments.seconds) for each in (whole_step, loss_alone))
     print(
         f"{training.model}, batch {rows}, {CLASSES} classes, {backend}: step {step:.0f} us, "
         f"loss {loss:.0f} us, {100 * loss / step:.2f}% of the step"

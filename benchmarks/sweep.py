@@ -28,16 +28,17 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from kdplatform.objectives import build_objective
 from mlflow import MlflowClient
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdplatform.data import Dataset, load_dataset
 from kdplatform.experiments.executors.local import usable_cores
+from kdplatform.methods import build_method
+from kdplatform.roles import Role
 from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import ProjectConfig
-from kdplatform.training import TeacherModel, fit, initialised_model, resolve_precision
+from kdplatform.training import Teacher, fit, initialised_model, resolve_precision
 
 TEMPERATURES, SEEDS = "1-10,20,30,40", "0-4"
 TARGET = 8.0
@@ -60,23 +61,23 @@ def ordinary_costs(
 ) -> tuple[Cost, Cost]:
     """Times one student with the teacher in every step, plainly and with this platform's loop."""
     dataset = load_dataset(config.dataset, folder / "datasets")
-    teacher = initialised_model(config.teacher.model, dataset, seed=0, role="teacher").eval()
+    teacher = initialised_model(config.teacher.model, dataset, seed=0, role=Role.TEACHER).eval()
     one_look = {"epochs": epochs, "warmup_epochs": 0.0, "validate_every": epochs}
 
     def plain() -> None:
-        student = initialised_model(config.student.model, dataset, seed=0, role="distilled")
+        student = initialised_model(config.student.model, dataset, seed=0, role=Role.DISTILLED)
         train_plainly(student, teacher, dataset, config, epochs)
 
     def with_this_platform() -> None:
         fit(
-            initialised_model(config.student.model, dataset, seed=0, role="distilled"),
+            initialised_model(config.student.model, dataset, seed=0, role=Role.DISTILLED),
             dataset.train,
-            build_objective(config.distillation),
+            build_method(config.distillation),
             config.student.model_copy(update=one_look),
             seed=0,
-            role="distilled",
+            role=Role.DISTILLED,
             device=CPU,
-            teacher=TeacherModel(teacher, resolve_precision(config.teacher, CPU)),
+            teacher=Teacher(None, lambda: teacher, resolve_precision(config.teacher, CPU)),
             validation=dataset.val,
         )
 
@@ -102,7 +103,7 @@ def train_plainly(
     student: nn.Module, teacher: nn.Module, dataset: Dataset, config: ProjectConfig, epochs: int
 ) -> None:
     """Distils as a script does that knows nothing of this platform, and validates at the end."""
-    chosen, temperature = config.distillation, config.distillation.temperature
+    chosen, temperature = config.distillation, config.distillation.softmax_temperature
     optimizer = torch.optim.AdamW(student.parameters(), lr=config.student.learning_rate)
     train, val = (
         DataLoader(TensorDataset(*tensors), batch_size, shuffle=shuffle)

@@ -1,5 +1,6 @@
 """MLproject, python_env.yaml and the projects say the same as the program."""
 
+import importlib
 import re
 import shlex
 import tomllib
@@ -103,3 +104,11 @@ def test_a_project_opens_with_the_command_that_runs_it(name: str) -> None:
 def test_a_projects_distillation_is_one_of_its_temperatures(name: str) -> None:
     config = load_project(name)
     assert config.distillation.temperature in config.temperatures
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "benchmarks").glob("[!_]*.py")), ids=lambda path: path.stem
+)
+def test_every_benchmark_can_be_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    importlib.import_module(f"benchmarks.{path.stem}")

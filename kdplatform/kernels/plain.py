@@ -171,22 +171,41 @@ def _block(arguments: RowArguments, rows: slice, all_count: bool) -> tuple[RowLo
     loss, ce = weighted(kl_weight, kl), torch.zeros_like(kl)
     if arguments.labels is not None:
         labels = arguments.labels[rows]
+        ignore_index = None if all_count else arguments.ignore_index
         weights = torch.full_like(kl, ce_weight)
-        column = labels.unsqueeze(dim)
-        powers, total = _powers_of_two(student_shifted * _LOG2_E, dim)
-        if not all_count:
-            column = column.clamp(0, student.shape[dim] - 1)
-            counted = labels != arguments.ignore_index
-            weights.masked_fill_(~counted, 0)
-            weights.masked_fill_(counted & (labels != column.squeeze(dim)), torch.nan)
-        ce = (total.log() - student_shifted.gather(dim, column)).squeeze(dim)
-        if not all_count:
-            ce.masked_fill_(~counted, 0)
+        ce = _add_cross_entropy(
+            student_shifted, labels, weights, ignore_index, gradient, factor, dim
+        )
         loss.add_(weighted(weights, ce))
-        weight_column = (weights * factor).unsqueeze(dim)
-        gradient.addcmul_(powers, weight_column / total)
-        gradient.scatter_add_(dim, column, -weight_column)
     return RowLosses(loss, kl, ce), gradient if dim == -1 else gradient.T
+
+
+def _add_cross_entropy(
+    shifted: Tensor,
+    labels: Tensor,
+    weights: Tensor,
+    ignore_index: int | None,
+    gradient: Tensor,
+    factor: float,
+    dim: int,
+) -> Tensor:
+    """Cross entropy of each row; adds its gradient.
+
+    Weights become 0 where a label is ignored, NaN where it is none, as on a device it may be.
+    """
+    column = labels.unsqueeze(dim)
+    if ignore_index is not None:
+        column = column.clamp(0, shifted.shape[dim] - 1)
+        ignored = labels == ignore_index
+        weights.masked_fill_(labels != column.squeeze(dim), torch.nan).masked_fill_(ignored, 0)
+    powers, total = _powers_of_two(shifted * _LOG2_E, dim)
+    ce = (total.log() - shifted.gather(dim, column)).squeeze(dim)
+    if ignore_index is not None:
+        ce.masked_fill_(ignored, 0)
+    weight_column = (weights * factor).unsqueeze(dim)
+    gradient.addcmul_(powers, weight_column / total)
+    gradient.scatter_add_(dim, column, -weight_column)
+    return ce
 
 
 def _powers_of_two(exponents: Tensor, dim: int) -> tuple[Tensor, Tensor]:

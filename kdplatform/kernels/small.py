@@ -46,14 +46,9 @@ def small_block(
         ignore_index: None: no label is ignored.
     """
     wide = student_logits.numel() <= DOUBLE_LOGITS or max(temperatures) > 100
-    student, teacher = (
-        logits.detach().float().resolve_neg().numpy() for logits in (student_logits, teacher_logits)
-    )
     axis = -2 if student_logits.shape[1] <= MOST_CLASSES_ACROSS else -1
-    if axis == -2:
-        student, teacher = student.T, teacher.T
+    logits = _stacked(student_logits, teacher_logits, np.float64 if wide else np.float32, axis)
     with np.errstate(all="ignore"):  # infinite logits are allowed
-        logits: Floats = np.array((student, teacher), np.float64 if wide else np.float32)
         largest: Floats = logits.max(axis, keepdims=True)
         shifted = logits - largest
         if wide:  # in place of -inf: p d is 0 where p is, and infinite where q alone is
@@ -86,6 +81,12 @@ def small_block(
         if axis == -2:
             gradient = gradient.T
         return losses, torch.from_numpy(gradient.astype(np.float32, order="C", copy=False))
+
+
+def _stacked(student: Tensor, teacher: Tensor, dtype: type[np.floating], axis: int) -> Floats:
+    """Both logits, [2, B, C], or [2, C, B] for classes along axis -2."""
+    arrays = [logits.detach().float().resolve_neg().numpy() for logits in (student, teacher)]
+    return np.array([array.T for array in arrays] if axis == -2 else arrays, dtype)
 
 
 def _careful_divergence(

@@ -1,6 +1,7 @@
 """Errors that name the argument, its value and what is allowed."""
 
 import math
+import re
 import warnings
 
 import numpy as np
@@ -9,6 +10,8 @@ import torch
 from torch import Tensor
 
 from kdplatform.kernels import kd_loss
+from kdplatform.kernels.toolchain import SOURCES
+from kdplatform.settings.schema import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -179,3 +182,12 @@ def test_a_layout_that_is_not_strided_is_named_in_one_line(name, layout):
 def test_the_ends_of_the_temperatures_range_are_allowed(each_backend, temperature):
     for value in (temperature, torch.tensor(temperature), torch.full((2,), temperature).double()):
         assert kd_loss(**GOOD | {"temperature": value}).loss.isfinite()
+
+
+def test_the_sources_name_the_same_range_of_temperatures():
+    text = (SOURCES / "row_parameters.h").read_text()
+    numbers = re.search(r"lowest_temperature = (\S+), highest_temperature = (\S+);", text)
+    assert [float(number) for number in numbers.groups()] == [
+        LOWEST_TEMPERATURE,
+        HIGHEST_TEMPERATURE,
+    ]
