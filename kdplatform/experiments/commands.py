@@ -17,7 +17,6 @@ from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, absolu
 from kdplatform.experiments.tracking import (
     close_abandoned_children,
     command_run,
-    log_new_parameters,
     prepare_store,
     quiet_mlflow,
     store_errors,
@@ -26,8 +25,7 @@ from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open
 from kdplatform.progress import say
 from kdplatform.reporting.summary import arms_text, sweep_text
 from kdplatform.roles import Role
-from kdplatform.settings.project import dump_yaml
-from kdplatform.settings.schema import ProjectConfig, flatten
+from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.classes import ClassWise
 
 
@@ -39,10 +37,8 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     device = "cpu" if arguments.executor == "ray" else arguments.device
     workspace = open_workspace(config, arguments.data_folder, device, arguments.reuse)
     prepare_store()
-    tags = {"kd.command": command, "kd.project": config.name}
-    with store_errors(), command_run(_title(command, config), tags) as run_id:
-        log_new_parameters(flatten(config))
-        mlflow.log_text(dump_yaml(config), "config.yaml")
+    title = f"{config.name} {method_title(config.distillation)}" if command == "distill" else ""
+    with store_errors(), command_run(command, config, title) as run_id:
         records.log_dataset(workspace.dataset)
         if command == "sweep":
             text, failures = _sweep(workspace, run_id, arguments)
@@ -116,12 +112,6 @@ def _steps(command: str, config: ProjectConfig, digest: str) -> list[Step]:
     if command == "student":
         return [student_step(config, seed, digest) for seed in config.seeds]
     return study_steps(config, digest)
-
-
-def _title(command: str, config: ProjectConfig) -> str:
-    if command != "distill":
-        return f"{command} {config.name}"
-    return f"{command} {config.name} {method_title(config.distillation)}"
 
 
 def where_to_look(run_id: str) -> str:

@@ -28,7 +28,6 @@ from kdplatform.experiments.tracking import (
     artifact_path,
     command_run,
     finished_runs,
-    log_new_parameters,
     prepare_store,
     quiet_mlflow,
     store_errors,
@@ -37,7 +36,6 @@ from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.roles import Role
-from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
 from kdplatform.study.metrics import Similarity, similarity
 from kdplatform.study.study import (
@@ -63,10 +61,7 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
         study = load_study(config, arguments.overrides.keys(), arguments.intersections)
         report = build_report(study)
         written = write_report(report, folder)
-        tags = {"kd.command": "report", "kd.project": config.name}
-        with command_run(f"report {config.name}", tags) as run_id:
-            log_new_parameters(flatten(config))
-            mlflow.log_text(dump_yaml(config), "config.yaml")
+        with command_run("report", config) as run_id:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))

@@ -23,6 +23,8 @@ from mlflow.exceptions import MlflowException
 from kdplatform.errors import KdplatformError, MachineError
 from kdplatform.files import file_digest, locked
 from kdplatform.progress import say
+from kdplatform.settings.project import dump_yaml
+from kdplatform.settings.schema import ProjectConfig, flatten
 
 TAG_KEY = "kd.key"
 # Between the key of a run taken out of reuse and the run's own id.
@@ -236,10 +238,21 @@ def close_abandoned_children(parent_run_id: str) -> None:
 
 
 @contextmanager
-def command_run(name: str, tags: Mapping[str, str]) -> Iterator[str]:
-    """Opens the parent run of a command: the one `mlflow run` made, or a new one."""
+def command_run(
+    command: str, config: ProjectConfig, title: str = "", tags: Mapping[str, str] | None = None
+) -> Iterator[str]:
+    """Opens the parent run of a command, the one `mlflow run` made or a new one.
+
+    It has the configuration, as parameters and as a file. `mlflow run` has logged the values given
+    with -P as they were typed; a second spelling of the same value would be refused.
+    """
+    name = f"{command} {title or config.name}"
+    own = {"mlflow.runName": name, "kd.command": command, "kd.project": config.name}
     with mlflow.start_run(run_name=name) as run:
-        mlflow.set_tags({"mlflow.runName": name, **tags, **_source_tags()})
+        mlflow.set_tags({**own, **(tags or {}), **_source_tags()})
+        known = MlflowClient().get_run(run.info.run_id).data.params
+        mlflow.log_params({k: v for k, v in flatten(config).items() if k not in known})
+        mlflow.log_text(dump_yaml(config), "config.yaml")
         yield run.info.run_id
 
 
@@ -262,18 +275,6 @@ def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterato
             with suppress(MlflowException):
                 mlflow.set_tag(TAG_ERROR, str(error))
             raise
-
-
-def log_new_parameters(parameters: Mapping[str, object]) -> None:
-    """Logs parameters to the active run, except names it has already.
-
-    `mlflow run` logs the values given with -P as they were typed, and a second spelling of the
-    same value would be refused.
-    """
-    active = mlflow.active_run()
-    assert active is not None
-    known = MlflowClient().get_run(active.info.run_id).data.params
-    mlflow.log_params({k: v for k, v in parameters.items() if k not in known})
 
 
 def log_verified_artifacts(folder: Path) -> dict[str, str]:

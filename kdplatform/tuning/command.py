@@ -11,14 +11,12 @@ from kdplatform.experiments import records
 from kdplatform.experiments.commands import where_to_look
 from kdplatform.experiments.tracking import (
     command_run,
-    log_new_parameters,
     prepare_store,
     quiet_mlflow,
     store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.progress import say
-from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
 from kdplatform.tuning.measures import Measure, open_measure
@@ -49,15 +47,8 @@ def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
     with quiet_optuna(), storage_errors(arguments.storage):
         storage = open_storage(arguments.storage)
         study = _open_study(workspace, measure, storage, arguments.study)
-        tags = {
-            "kd.command": "tune",
-            "kd.project": config.name,
-            "kd.study": study.study_name,
-            "kd.storage": masked(arguments.storage),
-        }
-        with store_errors(), command_run(f"tune {study.study_name}", tags) as run_id:
-            log_new_parameters(flatten(config))
-            mlflow.log_text(dump_yaml(config), "config.yaml")
+        tags = {"kd.study": study.study_name, "kd.storage": masked(arguments.storage)}
+        with store_errors(), command_run("tune", config, study.study_name, tags) as run_id:
             records.log_dataset(workspace.dataset)
             tuner = Tuner(workspace, arguments, measure, study, run_id, heartbeats(storage))
             text = tuner.run()

@@ -3,12 +3,12 @@
 import socket
 from typing import Any
 
-import mlflow
 import pytest
 from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import MachineError
 from kdplatform.experiments import tracking
+from kdplatform.settings.project import load_project
 
 KEY = "0123456789abcdef"
 
@@ -57,19 +57,26 @@ def test_only_finished_runs_are_found(status: str, new_place: Any) -> None:
     assert tracking.find_finished(tracking.runs_with_key(KEY)) is None
 
 
-def test_parameters_logged_already_keep_their_spelling(new_place: Any) -> None:
-    with tracking.command_run("a command", {}) as run_id:
-        mlflow.log_param("temperature", "10.0")
-        tracking.log_new_parameters({"temperature": 10, "alpha": 0.5})
-    params = new_place.client.get_run(run_id).data.params
-    assert params == {"temperature": "10.0", "alpha": "0.5"}
+def test_parameters_logged_already_keep_their_spelling(
+    new_place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = new_place.client.create_run("0").info.run_id  # as `mlflow run` does
+    new_place.client.log_param(made, "student.epochs", "007")
+    monkeypatch.setenv("MLFLOW_RUN_ID", made)
+    with tracking.command_run("distill", load_project("digits")) as run_id:
+        pass
+    run = new_place.client.get_run(run_id)
+    assert run_id == made
+    assert run.data.tags["kd.project"] == "digits"
+    assert run.data.params["student.epochs"] == "007"
+    assert run.data.params["dataset.name"] == "digits"
 
 
 @pytest.mark.parametrize("error", [MachineError("no room"), OSError(28, "No space left")])
 def test_a_run_that_fails_is_tagged_with_why(error: Exception, new_place: Any) -> None:
     def fail() -> None:
         with (
-            tracking.command_run("a command", {}) as parent,
+            tracking.command_run("distill", load_project("digits")) as parent,
             tracking.model_run("a model", parent, {"kd.key": KEY}),
         ):
             raise error
