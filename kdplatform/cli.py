@@ -10,7 +10,6 @@ import signal
 import sys
 import tempfile
 from collections.abc import Sequence
-from types import FrameType
 
 import click
 
@@ -49,7 +48,7 @@ _LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 def main(words: Sequence[str] | None = None) -> int:
     """Runs one command and returns the exit code: 0, 1 (machine), 2 (input), 130 (interrupted)."""
     words = list(sys.argv[1:] if words is None else words)
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         _run(words)
         sys.stdout.flush()
@@ -75,10 +74,6 @@ def main(words: Sequence[str] | None = None) -> int:
 def _fail(message: str, exit_code: int) -> int:
     print(f"kdplatform: {' '.join(message.split())}", file=sys.stderr)
     return exit_code
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _run(words: list[str]) -> None:

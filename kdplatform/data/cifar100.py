@@ -12,8 +12,7 @@ from typing import Literal
 from pydantic import Field
 
 from kdplatform.data import Dataset
-from kdplatform.data._cifar import load_cifar
-from kdplatform.data._published_arrays import PublishedConfig
+from kdplatform.data._published_arrays import PublishedConfig, load_cifar
 from kdplatform.data._sources import Archive, given_archive
 
 ARCHIVE = Archive(

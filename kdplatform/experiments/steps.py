@@ -24,7 +24,7 @@ from kdplatform.experiments.tracking import (
     supersede_finished,
 )
 from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
-from kdplatform.experiments.workspace import Workspace, build_loss_kernels, loss_backend
+from kdplatform.experiments.workspace import Workspace, backend_status, build_loss_kernels
 from kdplatform.files import locked, remove_left_overs
 from kdplatform.methods import build_method
 from kdplatform.predictions import Predictions
@@ -110,7 +110,7 @@ def _train(
         tags |= {
             "kd.precision": result.precision,
             "kd.device": workspace.device.type,
-            "kd.backend": loss_backend(workspace.device),
+            "kd.backend": backend_status().serving(workspace.device),
             **size_tag(model),
         }
         model_id = logged_models.log_model(step, model, dataset, parameters)

@@ -105,11 +105,6 @@ def build_loss_kernels() -> None:
         say(str(warning.message))
 
 
-def loss_backend(device: torch.device) -> str:
-    """Returns the backend that serves the device, for a run's tag."""
-    return backend_status().serving(device)
-
-
 def backend_status() -> BackendStatus:
     """Returns what serves which device; builds nothing.
 

@@ -12,7 +12,7 @@ from kdplatform.data import Split, StreamedInputs
 from kdplatform.data._streams import RandomCrops, StreamLoader
 from kdplatform.errors import UserError
 from kdplatform.methods import Batch
-from kdplatform.settings.schema import AugmentationConfig
+from kdplatform.settings.schema import AugmentationConfig, TrainingConfig
 
 
 @dataclass(frozen=True)
@@ -97,10 +97,8 @@ class TrainingBatches:
     Equal images give equal batches either way.
 
     Args:
-        split: the training split.
-        batch_size: the most examples of one step.
+        config: its batch size is the most examples of one step.
         generator: draws order and augmentation, on the CPU so that every device sees the same.
-        channels_last: memory layout of image batches.
         labelled: whether the split is the training split proper.
 
     Raises:
@@ -111,14 +109,13 @@ class TrainingBatches:
     def __init__(
         self,
         split: Split,
+        config: TrainingConfig,
         *,
-        batch_size: int,
-        augmentation: AugmentationConfig,
-        channels_last: bool,
         device: torch.device,
         generator: torch.Generator,
         labelled: bool = True,
     ) -> None:
+        augmentation, channels_last = config.augmentation, config.channels_last
         _check_augmentation(augmentation, split)
         images = split.inputs.ndim == 4
         self._augmentation = augmentation
@@ -134,7 +131,7 @@ class TrainingBatches:
             self._source = self._padded(split.inputs.to(device))
         self._labels = split.labels.to(device)
         self._ids = torch.from_numpy(split.ids).to(device)
-        self.steps = math.ceil(len(split) / batch_size)
+        self.steps = math.ceil(len(split) / config.batch_size)
 
     def epoch(self) -> Iterator[Batch]:
         """Yields the batches of one epoch; draws all its random numbers before the first.

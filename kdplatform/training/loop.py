@@ -177,14 +177,9 @@ class _Run:
         self.bar = progress_bar(config.epochs * len(split), role, "images")
 
     def _batches_of(self, split: Split, stream: str, labelled: bool = True) -> TrainingBatches:
+        generator = self._generators[stream]
         return TrainingBatches(
-            split,
-            batch_size=self.config.batch_size,
-            augmentation=self.config.augmentation,
-            channels_last=self.config.channels_last,
-            device=self.device,
-            generator=self._generators[stream],
-            labelled=labelled,
+            split, self.config, device=self.device, generator=generator, labelled=labelled
         )
 
     def prepare(self) -> None:

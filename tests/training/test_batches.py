@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kdplatform.data import Dataset, Split
 from kdplatform.errors import UserError
-from kdplatform.settings.schema import AugmentationConfig
+from kdplatform.settings.schema import AugmentationConfig, TrainingConfig
 from kdplatform.training.batches import (
     TrainingBatches,
     crop_and_flip,
@@ -20,15 +20,16 @@ CPU = torch.device("cpu")
 
 
 def make_batches(split: Split, seed: int = 0, **fields: Any) -> TrainingBatches:
-    channels_last = fields.pop("channels_last", True)
-    return TrainingBatches(
-        split,
+    config = TrainingConfig(
+        model="lenet5",
+        epochs=1,
+        learning_rate=1.0,
+        channels_last=fields.pop("channels_last", True),
         batch_size=fields.pop("batch_size", 16),
         augmentation=AugmentationConfig(**fields),
-        channels_last=channels_last,
-        device=CPU,
-        generator=torch.Generator().manual_seed(seed),
     )
+    generator = torch.Generator().manual_seed(seed)
+    return TrainingBatches(split, config, device=CPU, generator=generator)
 
 
 def naive_crop_and_flip(image: Tensor, padding: int, top: int, left: int, flip: bool) -> Tensor:

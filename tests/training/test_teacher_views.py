@@ -3,7 +3,7 @@ import torch
 from torch import Tensor, nn
 
 from kdplatform.data import Dataset
-from kdplatform.settings.schema import AugmentationConfig
+from kdplatform.settings.schema import AugmentationConfig, TrainingConfig
 from kdplatform.training import Teacher, TeacherTable, initialised_model, view_logits
 from kdplatform.training.batches import (
     Changes,
@@ -69,14 +69,11 @@ def test_table_of_views_says_what_the_teacher_says_up_to_half_precision(
 ):
     views = TeacherTable(table(teacher, dataset, augmentation).half())
     asked = Teacher(None, lambda: teacher)
-    batches = TrainingBatches(
-        dataset.train,
-        batch_size=16,
-        augmentation=augmentation,
-        channels_last=True,
-        device=CPU,
-        generator=torch.Generator().manual_seed(1),
+    config = TrainingConfig(
+        model="lenet5", epochs=1, learning_rate=1.0, batch_size=16, augmentation=augmentation
     )
+    generator = torch.Generator().manual_seed(1)
+    batches = TrainingBatches(dataset.train, config, device=CPU, generator=generator)
     for batch in batches.epoch():
         expected = asked(batch).logits
         assert views(batch).dtype == torch.float32
@@ -89,12 +86,13 @@ def test_views_of_an_example_differ(dataset, teacher):
 
 
 def test_inputs_that_never_change_have_no_view(dataset):
-    batches = TrainingBatches(
-        dataset.train,
+    config = TrainingConfig(
+        model="lenet5",
+        epochs=1,
+        learning_rate=1.0,
         batch_size=16,
         augmentation=AugmentationConfig(),
-        channels_last=True,
-        device=CPU,
-        generator=torch.Generator().manual_seed(1),
     )
+    generator = torch.Generator().manual_seed(1)
+    batches = TrainingBatches(dataset.train, config, device=CPU, generator=generator)
     assert all(batch.views is None for batch in batches.epoch())

@@ -12,8 +12,7 @@ from dataclasses import replace
 from functools import cache
 from multiprocessing.connection import wait
 from queue import SimpleQueue
-from types import FrameType
-from typing import NoReturn, Self
+from typing import Self
 
 import torch
 from tqdm import tqdm
@@ -198,7 +197,7 @@ def _leave_with_the_sweep() -> None:
 
 def _run_or_leave(task: Task, assignment: Assignment) -> Outcome:
     """Runs a step; on SIGTERM closes its run and ends the process."""
-    signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return task(assignment)
     except KeyboardInterrupt:
@@ -213,7 +212,3 @@ def _leave_libraries_uncollected() -> None:
     """Takes what is loaded by now out of the garbage collector's rounds: 0.4 s of each full one."""
     gc.collect()
     gc.freeze()
-
-
-def _interrupt(signal_number: int, frame: FrameType | None) -> NoReturn:
-    raise KeyboardInterrupt
