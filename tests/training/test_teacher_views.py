@@ -86,13 +86,7 @@ def test_views_of_an_example_differ(dataset, teacher):
 
 
 def test_inputs_that_never_change_have_no_view(dataset):
-    config = TrainingConfig(
-        model="lenet5",
-        epochs=1,
-        learning_rate=1.0,
-        batch_size=16,
-        augmentation=AugmentationConfig(),
-    )
+    config = TrainingConfig(model="lenet5", epochs=1, learning_rate=1.0, batch_size=16)
     generator = torch.Generator().manual_seed(1)
     batches = TrainingBatches(dataset.train, config, device=CPU, generator=generator)
     assert all(batch.views is None for batch in batches.epoch())
