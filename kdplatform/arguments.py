@@ -12,6 +12,7 @@ import click
 
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import home_folder, not_there, user_path
+from kdplatform.settings.project import TUNING_SHORTCUTS
 
 FROM_PROJECT = "from-project"
 EXECUTORS = ("local", "ray")
@@ -82,9 +83,7 @@ def _fields(*names: str) -> tuple[Parameter, ...]:
     return tuple(Parameter(name) for name in names)
 
 
-_TUNED = _fields(
-    "trials", "unfairness", "attribute", "mode", "sampler", "seeds_per_trial", "confirm_seeds"
-)
+_TUNED = _fields(*TUNING_SHORTCUTS)
 _DISTILLED = _fields("alpha", "method", "seeds")
 ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
     "teacher": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE),

@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import click
 
@@ -29,6 +29,7 @@ from kdplatform.progress import say
 from kdplatform.settings.project import (
     SHORTCUTS,
     TUNING_SHORTCUTS,
+    FieldDescription,
     describe_fields,
     load_project,
     project_names,
@@ -158,7 +159,7 @@ class EntryPoint(click.Command):
         fields = {field.name: field for field in describe_fields(config)}
         values = {name: plain_text(value) for name, value in flatten(config).items()}
         with formatter.section("Parameters, with their defaults"):
-            formatter.write_dl([self._line(p, config) for p in ENTRY_POINTS[str(self.name)]])
+            formatter.write_dl([_line(p, fields) for p in ENTRY_POINTS[str(self.name)]])
         with formatter.section(f"Fields of project {config.name}, with its values"):
             formatter.write_dl(
                 [
@@ -177,16 +178,16 @@ class EntryPoint(click.Command):
             )
         return formatter.getvalue().rstrip()
 
-    def _line(self, parameter: Parameter, config: ProjectConfig) -> tuple[str, str]:
-        """Returns a parameter for the help; a field of the configuration speaks for itself."""
-        name, allowed, description = parameter.name, parameter.allowed, parameter.description
-        if parameter.default == FROM_PROJECT:
-            path = (SHORTCUTS | TUNING_SHORTCUTS).get(name, name)
-            field = next((f for f in describe_fields(config) if f.name == path), None)
-            # A method without a temperature has no such field.
-            allowed = field.allowed if field else "not for this method"
-            description = field.description if field else ""
-        return f"--{name} {parameter.default}", f"{description} [{allowed}]"
+
+def _line(parameter: Parameter, fields: Mapping[str, FieldDescription]) -> tuple[str, str]:
+    """Returns a parameter for the help; a field of the configuration speaks for itself."""
+    name = parameter.name
+    said: Parameter | FieldDescription = parameter
+    if parameter.default == FROM_PROJECT:
+        # A method without a temperature has no such field.
+        absent = FieldDescription(name, "not for this method", "")
+        said = fields.get((SHORTCUTS | TUNING_SHORTCUTS).get(name, name), absent)
+    return f"--{name} {parameter.default}", f"{said.description} [{said.allowed}]"
 
 
 commands = _Group(

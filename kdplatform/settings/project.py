@@ -21,7 +21,7 @@ from kdplatform.settings.schema import (
     ProjectConfig,
     TrainingConfig,
 )
-from kdplatform.settings.words import allowed, plain_text
+from kdplatform.settings.words import allowed
 from kdplatform.settings.yaml_files import read_mapping
 
 PROJECTS_FOLDER = Path(__file__).resolve().parents[2] / "projects"
@@ -69,7 +69,6 @@ class FieldDescription:
 
     name: str
     allowed: str
-    default: str
     description: str
 
 
@@ -88,12 +87,11 @@ class _Shape:
             path = prefix + name
             inner = self.classes.get(path, field.annotation)
             if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-                default = "" if field.is_required() else plain_text(field.default)
-                yield FieldDescription(path, allowed(field), default, field.description or "")
+                yield FieldDescription(path, allowed(field), field.description or "")
                 continue
             of_method = name == "method"
             if of_method:
-                yield FieldDescription(path, "text", "cross_entropy", field.description or "")
+                yield FieldDescription(path, "text", field.description or "")
             for found in self._describe(inner, f"{path}."):
                 if not (of_method and found.name == f"{path}.method"):
                     yield found
@@ -306,7 +304,6 @@ def _set_field(content: Content, path: str, text: str) -> None:
 
 
 def _validated(content: Content, shape: _Shape, spelled: Mapping[str, str]) -> ProjectConfig:
-    fields = shape.fields()
     place: tuple[str, ...] = ()
     try:
         for path, own in shape.classes.items():
@@ -318,15 +315,11 @@ def _validated(content: Content, shape: _Shape, spelled: Mapping[str, str]) -> P
         place = ()
         return ProjectConfig.model_validate(content)
     except ValidationError as error:
-        raise UserError(_one_line(error, shape, fields, spelled, place)) from None
+        raise UserError(_one_line(error, shape, spelled, place)) from None
 
 
 def _one_line(
-    error: ValidationError,
-    shape: _Shape,
-    fields: Mapping[str, FieldDescription],
-    spelled: Mapping[str, str],
-    prefix: Sequence[str],
+    error: ValidationError, shape: _Shape, spelled: Mapping[str, str], prefix: Sequence[str]
 ) -> str:
     """Says the first problem of a validation in one line: field, value, what is allowed.
 
@@ -334,7 +327,7 @@ def _one_line(
         spelled: how the user wrote the names of fields that were set on the command line.
         prefix: where in the configuration the validated block stands.
     """
-    problem = error.errors()[0]
+    problem, fields = error.errors()[0], shape.fields()
     kind, location = problem["type"], [*prefix, *map(str, problem["loc"])]
     if kind == "extra_forbidden":
         path = ".".join(location)
