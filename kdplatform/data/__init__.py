@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from kdplatform.data._dataset import SEVERAL, Dataset, Inputs, Split
-from kdplatform.data._facts import DataFacts, Vocabulary, image_facts
+from kdplatform.data._facts import DataFacts, Vocabulary
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.data._unlabeled import with_hidden_labels
 from kdplatform.errors import unknown_name
@@ -33,7 +33,6 @@ __all__ = [
     "check_dataset",
     "dataset_config_class",
     "dataset_names",
-    "image_facts",
     "load_dataset",
 ]
 

@@ -81,8 +81,3 @@ class DataFacts:
         return UserError(
             f"model={model!r} takes {wanted}; this dataset has {kind} of shape {self.input_shape}"
         )
-
-
-def image_facts(channels: int, side: int, num_classes: int) -> DataFacts:
-    """Returns the facts of square images whose classes are named by their numbers."""
-    return DataFacts((channels, side, side), tuple(map(str, range(num_classes))))
