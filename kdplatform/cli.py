@@ -10,6 +10,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import click
 
@@ -215,26 +216,20 @@ def read_words(entry_point: str, words: Sequence[str]) -> Arguments:
     return command.read(command.make_context(entry_point, list(words)))
 
 
+# Given twice it is refused, not overwritten.
+_option = partial(click.option, multiple=True)
+
+
 @commands.command()
 @click.argument("sides", nargs=-1, metavar="A B")
-@click.option(
-    "--attributes", multiple=True, metavar="a,b", help="columns whose groups are compared"
-)
-@click.option(
-    "--similar_by", multiple=True, metavar="c,d", help="columns that say how alike two examples are"
-)
-@click.option(
+@_option("--attributes", metavar="a,b", help="columns whose groups are compared")
+@_option("--similar_by", metavar="c,d", help="columns that say how alike two examples are")
+@_option(
     "--min_group_size",
-    multiple=True,
     metavar="integer >= 1",
     help="groups smaller than this are listed and not measured; default 30",
 )
-@click.option(
-    "--out",
-    multiple=True,
-    metavar="folder",
-    help="where a page and tables are written; none: nowhere",
-)
+@_option("--out", metavar="folder", help="where a page and tables are written; none: nowhere")
 def compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
     """Hold side B against side A, the reference.
 

@@ -165,8 +165,6 @@ def assembled(
     Args:
         source_digest: of everything that was read.
         rows: which of the examples, by split.
-        measured: see `Dataset`.
-        vocabulary: see `Dataset`.
     """
     settings = [fields_that_matter(config), source_digest]
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())

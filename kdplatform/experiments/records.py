@@ -178,16 +178,14 @@ def log_results(
             table.to_json(f"{folder}/{name}.json", orient="split", index=False, date_format="iso")
         mlflow.log_artifacts(folder)
     run_id, now = _run_id(), round(time.time() * 1000)
+    all_tags = {**tags, MLFLOW_LOGGED_ARTIFACTS: json.dumps(listed)}
     MlflowClient().log_batch(
         run_id,
         metrics=[
             Metric(name, value, now, 0, model_id=model_id, run_id=run_id)
             for name, value in metrics.items()
         ],
-        tags=[
-            RunTag(name, value)
-            for name, value in {**tags, MLFLOW_LOGGED_ARTIFACTS: json.dumps(listed)}.items()
-        ],
+        tags=[RunTag(*item) for item in all_tags.items()],
     )
 
 
