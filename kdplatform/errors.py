@@ -1,4 +1,4 @@
-"""Errors a user sees as one line, and the exit code each of them ends with."""
+"""Errors a user sees as one line, and the exit code each of them ends with: 1, or its own."""
 
 import difflib
 from collections.abc import Iterable
@@ -19,8 +19,6 @@ class UserError(KdplatformError):
 class MachineError(KdplatformError):
     """The machine is at fault: a full disk, a folder that cannot be written, a silent server."""
 
-    exit_code = 1
-
 
 class DivergedError(KdplatformError):
     """The training loss became NaN or infinite."""
@@ -30,8 +28,6 @@ class DivergedError(KdplatformError):
 
 class UnfinishedError(KdplatformError):
     """Some units of a larger work failed; the others are done and logged."""
-
-    exit_code = 1
 
 
 class InfeasibleError(KdplatformError):

@@ -9,7 +9,7 @@ import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from kdplatform.data import DataFacts
 from kdplatform.errors import UserError, one_line
@@ -75,8 +75,7 @@ def _function(name: str) -> Callable[[DataFacts], Any]:
         ) from None
     if not callable(function):
         raise UserError(f"model={name!r} is no function; allowed: module:function")
-    chosen: Callable[[DataFacts], Any] = function
-    return chosen
+    return cast(Callable[[DataFacts], Any], function)
 
 
 def _reason(error: Exception) -> str:
