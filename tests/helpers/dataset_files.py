@@ -28,13 +28,14 @@ def _md5_of(path: Path) -> str:
 
 
 def write_cifar(
-    root: Path, published: Any, patch: pytest.MonkeyPatch, classes: int
+    root: Path, published: Any, patch: pytest.MonkeyPatch, classes: int, per_file: int = 40
 ) -> tuple[np.ndarray, list[int]]:
     """Writes the batches as Python 2 pickled them, and makes their sums the published ones.
 
     Args:
         published: torchvision's class of the dataset.
         classes: 10 or 100; images are of ten classes either way.
+        per_file: images in each of the published files.
 
     Returns:
         Images uint8 [N, 3, 32, 32] and labels, training before test.
@@ -47,8 +48,8 @@ def write_cifar(
     for field in ("train_list", "test_list"):
         sums = []
         for name, _ in getattr(published, field):
-            some, their = _drawn(40, random)
-            content = {"data": some.reshape(40, -1), key: their}
+            some, their = _drawn(per_file, random)
+            content = {"data": some.reshape(per_file, -1), key: their}
             (folder / name).write_bytes(pickle.dumps(content, protocol=2))
             sums.append([name, _md5_of(folder / name)])
             images.append(some)
