@@ -9,13 +9,10 @@ from pathlib import Path
 # Before torch is loaded: what tests compute is small, and their processes share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np
 import pytest
 import torch
 from helpers.place import Finished, Place, copied, made_once, made_store
-from PIL import Image
 
-WriteImage = Callable[..., None]
 FileLimit = Callable[[int], AbstractContextManager[None]]
 HERE = Path(__file__).parent
 # Rooms whose files take long.
@@ -54,18 +51,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
-
-
-@pytest.fixture(scope="session")
-def write_image() -> WriteImage:
-    """Writes a smooth random image, different for every seed; JPEG keeps what it looks like."""
-
-    def write(path: Path, seed: int, width: int = 12, height: int = 12) -> None:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        coarse = np.random.default_rng(seed).integers(0, 256, (3, 3, 3), dtype=np.uint8)
-        Image.fromarray(coarse).resize((width, height), Image.Resampling.BILINEAR).save(path)
-
-    return write
 
 
 @pytest.fixture(scope="session")

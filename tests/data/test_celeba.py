@@ -1,47 +1,22 @@
 """CelebA, from a small folder in the layout that torchvision expects."""
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers.dataset_files import CELEBA_COUNT, celeba_split, celeba_values, write_celeba
 from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset
 from kdplatform.data.celeba import Config
 from kdplatform.errors import MachineError
 
-NAMES = ["Bald", "Male", "Smiling", "Young"]
-COUNT = 24
-
-
-def values(row: int) -> list[int]:
-    # Smiling in three of four images; the others in halves that do not follow it.
-    return [row // 4 % 2, row // 2 % 2, int(row % 4 > 0), row // 3 % 2]
-
-
-def part(row: int) -> int:
-    return 0 if row < 16 else 1 if row < 20 else 2
-
 
 @pytest.fixture
-def root(tmp_path: Path, write_image: Callable[..., None]) -> Path:
-    folder = tmp_path / "root" / "celeba"
-    files = [f"{row + 1:06d}.jpg" for row in range(COUNT)]
-    for row, file in enumerate(files):
-        write_image(folder / "img_align_celeba" / file, row, 18, 22)
-    lines = [
-        f"{file}  {'  '.join(f'{2 * v - 1: d}' for v in values(row))}"
-        for row, file in enumerate(files)
-    ]
-    (folder / "list_attr_celeba.txt").write_text(
-        "\n".join([str(COUNT), " ".join(NAMES), *lines, ""])
-    )
-    parts = [f"{file} {part(row)}\n" for row, file in enumerate(files)]
-    (folder / "list_eval_partition.txt").write_text("".join(parts))
-    return tmp_path / "root"
+def root(tmp_path: Path) -> Path:
+    return write_celeba(tmp_path / "root")
 
 
 def load(root: Path, **fields: Any) -> Dataset:
@@ -55,12 +30,12 @@ def test_images_labels_and_groups_are_those_of_the_lists(root: Path, storage: st
     assert dataset.class_names == ("not Smiling", "Smiling")
     assert dataset.attributes == ("Bald", "Male", "Young")
     assert [len(split) for split in dataset.splits().values()] == [16, 4, 4]
-    files = [f"{row + 1:06d}.jpg" for row in range(COUNT)]
+    files = [f"{row + 1:06d}.jpg" for row in range(CELEBA_COUNT)]
     images = StreamedInputs(root / "celeba" / "img_align_celeba", files, size=8, workers=0)
     for number, split in enumerate(dataset.splits().values()):
         for row, known in enumerate(split.ids):
-            bald, male, smiling, young = values(int(known))
-            assert part(int(known)) == number
+            bald, male, smiling, young = celeba_values(int(known))
+            assert celeba_split(int(known)) == number
             assert split.labels[row] == smiling
             assert (split.inputs[row] == images[int(known)]).all()
             assert split.columns.iloc[row].tolist() == [

@@ -3,12 +3,12 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from helpers.dataset_files import write_image
 
 from kdplatform.data import check_dataset, dataset_config_class, load_dataset
 from kdplatform.errors import UserError
@@ -29,7 +29,7 @@ def table(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def images(tmp_path: Path, write_image: Callable[..., None]) -> Path:
+def images(tmp_path: Path) -> Path:
     for number in range(8):
         write_image(tmp_path / "images" / "ab"[number % 2] / f"{number}.png", number)
     return tmp_path / "images"

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from helpers.damage import cut_short
+from helpers.dataset_files import IMAGE_FOLDER_CLASSES, write_image, write_image_folder
 from helpers.refusals import assert_refused
 from PIL import Image
 
@@ -16,23 +17,15 @@ from kdplatform.data.imagefolder import Config
 from kdplatform.errors import UserError
 from kdplatform.settings.project import load_project
 
-CLASSES = ("cat", "dog", "owl")
-
 
 @pytest.fixture
-def root(tmp_path: Path, write_image: Callable[..., None]) -> Path:
-    """One folder per class: 10 images each, of different sizes and formats."""
-    for label, name in enumerate(CLASSES):
-        for number in range(10):
-            suffix = ("png", "jpg", "JPEG", "bmp")[number % 4]
-            path = tmp_path / "images" / name / f"{number}.{suffix}"
-            write_image(path, 10 * label + number, 20 + number, 16)
-    return tmp_path / "images"
+def root(tmp_path: Path) -> Path:
+    return write_image_folder(tmp_path / "images")
 
 
 def with_splits(root: Path, *names: str) -> None:
     """Turns `<class>/` into `train/<class>/` and the splits named, which take two images each."""
-    for name in CLASSES:
+    for name in IMAGE_FOLDER_CLASSES:
         files = sorted((root / name).iterdir())
         for split in names:
             (root / split / name).mkdir(parents=True)
@@ -62,7 +55,7 @@ refused = partial(assert_refused, load)
 
 def test_one_folder_is_split_by_fractions_of_every_class(root: Path) -> None:
     dataset = load(root, val_fraction=0.1, test_fraction=0.3)
-    assert dataset.class_names == CLASSES
+    assert dataset.class_names == IMAGE_FOLDER_CLASSES
     for split, count in (("train", 6), ("val", 1), ("test", 3)):
         assert np.bincount(dataset.splits()[split].labels).tolist() == [count] * 3
     ids = np.concatenate([split.ids for split in dataset.splits().values()])
@@ -90,7 +83,7 @@ def test_pixels_are_those_of_the_file_with_the_id(root: Path, storage: str) -> N
         assert isinstance(split.inputs, StreamedInputs) == (storage == "stream")
         assert torch.equal(split.inputs[:], expected[torch.from_numpy(split.ids)])
         assert [files[row].split("/")[0] for row in split.ids] == [
-            CLASSES[label] for label in split.labels
+            IMAGE_FOLDER_CLASSES[label] for label in split.labels
         ]
 
 
@@ -245,9 +238,7 @@ def test_no_root_or_no_folder_says_what_is_expected(tmp_path: Path) -> None:
     refused(tmp_path / "empty", r"has no images; allowed: train/<class>/\*\.jpg")
 
 
-def test_images_beside_the_class_folders_are_refused(
-    root: Path, write_image: Callable[..., None]
-) -> None:
+def test_images_beside_the_class_folders_are_refused(root: Path) -> None:
     write_image(root / "lost.png", 0)
     refused(root, r"'lost\.png' lies in no class folder")
 

@@ -1,70 +1,26 @@
 """ImageNet, from a small folder in torchvision's layout with a devkit of the published format."""
 
-import io
 import shutil
 import tarfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import scipy.io
 import torch
+from helpers.dataset_files import IMAGENET_CODES, IMAGENET_SYNSETS, IMAGENET_TRUTH, write_imagenet
 from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset
 from kdplatform.data.imagenet import Config
 from kdplatform.errors import UserError
 
-# Numbers as in the devkit: not in the order of the codes. The fourth is an inner node.
-SYNSETS = [
-    (1, "n02", "crane, bird", 0),
-    (2, "n03", "crane, machine", 0),
-    (3, "n01", "tench, Tinca tinca", 0),
-    (4, "n00", "fish", 1),
-]
-CODES = ["n01", "n02", "n03"]
-# Of the validation images, in the order of their names.
-TRUTH = [3, 1, 2, 2, 3, 1]
 NAMES = ("tench", "crane (n02)", "crane (n03)")
 
 
-def write_devkit(path: Path) -> None:
-    kind = [
-        ("ILSVRC2012_ID", "O"),
-        ("WNID", "O"),
-        ("words", "O"),
-        ("gloss", "O"),
-        ("num_children", "O"),
-    ]
-    rows = [(number, code, words, "a gloss", children) for number, code, words, children in SYNSETS]
-    meta = io.BytesIO()
-    scipy.io.savemat(meta, {"synsets": np.array(rows, dtype=kind).reshape(-1, 1)})
-    truth = "".join(f"{number}\n" for number in TRUTH).encode()
-    contents = {"meta.mat": meta.getvalue(), "ILSVRC2012_validation_ground_truth.txt": truth}
-    with tarfile.open(path, "w:gz") as archive:
-        for name, content in contents.items():
-            member = tarfile.TarInfo(f"ILSVRC2012_devkit_t12/data/{name}")
-            member.size = len(content)
-            archive.addfile(member, io.BytesIO(content))
-
-
 @pytest.fixture
-def root(tmp_path: Path, write_image: Callable[..., None]) -> Path:
-    """Four training and two validation images of each class, of different sizes."""
-    folder = tmp_path / "root"
-    for number, code in enumerate(CODES):
-        for image in range(4):
-            path = folder / "train" / code / f"{code}_{image}.JPEG"
-            write_image(path, 10 * number + image, 30 + image, 20)
-    code_of = {number: code for number, code, _, _ in SYNSETS}
-    for row, number in enumerate(TRUTH, start=1):
-        path = folder / "val" / code_of[number] / f"ILSVRC2012_val_{row:08d}.JPEG"
-        write_image(path, 100 + row, 20, 25)
-    write_devkit(folder / "ILSVRC2012_devkit_t12.tar.gz")
-    return folder
+def root(tmp_path: Path) -> Path:
+    return write_imagenet(tmp_path / "root")
 
 
 def load(root: Path, **fields: Any) -> Dataset:
@@ -79,7 +35,7 @@ def test_images_stand_with_the_class_of_their_folder(root: Path) -> None:
     for split in dataset.splits().values():
         assert isinstance(split.inputs, StreamedInputs)
         for row, label in enumerate(split.labels):
-            assert split.inputs.path(row).parent.name == CODES[label]
+            assert split.inputs.path(row).parent.name == IMAGENET_CODES[label]
             assert split.inputs.path(row).parent.parent.name == (
                 "train" if split.ids[row] < 12 else "val"
             )
@@ -103,8 +59,9 @@ def test_the_devkit_may_be_unpacked_or_torchvisions_own_file(root: Path) -> None
     packed.unlink()
     assert load(root).digest == digest
     shutil.rmtree(root / "ILSVRC2012_devkit_t12")
-    words = {code: tuple(words.split(", ")) for _, code, words, children in SYNSETS if not children}
-    codes = [code for number in TRUTH for n, code, _, _ in SYNSETS if n == number]
+    leaves = [synset for synset in IMAGENET_SYNSETS if not synset[3]]
+    words = {code: tuple(words.split(", ")) for _, code, words, _ in leaves}
+    codes = [code for number in IMAGENET_TRUTH for n, code, _, _ in leaves if n == number]
     torch.save((words, codes), root / "meta.bin")
     assert load(root).digest == digest
 

@@ -1,6 +1,5 @@
 """CIFAR-10, CIFAR-100 and SVHN, from small files in their published formats."""
 
-import hashlib
 import pickle
 import tarfile
 from collections.abc import Callable
@@ -10,22 +9,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import scipy.io
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100, SVHN
+from helpers.dataset_files import write_cifar, write_svhn
+from torchvision.datasets import CIFAR10, CIFAR100
 
 from kdplatform.data import Dataset, cifar10, cifar100, dataset_config_class, load_dataset
+from kdplatform.downloads import md5_of
 from kdplatform.errors import UserError
 from kdplatform.settings.schema import DatasetConfig
 
 NAMES = ("cifar10", "cifar100", "svhn")
-RANDOM = np.random.default_rng(0)
-
-
-def drawn(count: int) -> tuple[np.ndarray, list[int]]:
-    """Returns images uint8 [count, 3, 32, 32] and labels, every one of ten equally often."""
-    images = RANDOM.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8)
-    return images, [row % 10 for row in range(count)]
 
 
 @pytest.mark.parametrize(("module", "published"), [(cifar10, CIFAR10), (cifar100, CIFAR100)])
@@ -33,51 +26,6 @@ def test_the_archive_is_the_one_torchvision_knows(module: Any, published: Any) -
     archive = module.ARCHIVE
     assert (archive.url, archive.name) == (published.url, published.filename)
     assert (archive.md5, archive.folder) == (published.tgz_md5, published.base_folder)
-
-
-def md5_of(path: Path) -> str:
-    return hashlib.md5(path.read_bytes()).hexdigest()
-
-
-def write_cifar(
-    root: Path, published: Any, patch: pytest.MonkeyPatch, classes: int
-) -> tuple[np.ndarray, list[int]]:
-    """Writes the batches as Python 2 pickled them, and makes their sums the published ones."""
-    folder = root / published.base_folder
-    folder.mkdir(parents=True)
-    key = "labels" if classes == 10 else "fine_labels"
-    images, labels = [], []
-    for field in ("train_list", "test_list"):
-        sums = []
-        for name, _ in getattr(published, field):
-            some, their = drawn(40)
-            content = {"data": some.reshape(40, -1), key: their}
-            (folder / name).write_bytes(pickle.dumps(content, protocol=2))
-            sums.append([name, md5_of(folder / name)])
-            images.append(some)
-            labels += their
-        patch.setattr(published, field, sums)
-    names = [f"class{number}" for number in range(10)]
-    meta = folder / published.meta["filename"]
-    meta.write_bytes(pickle.dumps({published.meta["key"]: names}, protocol=2))
-    patch.setattr(published, "meta", {**published.meta, "md5": md5_of(meta)})
-    return np.concatenate(images), labels
-
-
-def write_svhn(root: Path, patch: pytest.MonkeyPatch) -> tuple[np.ndarray, list[int]]:
-    root.mkdir(parents=True)
-    images, labels, lists = [], [], {}
-    for split in ("train", "test"):
-        some, their = drawn(40)
-        url, name, _ = SVHN.split_list[split]
-        # Pixels come first and images last; the digit 0 is written as 10.
-        content = {"X": some.transpose(2, 3, 1, 0), "y": np.array([[d or 10] for d in their])}
-        scipy.io.savemat(root / name, content)
-        lists[split] = [url, name, md5_of(root / name)]
-        images.append(some)
-        labels += their
-    patch.setattr(SVHN, "split_list", lists)
-    return np.concatenate(images), labels
 
 
 @pytest.fixture

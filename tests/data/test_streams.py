@@ -4,6 +4,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.dataset_files import write_image
 from PIL import Image
 
 from kdplatform.data import StreamedInputs
@@ -15,7 +16,7 @@ STEPS = list(torch.tensor([8, 1, 0, 3, 2, 7, 4]).split(3))
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory: pytest.TempPathFactory, write_image: Any) -> Path:
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("images")
     for number in range(COUNT):
         write_image(folder / f"{number}.png", number, 20 + number, 16)

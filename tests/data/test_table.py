@@ -7,27 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.dataset_files import PEOPLE, people
 from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, load_dataset
 from kdplatform.data.table import Config
-
-ROWS = 60
-
-
-def people() -> pd.DataFrame:
-    """Sixty people: two classes, numbers with a gap, names with a gap, two sensitive columns."""
-    rows = np.arange(ROWS)
-    return pd.DataFrame(
-        {
-            "age": [str(20 + row % 37) for row in rows],
-            "hours": ["" if row % 10 == 3 else f"{row % 7}.5" for row in rows],
-            "job": ["?" if row % 12 == 5 else ("cook", "clerk", "nurse")[row % 3] for row in rows],
-            "sex": ["f" if row % 2 else "m" for row in rows],
-            "region": [str(row % 4) for row in rows],
-            "income": [">50K" if row % 5 < 2 else "<=50K" for row in rows],
-        }
-    )
 
 
 def load(folder: Path, table: pd.DataFrame | str | None = None, **fields: Any) -> Dataset:
@@ -53,7 +37,7 @@ def features(dataset: Dataset) -> torch.Tensor:
 def test_every_row_is_in_one_split_with_every_class_in_its_share(tmp_path: Path) -> None:
     dataset = load(tmp_path, val_fraction=0.2, test_fraction=0.3)
     ids = np.concatenate([split.ids for split in dataset.splits().values()])
-    assert sorted(ids) == list(range(ROWS))
+    assert sorted(ids) == list(range(PEOPLE))
     assert dataset.class_names == ("<=50K", ">50K")
     for name, counts in (("train", [18, 12]), ("val", [7, 5]), ("test", [11, 7])):
         assert np.bincount(dataset.splits()[name].labels) == pytest.approx(counts, abs=1)
@@ -143,7 +127,7 @@ def test_a_number_that_float32_cannot_hold_is_refused(tmp_path: Path, cell: str)
     table = people()
     row = int(load(tmp_path).test.ids[0])
     table.loc[row, "hours"] = cell
-    table["tiny"] = [f"{number}e-300" for number in range(ROWS)]
+    table["tiny"] = [f"{number}e-300" for number in range(PEOPLE)]
     refused(tmp_path, rf"column 'hours' has '{cell}' in row {row + 1}, too far from", table)
     table = people().assign(tiny=table["tiny"])
     table.loc[row, "tiny"] = cell
@@ -153,7 +137,7 @@ def test_a_number_that_float32_cannot_hold_is_refused(tmp_path: Path, cell: str)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("scale", ["e200", "e308", "e-308"])
 def test_numbers_near_the_ends_of_float64_are_standardised(tmp_path: Path, scale: str) -> None:
-    signs = ["1" if row % 2 else "-1" for row in range(ROWS)]
+    signs = ["1" if row % 2 else "-1" for row in range(PEOPLE)]
     plain = load(tmp_path, people().assign(age=signs))
     scaled = load(tmp_path, people().assign(age=[f"{sign}{scale}" for sign in signs]))
     torch.testing.assert_close(features(scaled)[:, 0], features(plain)[:, 0])
@@ -167,12 +151,12 @@ def test_a_number_that_is_always_the_same_is_no_feature_whatever_its_mean(tmp_pa
 def test_the_remarks_name_the_features_and_a_column_that_counts_the_rows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    table = people().assign(number=[str(500 + (7 * row) % ROWS) for row in range(ROWS)])
+    table = people().assign(number=[str(500 + (7 * row) % PEOPLE) for row in range(PEOPLE)])
     load(tmp_path, table, leave_out="job")
     said = capsys.readouterr().err
     assert "columns make 4 features: age, hours, number\n" in said
     assert "table: number counts the rows and is a feature; dataset.leave_out=job,number " in said
-    table["number"] = [str(2 * row) for row in range(ROWS)]
+    table["number"] = [str(2 * row) for row in range(PEOPLE)]
     table = table.assign(**{f"measured_{number}": table["age"] for number in range(40)})
     load(tmp_path, table)
     said = capsys.readouterr().err
@@ -206,7 +190,7 @@ def test_parquet_and_csv_give_the_same_features(tmp_path: Path) -> None:
 
 
 def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
-    table = people().assign(income=[str((row % 3) * 5) for row in range(ROWS)])
+    table = people().assign(income=[str((row % 3) * 5) for row in range(PEOPLE)])
     assert load(tmp_path, table).class_names == ("0", "5", "10")
 
 
@@ -254,14 +238,14 @@ def test_a_field_that_does_not_fit_the_table_is_refused(
 @pytest.mark.parametrize(
     ("column", "cells", "message"),
     [
-        ("income", ["x"] * ROWS, r"has only one \('x'\) class"),
+        ("income", ["x"] * PEOPLE, r"has only one \('x'\) class"),
         ("income", ["x"] * 58 + ["y"] * 2, r"fewer than 3 .* examples \('y'\)"),
         ("income", ["x", "", "y"] * 20, r"label 'income' is missing in 20 rows, .* row 2;"),
         ("age", ["1"] * 58 + ["old", "inf"], r"'age' .* in 2 rows, .* 'old' in row 59; allowed: "),
-        ("sex", ["m"] * ROWS, r"attribute 'sex' has one group \('m'\)"),
+        ("sex", ["m"] * PEOPLE, r"attribute 'sex' has one group \('m'\)"),
         (
             "sex",
-            ["a" if row % 5 < 2 else "b" for row in range(ROWS)],
+            ["a" if row % 5 < 2 else "b" for row in range(PEOPLE)],
             r"attribute 'sex' is the label under another name",
         ),
     ],

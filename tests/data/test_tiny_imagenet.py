@@ -2,7 +2,6 @@
 
 import shutil
 import zipfile
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -10,37 +9,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from helpers.dataset_files import TINY_IMAGENET_CODES, write_tiny_imagenet
 from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset, tiny_imagenet
 from kdplatform.data.tiny_imagenet import Config
 from kdplatform.downloads import md5_of
 
-# Not in alphabetical order, as in the original; two synsets share their first word.
-CODES = {"n03": "crane, machine", "n01": "crane, bird", "n02": "goldfish, Carassius auratus"}
-
 
 @pytest.fixture
-def root(tmp_path: Path, write_image: Callable[..., None]) -> Path:
-    """Four training and two test images of each of three classes."""
-    folder = tmp_path / "root" / "tiny-imagenet-200"
-    lines = []
-    for number, code in enumerate(CODES):
-        for image in range(4):
-            name = f"{code}_{image}.JPEG"
-            write_image(folder / "train" / code / "images" / name, 10 * number + image)
-        boxes = "".join(f"{code}_{image}.JPEG\t0\t0\t9\t9\n" for image in range(4))
-        (folder / "train" / code / f"{code}_boxes.txt").write_text(boxes)
-        for image in range(2):
-            # Neighbours in the list are of different classes.
-            name = f"val_{image * 3 + number}.JPEG"
-            write_image(folder / "val" / "images" / name, 100 + 10 * number + image)
-            lines.append(f"{name}\t{code}\t0\t32\t44\t62\n")
-    (folder / "val" / "val_annotations.txt").write_text("".join(sorted(lines)))
-    (folder / "wnids.txt").write_text("\n".join(CODES))
-    (folder / "words.txt").write_text("".join(f"{c}\t{w}\n" for c, w in CODES.items()) + "n9\tx\n")
-    (folder / "test" / "images").mkdir(parents=True)
-    return folder
+def root(tmp_path: Path) -> Path:
+    return write_tiny_imagenet(tmp_path / "root")
 
 
 def load(place: Path, **fields: Any) -> Dataset:
@@ -60,7 +39,7 @@ def test_images_stand_with_the_labels_of_their_lists(root: Path, storage: str) -
     assert [len(split) for split in dataset.splits().values()] == [9, 3, 6]
     for split in dataset.splits().values():
         assert np.bincount(split.labels).tolist() == [len(split) // 3] * 3
-    files = [f"train/{c}/images/{c}_{i}.JPEG" for c in CODES for i in range(4)]
+    files = [f"train/{c}/images/{c}_{i}.JPEG" for c in TINY_IMAGENET_CODES for i in range(4)]
     files += [f"val/images/val_{i * 3 + n}.JPEG" for n in range(3) for i in range(2)]
     expected = StreamedInputs(root, files, size=8, workers=0)
     for split in dataset.splits().values():

@@ -1,10 +1,10 @@
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from helpers.dataset_files import write_image
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset
 from kdplatform.data.digits import Config as Digits
@@ -73,9 +73,7 @@ def test_channel_statistics_are_those_of_the_labelled_part(tmp_path: Path) -> No
     assert mean.item() != pytest.approx(whole.item(), rel=1e-5)
 
 
-def test_streamed_images_are_hidden_like_those_in_memory(
-    tmp_path: Path, write_image: Callable[..., None]
-) -> None:
+def test_streamed_images_are_hidden_like_those_in_memory(tmp_path: Path) -> None:
     for number in range(24):
         write_image(tmp_path / "images" / "ab"[number % 2] / f"{number}.png", number)
 

@@ -3,13 +3,10 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from helpers.place import Finished, Place, copied, made_once
-
-from kdplatform.experiments import logged_models, records
+from helpers.place import Finished, Place, copied, made_once, spare_figures_and_graphs
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 
@@ -67,7 +64,4 @@ def trained_place(
 
 @pytest.fixture
 def spared(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Leaves out figures and the model as a graph, which take most of a small run's time."""
-    nothing: Callable[..., None] = lambda *arguments: None  # noqa: E731
-    monkeypatch.setattr(logged_models, "log_model", nothing)
-    monkeypatch.setattr(records, "log_figures", nothing)
+    spare_figures_and_graphs(monkeypatch)

@@ -1,11 +1,11 @@
 """Whole commands on image files that are streamed, and on a table."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import mlflow
 import pytest
+from helpers.dataset_files import write_image
 
 from kdplatform import cli
 from kdplatform.experiments import workspace
@@ -29,7 +29,7 @@ STREAMED = {
 
 
 @pytest.fixture
-def images(new_place: Any, write_image: Callable[..., None]) -> dict[str, object]:
+def images(new_place: Any) -> dict[str, object]:
     """Parameters of a command on two classes of twenty images with an attribute."""
     root = new_place.folder / "images"
     lines = ["file,place"]

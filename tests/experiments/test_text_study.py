@@ -8,8 +8,8 @@ import mlflow
 import numpy as np
 import pytest
 from helpers.hatexplain_files import post, write_posts
+from helpers.published_weights import publish_text_model, put_in_hub_cache
 from huggingface_hub import constants
-from safetensors.torch import save_file
 
 from kdplatform import downloads
 from kdplatform.data import load_dataset
@@ -82,15 +82,6 @@ def test_the_logged_model_takes_token_ids_of_any_number_of_texts(place: Any) -> 
     np.testing.assert_allclose(said, expected, rtol=1e-3, atol=1e-4)
 
 
-def put_in_cache(place: Any, repository: str, name: str) -> Path:
-    own = place.folder / "hub" / f"models--{repository.replace('/', '--')}"
-    (own / "refs").mkdir(parents=True, exist_ok=True)
-    (own / "refs" / "main").write_text("1")
-    path: Path = own / "snapshots" / "1" / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 PRETRAINED = {"teacher__model": "bert_base", "teacher__pretrained": "true"}
 
 
@@ -99,14 +90,11 @@ def test_published_weights_go_with_their_own_tokenizer(
 ) -> None:
     dataset = load_dataset(load_project(place.project).dataset, place.home / "datasets")
     (vocabulary,) = (place.home / "datasets" / "hatexplain").glob("vocabulary-*.json")
-    put_in_cache(place, "bert-base-uncased", "tokenizer.json").write_text(vocabulary.read_text())
-    state = build_model("bert_base", dataset.facts()).state_dict()
-    published = {
-        name.removeprefix("network."): tensor.contiguous()
-        for name, tensor in state.items()
-        if ".classifier." not in name
-    }
-    save_file(published, put_in_cache(place, "google-bert/bert-base-uncased", "model.safetensors"))
+    hub = place.folder / "hub"
+    path = put_in_hub_cache(hub, "bert-base-uncased", "tokenizer.json")
+    path.write_text(vocabulary.read_text())
+    model = build_model("bert_base", dataset.facts())
+    publish_text_model(hub, "google-bert/bert-base-uncased", model)
 
     assert place.run("teacher", **PRETRAINED) == 2
     assert "dataset.tokenizer='trained' does not fit model='bert_base'" in capsys.readouterr().err

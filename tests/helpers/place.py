@@ -121,6 +121,14 @@ class Place:
         return pd.read_parquet(self.artifact(run, f"predictions/{split}.parquet"))
 
 
+def spare_figures_and_graphs(patch: pytest.MonkeyPatch) -> None:
+    """Leaves out figures and the model as a graph, which take most of a small run's time."""
+    from kdplatform.experiments import logged_models, records
+
+    patch.setattr(logged_models, "log_model", lambda *arguments: None)
+    patch.setattr(records, "log_figures", lambda *arguments: None)
+
+
 def copied(source: Place, folder: Path) -> Place:
     """Copies a place whole; the copy's artifacts are its own."""
     shutil.copytree(source.folder, folder, dirs_exist_ok=True)
