@@ -18,6 +18,7 @@ import click
 from kdplatform.arguments import ENTRY_POINTS, FROM_PROJECT, Arguments, Parameter, read_arguments
 from kdplatform.data import check_dataset, dataset_names
 from kdplatform.errors import KdplatformError, MachineError, UserError, unknown_name
+from kdplatform.kernels.modes import mode
 from kdplatform.methods import method_names
 from kdplatform.models import model_names
 from kdplatform.progress import say
@@ -139,6 +140,10 @@ class EntryPoint(click.Command):
 
             run_report(config, arguments)
             return
+        try:
+            mode()
+        except ValueError as error:
+            raise UserError(str(error)) from None
         check_dataset(config.dataset)
         if name == "tune":
             from kdplatform.tuning.command import run_tune
