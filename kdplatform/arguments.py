@@ -4,6 +4,7 @@ MLproject declares the same names and defaults; a configuration field that is no
 (`-P student.epochs=3`) arrives as `--student.epochs 3` and is an override.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -155,7 +156,7 @@ def read_arguments(
         project=_project(own),
         overrides={k: v for k, v in values.items() if v != FROM_PROJECT or "." in k},
         data_folder=home_folder() if folder == "auto" else user_path("data_folder", folder),
-        device=own["device"],
+        device=_device(own["device"]),
         reuse=_boolean("reuse", own["reuse"]),
         workers=_count("workers", own["workers"]),
         executor=own["executor"],
@@ -240,6 +241,12 @@ def _refuse_what_is_ignored(
             f"{other}={own[other]!r} is not for executor={executor!r}; allowed: {other} with "
             f"executor={right!r}"
         )
+
+
+def _device(name: str) -> str:
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise UserError(f"device={name!r} is not allowed; allowed: auto | cpu | cuda | cuda:N")
+    return name
 
 
 def _boolean(name: str, value: str) -> bool:

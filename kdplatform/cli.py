@@ -24,6 +24,7 @@ from kdplatform.arguments import (
 )
 from kdplatform.data import check_dataset, dataset_names
 from kdplatform.errors import KdplatformError, MachineError, UserError, unknown_name
+from kdplatform.kernels.modes import mode
 from kdplatform.methods import method_names
 from kdplatform.models import model_names
 from kdplatform.progress import say
@@ -142,6 +143,10 @@ class EntryPoint(click.Command):
 
             run_report(config, arguments)
             return
+        try:
+            mode()
+        except ValueError as error:
+            raise UserError(str(error)) from None
         check_dataset(config.dataset)
         if name == "tune":
             from kdplatform.tuning.command import run_tune

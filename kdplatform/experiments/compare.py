@@ -180,8 +180,12 @@ def _read_file(path: Path) -> pd.DataFrame:
             return pd.read_parquet(path)
         # Only an empty cell is a missing value: a group may be called NA or None. In one piece,
         # since pandas would give each piece of a long column a type of its own.
-        table = pd.read_csv(path, keep_default_na=False, na_values=[""], low_memory=False)
-        names = pd.read_csv(path, header=None, nrows=1, dtype=str, keep_default_na=False).iloc[0]
+        table = pd.read_csv(
+            path, skipinitialspace=True, keep_default_na=False, na_values=[""], low_memory=False
+        )
+        names = pd.read_csv(
+            path, skipinitialspace=True, header=None, nrows=1, dtype=str, keep_default_na=False
+        ).iloc[0]
         if twice := names[names.duplicated()].tolist():
             raise UserError(f"{path} has column {twice[0]!r} twice; allowed: every column once")
     except FileNotFoundError:

@@ -74,12 +74,7 @@ def open_workspace(config: ProjectConfig, folder: Path, device: str, reuse: bool
 def _device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in {"cpu", "cuda"}:
-        raise UserError(f"device={name!r} is not allowed; allowed: auto | cpu | cuda | cuda:N")
+    device = torch.device(name)
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()
         raise UserError(f"device={name!r} is not there; this machine has {count} CUDA devices")

@@ -7,7 +7,6 @@ import contextlib
 import importlib.machinery
 import importlib.util
 import json
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +17,13 @@ import torch
 from torch import Tensor
 
 from kdplatform.kernels import cache
+from kdplatform.kernels.modes import mode
 from kdplatform.kernels.toolchain import (
     MODULE_NAME,
     ToolchainError,
     cuda_toolkit,
     library_path,
 )
-
-MODES = ("auto", "require", "off")
 
 
 class KDLossOutput(NamedTuple):
@@ -94,18 +92,6 @@ class _Loaded:
 
 
 loaded = _Loaded()
-
-
-def mode() -> str:
-    """Returns `$KDPLATFORM_KERNELS`: "auto" (the default), "require" or "off".
-
-    Raises:
-        ValueError: any other value.
-    """
-    value = os.environ.get("KDPLATFORM_KERNELS", "auto")
-    if value not in MODES:
-        raise ValueError(f"KDPLATFORM_KERNELS: {value!r}; allowed: {', '.join(map(repr, MODES))}")
-    return value
 
 
 def device_architectures() -> tuple[str, ...]:

@@ -24,6 +24,7 @@ import filelock
 
 from kdplatform.kernels import backend, cache
 from kdplatform.kernels.backend import BackendStatus
+from kdplatform.kernels.modes import mode
 from kdplatform.kernels.toolchain import (
     MODULE_NAME,
     Command,
@@ -77,15 +78,15 @@ def ensure_built(progress: Progress | None = None) -> BackendStatus:
 
 
 def _settle(progress: Progress) -> None:
-    mode = backend.mode()
-    if mode == "off":
+    chosen = mode()
+    if chosen == "off":
         backend.loaded.failure = "KDPLATFORM_KERNELS=off"
         return
     try:
-        backend.load(_find_or_build(progress, retry=mode == "require"))
+        backend.load(_find_or_build(progress, retry=chosen == "require"))
     except (BuildError, ToolchainError, ImportError, OSError) as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
-        if mode == "require":
+        if chosen == "require":
             raise BuildError(f"KDPLATFORM_KERNELS=require, but {reason}") from error
         backend.loaded.failure = reason
         warnings.warn(

@@ -142,6 +142,17 @@ def test_classes_may_be_names() -> None:
     assert "square" in Path("names/comparison.html").read_text()
 
 
+def test_blanks_behind_commas_belong_to_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (named(predictions(accuracy, seed)) for accuracy, seed in ((0.7, 0), (0.8, 1)))
+    table = csv("a.csv", a[a.columns[::-1]])
+    text = Path(table).read_text()
+    assert compare(table, csv("b.csv", b)) == 0
+    plain = capsys.readouterr().out
+    Path(table).write_text(text.replace(",", ", "))
+    assert compare(table, "b.csv") == 0
+    assert capsys.readouterr().out == plain
+
+
 def test_a_class_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     a = named(predictions(0.7))
     a.loc[7, "prediction"] = None
