@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from kdplatform.data import image_facts
+from helpers.facts import image_facts
 from kdplatform.kernels import kd_loss
 from kdplatform.methods import Batch, Output, build_method
 from kdplatform.models import build_model
