@@ -13,9 +13,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from helpers.facts import image_facts
 
-from kdplatform.data import Split
+from kdplatform.data import DataFacts, Split
 from kdplatform.methods import build_method
 from kdplatform.models import build_model
 from kdplatform.models.normalization import InputNormalization
@@ -30,7 +29,7 @@ def train(checkpoint: Path, pause: float) -> tuple[torch.nn.Module, FitResult]:
     inputs = torch.randint(0, 256, (40, 1, 8, 8), generator=generator, dtype=torch.uint8)
     split = Split(inputs, torch.arange(40) % 4, np.arange(40), pd.DataFrame(index=range(40)))
     torch.manual_seed(0)
-    network = build_model("lenet5", image_facts(1, 8, 4))
+    network = build_model("lenet5", DataFacts((1, 8, 8), ("a", "b", "c", "d")))
     model = InputNormalization(network, torch.tensor([0.5]), torch.tensor([0.3]))
 
     def report(record: EpochRecord) -> None:
