@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 
-from kdplatform.data import image_facts
+from kdplatform.data import DataFacts
 from kdplatform.kernels import kd_loss
 from kdplatform.methods import Batch, Output, build_method
 from kdplatform.models import build_model
@@ -54,7 +54,8 @@ def main(argv: list[str] | None = None) -> None:
     config = load_project(arguments.project)
     training = config.student
     rows = training.batch_size
-    model = build_model(training.model, image_facts(CHANNELS, IMAGE_SIZE, CLASSES))
+    facts = DataFacts((CHANNELS, IMAGE_SIZE, IMAGE_SIZE), tuple(map(str, range(CLASSES))))
+    model = build_model(training.model, facts)
     method = build_method(config.distillation)
     optimizer = build_optimizer(model.parameters(), training)
     numbers, labels = torch.arange(rows), torch.randint(CLASSES, (rows,))

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from helpers.facts import image_facts
 from torch import nn
 
 from kdplatform.data import DataFacts, Vocabulary
@@ -11,10 +12,6 @@ from kdplatform.errors import UserError
 from kdplatform.models import build_model
 
 IMAGE_MODELS = ("resnet18", "resnet50", "densenet121", "densenet169", "vit_b_16", "tiny_vit_5m")
-
-
-def images(channels: int, side: int, classes: int) -> DataFacts:
-    return DataFacts((channels, side, side), tuple(map(str, range(classes))))
 
 
 def texts(length: int = 16, tokens: int = 50, classes: int = 2) -> DataFacts:
@@ -46,7 +43,7 @@ def millions(name: str, data: DataFacts) -> float:
     ],
 )
 def test_parameter_counts_of_image_models(name: str, classes: int, published: float) -> None:
-    assert millions(name, images(3, 224, classes)) == pytest.approx(published, abs=0.06)
+    assert millions(name, image_facts(3, 224, classes)) == pytest.approx(published, abs=0.06)
 
 
 @pytest.mark.parametrize(
@@ -61,15 +58,15 @@ def test_parameter_counts_of_text_models(name: str, published: float) -> None:
 @pytest.mark.parametrize("name", ["resnet18", "densenet121", "tiny_vit_5m"])
 @pytest.mark.parametrize(("channels", "side"), [(1, 8), (3, 32), (3, 65)])
 def test_any_channels_and_size(name: str, channels: int, side: int) -> None:
-    model = build_model(name, images(channels, side, 4)).eval()
+    model = build_model(name, image_facts(channels, side, 4)).eval()
     assert model(torch.zeros(2, channels, side, side)).shape == (2, 4)
 
 
 def test_vit_takes_any_channels_and_multiples_of_its_patch() -> None:
-    model = build_model("vit_b_16", images(1, 32, 4)).eval()
+    model = build_model("vit_b_16", image_facts(1, 32, 4)).eval()
     assert model(torch.zeros(1, 1, 32, 32)).shape == (1, 4)
     with pytest.raises(UserError, match="images of 40 pixels; allowed: multiples of 16"):
-        build_model("vit_b_16", images(3, 40, 4))
+        build_model("vit_b_16", image_facts(3, 40, 4))
 
 
 @pytest.mark.parametrize(
@@ -81,7 +78,7 @@ def test_small_images_keep_their_size_at_first(
     name: str, layer: str, pooling: str, side: int, kernel: int, stride: int
 ) -> None:
     with torch.device("meta"):
-        model = build_model(name, images(3, side, 4))
+        model = build_model(name, image_facts(3, side, 4))
     first = model.get_submodule(layer)
     assert isinstance(first, nn.Conv2d)
     assert (first.kernel_size, first.stride) == ((kernel, kernel), (stride, stride))
@@ -104,12 +101,12 @@ def test_longer_texts_than_positions_are_refused() -> None:
 
 def test_text_models_refuse_images() -> None:
     with pytest.raises(UserError, match="model='bert_tiny' takes token ids"):
-        build_model("bert_tiny", images(3, 32, 10))
+        build_model("bert_tiny", image_facts(3, 32, 10))
 
 
 @pytest.mark.parametrize(
     ("name", "data", "extra"),
-    [("tiny_vit_5m", images(3, 32, 2), "vision"), ("bert_tiny", texts(), "text")],
+    [("tiny_vit_5m", image_facts(3, 32, 2), "vision"), ("bert_tiny", texts(), "text")],
 )
 def test_a_missing_library_is_named_with_its_extra(
     name: str, data: DataFacts, extra: str, monkeypatch: pytest.MonkeyPatch

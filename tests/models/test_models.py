@@ -1,6 +1,6 @@
 import pytest
+from helpers.facts import image_facts
 
-from kdplatform.data import image_facts
 from kdplatform.errors import UserError
 from kdplatform.models import _models, build_model, model_names
 from kdplatform.models.pretrained import pretrained, pretrained_names

@@ -7,11 +7,11 @@ import huggingface_hub
 import pytest
 import torch
 from helpers.damage import cut_short
+from helpers.facts import image_facts
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
 from kdplatform import downloads
-from kdplatform.data import image_facts
 from kdplatform.errors import MachineError, UserError
 from kdplatform.models import build_model, model_names
 from kdplatform.models.densenet import _renamed

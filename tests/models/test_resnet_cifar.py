@@ -1,7 +1,7 @@
 import pytest
 import torch
+from helpers.facts import image_facts
 
-from kdplatform.data import image_facts
 from kdplatform.models import build_model
 
 # He et al. 2015, table 6, in millions.

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.facts import image_facts
 
-from kdplatform.data import image_facts
 from kdplatform.errors import UserError
 from kdplatform.models.user_models import is_user_model, user_model, user_model_digest
 
