@@ -108,6 +108,7 @@ def test_the_tools_have_help_pages_too(capsys: pytest.CaptureFixture[str]) -> No
         (["kernels", "bild"], "kernels='bild' does not exist; did you mean 'build'"),
         (["compare", "a.csv"], "compare takes two sides, 1 are given; allowed: A B"),
         (["compare", "a.csv", "b.csv", "--colour", "x"], "No such option"),
+        (["compare", "a", "b", "--out=x", "--out=y"], "--out is given twice: 'x' and 'y'"),
         (["distill", "--alpha"], "--alpha is given without a value; allowed: --alpha value"),
         (
             ["distill", "--project", "digits", "--min_group_size", "0"],
