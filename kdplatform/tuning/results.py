@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +21,10 @@ from kdplatform.files import written_atomically
 from kdplatform.reporting import tuning_figures
 from kdplatform.settings.project import dump_yaml, with_absolute_paths
 from kdplatform.settings.schema import ProjectConfig
-from kdplatform.tuning.confirmation import MEASURES, Confirmed, verdict
+from kdplatform.study.metrics import known
+from kdplatform.tuning.confirmation import Confirmed, verdict
 from kdplatform.tuning.front import Outcome, hypervolume_history
-from kdplatform.tuning.measures import Measure
+from kdplatform.tuning.measures import MEASURES, Measure
 from kdplatform.tuning.references import References
 from kdplatform.tuning.selection import (
     FRONT,
@@ -263,48 +263,45 @@ def log_confirmed(measure: Measure, arms: Sequence[Confirmed]) -> None:
     """Logs what the fresh seeds say: a row per arm and seed, and a row per arm."""
     each, means = [], []
     for arm in arms:
-        labels = arm.choice.name if arm.choice else arm.title
-        own = {"arm": arm.title, "chosen_as": labels}
-        for seed, score in arm.scores.items():
-            again = arm.again[seed]
-            each.append(
-                {
-                    **own,
-                    "seed": seed,
-                    "test_accuracy": score.accuracy,
-                    f"test_{measure.slug}": score.unfairness,
-                    "test_worst_group_accuracy": score.worst_group_accuracy,
-                    "val_accuracy": again.accuracy,
-                    f"val_{measure.slug}": again.unfairness,
-                }
-            )
+        own = {"arm": arm.title, "chosen_as": arm.choice.name if arm.choice else arm.title}
+        again = arm.again[[*Outcome._fields]].add_prefix("val_")
+        found = arm.scores.add_prefix("test_").join(again)
+        each.append(found.reset_index().assign(**own)[[*own, "seed", *found.columns]])
         means.append({**own, **_summary(arm)})
-    records.log_tables({"confirmed": pd.DataFrame(means), "confirmed_seeds": pd.DataFrame(each)})
+    seeds = pd.concat(each, ignore_index=True) if each else pd.DataFrame()
+    names = {f"{split}_unfairness": f"{split}_{measure.slug}" for split in ("test", "val")}
+    tables = {"confirmed": pd.DataFrame(means), "confirmed_seeds": seeds.rename(columns=names)}
+    records.log_tables(tables)
     for arm in arms:
-        if arm.choice is not None:
-            mlflow.log_metrics(
-                {
-                    f"confirmed/{label}/{name}": arm.estimate(name).estimate
-                    for label in arm.choice.labels
-                    for name in MEASURES
-                    if label != FRONT and isfinite(arm.estimate(name).estimate)
-                }
-            )
+        estimates = {name: arm.estimate(name).estimate for name in MEASURES}
+        mlflow.log_metrics(
+            {
+                f"confirmed/{label}/{name}": value
+                for label in (arm.choice.labels if arm.choice else ())
+                for name, value in known(estimates).items()
+                if label != FRONT
+            }
+        )
 
 
 def _summary(arm: Confirmed) -> dict[str, object]:
     row: dict[str, object] = {}
     for name in MEASURES:
         mean, low, high = arm.estimate(name)
-        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        found = arm.choice.found._asdict().get(name) if arm.choice else None
-        row |= {f"{name}_as_searched": found, f"{name}_searched_again": arm.again_mean(name)}
+        searched = arm.choice.found._asdict().get(name) if arm.choice else None
+        row |= {
+            name: mean,
+            f"{name}_low": low,
+            f"{name}_high": high,
+            f"{name}_as_searched": searched,
+            f"{name}_searched_again": arm.again[name].mean(skipna=False),
+        }
         if name in arm.differences:
-            difference = arm.differences[name]
+            difference, low, high = arm.differences[name].interval
             row |= {
-                f"{name}_minus_baseline": difference.interval.estimate,
-                f"{name}_minus_baseline_low": difference.interval.low,
-                f"{name}_minus_baseline_high": difference.interval.high,
+                f"{name}_minus_baseline": difference,
+                f"{name}_minus_baseline_low": low,
+                f"{name}_minus_baseline_high": high,
                 f"{name}_p_holm": arm.p_holm[name],
                 f"{name}_verdict": verdict(arm, name),
             }

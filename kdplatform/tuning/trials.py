@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import isnan
 from typing import Any
 
 import optuna
@@ -28,26 +29,34 @@ _NAMELESS = timedelta(minutes=5)
 _SETTLED = timedelta(seconds=2)
 
 
-@dataclass(frozen=True)
-class Evaluated:
-    """A completed trial.
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a trial came to.
 
     Attributes:
+        worst_group_accuracy: NaN without an attribute.
         constraints: by name; above 0 is a violation.
         run_ids: of the distilled students, one per seed; none when their training diverged.
-        run_id: of the trial's own run.
         same_as: number of the trial whose value it took over.
     """
 
-    number: int
-    point: Point
     outcome: Outcome
     worst_group_accuracy: float
     constraints: dict[str, float]
-    run_ids: tuple[str, ...]
-    run_id: str
-    same_as: int | None
-    diverged: bool
+    run_ids: tuple[str, ...] = ()
+    same_as: int | None = None
+    diverged: bool = False
+
+    def as_dict(self) -> dict[str, object]:
+        """Returns it as plain values; Optuna keeps the constraints itself."""
+        worst = self.worst_group_accuracy
+        return {
+            **self.outcome._asdict(),
+            "worst": None if isnan(worst) else worst,
+            "runs": list(self.run_ids),
+            "same_as": self.same_as,
+            "diverged": self.diverged,
+        }
 
     @property
     def feasible(self) -> bool:
@@ -58,6 +67,19 @@ class Evaluated:
     def violation(self) -> float:
         """The sum of what constraints are violated by."""
         return sum(max(0.0, value) for value in self.constraints.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Result):
+    """A completed trial.
+
+    Attributes:
+        run_id: of the trial's own run.
+    """
+
+    number: int
+    point: Point
+    run_id: str
 
 
 def evaluated(trial: FrozenTrial) -> Evaluated | None:

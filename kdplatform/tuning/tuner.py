@@ -153,7 +153,7 @@ class Tuner:
         trained = self._train(executor, steps, "references")
         if trained.failures:
             return None
-        return read_references(self._config, self._measure, trained)
+        return read_references(self._config, self._measure, trained, digest)
 
     # ---- search
 
