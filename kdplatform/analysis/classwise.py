@@ -12,7 +12,6 @@ from kdplatform.analysis.tables import Stack, quotient, stack_tables
 from kdplatform.predictions import (
     FloatArray,
     IntArray,
-    Predictions,
     Table,
     examples_digest,
 )
@@ -67,15 +66,6 @@ def class_total(stack: Stack, n_classes: int | None = None, *, predicted: bool =
     if n_classes < seen:
         raise ValueError(f"n_classes is {n_classes}; allowed: at least {seen}, the classes seen")
     return n_classes
-
-
-def overall_accuracy(table: Table) -> float:
-    """Share of examples whose prediction equals the label.
-
-    >>> overall_accuracy(pd.DataFrame({"id": [0, 1], "label": [0, 1], "prediction": [0, 0]}))
-    0.5
-    """
-    return Predictions.of(table).accuracy
 
 
 def class_table(table: Table, n_classes: int | None = None) -> pd.DataFrame:

@@ -13,6 +13,7 @@ from kdplatform.predictions import FloatArray, IntArray, Predictions, Table
 Attribute = str | Sequence[str]
 
 INTERSECTION = " & "
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -91,6 +92,12 @@ def stack_tables(tables: Sequence[Table]) -> Stack:
     """Puts the predictions of tables into one array, aligned by id as by `aligned_tables`."""
     checked = aligned_tables(tables)
     return Stack(checked[0], np.stack([each.predictions for each in checked]))
+
+
+def listed(words: Sequence[str]) -> str:
+    """Names the first few in a note, and how many more there are."""
+    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
+    return ", ".join(words[:_MOST_NAMED]) + more
 
 
 def attribute_name(attribute: Attribute) -> str:
