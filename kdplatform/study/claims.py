@@ -131,7 +131,7 @@ class _Judge:
 
     def _sample(self, grid: Grid) -> str:
         return (
-            f"{_count(len(grid.seeds), 'seed')} × {_count(len(grid.temperatures), 'temperature')}"
+            f"{counted(len(grid.seeds), 'seed')} × {counted(len(grid.temperatures), 'temperature')}"
             f" ({_range(grid.temperatures)}), {len(self.study.any_table)} examples"
         )
 
@@ -354,7 +354,7 @@ class _Judge:
             100,
             "paired bootstrap over seeds and examples, 95% interval",
             np.nan,
-            f"{_count(len(change.seeds), 'seed')}, {len(self.study.any_table)} examples",
+            f"{counted(len(change.seeds), 'seed')}, {len(self.study.any_table)} examples",
             _joined(*remarks),
         )
 
@@ -388,7 +388,7 @@ class _Judge:
                 1,
                 "paired t-interval over seeds, on fixed pairs of examples",
                 np.nan,
-                f"{_count(len(known), 'seed')}, {self.study.pairs} pairs",
+                f"{counted(len(known), 'seed')}, {self.study.pairs} pairs",
                 _joined(remark, _one_seed(known)),
             )
 
@@ -410,7 +410,8 @@ def _one_seed(seeds: Sequence[int]) -> str:
     return "one seed: no interval over seeds" if len(seeds) == 1 else ""
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Returns how many there are, such as `1 seed` or `5 seeds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
