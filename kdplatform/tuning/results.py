@@ -31,13 +31,12 @@ from kdplatform.tuning.selection import (
     KEEPS,
     KNEE,
     Choice,
-    at_knee,
     best,
-    fairest_that_keeps,
+    marked,
     on_front,
 )
 from kdplatform.tuning.space import Point, first_points
-from kdplatform.tuning.trials import RESULT, Evaluated, all_evaluated
+from kdplatform.tuning.trials import RESULT, Evaluated
 
 OPTUNA_PAGE = "figures/optuna.html"
 _MARKED = {KNEE: "knee", KEEPS: "fairest with {:.3g} % of its accuracy"}
@@ -66,13 +65,6 @@ class Found:
         """Returns the hypervolume after each completed trial."""
         outcomes = [trial.outcome if trial.feasible else None for trial in self.trials]
         return hypervolume_history(outcomes, self.reference_point)
-
-
-def read_found(
-    config: ProjectConfig, measure: Measure, references: References, study: optuna.Study
-) -> Found:
-    """Reads the study's completed trials."""
-    return Found(config, measure, references, study, all_evaluated(study))
 
 
 def trial_table(found: Found) -> pd.DataFrame:
@@ -132,53 +124,33 @@ def _log_hypervolume(found: Found) -> None:
 
 
 def _figures(found: Found) -> dict[str, Any]:
-    shown = [trial for trial in found.trials if not trial.diverged and trial.same_as is None]
-    if not shown:
+    table = trial_table(found)
+    shown = table[~table["diverged"] & table["same_as"].isna()]
+    if shown.empty:
         return {}
-    on = {trial.number for trial in on_front(found.trials)}
-    grid = set(first_points(found.config))
-    points = pd.DataFrame(
-        {
-            "accuracy": [trial.outcome.accuracy for trial in shown],
-            "unfairness": [trial.outcome.unfairness for trial in shown],
-            "front": [trial.number in on for trial in shown],
-            "grid": [trial.point in grid for trial in shown],
-            "feasible": [trial.feasible for trial in shown],
-        }
-    )
+    names = {"val_accuracy": "accuracy", f"val_{found.measure.slug}": "unfairness"}
     references, name = found.references, found.study.study_name
     own = Point.of(found.config).title(found.config)
-    marked = {f"baseline {own}": (references.baseline.unfairness, references.baseline.accuracy)}
-    for label, trial in _named(found):
-        marked[label] = (trial.outcome.unfairness, trial.outcome.accuracy)
+    shown_points = {f"baseline {own}": references.baseline}
+    for label, trial in marked(found.config, references.baseline, found.trials).items():
+        words = _MARKED[label].format(100 * found.config.tuning.keep)
+        shown_points[words] = trial.outcome
     axis = tuning_figures.Axis(found.measure.label, found.measure.is_share)
-    arms = {"Teacher": references.teacher, "NDS": references.nds}
     seeds = found.config.tuning.seeds_per_trial
     title = f"{name}: {len(found.trials)} trials, each the mean of {seeds} seeds"
-    history = found.history()
-    before = sum(1 for trial in found.trials[: len(grid)] if trial.point in grid)
+    before = int(table["grid"].head(len(first_points(found.config))).sum())
     return {
         "pareto": tuning_figures.pareto_figure(
-            points,
-            {arm: (score.unfairness, score.accuracy) for arm, score in arms.items()},
-            marked,
+            shown.rename(columns=names),
+            {"Teacher": references.teacher[::-1], "NDS": references.nds[::-1]},
+            {name: outcome[::-1] for name, outcome in shown_points.items()},
             axis,
             title,
         ),
         "hypervolume": tuning_figures.hypervolume_figure(
-            history, before, f"{name}: hypervolume, sampler {found.config.tuning.sampler}"
+            found.history(), before, f"{name}: hypervolume, sampler {found.config.tuning.sampler}"
         ),
     }
-
-
-def _named(found: Found) -> Iterator[tuple[str, Evaluated]]:
-    knee = at_knee(found.trials)
-    if knee is not None:
-        yield _MARKED[KNEE], knee
-    keep = found.config.tuning.keep
-    keeps = fairest_that_keeps(found.trials, keep * found.references.baseline.accuracy)
-    if keeps is not None:
-        yield _MARKED[KEEPS].format(100 * keep), keeps
 
 
 def optuna_page(found: Found) -> str:

@@ -30,7 +30,8 @@ def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
         " than it is",
         _books_line(books),
     ]
-    lines += [f"trial {number} failed: {why}" for number, why in _failed(found)]
+    failed = failures(found.study.get_trials(deepcopy=False))
+    lines += [f"trial {number} failed: {why}" for number, why in failed]
     if note := grid_note(found.config):
         lines.append(note)
     if found.trials:
@@ -51,10 +52,6 @@ def grid_note(config: ProjectConfig) -> str:
         f"nothing was searched: the project's temperatures at its own alpha come first, {grid} "
         f"points of {config.tuning.trials} trials; more trials, or tuning.grid=false, search"
     )
-
-
-def _failed(found: Found) -> list[tuple[int, str]]:
-    return failures(found.study.get_trials(deepcopy=False))
 
 
 def _books_line(books: Books) -> str:

@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.space import Point
-from kdplatform.tuning.storage import retry, retry_history
+from kdplatform.tuning.storage import retry
 
 # Names of the attributes that a trial carries.
 POINT = "kd.point"
@@ -27,6 +27,12 @@ SURPLUS = "kd.surplus"
 _NAMELESS = timedelta(minutes=5)
 # A trial out of the queue carries its former driver's name until it is given its own.
 _SETTLED = timedelta(seconds=2)
+
+_KINDS = {
+    TrialState.COMPLETE: "completed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,20 +163,16 @@ def keep_books(trials: Sequence[FrozenTrial], before: int | None = None) -> Book
 
 
 def _kind(trial: FrozenTrial, again: frozenset[int]) -> str:
-    if trial.state is TrialState.COMPLETE:
-        return "completed"
-    if trial.state is TrialState.RUNNING:
-        return "running"
-    if trial.state is TrialState.WAITING:
-        return "waiting"
+    if trial.state in _KINDS:
+        return _KINDS[trial.state]
     if SURPLUS in trial.user_attrs:
         return "surplus"
     return "retried" if trial.number in again else "failed"
 
 
 def _tried_again(trials: Sequence[FrozenTrial]) -> frozenset[int]:
-    history = (retry_history(trial) for trial in trials)
-    return frozenset(number for numbers in history for number in numbers)
+    # Optuna's own way to read this is marked experimental, and warns.
+    return frozenset(n for trial in trials for n in trial.system_attrs.get("retry_history", []))
 
 
 def failures(trials: Sequence[FrozenTrial]) -> list[tuple[int, str]]:
