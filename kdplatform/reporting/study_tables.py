@@ -9,7 +9,6 @@ from kdplatform.reporting.report_table import (
     interval_words,
     number_words,
     p_words,
-    plain_mean,
     table_of,
 )
 from kdplatform.reporting.tables import percent
@@ -264,7 +263,7 @@ def individual_table(study: Study) -> Table:
     for arm in study.arms:
         row = first_columns(study, arm)
         for column in columns:
-            row.add_seeds(column, study.values(arm, column), plain_mean)
+            row.add_seeds(column, study.values(arm, column), digits=4, scale=1)
         rows.append(row)
     named = list(columns.items())
     groups = [
