@@ -67,9 +67,6 @@ class FairnessBootstrap:
     """Metrics of several arms with what is needed for their intervals and differences.
 
     Attributes:
-        attribute: The attribute or intersection.
-        groups: Names of its groups.
-        confidence: Level of the intervals.
         values: Metric of every model, by arm and metric. [seeds]
         samples: Resampled mean over seeds, by arm and metric. [draws]
         group_accuracy: Mean over seeds of each group's accuracy, by arm; NaN for a group that is
@@ -179,9 +176,6 @@ def bootstrap_fairness(
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.
         attribute: A column, or several for their intersection.
-        draws: Bootstrap draws.
-        confidence: Level of the intervals.
-        seed: Seeds the draws.
         min_group_size: As in `group_fairness.fairness_metrics`, of the examples as they are.
 
     Raises:

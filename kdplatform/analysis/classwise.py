@@ -51,7 +51,6 @@ def class_total(stack: Stack, n_classes: int | None = None, *, predicted: bool =
     """Number of classes: the one given, or one more than the largest class seen.
 
     Args:
-        stack: The tables.
         n_classes: Number of classes when it is known; classes nobody saw then get a row as well.
         predicted: Whether predicted classes count as seen, beside the true ones.
 
@@ -74,7 +73,6 @@ def class_table(table: Table, n_classes: int | None = None) -> pd.DataFrame:
     Accuracy of class c is the share of examples of label c that are predicted c (its recall).
 
     Args:
-        table: A prediction table.
         n_classes: Number of classes; the largest class seen decides when it is not given.
 
     Returns:

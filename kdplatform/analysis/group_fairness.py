@@ -182,7 +182,6 @@ def fairness_metrics(
     the groups have different base rates.
 
     Args:
-        table: A prediction table with the attribute's column.
         attribute: The column, or several columns for their intersection.
         min_group_size: Examples a group needs in the denominator of a rate; 1 counts every group.
 

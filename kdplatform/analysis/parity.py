@@ -112,8 +112,6 @@ def parity_null(
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.
         attribute: A column, or several for their intersection.
-        permutations: Number of permutations.
-        seed: Seeds the permutations.
         min_group_size: As in `group_fairness.fairness_metrics`.
 
     Returns:

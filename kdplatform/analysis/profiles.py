@@ -32,7 +32,6 @@ class Models:
 
     Attributes:
         groups: The attribute's groups; its codes are those of the examples kept.
-        n_classes: Number of classes seen.
         labels: True classes, numbered 0 to n_classes - 1. [examples]
         predictions: Predicted classes. [models, examples]
         large: Which rates of which groups are measured.

@@ -43,7 +43,6 @@ class Counts:
             share the same seeds, so the permutation of seeds is the test to rely on).
         significant_bh: Classes kept at false discovery rate `alpha` (Benjamini-Hochberg).
         significant_holm: Classes kept at family-wise error rate `alpha` (Holm).
-        alpha: The level.
     """
 
     classes: int
@@ -219,7 +218,6 @@ def hedges_g(a: FloatArray, b: FloatArray, confidence: float) -> tuple[FloatArra
     Args:
         a: Values of the reference arm. [seeds, classes]
         b: Values of the other arm. [seeds, classes]
-        confidence: Level of the interval.
 
     Returns:
         g, its lower and its upper limit, each [classes].
@@ -336,9 +334,6 @@ def mcnemar_by_class(
     seeds. It tests class accuracy itself, without taking out overall accuracy.
 
     Args:
-        table_a: The reference model's table.
-        table_b: The other model's table, of the same examples.
-        alpha: Level.
         n_classes: Number of classes; the largest label decides when it is not given.
 
     Returns:

@@ -109,7 +109,6 @@ def attribute_groups(table: Table, attribute: Attribute) -> Groups:
     """Reads the groups of an attribute, or of the intersection of several.
 
     Args:
-        table: A table with the attribute's column.
         attribute: A column name, or several for their intersection: an example that has no group
             in one of them has none in the intersection, and one that has several in one of them is
             in several intersections.
