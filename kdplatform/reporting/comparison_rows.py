@@ -1,6 +1,6 @@
 """The rows of a comparison: accuracy, scores, disagreement, classes, group fairness."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -71,14 +71,14 @@ def overall_rows(study: Study) -> Iterator[Row]:
     """Accuracy, the scores of probabilities where both sides have logits, disagreement."""
     a, b = study.tables(A), study.tables(B)
     correct = [[table.correct for table in tables] for tables in (a, b)]
-    yield _example_row("accuracy", *correct, better=1, scale=100)
+    yield _example_row("accuracy", correct, better=1, scale=100)
     if all(table.logits is not None for table in (*a, *b)):
         yield from _model_rows(study, {"test/ece": ("ECE", 0)})
         # As means of examples, where those of `Study.metrics` have no interval for single models.
         scores = [[example_scores(table) for table in tables] for tables in (a, b)]
         for name, label in (("brier", "Brier score"), ("nll", "NLL")):
             values = ([each[name] for each in side] for side in scores)
-            yield _example_row(label, *values, better=-1, scale=1)
+            yield _example_row(label, values, better=-1, scale=1)
     shares = {
         "a": disagreement_within(a),
         "b": disagreement_within(b),
@@ -112,11 +112,7 @@ def _model_rows(study: Study, metrics: Mapping[str, tuple[str, int]]) -> Iterato
 
 
 def _example_row(
-    what: str,
-    a: Sequence[npt.ArrayLike],
-    b: Sequence[npt.ArrayLike],
-    better: int,
-    scale: float,
+    what: str, sides: Iterable[Sequence[npt.ArrayLike]], *, better: int, scale: float
 ) -> Row:
     """A mean over examples, with an interval over them and, if several, over seeds.
 
@@ -124,10 +120,9 @@ def _example_row(
     nothing to do with each other the variance of their differences is right all the same.
 
     Args:
-        a: value of every example under every model of a side. [models, examples]
-        b: the same of the other side.
+        sides: of A and B, the value of every example under every model. [models, examples]
     """
-    first, second = (np.asarray(values, dtype=float) for values in (a, b))
+    first, second = (np.asarray(values, dtype=float) for values in sides)
     if len(first) == len(second) == 1:
         change = mean_of_examples((second - first)[0])
     elif len(first) == len(second):

@@ -4,7 +4,7 @@ Temperatures stand at equal distances, since 20, 30 and 40 would press 1 to 10 t
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -23,7 +23,7 @@ from kdplatform.study.study import Arm, Study
 
 DS = Role.DISTILLED.label
 # How the constant line of a reference is drawn.
-_LINES = {Role.STUDENT: "--", Role.TEACHER: ":"}
+_LINES: dict[Role, Literal["--", ":"]] = {Role.STUDENT: "--", Role.TEACHER: ":"}
 
 _CURVE: dict[str, Any] = {
     "color": COLORS[DS], "marker": "o", "markersize": 4, "linewidth": 1.2

@@ -124,10 +124,10 @@ class Measure:
         for arm, tables in arms.items():
             models[arm] = {}
             for seed, table in tables.items():
-                found = individual_metrics(table, similar)
+                measured = individual_metrics(table, similar)
                 if arm.role is not Role.DISTILLED:
-                    found |= pair_metrics(Role.STUDENT, arms[NDS][seed], table, self.classes)
-                models[arm][seed] = Model("", table, found)
+                    measured |= pair_metrics(Role.STUDENT, arms[NDS][seed], table, self.classes)
+                models[arm][seed] = Model("", table, measured)
         classes = tuple(map(str, range(self.classes)))
         attributes = () if self.attribute is None else (self.attribute,)
         study = Study("", classes, models, attributes, self.min_group_size)

@@ -259,21 +259,15 @@ def log_confirmed(measure: Measure, arms: Sequence[Confirmed]) -> None:
 def _summary(arm: Confirmed) -> dict[str, object]:
     row: dict[str, object] = {}
     for name in MEASURES:
-        mean, low, high = arm.estimate(name)
         searched = arm.choice.found._asdict().get(name) if arm.choice else None
         row |= {
-            name: mean,
-            f"{name}_low": low,
-            f"{name}_high": high,
+            **arm.estimate(name).columns(name),
             f"{name}_as_searched": searched,
             f"{name}_searched_again": arm.again[name].mean(skipna=False),
         }
         if name in arm.differences:
-            difference, low, high = arm.differences[name].interval
             row |= {
-                f"{name}_minus_baseline": difference,
-                f"{name}_minus_baseline_low": low,
-                f"{name}_minus_baseline_high": high,
+                **arm.differences[name].interval.columns(f"{name}_minus_baseline"),
                 f"{name}_p_holm": arm.p_holm[name],
                 f"{name}_verdict": verdict(arm, name),
             }

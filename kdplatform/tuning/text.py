@@ -55,18 +55,14 @@ def grid_note(config: ProjectConfig) -> str:
 
 
 def _books_line(books: Books) -> str:
-    parts = [f"{books.completed} completed", f"{books.failed} failed"]
-    parts += [
-        f"{count} {word}"
-        for count, word in (
-            (books.retried, "lost or interrupted and tried again"),
-            (books.running, "running"),
-            (books.waiting, "waiting"),
-            (books.surplus, "not needed"),
-        )
-        if count
-    ]
-    return "trials: " + ", ".join(parts)
+    others = {
+        "lost or interrupted and tried again": books.retried,
+        "running": books.running,
+        "waiting": books.waiting,
+        "not needed": books.surplus,
+    }
+    parts = [f"{count} {word}" for word, count in others.items() if count]
+    return ", ".join([f"trials: {books.completed} completed", f"{books.failed} failed", *parts])
 
 
 def _cells(measure: Measure, accuracy: float, unfairness: float) -> list[str]:
