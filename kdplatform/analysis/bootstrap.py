@@ -4,7 +4,7 @@ Each draw resamples the examples, the same for every model, and the seeds of eve
 arms share, above all the examples that are hard for all of them, cancels in their differences.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -20,12 +20,10 @@ from kdplatform.analysis.group_rates import (
     metric_values,
 )
 from kdplatform.analysis.intervals import Interval
-from kdplatform.analysis.profiles import Models, Profiles, models_on_groups
+from kdplatform.analysis.profiles import Arms, Models, Profiles, models_of_arms
 from kdplatform.analysis.significance import check_fraction
 from kdplatform.analysis.tables import Attribute, quotient
-from kdplatform.predictions import FloatArray, Table
-
-Arms = Mapping[str, Sequence[Table]]
+from kdplatform.predictions import FloatArray
 
 
 class _SeedVariance(NamedTuple):
@@ -69,9 +67,6 @@ class FairnessBootstrap:
     """Metrics of several arms with what is needed for their intervals and differences.
 
     Attributes:
-        attribute: The attribute or intersection.
-        groups: Names of its groups.
-        confidence: Level of the intervals.
         values: Metric of every model, by arm and metric. [seeds]
         samples: Resampled mean over seeds, by arm and metric. [draws]
         group_accuracy: Mean over seeds of each group's accuracy, by arm; NaN for a group that is
@@ -85,15 +80,11 @@ class FairnessBootstrap:
     samples: Mapping[str, Mapping[str, FloatArray]]
     group_accuracy: Mapping[str, FloatArray]
 
-    def _check_arm(self, arm: str) -> None:
-        if arm not in self.values:
-            raise ValueError(f"arm is {arm!r}; allowed: {list(self.values)}")
-
     def interval(self, arm: str, metric: str) -> Interval:
         """A metric's mean over the arm's seeds, with its interval."""
-        self._check_arm(arm)
-        if metric not in METRICS:
-            raise ValueError(f"metric is {metric!r}; allowed: {list(METRICS)}")
+        for name, value, allowed in (("arm", arm, self.values), ("metric", metric, METRICS)):
+            if value not in allowed:
+                raise ValueError(f"{name} is {value!r}; allowed: {list(allowed)}")
         values = self.values[arm][metric]
         return _interval(
             float(mean_known(values)),
@@ -185,9 +176,6 @@ def bootstrap_fairness(
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.
         attribute: A column, or several for their intersection.
-        draws: Bootstrap draws.
-        confidence: Level of the intervals.
-        seed: Seeds the draws.
         min_group_size: As in `group_fairness.fairness_metrics`, of the examples as they are.
 
     Raises:
@@ -196,10 +184,7 @@ def bootstrap_fairness(
     check_fraction("confidence", confidence)
     if draws < 2:
         raise ValueError(f"draws is {draws}; allowed: at least 2")
-    if not arms or not all(len(tables) for tables in arms.values()):
-        raise ValueError(f"arms are {list(arms)}; allowed: at least one, each with a table")
-    every = [table for tables in arms.values() for table in tables]
-    models = models_on_groups(every, attribute, min_group_size)
+    models = models_of_arms(arms, attribute, min_group_size)
     return _bootstrap(models, {k: len(v) for k, v in arms.items()}, draws, confidence, seed)
 
 

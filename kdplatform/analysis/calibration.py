@@ -94,7 +94,6 @@ def expected_calibration_error(
     Args:
         confidence: Probability of the predicted class. [examples]
         correct: Whether the prediction is right. [examples]
-        bins: Number of bins asked for.
 
     Raises:
         ValueError: `bins` is below 1, or there are no examples or not as many of both.
@@ -125,10 +124,8 @@ def calibration(
     1950). NLL: mean of -log p_label, in nats. ECE: see `expected_calibration_error`.
 
     Args:
-        table: A prediction table with logits.
         temperature: Divides the logits first; `calibrating_temperature` of validation data gives
             the calibrated scores.
-        bins: Bins of the ECE.
 
     Raises:
         ValueError: Logits are missing, ragged or not finite, or a class has no logit.

@@ -12,7 +12,6 @@ from kdplatform.analysis.tables import Stack, quotient, stack_tables
 from kdplatform.predictions import (
     FloatArray,
     IntArray,
-    Predictions,
     Table,
     examples_digest,
 )
@@ -52,7 +51,6 @@ def class_total(stack: Stack, n_classes: int | None = None, *, predicted: bool =
     """Number of classes: the one given, or one more than the largest class seen.
 
     Args:
-        stack: The tables.
         n_classes: Number of classes when it is known; classes nobody saw then get a row as well.
         predicted: Whether predicted classes count as seen, beside the true ones.
 
@@ -69,22 +67,12 @@ def class_total(stack: Stack, n_classes: int | None = None, *, predicted: bool =
     return n_classes
 
 
-def overall_accuracy(table: Table) -> float:
-    """Share of examples whose prediction equals the label.
-
-    >>> overall_accuracy(pd.DataFrame({"id": [0, 1], "label": [0, 1], "prediction": [0, 0]}))
-    0.5
-    """
-    return Predictions.of(table).accuracy
-
-
 def class_table(table: Table, n_classes: int | None = None) -> pd.DataFrame:
     """Accuracy of each class of one model.
 
     Accuracy of class c is the share of examples of label c that are predicted c (its recall).
 
     Args:
-        table: A prediction table.
         n_classes: Number of classes; the largest class seen decides when it is not given.
 
     Returns:

@@ -58,7 +58,6 @@ def compare_classes(
         tables_a: The reference arm (Teacher or NDS): one table per seed, or `arm_accuracies`.
         tables_b: The other arm (DS), on the same examples.
         normalisation: As in `welch_by_class`.
-        alpha: Level.
         n_classes: Number of classes; the largest label decides when it is not given.
 
     Raises:

@@ -22,6 +22,12 @@ def disagreement(table_a: Table, table_b: Table) -> float:
     return float((stack.predictions[0] != stack.predictions[1]).mean())
 
 
+def disagreement_within(tables: Sequence[Table]) -> float:
+    """Mean disagreement of two models of one arm: the noise of seeds; NaN for a single model."""
+    pairs = [disagreement(*pair) for pair in combinations(tables, 2)]
+    return float(np.mean(pairs)) if pairs else float("nan")
+
+
 def disagreement_by_class(
     table_a: Table, table_b: Table, n_classes: int | None = None
 ) -> pd.DataFrame:

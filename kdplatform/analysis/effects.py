@@ -27,9 +27,6 @@ def power_of_shift(
     Args:
         shift: True difference of the arms' means.
         deviation: Standard deviation over seeds, in the same unit.
-        seeds_a: Seeds of one arm.
-        seeds_b: Seeds of the other.
-        alpha: Level.
 
     >>> round(power_of_shift(0.04, 0.032, 5, 5), 2)
     0.41
@@ -114,8 +111,6 @@ class Trend:
             never changes counts as 0.
         spearman_low: The smallest of a seed.
         spearman_high: The largest of a seed.
-        temperatures: Temperatures used.
-        seeds: Seeds used.
         dropped_seeds: Seeds left out because they lack a temperature.
         note: Why there is no test, or empty.
     """
@@ -167,7 +162,6 @@ def trend_over_temperature(runs: pd.DataFrame, value: str) -> Trend:
 
     Args:
         runs: One row per run, with columns `temperature`, `seed` and the value's.
-        value: The value's column.
 
     Returns:
         The test; without one (fewer than two seeds or three temperatures) p is NaN and `note` says

@@ -5,8 +5,7 @@ without positives a true positive rate of 0, and takes one pass over the data pe
 Its values are the reference in the tests.
 """
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -20,7 +19,7 @@ from kdplatform.analysis.group_rates import (
     group_rates,
     metric_values,
 )
-from kdplatform.analysis.tables import Attribute, Groups, attribute_groups
+from kdplatform.analysis.tables import Attribute, Groups, attribute_groups, listed
 from kdplatform.predictions import IntArray, Predictions, Table
 
 METRICS = (
@@ -33,8 +32,6 @@ METRICS = (
     "worst_group_accuracy",
     "accuracy_gap",
 )
-# Groups named one by one in a note.
-_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -81,10 +78,6 @@ class FairnessMetrics:
     accuracy_gap: float
     note: str
 
-    def as_dict(self) -> dict[str, float | str]:
-        """The metrics as a flat dictionary, for a table or a log."""
-        return asdict(self)
-
 
 @dataclass(frozen=True)
 class _Measured:
@@ -125,7 +118,7 @@ def _note(measured: _Measured) -> str:
         if not kept
     ]
     verb = "is" if len(small) == 1 else "are"
-    remarks = [f"{_listed(small)} {verb} smaller than {large.min_group_size} and left out"]
+    remarks = [f"{listed(small)} {verb} smaller than {large.min_group_size} and left out"]
     remarks = remarks if small else []
     kept = [name for name, enough in zip(names, large.groups, strict=True) if enough]
     if len(kept) > 1:
@@ -165,14 +158,8 @@ def _left_out_of_rates(measured: _Measured) -> list[str]:
             remarks.append(f"{rate} leaves out every group ({few} {word})")
         elif dropped:
             words = "" if binary else " classes"
-            remarks.append(f"{rate} leaves out {_listed(dropped)}{words} ({few} {word})")
+            remarks.append(f"{rate} leaves out {listed(dropped)}{words} ({few} {word})")
     return [*remarks, "EOD is undefined"] if undefined else remarks
-
-
-def _listed(words: Sequence[str]) -> str:
-    """Names the first few, and how many more there are."""
-    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
-    return ", ".join(words[:_MOST_NAMED]) + more
 
 
 def fairness_metrics(
@@ -195,7 +182,6 @@ def fairness_metrics(
     the groups have different base rates.
 
     Args:
-        table: A prediction table with the attribute's column.
         attribute: The column, or several columns for their intersection.
         min_group_size: Examples a group needs in the denominator of a rate; 1 counts every group.
 

@@ -67,7 +67,6 @@ class LargeEnough:
         groups: Enough examples. [groups]
         positives: Enough examples of label c. [groups, classes]
         negatives: Enough examples of another label. [groups, classes]
-        min_group_size: What is enough.
     """
 
     groups: npt.NDArray[np.bool_]

@@ -78,8 +78,6 @@ def factor_space(table: Table, columns: Sequence[str], dataset: str | None = Non
     or opposite ends.
 
     Args:
-        table: a prediction table with the factors' columns.
-        columns: the factors.
         dataset: whose factors they are, for the space's name; None: just columns.
 
     Raises:
@@ -113,11 +111,9 @@ class Pairs(NamedTuple):
     """Pairs of examples of a feature space, with their distances.
 
     Attributes:
-        space: The feature space.
         first: Positions in the space. [pairs]
         second: Positions in the space. [pairs]
         distance: Cosine distance, at least `floor`. [pairs]
-        floor: The floor of the distance.
         floored: Pairs whose distance was below it.
     """
 
@@ -136,10 +132,7 @@ class IndividualFairness(NamedTuple):
         unfairness: I(f), lower is better.
         output: What of the model is compared ("probabilities" or "labels").
         temperature: What the logits were divided by; 1 unless calibrated.
-        pairs: Pairs of examples.
         floored: Pairs whose distance was raised to the floor.
-        floor: The floor.
-        space: Name of the feature space.
     """
 
     unfairness: float
@@ -182,10 +175,7 @@ def sample_pairs(
     """Draws the pairs of examples that all models are measured on.
 
     Args:
-        space: The feature space.
         count: Number of distinct pairs; all pairs when there are fewer.
-        seed: Seeds the drawing.
-        floor: Smallest cosine distance used.
 
     Raises:
         ValueError: The space has fewer than two examples, or an argument is out of range.
@@ -225,7 +215,6 @@ def individual_unfairness(
     read it beside the value on labels and at the temperature that calibrates each model.
 
     Args:
-        table: A prediction table that holds the pairs' examples.
         pairs: The pairs, the same for every model compared.
         output: Compare softmax probabilities, or predicted labels.
         temperature: Divides the logits first; `calibration.calibrating_temperature` of validation

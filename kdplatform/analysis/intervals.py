@@ -19,6 +19,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def columns(self, name: str) -> dict[str, float]:
+        """Returns it as columns of a table: `name`, `name_low` and `name_high`."""
+        return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
+
 
 UNKNOWN = Interval(np.nan, np.nan, np.nan)
 
@@ -45,7 +49,6 @@ def mean_over_seeds(
 
     Args:
         values: one per seed.
-        confidence: level of the interval.
         lowest: the interval is cut off at the quantity's own range.
         highest: as `lowest`.
 
@@ -74,7 +77,6 @@ def paired_difference(
     Args:
         a: one value per seed.
         b: the other arm's, in the same order.
-        confidence: level of the interval.
 
     Raises:
         ValueError: the arms have not the same number of seeds.
@@ -136,7 +138,6 @@ def change_over_temperature(grid: FloatArray, temperatures: FloatArray) -> Inter
 
     Args:
         grid: one value per model. [seeds, temperatures]
-        temperatures: the temperatures. [temperatures]
 
     Returns:
         The mean over seeds with its 95% t-interval.

@@ -12,9 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kdplatform.analysis.bootstrap import Arms
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE, GroupCounts, metric_values
-from kdplatform.analysis.profiles import COUNTS_AT_ONCE, Models, Profiles, models_on_groups
+from kdplatform.analysis.profiles import COUNTS_AT_ONCE, Arms, Models, Profiles, models_of_arms
 from kdplatform.analysis.tables import Attribute
 from kdplatform.predictions import FloatArray, IntArray
 
@@ -113,8 +112,6 @@ def parity_null(
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.
         attribute: A column, or several for their intersection.
-        permutations: Number of permutations.
-        seed: Seeds the permutations.
         min_group_size: As in `group_fairness.fairness_metrics`.
 
     Returns:
@@ -127,10 +124,7 @@ def parity_null(
     """
     if permutations < 1:
         raise ValueError(f"permutations is {permutations}; allowed: at least 1")
-    if not arms or not all(len(tables) for tables in arms.values()):
-        raise ValueError(f"arms are {list(arms)}; allowed: at least one, each with a table")
-    every = [table for tables in arms.values() for table in tables]
-    models = models_on_groups(every, attribute, min_group_size)
+    models = models_of_arms(arms, attribute, min_group_size)
     generator = np.random.default_rng(seed)
     counter = _Counter(models)
     observed = metric_values(counter.observed(), models.large)

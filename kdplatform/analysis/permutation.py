@@ -73,7 +73,6 @@ def seed_splits(
         n_a: Seeds of arm a, which come first.
         n_b: Seeds of arm b.
         max_splits: Above this many, this many are drawn at random instead.
-        seed: Seeds the drawing.
 
     Returns:
         Membership in arm b, [splits, seeds], and whether all splits are there.
@@ -178,7 +177,6 @@ def permute_seeds(
         normalisation: As in `welch_by_class`.
         alpha: Level at which a class counts.
         max_splits: Largest number of splits examined.
-        seed: Seeds the sampling of splits.
 
     Raises:
         ValueError: An arm has fewer than two seeds, or the arms hold different examples.

@@ -5,7 +5,7 @@ examples is then a multinomial draw of profile sizes, and the counts behind ever
 are one sparse product with them: the same draw serves all models, so their metrics stay paired.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -17,6 +17,8 @@ from kdplatform.analysis.group_fairness import classes_seen
 from kdplatform.analysis.group_rates import GroupCounts, LargeEnough, count_codes
 from kdplatform.analysis.tables import Attribute, Groups, aligned_tables, attribute_groups
 from kdplatform.predictions import IntArray, Table
+
+Arms = Mapping[str, Sequence[Table]]
 
 # Drawing a profile's size in a multinomial costs as much as drawing this many examples singly.
 _RARE = 6
@@ -30,7 +32,6 @@ class Models:
 
     Attributes:
         groups: The attribute's groups; its codes are those of the examples kept.
-        n_classes: Number of classes seen.
         labels: True classes, numbered 0 to n_classes - 1. [examples]
         predictions: Predicted classes. [models, examples]
         large: Which rates of which groups are measured.
@@ -43,14 +44,16 @@ class Models:
     large: LargeEnough
 
 
-def models_on_groups(tables: Sequence[Table], attribute: Attribute, min_group_size: int) -> Models:
-    """Aligns tables and keeps the examples that belong to a group of the attribute.
+def models_of_arms(arms: Arms, attribute: Attribute, min_group_size: int) -> Models:
+    """Aligns the tables of arms and keeps the examples that belong to a group of the attribute.
 
     Raises:
-        ValueError: A table is invalid, ids, labels or groups differ between tables, or
-            `min_group_size` is below 1.
+        ValueError: There is no arm or an arm has no table, a table is invalid, ids, labels or
+            groups differ between tables, or `min_group_size` is below 1.
     """
-    first, *others = aligned_tables(tables)
+    if not arms or not all(len(tables) for tables in arms.values()):
+        raise ValueError(f"arms are {list(arms)}; allowed: at least one, each with a table")
+    first, *others = aligned_tables([table for tables in arms.values() for table in tables])
     groups = attribute_groups(first, attribute)
     for table in others:
         if not _equal(attribute_groups(table, attribute), groups):

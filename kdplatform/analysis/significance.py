@@ -4,9 +4,8 @@ Arm `a` is the reference (Teacher or NDS), arm `b` the one compared with it (DS)
 is `b` minus `a`. Accuracies and differences are fractions, not per cent.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Literal
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +43,6 @@ class Counts:
             share the same seeds, so the permutation of seeds is the test to rely on).
         significant_bh: Classes kept at false discovery rate `alpha` (Benjamini-Hochberg).
         significant_holm: Classes kept at family-wise error rate `alpha` (Holm).
-        alpha: The level.
     """
 
     classes: int
@@ -56,10 +54,6 @@ class Counts:
     significant_bh: int
     significant_holm: int
     alpha: float
-
-    def as_dict(self) -> dict[str, float]:
-        """The counts as a flat dictionary, for a table or a log."""
-        return asdict(self)
 
 
 def check_fraction(name: str, value: float) -> None:
@@ -153,20 +147,17 @@ def significance_counts(table: pd.DataFrame, alpha: float = 0.05) -> Counts:
     )
 
 
-def with_corrections(
-    columns: Mapping[str, npt.NDArray[np.generic]], alpha: float
-) -> dict[str, npt.NDArray[np.generic]]:
+def _with_corrections(table: pd.DataFrame, alpha: float) -> pd.DataFrame:
     """Adds the significance columns that follow from the column `p_value`."""
-    p = np.asarray(columns["p_value"], dtype=float)
+    p = table["p_value"].to_numpy(dtype=float)
     bh, by_holm = benjamini_hochberg(p), holm(p)
-    return {
-        **columns,
-        "significant": p < alpha,
-        "p_bh": bh,
-        "significant_bh": bh < alpha,
-        "p_holm": by_holm,
-        "significant_holm": by_holm < alpha,
-    }
+    return table.assign(
+        significant=p < alpha,
+        p_bh=bh,
+        significant_bh=bh < alpha,
+        p_holm=by_holm,
+        significant_holm=by_holm < alpha,
+    )
 
 
 def normalised(arm: ArmAccuracies, normalisation: Normalisation) -> FloatArray:
@@ -189,15 +180,13 @@ def normalised(arm: ArmAccuracies, normalisation: Normalisation) -> FloatArray:
     raise ValueError(f"normalisation is {normalisation!r}; allowed: {list(NORMALISATIONS)}")
 
 
-@dataclass(frozen=True)
-class _Welch:
+class _Welch(NamedTuple):
     difference: FloatArray
     low: FloatArray
     high: FloatArray
     statistic: FloatArray
     degrees: FloatArray
     p_value: FloatArray
-    constant: npt.NDArray[np.bool_]  # no variance on either side
 
 
 def _variance(values: FloatArray) -> FloatArray:
@@ -212,14 +201,11 @@ def _welch(a: FloatArray, b: FloatArray, confidence: float) -> _Welch:
     square = part_a + part_b
     degrees = quotient(square**2, part_a**2 / (len(a) - 1) + part_b**2 / (len(b) - 1))
     statistic = quotient(difference, np.sqrt(square))
-    constant = square == 0
-    equal = constant & (np.abs(difference) <= ROUNDING)
+    equal = (square == 0) & (np.abs(difference) <= ROUNDING)
     statistic = np.where(equal, 0.0, statistic)
     p_value = np.where(equal, 1.0, 2 * special.stdtr(degrees, -np.abs(statistic)))
     margin = special.stdtrit(degrees, 0.5 + confidence / 2) * np.sqrt(square)
-    return _Welch(
-        difference, difference - margin, difference + margin, statistic, degrees, p_value, constant
-    )
+    return _Welch(difference, difference - margin, difference + margin, statistic, degrees, p_value)
 
 
 def hedges_g(a: FloatArray, b: FloatArray, confidence: float) -> tuple[FloatArray, ...]:
@@ -232,7 +218,6 @@ def hedges_g(a: FloatArray, b: FloatArray, confidence: float) -> tuple[FloatArra
     Args:
         a: Values of the reference arm. [seeds, classes]
         b: Values of the other arm. [seeds, classes]
-        confidence: Level of the interval.
 
     Returns:
         g, its lower and its upper limit, each [classes].
@@ -293,28 +278,26 @@ def welch_by_class(
         "absent",
         np.where(np.isfinite(test.p_value), "tested", "undefined: no variance"),
     )
-    columns: dict[str, npt.NDArray[np.generic]] = {
-        "class": np.arange(len(a.n)),
-        "n": a.n,
-        "accuracy_a": a.accuracy.mean(axis=0),
-        "accuracy_b": b.accuracy.mean(axis=0),
-        "difference": raw.difference,
-        "difference_low": raw.low,
-        "difference_high": raw.high,
-        "normalised_difference": test.difference,
-        "normalised_low": test.low,
-        "normalised_high": test.high,
-        "t": test.statistic,
-        "df": test.degrees,
-        "p_value": test.p_value,
-    }
-    effects: dict[str, npt.NDArray[np.generic]] = {
-        "hedges_g": g,
-        "hedges_g_low": g_low,
-        "hedges_g_high": g_high,
-        "status": status,
-    }
-    return pd.DataFrame(with_corrections(columns, alpha) | effects)
+    table = pd.DataFrame(
+        {
+            "class": np.arange(len(a.n)),
+            "n": a.n,
+            "accuracy_a": a.accuracy.mean(axis=0),
+            "accuracy_b": b.accuracy.mean(axis=0),
+            "difference": raw.difference,
+            "difference_low": raw.low,
+            "difference_high": raw.high,
+            "normalised_difference": test.difference,
+            "normalised_low": test.low,
+            "normalised_high": test.high,
+            "t": test.statistic,
+            "df": test.degrees,
+            "p_value": test.p_value,
+        }
+    )
+    return _with_corrections(table, alpha).assign(
+        hedges_g=g, hedges_g_low=g_low, hedges_g_high=g_high, status=status
+    )
 
 
 def arm_pair(
@@ -351,9 +334,6 @@ def mcnemar_by_class(
     seeds. It tests class accuracy itself, without taking out overall accuracy.
 
     Args:
-        table_a: The reference model's table.
-        table_b: The other model's table, of the same examples.
-        alpha: Level.
         n_classes: Number of classes; the largest label decides when it is not given.
 
     Returns:
@@ -380,15 +360,16 @@ def mcnemar_by_class(
     only_a, only_b = per_class(right_a & ~right_b), per_class(right_b & ~right_a)
     tail = stats.binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5)
     accuracy_a, accuracy_b = quotient(per_class(right_a), n), quotient(per_class(right_b), n)
-    columns: dict[str, npt.NDArray[np.generic]] = {
-        "class": np.arange(classes),
-        "n": n,
-        "accuracy_a": accuracy_a,
-        "accuracy_b": accuracy_b,
-        "difference": accuracy_b - accuracy_a,
-        "only_a_right": only_a,
-        "only_b_right": only_b,
-        "p_value": np.where(n == 0, np.nan, np.minimum(1.0, 2 * tail)),
-    }
-    status: dict[str, npt.NDArray[np.generic]] = {"status": np.where(n == 0, "absent", "tested")}
-    return pd.DataFrame(with_corrections(columns, alpha) | status)
+    table = pd.DataFrame(
+        {
+            "class": np.arange(classes),
+            "n": n,
+            "accuracy_a": accuracy_a,
+            "accuracy_b": accuracy_b,
+            "difference": accuracy_b - accuracy_a,
+            "only_a_right": only_a,
+            "only_b_right": only_b,
+            "p_value": np.where(n == 0, np.nan, np.minimum(1.0, 2 * tail)),
+        }
+    )
+    return _with_corrections(table, alpha).assign(status=np.where(n == 0, "absent", "tested"))

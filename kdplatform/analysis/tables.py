@@ -13,6 +13,7 @@ from kdplatform.predictions import FloatArray, IntArray, Predictions, Table
 Attribute = str | Sequence[str]
 
 INTERSECTION = " & "
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,12 @@ def stack_tables(tables: Sequence[Table]) -> Stack:
     return Stack(checked[0], np.stack([each.predictions for each in checked]))
 
 
+def listed(words: Sequence[str]) -> str:
+    """Names the first few in a note, and how many more there are."""
+    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
+    return ", ".join(words[:_MOST_NAMED]) + more
+
+
 def attribute_name(attribute: Attribute) -> str:
     """Names an attribute, or an intersection given as several attributes."""
     return attribute if isinstance(attribute, str) else INTERSECTION.join(attribute)
@@ -102,7 +109,6 @@ def attribute_groups(table: Table, attribute: Attribute) -> Groups:
     """Reads the groups of an attribute, or of the intersection of several.
 
     Args:
-        table: A table with the attribute's column.
         attribute: A column name, or several for their intersection: an example that has no group
             in one of them has none in the intersection, and one that has several in one of them is
             in several intersections.

@@ -18,7 +18,7 @@ from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import REFERENCES, compared_names, count_metrics, known
-from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
+from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study, temperature_of
 
 # MLflow's steps are integers below 2^63; nobody needs finer temperatures.
 _MOST_DECIMALS = 6
@@ -99,14 +99,14 @@ def log_sweep(classes: ClassWise) -> None:
     study = classes.study
     if not study.distilled:
         return
-    scale = step_scale([_temperature(arm) for arm in study.distilled])
+    scale = step_scale([temperature_of(arm) for arm in study.distilled])
     mlflow.log_param("step_scale", scale)
     rows = []
     for arm in study.distilled:
         metrics = _arm_metrics(classes, arm)
-        mlflow.log_metrics(metrics, step=round(_temperature(arm) * scale))
+        mlflow.log_metrics(metrics, step=round(temperature_of(arm) * scale))
         seeds = ",".join(map(str, study.seeds(arm)))
-        rows.append({"temperature": _temperature(arm), "seeds": seeds, **metrics})
+        rows.append({"temperature": temperature_of(arm), "seeds": seeds, **metrics})
     frame, names = study.metrics, compared_names(study.attributes)
     counts = {f"classwise/n_{name}": f"n_{name}_mcnemar" for name in REFERENCES.values()}
     distilled = frame[frame["role"] == Role.DISTILLED.value]
@@ -131,7 +131,7 @@ def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
     is the mean over seeds of the counts of McNemar's test.
     """
     study = classes.study
-    metrics = {"temperature": _temperature(arm)}
+    metrics = {"temperature": temperature_of(arm)}
     for own in (TEACHER, NDS, arm):
         metrics |= _means(study, own) if own in study.arms else {}
     for role, suffix in REFERENCES.items():
@@ -154,11 +154,6 @@ def _means(study: Study, arm: Arm) -> dict[str, float]:
     if len(values) > 1:
         means |= {f"{arm.role.value}/{n}_sd": float(values[n].std(ddof=1)) for n in values}
     return known(means)
-
-
-def _temperature(arm: Arm) -> float:
-    assert arm.temperature is not None
-    return arm.temperature
 
 
 def step_scale(temperatures: Sequence[float]) -> int:

@@ -7,16 +7,22 @@ import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.bootstrap import bootstrap_fairness
-from kdplatform.analysis.classwise import class_table
+from kdplatform.analysis.classwise import class_table_over_seeds
 from kdplatform.analysis.comparison import ClassComparison
 from kdplatform.analysis.disagreement import disagreement_by_class
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
-from kdplatform.analysis.individual_fairness import factor_space
+from kdplatform.analysis.individual_fairness import (
+    factor_space,
+    nearest_neighbours,
+    sample_pairs,
+)
 from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.tables import Attribute
 from kdplatform.reporting.comparison_rows import (
+    A,
+    B,
     class_test,
     count_row,
     fairness_rows,
@@ -32,10 +38,13 @@ from kdplatform.reporting.report_table import (
     p_words,
     table_of,
 )
-from kdplatform.reporting.sides import Side, Sides
+from kdplatform.reporting.sides import Side
 from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
 from kdplatform.reporting.tables import text_table
+from kdplatform.study.claims import counted
 from kdplatform.study.fairness import Effort
+from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
+from kdplatform.study.study import Arm, Model, Study
 
 _SHOWN_CLASSES = 20
 
@@ -71,17 +80,15 @@ def build_comparison(
     """
     a, b = _with_ids_of_one_kind(a, b)
     _check_examples(a, b)
-    reference = a.tables[0]
-    sides = Sides(
-        *(
-            replace(side, tables=[table.aligned(reference) for table in side.tables])
-            for side in (a, b)
-        )
-    )
-    tables = {"A": list(sides.a.tables), "B": list(sides.b.tables)}
-    classes = class_test(sides)
+    reference, similar = a.tables[0], None
+    if similar_by:
+        space = factor_space(reference, similar_by)
+        similar = Similarity(sample_pairs(space), nearest_neighbours(space))
+    study = _study(a, b, similar)
+    tables = {"A": study.tables(A), "B": study.tables(B)}
+    classes = class_test(study)
     fairness: list[Row] = []
-    notes = list(_notes(sides, classes))
+    notes = list(_notes(study, classes))
     for attribute in attributes:
         metrics = fairness_metrics(reference, attribute, min_group_size=min_group_size)
         name = metrics.attribute
@@ -102,19 +109,16 @@ def build_comparison(
             min_group_size=min_group_size,
         )
         fairness.extend(fairness_rows(bootstrap, null))
-    individual: list[Row] = []
-    if similar_by:
-        space = factor_space(reference, similar_by)
-        individual.extend(individual_rows(sides, space))
-        notes.append(f"I(f): distances in {space.name}; lower is fairer.")
+    if similar is not None:
+        notes.append(f"I(f): distances in {similar.pairs.space.name}; lower is fairer.")
     verdicts = table_of(
         "verdicts",
         "What differs: side B minus side A",
         [
-            *overall_rows(sides),
+            *overall_rows(study),
             *([] if classes is None else [count_row(classes)]),
             *fairness,
-            *individual,
+            *individual_rows(study),
         ],
         [
             (
@@ -130,7 +134,19 @@ def build_comparison(
             )
         ],
     )
-    return Comparison(_report(sides, verdicts, classes, notes), verdicts, notes)
+    return Comparison(_report(study, verdicts, classes, notes), verdicts, notes)
+
+
+def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
+    """Returns the sides as a study: A stands where the NDS does, B where its students do."""
+    arms: dict[Arm, dict[int, Model]] = {A: {}, B: {}}
+    for arm, side in ((A, a), (B, b)):
+        for seed, table in enumerate(table.aligned(a.tables[0]) for table in side.tables):
+            scores = score_metrics(table) | individual_metrics(table, similar)
+            arms[arm][seed] = Model("", table, scores)
+    numbers = range(max(table.n_classes for side in (a, b) for table in side.tables))
+    classes = a.class_names or tuple(map(str, numbers))
+    return Study("", classes, arms, settings={"A": a.title, "B": b.title})
 
 
 def comparison_text(comparison: Comparison) -> str:
@@ -172,29 +188,30 @@ def _with_ids_of_one_kind(a: Side, b: Side) -> tuple[Side, Side]:
     return as_text(a), as_text(b)
 
 
-def _notes(sides: Sides, classes: ClassComparison | None) -> Iterator[str]:
-    a, b = len(sides.a.tables), len(sides.b.tables)
-    if sides.single:
+def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
+    a, b = len(study.seeds(A)), len(study.seeds(B))
+    if a == b == 1:
         yield (
             "One model on each side: intervals and tests are conditional on these two models, and "
             "say nothing of other seeds."
         )
-    elif not sides.over_seeds:
+    elif min(a, b) == 1:
         yield (
             f"{a} and {b} models: one side has no spread over seeds, so classes are not tested, and"
             " intervals are conditional on its one model."
         )
     if classes is not None and (undefined := int((classes.table["status"] != "tested").sum())):
         yield f"{undefined} classes are not tested: absent, or without any variance over seeds."
-    for side in (sides.a, sides.b):
-        never = sorted(_never_predicted(side))
+    for arm, title in zip((A, B), study.settings.values(), strict=True):
+        predicted = [np.unique(table.predictions) for table in study.tables(arm)]
+        never = sorted(set(study.any_table.labels.tolist()).difference(*predicted))
         if never:
-            shown = ", ".join(side.class_name(number) for number in never[:10])
-            yield f"{side.title}: no model predicts class {shown}."
-        if any(len(np.unique(t.predictions)) == 1 for t in side.tables):
-            yield f"{side.title}: a model predicts the same class for every example."
+            shown = ", ".join(study.class_names[number] for number in never[:10])
+            yield f"{title}: no model predicts class {shown}."
+        if any(len(own) == 1 for own in predicted):
+            yield f"{title}: a model predicts the same class for every example."
     yield "In %; scores of probabilities, I(f) and consistency as they are."
-    if not sides.single:
+    if not a == b == 1:
         yield "Disagreement: under A and B that of two models of the side, then that of A with B."
     yield (
         "EOD, DPD, gap: B fairer or less fair only where the interval excludes 0, also without the "
@@ -202,38 +219,28 @@ def _notes(sides: Sides, classes: ClassComparison | None) -> Iterator[str]:
     )
 
 
-def _never_predicted(side: Side) -> set[int]:
-    predicted = set().union(*(set(np.unique(table.predictions)) for table in side.tables))
-    return {int(label) for label in set(np.unique(side.tables[0].labels)) - predicted}
-
-
-def _class_frame(sides: Sides, table: pd.DataFrame | None) -> pd.DataFrame:
+def _class_frame(study: Study, table: pd.DataFrame | None) -> pd.DataFrame:
     """Every class with its tests, or its accuracies alone where there are none."""
-    frame = _class_rows(sides, table)
-    if sides.a.class_names:
-        frame.insert(1, "name", [sides.a.class_name(number) for number in frame["class"]])
+    frame = _class_rows(study, table)
+    if study.class_names != tuple(map(str, range(len(study.class_names)))):
+        frame.insert(1, "name", [study.class_names[number] for number in frame["class"]])
     return frame
 
 
-def _class_rows(sides: Sides, table: pd.DataFrame | None) -> pd.DataFrame:
+def _class_rows(study: Study, table: pd.DataFrame | None) -> pd.DataFrame:
+    a, b, n_classes = study.tables(A), study.tables(B), len(study.class_names)
     if table is None:
-        first, second = (
-            np.mean([class_table(t, _classes(sides))["accuracy"] for t in side.tables], axis=0)
-            for side in (sides.a, sides.b)
-        )
-        n = class_table(sides.a.tables[0], _classes(sides))["n"]
-        frame = pd.DataFrame({"class": range(len(n)), "n": n})
-        return frame.assign(accuracy_a=first, accuracy_b=second, difference=second - first)
+        first, second = (class_table_over_seeds(tables, n_classes) for tables in (a, b))
+        frame = first[["class", "n"]]
+        accuracies = first["accuracy"], second["accuracy"]
+        frame = frame.assign(accuracy_a=accuracies[0], accuracy_b=accuracies[1])
+        return frame.assign(difference=accuracies[1] - accuracies[0])
     shares = [
         disagreement_by_class(x, y, len(table))["disagreement"].to_numpy(dtype=float)
-        for x in sides.a.tables
-        for y in sides.b.tables
+        for x in a
+        for y in b
     ]
     return table.assign(disagreement=np.mean(shares, axis=0))
-
-
-def _classes(sides: Sides) -> int:
-    return max(table.n_classes for side in (sides.a, sides.b) for table in side.tables)
 
 
 def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
@@ -260,21 +267,19 @@ def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _report(
-    sides: Sides, verdicts: Table, classes: ClassComparison | None, notes: Sequence[str]
+    study: Study, verdicts: Table, classes: ClassComparison | None, notes: Sequence[str]
 ) -> Report:
-    frame = _class_frame(sides, None if classes is None else classes.table)
+    frame = _class_frame(study, None if classes is None else classes.table)
     shown = Table("classes", "Classes, those that differ most first", frame, _class_words(frame))
-    subtitle = (
-        f"A: {sides.a.title} ({_models(sides.a)}); B: {sides.b.title} ({_models(sides.b)}); "
-        f"{len(sides.a.tables[0])} examples, digest {sides.a.tables[0].digest}"
-    )
+    sides = [
+        f"{letter}: {title} ({counted(len(study.seeds(arm)), 'model')})"
+        for arm, (letter, title) in zip((A, B), study.settings.items(), strict=True)
+    ]
+    examples = study.any_table
+    subtitle = f"{'; '.join(sides)}; {len(examples)} examples, digest {examples.digest}"
     sections = [
         Section("What differs", tables=[replace(verdicts, notes=list(notes))]),
         Section("Class by class", tables=[shown]),
     ]
     page = Page("Comparison of predictions", subtitle, sections)
     return Report(page, {each.key: each.frame for each in page.tables()})
-
-
-def _models(side: Side) -> str:
-    return "1 model" if len(side.tables) == 1 else f"{len(side.tables)} models"

@@ -1,23 +1,15 @@
 """The rows of a comparison: accuracy, scores, disagreement, classes, group fairness."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from kdplatform.analysis.bootstrap import FairnessBootstrap
-from kdplatform.analysis.calibration import calibration, example_scores
+from kdplatform.analysis.calibration import example_scores
 from kdplatform.analysis.comparison import ClassComparison, compare_classes, compare_pair
-from kdplatform.analysis.disagreement import disagreement
-from kdplatform.analysis.individual_fairness import (
-    OUTPUTS,
-    FeatureSpace,
-    Output,
-    consistency,
-    individual_unfairness,
-    nearest_neighbours,
-    sample_pairs,
-)
+from kdplatform.analysis.disagreement import disagreement, disagreement_within
 from kdplatform.analysis.intervals import (
     LEVEL,
     Interval,
@@ -25,18 +17,25 @@ from kdplatform.analysis.intervals import (
     mean_of_seeds_and_examples,
     mean_over_seeds,
 )
-from kdplatform.predictions import FloatArray, Predictions
 from kdplatform.reporting.report_table import (
     Row,
     change_words,
     number_words,
     p_words,
 )
-from kdplatform.reporting.sides import Side, Sides
-from kdplatform.reporting.tables import percent
+from kdplatform.roles import Role
 from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, change_between
+from kdplatform.study.metrics import CONSISTENCY, INDIVIDUAL, INDIVIDUAL_LABELS
+from kdplatform.study.study import NDS, Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
 
+# A, the reference, stands where the NDS does in a study; B where its students do.
+A, B = NDS, Arm(Role.DISTILLED)
+_INDIVIDUAL = {
+    INDIVIDUAL: ("I(f) on probabilities", -1),
+    INDIVIDUAL_LABELS: ("I(f) on labels", -1),
+    CONSISTENCY: ("consistency", 1),
+}
 _METRICS = {
     "eod": "EOD",
     "dpd": "DPD",
@@ -45,9 +44,7 @@ _METRICS = {
 }
 
 
-def _row(
-    what: str, a: float, b: float, change: Interval, p: float, verdict: str, scale: float
-) -> Row:
+def _row(what: str, a: float, b: float, change: Interval, verdict: str, scale: float) -> Row:
     digits = 2 if scale == 100 else 4
     return Row(
         {
@@ -57,7 +54,7 @@ def _row(
             "difference": change.estimate,
             "low": change.low,
             "high": change.high,
-            "p_value": p,
+            "p_value": np.nan,
             "verdict": verdict,
         },
         {
@@ -65,98 +62,79 @@ def _row(
             "a": number_words(a, digits, scale),
             "b": number_words(b, digits, scale),
             "difference": change_words(change, scale, digits),
-            "p": p_words(p),
             "verdict": verdict,
         },
     )
 
 
-def overall_rows(sides: Sides) -> Iterator[Row]:
+def overall_rows(study: Study) -> Iterator[Row]:
     """Accuracy, the scores of probabilities where both sides have logits, disagreement."""
-    a, b = (np.mean([t.accuracy for t in s.tables]) for s in (sides.a, sides.b))
-    correct = [np.stack([t.correct for t in s.tables]).astype(float) for s in (sides.a, sides.b)]
-    change = _change(sides, *correct)
-    yield _row("accuracy", float(a), float(b), change, np.nan, _judged(change), 100)
-    if sides.logits:
-        yield from _score_rows(sides)
-    across = [disagreement(x, y) for x in sides.a.tables for y in sides.b.tables]
-    within = [_within(side) for side in (sides.a, sides.b)]
-    share = Interval(float(np.mean(across)), np.nan, np.nan)
-    yield Row(
-        {"what": "disagreement", "a": within[0], "b": within[1], "difference": share.estimate},
-        {
-            "what": "disagreement",
-            "a": number_words(within[0], 2, 100),
-            "b": number_words(within[1], 2, 100),
-            "difference": percent(across) if len(across) == 1 else number_words(share[0], 2, 100),
-        },
-    )
+    a, b = study.tables(A), study.tables(B)
+    correct = [[table.correct for table in tables] for tables in (a, b)]
+    yield _example_row("accuracy", correct, better=1, scale=100)
+    if all(table.logits is not None for table in (*a, *b)):
+        yield from _model_rows(study, {"test/ece": ("ECE", 0)})
+        # As means of examples, where those of `Study.metrics` have no interval for single models.
+        scores = [[example_scores(table) for table in tables] for tables in (a, b)]
+        for name, label in (("brier", "Brier score"), ("nll", "NLL")):
+            values = ([each[name] for each in side] for side in scores)
+            yield _example_row(label, values, better=-1, scale=1)
+    shares = {
+        "a": disagreement_within(a),
+        "b": disagreement_within(b),
+        "difference": float(np.mean([disagreement(x, y) for x in a for y in b])),
+    }
+    words = {name: number_words(share, 2, 100) for name, share in shares.items()}
+    yield Row({"what": "disagreement", **shares}, {"what": "disagreement", **words})
 
 
-def _score_rows(sides: Sides) -> Iterator[Row]:
-    """ECE without an interval, since it is no mean of examples; Brier score and NLL with theirs."""
-    yield _model_row("ECE", sides, lambda table: calibration(table).ece)
-    scores = [[example_scores(t) for t in side.tables] for side in (sides.a, sides.b)]
-    for name, label in (("brier", "Brier score"), ("nll", "NLL")):
-        a, b = (np.stack([each[name] for each in side]) for side in scores)
-        change = _change(sides, a, b)
-        yield _row(label, float(a.mean()), float(b.mean()), change, np.nan, _judged(change, -1), 1)
+def individual_rows(study: Study) -> Iterator[Row]:
+    """Individual unfairness and consistency where they were measured on both sides."""
+    return _model_rows(study, _INDIVIDUAL)
 
 
-def individual_rows(sides: Sides, space: FeatureSpace) -> Iterator[Row]:
-    """Individual unfairness and consistency, with an interval over seeds where there are some."""
-    pairs, neighbours = sample_pairs(space), nearest_neighbours(space)
-
-    def of_output(output: Output) -> Callable[[Predictions], float]:
-        return lambda table: individual_unfairness(table, pairs, output=output).unfairness
-
-    for output in OUTPUTS if sides.logits else OUTPUTS[1:]:
-        yield _model_row(f"I(f) on {output}", sides, of_output(output), better=-1)
-    yield _model_row("consistency", sides, lambda t: consistency(t, neighbours), better=1)
-
-
-def _model_row(
-    what: str, sides: Sides, measure: Callable[[Predictions], float], better: int = 0
-) -> Row:
-    """A number of whole models: examples give it no interval, seeds do.
+def _model_rows(study: Study, metrics: Mapping[str, tuple[str, int]]) -> Iterator[Row]:
+    """Numbers of whole models: examples give them no interval, seeds do.
 
     Args:
-        measure: gives the number of a prediction table.
-        better: 1 where more is better, -1 where less is, 0 where nothing is concluded.
+        metrics: by name in `Study.metrics`, what it is and how it is better: 1 where more is, -1
+            where less is, 0 where nothing is concluded.
     """
-    a, b = ([measure(table) for table in side.tables] for side in (sides.a, sides.b))
-    difference = float(np.mean(b) - np.mean(a))
-    change = Interval(difference, np.nan, np.nan)
-    if better and sides.over_seeds and len(a) == len(b):
-        change = mean_over_seeds(np.subtract(b, a))
-    verdict = _judged(change, better) if better else ""
-    return _row(what, float(np.mean(a)), float(np.mean(b)), change, np.nan, verdict, 1)
+    for metric, (what, better) in metrics.items():
+        a, b = study.values(A, metric), study.values(B, metric)
+        if (len(a), len(b)) != (len(study.seeds(A)), len(study.seeds(B))):
+            continue
+        change = Interval(float(np.mean(b) - np.mean(a)), np.nan, np.nan)
+        if better and len(a) == len(b) > 1:
+            change = mean_over_seeds(np.subtract(b, a))
+        verdict = _judged(change, better) if better else ""
+        yield _row(what, float(np.mean(a)), float(np.mean(b)), change, verdict, 1)
 
 
-def _within(side: Side) -> float:
-    pairs = [disagreement(x, y) for i, x in enumerate(side.tables) for y in side.tables[i + 1 :]]
-    return float(np.mean(pairs)) if pairs else float("nan")
-
-
-def _change(sides: Sides, a: FloatArray, b: FloatArray) -> Interval:
-    """Difference of a mean over examples, with an interval over them and, if several, over seeds.
+def _example_row(
+    what: str, sides: Iterable[Sequence[npt.ArrayLike]], *, better: int, scale: float
+) -> Row:
+    """A mean over examples, with an interval over them and, if several, over seeds.
 
     Model i of one side is paired with model i of the other when there are as many; where they have
     nothing to do with each other the variance of their differences is right all the same.
 
     Args:
-        a: value of every example under every model of a side. [models, examples]
-        b: the same of the other side.
+        sides: of A and B, the value of every example under every model. [models, examples]
     """
-    if sides.single:
-        return mean_of_examples((b - a)[0])
-    if len(a) == len(b):
-        return mean_of_seeds_and_examples(b - a)
-    # One side has more seeds: no pairs, and a side of one model has no spread to go by.
-    return Interval(float(b.mean() - a.mean()), np.nan, np.nan)
+    first, second = (np.asarray(values, dtype=float) for values in sides)
+    if len(first) == len(second) == 1:
+        change = mean_of_examples((second - first)[0])
+    elif len(first) == len(second):
+        change = mean_of_seeds_and_examples(second - first)
+    else:
+        # One side has more seeds: no pairs, and a side of one model has no spread to go by.
+        change = Interval(float(second.mean() - first.mean()), np.nan, np.nan)
+    verdict = _judged(change, better)
+    return _row(what, float(first.mean()), float(second.mean()), change, verdict, scale)
 
 
-def _judged(change: Interval, better: int = 1) -> str:
+def _judged(change: Interval, better: int) -> str:
     verdict = by_interval(better, change)
     if not np.isfinite(change.low):
         return "no interval"
@@ -164,11 +142,12 @@ def _judged(change: Interval, better: int = 1) -> str:
     return words.get(verdict, "undecided")
 
 
-def class_test(sides: Sides) -> ClassComparison | None:
+def class_test(study: Study) -> ClassComparison | None:
     """Class tests: over seeds, of one pair of models, or none for one model against several."""
-    if sides.over_seeds:
-        return compare_classes(sides.a.tables, sides.b.tables)
-    return compare_pair(sides.a.tables[0], sides.b.tables[0]) if sides.single else None
+    a, b = study.tables(A), study.tables(B)
+    if min(len(a), len(b)) > 1:
+        return compare_classes(a, b)
+    return compare_pair(a[0], b[0]) if len(a) == len(b) else None
 
 
 def count_row(test: ClassComparison) -> Row:
@@ -206,7 +185,7 @@ def fairness_rows(bootstrap: FairnessBootstrap, null: pd.DataFrame) -> Iterator[
         change = change_between(bootstrap, null, ["B"], "A", metric)
         a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
         what, verdict = f"{label}, {bootstrap.attribute}", _fairness_verdict(metric, change)
-        row = _row(what, a, b, change.interval, np.nan, verdict, 100)
+        row = _row(what, a, b, change.interval, verdict, 100)
         row.numbers |= {"chance_difference": change.chance, "levelling_down": change.levelling_down}
         yield row
 

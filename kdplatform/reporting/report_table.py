@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,12 +43,12 @@ class Row:
     words: dict[str, str]
 
     def add_seeds(
-        self, key: str, values: FloatArray, in_words: Callable[[Sequence[float]], str] = percent
+        self, key: str, values: FloatArray, digits: int = 2, scale: float = 100.0
     ) -> None:
         """Adds one value per seed: mean and standard deviation as far as they are known."""
         self.numbers[key] = float(values.mean()) if len(values) else np.nan
         self.numbers[f"{key}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else np.nan
-        self.words[key] = in_words(values.tolist())
+        self.words[key] = percent(values.tolist(), digits, scale)
 
 
 def table_of(
@@ -84,19 +84,9 @@ def number_words(value: float, digits: int = 2, scale: float = 1.0) -> str:
     return f"{scale * value:.{digits}f}" if math.isfinite(value) else EMPTY
 
 
-def plain_mean(values: Sequence[float], digits: int = 4) -> str:
-    """Returns the value, or mean ± standard deviation of several, without turning to per cent."""
-    known = pd.Series([value for value in values if math.isfinite(value)])
-    if known.empty:
-        return EMPTY
-    if len(known) == 1:
-        return f"{known.iloc[0]:.{digits}f}"
-    return f"{known.mean():.{digits}f} ± {known.std(ddof=1):.{digits}f}"
-
-
 def interval_words(interval: Interval, scale: float = 100.0, digits: int = 2) -> str:
     """Returns the limits of an interval, `-` without limits."""
-    if not (math.isfinite(interval.low) and math.isfinite(interval.high)):
+    if not np.isfinite([interval.low, interval.high]).all():
         return EMPTY
     return f"{scale * interval.low:.{digits}f} to {scale * interval.high:.{digits}f}"
 

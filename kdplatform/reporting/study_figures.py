@@ -4,7 +4,7 @@ Temperatures stand at equal distances, since 20, 30 and 40 would press 1 to 10 t
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kdplatform.analysis.classwise import ArmAccuracies
 from kdplatform.analysis.disagreement import disagreement_matrix
-from kdplatform.analysis.intervals import Interval
 from kdplatform.reporting.figures import COLORS, SIGNIFICANT
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
@@ -23,10 +21,13 @@ from kdplatform.study.fairness import GroupFairness
 from kdplatform.study.metrics import ACCURACY, REFERENCES
 from kdplatform.study.study import Arm, Study
 
-DS, NDS, TEACHER = Role.DISTILLED.label, Role.STUDENT.label, Role.TEACHER.label
+DS = Role.DISTILLED.label
 # How the constant line of a reference is drawn.
-_LINES = {Role.STUDENT: "--", Role.TEACHER: ":"}
+_LINES: dict[Role, Literal["--", ":"]] = {Role.STUDENT: "--", Role.TEACHER: ":"}
 
+_CURVE: dict[str, Any] = {
+    "color": COLORS[DS], "marker": "o", "markersize": 4, "linewidth": 1.2
+}  # fmt: skip
 _MOST_CLASSES = 20
 _COLUMNS = 4
 _FAIRNESS = {
@@ -43,9 +44,8 @@ def class_figure(study: Study, classes: ClassWise) -> Figure:
     lines = -(-len(chosen) // columns)
     figure = Figure(figsize=(2.6 * columns + 0.4, 2.0 * lines + 0.9), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
-    positions = np.arange(len(study.distilled))
     for axes, row in zip(panels, chosen, strict=False):
-        _class_panel(axes, study, classes, row, positions)
+        _class_panel(axes, study, classes, row)
     for axes in panels[len(chosen) :]:
         axes.axis("off")
     for position, axes in enumerate(panels[: len(chosen)]):
@@ -54,10 +54,9 @@ def class_figure(study: Study, classes: ClassWise) -> Figure:
             axes.set_xlabel("temperature")
     handles = [
         Line2D([], [], color=COLORS[DS], marker="o", markersize=4, label="DS, mean ± sd"),
-        Line2D([], [], color=COLORS[NDS], linestyle="--", label="NDS"),
-        Line2D([], [], color=COLORS[TEACHER], linestyle=":", label="Teacher"),
-        _mark("o", "differs from NDS (p < .05)"),
-        _mark("s", "differs from Teacher (p < .05)"),
+        *_reference_lines(),
+        Line2D([], [], label="differs from NDS (p < .05)", **_ring("o", 8)),
+        Line2D([], [], label="differs from Teacher (p < .05)", **_ring("s", 8)),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     left_out = len(study.class_names) - len(chosen)
@@ -66,11 +65,9 @@ def class_figure(study: Study, classes: ClassWise) -> Figure:
     return figure
 
 
-def _class_panel(
-    axes: Axes, study: Study, classes: ClassWise, row: int, positions: np.ndarray
-) -> None:
+def _class_panel(axes: Axes, study: Study, classes: ClassWise, row: int) -> None:
     accuracies = [100 * classes.accuracies[arm].accuracy[:, row] for arm in study.distilled]
-    _points(axes, positions, accuracies)
+    _points(axes, accuracies)
     for role, style in _LINES.items():
         if Arm(role) in study.arms:
             level = 100 * float(classes.accuracies[Arm(role)].accuracy[:, row].mean())
@@ -102,24 +99,19 @@ def _ring(marker: str, size: float) -> dict[str, Any]:
     }
 
 
-def _mark(marker: str, label: str) -> Line2D:
-    return Line2D([], [], label=label, **_ring(marker, 8))
+def _reference_lines() -> list[Line2D]:
+    """Returns what a legend shows of the references."""
+    return [
+        Line2D([], [], color=COLORS[role.label], linestyle=style, label=role.label)
+        for role, style in _LINES.items()
+    ]
 
 
-def _points(axes: Axes, positions: np.ndarray, values: Sequence[np.ndarray]) -> None:
+def _points(axes: Axes, values: Sequence[np.ndarray]) -> None:
     """Draws mean ± standard deviation over seeds at every temperature."""
     means = [float(own.mean()) for own in values]
     spread = [float(own.std(ddof=1)) if len(own) > 1 else 0.0 for own in values]
-    axes.errorbar(
-        positions,
-        means,
-        spread,
-        color=COLORS[DS],
-        marker="o",
-        markersize=4,
-        linewidth=1.2,
-        label=DS,
-    )
+    axes.errorbar(range(len(values)), means, spread, label=DS, **_CURVE)
 
 
 def _name_temperatures(axes: Axes, study: Study) -> None:
@@ -134,13 +126,9 @@ def _most_moving(study: Study, classes: ClassWise) -> list[int]:
     present = np.flatnonzero(n > 0)
     if len(present) <= _MOST_CLASSES:
         return [int(row) for row in present]
-    means = np.stack([_mean_accuracy(classes.accuracies[arm]) for arm in study.arms])
+    means = np.stack([classes.accuracies[arm].accuracy.mean(axis=0) for arm in study.arms])
     moves = np.ptp(means[:, present], axis=0)
     return sorted(int(row) for row in present[np.argsort(-moves, kind="stable")[:_MOST_CLASSES]])
-
-
-def _mean_accuracy(arm: ArmAccuracies) -> np.ndarray:
-    return np.asarray(arm.accuracy.mean(axis=0))
 
 
 def shown_disagreement(study: Study) -> Arm:
@@ -166,8 +154,7 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
     """Figure 3: test accuracy, #SC and #TC against T."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    positions = np.arange(len(study.distilled))
-    _points(left, positions, [100 * study.values(arm, ACCURACY) for arm in study.distilled])
+    _points(left, [100 * study.values(arm, ACCURACY) for arm in study.distilled])
     for role, style in _LINES.items():
         values = 100 * study.values(Arm(role), ACCURACY)
         if len(values):
@@ -216,8 +203,7 @@ def fairness_figure(study: Study, attributes: Sequence[GroupFairness]) -> Figure
             axes.set_xlabel("temperature")
     handles = [
         Line2D([], [], color=COLORS[DS], marker="o", markersize=4, label="DS, 95% interval"),
-        Line2D([], [], color=COLORS[NDS], linestyle="--", label="NDS"),
-        Line2D([], [], color=COLORS[TEACHER], linestyle=":", label="Teacher"),
+        *_reference_lines(),
         Line2D([], [], color="grey", linestyle="-.", label="DS if groups did not matter"),
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
@@ -227,16 +213,9 @@ def fairness_figure(study: Study, attributes: Sequence[GroupFairness]) -> Figure
 def _fairness_panel(axes: Axes, study: Study, fairness: GroupFairness, metric: str) -> None:
     intervals = [fairness.interval(arm, metric) for arm in study.distilled]
     positions = np.arange(len(intervals))
-    estimates = np.array([100 * interval.estimate for interval in intervals])
-    axes.errorbar(
-        positions,
-        estimates,
-        np.nan_to_num(100 * np.array([_arms_of(interval) for interval in intervals]).T),
-        color=COLORS[DS],
-        marker="o",
-        markersize=4,
-        linewidth=1.2,
-    )
+    estimates, low, high = 100 * np.array(intervals).T
+    limits = np.nan_to_num([estimates - low, high - estimates])
+    axes.errorbar(positions, estimates, limits, **_CURVE)
     for role, style in _LINES.items():
         if Arm(role) in study.arms:
             own = fairness.interval(Arm(role), metric)
@@ -250,8 +229,3 @@ def _fairness_panel(axes: Axes, study: Study, fairness: GroupFairness, metric: s
         axes.set_ylim(bottom=0)
     _name_temperatures(axes, study)
     axes.grid(axis="y", alpha=0.3)
-
-
-def _arms_of(interval: Interval) -> tuple[float, float]:
-    """How far the limits lie below and above the estimate."""
-    return interval.estimate - interval.low, interval.high - interval.estimate

@@ -29,7 +29,7 @@ from kdplatform.reporting.support_tables import (
     disagreement_table,
     group_accuracy_table,
 )
-from kdplatform.study.claims import Claim, judge
+from kdplatform.study.claims import Claim, counted, judge
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort, GroupFairness
 from kdplatform.study.study import Study
@@ -122,11 +122,11 @@ def _csv(frame: pd.DataFrame) -> bytes:
 
 
 def _subtitle(study: Study) -> str:
-    seeds = len(study.all_seeds)
+    seeds = counted(len(study.all_seeds), "seed")
     temperatures = ", ".join(study.short_names.values())
     return (
         f"Teacher, student without it (NDS) and distilled student (DS) at T = {temperatures}; "
-        f"{seeds} {'seed' if seeds == 1 else 'seeds'}, {len(study.any_table)} test examples."
+        f"{seeds}, {len(study.any_table)} test examples."
     )
 
 

@@ -9,13 +9,12 @@ from kdplatform.reporting.report_table import (
     interval_words,
     number_words,
     p_words,
-    plain_mean,
     table_of,
 )
 from kdplatform.reporting.tables import percent
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.fairness import Change, GroupFairness
+from kdplatform.study.fairness import GroupFairness
 from kdplatform.study.metrics import (
     CALIBRATING_TEMPERATURE,
     CONSISTENCY,
@@ -200,22 +199,15 @@ def _add_changes(row: Row, fairness: GroupFairness, arm: Arm, role: Role) -> Non
         change = fairness.change([arm], Arm(role), metric)
         suffix = REFERENCES[role]
         row.numbers |= {
-            f"{metric}_difference_{suffix}": change.interval.estimate,
-            f"{metric}_difference_{suffix}_low": change.interval.low,
-            f"{metric}_difference_{suffix}_high": change.interval.high,
+            **change.interval.columns(f"{metric}_difference_{suffix}"),
             f"{metric}_chance_difference_{suffix}": change.chance,
             f"{metric}_levelling_down_{suffix}": change.levelling_down,
         }
-        row.words[f"{metric}_{role}"] = _change_cell(change)
+        verdict = by_interval(-1, change.interval, change.chance)
+        row.words[f"{metric}_{role}"] = change_words(change.interval) + _VERDICT_WORDS[verdict]
         if change.levelling_down:
-            known = row.words.get("flag", "")
-            flag = f"{metric.upper()} against {role.label}"
-            row.words["flag"] = f"{known}; {flag}" if known else flag
-
-
-def _change_cell(change: Change) -> str:
-    verdict = by_interval(-1, change.interval, change.chance)
-    return f"{change_words(change.interval)}{_VERDICT_WORDS[verdict]}"
+            flags = [row.words.get("flag", ""), f"{metric.upper()} against {role.label}"]
+            row.words["flag"] = "; ".join(filter(None, flags))
 
 
 def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
@@ -264,7 +256,7 @@ def individual_table(study: Study) -> Table:
     for arm in study.arms:
         row = first_columns(study, arm)
         for column in columns:
-            row.add_seeds(column, study.values(arm, column), plain_mean)
+            row.add_seeds(column, study.values(arm, column), digits=4, scale=1)
         rows.append(row)
     named = list(columns.items())
     groups = [

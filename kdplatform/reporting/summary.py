@@ -35,9 +35,7 @@ def sweep_text(classes: ClassWise, seeds: Sequence[int]) -> str:
     study = classes.study
     rows = []
     for arm in study.arms:
-        counts = [_count(classes, arm, role) for role in REFERENCES]
-        if arm.role is Role.DISTILLED:
-            counts = [_sweep_count(classes, arm, role) for role in REFERENCES]
+        counts = [_sweep_count(classes, arm, role) for role in REFERENCES]
         rows.append([study.names[arm], *_cells(study, arm), *counts])
     lines = [
         f"{study.names[arm].removeprefix('DS ')} has seeds {','.join(map(str, own))} alone"

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.classwise import class_table_over_seeds
-from kdplatform.analysis.disagreement import disagreement
+from kdplatform.analysis.disagreement import disagreement_within
 from kdplatform.analysis.group_fairness import group_table
 from kdplatform.predictions import Predictions
 from kdplatform.reporting.report_table import (
@@ -19,12 +19,11 @@ from kdplatform.reporting.report_table import (
     p_words,
     table_of,
 )
-from kdplatform.reporting.tables import EMPTY, percent
 from kdplatform.study.claims import Claim
 from kdplatform.study.classes import ClassWise, class_disagreement
 from kdplatform.study.fairness import GroupFairness
 from kdplatform.study.metrics import REFERENCES
-from kdplatform.study.study import Arm, Study
+from kdplatform.study.study import Study
 
 
 def disagreement_table(study: Study) -> Table:
@@ -32,9 +31,9 @@ def disagreement_table(study: Study) -> Table:
     rows = []
     for arm in study.arms:
         row = first_columns(study, arm)
-        baseline = _between_seeds(study, arm)
-        row.numbers["between_two_seeds"] = float(np.mean(baseline)) if baseline else np.nan
-        row.words["baseline"] = percent(baseline[:1]) if len(baseline) == 1 else _average(baseline)
+        baseline = disagreement_within(study.tables(arm))
+        row.numbers["between_two_seeds"] = baseline
+        row.words["baseline"] = number_words(baseline, 2, 100)
         for role in REFERENCES:
             row.add_seeds(f"with_{role.label}", study.values(arm, f"disagreement/{role.value}"))
         rows.append(row)
@@ -56,15 +55,6 @@ def disagreement_table(study: Study) -> Table:
         groups,
         ["Two seeds of one arm already disagree: only what goes beyond that is due to the arms."],
     )
-
-
-def _average(values: Sequence[float]) -> str:
-    return f"{100 * float(np.mean(values)):.2f}" if values else EMPTY
-
-
-def _between_seeds(study: Study, arm: Arm) -> list[float]:
-    tables = study.tables(arm)
-    return [disagreement(a, b) for i, a in enumerate(tables) for b in tables[i + 1 :]]
 
 
 def group_accuracy_table(study: Study, fairness: GroupFairness) -> Table:
@@ -113,6 +103,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
         interval = claim.interval
         digits = 2 if claim.scale == 100 else 4
         known = np.isfinite(interval.estimate)
+        rest = {"test": claim.test, "sample": claim.sample, "remark": claim.remark}
         unit = " points" if known and claim.scale == 100 and "%" not in claim.quantity else ""
         rows.append(
             Row(
@@ -120,23 +111,17 @@ def claims_table(claims: Sequence[Claim]) -> Table:
                     "claim": claim.claim,
                     "verdict": claim.verdict.value,
                     "quantity": claim.quantity,
-                    "estimate": interval.estimate,
-                    "low": interval.low,
-                    "high": interval.high,
+                    **interval._asdict(),
                     "p_value": claim.p_value,
-                    "test": claim.test,
-                    "sample": claim.sample,
-                    "remark": claim.remark,
+                    **rest,
                 },
                 {
                     "claim": claim.claim,
                     "verdict": claim.verdict.value,
-                    "estimate": f"{change_words(interval, claim.scale, digits)}{unit}",
                     "quantity": claim.quantity,
+                    "estimate": f"{change_words(interval, claim.scale, digits)}{unit}",
                     "p": p_words(claim.p_value),
-                    "test": claim.test,
-                    "sample": claim.sample,
-                    "remark": claim.remark,
+                    **rest,
                 },
             )
         )

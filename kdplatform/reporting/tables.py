@@ -1,6 +1,5 @@
 """Tables as plain text."""
 
-import math
 from collections.abc import Sequence
 
 import pandas as pd
@@ -8,15 +7,13 @@ import pandas as pd
 EMPTY = "-"
 
 
-def percent(values: Sequence[float]) -> str:
+def percent(values: Sequence[float], digits: int = 2, scale: float = 100.0) -> str:
     """Returns fractions in per cent: the value, or mean ± standard deviation of several."""
-    known = [100 * value for value in values if not math.isnan(value)]
-    if not known:
+    known = scale * pd.Series(values, dtype=float).dropna()
+    if known.empty:
         return EMPTY
-    series = pd.Series(known)
-    if len(known) == 1:
-        return f"{known[0]:.2f}"
-    return f"{series.mean():.2f} ± {series.std(ddof=1):.2f}"
+    spread = f" ± {known.std(ddof=1):.{digits}f}" if len(known) > 1 else ""
+    return f"{known.mean():.{digits}f}{spread}"
 
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -31,7 +31,7 @@ from kdplatform.study.metrics import (
     INDIVIDUAL_LABELS,
     fairness_metric,
 )
-from kdplatform.study.study import NDS, TEACHER, Arm, Grid, Study, complete_grid
+from kdplatform.study.study import NDS, TEACHER, Arm, Grid, Study, complete_grid, temperature_of
 from kdplatform.study.verdicts import Verdict
 
 HIGHEST_USUAL = 10.0
@@ -123,7 +123,7 @@ class _Judge:
             seeds = [int(seed) for seed in own["seed"]]
             if with_nds:
                 seeds = [s for s in seeds if self.study.reference(Role.STUDENT, s) is not None]
-            cells[_temperature(arm)] = seeds
+            cells[temperature_of(arm)] = seeds
         return complete_grid(cells)
 
     def _name(self, arm: Arm) -> str:
@@ -131,7 +131,7 @@ class _Judge:
 
     def _sample(self, grid: Grid) -> str:
         return (
-            f"{_count(len(grid.seeds), 'seed')} × {_count(len(grid.temperatures), 'temperature')}"
+            f"{counted(len(grid.seeds), 'seed')} × {counted(len(grid.temperatures), 'temperature')}"
             f" ({_range(grid.temperatures)}), {len(self.study.any_table)} examples"
         )
 
@@ -159,35 +159,34 @@ class _Judge:
                 as they are and for what exceeds their chance level.
         """
         grid = self._grid(column)
-        test = "Page's trend test, seeds as blocks; t-interval of the seeds' straight lines"
         words = f"change of {quantity} over {_range(grid.temperatures)}"
+        test = "Page's trend test, seeds as blocks; t-interval of the seeds' straight lines"
+        verdict, change, p_value = Verdict.UNDECIDABLE, UNKNOWN, np.nan
         if len(grid.seeds) < 2 or len(grid.temperatures) < 3:
-            need = "a trend needs 2 seeds with the same 3 temperatures"
-            return Claim(
-                claim, Verdict.UNDECIDABLE, words, UNKNOWN, scale, test, np.nan,
-                self._sample(grid), need,
-            )  # fmt: skip
-        used = self.runs[
-            self.runs["seed"].isin(grid.seeds) & self.runs["temperature"].isin(grid.temperatures)
-        ]
-        trend = trend_over_temperature(used, column)
-        values, temperatures = self._values(grid, column), np.array(grid.temperatures)
-        change = change_over_temperature(values, temperatures)
-        verdict = verdicts.by_trend(sign, trend, change)
-        levels = np.array([chance(temperature) for temperature in grid.temperatures])
-        if levels.any():
-            excess = used.assign(excess=used[column] - used["temperature"].map(chance))
-            beyond = verdicts.by_trend(
-                sign,
-                trend_over_temperature(excess, "excess"),
-                change_over_temperature(values - levels, temperatures),
-            )
+            remark = "a trend needs 2 seeds with the same 3 temperatures"
+        else:
+            levels = {temperature: chance(temperature) for temperature in grid.temperatures}
+            plain = dict.fromkeys(levels, 0.0)
+            verdict, change, p_value = self._trend_of(sign, column, grid, plain)
+            beyond, *_ = self._trend_of(sign, column, grid, levels)
             if beyond is not verdict:
                 verdict = Verdict.UNDECIDABLE
                 remark = _joined(remark, "not beyond what its chance level does")
-        return Claim(
-            claim, verdict, words, change, scale, test, trend.p_value, self._sample(grid), remark
-        )
+        sample = self._sample(grid)
+        return Claim(claim, verdict, words, change, scale, test, p_value, sample, remark)
+
+    def _trend_of(
+        self, sign: int, column: str, grid: Grid, levels: Mapping[float, float]
+    ) -> tuple[Verdict, Interval, float]:
+        """Judges the trend of what exceeds the level of each temperature."""
+        used = self.runs[
+            self.runs["seed"].isin(grid.seeds) & self.runs["temperature"].isin(grid.temperatures)
+        ]
+        excess = used.assign(excess=used[column] - used["temperature"].map(levels))
+        values = excess.pivot(index="seed", columns="temperature", values="excess")
+        trend = trend_over_temperature(excess, "excess")
+        change = change_over_temperature(values.to_numpy(), values.columns.to_numpy(dtype=float))
+        return verdicts.by_trend(sign, trend, change), change, trend.p_value
 
     def _class_trends(self) -> Iterator[Claim]:
         for role, name, sign, words in (
@@ -250,7 +249,7 @@ class _Judge:
 
     def _beyond_chance(self) -> Iterator[Claim]:
         """Where the paper finds most: #TC at the lowest temperature above 1, #SC at the highest."""
-        above_one = [arm for arm in self.usual if _temperature(arm) > 1]
+        above_one = [arm for arm in self.usual if temperature_of(arm) > 1]
         for role, name, candidates in (
             (Role.TEACHER, "#TC", above_one[:1]),
             (Role.STUDENT, "#SC", above_one[-1:]),
@@ -265,25 +264,21 @@ class _Judge:
         found = self.classes.tests.get((arm, role))
         seeds = f"{len(self.study.seeds(arm))} and {len(self.study.seeds(Arm(role)))} seeds"
         sample = f"{seeds}, {len(self.study.any_table)} examples"
+        verdict, shift, p_value = Verdict.UNDECIDABLE, UNKNOWN, np.nan
         if found is None or found.permutation is None:
-            reason = self.classes.reasons.get(
-                (arm, role), "one seed: see McNemar's test in Table 1"
+            one_seed = "one seed: see McNemar's test in Table 1"
+            remark = self.classes.reasons.get((arm, role), one_seed)
+        else:
+            counts, p_value = found.counts, found.permutation.p_count
+            verdict, shift = verdicts.beyond_chance(p_value, found.table)
+            smallest = 1 / found.permutation.splits
+            remark = (
+                f"{counts.significant} of {counts.tested} classes; "
+                f"{counts.expected_by_chance:.1f} by chance"
             )
-            return Claim(
-                claim, Verdict.UNDECIDABLE, quantity, UNKNOWN, 100, test, np.nan, sample, reason
-            )
-        permutation, counts = found.permutation, found.counts
-        verdict, shift = verdicts.beyond_chance(permutation.p_count, found.table)
-        smallest = 1 / permutation.splits
-        remark = (
-            f"{counts.significant} of {counts.tested} classes; "
-            f"{counts.expected_by_chance:.1f} by chance"
-        )
-        if smallest >= LEVEL:
-            remark += f"; these seeds cannot give p below {smallest:.2g}"
-        return Claim(
-            claim, verdict, quantity, shift, 100, test, permutation.p_count, sample, remark
-        )
+            if smallest >= LEVEL:
+                remark += f"; these seeds cannot give p below {smallest:.2g}"
+        return Claim(claim, verdict, quantity, shift, 100, test, p_value, sample, remark)
 
     # ---- group fairness
 
@@ -307,7 +302,9 @@ class _Judge:
                 fairness.change(arms, NDS, metric),
                 f"mean {name} of DS over {_range(usual.temperatures)}, minus NDS",
             )
-        base = self._base_rate(fairness) if metric == "dpd" else ""
+        # No model can be blamed for the base rates' difference.
+        perfect = f"a perfect classifier has DPD {100 * fairness.labels.dpd:.2f}"
+        base = perfect if metric == "dpd" else ""
         yield self._trend(
             f"Fairness improves with T up to 10: {of} falls",
             -1,
@@ -327,7 +324,7 @@ class _Judge:
                 base,
             )
         if high and self.very_high:
-            names = _range([_temperature(arm) for arm in self.very_high])
+            names = _range([temperature_of(arm) for arm in self.very_high])
             yield self._change(
                 f"Very high T turns back: {of} rises again",
                 1,
@@ -354,13 +351,9 @@ class _Judge:
             100,
             "paired bootstrap over seeds and examples, 95% interval",
             np.nan,
-            f"{_count(len(change.seeds), 'seed')}, {len(self.study.any_table)} examples",
+            f"{counted(len(change.seeds), 'seed')}, {len(self.study.any_table)} examples",
             _joined(*remarks),
         )
-
-    def _base_rate(self, fairness: GroupFairness) -> str:
-        """What a perfect classifier's DPD is, which no model can be blamed for."""
-        return f"a perfect classifier has DPD {100 * fairness.labels.dpd:.2f}"
 
     # ---- individual fairness
 
@@ -388,18 +381,13 @@ class _Judge:
                 1,
                 "paired t-interval over seeds, on fixed pairs of examples",
                 np.nan,
-                f"{_count(len(known), 'seed')}, {self.study.pairs} pairs",
+                f"{counted(len(known), 'seed')}, {self.study.pairs} pairs",
                 _joined(remark, _one_seed(known)),
             )
 
     def _nds_value(self, seed: int, column: str) -> float | None:
         model = self.study.reference(Role.STUDENT, seed)
         return None if model is None else model.scores.get(column)
-
-
-def _temperature(arm: Arm) -> float:
-    assert arm.temperature is not None
-    return arm.temperature
 
 
 def _joined(*remarks: str) -> str:
@@ -410,7 +398,8 @@ def _one_seed(seeds: Sequence[int]) -> str:
     return "one seed: no interval over seeds" if len(seeds) == 1 else ""
 
 
-def _count(number: int, noun: str) -> str:
+def counted(number: int, noun: str) -> str:
+    """Returns how many there are, such as `1 seed` or `5 seeds`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 

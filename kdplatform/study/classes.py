@@ -1,18 +1,15 @@
 """Class-wise bias of a whole study: which classes of DS differ from Teacher and NDS."""
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from kdplatform.analysis.classwise import ArmAccuracies, arm_accuracies
 from kdplatform.analysis.comparison import ClassComparison, compare_classes, compare_pair
 from kdplatform.analysis.disagreement import disagreement_by_class
+from kdplatform.analysis.tables import listed
 from kdplatform.predictions import FloatArray
 from kdplatform.roles import Role
 from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm, Study
-
-_MOST_NAMED = 10
 
 
 class ClassWise:
@@ -79,8 +76,8 @@ class ClassWise:
                 if never:
                     blind.setdefault(tuple(never), []).append(f"{study.names[arm]} seed {seed}")
         for classes, models_of in blind.items():
-            names = _listed([study.class_names[label] for label in classes])
-            found.append(f"Never predicted: {names} by {_listed(models_of)}.")
+            names = listed([study.class_names[label] for label in classes])
+            found.append(f"Never predicted: {names} by {listed(models_of)}.")
         return found
 
 
@@ -93,9 +90,3 @@ def class_disagreement(study: Study, arm: Arm, role: Role) -> FloatArray:
     if not shares:
         return np.full(len(study.class_names), np.nan)
     return np.asarray(np.mean(shares, axis=0))
-
-
-def _listed(words: Sequence[str]) -> str:
-    """Names the first few, and how many more there are."""
-    more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
-    return ", ".join(words[:_MOST_NAMED]) + more

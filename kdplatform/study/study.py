@@ -65,6 +65,12 @@ def distilled_arm(temperature: float, method: str = "kd") -> Arm:
     return Arm(Role.DISTILLED, method, (("temperature", float(temperature)),))
 
 
+def temperature_of(arm: Arm) -> float:
+    """Returns the temperature of an arm that is known to have one."""
+    assert arm.temperature is not None
+    return arm.temperature
+
+
 @dataclass(frozen=True)
 class Model:
     """One trained model of a study.

@@ -1,11 +1,11 @@
 """The chosen points on fresh seeds and test data: did tuning help, or was it luck?"""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pandas as pd
 
-from kdplatform.analysis.individual_fairness import Pairs
 from kdplatform.analysis.intervals import (
     LEVEL,
     Difference,
@@ -20,22 +20,22 @@ from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
-from kdplatform.tuning.measures import Measure, Score
-from kdplatform.tuning.references import fresh_seeds, point_steps
+from kdplatform.study.metrics import Similarity
+from kdplatform.study.study import Arm
+from kdplatform.tuning.measures import MEASURES, Measure
+from kdplatform.tuning.references import arms_at, fresh_seeds, point_steps
 from kdplatform.tuning.selection import Choice
 from kdplatform.tuning.space import Point
 
-MEASURES = ("accuracy", "unfairness", "worst_group_accuracy")
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Confirmed:
     """One arm on fresh seeds.
 
     Attributes:
         title: Teacher, NDS, or the point.
         choice: None for Teacher and NDS.
-        scores: on test, by seed.
+        scores: `MEASURES` on test, by seed.
         again: on validation, by seed: what the search would have seen with these seeds.
         differences: by measure, this arm minus the baseline, of the seeds both have.
         p_holm: by measure, corrected for the number of points compared with the baseline.
@@ -43,21 +43,16 @@ class Confirmed:
 
     title: str
     choice: Choice | None
-    scores: Mapping[int, Score]
-    again: Mapping[int, Score]
-    differences: Mapping[str, Difference]
-    p_holm: Mapping[str, float]
+    scores: pd.DataFrame
+    again: pd.DataFrame
+    differences: Mapping[str, Difference] = field(default_factory=dict)
+    p_holm: Mapping[str, float] = field(default_factory=dict)
 
     def estimate(self, measure: str) -> Interval:
         """Returns a measure's mean over the fresh seeds on test, with its interval."""
-        values = [getattr(score, measure) for score in self.scores.values()]
         # Of what may be searched, some count classes: no upper end is known here.
         highest = np.inf if measure == "unfairness" else 1.0
-        return mean_over_seeds(values, lowest=0.0, highest=highest)
-
-    def again_mean(self, measure: str) -> float:
-        """Returns a measure's mean over the fresh seeds on validation."""
-        return float(np.mean([getattr(score, measure) for score in self.again.values()]))
+        return mean_over_seeds(self.scores[measure], lowest=0.0, highest=highest)
 
 
 def confirmation_steps(
@@ -78,73 +73,67 @@ def confirm(
         choices: the baseline first.
         trained: from `confirmation_steps`, as far as they did not fail.
     """
-    judge = _Judge(workspace, measure, trained)
-    own = Point.of(workspace.config)
-    arms = [
-        judge.arm("Teacher", own, Role.TEACHER),
-        judge.arm("NDS", own, Role.STUDENT),
-        *(judge.arm(c.point.title(workspace.config), c.point, Role.DISTILLED, c) for c in choices),
+    config, digest, baseline = workspace.config, workspace.dataset.digest, choices[0]
+    seeds, points = fresh_seeds(config), [choice.point for choice in choices]
+    arms = {point: arms_at(trained.models, config, point, seeds, digest) for point in points}
+    test, val = (_scores(measure, arms, split) for split in ("test", "val"))
+
+    def judged(role: Role, choice: Choice) -> Confirmed:
+        distilled = role is Role.DISTILLED
+        title = choice.point.title(config) if distilled else role.label
+        key = choice.point, role
+        return Confirmed(title, choice if distilled else None, test[key], val[key])
+
+    found = [
+        judged(Role.TEACHER, baseline),
+        judged(Role.STUDENT, baseline),
+        *(judged(Role.DISTILLED, choice) for choice in choices),
     ]
-    arms = [arm for arm in arms if arm.scores]
-    baseline = next((arm for arm in arms if arm.choice is choices[0]), None)
-    return arms if baseline is None else compared(arms, baseline)
+    return compared([arm for arm in found if len(arm.scores)], baseline)
 
 
-class _Judge:
-    """Scores the models of a study, with the pairs of each split drawn once."""
-
-    def __init__(self, workspace: Workspace, measure: Measure, trained: Trained) -> None:
-        self._workspace = workspace
-        self._measure = measure
-        self._models = trained.models
-        self._pairs: dict[str, Pairs | None] = {}
-
-    def arm(self, title: str, point: Point, role: Role, choice: Choice | None = None) -> Confirmed:
-        """Scores the models of a role at a point, on test and on validation."""
-        config = self._workspace.config
-        seeds = fresh_seeds(config)
-        steps = point_steps(config, point, seeds, self._workspace.dataset.digest)
-        models = {(step.role, step.seed): step.key for step in steps}
-        test: dict[int, Score] = {}
-        again: dict[int, Score] = {}
-        for seed in seeds:
-            own = config.teacher_seed(seed) if role is Role.TEACHER else seed
-            model = self._models.get(models[role, own])
-            student = self._models.get(models[Role.STUDENT, seed])
-            if model is None or student is None:
-                continue
-            test[seed] = self._score("test", model, student)
-            again[seed] = self._score("val", model, student)
-        return Confirmed(title, choice, test, again, {}, {})
-
-    def _score(self, split: str, model: TrainedModel, student: TrainedModel) -> Score:
-        tables = [model.predictions(split), student.predictions(split)]
-        if split not in self._pairs:
-            self._pairs[split] = self._measure.pairs(tables[0])
-        return self._measure.score(tables[0], tables[1], self._pairs[split])
+def _scores(
+    measure: Measure, arms: Mapping[Point, Mapping[Arm, Mapping[int, TrainedModel]]], split: str
+) -> dict[tuple[Point, Role], pd.DataFrame]:
+    """Returns `MEASURES` by seed for Teacher, NDS and the students of every point."""
+    found: dict[tuple[Point, Role], pd.DataFrame] = {}
+    similar: Similarity | None = None
+    for point, models in arms.items():
+        tables = {
+            arm: {seed: model.predictions(split) for seed, model in own.items()}
+            for arm, own in models.items()
+        }
+        every = [table for own in tables.values() for table in own.values()]
+        if every:
+            similar = similar or measure.similarity(every[0])
+        scores = measure.scores(tables, similar).set_index("seed")
+        for role in Role:
+            found[point, role] = scores.loc[scores["role"] == role.value, [*MEASURES]]
+    return found
 
 
-def compared(arms: Sequence[Confirmed], baseline: Confirmed) -> list[Confirmed]:
-    """Returns the arms, the chosen points among them with their differences from the baseline."""
-    others = [arm for arm in arms if arm.choice is not None and arm is not baseline]
-    differences = [{name: _difference(arm, baseline, name) for name in MEASURES} for arm in others]
-    corrected = {name: holm([found[name].p_value for found in differences]) for name in MEASURES}
-    found = {
-        id(arm): (differences[i], {name: float(corrected[name][i]) for name in MEASURES})
-        for i, arm in enumerate(others)
-    }
-    return [
-        Confirmed(arm.title, arm.choice, arm.scores, arm.again, *found.get(id(arm), ({}, {})))
-        for arm in arms
+def compared(arms: Sequence[Confirmed], baseline: Choice) -> list[Confirmed]:
+    """Returns the arms, the other points with their differences from the baseline if it is there.
+
+    Args:
+        baseline: what they are held against.
+    """
+    own = next((arm for arm in arms if arm.choice is baseline), None)
+    others = [arm for arm in arms if arm.choice is not None and arm is not own]
+    if own is None:
+        return list(arms)
+    differences = [{name: _difference(arm, own, name) for name in MEASURES} for arm in others]
+    corrected = [holm([each[name].p_value for each in differences]) for name in MEASURES]
+    found = [
+        replace(arm, differences=each, p_holm=dict(zip(MEASURES, map(float, p), strict=True)))
+        for arm, each, p in zip(others, differences, np.transpose(corrected), strict=True)
     ]
+    return [arm for arm in arms if arm not in others] + found
 
 
 def _difference(arm: Confirmed, baseline: Confirmed, measure: str) -> Difference:
-    seeds = [seed for seed in arm.scores if seed in baseline.scores]
-    return paired_difference(
-        [getattr(arm.scores[seed], measure) for seed in seeds],
-        [getattr(baseline.scores[seed], measure) for seed in seeds],
-    )
+    seeds = arm.scores.index.intersection(baseline.scores.index)
+    return paired_difference(arm.scores.loc[seeds, measure], baseline.scores.loc[seeds, measure])
 
 
 def verdict(arm: Confirmed, measure: str) -> str:

@@ -19,11 +19,6 @@ class Outcome(NamedTuple):
     unfairness: float
 
 
-def dominates(a: Outcome, b: Outcome) -> bool:
-    """Tells whether a is at least as good in both and better in one."""
-    return a.accuracy >= b.accuracy and a.unfairness <= b.unfairness and a != b
-
-
 def front(outcomes: Sequence[Outcome]) -> list[int]:
     """Returns the positions of what nothing dominates, from the fairest to the most accurate."""
     order = sorted(

@@ -1,21 +1,33 @@
 """What a trial is judged by, from validation predictions alone."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import pandas as pd
 
 from kdplatform.analysis.group_fairness import fairness_metrics
-from kdplatform.analysis.individual_fairness import Pairs, individual_unfairness
-from kdplatform.analysis.significance import mcnemar_by_class, significance_counts
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
 from kdplatform.experiments.workspace import unknown_attribute
 from kdplatform.predictions import Predictions
+from kdplatform.reporting.tables import EMPTY
+from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.factors import GENERATING_FACTORS
-from kdplatform.study.metrics import similarity
+from kdplatform.study.metrics import (
+    ACCURACY,
+    INDIVIDUAL,
+    REFERENCES,
+    Similarity,
+    fairness_metric,
+    group_notes,
+    individual_metrics,
+    pair_metrics,
+    similarity,
+)
+from kdplatform.study.study import NDS, Arm, Model, Study
 
 _OF_GROUPS = ("eod", "dpd", "accuracy_gap")
 _OF_ANY_DATA = ("n_sc",)
@@ -26,21 +38,8 @@ _WORDS = {
     "individual": "individual unfairness",
     "n_sc": "n_sc",
 }
-
-
-@dataclass(frozen=True)
-class Score:
-    """What one student gives on one split; NaN where it is not defined.
-
-    Attributes:
-        worst_group_accuracy: NaN without an attribute.
-        note: why something is not defined.
-    """
-
-    accuracy: float
-    unfairness: float
-    worst_group_accuracy: float
-    note: str = ""
+# What is said of a model, whatever unfairness is searched.
+MEASURES = ("accuracy", "unfairness", "worst_group_accuracy")
 
 
 @dataclass(frozen=True)
@@ -81,34 +80,67 @@ class Measure:
             return None
         return 1.0 if self.is_share else float(self.classes)
 
-    def score(self, table: Predictions, student: Predictions, pairs: Pairs | None) -> Score:
-        """Judges one model.
+    @property
+    def metric(self) -> str:
+        """The unfairness by its name in `Study.metrics`."""
+        if self.unfairness == "n_sc":
+            return f"classwise/n_{REFERENCES[Role.STUDENT]}"
+        if self.unfairness == "individual":
+            return INDIVIDUAL
+        return fairness_metric(str(self.attribute), self.unfairness)
+
+    def shown(self, value: float) -> str:
+        """Returns a value of the unfairness as tables show it: fractions in per cent."""
+        if np.isnan(value):
+            return EMPTY
+        return f"{100 * value:.2f}" if self.is_share else f"{value:.3g}"
+
+    def similarity(self, table: Predictions) -> Similarity | None:
+        """Returns the pairs of examples of a split that individual unfairness is measured on."""
+        return similarity(table, self.dataset) if self.unfairness == "individual" else None
+
+    def notes(self, tables: Iterable[Predictions]) -> str:
+        """Says by seed which groups of a split are too small to be measured."""
+        attributes = () if self.attribute is None else (self.attribute,)
+        notes = (group_notes(table, attributes, self.min_group_size) for table in tables)
+        return "; ".join(f"seed {i}: {note}" for i, found in enumerate(notes) for note in found)
+
+    def scores(
+        self, arms: Mapping[Arm, Mapping[int, Predictions]], similar: Similarity | None
+    ) -> pd.DataFrame:
+        """Judges models on one split, as a study of them.
+
+        Teacher and NDS are held against the NDS of their seed as the students are, in `n_sc` too.
 
         Args:
-            table: its predictions.
-            student: those of the NDS of its seed on the same split, with which n_sc compares.
-            pairs: as `pairs` gives them for the split.
-        """
-        size, groups = self.min_group_size, None
-        if self.attribute:
-            groups = fairness_metrics(table, self.attribute, min_group_size=size)
-        note = ""
-        if self.unfairness == "n_sc":
-            compared = mcnemar_by_class(student, table, n_classes=self.classes)
-            unfairness = float(significance_counts(compared).significant)
-        elif self.unfairness == "individual":
-            assert pairs is not None
-            unfairness = individual_unfairness(table, pairs).unfairness
-        else:
-            assert groups is not None
-            unfairness, note = float(getattr(groups, self.unfairness)), groups.note
-        worst = groups.worst_group_accuracy if groups else float("nan")
-        return Score(table.accuracy, unfairness, worst, note)
+            arms: predictions by arm and seed; the NDS of every seed among them.
+            similar: as `similarity` gives it for the split.
 
-    def pairs(self, table: Predictions) -> Pairs | None:
-        """Returns the pairs of examples of a split that individual unfairness is measured on."""
-        similar = similarity(table, self.dataset) if self.unfairness == "individual" else None
-        return None if similar is None else similar.pairs
+        Returns:
+            One row per model, in the order given: `role`, `seed` and `MEASURES`, NaN where one is
+            not defined.
+        """
+        models: dict[Arm, dict[int, Model]] = {}
+        for arm, tables in arms.items():
+            models[arm] = {}
+            for seed, table in tables.items():
+                measured = individual_metrics(table, similar)
+                if arm.role is not Role.DISTILLED:
+                    measured |= pair_metrics(Role.STUDENT, arms[NDS][seed], table, self.classes)
+                models[arm][seed] = Model("", table, measured)
+        classes = tuple(map(str, range(self.classes)))
+        attributes = () if self.attribute is None else (self.attribute,)
+        study = Study("", classes, models, attributes, self.min_group_size)
+        columns = {ACCURACY: "accuracy", self.metric: "unfairness"}
+        if self.attribute is not None:
+            columns[fairness_metric(self.attribute, MEASURES[2])] = MEASURES[2]
+        found = study.metrics.rename(columns=columns).reindex(columns=["role", "seed", *MEASURES])
+        return found.astype(dict.fromkeys(MEASURES, float))
+
+
+def means(scores: pd.DataFrame) -> list[float]:
+    """Returns the means of `MEASURES`; what one seed leaves undefined stays undefined."""
+    return [float(value) for value in scores[[*MEASURES]].mean(skipna=False)]
 
 
 def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
@@ -173,14 +205,3 @@ def _attribute(config: ProjectConfig, dataset: Dataset) -> str | None:
     if name not in dataset.attributes:
         raise unknown_attribute("attribute", name, dataset)
     return name
-
-
-def mean_score(scores: Sequence[Score]) -> Score:
-    """Returns the mean over seeds; what one seed leaves undefined stays undefined."""
-    notes = [f"seed {seed}: {score.note}" for seed, score in enumerate(scores) if score.note]
-    return Score(
-        float(np.mean([score.accuracy for score in scores])),
-        float(np.mean([score.unfairness for score in scores])),
-        float(np.mean([score.worst_group_accuracy for score in scores])),
-        "; ".join(notes),
-    )

@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from kdplatform.analysis.individual_fairness import Pairs
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.scheduler import Trained
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.study.metrics import Similarity
+from kdplatform.study.study import NDS, TEACHER, Arm
 from kdplatform.tuning.front import Outcome
-from kdplatform.tuning.measures import Measure, Score, mean_score
+from kdplatform.tuning.measures import Measure, means
 from kdplatform.tuning.space import Point
 
 # The hypervolume's reference point lies this far beyond NDS.
@@ -38,6 +39,35 @@ def point_steps(
     return study_steps(at_point, dataset_digest)
 
 
+def arms_at(
+    models: Mapping[str, TrainedModel],
+    config: ProjectConfig,
+    point: Point,
+    seeds: Sequence[int],
+    dataset_digest: str,
+) -> dict[Arm, dict[int, TrainedModel]]:
+    """Returns Teacher, NDS and the students of a point by arm and seed.
+
+    A teacher that all seeds share stands under each of them. A seed without its NDS is left out.
+
+    Args:
+        models: by key of their step; those that failed are absent.
+    """
+    keys = {
+        (step.role, step.seed): step.key
+        for step in point_steps(config, point, seeds, dataset_digest)
+    }
+    arms: dict[Arm, dict[int, TrainedModel]] = {}
+    for arm in (TEACHER, NDS, point.arm):
+        arms[arm] = {}
+        for seed in seeds:
+            own = config.teacher_seed(seed) if arm == TEACHER else seed
+            model = models.get(keys[arm.role, own])
+            if model is not None and keys[Role.STUDENT, seed] in models:
+                arms[arm][seed] = model
+    return arms
+
+
 @dataclass(frozen=True)
 class References:
     """Teacher, NDS and baseline on the search's seeds; the search reads validation data alone.
@@ -45,16 +75,16 @@ class References:
     Attributes:
         models: every model, by key of its step.
         students: the NDS's validation predictions, by key.
-        pairs: of the validation split, for individual unfairness.
+        similar: pairs of the validation split, for individual unfairness.
         baseline: the project's own distilled student.
     """
 
     models: dict[str, TrainedModel]
     students: Mapping[str, Predictions]
-    pairs: Pairs | None
-    teacher: Score
-    nds: Score
-    baseline: Score
+    similar: Similarity | None
+    teacher: Outcome
+    nds: Outcome
+    baseline: Outcome
 
     def reference_point(self, measure: Measure) -> Outcome:
         """Returns the hypervolume's reference point, which no search has a part in.
@@ -68,31 +98,26 @@ class References:
         return Outcome(max(0.0, self.nds.accuracy - _ACCURACY_ROOM), unfairness)
 
 
-def read_references(config: ProjectConfig, measure: Measure, trained: Trained) -> References:
+def read_references(
+    config: ProjectConfig, measure: Measure, trained: Trained, dataset_digest: str
+) -> References:
     """Judges the trained references on validation data.
 
     Args:
         trained: from the steps of the baseline's point, without failures.
     """
+    seeds, own = search_seeds(config), Point.of(config)
+    arms = arms_at(trained.models, config, own, seeds, dataset_digest)
+    read = {key: model.predictions("val") for key, model in trained.models.items()}
     tables = {
-        (model.step.role, model.step.seed): model.predictions("val")
-        for model in trained.models.values()
+        arm: {seed: read[model.step.key] for seed, model in models.items()}
+        for arm, models in arms.items()
     }
-    pairs = measure.pairs(next(iter(tables.values())))
-    scores: dict[Role, list[Score]] = {role: [] for role in Role}
-    for seed in search_seeds(config):
-        student = tables[Role.STUDENT, seed]
-        for role in Role:
-            own = config.teacher_seed(seed) if role is Role.TEACHER else seed
-            scores[role].append(measure.score(tables[role, own], student, pairs))
-    return References(
-        trained.models,
-        {m.step.key: tables[Role.STUDENT, m.step.seed] for m in trained.of_role(Role.STUDENT)},
-        pairs,
-        mean_score(scores[Role.TEACHER]),
-        mean_score(scores[Role.STUDENT]),
-        mean_score(scores[Role.DISTILLED]),
-    )
+    similar = measure.similarity(next(iter(read.values())))
+    scores = measure.scores(tables, similar)
+    by_role = (means(scores[scores["role"] == role.value]) for role in Role)
+    students = {m.step.key: read[m.step.key] for m in trained.of_role(Role.STUDENT)}
+    return References(trained.models, students, similar, *(Outcome(*own[:2]) for own in by_role))
 
 
 def floors(config: ProjectConfig, references: References) -> dict[str, float]:

@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -22,22 +21,22 @@ from kdplatform.files import written_atomically
 from kdplatform.reporting import tuning_figures
 from kdplatform.settings.project import dump_yaml, with_absolute_paths
 from kdplatform.settings.schema import ProjectConfig
-from kdplatform.tuning.confirmation import MEASURES, Confirmed, verdict
+from kdplatform.study.metrics import known
+from kdplatform.tuning.confirmation import Confirmed, verdict
 from kdplatform.tuning.front import Outcome, hypervolume_history
-from kdplatform.tuning.measures import Measure
+from kdplatform.tuning.measures import MEASURES, Measure
 from kdplatform.tuning.references import References
 from kdplatform.tuning.selection import (
     FRONT,
     KEEPS,
     KNEE,
     Choice,
-    at_knee,
     best,
-    fairest_that_keeps,
+    marked,
     on_front,
 )
 from kdplatform.tuning.space import Point, first_points
-from kdplatform.tuning.trials import RESULT, Evaluated, all_evaluated
+from kdplatform.tuning.trials import RESULT, Evaluated
 
 OPTUNA_PAGE = "figures/optuna.html"
 _MARKED = {KNEE: "knee", KEEPS: "fairest with {:.3g} % of its accuracy"}
@@ -66,13 +65,6 @@ class Found:
         """Returns the hypervolume after each completed trial."""
         outcomes = [trial.outcome if trial.feasible else None for trial in self.trials]
         return hypervolume_history(outcomes, self.reference_point)
-
-
-def read_found(
-    config: ProjectConfig, measure: Measure, references: References, study: optuna.Study
-) -> Found:
-    """Reads the study's completed trials."""
-    return Found(config, measure, references, study, all_evaluated(study))
 
 
 def trial_table(found: Found) -> pd.DataFrame:
@@ -132,53 +124,33 @@ def _log_hypervolume(found: Found) -> None:
 
 
 def _figures(found: Found) -> dict[str, Any]:
-    shown = [trial for trial in found.trials if not trial.diverged and trial.same_as is None]
-    if not shown:
+    table = trial_table(found)
+    shown = table[~table["diverged"] & table["same_as"].isna()]
+    if shown.empty:
         return {}
-    on = {trial.number for trial in on_front(found.trials)}
-    grid = set(first_points(found.config))
-    points = pd.DataFrame(
-        {
-            "accuracy": [trial.outcome.accuracy for trial in shown],
-            "unfairness": [trial.outcome.unfairness for trial in shown],
-            "front": [trial.number in on for trial in shown],
-            "grid": [trial.point in grid for trial in shown],
-            "feasible": [trial.feasible for trial in shown],
-        }
-    )
+    names = {"val_accuracy": "accuracy", f"val_{found.measure.slug}": "unfairness"}
     references, name = found.references, found.study.study_name
     own = Point.of(found.config).title(found.config)
-    marked = {f"baseline {own}": (references.baseline.unfairness, references.baseline.accuracy)}
-    for label, trial in _named(found):
-        marked[label] = (trial.outcome.unfairness, trial.outcome.accuracy)
+    shown_points = {f"baseline {own}": references.baseline}
+    for label, trial in marked(found.config, references.baseline, found.trials).items():
+        words = _MARKED[label].format(100 * found.config.tuning.keep)
+        shown_points[words] = trial.outcome
     axis = tuning_figures.Axis(found.measure.label, found.measure.is_share)
-    arms = {"Teacher": references.teacher, "NDS": references.nds}
     seeds = found.config.tuning.seeds_per_trial
     title = f"{name}: {len(found.trials)} trials, each the mean of {seeds} seeds"
-    history = found.history()
-    before = sum(1 for trial in found.trials[: len(grid)] if trial.point in grid)
+    before = int(table["grid"].head(len(first_points(found.config))).sum())
     return {
         "pareto": tuning_figures.pareto_figure(
-            points,
-            {arm: (score.unfairness, score.accuracy) for arm, score in arms.items()},
-            marked,
+            shown.rename(columns=names),
+            {"Teacher": references.teacher[::-1], "NDS": references.nds[::-1]},
+            {name: outcome[::-1] for name, outcome in shown_points.items()},
             axis,
             title,
         ),
         "hypervolume": tuning_figures.hypervolume_figure(
-            history, before, f"{name}: hypervolume, sampler {found.config.tuning.sampler}"
+            found.history(), before, f"{name}: hypervolume, sampler {found.config.tuning.sampler}"
         ),
     }
-
-
-def _named(found: Found) -> Iterator[tuple[str, Evaluated]]:
-    knee = at_knee(found.trials)
-    if knee is not None:
-        yield _MARKED[KNEE], knee
-    keep = found.config.tuning.keep
-    keeps = fairest_that_keeps(found.trials, keep * found.references.baseline.accuracy)
-    if keeps is not None:
-        yield _MARKED[KEEPS].format(100 * keep), keeps
 
 
 def optuna_page(found: Found) -> str:
@@ -263,48 +235,39 @@ def log_confirmed(measure: Measure, arms: Sequence[Confirmed]) -> None:
     """Logs what the fresh seeds say: a row per arm and seed, and a row per arm."""
     each, means = [], []
     for arm in arms:
-        labels = arm.choice.name if arm.choice else arm.title
-        own = {"arm": arm.title, "chosen_as": labels}
-        for seed, score in arm.scores.items():
-            again = arm.again[seed]
-            each.append(
-                {
-                    **own,
-                    "seed": seed,
-                    "test_accuracy": score.accuracy,
-                    f"test_{measure.slug}": score.unfairness,
-                    "test_worst_group_accuracy": score.worst_group_accuracy,
-                    "val_accuracy": again.accuracy,
-                    f"val_{measure.slug}": again.unfairness,
-                }
-            )
+        own = {"arm": arm.title, "chosen_as": arm.choice.name if arm.choice else arm.title}
+        again = arm.again[[*Outcome._fields]].add_prefix("val_")
+        found = arm.scores.add_prefix("test_").join(again)
+        each.append(found.reset_index().assign(**own)[[*own, "seed", *found.columns]])
         means.append({**own, **_summary(arm)})
-    records.log_tables({"confirmed": pd.DataFrame(means), "confirmed_seeds": pd.DataFrame(each)})
+    seeds = pd.concat(each, ignore_index=True) if each else pd.DataFrame()
+    names = {f"{split}_unfairness": f"{split}_{measure.slug}" for split in ("test", "val")}
+    tables = {"confirmed": pd.DataFrame(means), "confirmed_seeds": seeds.rename(columns=names)}
+    records.log_tables(tables)
     for arm in arms:
-        if arm.choice is not None:
-            mlflow.log_metrics(
-                {
-                    f"confirmed/{label}/{name}": arm.estimate(name).estimate
-                    for label in arm.choice.labels
-                    for name in MEASURES
-                    if label != FRONT and isfinite(arm.estimate(name).estimate)
-                }
-            )
+        estimates = {name: arm.estimate(name).estimate for name in MEASURES}
+        mlflow.log_metrics(
+            {
+                f"confirmed/{label}/{name}": value
+                for label in (arm.choice.labels if arm.choice else ())
+                for name, value in known(estimates).items()
+                if label != FRONT
+            }
+        )
 
 
 def _summary(arm: Confirmed) -> dict[str, object]:
     row: dict[str, object] = {}
     for name in MEASURES:
-        mean, low, high = arm.estimate(name)
-        row |= {name: mean, f"{name}_low": low, f"{name}_high": high}
-        found = arm.choice.found._asdict().get(name) if arm.choice else None
-        row |= {f"{name}_as_searched": found, f"{name}_searched_again": arm.again_mean(name)}
+        searched = arm.choice.found._asdict().get(name) if arm.choice else None
+        row |= {
+            **arm.estimate(name).columns(name),
+            f"{name}_as_searched": searched,
+            f"{name}_searched_again": arm.again[name].mean(skipna=False),
+        }
         if name in arm.differences:
-            difference = arm.differences[name]
             row |= {
-                f"{name}_minus_baseline": difference.interval.estimate,
-                f"{name}_minus_baseline_low": difference.interval.low,
-                f"{name}_minus_baseline_high": difference.interval.high,
+                **arm.differences[name].interval.columns(f"{name}_minus_baseline"),
                 f"{name}_p_holm": arm.p_holm[name],
                 f"{name}_verdict": verdict(arm, name),
             }

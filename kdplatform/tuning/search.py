@@ -2,23 +2,27 @@
 
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from math import isnan, nan
 
 import optuna
 from optuna.storages import fail_stale_trials
 from optuna.trial import FrozenTrial, Trial, TrialState
 
-from kdplatform.experiments.graph import STUDENT, Step
+from kdplatform.experiments.graph import STUDENT
 from kdplatform.experiments.scheduler import InterruptedGraphError, Scheduler, Trained
+from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
+from kdplatform.predictions import Predictions
 from kdplatform.progress import say
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.metrics import in_metric_name
+from kdplatform.study.study import NDS, Arm
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.front import Outcome
-from kdplatform.tuning.measures import Measure, Score, mean_score
+from kdplatform.tuning.measures import Measure, means
 from kdplatform.tuning.references import (
     References,
     floors,
@@ -28,40 +32,12 @@ from kdplatform.tuning.references import (
 )
 from kdplatform.tuning.space import Point, draw
 from kdplatform.tuning.trial_runs import TrialFailedError, TrialRuns, log_result
+from kdplatform.tuning.trials import Result
 
 _LOOK_EVERY_SECONDS = 0.1
 _WAIT_SECONDS = 1.0
 # How long a trial that has not said its point yet holds up those after it.
 _CHOOSING = timedelta(seconds=60)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a trial came to.
-
-    Attributes:
-        runs: of the distilled students, one per seed.
-        same_as: number of the trial it was taken over from.
-    """
-
-    outcome: Outcome
-    worst_group_accuracy: float
-    constraints: dict[str, float]
-    runs: tuple[str, ...] = ()
-    same_as: int | None = None
-    diverged: bool = False
-
-    def as_dict(self) -> dict[str, object]:
-        """Returns it as plain values; Optuna keeps the constraints itself."""
-        worst = self.worst_group_accuracy
-        return {
-            "accuracy": self.outcome.accuracy,
-            "unfairness": self.outcome.unfairness,
-            "worst": None if worst != worst else worst,
-            "runs": list(self.runs),
-            "same_as": self.same_as,
-            "diverged": self.diverged,
-        }
 
 
 @dataclass
@@ -195,14 +171,7 @@ class Search:
             for other in others:
                 known = books.evaluated(other)
                 if known is not None and known.point == point:
-                    return Result(
-                        known.outcome,
-                        known.worst_group_accuracy,
-                        known.constraints,
-                        known.run_ids,
-                        known.number,
-                        known.diverged,
-                    )
+                    return replace(known, same_as=known.number)
             if not any(_goes_first(other, number, point) for other in others):
                 return None
             if self.stop.wait(_LOOK_EVERY_SECONDS):
@@ -224,25 +193,37 @@ class Search:
         if trained.failures:
             worst = self.references.reference_point(self.measure)
             constraints = violations(asked, worst.accuracy, 0.0, diverged=True)
-            return Result(worst, float("nan"), constraints, diverged=True)
-        distilled = trained.of_role(Role.DISTILLED)
-        score = mean_score([self._score(model.step, trained) for model in distilled])
-        if score.unfairness != score.unfairness:
-            raise TrialFailedError(
-                f"{self.measure.label} is not defined on validation data ({score.note or 'NaN'})"
+            return Result(
+                outcome=worst, worst_group_accuracy=nan, constraints=constraints, diverged=True
             )
-        constraints = violations(asked, score.accuracy, score.worst_group_accuracy, diverged=False)
-        runs = tuple(model.run_id for model in distilled)
-        outcome = Outcome(score.accuracy, score.unfairness)
-        return Result(outcome, score.worst_group_accuracy, constraints, runs)
+        distilled = trained.of_role(Role.DISTILLED)
+        accuracy, unfairness, worst_group = self._judged(point, distilled, trained)
+        return Result(
+            outcome=Outcome(accuracy, unfairness),
+            worst_group_accuracy=worst_group,
+            constraints=violations(asked, accuracy, worst_group, diverged=False),
+            run_ids=tuple(model.run_id for model in distilled),
+        )
 
-    def _score(self, step: Step, trained: Trained) -> Score:
-        key = step.needs[STUDENT].key
-        student = self.references.students.get(key)
-        if student is None:
-            student = trained.models[key].predictions("val")
-        table = trained.models[step.key].predictions("val")
-        return self.measure.score(table, student, self.references.pairs)
+    def _judged(
+        self, point: Point, distilled: Sequence[TrainedModel], trained: Trained
+    ) -> list[float]:
+        """Returns the means of `MEASURES` on validation data over the students of a point."""
+        tables: dict[Arm, dict[int, Predictions]] = {NDS: {}, point.arm: {}}
+        for model in distilled:
+            seed, key = model.step.seed, model.step.needs[STUDENT].key
+            student = self.references.students.get(key)
+            if student is None:
+                student = trained.models[key].predictions("val")
+            tables[NDS][seed], tables[point.arm][seed] = student, model.predictions("val")
+        scores = self.measure.scores(tables, self.references.similar)
+        found = means(scores[scores["role"] == Role.DISTILLED.value])
+        if isnan(found[1]):
+            why = self.measure.notes(tables[point.arm].values())
+            raise TrialFailedError(
+                f"{self.measure.label} is not defined on validation data ({why or 'NaN'})"
+            )
+        return found
 
     def _log(self, run_id: str, point: Point, result: Result) -> None:
         metrics = {
@@ -254,8 +235,8 @@ class Search:
                 "val/accuracy": result.outcome.accuracy,
                 f"val/{in_metric_name(self.measure.slug)}": result.outcome.unfairness,
             }
-        feasible = all(value <= 0 for value in result.constraints.values())
-        tags = {"kd.feasible": str(feasible).lower(), "kd.models": ",".join(result.runs)}
+        feasible = str(result.feasible).lower()
+        tags = {"kd.feasible": feasible, "kd.models": ",".join(result.run_ids)}
         if result.same_as is not None:
             tags["kd.same_as_trial"] = str(result.same_as)
         log_result(run_id, point.as_dict(), metrics, tags)
@@ -276,16 +257,11 @@ class Search:
         title = f"trial {trial.number} {known.point.title(self.config)}: "
         if known.diverged:
             return title + "its training diverged"
-        value = show_unfairness(self.measure, known.outcome.unfairness)
+        value = self.measure.shown(known.outcome.unfairness)
         notes = "" if known.feasible else ", violates a constraint"
         notes += "" if known.same_as is None else f", as trial {known.same_as}"
         accuracy = f"{100 * known.outcome.accuracy:.2f}"
         return f"{title}validation accuracy {accuracy}, {self.measure.label} {value}{notes}"
-
-
-def show_unfairness(measure: Measure, value: float) -> str:
-    """Returns a value of the searched unfairness as tables show it: fractions in per cent."""
-    return f"{100 * value:.2f}" if measure.is_share else f"{value:.3g}"
 
 
 def _goes_first(other: FrozenTrial, number: int, point: Point) -> bool:

@@ -66,6 +66,15 @@ def least_infeasible(trials: Sequence[Evaluated]) -> Evaluated:
     return min(trials, key=lambda trial: (trial.diverged, trial.violation, trial.number))
 
 
+def marked(
+    config: ProjectConfig, baseline: Outcome, trials: Sequence[Evaluated]
+) -> dict[str, Evaluated]:
+    """Returns by label the knee, and the fairest point that keeps enough accuracy, if there."""
+    keeps = fairest_that_keeps(trials, config.tuning.keep * baseline.accuracy)
+    found = {KNEE: at_knee(trials), KEEPS: keeps}
+    return {label: trial for label, trial in found.items() if trial is not None}
+
+
 def choose(
     config: ProjectConfig, references: References, trials: Sequence[Evaluated]
 ) -> list[Choice]:
@@ -80,11 +89,9 @@ def choose(
         different.setdefault(trial.outcome, trial)
     ends = sorted(different.values(), key=lambda trial: trial.outcome.unfairness)
     chosen = [(trial, FRONT) for trial in _spread(ends, config.tuning.confirm_points)]
-    chosen += [(trial, KNEE) for trial in [at_knee(trials)] if trial is not None]
-    keeps = fairest_that_keeps(trials, config.tuning.keep * baseline.accuracy)
-    chosen += [(trial, KEEPS) for trial in [keeps] if trial is not None]
+    chosen += [(trial, label) for label, trial in marked(config, baseline, trials).items()]
     labels: dict[Point, list[str]] = {own: [BASELINE]}
-    found = {own: Outcome(baseline.accuracy, baseline.unfairness)}
+    found = {own: baseline}
     for trial, label in chosen:
         labels.setdefault(trial.point, []).append(label)
         found.setdefault(trial.point, trial.outcome)

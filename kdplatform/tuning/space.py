@@ -6,8 +6,10 @@ from typing import Any, Self
 
 from optuna.trial import Trial
 
+from kdplatform.roles import Role
 from kdplatform.settings.project import with_method
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.study.study import Arm
 
 # Neighbours this near give the same student but for chance: they are one point, trained once.
 _TEMPERATURE_DIGITS = 3
@@ -45,6 +47,12 @@ class Point:
     def as_dict(self) -> dict[str, Any]:
         """Returns the point as plain values."""
         return asdict(self)
+
+    @property
+    def arm(self) -> Arm:
+        """The arm of its students: their settings are what points vary."""
+        settings = {name: value for name, value in asdict(self).items() if name != "method"}
+        return Arm(Role.DISTILLED, self.method, tuple(settings.items()))
 
     def config(self, project: ProjectConfig) -> ProjectConfig:
         """Returns the project's configuration at this point."""

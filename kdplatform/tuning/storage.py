@@ -143,11 +143,6 @@ def retry(study: optuna.Study, trial: FrozenTrial) -> None:
     RetryCallback(max_retry=_MOST_RETRIES)(study, trial)
 
 
-def retry_history(trial: FrozenTrial) -> list[int]:
-    """Returns the numbers of the trials that this one was tried as before."""
-    return list(trial.system_attrs.get("retry_history", []))
-
-
 def _journal(url: str) -> BaseStorage:
     path = Path(url.removeprefix(_JOURNAL))
     try:

@@ -16,12 +16,8 @@ def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
     """Returns the search's table: references and chosen points on validation data."""
     measure, references = found.measure, found.references
     rows = [
-        [
-            "Teacher",
-            "",
-            *_cells(measure, references.teacher.accuracy, references.teacher.unfairness),
-        ],
-        ["NDS", "", *_cells(measure, references.nds.accuracy, references.nds.unfairness)],
+        ["Teacher", "", *_cells(measure, *references.teacher)],
+        ["NDS", "", *_cells(measure, *references.nds)],
     ]
     rows += [
         [c.point.title(found.config), ", ".join(c.labels), *_cells(measure, *c.found)]
@@ -34,7 +30,8 @@ def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
         " than it is",
         _books_line(books),
     ]
-    lines += [f"trial {number} failed: {why}" for number, why in _failed(found)]
+    failed = failures(found.study.get_trials(deepcopy=False))
+    lines += [f"trial {number} failed: {why}" for number, why in failed]
     if note := grid_note(found.config):
         lines.append(note)
     if found.trials:
@@ -57,34 +54,19 @@ def grid_note(config: ProjectConfig) -> str:
     )
 
 
-def _failed(found: Found) -> list[tuple[int, str]]:
-    return failures(found.study.get_trials(deepcopy=False))
-
-
 def _books_line(books: Books) -> str:
-    parts = [f"{books.completed} completed", f"{books.failed} failed"]
-    parts += [
-        f"{count} {word}"
-        for count, word in (
-            (books.retried, "lost or interrupted and tried again"),
-            (books.running, "running"),
-            (books.waiting, "waiting"),
-            (books.surplus, "not needed"),
-        )
-        if count
-    ]
-    return "trials: " + ", ".join(parts)
+    others = {
+        "lost or interrupted and tried again": books.retried,
+        "running": books.running,
+        "waiting": books.waiting,
+        "not needed": books.surplus,
+    }
+    parts = [f"{count} {word}" for word, count in others.items() if count]
+    return ", ".join([f"trials: {books.completed} completed", f"{books.failed} failed", *parts])
 
 
 def _cells(measure: Measure, accuracy: float, unfairness: float) -> list[str]:
-    return [f"{100 * accuracy:.2f}", show(measure, unfairness)]
-
-
-def show(measure: Measure, value: float) -> str:
-    """Returns a value of the searched unfairness as tables show it: fractions in per cent."""
-    if value != value:
-        return EMPTY
-    return f"{100 * value:.2f}" if measure.is_share else f"{value:.3g}"
+    return [f"{100 * accuracy:.2f}", measure.shown(unfairness)]
 
 
 def confirmation_text(measure: Measure, arms: Sequence[Confirmed], seeds: Sequence[int]) -> str:
@@ -97,8 +79,8 @@ def confirmation_text(measure: Measure, arms: Sequence[Confirmed], seeds: Sequen
                 ", ".join(arm.choice.labels) if arm.choice else "",
                 _interval(arm, "accuracy", 100.0),
                 _interval(arm, "unfairness", 100.0 if measure.is_share else 1.0),
-                show(measure, arm.choice.found.unfairness) if arm.choice else EMPTY,
-                show(measure, arm.again_mean("unfairness")),
+                measure.shown(arm.choice.found.unfairness) if arm.choice else EMPTY,
+                measure.shown(arm.again["unfairness"].mean(skipna=False)),
             ]
         )
     header = ["confirmed", "", "accuracy", measure.label, "as searched", "searched again"]

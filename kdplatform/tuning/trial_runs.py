@@ -76,8 +76,6 @@ def close_lost(run_id: str) -> None:
     client = MlflowClient()
     close_abandoned_children(run_id)
     run = client.get_run(run_id)
-    if run.info.status == "RUNNING":
-        client.set_terminated(run_id, "KILLED")
-    parent = client.get_run(run.data.tags["mlflow.parentRunId"])
-    if parent.info.status == "RUNNING":
-        client.set_terminated(parent.info.run_id, "KILLED")
+    for own in (run, client.get_run(run.data.tags["mlflow.parentRunId"])):
+        if own.info.status == "RUNNING":
+            client.set_terminated(own.info.run_id, "KILLED")

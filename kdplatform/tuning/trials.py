@@ -5,6 +5,7 @@ import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from math import isnan
 from typing import Any
 
 import optuna
@@ -12,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.space import Point
-from kdplatform.tuning.storage import retry, retry_history
+from kdplatform.tuning.storage import retry
 
 # Names of the attributes that a trial carries.
 POINT = "kd.point"
@@ -27,27 +28,41 @@ _NAMELESS = timedelta(minutes=5)
 # A trial out of the queue carries its former driver's name until it is given its own.
 _SETTLED = timedelta(seconds=2)
 
+_KINDS = {
+    TrialState.COMPLETE: "completed",
+    TrialState.RUNNING: "running",
+    TrialState.WAITING: "waiting",
+}
 
-@dataclass(frozen=True)
-class Evaluated:
-    """A completed trial.
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """What a trial came to.
 
     Attributes:
+        worst_group_accuracy: NaN without an attribute.
         constraints: by name; above 0 is a violation.
         run_ids: of the distilled students, one per seed; none when their training diverged.
-        run_id: of the trial's own run.
         same_as: number of the trial whose value it took over.
     """
 
-    number: int
-    point: Point
     outcome: Outcome
     worst_group_accuracy: float
     constraints: dict[str, float]
-    run_ids: tuple[str, ...]
-    run_id: str
-    same_as: int | None
-    diverged: bool
+    run_ids: tuple[str, ...] = ()
+    same_as: int | None = None
+    diverged: bool = False
+
+    def as_dict(self) -> dict[str, object]:
+        """Returns it as plain values; Optuna keeps the constraints itself."""
+        worst = self.worst_group_accuracy
+        return {
+            **self.outcome._asdict(),
+            "worst": None if isnan(worst) else worst,
+            "runs": list(self.run_ids),
+            "same_as": self.same_as,
+            "diverged": self.diverged,
+        }
 
     @property
     def feasible(self) -> bool:
@@ -58,6 +73,19 @@ class Evaluated:
     def violation(self) -> float:
         """The sum of what constraints are violated by."""
         return sum(max(0.0, value) for value in self.constraints.values())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluated(Result):
+    """A completed trial.
+
+    Attributes:
+        run_id: of the trial's own run.
+    """
+
+    number: int
+    point: Point
+    run_id: str
 
 
 def evaluated(trial: FrozenTrial) -> Evaluated | None:
@@ -135,20 +163,16 @@ def keep_books(trials: Sequence[FrozenTrial], before: int | None = None) -> Book
 
 
 def _kind(trial: FrozenTrial, again: frozenset[int]) -> str:
-    if trial.state is TrialState.COMPLETE:
-        return "completed"
-    if trial.state is TrialState.RUNNING:
-        return "running"
-    if trial.state is TrialState.WAITING:
-        return "waiting"
+    if trial.state in _KINDS:
+        return _KINDS[trial.state]
     if SURPLUS in trial.user_attrs:
         return "surplus"
     return "retried" if trial.number in again else "failed"
 
 
 def _tried_again(trials: Sequence[FrozenTrial]) -> frozenset[int]:
-    history = (retry_history(trial) for trial in trials)
-    return frozenset(number for numbers in history for number in numbers)
+    # Optuna's own way to read this is marked experimental, and warns.
+    return frozenset(n for trial in trials for n in trial.system_attrs.get("retry_history", []))
 
 
 def failures(trials: Sequence[FrozenTrial]) -> list[tuple[int, str]]:

@@ -34,7 +34,6 @@ from kdplatform.tuning.results import (
     Found,
     log_confirmed,
     log_found,
-    read_found,
     save_choices,
 )
 from kdplatform.tuning.search import Search
@@ -144,7 +143,7 @@ class Tuner:
         trained = self._train(executor, steps, "references")
         if trained.failures:
             return None
-        return read_references(self._config, self._measure, trained)
+        return read_references(self._config, self._measure, trained, digest)
 
     # ---- search
 
@@ -200,7 +199,8 @@ class Tuner:
     # ---- afterwards
 
     def _log_found(self, references: References) -> tuple[Found, list[Choice]]:
-        found = read_found(self._config, self._measure, references, self._study)
+        trials = books.all_evaluated(self._study)
+        found = Found(self._config, self._measure, references, self._study, trials)
         self._found = found
         if not found.trials:
             return found, []

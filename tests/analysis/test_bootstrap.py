@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -6,7 +8,7 @@ from scipy import stats
 from kdplatform.analysis.bootstrap import bootstrap_fairness
 from kdplatform.analysis.group_fairness import METRICS, fairness_metrics
 from kdplatform.analysis.group_rates import metric_values
-from kdplatform.analysis.profiles import Profiles, models_on_groups
+from kdplatform.analysis.profiles import Profiles, models_of_arms
 
 
 def tables(seeds=1, n=300, classes=2, groups=3, accuracy=0.8, example_seed=0, model_seed=1):
@@ -36,7 +38,7 @@ def tables(seeds=1, n=300, classes=2, groups=3, accuracy=0.8, example_seed=0, mo
 def test_estimates_are_the_models_metrics_averaged_over_seeds(classes):
     models = tables(3, classes=classes)
     result = bootstrap_fairness({"ds": models}, "color", draws=10)
-    each = [fairness_metrics(table, "color").as_dict() for table in models]
+    each = [asdict(fairness_metrics(table, "color")) for table in models]
     for metric in METRICS:
         expected = np.mean([values[metric] for values in each])
         assert result.interval("ds", metric).estimate == pytest.approx(expected)
@@ -45,21 +47,21 @@ def test_estimates_are_the_models_metrics_averaged_over_seeds(classes):
 @pytest.mark.parametrize("n", [60, 3000], ids=["rare profiles", "common profiles"])
 def test_counts_of_a_draw_are_those_of_the_resampled_tables(n):
     models = tables(2, n=n, classes=3)
-    on_groups = models_on_groups(models, "color", 1)
+    on_groups = models_of_arms({"a": models}, "color", 1)
     profiles = Profiles(on_groups)
     chosen = np.random.default_rng(3).integers(0, n, n)
     sizes = np.bincount(profiles.profile[chosen], minlength=len(profiles.size))
     drawn = metric_values(profiles.counts(sizes[:, None]), on_groups.large)
     for position, table in enumerate(models):
         resampled = table.iloc[chosen].assign(id=np.arange(n))
-        expected = fairness_metrics(resampled, "color", min_group_size=1).as_dict()
+        expected = asdict(fairness_metrics(resampled, "color", min_group_size=1))
         for metric in METRICS:
             assert drawn[metric][0, position] == pytest.approx(expected[metric])
 
 
 @pytest.mark.parametrize("n", [60, 3000], ids=["rare profiles", "common profiles"])
 def test_draws_have_the_mean_and_variance_of_resampling_with_replacement(n):
-    profiles = Profiles(models_on_groups(tables(2, n=n), "color", 1))
+    profiles = Profiles(models_of_arms({"a": tables(2, n=n)}, "color", 1))
     sizes = profiles._sizes(4000, np.random.default_rng(0))
     share = profiles.size / n
     assert np.all(sizes.sum(axis=0) == n)

@@ -7,9 +7,9 @@ from kdplatform.analysis.classwise import (
     check_same_examples,
     class_table,
     class_table_over_seeds,
-    overall_accuracy,
     worst_class,
 )
+from kdplatform.predictions import Predictions
 
 LABELS = [0, 0, 0, 0, 1, 1, 3, 3]
 
@@ -43,7 +43,7 @@ def test_too_few_classes_are_refused():
 
 def test_overall_and_worst_class():
     predictions = [0, 0, 0, 1, 1, 0, 3, 3]
-    assert overall_accuracy(table(predictions)) == 6 / 8
+    assert Predictions.of(table(predictions)).accuracy == 6 / 8
     assert worst_class(table(predictions)) == (1, 0.5, 2)
 
 

@@ -1,3 +1,5 @@
+from dataclasses import asdict
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,7 +70,7 @@ def test_arms_are_averaged_over_seeds_and_multi_class_metrics_agree():
     first = table(400, 3, rng).assign(label=rng.integers(0, 4, 400))
     models = [first.assign(prediction=rng.integers(0, 4, 400)) for _ in range(2)]
     result = parity_null({"ds": models}, "color", permutations=20).set_index("metric")
-    each = [fairness_metrics(model, "color").as_dict() for model in models]
+    each = [asdict(fairness_metrics(model, "color")) for model in models]
     for metric in result.index:
         assert result.loc[metric, "observed"] == pytest.approx(np.mean([m[metric] for m in each]))
     assert (result["seeds"] == 2).all()

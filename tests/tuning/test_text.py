@@ -1,25 +1,28 @@
 """What the tuner says at its end."""
 
+import numpy as np
+import pandas as pd
 import toy
 
 from kdplatform.tuning.confirmation import Confirmed, compared
 from kdplatform.tuning.front import Outcome
-from kdplatform.tuning.measures import Score
 from kdplatform.tuning.selection import Choice
 from kdplatform.tuning.space import Point
 from kdplatform.tuning.text import confirmation_text, grid_note
 
 
 def arm(title: str, label: str, accuracies: list[float], gaps: list[float]) -> Confirmed:
-    pairs = zip(accuracies, gaps, strict=True)
-    scores = {seed: Score(a, g, float("nan")) for seed, (a, g) in enumerate(pairs)}
+    found = {"accuracy": accuracies, "unfairness": gaps, "worst_group_accuracy": np.nan}
+    scores = pd.DataFrame(found).rename_axis("seed")
     choice = Choice(Point.of(toy.config()), (label,), Outcome(0.9, 0.1))
-    return Confirmed(title, choice, scores, scores, {}, {})
+    return Confirmed(title, choice, scores, scores)
 
 
 def said(other: Confirmed) -> str:
     baseline = arm("own", "baseline", [0.90, 0.92, 0.91], [0.10, 0.11, 0.13])
-    text = confirmation_text(toy.MEASURE, compared([baseline, other], baseline), [3, 4, 5])
+    assert baseline.choice is not None
+    arms = compared([baseline, other], baseline.choice)
+    text = confirmation_text(toy.MEASURE, arms, [3, 4, 5])
     [line] = [line for line in text.splitlines() if line.startswith("other against")]
     return line
 

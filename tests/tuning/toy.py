@@ -17,7 +17,8 @@ from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.settings.project import load_project
 from kdplatform.tuning.command import identity
-from kdplatform.tuning.measures import Measure, Score
+from kdplatform.tuning.front import Outcome
+from kdplatform.tuning.measures import Measure
 from kdplatform.tuning.references import References
 from kdplatform.tuning.search import Search
 from kdplatform.tuning.space import Point, first_points, parameters
@@ -129,9 +130,9 @@ REFERENCES = References(
     {},
     {},
     None,
-    teacher=Score(0.95, 0.02, 0.94),
-    nds=Score(0.90, 0.05, 0.875),
-    baseline=Score(*expected(Point(4.0, 0.8, "kd", 3e-3, 20)), 0.85),
+    teacher=Outcome(0.95, 0.02),
+    nds=Outcome(0.90, 0.05),
+    baseline=Outcome(*expected(Point(4.0, 0.8, "kd", 3e-3, 20))),
 )
 
 
