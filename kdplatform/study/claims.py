@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import pandas as pd
 
 from kdplatform.analysis.effects import trend_over_temperature
 from kdplatform.analysis.intervals import (
@@ -135,11 +136,6 @@ class _Judge:
             f" ({_range(grid.temperatures)}), {len(self.study.any_table)} examples"
         )
 
-    def _values(self, grid: Grid, column: str) -> FloatArray:
-        """A metric as [seeds, temperatures]."""
-        chosen = self.runs.pivot(index="seed", columns="temperature", values=column)
-        return chosen.loc[list(grid.seeds), list(grid.temperatures)].to_numpy(dtype=float)
-
     # ---- trends
 
     def _trend(
@@ -179,13 +175,12 @@ class _Judge:
         self, sign: int, column: str, grid: Grid, levels: Mapping[float, float]
     ) -> tuple[Verdict, Interval, float]:
         """Judges the trend of what exceeds the level of each temperature."""
-        used = self.runs[
-            self.runs["seed"].isin(grid.seeds) & self.runs["temperature"].isin(grid.temperatures)
-        ]
-        excess = used.assign(excess=used[column] - used["temperature"].map(levels))
-        values = excess.pivot(index="seed", columns="temperature", values="excess")
-        trend = trend_over_temperature(excess, "excess")
-        change = change_over_temperature(values.to_numpy(), values.columns.to_numpy(dtype=float))
+        excess = self.runs[column] - self.runs["temperature"].map(levels)
+        runs = self.runs.assign(excess=excess)
+        used = runs["seed"].isin(grid.seeds) & runs["temperature"].isin(grid.temperatures)
+        trend = trend_over_temperature(runs[used], "excess")
+        values, temperatures = _values(runs, grid, "excess"), np.array(grid.temperatures)
+        change = change_over_temperature(values, temperatures)
         return verdicts.by_trend(sign, trend, change), change, trend.p_value
 
     def _class_trends(self) -> Iterator[Claim]:
@@ -370,7 +365,7 @@ class _Judge:
             known = [seed for seed in grid.seeds if self._nds_value(seed, column) is not None]
             if not known:
                 continue
-            own = self._values(Grid(grid.temperatures, tuple(known)), column).mean(axis=1)
+            own = _values(self.runs, Grid(grid.temperatures, tuple(known)), column).mean(axis=1)
             nds = np.array([self._nds_value(seed, column) for seed in known], dtype=float)
             change = mean_over_seeds(own - nds)
             yield Claim(
@@ -388,6 +383,12 @@ class _Judge:
     def _nds_value(self, seed: int, column: str) -> float | None:
         model = self.study.reference(Role.STUDENT, seed)
         return None if model is None else model.scores.get(column)
+
+
+def _values(runs: pd.DataFrame, grid: Grid, column: str) -> FloatArray:
+    """A metric as [seeds, temperatures]."""
+    chosen = runs.pivot(index="seed", columns="temperature", values=column)
+    return chosen.loc[list(grid.seeds), list(grid.temperatures)].to_numpy(dtype=float)
 
 
 def _joined(*remarks: str) -> str:
