@@ -10,8 +10,6 @@ operations this short make them wait for each other, and two took longer than on
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import scipy.sparse
@@ -22,31 +20,14 @@ from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factor
 Floats = NDArray[np.floating]
 
 CANVAS = 224  # pixels; the paper's
-BOX = 128  # side of the square a shape is drawn in, pixels; the paper's
-LARGEST_SHAPE = math.floor(CANVAS / math.sqrt(2))  # fits into the canvas however it is turned
+BOX = 128  # side of the square a shape is drawn in, pixels; the paper's, and the pieces' unit
+LARGEST_BOX = 158  # a square of this side stays inside the canvas however it is turned
 BACKGROUND = 0.5  # grey; the paper's
 # Tone of a texture's dark parts, as a share of the shape's color; not given by the paper. It is
 # light enough for the mean of a white shape to differ from the background in every texture.
 DARK = 0.25
 
 _NOISE_SIDE = 128  # cells of a noise table; more than the cells across a window
-
-
-@dataclass(frozen=True)
-class Difficulty:
-    """How hard the shapes are to see; the defaults are the paper's.
-
-    Attributes:
-        shape_size: side of the square a shape is drawn in, in pixels of the canvas.
-        placement: what stays inside the canvas: that square when turned, or the drawn shape alone,
-            which can then come closer to the edges.
-    """
-
-    shape_size: int = BOX
-    placement: Literal["square", "shape"] = "square"
-
-
-PAPER = Difficulty()
 
 
 def _polygon(vertices: list[tuple[float, float]]) -> Floats:
@@ -115,22 +96,6 @@ def _shapes() -> dict[str, list[Floats]]:
 
 
 _PIECES = _shapes()
-
-
-def _corners(half_planes: Floats) -> Floats:
-    """Returns where each half-plane of a convex piece meets the next one, float64 [corners, 2]."""
-    planes = half_planes.astype(np.float64)
-    pairs = np.stack([planes, np.roll(planes, -1, axis=0)], axis=1)
-    corners: Floats = np.linalg.solve(pairs[:, :, :2], pairs[:, :, 2:])[:, :, 0]
-    return corners
-
-
-# Every polygon's outermost points; a star's are its tips, which its pieces hold among others.
-_CORNERS = {
-    shape: np.concatenate([_corners(piece) for piece in pieces])
-    for shape, pieces in _PIECES.items()
-    if shape != "star"
-} | {"star": np.asarray(_pentagon_corners())}
 
 
 def _clipped(distance: Floats) -> Floats:
@@ -268,45 +233,15 @@ def _brightness(texture: str, rotation: float, seed: int, column: Floats, row: F
     return _TEXTURES[texture](u, v, raw[2:].view(np.uint8))
 
 
-def _square_extents(side: int, rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    half = side / 2 * (np.abs(np.cos(rotation)) + np.abs(np.sin(rotation)))
-    return np.stack([half] * 4)
-
-
-def _shape_extents(shape: str, side: int, rotation: NDArray[np.float64]) -> NDArray[np.float64]:
-    if shape == "circle":
-        return np.full((4, len(rotation)), side / 2)
-    x, y = (_CORNERS[shape] * (side / BOX)).T[:, :, None]
-    right = x * np.cos(rotation) - y * np.sin(rotation)
-    up = x * np.sin(rotation) + y * np.cos(rotation)
-    return np.stack([-right.min(0), right.max(0), up.max(0), -up.min(0)])
-
-
-def _extents(factors: Factors, difficulty: Difficulty) -> NDArray[np.float64]:
-    """Returns how far what is placed reaches to the left, right, top and bottom, [4, N] pixels."""
-    rotation = np.deg2rad(factors.shape_rotation)
-    side = difficulty.shape_size
-    if difficulty.placement == "square":
-        return _square_extents(side, rotation)
-    extents = np.empty((4, len(factors)))
-    for number, shape in enumerate(SHAPES):
-        own = factors.shape == number
-        extents[:, own] = _shape_extents(shape, side, rotation[own])
-    return extents
-
-
-def centres(
-    factors: Factors, difficulty: Difficulty = PAPER
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def centres(factors: Factors, side: int = BOX) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the centres of the shapes' squares, columns and rows in pixels of the 224 px canvas.
 
-    Wherever the turned square, or the turned shape, fits into the canvas it may lie; it never
-    leaves the canvas.
+    Wherever the turned square fits into the canvas it may lie; it never leaves the canvas.
     """
-    left, right, top, bottom = _extents(factors, difficulty)
-    x = left + factors.placement_x * (CANVAS - (left + right))
-    y = top + factors.placement_y * (CANVAS - (top + bottom))
-    return x, y
+    radians = np.deg2rad(factors.shape_rotation)
+    half = side / 2 * (np.abs(np.cos(radians)) + np.abs(np.sin(radians)))
+    room = CANVAS - 2 * half
+    return half + factors.placement_x * room, half + factors.placement_y * room
 
 
 def _area_overlaps(size: int) -> scipy.sparse.csr_array:
@@ -330,20 +265,18 @@ def _resized(canvas: Floats, overlaps: scipy.sparse.csr_array) -> Floats:
     return sums * (1 / CANVAS**2)
 
 
-def _draw(
-    factors: Factors, i: int, centre_x: float, centre_y: float, difficulty: Difficulty
-) -> Floats:
+def _draw(factors: Factors, i: int, side: int, centre_x: float, centre_y: float) -> Floats:
     """Draws image i on the canvas: its coverage, and its tone where covered, float32 in 0..255.
 
     Both are whole numbers, [2, CANVAS, CANVAS].
     """
-    side = difficulty.shape_size
-    # A turned square spans at most side * sqrt(2); the window starts on a whole pixel.
-    window = math.ceil(side * math.sqrt(2)) + 2
+    # A turned square spans at most side * sqrt(2), edges blur by half a pixel, and the window
+    # starts on a whole one.
+    width = min(math.ceil(side * math.sqrt(2)) + 2, CANVAS)
     left, top = (
-        int(np.clip(centre - window / 2, 0, CANVAS - window)) for centre in (centre_x, centre_y)
+        int(np.clip(centre - width / 2, 0, CANVAS - width)) for centre in (centre_x, centre_y)
     )
-    pixels = np.arange(window) + 0.5
+    pixels = np.arange(width) + 0.5
     column = (left + pixels - centre_x).astype(np.float32)[None, :]
     row = (centre_y - top - pixels).astype(np.float32)[:, None]
     covered = _coverage(
@@ -357,16 +290,16 @@ def _draw(
         row,
     )
     planes = np.zeros((2, CANVAS, CANVAS), dtype=np.float32)
-    drawn = planes[:, top : top + window, left : left + window]
-    np.rint(covered * 255, out=drawn[0])
-    np.rint(covered * (255 * DARK + 255 * (1 - DARK) * bright), out=drawn[1])
+    window = planes[:, top : top + width, left : left + width]
+    np.rint(covered * 255, out=window[0])
+    np.rint(covered * (255 * DARK + 255 * (1 - DARK) * bright), out=window[1])
     return planes
 
 
 def render(
     factors: Factors,
     size: int,
-    difficulty: Difficulty = PAPER,
+    side: int = BOX,
     on_image: Callable[[], object] = lambda: None,
 ) -> NDArray[np.uint8]:
     """Draws the images of a split.
@@ -374,7 +307,7 @@ def render(
     Args:
         factors: what to draw, N images.
         size: side of the images in pixels, at most CANVAS.
-        difficulty: how hard the shapes are to see.
+        side: of the square each shape is drawn in, in pixels of the canvas, at most LARGEST_BOX.
         on_image: called after each image, for a progress bar.
 
     Returns:
@@ -383,9 +316,9 @@ def render(
     images = np.empty((len(factors), 3, size, size), dtype=np.uint8)
     overlaps = _area_overlaps(size)
     palette = tuple(COLORS.values())
-    for i, (x, y) in enumerate(zip(*centres(factors, difficulty), strict=True)):
+    for i, (x, y) in enumerate(zip(*centres(factors, side), strict=True)):
         # Pixels are linear in coverage and tone: two planes are resized instead of three channels.
-        covered, tone = (_resized(plane, overlaps) for plane in _draw(factors, i, x, y, difficulty))
+        covered, tone = (_resized(plane, overlaps) for plane in _draw(factors, i, side, x, y))
         background = BACKGROUND * (255 - covered)
         for channel, full in enumerate(palette[factors.color[i]]):
             images[i, channel] = np.rint(background + full * tone)

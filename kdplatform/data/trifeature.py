@@ -12,7 +12,6 @@ color and texture are the attributes.
 import hashlib
 import json
 import time
-from dataclasses import fields
 from pathlib import Path
 from typing import Literal
 
@@ -25,7 +24,7 @@ from pydantic import Field
 from kdplatform.config import DatasetConfig
 from kdplatform.data import Dataset, Split
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors, draw_factors
-from kdplatform.data._trifeature_rendering import BOX, CANVAS, LARGEST_SHAPE, Difficulty, centres, render
+from kdplatform.data._trifeature_rendering import BOX, CANVAS, LARGEST_BOX, centres, render
 from kdplatform.errors import MachineError
 from kdplatform.files import (
     Arrays,
@@ -39,9 +38,6 @@ from kdplatform.progress import progress_bar, say
 
 # Part of the digest. Raise it whenever equal factors would give other pixels.
 RENDERER_VERSION = 1
-
-# Fields of the configuration under which the paper's images become harder.
-_DIFFICULTY = {field.name for field in fields(Difficulty)}
 
 
 class Config(DatasetConfig):
@@ -70,16 +66,11 @@ class Config(DatasetConfig):
     )
     seed: int = Field(0, ge=0, description="seed of the generating factors")
     shape_size: int = Field(
-        BOX, ge=16, le=LARGEST_SHAPE, description="side of the square a shape is drawn in, of 224 pixels"
+        BOX,
+        ge=16,
+        le=LARGEST_BOX,
+        description="side of the square a shape is drawn in, of 224 pixels; the authors' is 128",
     )
-    placement: Literal["square", "shape"] = Field(
-        "square", description="what stays wholly inside the image: that square, or the shape alone"
-    )
-
-    @property
-    def difficulty(self) -> Difficulty:
-        """How hard the shapes are to see."""
-        return Difficulty(self.shape_size, self.placement)
 
 
 def _draw_all_factors(config: Config) -> dict[str, Factors]:
@@ -102,10 +93,9 @@ def _draw_all_factors(config: Config) -> dict[str, Factors]:
 
 def _digest(config: Config, factors: dict[str, Factors]) -> str:
     """Returns the SHA-256 of specification and factors; pixels would differ between machines."""
-    specification = config.model_dump(exclude=_DIFFICULTY)
-    # At its default such a field changes no pixel, and so no digest either.
-    specification |= config.model_dump(include=_DIFFICULTY, exclude_defaults=True)
-    specification["renderer_version"] = RENDERER_VERSION
+    specification = config.model_dump() | {"renderer_version": RENDERER_VERSION}
+    if config.shape_size == BOX:  # datasets from before the field existed keep their digest
+        del specification["shape_size"]
     digest = hashlib.sha256(json.dumps(specification, sort_keys=True).encode())
     for name, split_factors in factors.items():
         digest.update(name.encode() + b"\0" + split_factors.canonical_bytes())
@@ -118,7 +108,7 @@ def _draw_images(config: Config, factors: dict[str, Factors]) -> Arrays:
     with progress_bar(sum(map(len, factors.values())), "drawing trifeature", "image") as bar:
         for name, split_factors in factors.items():
             arrays[name] = render(
-                split_factors, config.image_size, config.difficulty, on_image=bar.update
+                split_factors, config.image_size, config.shape_size, on_image=bar.update
             )
     return arrays
 
@@ -145,11 +135,11 @@ def _images(config: Config, factors: dict[str, Factors], folder: Path) -> Arrays
         return arrays
 
 
-def _columns(factors: Factors, difficulty: Difficulty) -> pd.DataFrame:
+def _columns(factors: Factors, shape_size: int) -> pd.DataFrame:
     def names(indices: NDArray[np.int64], known: tuple[str, ...]) -> NDArray[np.object_]:
         return np.asarray(known, dtype=object)[indices]
 
-    x, y = centres(factors, difficulty)
+    x, y = centres(factors, shape_size)
     return pd.DataFrame(
         {
             "shape": names(factors.shape, SHAPES),
@@ -190,7 +180,7 @@ def load(config: Config, folder: Path) -> Dataset:
             inputs=torch.from_numpy(images[name]),
             labels=torch.from_numpy(split_factors.shape),
             ids=np.arange(first_id, first_id + len(split_factors), dtype=np.int64),
-            columns=_columns(split_factors, config.difficulty),
+            columns=_columns(split_factors, config.shape_size),
         )
         first_id += len(split_factors)
     return Dataset(
