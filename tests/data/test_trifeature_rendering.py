@@ -209,10 +209,8 @@ def test_shape_lies_wholly_inside_wherever_it_is_placed(
         placement_y=np.array([0.0, 1.0, 0.0, 1.0]),
     )
     area = coverage(render(corners, 224, side)).sum(axis=(1, 2))
-    # What antialiasing misses at the corners is a number of pixels, however large the shape.
-    np.testing.assert_allclose(
-        area * (128 / side) ** 2, AREAS[shape], rtol=1.3e-3 * (128 / side) ** 2
-    )
+    # Antialiasing misses some pixels at corners; a side cut by one pixel would miss more.
+    np.testing.assert_allclose(area, AREAS[shape] * (side / 128) ** 2, rtol=0, atol=16)
 
 
 @pytest.mark.parametrize("side", [96, 128])
