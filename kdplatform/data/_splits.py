@@ -39,10 +39,10 @@ _TAKEN = ("id", "label", "prediction", "logits")
 def fields_that_matter(config: DatasetConfig) -> dict[str, Any]:
     """Returns the fields that decide which examples a dataset's splits hold, as JSON values.
 
-    Every dataset's digest takes the configuration from here, so that a new field that all datasets
-    have is kept out of all digests in one place.
+    Every dataset's digest takes the configuration from here: fields without effect on the examples
+    are left out, and neutral ones at their default.
     """
-    return config.model_dump(mode="json", exclude=_WITHOUT_EFFECT)
+    return {k: v for k, v in config.matters().items() if k not in _WITHOUT_EFFECT}
 
 
 def numbered(inputs: Inputs, labels: Rows, columns: pd.DataFrame | None = None) -> Split:

@@ -25,14 +25,13 @@ if TYPE_CHECKING:
 Floats = NDArray[np.floating]
 
 CANVAS = 224  # pixels; the paper's
-BOX = 128  # side of the square a shape is drawn in, pixels; the paper's
+BOX = 128  # side of the square a shape is drawn in, pixels; the paper's, and the pieces' unit
+LARGEST_BOX = 158  # a square of this side stays inside the canvas however it is turned
 BACKGROUND = 0.5  # grey; the paper's
 # Tone of a texture's dark parts, as a share of the shape's color; not given by the paper. It is
 # light enough for the mean of a white shape to differ from the background in every texture.
 DARK = 0.25
 
-# A turned box spans at most BOX * sqrt(2) = 181.02 pixels; the window starts on a whole pixel.
-_WINDOW = 184
 _NOISE_SIDE = 128  # cells of a noise table; more than the cells across a window
 
 
@@ -111,27 +110,29 @@ def _clipped(distance: Floats) -> Floats:
 
 
 def _half_plane_distance(
-    half_plane: Floats, rotation: float, column: Floats, row: Floats
+    half_plane: Floats, scale: float, rotation: float, column: Floats, row: Floats
 ) -> Floats:
     x, y, bound = (float(number) for number in half_plane)
     cos, sin = math.cos(rotation), math.sin(rotation)
-    return (bound - (x * cos - y * sin) * column) - (x * sin + y * cos) * row
+    return (bound * scale - (x * cos - y * sin) * column) - (x * sin + y * cos) * row
 
 
-def _coverage(shape: str, rotation: float, column: Floats, row: Floats) -> Floats:
+def _coverage(shape: str, side: int, rotation: float, column: Floats, row: Floats) -> Floats:
     """Returns how much of each pixel a shape covers, float32 [rows, columns] in [0, 1].
 
     Args:
         shape: name of the shape.
+        side: of the square it is drawn in, in pixels.
         rotation: radians, counter-clockwise.
         column: distance of each column to the right of the shape's centre, [1, columns].
         row: distance of each row above the shape's centre, [rows, 1].
     """
     if shape == "circle":
-        return _clipped(BOX / 2 - np.sqrt(column * column + row * row))
+        return _clipped(side / 2 - np.sqrt(column * column + row * row))
     pieces = [
         functools.reduce(
-            np.minimum, (_half_plane_distance(plane, rotation, column, row) for plane in piece)
+            np.minimum,
+            (_half_plane_distance(plane, side / BOX, rotation, column, row) for plane in piece),
         )
         for piece in _PIECES[shape]
     ]
@@ -237,13 +238,13 @@ def _brightness(texture: str, rotation: float, seed: int, column: Floats, row: F
     return _TEXTURES[texture](u, v, raw[2:].view(np.uint8))
 
 
-def centres(factors: Factors) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def centres(factors: Factors, side: int = BOX) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Returns the centres of the shapes' squares, columns and rows in pixels of the 224 px canvas.
 
     Wherever the turned square fits into the canvas it may lie; it never leaves the canvas.
     """
     radians = np.deg2rad(factors.shape_rotation)
-    half = BOX / 2 * (np.abs(np.cos(radians)) + np.abs(np.sin(radians)))
+    half = side / 2 * (np.abs(np.cos(radians)) + np.abs(np.sin(radians)))
     room = CANVAS - 2 * half
     return half + factors.placement_x * room, half + factors.placement_y * room
 
@@ -271,21 +272,22 @@ def _resized(canvas: Floats, overlaps: scipy.sparse.csr_array) -> Floats:
     return sums * (1 / CANVAS**2)
 
 
-def _window_start(centre: float) -> int:
-    return int(np.clip(centre - _WINDOW / 2, 0, CANVAS - _WINDOW))
-
-
-def _draw(factors: Factors, i: int, centre_x: float, centre_y: float) -> Floats:
+def _draw(factors: Factors, i: int, side: int, centre_x: float, centre_y: float) -> Floats:
     """Draws image i on the canvas: its coverage, and its tone where covered, float32 in 0..255.
 
     Both are whole numbers, [2, CANVAS, CANVAS].
     """
-    left, top = _window_start(centre_x), _window_start(centre_y)
-    pixels = np.arange(_WINDOW) + 0.5
+    # A turned square spans at most side * sqrt(2), edges blur by half a pixel, and the window
+    # starts on a whole one.
+    width = min(math.ceil(side * math.sqrt(2)) + 2, CANVAS)
+    left, top = (
+        int(np.clip(centre - width / 2, 0, CANVAS - width)) for centre in (centre_x, centre_y)
+    )
+    pixels = np.arange(width) + 0.5
     column = (left + pixels - centre_x).astype(np.float32)[None, :]
     row = (centre_y - top - pixels).astype(np.float32)[:, None]
     covered = _coverage(
-        SHAPES[factors.shape[i]], math.radians(factors.shape_rotation[i]), column, row
+        SHAPES[factors.shape[i]], side, math.radians(factors.shape_rotation[i]), column, row
     )
     bright = _brightness(
         TEXTURES[factors.texture[i]],
@@ -295,20 +297,24 @@ def _draw(factors: Factors, i: int, centre_x: float, centre_y: float) -> Floats:
         row,
     )
     planes = np.zeros((2, CANVAS, CANVAS), dtype=np.float32)
-    window = planes[:, top : top + _WINDOW, left : left + _WINDOW]
+    window = planes[:, top : top + width, left : left + width]
     np.rint(covered * 255, out=window[0])
     np.rint(covered * (255 * DARK + 255 * (1 - DARK) * bright), out=window[1])
     return planes
 
 
 def render(
-    factors: Factors, size: int, on_image: Callable[[], object] = lambda: None
+    factors: Factors,
+    size: int,
+    side: int = BOX,
+    on_image: Callable[[], object] = lambda: None,
 ) -> NDArray[np.uint8]:
     """Draws the images of a split.
 
     Args:
         factors: what to draw, N images.
         size: side of the images in pixels, at most CANVAS.
+        side: of the square each shape is drawn in, in pixels of the canvas, at most LARGEST_BOX.
         on_image: called after each image, for a progress bar.
 
     Returns:
@@ -317,9 +323,9 @@ def render(
     images = np.empty((len(factors), 3, size, size), dtype=np.uint8)
     overlaps = _area_overlaps(size)
     palette = tuple(COLORS.values())
-    for i, (x, y) in enumerate(zip(*centres(factors), strict=True)):
+    for i, (x, y) in enumerate(zip(*centres(factors, side), strict=True)):
         # Pixels are linear in coverage and tone: two planes are resized instead of three channels.
-        covered, tone = (_resized(plane, overlaps) for plane in _draw(factors, i, x, y))
+        covered, tone = (_resized(plane, overlaps) for plane in _draw(factors, i, side, x, y))
         background = BACKGROUND * (255 - covered)
         for channel, full in enumerate(palette[factors.color[i]]):
             images[i, channel] = np.rint(background + full * tone)

@@ -24,7 +24,7 @@ from pydantic import Field
 from kdplatform.data import Dataset, Split
 from kdplatform.data._splits import fields_that_matter
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, Factors, draw_factors
-from kdplatform.data._trifeature_rendering import CANVAS, centres, render
+from kdplatform.data._trifeature_rendering import BOX, CANVAS, LARGEST_BOX, centres, render
 from kdplatform.errors import MachineError
 from kdplatform.files import (
     Arrays,
@@ -37,7 +37,7 @@ from kdplatform.files import (
 from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar, say
-from kdplatform.settings.schema import DatasetConfig
+from kdplatform.settings.schema import NEUTRAL, DatasetConfig
 
 # Part of the digest. Raise it whenever equal factors would give other pixels.
 RENDERER_VERSION = 1
@@ -68,6 +68,13 @@ class Config(DatasetConfig):
         0.0, ge=0, le=1, description="share of training images whose color is tied to their shape"
     )
     seed: int = Field(0, ge=0, description="seed of the generating factors")
+    shape_size: int = Field(
+        BOX,
+        ge=16,
+        le=LARGEST_BOX,
+        description="side of the square a shape is drawn in, of 224 pixels; the authors' is 128",
+        json_schema_extra=NEUTRAL,
+    )
 
 
 def _draw_all_factors(config: Config) -> dict[str, Factors]:
@@ -102,7 +109,9 @@ def _draw_images(config: Config, factors: dict[str, Factors]) -> Arrays:
     arrays: Arrays = {}
     with progress_bar(sum(map(len, factors.values())), "drawing trifeature", "image") as bar:
         for name, split_factors in factors.items():
-            arrays[name] = render(split_factors, config.image_size, on_image=bar.update)
+            arrays[name] = render(
+                split_factors, config.image_size, config.shape_size, on_image=bar.update
+            )
     return arrays
 
 
@@ -123,11 +132,11 @@ def _images(config: Config, factors: dict[str, Factors], folder: Path) -> Arrays
         return arrays
 
 
-def _columns(factors: Factors) -> pd.DataFrame:
+def _columns(factors: Factors, shape_size: int) -> pd.DataFrame:
     def names(indices: NDArray[np.int64], known: tuple[str, ...]) -> NDArray[np.object_]:
         return np.asarray(known, dtype=object)[indices]
 
-    x, y = centres(factors)
+    x, y = centres(factors, shape_size)
     return pd.DataFrame(
         {
             "shape": names(factors.shape, SHAPES),
@@ -168,7 +177,7 @@ def load(config: Config, folder: Path) -> Dataset:
             inputs=torch.from_numpy(images[name]),
             labels=torch.from_numpy(split_factors.shape),
             ids=np.arange(first_id, first_id + len(split_factors), dtype=np.int64),
-            columns=_columns(split_factors),
+            columns=_columns(split_factors, config.shape_size),
         )
         first_id += len(split_factors)
     return Dataset(

@@ -176,6 +176,7 @@ CHANGES: dict[str, object] = {
     "versions_test": 1,
     "correlation": 0.01,
     "seed": 1,
+    "shape_size": 127,
 }
 
 
@@ -351,6 +352,8 @@ def test_full_disk_is_one_line_and_leaves_nothing(
         ("correlation", "-0.1"),
         ("correlation", "nan"),
         ("seed", "-1"),
+        ("shape_size", "15"),
+        ("shape_size", "159"),
     ],
 )
 def test_bad_value_is_one_line_that_names_field_value_and_range(field: str, value: str) -> None:
