@@ -263,7 +263,7 @@ def test_the_trial_of_a_killed_driver_is_marked_and_tried_again(
         assert counted(search) == books.Books(5, 0, 1, 0, 0, 0)
         lost = search.study.trials[1]
         assert lost.state is TrialState.FAIL
-        [retried] = [t for t in search.study.trials if storage.retry_history(t) == [1]]
+        [retried] = [t for t in search.study.trials if t.system_attrs.get("retry_history") == [1]]
         assert retried.params == lost.params
         assert Point(1.0, 0.8, "kd", 3e-3, 20) in world.trained
 
