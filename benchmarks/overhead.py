@@ -51,7 +51,7 @@ PARTS = {
     ("kdplatform.experiments.records", "log_origin"): "logging where the run comes from",
     ("kdplatform.experiments.records", "log_predictions_and_weights"): "logging predictions",
     ("kdplatform.experiments.records", "log_results"): "logging metrics, tags and tables",
-    ("kdplatform.experiments.executors.unit", "run_unit"): "other work on a unit",
+    ("kdplatform.experiments.executors.worker", "run_step"): "other work on a step",
 }
 # Names the folder in which a process leaves what its parts took.
 _FOLDER = "KDPLATFORM_OVERHEAD_FOLDER"

@@ -112,3 +112,14 @@ def test_a_projects_distillation_is_one_of_its_temperatures(name: str) -> None:
 def test_every_benchmark_can_be_imported(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(ROOT)
     importlib.import_module(f"benchmarks.{path.stem}")
+
+
+def test_the_overhead_benchmark_times_functions_that_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+    for module, path in importlib.import_module("benchmarks.overhead").PARTS:
+        timed: Any = importlib.import_module(module)
+        for name in path.split("."):
+            timed = getattr(timed, name)
+        assert callable(timed), (module, path)
