@@ -12,6 +12,7 @@ that they call. What no part says is the rest: starting the processes, and the s
 import argparse
 import atexit
 import csv
+import ctypes
 import importlib
 import json
 import os
@@ -24,7 +25,9 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from functools import wraps
+from multiprocessing.util import Finalize
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +35,7 @@ TARGET = 0.5
 ROWS, FEATURES, CLASSES = 6_000, 12, 4
 TEMPERATURES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40)
 MOST_SEEDS = 5
+IMPORTS = "the command's imports"
 FITS = "the fits: training and validation epochs"
 # By name: module, and function or method in it.
 PARTS = {
@@ -55,6 +59,7 @@ PARTS = {
 }
 # Names the folder in which a process leaves what its parts took.
 _FOLDER = "KDPLATFORM_OVERHEAD_FOLDER"
+_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 
 
 class _Clock:
@@ -63,12 +68,17 @@ class _Clock:
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._inner = [0.0]
+        # A forked worker runs no functions of atexit. It runs finalizers, but forgets those that
+        # were registered before its task.
+        self.at_first_call: Callable[[], Any] = lambda: None
 
     def wrapped(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns the function, timed."""
 
         @wraps(function)
         def timed(*arguments: Any, **options: Any) -> Any:
+            if not self.seconds.keys() - {IMPORTS}:
+                self.at_first_call()
             started = time.process_time()
             self._inner.append(0.0)
             try:
@@ -91,17 +101,14 @@ def _measure_parts(folder: Path) -> None:
         for name_of_class in classes:
             owner = getattr(owner, name_of_class)
         setattr(owner, last, clock.wrapped(part, getattr(owner, last)))
-    clock.seconds["starting the processes: imports"] = time.process_time() - started
+    clock.seconds[IMPORTS] = time.process_time() - started
 
     def leave() -> None:
         path = folder / f"{os.getpid()}.json"
         path.write_text(json.dumps(clock.seconds))
 
-    # Worker processes run no functions of atexit, but finalizers of multiprocessing.
-    from multiprocessing.util import Finalize
-
-    Finalize(None, leave, exitpriority=0)
     atexit.register(leave)
+    clock.at_first_call = lambda: Finalize(None, leave, exitpriority=0)
 
 
 def write_table(path: Path) -> None:
@@ -152,6 +159,8 @@ def run_sweep(folder: Path, temperatures: int, seeds: int, epochs: int) -> tuple
     # Compiled once per machine, and not counted: the loss belongs to the fits.
     subprocess.run([sys.executable, "-m", "kdplatform", "kernels", "build"], check=True)
     (folder / "parts").mkdir()
+    # The server that forks the workers outlives the command: this process waits for it instead.
+    ctypes.CDLL(None).prctl(_PR_SET_CHILD_SUBREAPER, 1)
     before, wall = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(
         [sys.executable, "-m", "benchmarks.overhead", "sweep", *words],
@@ -160,6 +169,9 @@ def run_sweep(folder: Path, temperatures: int, seeds: int, epochs: int) -> tuple
         env=environment,
     )
     wall = time.perf_counter() - wall
+    with suppress(ChildProcessError):
+        while True:
+            os.wait()
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, wall
 

@@ -1,6 +1,6 @@
 """How much of a training step is the loss: processor time of the step and of the loss alone.
 
-    python -m benchmarks.step_share                       # trifeature: LeNet-5, batches of 128
+    python -m benchmarks.step_share                       # trifeature: LeNet-5, batches of 64
 
 A step is what the training loop does without its bookkeeping: model, method, backward pass,
 optimiser. "The loss" is the distillation method, its mean and its backward pass down to the
