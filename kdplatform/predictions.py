@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kdplatform.columns import RESERVED as RESERVED
 from kdplatform.errors import DivergedError
 from kdplatform.files import written_atomically
 
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 
     from kdplatform.data import Split
 
-# The names of the schema, in the order of the file; no attribute can have one of them.
-RESERVED = ("id", "label", "prediction", "logits")
 # Dense tables over classes are made up to here; a larger label is almost surely an id or a hash.
 MAX_CLASSES = 100_000
 

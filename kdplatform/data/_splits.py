@@ -32,9 +32,6 @@ _WITHOUT_EFFECT = {
     *("unlabeled_fraction", "unlabeled_seed"),
 }
 
-# Columns of prediction tables.
-_TAKEN = ("id", "label", "prediction", "logits")
-
 
 def fields_that_matter(config: DatasetConfig) -> dict[str, Any]:
     """Returns the fields that decide which examples a dataset's splits hold, as JSON values.
@@ -107,42 +104,6 @@ def check_classes(
             raise UserError(
                 f"{where}: {len(empty)} of {len(class_names)} classes have fewer than {least} "
                 f"{split} examples ({some}); allowed: at least {least} of every class"
-            )
-
-
-def check_attribute_names(attributes: Sequence[str], where: str) -> None:
-    """Checks that prediction tables can have columns of these names.
-
-    Raises:
-        UserError: a name is taken by another column.
-    """
-    if taken := [attribute for attribute in attributes if attribute in _TAKEN]:
-        raise UserError(
-            f"{where}: attribute {taken[0]!r} has a name that predictions use for something else; "
-            f"allowed: any but {', '.join(_TAKEN)}"
-        )
-
-
-def check_attributes(
-    columns: pd.DataFrame, labels: Rows, attributes: Sequence[str], where: str
-) -> None:
-    """Checks that attributes say something else than the label.
-
-    Raises:
-        UserError: an attribute has one group only, or its groups are the classes.
-    """
-    for attribute in attributes:
-        groups, names = pd.factorize(columns[attribute])
-        if len(names) < 2:
-            raise UserError(
-                f"{where}: attribute {attribute!r} has one group ({str(names[0])!r}); "
-                "allowed: at least two"
-            )
-        pairs = pd.DataFrame({"group": groups, "label": labels}).drop_duplicates()
-        if len(pairs) == len(names) == len(np.unique(labels)):
-            raise UserError(
-                f"{where}: attribute {attribute!r} is the label under another name; "
-                "allowed: attributes whose groups hold several classes"
             )
 
 

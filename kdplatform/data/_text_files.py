@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -39,9 +40,12 @@ def read_lines(path: Path) -> list[str]:
 def read_csv(path: Path, separator: str = ",") -> pd.DataFrame:
     """Reads a table whose first line names its columns; all cells are texts without outer spaces.
 
+    A first column without a name, such as the index that pandas writes, is `Unnamed: 0`. Letters
+    with accents have one code in names and cells, however the file composes them.
+
     Raises:
-        UserError: as `read_text`; a line has more or fewer cells than there are columns, a column
-            has no name or another's, or there is no line of data; says which.
+        UserError: as `read_text`; a line has more or fewer cells than there are columns, another
+            column has no name or another's, or there is no line of data; says which.
     """
     names, *rows = _lines_of_cells(path, io.StringIO(read_text(path)), separator)
     return pd.DataFrame(rows, columns=names, dtype=str)
@@ -59,20 +63,28 @@ def read_header(path: Path, separator: str = ",") -> list[str]:
         raise
 
 
+def composed(text: str) -> str:
+    """Returns a text in which every letter has one code: Unicode's NFC."""
+    return unicodedata.normalize("NFC", text)
+
+
 def _lines_of_cells(path: Path, file: Iterable[str], separator: str) -> Iterator[list[str]]:
     """Yields the names of the columns, then the cells of every line that is not empty."""
     reader = csv.reader(file, delimiter=separator, strict=True)
     try:
-        names = [name.strip() for name in next(reader, [])]
+        names = [composed(name.strip()) for name in next(reader, [])]
+        if len(names) > 1 and not names[0]:
+            names[0] = "Unnamed: 0"
         yield _checked_names(path, names)
         count = 0
         for row in filter(None, reader):
             if len(row) != len(names):
+                other = f", or another separator than {separator!r}" if len(names) == 1 else ""
                 raise UserError(
                     f"{str(path)!r}, line {reader.line_num}: {len(row)} cells; allowed: "
-                    f"{len(names)}, one per column"
+                    f"{len(names)}, one per column{other}"
                 )
-            yield [cell.strip() for cell in row]
+            yield [composed(cell.strip()) for cell in row]
             count += 1
     except csv.Error as error:
         raise UserError(f"{str(path)!r}, line {reader.line_num}: no valid CSV ({error})") from None

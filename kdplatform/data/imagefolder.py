@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kdplatform.columns import check_attribute_names, check_attributes
 from kdplatform.data import Dataset, Inputs
 from kdplatform.data._dataset import inputs_at
 from kdplatform.data._decoding import IMAGE_SUFFIXES
@@ -28,15 +29,7 @@ from kdplatform.data._image_files import (
     streamed,
 )
 from kdplatform.data._sources import given_root
-from kdplatform.data._splits import (
-    Rows,
-    assembled,
-    check_attribute_names,
-    check_attributes,
-    check_classes,
-    hold_out,
-    numbered,
-)
+from kdplatform.data._splits import Rows, assembled, check_classes, hold_out, numbered
 from kdplatform.data._text_files import read_csv, read_header
 from kdplatform.errors import UserError
 from kdplatform.lazy import pandas as pd

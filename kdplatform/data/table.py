@@ -2,47 +2,63 @@
 
 Numbers are standardised and names become one column per category, by what the training split says
 of them. Where a cell is missing, a number becomes the training mean and a further column tells so,
-a name becomes the category `missing`.
+a name becomes the category `missing`. A spelling of numbers is read where it fits a whole column.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
-from kdplatform.data import Dataset
-from kdplatform.data._splits import (
-    Rows,
-    assembled,
+from kdplatform.columns import (
+    MISSING,
     check_attribute_names,
     check_attributes,
-    check_classes,
-    hold_out,
-    numbered,
+    decides_label,
+    is_index,
+    is_label,
+    spelled_once,
 )
-from kdplatform.data._text_files import read_csv, read_header
+from kdplatform.data import Dataset
+from kdplatform.data._numbers import Numbers, looks_like_a_date, read_numbers
+from kdplatform.data._splits import Rows, assembled, check_classes, hold_out, numbered
+from kdplatform.data._text_files import composed, read_csv, read_header
 from kdplatform.errors import UserError, one_line, unknown_name
 from kdplatform.files import file_digest, not_there, user_path
 from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
 from kdplatform.progress import say
 from kdplatform.settings.schema import DatasetConfig, Names
+from kdplatform.settings.words import plain_text
 
 # Cells that say nothing; an empty one is what all of them become.
 MISSING_CELLS = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL")
 # Raised whenever equal files would give other features; part of the digest.
 FEATURES_VERSION = 2
 _MOST_CLASSES = 1000
+_SEPARATORS = ("\t", ";", "|", ",")
+# What pandas reads and this does not: taken for text, such files would be other tables.
+_OTHER_KINDS = frozenset(
+    (
+        *(".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".feather", ".arrow", ".orc"),
+        *(".gz", ".bz2", ".xz", ".zst", ".zip", ".pkl", ".sav", ".dta"),
+    )
+)
 # Of a list of columns in a remark, in characters.
 _LONGEST_LIST = 80
+
+
+def _separator(value: object) -> object:
+    """Returns a tab for the two characters that a shell hands over."""
+    return "\t" if value == r"\t" else value
 
 
 class Config(DatasetConfig):
@@ -50,7 +66,9 @@ class Config(DatasetConfig):
 
     name: Literal["table"] = Field("table", description="dataset")
     file: str = Field("", description="CSV in UTF-8 with a line of column names, or Parquet")
-    separator: str = Field(",", min_length=1, max_length=1, description="between cells of a CSV")
+    separator: Annotated[str, BeforeValidator(_separator)] = Field(
+        ",", min_length=1, max_length=1, description="between cells of a CSV; \\t: a tab"
+    )
     label: str = Field("label", description="column to be predicted")
     attributes: Names = Field((), description="sensitive columns, whose groups are compared")
     attributes_as_features: bool = Field(False, description="let models see these columns too")
@@ -76,9 +94,11 @@ def check(config: Config) -> None:
     """
     columns = _column_names(_path(config), config.separator)
     if config.label not in columns and len(columns) == 1:
+        others = [s for s in _SEPARATORS if s != config.separator and s in columns[0]]
+        hint = f", such as dataset.separator={others[0]!r}" if others else ""
         raise UserError(
             f"dataset.file={config.file!r} has one column ({columns[0]!r}) when split at "
-            f"dataset.separator={config.separator!r}; allowed: another separator"
+            f"dataset.separator={config.separator!r}; allowed: another separator{hint}"
         )
     asked = {
         "label": (config.label,),
@@ -86,13 +106,13 @@ def check(config: Config) -> None:
         "categorical": config.categorical,
         "leave_out": config.leave_out,
     }
-    for field, names in asked.items():
+    for parameter, names in asked.items():
         for name in names:
             if name not in columns:
-                raise unknown_name(f"dataset.{field}", name, columns)
-            if name == config.label and field != "label":
+                raise unknown_name(f"dataset.{parameter}", name, columns)
+            if name == config.label and parameter != "label":
                 raise UserError(
-                    f"dataset.{field}={name!r} is not allowed; allowed: other columns than "
+                    f"dataset.{parameter}={name!r} is not allowed; allowed: other columns than "
                     f"dataset.label={config.label!r}"
                 )
     check_attribute_names(config.attributes, f"dataset.file={config.file!r}")
@@ -109,7 +129,11 @@ def load(config: Config, folder: Path) -> Dataset:
     """
     check(config)
     path = _path(config)
-    table = _read(path, config.separator)
+    table, readings = _without_index(config, _read(path, config.separator))
+    for name in (config.label, *config.attributes):
+        kind = "label" if name == config.label else "attribute"
+        table[name], joined = spelled_once(table[name], f"table: {kind} {name!r}")
+        readings += [f"{name}: {texts}" for texts in joined]
     where = f"dataset.file={config.file!r}"
     labels, class_names = _labels(config, table, where)
     check_classes({"training, validation and test": labels}, class_names, where, least=3)
@@ -121,11 +145,17 @@ def load(config: Config, folder: Path) -> Dataset:
     )
     rows = {"train": rest[kept], "val": rest[held], "test": test}
     check_classes({name: labels[own] for name, own in rows.items()}, class_names, where)
-    features = torch.from_numpy(_features(config, table, rows["train"], where))
+    features, others = _features(config, table, labels, rows["train"], where)
+    # A file whose cells are read as they stand keeps the digest it always had.
+    digest = "/".join([file_digest(path), str(FEATURES_VERSION), *readings, *others])
+    say(
+        f"table: validation and test are held out of all rows: {config.val_fraction:g} and "
+        f"{config.test_fraction:g} of every class"
+    )
     return assembled(
         config,
-        f"{file_digest(path)}/{FEATURES_VERSION}",
-        numbered(features, labels, attributes),
+        digest,
+        numbered(torch.from_numpy(features), labels, attributes),
         rows,
         class_names=class_names,
         attributes=config.attributes,
@@ -138,6 +168,11 @@ def _path(config: Config) -> Path:
     path = user_path("dataset.file", config.file)
     if not path.is_file():
         raise not_there("dataset.file", config.file, path, "a CSV or Parquet file")
+    if path.suffix.lower() in _OTHER_KINDS:
+        raise UserError(
+            f"dataset.file={config.file!r} is of kind {path.suffix}; allowed: a CSV file in UTF-8 "
+            "or a Parquet file (.parquet), as pandas writes them"
+        )
     return path
 
 
@@ -167,7 +202,7 @@ def _column_names(path: Path, separator: str) -> list[str]:
     if not rows:
         raise UserError(f"dataset.file={str(path)!r} has no rows")
     # pandas writes an index without a name as such a column, and reads it as none.
-    return [name for name in names if not re.fullmatch(r"__index_level_\d+__", name)]
+    return [composed(n) for n in names if not re.fullmatch(r"__index_level_\d+__", n)]
 
 
 def _read(path: Path, separator: str) -> pd.DataFrame:
@@ -178,13 +213,29 @@ def _read(path: Path, separator: str) -> pd.DataFrame:
         # pandas makes an index of columns that were one when the file was written.
         named = [level for level, name in enumerate(typed.index.names) if name is not None]
         typed = typed.reset_index(level=named) if named else typed
-        texts = {str(name): typed[name].astype(object) for name in typed}
+        texts = {composed(str(name)): typed[name].astype(object) for name in typed}
         table = pd.DataFrame(
-            {name: t.where(t.notna(), "").astype(str) for name, t in texts.items()}
+            {
+                name: [
+                    composed(text.strip()) for text in cells.where(cells.notna(), "").astype(str)
+                ]
+                for name, cells in texts.items()
+            },
+            dtype=str,
         )
     else:
         table = read_csv(path, separator)
     return table.mask(table.isin(MISSING_CELLS), "")
+
+
+def _without_index(config: Config, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """Leaves out the indexes that pandas wrote, unless the configuration names them."""
+    named = {config.label, *config.attributes, *config.categorical, *config.leave_out}
+    names = [str(name) for name in table if name not in named]
+    found = [name for name in names if is_index(name, table[name])]
+    if found:
+        say(f"table: left out, an index as pandas writes it: {', '.join(found)}")
+    return table.drop(columns=found), [f"index {name}" for name in found]
 
 
 def _labels(config: Config, table: pd.DataFrame, where: str) -> tuple[Rows, list[str]]:
@@ -222,23 +273,34 @@ def _attributes(config: Config, table: pd.DataFrame) -> pd.DataFrame:
             )
         if empty := int((chosen[name] == "").sum()):
             say(f"table: {name} is missing in {empty} rows: group 'missing'")
-    return chosen.replace("", "missing")
+    return chosen.replace("", MISSING)
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """The features that one column becomes: float32 [N, number of features], perhaps none."""
+    """The features that one column becomes.
+
+    Attributes:
+        values: float32 [N, number of features], perhaps none.
+        readings: what was read in another spelling than the file's; part of the digest.
+        decides: whether the column alone decides the label.
+    """
 
     kind: Literal["numeric", "categorical", "nothing"]
     values: NDArray[np.float32]
+    readings: Sequence[str] = ()
+    decides: bool = False
 
 
-def _features(config: Config, table: pd.DataFrame, train: Rows, where: str) -> NDArray[np.float32]:
+def _features(
+    config: Config, table: pd.DataFrame, labels: Rows, train: Rows, where: str
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Returns the features of all rows, and what was read in another spelling than its own."""
     ignored = {config.label, *config.leave_out}
     if not config.attributes_as_features:
         ignored |= set(config.attributes)
     names = [str(name) for name in table.columns if name not in ignored]
-    columns = {name: _column(config, table[name], train, where) for name in names}
+    columns = {name: _column(config, table[name], labels, train, where) for name in names}
     missing = {name: int((table[name] == "").sum()) for name in names}
     if any(missing.values()):
         counts = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
@@ -258,12 +320,23 @@ def _features(config: Config, table: pd.DataFrame, train: Rows, where: str) -> N
         f"columns make {features.shape[1]} features: {_listed(used)}"
     )
     numeric = [name for name in used if columns[name].kind == "numeric"]
-    if counting := [name for name in numeric if _counts_rows(table[name])]:
+    _say_doubts(config, "counts the rows", [n for n in numeric if _counts_rows(table[n])])
+    _say_doubts(
+        config, "looks like dates in digits", [n for n in numeric if _is_date_in_digits(table[n])]
+    )
+    _say_doubts(
+        config, "alone decides the label of every row", [n for n in used if columns[n].decides]
+    )
+    return features, [reading for column in columns.values() for reading in column.readings]
+
+
+def _say_doubts(config: Config, doubt: str, names: list[str]) -> None:
+    """Says which features may be none, and what leaves them out."""
+    if names:
         say(
-            f"table: {_listed(counting)} counts the rows and is a feature; "
-            f"dataset.leave_out={','.join([*config.leave_out, *counting])} leaves it out"
+            f"table: {_listed(names)} {doubt} and is a feature; "
+            f"dataset.leave_out={plain_text([*config.leave_out, *names])} leaves it out"
         )
-    return features
 
 
 def _listed(names: list[str]) -> str:
@@ -281,21 +354,72 @@ def _counts_rows(cells: pd.Series[str]) -> bool:
     return numbers[0].is_integer() and np.array_equal(numbers, numbers[0] + np.arange(len(numbers)))
 
 
-def _column(config: Config, cells: pd.Series[str], train: Rows, where: str) -> _Columns:
+def _is_date_in_digits(cells: pd.Series[str]) -> bool:
+    """Tells whether all cells are dates such as 20210304."""
+    present = cells[cells != ""]
+    dates = pd.to_datetime(present, format="%Y%m%d", errors="coerce")
+    return bool(present.str.fullmatch(r"(19|20)\d{6}").all() and dates.notna().all())
+
+
+def _column(
+    config: Config, cells: pd.Series[str], labels: Rows, train: Rows, where: str
+) -> _Columns:
+    name = str(cells.name)
     present = (cells != "").to_numpy()
-    numbers = pd.to_numeric(cells, errors="coerce").to_numpy(dtype=np.float64, na_value=np.nan)
-    numeric = np.isfinite(numbers)
-    odd = np.flatnonzero(present & ~numeric)
-    if cells.name in config.categorical or len(odd) > present.sum() / 2:
-        return _categories(config, cells, train, where)
-    if len(odd):
+    numbers = read_numbers(cells)
+    values: pd.Series
+    if name in config.categorical or 2 * numbers.alike.sum() < present.sum():
+        values, joined = spelled_once(cells, f"table: column {name!r}")
+        column = _categories(config, values, train, where)
+        readings = [f"{name}: {texts}" for texts in joined]
+    else:
+        _check_numbers(cells, numbers, present, where)
+        column = _standardised(numbers.values, present, train)
+        _check_bounds(column, cells, where)
+        readings = _stated(cells, numbers)
+        values = pd.Series(np.where(present, numbers.values, np.nan))
+    if column.kind != "nothing" and is_label(values, labels):
         raise UserError(
-            f"{where}: column {str(cells.name)!r} has numbers and, in {len(odd)} rows, other "
-            f"cells, the first of them {cells.iloc[odd[0]]!r} in row {odd[0] + 1}; allowed: finite "
-            f"numbers (missing: {', '.join(filter(None, MISSING_CELLS))} or nothing), or its name "
-            "in dataset.categorical"
+            f"{where}: column {name!r} is the label under another name; allowed: features that do "
+            f"not give the answer; dataset.leave_out={plain_text([*config.leave_out, name])} leaves"
+            " it out"
         )
-    column = _standardised(numbers, present, train)
+    return replace(column, readings=readings, decides=decides_label(values, labels))
+
+
+def _check_numbers(
+    cells: pd.Series[str], numbers: Numbers, present: NDArray[np.bool_], where: str
+) -> None:
+    """Raises a UserError where a column of numbers or dates has cells in another spelling."""
+    name, odd = str(cells.name), np.flatnonzero(present & ~np.isfinite(numbers.values))
+    if not len(odd):
+        return
+    first, row = cells.iloc[odd[0]], odd[0] + 1
+    if looks_like_a_date(first) and len(odd) == present.sum():
+        raise UserError(
+            f"{where}: column {name!r} has dates or times such as {first!r} (row {row}), which are "
+            "no categories, and whose parts have no known order; allowed: dates as 2021-03-04, "
+            "numbers, or its name in dataset.categorical or dataset.leave_out"
+        )
+    spelled = f" spelled as {cells[np.isfinite(numbers.values)].iloc[0]!r}" if numbers.rule else ""
+    raise UserError(
+        f"{where}: column {name!r} has numbers{spelled} and, in {len(odd)} rows, other cells, the "
+        f"first of them {first!r} in row {row}; allowed: finite numbers in one spelling (missing: "
+        f"{', '.join(filter(None, MISSING_CELLS))} or nothing), or its name in dataset.categorical"
+    )
+
+
+def _stated(cells: pd.Series[str], numbers: Numbers) -> list[str]:
+    """Says how a spelling was read, by the longest cell; nothing of plain numbers."""
+    if not numbers.rule:
+        return []
+    row = int(cells.str.len().to_numpy().argmax())
+    unit = " days since 1970" if numbers.rule == "date" else ""
+    say(f"table: {cells.name}: {cells.iloc[row]!r} is read as {numbers.values[row]:.12g}{unit}")
+    return [f"{cells.name}: {numbers.rule}"]
+
+
+def _check_bounds(column: _Columns, cells: pd.Series[str], where: str) -> None:
     unbounded = np.flatnonzero(~np.isfinite(column.values).all(axis=1))
     if len(unbounded):
         raise UserError(
@@ -303,7 +427,6 @@ def _column(config: Config, cells: pd.Series[str], train: Rows, where: str) -> _
             f"{unbounded[0] + 1}, too far from the training rows for float32; allowed: numbers "
             "whose distance from the training mean is below 3e38 standard deviations"
         )
-    return column
 
 
 def _standardised(

@@ -3,6 +3,7 @@
 Nothing here knows which datasets, models and methods there are; `settings.project` checks names.
 """
 
+import csv
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -63,10 +64,20 @@ def numbers(value: object) -> object:
 
 
 def names(value: object) -> object:
-    """Returns the names of a text such as `color,texture`."""
+    """Returns the names of a text such as `color,texture`; one with a comma stands in quotes.
+
+    Raises:
+        ValueError: a quote is not closed, or something stands behind it.
+    """
     if not isinstance(value, str):
         return value
-    return tuple(part for part in _parts(value) if part)
+    if value.strip().lower() == "none":
+        return ()
+    try:
+        [parts] = csv.reader([value], skipinitialspace=True, strict=True) if value else [[]]
+    except (csv.Error, ValueError):
+        raise ValueError('names are separated by commas; one with a comma: "a, b",c') from None
+    return tuple(part.strip() for part in parts if part.strip())
 
 
 def span(value: object) -> object:

@@ -12,12 +12,19 @@ from pydantic.fields import FieldInfo
 def plain_text(value: object) -> str:
     """Returns a value as it is written on the command line."""
     if isinstance(value, tuple | list):
-        return ",".join(map(plain_text, value)) or "none"
+        return ",".join(_quoted(plain_text(part)) for part in value) or "none"
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _quoted(text: str) -> str:
+    """Returns a part of a list, in quotes where it has a comma or is no list otherwise."""
+    if "," in text or text.startswith('"') or text.lower() == "none":
+        return '"' + text.replace('"', '""') + '"'
+    return text
 
 
 def allowed(field: FieldInfo) -> str:

@@ -1,4 +1,5 @@
 import re
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,7 +191,7 @@ def test_parquet_and_csv_give_the_same_features(tmp_path: Path) -> None:
 
 
 def test_classes_that_are_numbers_are_in_their_order(tmp_path: Path) -> None:
-    table = people().assign(income=[str((row % 3) * 5) for row in range(PEOPLE)])
+    table = people().assign(income=[str((row // 2 % 3) * 5) for row in range(PEOPLE)])
     assert load(tmp_path, table).class_names == ("0", "5", "10")
 
 
@@ -206,6 +207,214 @@ def test_a_separator_may_be_chosen(tmp_path: Path) -> None:
     text = people().to_csv(index=False, sep=";")
     assert load(tmp_path, text, separator=";").train.inputs.shape[1] == 7
     refused(tmp_path, r"has one column .* when split at dataset\.separator=','", text)
+
+
+SPELLINGS = {
+    "thousands": lambda n: f"{n:,}.5",
+    "few thousands": lambda n: f"{n:,}",
+    "comma for the point": lambda n: f"{n},5",
+    "points and a comma": lambda n: f"{n:,}".replace(",", ".") + ",25",
+    "thin spaces": lambda n: f"{n:,}".replace(",", "\u202f"),
+    "no-break spaces and a comma": lambda n: f"{n:,}".replace(",", "\u00a0") + ",5",
+    "Swiss": lambda n: f"{n:,}".replace(",", "’"),
+    "dollars": lambda n: f"${n:,}.00",
+    "euros": lambda n: f"{n},00 €",
+    "per cent": lambda n: f"{n}%",
+    "dates": lambda n: str(np.datetime64("2020-01-01") + n),
+    "times": lambda n: f"{np.datetime64('2020-01-01') + n} 00:00:00",
+}
+
+
+@pytest.mark.parametrize("spelled", SPELLINGS.values(), ids=SPELLINGS)
+def test_a_column_of_numbers_is_numeric_in_whatever_spelling(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], spelled: Callable[[int], str]
+) -> None:
+    numbers = [(7 * row) % 61 * 37 for row in range(PEOPLE)]
+    plain = load(tmp_path, people().assign(age=list(map(str, numbers))))
+    written = load(tmp_path, people().assign(age=[spelled(number) for number in numbers]))
+    torch.testing.assert_close(features(written), features(plain), atol=1e-5, rtol=1e-5)
+    assert re.search(r"^table: age: '.*' is read as [\d.]+", capsys.readouterr().err, re.M)
+
+
+def test_a_sign_may_stand_before_or_behind_a_currency(tmp_path: Path) -> None:
+    numbers = [row % 11 - 5 for row in range(PEOPLE)]
+    plain = load(tmp_path, people().assign(age=list(map(str, numbers))))
+    signs = ("-$", "$−")
+    cells = [f"{'$' if n >= 0 else signs[row % 2]}{abs(n)}" for row, n in enumerate(numbers)]
+    torch.testing.assert_close(
+        features(load(tmp_path, people().assign(age=cells))), features(plain)
+    )
+
+
+@pytest.mark.parametrize(
+    ("cells", "message"),
+    [
+        (["1,5", "1.5"], r"has numbers and, in 30 rows, other cells, .* '1,5' in row 1; allowed:"),
+        (
+            ["5%", "0.05"],
+            r"'age' has numbers and, in 30 rows, other cells, .*'5%' in row 1; allowed",
+        ),
+        (["$5", "€5"], r"'age' has numbers spelled as '\$5' and, .* '€5' in row 2"),
+        (["1,234", "1,234.5", "1,5"], r"spelled as '1,234' and, in 20 rows, .* '1,5' in row 3;"),
+        (["1,234", "unknown", "2"], r"'age' has numbers spelled as .* '1,234'|'unknown' in row 2"),
+        (["192.168.0.1", "192.168.0.2"], r"'age' has numbers .* '192\.168\.0\.1' in row 1"),
+        (["04/03/2021", "05/03/2021"], r"'age' has dates or times such as '04/03/2021' \(row 1\)"),
+        (["10:20", "11:30"], r"dates or times such as '10:20' .* dataset\.categorical"),
+        (["4 March 2021", "5 March 2021"], r"dates or times such as '4 March 2021'"),
+        (["2021-03-04", "2021-02-30"], r"spelled as '2021-03-04' and, in 30 rows, .*'2021-02-30'"),
+    ],
+)
+def test_numbers_in_several_spellings_are_refused_with_the_cell(
+    tmp_path: Path, cells: list[str], message: str
+) -> None:
+    column = [cells[row % len(cells)] for row in range(PEOPLE)]
+    refused(tmp_path, message, people().assign(age=column))
+    load(tmp_path, people().assign(age=column), categorical="age")
+
+
+def test_ranges_and_codes_are_names(tmp_path: Path) -> None:
+    cells = [("18-24", "25-34", "A1", "5+")[row % 4] for row in range(PEOPLE)]
+    assert load(tmp_path, people().assign(age=cells)).train.inputs.shape[1] == 4 + 2 + 4
+
+
+def test_another_spelling_is_another_digest(tmp_path: Path) -> None:
+    cells = [f"1,{row:03d}" for row in range(PEOPLE)]
+    spelled = load(tmp_path, people().assign(age=cells)).digest
+    named = load(tmp_path, people().assign(age=cells), categorical="age").digest
+    assert spelled != named
+
+
+@pytest.mark.parametrize(
+    ("spellings", "names", "said"),
+    [
+        (("0", "1", "0.0", "1.0", "1e0"), ("0", "1"), "'0' = '0.0', '1' = '1.0' = '1e0' are read"),
+        (
+            ("True", "False", "TRUE", "false"),
+            ("False", "True"),
+            "'True' = 'TRUE', 'False' = 'false'",
+        ),
+        (("true", "0", "1", "FALSE"), ("False", "True"), "'False' = '0' = 'FALSE', 'True' = '1'"),
+        ((">50K", "<=50K", ">50K."), ("<=50K", ">50K", ">50K."), "'>50K' and '>50K.' look alike"),
+        (
+            ("New York", "Rome", "new_york"),
+            ("New York", "Rome", "new_york"),
+            "'New York' and 'new_york' look",
+        ),
+    ],
+)
+def test_one_meaning_of_a_label_or_a_group_has_one_spelling_or_is_named(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    spellings: tuple[str, ...],
+    names: tuple[str, ...],
+    said: str,
+) -> None:
+    cells = [spellings[row // 2 % len(spellings)] for row in range(PEOPLE)]
+    dataset = load(tmp_path, people().assign(income=cells), attributes="sex")
+    assert dataset.class_names == names
+    assert f"table: label 'income': {said}" in capsys.readouterr().err
+    dataset = load(tmp_path, people().assign(region=cells))
+    groups = {group for split in dataset.splits().values() for group in split.columns["region"]}
+    assert groups == set(names)
+    assert f"table: attribute 'region': {said}" in capsys.readouterr().err
+
+
+def test_letters_with_accents_are_equal_however_they_are_composed(tmp_path: Path) -> None:
+    cells = [("Zoé", "Zoe\u0301", "Max")[row % 3] for row in range(PEOPLE)]
+    table = people().assign(income=cells).rename(columns={"region": "re\u0301gion"})
+    dataset = load(tmp_path, table, attributes="sex,région")
+    assert dataset.class_names == ("Max", "Zoé")
+    table.to_parquet(tmp_path / "people.parquet")
+    fields = {"file": str(tmp_path / "people.parquet"), "attributes": "sex,région"}
+    assert load(tmp_path, **fields).class_names == ("Max", "Zoé")
+
+
+LABEL = people()["income"]
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        LABEL.map({">50K": "Y", "<=50K": "N"}),
+        LABEL.map({">50K": "1", "<=50K": "0"}),
+        LABEL.map({">50K": "Y", "<=50K": "N"}).where(people().index % 9 > 0, ""),
+        LABEL.map({">50K": "1,000", "<=50K": "2,000"}),
+    ],
+)
+def test_a_feature_or_an_attribute_that_is_the_label_is_refused(
+    tmp_path: Path, cells: pd.Series
+) -> None:
+    table = people().assign(answer=cells)
+    refused(
+        tmp_path,
+        r"column 'answer' is the label under another name; .* dataset\.leave_out=job,answer leaves",
+        table,
+        leave_out="job",
+    )
+    refused(tmp_path, r"attribute 'answer' is the label under", table, attributes="sex,answer")
+    load(tmp_path, table, leave_out="answer")
+
+
+def test_a_feature_that_decides_the_label_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rich = LABEL == ">50K"
+    score = [str(100 * high + row) for row, high in enumerate(rich)]
+    grade = [("AB" if high else "CD")[row // 5 % 2] for row, high in enumerate(rich)]
+    load(tmp_path, people().assign(score=score, grade=grade))
+    assert (
+        "table: score, grade alone decides the label of every row and is a feature; "
+        "dataset.leave_out=score,grade leaves it out\n" in capsys.readouterr().err
+    )
+    load(tmp_path)
+    assert "decides the label" not in capsys.readouterr().err
+
+
+def test_dates_in_digits_are_numbers_and_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(tmp_path, people().assign(day=[f"202103{row % 28 + 1:02d}" for row in range(PEOPLE)]))
+    assert "table: day looks like dates in digits and is a feature; " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_the_index_that_pandas_writes_is_no_feature_unless_it_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], named: bool
+) -> None:
+    table = people().sample(frac=1, random_state=0).reset_index(drop=True)
+    expected = load(tmp_path, table)
+    table.index = table.index[::-1] * 2
+    text = table.to_csv()
+    assert text.startswith(",age")
+    text = "Unnamed: 0" + text if named else text
+    capsys.readouterr()
+    found = load(tmp_path, text)
+    torch.testing.assert_close(features(found), features(expected))
+    said = capsys.readouterr().err
+    assert "table: left out, an index as pandas writes it: Unnamed: 0\n" in said
+    fields = {"attributes": "sex", "categorical": "Unnamed: 0"}
+    assert load(tmp_path, text, **fields).train.inputs.shape[1] > 7 + 30
+
+
+def test_a_tab_is_spelled_as_in_a_shell(tmp_path: Path) -> None:
+    text = people().to_csv(index=False, sep="\t")
+    expected = features(load(tmp_path))
+    for separator in (r"\t", "\t"):
+        assert torch.equal(features(load(tmp_path, text, separator=separator)), expected)
+    refused(tmp_path, r"allowed: another separator, such as dataset\.separator='\\t'$", text)
+
+
+def test_names_with_commas_stand_in_quotes(tmp_path: Path) -> None:
+    table = people().rename(columns={"sex": "sex, as given", "region": 'the "region"'})
+    dataset = load(tmp_path, table, attributes='"sex, as given","the ""region"""')
+    assert dataset.attributes == ("sex, as given", 'the "region"')
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".xlsx", ".csv.gz"])
+def test_a_file_of_another_kind_is_refused(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"people{suffix}"
+    people().to_json(path, orient="records", lines=True)
+    refused(tmp_path, r"is of kind \.\w+; allowed: a CSV file in UTF-8 or a", file=str(path))
 
 
 @pytest.mark.parametrize(
