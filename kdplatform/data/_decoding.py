@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, TiffImagePlugin
 
 from kdplatform.errors import UserError, one_line
 from kdplatform.lazy import torch
@@ -79,6 +79,13 @@ def decoded(path: Path, size: int, box_in: BoxIn) -> torch.Tensor:
         raise UserError(f"image {str(path)!r} cannot be decoded ({one_line(error)})") from None
 
 
+def _white_is_zero(image: Image.Image) -> bool:
+    """Tells whether the file is a TIFF in which 0 stands for white."""
+    return isinstance(image, TiffImagePlugin.TiffImageFile) and (
+        image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0
+    )
+
+
 def _crop(image: Image.Image, size: int, box_in: BoxIn) -> torch.Tensor:
     # What Pillow reads of a PPM file with more than 8 bits it brings to 16.
     wide = image.mode in _SIXTEEN_BITS or (image.mode == "I" and image.format == "PPM")
@@ -97,7 +104,9 @@ def _crop(image: Image.Image, size: int, box_in: BoxIn) -> torch.Tensor:
         image.draft("RGB", (math.ceil(image.width * scale), math.ceil(image.height * scale)))
     upright = ImageOps.exif_transpose(image)
     if wide:
-        upright = Image.fromarray((np.array(upright) >> 8).astype(np.uint8))
+        grey = (np.array(upright) >> 8).astype(np.uint8)
+        # Pillow turns such images of 8 bits around by itself.
+        upright = Image.fromarray(255 - grey if _white_is_zero(image) else grey)
     upright = upright.convert("RGB")
     across, down = upright.width / width, upright.height / height
     # Rounding must not lead beyond the edge.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -21,8 +22,10 @@ from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar
 from kdplatform.settings.schema import DatasetConfig, Optional
 
-# Raised whenever equal files would give other pixels; part of every digest.
+# Raised whenever equal files would give other pixels; part of every digest. Grey TIFF files of 16
+# bits in which white is 0 came out inverted once.
 DECODER_VERSION = 2
+_TIFF_VERSION = "tiff 1"
 # What `storage: auto` still holds in memory. A constant, and not what this machine has free: where
 # images lie must not depend on the machine.
 MOST_BYTES_IN_MEMORY = 2 * 2**30
@@ -65,49 +68,89 @@ class ImageFilesConfig(DatasetConfig):
         return self
 
 
-def files_below(folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES) -> tuple[list[str], int]:
-    """Returns the files below a folder, sorted, and how many of other kinds were left out.
+def is_hidden(name: str) -> bool:
+    """Tells whether a file or folder is hidden, or macOS's copy of what a file is."""
+    return name.startswith(".") or name == "__MACOSX"
 
-    Hidden files and folders count as nothing. Paths are relative, with forward slashes.
+
+def files_below(
+    folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES
+) -> tuple[list[str], Counter[str]]:
+    """Returns the files below a folder, sorted, and how many were left out, by their suffixes.
+
+    Hidden files and folders count as nothing, but for hidden images. Paths are relative, with
+    forward slashes. Linked folders are followed, unless they lead to one that they lie in.
+
+    Raises:
+        UserError: a folder may not be read.
     """
     found: list[str] = []
-    others = 0
-    for current, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        inner = Path(current).relative_to(folder)
+    others: Counter[str] = Counter()
+    for current, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+        own = Path(current)
+        endless = [name for name in folders if _leads_up(own / name)]
+        others["endless links"] += len(endless)
+        folders[:] = sorted(n for n in folders if not is_hidden(n) and n not in endless)
         for name in names:
-            if name.startswith("."):
-                continue
-            if name.lower().endswith(tuple(suffixes)):
-                found.append((inner / name).as_posix())
-            else:
-                others += 1
-    return sorted(found), others
+            image = name.lower().endswith(tuple(suffixes))
+            if image and not is_hidden(name):
+                found.append((own.relative_to(folder) / name).as_posix())
+            elif image and not name.startswith("._"):
+                others["hidden images"] += 1
+            elif not is_hidden(name):
+                others[Path(name).suffix.lower() or "without a suffix"] += 1
+    return sorted(found), +others
+
+
+def _refuse_folder(error: OSError) -> None:
+    # One that is not there has no files.
+    if not isinstance(error, FileNotFoundError):
+        raise UserError(
+            f"{error.filename!r} cannot be read ({error.strerror}); allowed: folders this user may "
+            "read"
+        )
+
+
+def _leads_up(path: Path) -> bool:
+    """Tells whether a folder is a link to one that it lies in, however it was reached."""
+    return path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}
 
 
 def files_digest(root: Path, files: Sequence[str]) -> str:
-    """Returns the SHA-256 of names, sizes and contents of files, in their order.
+    """Returns the SHA-256 of names, sizes and contents of files; see `hashed_files`."""
+    return hashed_files(root, files)[0]
 
-    Above 1 GiB in all, the contents are those of a thousand files, evenly spread over the list.
+
+def hashed_files(root: Path, files: Sequence[str]) -> tuple[str, list[bytes]]:
+    """Returns the SHA-256 of names, sizes and contents of files in their order, and of each one.
+
+    Above 1 GiB in all, the contents are those of a thousand files, evenly spread over the list, and
+    the second is empty.
 
     Raises:
-        UserError: a file is not there.
+        UserError: a file is not there or cannot be read.
     """
     try:
         sizes = [(root / file).stat().st_size for file in files]
+        digest = hashlib.sha256()
+        for file, size in zip(files, sizes, strict=True):
+            digest.update(f"{file}\0{size}\0".encode(errors="surrogateescape"))
+        whole = sum(sizes) <= MOST_BYTES_HASHED
+        rows = range(len(files))
+        if not whole:
+            spread = np.linspace(0, len(files) - 1, min(len(files), _SAMPLED_FILES))
+            rows = spread.astype(int).tolist()
+        contents = []
+        with progress_bar(len(rows), "reading", "files") as bar:
+            for row in rows:
+                contents.append(hashlib.sha256((root / files[row]).read_bytes()).digest())
+                digest.update(contents[-1])
+                bar.update()
     except FileNotFoundError as error:
         raise UserError(f"{error.filename!r} is missing") from None
-    digest = hashlib.sha256()
-    for file, size in zip(files, sizes, strict=True):
-        digest.update(f"{file}\0{size}\0".encode(errors="surrogateescape"))
-    rows = range(len(files))
-    if sum(sizes) > MOST_BYTES_HASHED:
-        rows = np.linspace(0, len(files) - 1, min(len(files), _SAMPLED_FILES)).astype(int).tolist()
-    with progress_bar(len(rows), "reading", "files") as bar:
-        for row in rows:
-            digest.update(hashlib.sha256((root / files[row]).read_bytes()).digest())
-            bar.update()
-    return digest.hexdigest()
+    except OSError as error:
+        raise UserError(f"{error.filename!r} cannot be read ({error.strerror})") from None
+    return digest.hexdigest(), contents if whole else []
 
 
 def streamed(config: ImageFilesConfig, root: Path, files: Sequence[str]) -> StreamedInputs:
@@ -128,9 +171,11 @@ def in_memory(config: ImageFilesConfig, count: int) -> bool:
     return config.storage == "memory"
 
 
-def pixels_digest(config: ImageFilesConfig, source_digest: str) -> str:
+def pixels_digest(config: ImageFilesConfig, source_digest: str, files: Sequence[str]) -> str:
     """Returns the digest of decoded images: of their files, and of how they are decoded."""
     size = f"{config.image_size}/{config.resize}/{DECODER_VERSION}"
+    if any(file.lower().endswith((".tif", ".tiff")) for file in files):
+        size += f"/{_TIFF_VERSION}"
     return hashlib.sha256(f"{source_digest}/{size}".encode()).hexdigest()
 
 
@@ -225,7 +270,7 @@ def image_inputs(
     images = streamed(config, root, files)
     if not in_memory(config, len(files)):
         return images
-    digest = pixels_digest(config, source_digest)
+    digest = pixels_digest(config, source_digest, files)
     pixels, bad = decoded_once(config, images, digest, folder, pixels=True)
     refuse_bad(bad, "whole image files")
     assert pixels is not None

@@ -96,7 +96,7 @@ def published_dataset(
     inputs = image_inputs(config, root, files, source, folder)
     return assembled(
         config,
-        pixels_digest(config, source),
+        pixels_digest(config, source, files),
         numbered(inputs, np.concatenate([train.labels, test.labels])),
         held_out_of_training(train.labels, len(test.files), config.val_fraction, config.seed),
         class_names=class_names,

@@ -101,7 +101,7 @@ def load(config: Config, folder: Path) -> Dataset:
     inputs = image_inputs(config, root / _IMAGES, files, source, folder)
     return assembled(
         config,
-        pixels_digest(config, source),
+        pixels_digest(config, source, files),
         numbered(inputs, labels, columns),
         rows,
         class_names=names,

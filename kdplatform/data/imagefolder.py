@@ -1,10 +1,15 @@
-"""Your own images: one folder per class, and groups from an optional list of attributes."""
+"""Your own images: one folder per class, and groups from an optional list of attributes.
+
+What was taken for a split and what remains unread is said once; a class that would disappear is
+refused.
+"""
 
 from __future__ import annotations
 
 import os
 import posixpath
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -13,16 +18,33 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from kdplatform.columns import check_attribute_names, check_attributes
+from kdplatform.columns import (
+    MISSING,
+    check_attribute_names,
+    check_attributes,
+    is_index,
+    say_look_alikes,
+    spelled_once,
+)
 from kdplatform.data import Dataset, Inputs
 from kdplatform.data._dataset import inputs_at
-from kdplatform.data._decoding import IMAGE_SUFFIXES
+from kdplatform.data._folders import (
+    HOLDING,
+    SPLITS,
+    Layout,
+    inner_folder,
+    kinds_text,
+    layout_of,
+    refuse_lost_classes,
+    refuse_splits_inside_classes,
+)
 from kdplatform.data._image_files import (
     MEASURED_IMAGES,
     ImageFilesConfig,
     decoded_once,
     files_below,
     files_digest,
+    hashed_files,
     in_memory,
     pixels_digest,
     refuse_bad,
@@ -30,14 +52,13 @@ from kdplatform.data._image_files import (
 )
 from kdplatform.data._sources import given_root
 from kdplatform.data._splits import Rows, assembled, check_classes, hold_out, numbered
-from kdplatform.data._text_files import read_csv, read_header
+from kdplatform.data._text_files import composed, read_csv, read_header
 from kdplatform.errors import UserError
 from kdplatform.lazy import pandas as pd
 from kdplatform.progress import say
 
 ATTRIBUTES = "attributes.csv"
-SPLITS = ("train", "val", "test")
-_HOLDING = "train/<class>/*.jpg (val/ and test/ may be there too), or <class>/*.jpg"
+_FILE = "file"
 
 
 class Config(ImageFilesConfig):
@@ -59,27 +80,17 @@ def check(config: Config) -> None:
     """Checks the folders of the classes and the columns of the attributes, and opens no image.
 
     Raises:
-        UserError: there are no classes, an image lies outside of them, or the list of attributes is
-            of another kind; names what.
+        UserError: there are no classes, folders are neither splits nor classes, an image lies
+            outside of them, or the list of attributes is of another kind; names what.
     """
-    root = given_root(config.root, _HOLDING)
+    root = given_root(config.root, HOLDING)
     where = f"dataset.root={config.root!r}"
-    classes: set[str] = set()
-    stray: list[str] = []
-    for folder in [root / name for name in SPLITS] if _has_splits(root) else [root]:
-        for path in sorted(folder.glob("[!.]*")):
-            if path.is_dir():
-                classes.add(path.name)
-            elif path.name.lower().endswith(IMAGE_SUFFIXES):
-                stray.append(path.relative_to(root).as_posix())
-    if stray:
-        raise UserError(
-            f"{where}: {min(stray)!r} lies in no class folder, one of {len(stray)} such images; "
-            f"allowed: {_HOLDING}"
-        )
+    classes = layout_of(root, where).class_names
     if not classes:
         raise _no_images(where)
-    check_classes({}, sorted(classes), where)
+    if len(classes) == 1 and (hint := inner_folder(root, classes[0])):
+        raise UserError(f"{where} has only one ({classes[0]!r}) class{hint}")
+    check_classes({}, classes, where)
     _check_attribute_columns(root / ATTRIBUTES)
 
 
@@ -95,26 +106,29 @@ def load(config: Config, folder: Path) -> Dataset:
         MachineError: the cache of decoded images cannot be written.
     """
     check(config)
-    root = given_root(config.root, _HOLDING)
+    root = given_root(config.root, HOLDING)
     where = f"dataset.root={config.root!r}"
-    listing = _listed(root, where)
+    listing = _listed(config, root, where)
     files = listing.files
     images = streamed(config, root, files)
-    digest = pixels_digest(config, files_digest(root, files))
+    source, contents = hashed_files(root, files)
+    digest = pixels_digest(config, source, files)
     pixels, bad = decoded_once(config, images, digest, folder, pixels=in_memory(config, len(files)))
     if bad and config.skip_bad:
         say(f"{where}: {len(bad)} of {len(files)} images do not decode and are left out")
     elif bad:
         refuse_bad(bad, "images that decode, or dataset.skip_bad=true to leave such images out")
     good = np.setdiff1d(np.arange(len(files)), list(bad)).astype(np.int64)
-    labels, columns = listing.labels[good], _attributes(root, [files[row] for row in good])
+    labels = listing.labels[good]
+    columns, readings = _attributes(root, [files[row] for row in good])
     _check_held_out(listing.splits[good], labels, listing.classes, where)
     rows = _splits(config, listing.splits[good], labels)
     check_classes({name: labels[own] for name, own in rows.items()}, listing.classes, where)
+    _say_copies({name: good[own] for name, own in rows.items()}, contents, files)
     attributes = list(map(str, columns))
     check_attributes(columns, labels, attributes, f"{str(root / ATTRIBUTES)!r}")
     if (root / ATTRIBUTES).is_file():
-        digest += files_digest(root, [ATTRIBUTES])
+        digest = "/".join([digest + files_digest(root, [ATTRIBUTES]), *readings])
     inputs: Inputs = images if pixels is None else pixels
     return assembled(
         config,
@@ -142,22 +156,39 @@ class _Listing:
     classes: list[str]
 
 
-def _listed(root: Path, where: str) -> _Listing:
-    has_splits = _has_splits(root)
+def _listed(config: Config, root: Path, where: str) -> _Listing:
+    layout = layout_of(root, where)
     files: list[str] = []
-    others = 0
-    for prefix in [f"{name}/" for name in SPLITS] if has_splits else [""]:
-        below, left = files_below(root / prefix)
-        files += [prefix + file for file in below]
-        others += left
+    kinds = Counter(Path(name).suffix.lower() for name in layout.files if name != ATTRIBUTES)
+    for folder, classes in layout.classes.items():
+        for name in classes:
+            prefix = f"{folder}/{name}" if folder else name
+            below, left = files_below(root / prefix)
+            files += [f"{prefix}/{file}" for file in below]
+            kinds += left
     files.sort()
-    if not files:
-        raise _no_images(where)
-    others -= not has_splits and (root / ATTRIBUTES).is_file()
-    if others:
-        say(f"{where}: {others} files of other kinds than images are left out")
-    names = [file.split("/")[1 if has_splits else 0] for file in files]
+    depth = 1 if layout.splits else 0
+    refuse_splits_inside_classes(files, depth, where)
+    names = [composed(file.split("/")[depth]) for file in files]
     classes = sorted(set(names))
+    _check_utf8(classes, where)
+    refuse_lost_classes(root, layout, set(classes), where)
+    _say_layout(config, layout, where)
+    _say_unread(root, layout, kinds, where)
+    say_look_alikes(classes, f"{where}: classes")
+    if nested := len({file.rsplit("/", 1)[0] for file in files if file.count("/") > depth + 1}):
+        say(f"{where}: images of {nested} folders inside class folders count as of the class")
+    number = {name: label for label, name in enumerate(classes)}
+    split = {folder: name for name, folder in layout.splits.items()}
+    return _Listing(
+        files,
+        np.array([number[name] for name in names], dtype=np.int64),
+        np.array([split[file.split("/")[0]] if split else "" for file in files]),
+        classes,
+    )
+
+
+def _check_utf8(classes: Sequence[str], where: str) -> None:
     for name in classes:
         try:
             name.encode()
@@ -166,21 +197,49 @@ def _listed(root: Path, where: str) -> _Listing:
                 f"{where}: the class folder {os.fsencode(name)!r} has a name that is not UTF-8; "
                 "allowed: folders named in UTF-8"
             ) from None
-    number = {name: label for label, name in enumerate(classes)}
-    return _Listing(
-        files,
-        np.array([number[name] for name in names], dtype=np.int64),
-        np.array([file.split("/")[0] if has_splits else "" for file in files]),
-        classes,
-    )
 
 
-def _has_splits(root: Path) -> bool:
-    return (root / "train").is_dir()
+def _say_layout(config: Config, layout: Layout, where: str) -> None:
+    """Says where each split comes from."""
+    shares = {"val": config.val_fraction, "test": config.test_fraction}
+    origins = [f"{split} is {folder}/" for split, folder in layout.splits.items()]
+    of = "train" if layout.splits else "all images"
+    origins += [
+        f"{split} is {share:g} of every class of {of}"
+        for split, share in shares.items()
+        if split not in layout.splits
+    ]
+    say(f"{where}: {', '.join(origins)}")
+
+
+def _say_unread(root: Path, layout: Layout, kinds: Counter[str], where: str) -> None:
+    """Names the folders and counts the files that are no image of any class."""
+    unread = [
+        f"folder {name!r} ({sum(map(len, ([*below], [*left.elements()])))} files)"
+        for name in layout.beside
+        for below, left in [files_below(root / name)]
+    ]
+    unread += [kinds_text(kinds)] if kinds else []
+    if unread:
+        say(f"{where}: left out: {', '.join(unread)}")
+
+
+def _say_copies(rows: Mapping[str, Rows], contents: Sequence[bytes], files: Sequence[str]) -> None:
+    """Says which images of validation and test models see in training, byte for byte."""
+    if not contents:
+        return
+    seen = {contents[row]: row for row in rows["train"].tolist()}
+    for split in ("val", "test"):
+        if copies := [row for row in rows[split].tolist() if contents[row] in seen]:
+            first = copies[0]
+            say(
+                f"imagefolder: {len(copies)} images of {split} are in train too: "
+                f"{files[first]!r} is {files[seen[contents[first]]]!r}"
+            )
 
 
 def _no_images(where: str) -> UserError:
-    return UserError(f"{where} has no images; allowed: {_HOLDING}")
+    return UserError(f"{where} has no images; allowed: {HOLDING}")
 
 
 def _check_attribute_columns(path: Path) -> None:
@@ -191,21 +250,26 @@ def _check_attribute_columns(path: Path) -> None:
             f"{str(path)!r} is no file; allowed: a CSV file of this name, or nothing of this name"
         )
     columns = read_header(path)
-    if "file" not in columns:
+    if _FILE not in columns:
         raise UserError(
             f"{str(path)!r} has no column 'file' (its columns: {', '.join(columns)}); allowed: a "
             "column 'file' with paths below the folder, and one column per attribute"
         )
-    check_attribute_names([name for name in columns if name != "file"], f"{str(path)!r}")
+    check_attribute_names([name for name in columns if name != _FILE], f"{str(path)!r}")
 
 
-def _attributes(root: Path, files: Sequence[str]) -> pd.DataFrame:
-    """Reads the groups of every file, as strings; an empty cell is the group `missing`."""
+def _attributes(root: Path, files: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """Reads the groups of every file, as strings; an empty cell is the group `missing`.
+
+    Returns:
+        The groups, and what was read in another spelling than the file's.
+    """
     path = root / ATTRIBUTES
     if not path.is_file():
-        return pd.DataFrame(index=range(len(files)))
+        return pd.DataFrame(index=range(len(files))), []
     table = read_csv(path)
-    names = table.pop("file").map(lambda name: posixpath.normpath(name.replace("\\", "/")))
+    own = [composed(file) for file in files]
+    names = table.pop(_FILE).map(lambda name: posixpath.normpath(name.replace("\\", "/")))
     if outside := [name for name in names if name.startswith(("/", "../")) or name == ".."]:
         raise UserError(
             f"{str(path)!r} names {outside[0]!r}, one of {len(outside)} files outside the folder; "
@@ -214,22 +278,31 @@ def _attributes(root: Path, files: Sequence[str]) -> pd.DataFrame:
     if repeated := names[names.duplicated()].tolist():
         raise UserError(f"{str(path)!r} has {repeated[0]!r} twice; allowed: every image once")
     table.index = pd.Index(names)
-    absent = [name for name in names if not (root / name).is_file()]
-    if absent:
+    unread = sorted(set(names) - set(own))
+    if absent := [name for name in unread if not (root / name).is_file()]:
         raise UserError(
             f"{str(path)!r} names {absent[0]!r}, one of {len(absent)} files that are not there"
         )
+    if unread:
+        say(f"{str(path)!r}: {len(unread)} lines are of no image that is read: {unread[0]!r}")
     listed = set(names)
-    if bare := [file for file in files if file not in listed]:
+    if bare := [file for file in own if file not in listed]:
         raise UserError(
             f"{str(path)!r} has no line for {bare[0]!r}, one of {len(bare)} images without "
             "attributes; allowed: a line for every image"
         )
-    chosen = table.loc[list(files)].reset_index(drop=True)
+    chosen = table.loc[own].reset_index(drop=True)
+    index = [str(column) for column in chosen if is_index(str(column), chosen[column])]
+    readings = [f"index {column}" for column in index]
+    if index:
+        say(f"{str(path)!r}: left out, an index as pandas writes it: {', '.join(index)}")
+    chosen = chosen.drop(columns=index)
     for column in chosen:
+        chosen[column], joined = spelled_once(chosen[column], f"{str(path)!r}: {column}")
+        readings += [f"{column}: {texts}" for texts in joined]
         if empty := int((chosen[column] == "").sum()):
             say(f"{str(path)!r}: {column} is empty for {empty} images: group 'missing'")
-    return chosen.replace("", "missing")
+    return chosen.replace("", MISSING), readings
 
 
 def _check_held_out(

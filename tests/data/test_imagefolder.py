@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -226,8 +227,11 @@ def test_files_of_other_kinds_are_counted_and_hidden_ones_ignored(
     write_attributes(root, place=lambda row: "ab"[row % 2])
     (root / "cat" / "notes.heic").write_text("x")
     (root / "cat" / ".DS_Store").write_text("x")
+    (root / "cat" / "._0.png").write_text("x")
+    (root / "cat" / ".0.png").write_text("x")
+    (root / "__MACOSX" / "cat").mkdir(parents=True)
     load(root)
-    assert "1 files of other kinds than images are left out" in capsys.readouterr().err
+    assert f"dataset.root='{root}': left out: 1 .heic, 1 hidden images\n" in capsys.readouterr().err
 
 
 def test_no_root_or_no_folder_says_what_is_expected(tmp_path: Path) -> None:
@@ -245,9 +249,214 @@ def test_images_beside_the_class_folders_are_refused(root: Path) -> None:
 
 def test_a_single_class_is_refused(root: Path) -> None:
     for name in ("cat", "dog"):
-        for path in (root / name).iterdir():
-            path.unlink()
+        shutil.rmtree(root / name)
     refused(root, r"has only one \('owl'\) class; allowed: at least two")
+
+
+def test_the_folder_around_the_class_folders_names_the_one_that_is_meant(tmp_path: Path) -> None:
+    root = write_image_folder(tmp_path / "outer" / "images").parent
+    refused(
+        root,
+        r"has only one \('images'\) class; did you mean dataset\.root='.*/images', which has the "
+        r"folders 'cat', 'dog', 'owl'\?$",
+    )
+
+
+@pytest.mark.parametrize("kinds", [(), (".heic", ".HEIC", ".txt")])
+def test_a_class_whose_images_cannot_be_read_is_refused(root: Path, kinds: tuple[str, ...]) -> None:
+    (root / "emu").mkdir()
+    for number, kind in enumerate(kinds):
+        (root / "emu" / f"{number}{kind}").write_bytes(b"x")
+    said = r"only 2 \.heic, 1 \.txt" if kinds else "is empty"
+    message = rf"class folder 'emu' has no image \({said}\); allowed: images \(png, jpg"
+    refused(root, message)
+    with_splits(root, "test")
+    (root / "emu").rename(root / "train" / "emu")
+    refused(root, message)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        {"train": "Train", "test": "Test"},
+        {"train": "Training", "test": "Testing"},
+        {"train": "train", "val": "valid", "test": "test"},
+        {"train": "TRAIN", "val": "validation"},
+        {"train": "train", "val": "Dev", "test": "test"},
+    ],
+)
+def test_splits_are_known_by_their_usual_names(
+    root: Path, names: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_splits(root, *(name for name in names if name != "train"))
+    for split, name in names.items():
+        (root / split).rename(root / name)
+    dataset = load(root)
+    assert dataset.class_names == IMAGE_FOLDER_CLASSES
+    files = sorted(path.relative_to(root) for path in root.rglob("*.*"))
+    for split, name in names.items():
+        assert {files[row].parts[0] for row in dataset.splits()[split].ids} == {name}
+    said = capsys.readouterr().err
+    assert all(f"{split} is {name}/" in said for split, name in names.items())
+    if "test" not in names:
+        assert "test is 0.2 of every class of train" in said
+
+
+def test_where_the_splits_of_one_folder_come_from_is_said(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    load(root)
+    assert (
+        f"dataset.root='{root}': val is 0.1 of every class of all images, test is 0.2 of every "
+        "class of all images\n" in capsys.readouterr().err
+    )
+
+
+@pytest.mark.parametrize(
+    ("folders", "message"),
+    [
+        (("test", "Val"), r"has 'Val' and 'test' and no folder for training; allowed: train/<cla"),
+        (("train", "Train"), r"has 'Train' and 'train', which are one split; allowed: one of them"),
+        (("seg_train", "seg_test"), r"'seg_test' and 'seg_train' sound like splits and would be"),
+        (("training_set", "test_set"), r"'test_set' and 'training_set' sound like splits and woul"),
+        (("cat/train", "dog/test"), r"'cat/train/cat/\d\.\w+' is of a split inside a class folder"),
+    ],
+)
+def test_folders_that_are_neither_splits_nor_classes_are_refused(
+    root: Path, folders: tuple[str, ...], message: str
+) -> None:
+    images = root.rename(root.with_name("unsorted"))
+    for folder in folders:
+        shutil.copytree(images, root / folder)
+    refused(root, message)
+
+
+def test_what_lies_beside_the_splits_is_named_with_its_count(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_splits(root, "val", "test")
+    write_image(root / "train_extra" / "cat" / "1.png", 1)
+    (root / "train_extra" / "notes.txt").write_text("x")
+    write_image(root / "overview.png", 1)
+    (root / "val" / "cat" / "labels.TXT").write_text("x")
+    load(root)
+    said = capsys.readouterr().err
+    assert "left out: folder 'train_extra' (2 files), 1 .png, 1 .txt\n" in said
+
+
+def test_folders_inside_class_folders_are_of_the_class_and_counted(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in (1, 2):
+        write_image(root / "cat" / f"session {number}" / "1.png", 90 + number)
+    assert sum(map(len, load(root).splits().values())) == 32
+    assert "images of 2 folders inside class folders count as of the" in capsys.readouterr().err
+
+
+def test_linked_folders_are_read_and_endless_ones_are_not(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = load(root)
+    (root / "cat").rename(root.parent / "elsewhere")
+    (root / "cat").symlink_to(root.parent / "elsewhere")
+    assert load(root).digest == expected.digest
+    (root / "dog" / "again").symlink_to(root)
+    capsys.readouterr()
+    assert load(root).digest == expected.digest
+    assert "left out: 1 endless links\n" in capsys.readouterr().err
+
+
+def test_a_folder_that_may_not_be_read_is_named(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path).name == "inner":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    (root / "cat" / "inner").mkdir()
+    monkeypatch.setattr(os, "scandir", refuse)
+    refused(root, r"cat/inner' cannot be read \(Permission denied\)")
+
+
+def test_classes_are_equal_however_their_letters_are_composed(root: Path) -> None:
+    with_splits(root, "test")
+    write_attributes(root, place=lambda row: "ab"[row % 2])
+    for split, name in (("train", "bébé"), ("test", "be\u0301be\u0301")):
+        (root / split / "cat").rename(root / split / name)
+    path = root / "attributes.csv"
+    path.write_text(path.read_text().replace("/cat/", "/bébé/"))
+    assert load(root).class_names == ("bébé", "dog", "owl")
+
+
+def test_class_names_that_look_alike_are_named(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "owl").rename(root / "Dog ")
+    assert load(root).class_names == ("Dog ", "cat", "dog")
+    assert "classes: 'Dog ' and 'dog' look alike and stay apart" in capsys.readouterr().err
+
+
+def test_an_image_of_the_test_split_that_training_has_too_is_named(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with_splits(root, "val", "test")
+    load(root)
+    assert "are in train too" not in capsys.readouterr().err
+    shutil.copy(root / "train" / "cat" / "0.png", root / "test" / "cat" / "copy.png")
+    load(root)
+    said = (
+        "imagefolder: 1 images of test are in train too: 'test/cat/copy.png' is 'train/cat/0.png'"
+    )
+    assert f"{said}\n" in capsys.readouterr().err
+
+
+def test_groups_have_one_spelling_and_an_index_is_none(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_attributes(root, lit=lambda row: ("0", "1", "0.0", "1.0")[row % 4])
+    expected = load(root)
+    groups = {group for split in expected.splits().values() for group in split.columns["lit"]}
+    assert groups == {"0", "1"}
+    lines = path.read_text().splitlines()
+    lines = [f"{'' if row == 0 else row - 1},{line}" for row, line in enumerate(lines)]
+    path.write_text("\n".join(lines))
+    assert load(root).attributes == ("lit",)
+    said = capsys.readouterr().err
+    assert "lit: '0' = '0.0', '1' = '1.0' are read as one value\n" in said
+    assert "left out, an index as pandas writes it: Unnamed: 0\n" in said
+
+
+def test_lines_of_files_that_are_no_images_are_counted(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (root / "cat" / "x.heic").write_bytes(b"x")
+    write_attributes(root, place=lambda row: "ab"[row % 2])
+    load(root)
+    assert "1 lines are of no image that is read: 'cat/x.heic'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wide", [False, True])
+def test_white_is_white_in_a_tiff_file_in_which_it_is_0(root: Path, wide: bool) -> None:
+    kind = np.uint16 if wide else np.uint8
+    grey = np.full((16, 16), 10 * (256 if wide else 1), kind)
+    plain = load(root).digest
+    Image.fromarray(grey).save(root / "cat" / "w.tif", tiffinfo={262: 0})
+    # Pillow inverts what it writes with 8 bits, and not what it writes with 16.
+    stored = np.array(list((root / "cat" / "w.tif").read_bytes())).astype(np.uint8)
+    dark = (stored == 10).sum() > (stored == 245).sum()
+    dataset = load(root)
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.*"))
+    row = files.index("cat/w.tif")
+    [pixels] = [
+        split.inputs[split.ids.tolist().index(row)]
+        for split in dataset.splits().values()
+        if row in split.ids
+    ]
+    assert (pixels == (245 if dark else 10)).all()
+    assert dataset.digest != plain
 
 
 def test_a_class_without_training_or_test_images_is_named(root: Path) -> None:
