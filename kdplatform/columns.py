@@ -72,6 +72,21 @@ def fault_of(groups: pd.Series, labels: ArrayLike) -> str:
     return ""
 
 
+def usable_attributes(
+    columns: pd.DataFrame, labels: ArrayLike, attributes: Sequence[str], dataset: str
+) -> list[str]:
+    """Returns the attributes of a published dataset that can be compared; says why not the others.
+
+    Unlike those that a user names, they are not refused: nobody may have asked for them.
+    """
+    faults = {name: fault_of(columns[name], labels) for name in attributes}
+    for fault in dict.fromkeys(filter(None, faults.values())):
+        own = [name for name in attributes if faults[name] == fault]
+        reason, _, _ = fault.partition(";")
+        say(f"{dataset}: left out: {', '.join(own)}, which {reason}")
+    return [name for name in attributes if not faults[name]]
+
+
 def is_label(column: pd.Series, labels: ArrayLike) -> bool:
     """Tells whether a column is the label under another name: one value for one class.
 

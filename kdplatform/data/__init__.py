@@ -17,6 +17,7 @@ from typing import Any
 
 from kdplatform.data._dataset import SEVERAL, Dataset, Inputs, Split
 from kdplatform.data._facts import DataFacts, Vocabulary
+from kdplatform.data._remarks import remarks
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.data._unlabeled import with_hidden_labels
 from kdplatform.errors import unknown_name
@@ -34,6 +35,7 @@ __all__ = [
     "dataset_config_class",
     "dataset_names",
     "load_dataset",
+    "remarks",
 ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -16,6 +17,7 @@ from kdplatform.data._image_files import (
     files_below,
     files_digest,
     image_inputs,
+    is_hidden,
     pixels_digest,
 )
 from kdplatform.data._splits import (
@@ -26,6 +28,8 @@ from kdplatform.data._splits import (
     held_out_of_training,
     numbered,
 )
+from kdplatform.errors import UserError
+from kdplatform.progress import say
 
 
 class PublishedFilesConfig(ImageFilesConfig):
@@ -50,13 +54,29 @@ def by_label(pairs: Iterable[tuple[int, str]]) -> LabelledFiles:
 
 
 def in_class_folders(
-    root: Path, folders: Sequence[str], suffixes: Sequence[str] = IMAGE_SUFFIXES
+    root: Path, split: str, codes: Sequence[str], suffixes: Sequence[str] = IMAGE_SUFFIXES
 ) -> LabelledFiles:
-    """Returns the images below one folder per class, given in the order of the classes."""
+    """Returns the images below the class folders of a split, and names folders of no class.
+
+    Args:
+        codes: the folders' names, in the order of the classes.
+
+    Raises:
+        UserError: there is no folder of this split.
+    """
+    if not (root / split).is_dir():
+        raise UserError(f"{str(root / split)!r} is missing; allowed: class folders below {split}/")
+    with os.scandir(root / split) as entries:
+        folders = {entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)}
+    if unread := sorted(folders.difference(codes)):
+        say(
+            f"dataset.root={str(root)!r}: left out: {len(unread)} folders of {split}/ that are no "
+            f"class, such as {unread[0]!r}"
+        )
     return by_label(
-        (label, f"{folder}/{file}")
-        for label, folder in enumerate(folders)
-        for file in files_below(root / folder, suffixes)[0]
+        (label, f"{split}/{code}/{file}")
+        for label, code in enumerate(codes)
+        for file in files_below(root / split / code, suffixes)[0]
     )
 
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
+from kdplatform.columns import usable_attributes
 from kdplatform.data import Dataset
 from kdplatform.data._image_files import (
     MEASURED_IMAGES,
@@ -27,7 +28,7 @@ from kdplatform.data._image_files import (
 )
 from kdplatform.data._sources import given_root, unpack
 from kdplatform.data._splits import Rows, assembled, check_classes, numbered
-from kdplatform.data._text_files import read_lines
+from kdplatform.data._text_files import read_csv, read_header, read_lines
 from kdplatform.downloads import attempted, md5_of
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import locked
@@ -39,8 +40,13 @@ _ATTRIBUTES, _PARTITION, _IMAGES = (
     "list_eval_partition.txt",
     "img_align_celeba",
 )
+# Where its authors put each of them, beside torchvision's and Kaggle's place: the folder itself.
+_AUTHORS = {_ATTRIBUTES: "Anno", _PARTITION: "Eval", _IMAGES: "Img"}
 _PAGE = "https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html"
-_HOLDING = f"celeba/{_ATTRIBUTES}, celeba/{_PARTITION} and celeba/{_IMAGES}/*.jpg (from {_PAGE})"
+_HOLDING = (
+    f"celeba/{_ATTRIBUTES}, celeba/{_PARTITION} and celeba/{_IMAGES}/*.jpg (from {_PAGE}; without "
+    "celeba/, below Anno/, Eval/ and Img/, or with Kaggle's lists in .csv)"
+)
 # The numbers of the official split.
 _SPLITS = {"train": 0, "val": 1, "test": 2}
 
@@ -49,7 +55,10 @@ class Config(ImageFilesConfig):
     """Which attribute is the label, and how the aligned 178 x 218 images are cut: square."""
 
     name: Literal["celeba"] = Field("celeba", description="dataset")
-    root: str = Field("", description="folder with celeba/, torchvision's layout; empty: download")
+    root: str = Field(
+        "",
+        description="folder in the layout of torchvision, Kaggle or the authors; empty: download",
+    )
     label: str = Field("Smiling", description="attribute to be predicted, one of the forty")
     undersample: bool = Field(
         True, description="drop training images of the more frequent label until both are equal"
@@ -61,10 +70,12 @@ class Config(ImageFilesConfig):
 def check(config: Config) -> None:
     """Checks that the user's folder holds the lists, and that there is such an attribute."""
     if config.root:
-        lines = _lines(_given(config) / _ATTRIBUTES)
+        path = _given(config).attributes
+        lines = [] if _is_csv(path) else _lines(path)
+        names = read_header(path)[1:] if _is_csv(path) else " ".join(lines[1:2]).split()
         # A list without names is cut short; `load` says where.
-        if len(lines) > 1:
-            _check_label(config, lines[1].split())
+        if names:
+            _check_label(config, names)
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -76,29 +87,33 @@ def load(config: Config, folder: Path) -> Dataset:
         UserError: files are missing or damaged, or there is no such attribute; says which.
         MachineError: it is not there and cannot be downloaded; says which files to put where.
     """
-    root = _found(config, folder)
-    where = f"dataset.root={str(root)!r}"
-    files, table = _attributes(root / _ATTRIBUTES)
+    found = _found(config, folder)
+    where = f"dataset.root={str(found.root)!r}"
+    files, table = _attributes(found.attributes)
     _check_label(config, list(map(str, table.columns)))
-    parts = _partition(root / _PARTITION, files)
-    there = set(files_below(root / _IMAGES)[0])
+    parts = _partition(found.partition, found.attributes, files)
+    there = set(files_below(found.images)[0])
     if missing := [file for file in files if file not in there]:
         raise UserError(
-            f"{str(root / _IMAGES / missing[0])!r} is missing, one of {len(missing)} images of "
-            f"{_ATTRIBUTES}; allowed: all of {_IMAGES}.zip"
+            f"{str(found.images / missing[0])!r} is missing, one of {len(missing)} images of "
+            f"{found.attributes.name}; allowed: all of {_IMAGES}.zip"
         )
+    if unread := len(there) - len(files):
+        say(f"celeba: left out: {unread} images that are not in {found.attributes.name}")
     labels = table.pop(config.label).to_numpy().astype(np.int64)
-    attributes = list(map(str, table.columns))
+    offered = list(map(str, table.columns))
     columns = pd.DataFrame(
-        {name: np.where(table[name], name, f"not {name}").tolist() for name in attributes}
+        {name: np.where(table[name], name, f"not {name}").tolist() for name in offered}
     )
+    attributes = usable_attributes(columns, labels, offered, config.name)
     names = [f"not {config.label}", config.label]
     rows = {name: np.flatnonzero(parts == number) for name, number in _SPLITS.items()}
     check_classes({name: labels[rows[name]] for name in rows}, names, where)
     if config.undersample:
         rows["train"] = _undersampled(labels, rows["train"], config.seed)
-    source = files_digest(root, [_ATTRIBUTES, _PARTITION, *(f"{_IMAGES}/{file}" for file in files)])
-    inputs = image_inputs(config, root / _IMAGES, files, source, folder)
+    read = [found.attributes, found.partition, *(found.images / file for file in files)]
+    source = files_digest(found.root, [path.relative_to(found.root).as_posix() for path in read])
+    inputs = image_inputs(config, found.images, files, source, folder)
     return assembled(
         config,
         pixels_digest(config, source, files),
@@ -129,8 +144,24 @@ def _lines(path: Path) -> list[str]:
     return [line for line in read_lines(path) if line]
 
 
+def _is_csv(path: Path) -> bool:
+    return path.suffix == ".csv"
+
+
 def _attributes(path: Path) -> tuple[list[str], pd.DataFrame]:
-    """Reads the list: a line with the count, one with forty names, then -1 or 1 for each image."""
+    """Reads the list: a line with the count, one with forty names, then -1 or 1 for each image.
+
+    Kaggle's has no count, and commas.
+    """
+    if _is_csv(path):
+        table = read_csv(path)
+        files = table.pop(str(table.columns[0])).tolist()
+        if odd := np.flatnonzero(~table.isin(["1", "-1"]).all(axis=1)).tolist():
+            raise UserError(
+                f"{str(path)!r}, line {odd[0] + 2}: allowed: a file name and {len(table.columns)} "
+                "times 1 or -1"
+            )
+        return files, table == "1"
     lines = _lines(path)
     if len(lines) < 3 or not lines[0].isdecimal() or int(lines[0]) != len(lines) - 2:
         raise UserError(
@@ -148,36 +179,71 @@ def _attributes(path: Path) -> tuple[list[str], pd.DataFrame]:
     return [row[0] for row in rows], pd.DataFrame(values, columns=names)
 
 
-def _partition(path: Path, files: list[str]) -> NDArray[np.int64]:
-    """Reads which split every file is of, in the order of `files`."""
+def _partition(path: Path, listed: Path, files: list[str]) -> NDArray[np.int64]:
+    """Reads which split every file is of, in the order of `files`, those of the other list."""
     parts: dict[str, str] = {}
-    for number, line in enumerate(read_lines(path), start=1):
-        file, _, part = line.partition(" ")
+    lines = read_lines(path)
+    between = "," if _is_csv(path) else " "
+    for number, line in enumerate(lines, start=1):
+        file, _, part = line.partition(between)
+        if number == 1 and _is_csv(path):
+            continue  # names of columns
         if part.strip() not in {"0", "1", "2"}:
             raise UserError(f"{str(path)!r}, line {number}: allowed: a file name and 0, 1 or 2")
         parts[file] = part.strip()
     if unlisted := [file for file in files if file not in parts]:
         raise UserError(
-            f"{str(path)!r} lacks {unlisted[0]!r}, one of {len(unlisted)} images of {_ATTRIBUTES}"
+            f"{str(path)!r} lacks {unlisted[0]!r}, one of {len(unlisted)} images of {listed.name}"
+        )
+    if cut := sorted(set(parts) - set(files)):
+        raise UserError(
+            f"{str(listed)!r} lacks {cut[0]!r}, one of {len(cut)} images of {path.name}; allowed: "
+            f"the whole file of {_PAGE}"
         )
     return np.array([parts[file] for file in files], dtype=np.int64)
 
 
-def _given(config: Config) -> Path:
-    """Returns the folder of the user's that holds the lists and the images."""
+class _Found(NamedTuple):
+    """The folder that holds everything, both lists, and the folder of the images."""
+
+    root: Path
+    attributes: Path
+    partition: Path
+    images: Path
+
+
+def _given(config: Config) -> _Found:
+    """Returns where the lists and the images lie in the user's folder.
+
+    Raises:
+        UserError: one of them is missing; says which.
+    """
     root = given_root(config.root, _HOLDING)
     inner = root / "celeba" if (root / "celeba").is_dir() else root
-    return given_root(str(inner), _HOLDING, [_ATTRIBUTES, _PARTITION, _IMAGES])
+    places = {name: _place(inner, name) for name in _AUTHORS}
+    given_root(str(inner), _HOLDING, [name for name, path in places.items() if path is None])
+    attributes, partition, images = (path or inner for path in places.values())
+    return _Found(inner, attributes, partition, images)
 
 
-def _found(config: Config, folder: Path) -> Path:
-    """Returns the folder that holds the lists and the images, the user's or a downloaded one."""
+def _place(folder: Path, name: str) -> Path | None:
+    """Returns where a list or the images lie; None where they do not."""
+    for place in (folder / name, folder / _AUTHORS[name] / name):
+        for path in (place, place.with_suffix(".csv")):
+            if path.is_dir() if name == _IMAGES else path.is_file():
+                # Kaggle's archive has the folder in a folder of the same name.
+                return path / name if (path / name).is_dir() else path
+    return None
+
+
+def _found(config: Config, folder: Path) -> _Found:
+    """Returns where the lists and the images lie, the user's or downloaded ones."""
     if config.root:
         return _given(config)
     own = folder / "celeba" / "celeba"
     with locked(folder / "celeba" / "lock", "waiting for another process that downloads CelebA"):
         _download(own)
-    return own
+    return _Found(own, own / _ATTRIBUTES, own / _PARTITION, own / _IMAGES)
 
 
 def _download(own: Path) -> None:

@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field
 
+from kdplatform.columns import usable_attributes
 from kdplatform.data import SEVERAL, Dataset, Split, Vocabulary
 from kdplatform.data._hatexplain_files import (
     DIVISIONS,
@@ -101,7 +102,7 @@ def load(config: Config, folder: Path) -> Dataset:
     Ids count through `dataset.json`. Columns are `post_id` and the attributes: gender, race and
     religion, whose value is missing for posts about none of their communities, and every community
     by its name, with two groups such as `Women` and `not Women`. Attributes without two groups in
-    the test split are left out.
+    the test split, or that are the label there, are left out.
 
     Raises:
         UserError: the files are not those of HateXplain, a class has no posts, or a community does
@@ -122,8 +123,9 @@ def load(config: Config, folder: Path) -> Dataset:
     in_splits = {name: labels[own] for name, own in rows.items()}
     check_classes(in_splits, class_names, f"dataset.root={str(root)!r}")
     columns = _columns(config, chosen, communities)
-    groups = columns.iloc[rows["test"]].nunique()
-    attributes = [name for name in groups.index if name != POST_ID and groups[name] > 1]
+    test = rows["test"]
+    offered = [str(name) for name in columns if name != POST_ID]
+    attributes = usable_attributes(columns.iloc[test], labels[test], offered, config.name)
     inputs, vocabulary = _inputs(config, chosen, len(rows["train"]), own_folder)
     examples = Split(
         inputs,
@@ -147,6 +149,8 @@ def _labelled(
 ) -> dict[str, list[Post]]:
     """Returns the posts of every split that have a label."""
     splits = {}
+    if unread := set(posts).difference(*divisions.values()):
+        say(f"hatexplain: {len(unread)} posts are in no split of {DIVISIONS} and are left out")
     for split, names in divisions.items():
         if absent := [name for name in names if name not in posts]:
             raise UserError(

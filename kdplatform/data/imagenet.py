@@ -89,10 +89,7 @@ def load(config: Config, folder: Path) -> Dataset:
     where = f"dataset.root={config.root!r}"
     synsets, val_codes = _synsets(root)
     codes = sorted(synsets)
-    train, test = (
-        in_class_folders(root, [f"{split}/{code}" for code in codes], _SUFFIXES)
-        for split in ("train", "val")
-    )
+    train, test = (in_class_folders(root, split, codes, _SUFFIXES) for split in ("train", "val"))
     if not test.files:
         test = _flat_files(root, codes, val_codes)
     names = synset_names(synsets, codes)

@@ -27,6 +27,7 @@ from kdplatform.data._sources import Archive, given_archive, obtained
 from kdplatform.data._splits import check_classes
 from kdplatform.data._text_files import read_lines
 from kdplatform.errors import UserError
+from kdplatform.progress import say
 
 ARCHIVE = Archive(
     url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
@@ -34,6 +35,8 @@ ARCHIVE = Archive(
     md5="90528d7ca1a48142e341f4ef8d21d0de",
     folder="tiny-imagenet-200",
 )
+
+_ANNOTATIONS = "val/val_annotations.txt"
 
 
 class Config(PublishedFilesConfig):
@@ -62,7 +65,7 @@ def load(config: Config, folder: Path) -> Dataset:
     where = f"dataset.root={str(root)!r}"
     codes = [line for line in read_lines(root / "wnids.txt") if line]
     train = _training_files(root, codes)
-    test = _annotated_files(root, codes)
+    test, annotations = _test_files(root, codes)
     words = dict(line.split("\t", 1) for line in read_lines(root / "words.txt") if "\t" in line)
     names = synset_names(words, codes)
     check_classes({"training": train.labels}, names, where, least=2)
@@ -73,25 +76,41 @@ def load(config: Config, folder: Path) -> Dataset:
         train,
         test,
         class_names=names,
-        read_besides=["wnids.txt", "val/val_annotations.txt"],
+        read_besides=["wnids.txt", *annotations],
         folder=folder,
     )
 
 
 def _training_files(root: Path, codes: list[str]) -> LabelledFiles:
-    found = in_class_folders(root, [f"train/{code}/images" for code in codes])
-    there = set(found.files)
+    found = in_class_folders(root, "train", codes)
+    there = {Path(file).name for file in found.files}
     for code in codes:
         boxes = root / "train" / code / f"{code}_boxes.txt"
         if boxes.is_file():
-            names = [line.partition("\t")[0] for line in read_lines(boxes)]
-            _check_there(root, {f"train/{code}/images/{name}" for name in names}, there, boxes.name)
+            names = {line.partition("\t")[0] for line in read_lines(boxes)}
+            _check_there(root / "train" / code / "images", names, there, boxes.name)
     return found
+
+
+def _test_files(root: Path, codes: list[str]) -> tuple[LabelledFiles, list[str]]:
+    """Returns the validation images, and the list that gave their labels where one did.
+
+    As published they lie side by side with a list; many copies have them in class folders.
+    """
+    sorted_out = [code for code in codes if (root / "val" / code).is_dir()]
+    if not files_below(root / "val" / "images")[0] and sorted_out:
+        return in_class_folders(root, "val", codes), []
+    if sorted_out:
+        raise UserError(
+            f"{str(root / 'val')!r} has images/ and class folders ({sorted_out[0]!r}); allowed: "
+            "one of both"
+        )
+    return _annotated_files(root, codes), [_ANNOTATIONS]
 
 
 def _annotated_files(root: Path, codes: list[str]) -> LabelledFiles:
     """Returns the validation images with the labels that their list gives them."""
-    path = root / "val" / "val_annotations.txt"
+    path = root / _ANNOTATIONS
     below, _ = files_below(root / "val" / "images")
     numbers = {code: label for label, code in enumerate(codes)}
     labelled: dict[str, int] = {}
@@ -102,9 +121,11 @@ def _annotated_files(root: Path, codes: list[str]) -> LabelledFiles:
             raise UserError(
                 f"{str(path)!r}, line {number}: {code!r} is no class; allowed: those of wnids.txt"
             )
-        labelled[f"val/images/{file}"] = numbers[code]
-    _check_there(root, set(labelled), {f"val/images/{file}" for file in below}, path.name)
-    return by_label((label, file) for file, label in labelled.items())
+        labelled[file] = numbers[code]
+    _check_there(root / "val" / "images", set(labelled), set(below), path.name)
+    if unlisted := set(below) - set(labelled):
+        say(f"tiny_imagenet: left out: {len(unlisted)} images that are not in {path.name}")
+    return by_label((label, f"val/images/{file}") for file, label in labelled.items())
 
 
 def _check_there(folder: Path, listed: set[str], there: set[str], by: str) -> None:

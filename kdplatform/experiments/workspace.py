@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from kdplatform.data import Dataset, dataset_config_class, load_dataset
+from kdplatform.data import Dataset, dataset_config_class, load_dataset, remarks
 from kdplatform.errors import MachineError, UserError, unknown_name
 from kdplatform.files import writable_folder
 from kdplatform.kernels import BackendStatus, status
@@ -32,7 +32,7 @@ class Workspace:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The project's dataset, made or downloaded when it is not there yet.
+        """The project's dataset, made or downloaded when it is not there yet; says what it holds.
 
         Raises:
             UserError: the project names an attribute that the dataset does not have.
@@ -41,6 +41,8 @@ class Workspace:
         for attribute in self.config.attributes:
             if attribute not in dataset.attributes:
                 raise unknown_attribute("attributes", attribute, dataset)
+        for line in remarks(dataset, self.config.attributes):
+            say(line)
         return dataset
 
 

@@ -1,5 +1,6 @@
 """CelebA, from a small folder in the layout that torchvision expects."""
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,79 @@ def test_undersampling_evens_training_out_and_leaves_the_rest(root: Path) -> Non
 
 def test_the_inner_folder_may_be_given_too(root: Path) -> None:
     assert load(root / "celeba").digest == load(root).digest
+
+
+def as_kaggle(root: Path) -> Path:
+    """Turns torchvision's layout into that of Kaggle's archive."""
+    own, target = root / "celeba", root.with_name("kaggle")
+    images = target / "img_align_celeba" / "img_align_celeba"
+    images.parent.mkdir(parents=True)
+    (own / "img_align_celeba").rename(images)
+    _, names, *rows = (own / "list_attr_celeba.txt").read_text().splitlines()
+    lines = [",".join(line.split()) for line in (f"image_id {names}", *rows)]
+    (target / "list_attr_celeba.csv").write_text("\n".join(lines) + "\n")
+    parts = (own / "list_eval_partition.txt").read_text().replace(" ", ",")
+    (target / "list_eval_partition.csv").write_text(f"image_id,partition\n{parts}")
+    return target
+
+
+def as_authors(root: Path) -> Path:
+    """Turns torchvision's layout into that of the authors' drive."""
+    target = root.with_name("drive")
+    for name, place in (
+        ("list_attr_celeba.txt", "Anno"),
+        ("list_eval_partition.txt", "Eval"),
+        ("img_align_celeba", "Img"),
+    ):
+        (target / place).mkdir(parents=True)
+        (root / "celeba" / name).rename(target / place / name)
+    return target
+
+
+@pytest.mark.parametrize("layout", [as_kaggle, as_authors])
+def test_the_layouts_of_kaggle_and_of_the_authors_give_the_same(
+    root: Path, layout: Callable[[Path], Path]
+) -> None:
+    expected = load(root)
+    found = load(layout(root))
+    assert found.class_names == expected.class_names
+    for name, split in expected.splits().items():
+        own = found.splits()[name]
+        assert (own.inputs == split.inputs).all()
+        assert own.labels.tolist() == split.labels.tolist()
+        assert own.columns.equals(split.columns)
+
+
+def test_lists_of_kaggle_that_do_not_fit_are_refused(root: Path) -> None:
+    target = as_kaggle(root)
+    refused(target, r"^dataset\.label='Smiles' does not exist; did you mean 'Smi", label="Smiles")
+    path = target / "list_attr_celeba.csv"
+    text = path.read_text()
+    path.write_text(text.replace("000002.jpg,-1", "000002.jpg,0"))
+    refused(target, r"list_attr_celeba\.csv', line 3: allowed: a file name and 4 times 1 or -1")
+    path.write_text(text[: text.index("000020")])
+    refused(target, r"list_attr_celeba\.csv' lacks '000020\.jpg', one of 5 images of list_eval_par")
+
+
+def test_what_is_not_in_the_list_is_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (root / "celeba" / "img_align_celeba" / "x.jpg").write_bytes(b"x")
+    load(root)
+    said = "celeba: left out: 1 images that are not in list_attr_celeba.txt\n"
+    assert said in capsys.readouterr().err
+
+
+def test_attributes_that_say_nothing_are_left_out_with_the_reason(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = root / "celeba" / "list_attr_celeba.txt"
+    count, names, *rows = path.read_text().splitlines()
+    values = [row.split() for row in rows]
+    lines = [f"{file} -1 {smiling} {smiling} {young}" for file, _, _, smiling, young in values]
+    path.write_text("\n".join([count, names, *lines]))
+    assert load(root).attributes == ("Young",)
+    said = capsys.readouterr().err
+    assert "celeba: left out: Bald, which has one group ('not Bald')\n" in said
+    assert "celeba: left out: Male, which is the label under another name\n" in said
 
 
 refused = partial(assert_refused, load)

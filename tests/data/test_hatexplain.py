@@ -108,6 +108,20 @@ def test_attributes_are_those_with_two_groups(root: Path) -> None:
     assert load(root).attributes == ("gender", "race", "Arab", "Asian", "Men", "Women")
 
 
+def test_what_is_left_out_is_said(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    posts, divisions = content()
+    del divisions["train"][0]
+    for name, entry in posts.items():
+        toxic = name.startswith(("women", "men", "arab"))
+        for annotator in entry["annotators"]:
+            annotator["target"] = ["Women" if toxic else "Men"]
+    assert load(write_posts(root, posts, divisions)).attributes == ()
+    said = capsys.readouterr().err
+    assert f"hatexplain: 1 posts are in no split of {DIVISIONS} and are left out\n" in said
+    assert "left out: race, religion, which has no group\n" in said
+    assert "left out: gender, Men, Women, which is the label under another name\n" in said
+
+
 def test_the_digest_is_of_what_was_read_and_how(root: Path) -> None:
     first = load(root)
     assert load(root).digest == first.digest

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.dataset_files import TINY_IMAGENET_CODES, write_tiny_imagenet
+from helpers.dataset_files import TINY_IMAGENET_CODES, write_image, write_tiny_imagenet
 from helpers.refusals import assert_refused
 
 from kdplatform.data import Dataset, StreamedInputs, load_dataset, tiny_imagenet
@@ -58,6 +58,44 @@ def test_the_archive_is_unpacked_and_gives_the_same(
     own = replace(tiny_imagenet.ARCHIVE, md5=md5_of(packed))
     monkeypatch.setattr(tiny_imagenet, "ARCHIVE", own)
     assert load(root, root=str(tmp_path / "packed")).digest == load(root).digest
+
+
+@pytest.mark.parametrize("inner", ["", "images"])
+def test_validation_images_in_class_folders_give_the_same(root: Path, inner: str) -> None:
+    expected = load(root)
+    path = root / "val" / "val_annotations.txt"
+    for line in path.read_text().splitlines():
+        name, code, *_ = line.split("\t")
+        target = root / "val" / code / inner
+        target.mkdir(parents=True, exist_ok=True)
+        (root / "val" / "images" / name).rename(target / name)
+    (root / "val" / "images").rmdir()
+    path.unlink()
+    found = load(root)
+    assert found.class_names == expected.class_names
+    for name, split in expected.splits().items():
+        assert found.splits()[name].labels.tolist() == split.labels.tolist()
+        assert (found.splits()[name].inputs == split.inputs).all()
+    (root / "val" / "images").mkdir()
+    write_image(root / "val" / "images" / "1.JPEG", 1)
+    refused(root, r"val' has images/ and class folders \('n03'\); allowed: one of both")
+
+
+def test_training_images_may_lie_in_the_class_folders_themselves(root: Path) -> None:
+    expected = load(root)
+    for folder in list((root / "train").iterdir()):
+        for path in list((folder / "images").iterdir()):
+            path.rename(folder / path.name)
+    assert load(root).train.labels.tolist() == expected.train.labels.tolist()
+
+
+def test_what_is_of_no_class_is_counted(root: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_image(root / "train" / "n77" / "images" / "1.JPEG", 1)
+    write_image(root / "val" / "images" / "other.JPEG", 1)
+    load(root)
+    said = capsys.readouterr().err
+    assert "left out: 1 folders of train/ that are no class, such as 'n77'\n" in said
+    assert "left out: 1 images that are not in val_annotations.txt\n" in said
 
 
 refused = partial(assert_refused, load)
