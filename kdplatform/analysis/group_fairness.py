@@ -120,10 +120,13 @@ def _note(measured: _Measured) -> str:
     verb = "is" if len(small) == 1 else "are"
     remarks = [f"{listed(small)} {verb} smaller than {large.min_group_size} and left out"]
     remarks = remarks if small else []
+    hint = bool(small)
     kept = [name for name, enough in zip(names, large.groups, strict=True) if enough]
     if len(kept) > 1:
-        remarks += _left_out_of_rates(measured)
-    hint = bool(remarks) and large.min_group_size > 1
+        left_out, some = _left_out_of_rates(measured)
+        remarks += left_out
+        hint |= some
+    hint &= large.min_group_size > 1
     if len(kept) == 1:
         remarks.append(f"one group only ({kept[0]}): differences are undefined")
     elif not kept:
@@ -135,31 +138,41 @@ def _note(measured: _Measured) -> str:
     return "; ".join(remarks)
 
 
-def _left_out_of_rates(measured: _Measured) -> list[str]:
-    """Says which of the groups that are measured have too few examples for a rate of a class."""
+def _left_out_of_rates(measured: _Measured) -> tuple[list[str], bool]:
+    """Says which of the groups that are measured have no rate of a class, and why.
+
+    Returns:
+        The remarks, and whether a smaller `min_group_size` would give any of these rates: not to a
+        group that has no example to count.
+    """
     large, classes = measured.large, len(measured.classes)
     binary = classes == 2
     columns = slice(1, 2) if binary else slice(None)
-    few = f"fewer than {large.min_group_size}" if large.min_group_size > 1 else "no"
-    remarks, undefined = [], False
-    for rate, enough, word in (
-        ("TPR", large.positives, "positives"),
-        ("FPR", large.negatives, "negatives"),
+    names = np.array(measured.groups.names)[large.groups]
+    remarks, undefined, countable = [], False, False
+    for rate, enough, count, word in (
+        ("TPR", large.positives, measured.counts.positives, "positives"),
+        ("FPR", large.negatives, measured.counts.negatives, "negatives"),
     ):
-        enough = enough[large.groups][:, columns]
+        enough, count = enough[large.groups][:, columns], count[large.groups][:, columns]
         undefined |= not (enough.sum(axis=0) > 1).any()
-        names = np.array(measured.groups.names)[large.groups]
-        dropped = [
-            name if binary else f"{name} in {count} of {classes}"
-            for name, count in zip(names, (~enough).sum(axis=1), strict=True)
-            if count
-        ]
-        if not enough.any():
-            remarks.append(f"{rate} leaves out every group ({few} {word})")
-        elif dropped:
-            words = "" if binary else " classes"
-            remarks.append(f"{rate} leaves out {listed(dropped)}{words} ({few} {word})")
-    return [*remarks, "EOD is undefined"] if undefined else remarks
+        few = ~enough & (count > 0)
+        countable |= bool(few.any())
+        for left_out, amount in (
+            (~enough & (count == 0), "no"),
+            (few, f"fewer than {large.min_group_size}"),
+        ):
+            dropped = [
+                name if binary else f"{name} in {number} of {classes}"
+                for name, number in zip(names, left_out.sum(axis=1), strict=True)
+                if number
+            ]
+            if left_out.all():
+                remarks.append(f"{rate} leaves out every group ({amount} {word})")
+            elif dropped:
+                words = "" if binary else " classes"
+                remarks.append(f"{rate} leaves out {listed(dropped)}{words} ({amount} {word})")
+    return [*remarks, *(["EOD is undefined"] if undefined else [])], countable
 
 
 def fairness_metrics(

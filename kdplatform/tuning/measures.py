@@ -8,10 +8,11 @@ import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.group_fairness import fairness_metrics
-from kdplatform.data import Dataset
+from kdplatform.data import Dataset, Split
 from kdplatform.errors import UserError
 from kdplatform.experiments.workspace import unknown_attribute
 from kdplatform.predictions import Predictions
+from kdplatform.progress import say
 from kdplatform.reporting.tables import EMPTY
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
@@ -174,23 +175,37 @@ def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
         config.dataset.name,
         config.min_group_size,
     )
-    _check_groups(measure, dataset)
+    _check_groups(measure, dataset, confirmed=tuning.confirm_seeds > 0)
     return measure
 
 
-def _check_groups(measure: Measure, dataset: Dataset) -> None:
-    """Raises a UserError where the validation split's groups are too small for what is searched."""
+def _check_groups(measure: Measure, dataset: Dataset, *, confirmed: bool) -> None:
+    """Checks that the labels of the groups leave something to measure, before anything trains.
+
+    Args:
+        confirmed: whether the chosen points are measured on test data too.
+
+    Raises:
+        UserError: on validation data they do not.
+    """
     if measure.attribute is None or not measure.is_share:
         return
-    labels, split = dataset.val.labels.cpu().numpy(), dataset.val
-    truth = Predictions(split.ids, labels, labels, None, split.columns.reset_index(drop=True))
     size = measure.min_group_size
-    found = fairness_metrics(truth, measure.attribute, min_group_size=size)
-    if np.isnan(getattr(found, measure.unfairness)):
+    if note := _undefined(measure, dataset.val):
         raise UserError(
-            f"min_group_size={size} leaves no {measure.label} on validation data ({found.note}); "
+            f"min_group_size={size} leaves no {measure.label} on validation data ({note}); "
             "allowed: a smaller min_group_size, or another unfairness"
         )
+    if confirmed and (note := _undefined(measure, dataset.test)):
+        say(f"tune: min_group_size={size} leaves no {measure.label} on test data ({note})")
+
+
+def _undefined(measure: Measure, split: Split) -> str:
+    """Says why what is searched is undefined on a split, whatever a model predicts."""
+    labels = split.labels.cpu().numpy()
+    truth = Predictions(split.ids, labels, labels, None, split.columns.reset_index(drop=True))
+    found = fairness_metrics(truth, str(measure.attribute), min_group_size=measure.min_group_size)
+    return found.note if np.isnan(getattr(found, measure.unfairness)) else ""
 
 
 def _attribute(config: ProjectConfig, dataset: Dataset) -> str | None:

@@ -124,6 +124,21 @@ def test_an_undefined_eod_is_said() -> None:
     assert fairness_metrics(table, "group", min_group_size=1).eod == 0
 
 
+def test_a_group_without_positives_is_told_from_one_with_few() -> None:
+    # 100 examples each: a has no positives, b 29, c 40.
+    label = np.r_[np.zeros(100), np.arange(100) < 29, np.arange(100) < 40].astype(int)
+    table = pd.DataFrame({"id": range(300), "label": label, "prediction": label})
+    table = table.assign(group=np.repeat(["a", "b", "c"], 100))
+    assert fairness_metrics(table, "group").note == (
+        "TPR leaves out a (no positives); TPR leaves out b (fewer than 30 positives); EOD is "
+        "undefined; min_group_size=1 counts them"
+    )
+    # No min_group_size counts what is not there.
+    assert fairness_metrics(table[table["group"] != "b"], "group").note == (
+        "TPR leaves out a (no positives); EOD is undefined"
+    )
+
+
 def test_intersections_are_left_out_alike() -> None:
     table = people().assign(sex=np.arange(1311) % 2)
     table.loc[(table["race"] == "Black") & (table.index % 20 != 0), "sex"] = 0

