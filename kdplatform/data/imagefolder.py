@@ -202,7 +202,7 @@ def _check_utf8(classes: Sequence[str], where: str) -> None:
 def _say_layout(config: Config, layout: Layout, where: str) -> None:
     """Says where each split comes from."""
     shares = {"val": config.val_fraction, "test": config.test_fraction}
-    origins = [f"{split} is {folder}/" for split, folder in layout.splits.items()]
+    origins = [f"{name} is {layout.splits[name]}/" for name in SPLITS if name in layout.splits]
     of = "train" if layout.splits else "all images"
     origins += [
         f"{split} is {share:g} of every class of {of}"

@@ -6,6 +6,9 @@ from typing import Annotated, Literal
 import pytest
 from pydantic import BaseModel, Field
 
+from kdplatform.errors import UserError
+from kdplatform.settings.project import load_project
+from kdplatform.settings.schema import names
 from kdplatform.settings.words import allowed, plain_text
 
 
@@ -54,3 +57,26 @@ def test_what_a_field_takes_is_said_in_words(name: str, words: str) -> None:
 )
 def test_values_are_written_as_on_the_command_line(value: object, text: str) -> None:
     assert plain_text(value) == text
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("color,texture", ("color", "texture")),
+        (" color , texture,", ("color", "texture")),
+        ('"income, yearly",sex', ("income, yearly", "sex")),
+        ('sex, "the ""region""",6" tall', ("sex", 'the "region"', '6" tall')),
+        ('"none"', ("none",)),
+        ("none", ()),
+        ("", ()),
+    ],
+)
+def test_names_are_read_as_they_are_written(text: str, parts: tuple[str, ...]) -> None:
+    assert names(text) == parts
+    assert names(plain_text(parts)) == parts
+
+
+@pytest.mark.parametrize("text", ['"income, yearly', '"income" yearly,sex'])
+def test_a_quote_that_is_not_closed_says_what_is_allowed(text: str) -> None:
+    with pytest.raises(UserError, match=r'names are separated by commas; .*: "a, b",c; allowed'):
+        load_project("digits", {"attributes": text})
