@@ -30,6 +30,7 @@ _LIKE_A_DATE = re.compile(
     r"|\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?"
     r"|[A-Za-z]{3,9}\.? \d{1,2},? \d{4}|\d{1,2}[ -][A-Za-z]{3,9}\.?[ -]\d{2,4}"
 )
+_UNIT = re.compile(r".*[\d.,]\s*(?P<unit>[A-Za-z°µ][A-Za-z°µ²³/]*)")
 _SECONDS_OF_A_DAY = 86_400
 
 
@@ -63,12 +64,23 @@ def read_numbers(cells: pd.Series[str]) -> Numbers:
         return Numbers(plain, "", present)
     codes, names = pd.factorize(cells)
     texts = [str(name) for name in names]
+    if unit := _common_unit(texts):
+        bare = read_numbers(cells.str.removesuffix(unit).str.rstrip())
+        if np.isfinite(bare.values[present]).all():
+            return bare._replace(rule=f"{unit} {bare.rule}")
     best, rule = plain, ""
     for name, values in _readings(texts).items():
         if np.isfinite(values[codes]).sum() > np.isfinite(best).sum():
             best, rule = values[codes], name
     alike = np.array([_like_a_number(text) or looks_like_a_date(text) for text in texts])[codes]
     return Numbers(best, rule, (alike | np.isfinite(plain)) & present)
+
+
+def _common_unit(texts: list[str]) -> str:
+    """Returns the letters that stand behind the digits of every cell, such as `kg`."""
+    found = [_UNIT.fullmatch(text) for text in texts if text]
+    units = {match["unit"] if match else "" for match in found}
+    return units.pop() if len(units) == 1 else ""
 
 
 def _like_a_number(text: str) -> bool:

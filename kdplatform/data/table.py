@@ -116,6 +116,7 @@ def check(config: Config) -> None:
                     f"dataset.label={config.label!r}"
                 )
     check_attribute_names(config.attributes, f"dataset.file={config.file!r}")
+    _check_types(config)
 
 
 def load(config: Config, folder: Path) -> Dataset:
@@ -203,6 +204,25 @@ def _column_names(path: Path, separator: str) -> list[str]:
         raise UserError(f"dataset.file={str(path)!r} has no rows")
     # pandas writes an index without a name as such a column, and reads it as none.
     return [composed(n) for n in names if not re.fullmatch(r"__index_level_\d+__", n)]
+
+
+def _check_types(config: Config) -> None:
+    """Raises a UserError where a column of a Parquet file is neither numbers, texts nor dates."""
+    path = _path(config)
+    if not _is_parquet(path):
+        return
+    import pyarrow.parquet
+
+    with _parquet_errors(path):
+        schema = pyarrow.parquet.read_schema(path)
+    kinds = pyarrow.types
+    odd = (kinds.is_nested, kinds.is_binary, kinds.is_large_binary, kinds.is_duration)
+    for column in schema:
+        if column.name not in config.leave_out and any(kind(column.type) for kind in odd):
+            raise UserError(
+                f"dataset.file={config.file!r}: column {column.name!r} is of type {column.type}; "
+                "allowed: numbers, texts, truth values, dates, or its name in dataset.leave_out"
+            )
 
 
 def _read(path: Path, separator: str) -> pd.DataFrame:
@@ -355,10 +375,12 @@ def _counts_rows(cells: pd.Series[str]) -> bool:
 
 
 def _is_date_in_digits(cells: pd.Series[str]) -> bool:
-    """Tells whether all cells are dates such as 20210304."""
+    """Tells whether all cells are dates such as 20210304, or months such as 202103."""
     present = cells[cells != ""]
-    dates = pd.to_datetime(present, format="%Y%m%d", errors="coerce")
-    return bool(present.str.fullmatch(r"(19|20)\d{6}").all() and dates.notna().all())
+    return any(
+        present.str.fullmatch(r"(19|20)\d{2}(0[1-9]|1[0-2])" + day).all()
+        for day in ("", r"([0-2]\d|3[01])")
+    )
 
 
 def _column(

@@ -219,6 +219,9 @@ SPELLINGS = {
     "Swiss": lambda n: f"{n:,}".replace(",", "’"),
     "dollars": lambda n: f"${n:,}.00",
     "euros": lambda n: f"{n},00 €",
+    "units": lambda n: f"{n:,} kg",
+    "units at once": lambda n: f"{n}k",
+    "times of a zone": lambda n: f"{np.datetime64('2020-01-01') + n}T00:00:00Z",
     "per cent": lambda n: f"{n}%",
     "dates": lambda n: str(np.datetime64("2020-01-01") + n),
     "times": lambda n: f"{np.datetime64('2020-01-01') + n} 00:00:00",
@@ -274,6 +277,8 @@ def test_numbers_in_several_spellings_are_refused_with_the_cell(
 
 def test_ranges_and_codes_are_names(tmp_path: Path) -> None:
     cells = [("18-24", "25-34", "A1", "5+")[row % 4] for row in range(PEOPLE)]
+    assert load(tmp_path, people().assign(age=cells)).train.inputs.shape[1] == 4 + 2 + 4
+    cells = [("1st", "2nd", "3rd", "10A")[row % 4] for row in range(PEOPLE)]
     assert load(tmp_path, people().assign(age=cells)).train.inputs.shape[1] == 4 + 2 + 4
 
 
@@ -370,10 +375,11 @@ def test_a_feature_that_decides_the_label_is_named(
     assert "decides the label" not in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("start", ["202103", "2021"])
 def test_dates_in_digits_are_numbers_and_are_named(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], start: str
 ) -> None:
-    load(tmp_path, people().assign(day=[f"202103{row % 28 + 1:02d}" for row in range(PEOPLE)]))
+    load(tmp_path, people().assign(day=[f"{start}{row % 12 + 1:02d}" for row in range(PEOPLE)]))
     assert "table: day looks like dates in digits and is a feature; " in capsys.readouterr().err
 
 
@@ -483,6 +489,19 @@ def test_a_label_of_very_many_values_is_refused(tmp_path: Path) -> None:
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "bad.csv").write_bytes(content)
     refused(tmp_path, message, file=str(tmp_path / "bad.csv"), attributes="")
+
+
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [([1, 2], "list<"), (b"x", "binary"), (pd.Timedelta("1h"), "duration"), ({"a": 1}, "struct<")],
+)
+def test_a_column_of_a_parquet_file_that_is_no_feature_is_refused(
+    tmp_path: Path, cell: object, kind: str
+) -> None:
+    path = tmp_path / "people.parquet"
+    people().assign(odd=[cell] * PEOPLE).to_parquet(path)
+    refused(tmp_path, rf"column 'odd' is of type {kind}.*dataset\.leave_out$", file=str(path))
+    load(tmp_path, file=str(path), leave_out="odd")
 
 
 def test_a_damaged_parquet_file_is_refused(tmp_path: Path) -> None:
