@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdplatform.data._decoding import IMAGE_SUFFIXES
-from kdplatform.data._image_files import files_below, is_hidden
+from kdplatform.data._image_files import files_below, inside
 from kdplatform.data._text_files import composed
 from kdplatform.errors import UserError
 
@@ -48,6 +47,21 @@ class Layout:
         return sorted({composed(name) for names in self.classes.values() for name in names})
 
 
+def refuse_one_folder_around(root: Path, layout: Layout, where: str) -> None:
+    """Refuses a root whose only class folder holds folders itself, and names it."""
+    folders = [name for name in layout.classes.get("", ()) if not layout.splits]
+    if len(folders) != 1:
+        return
+    [only] = folders
+    inner, _ = inside(root / only)
+    if inner:
+        some = ", ".join(map(repr, inner[:3])) + (", ..." if len(inner) > 3 else "")
+        raise UserError(
+            f"{where} has only one ({only!r}) class; did you mean "
+            f"dataset.root={str(root / only)!r}, which has the folders {some}?"
+        )
+
+
 def split_of(folder: str) -> str | None:
     """Returns the split that a folder is named after, in any case."""
     return _WORDS.get(folder.casefold())
@@ -60,7 +74,7 @@ def layout_of(root: Path, where: str) -> Layout:
         UserError: two folders are one split, there are splits without one for training, folders
             sound like splits and are none, or images lie in no class folder.
     """
-    folders, files = _inside(root)
+    folders, files = inside(root)
     splits: dict[str, str] = {}
     for name in folders:
         split = split_of(name)
@@ -82,7 +96,7 @@ def layout_of(root: Path, where: str) -> Layout:
     classes: dict[str, Sequence[str]] = {}
     outside = list(files)
     for folder in splits.values() or ("",):
-        own, loose = (folders, []) if folder == "" else _inside(root / folder)
+        own, loose = (folders, []) if folder == "" else inside(root / folder)
         classes[folder] = own
         outside += [f"{folder}/{name}" for name in loose]
     stray = [file for file in outside if "/" in file or not splits]
@@ -94,15 +108,6 @@ def layout_of(root: Path, where: str) -> Layout:
         )
     beside = [name for name in folders if splits and name not in splits.values()]
     return Layout(splits, classes, beside, outside)
-
-
-def _inside(folder: Path) -> tuple[list[str], list[str]]:
-    """Returns the names of folders and of files, hidden ones left out."""
-    with os.scandir(folder) as entries:
-        found = sorted((e.name, e.is_dir()) for e in entries if not is_hidden(e.name))
-    return [name for name, is_folder in found if is_folder], [
-        n for n, is_dir in found if not is_dir
-    ]
 
 
 def _refuse_unknown_splits(folders: Sequence[str], where: str) -> None:
@@ -158,12 +163,3 @@ def kinds_text(kinds: Counter[str]) -> str:
 
 def _frequent(item: tuple[str, int]) -> tuple[int, str]:
     return -item[1], item[0]
-
-
-def inner_folder(root: Path, folder: str) -> str:
-    """Returns a hint where the only folder holds folders itself; else nothing."""
-    inner, _ = _inside(root / folder)
-    if not inner:
-        return ""
-    some = ", ".join(map(repr, inner[:3])) + (", ..." if len(inner) > 3 else "")
-    return f"; did you mean dataset.root={str(root / folder)!r}, which has the folders {some}?"

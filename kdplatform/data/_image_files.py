@@ -73,6 +73,29 @@ def is_hidden(name: str) -> bool:
     return name.startswith(".") or name == "__MACOSX"
 
 
+def inside(folder: Path) -> tuple[list[str], list[str]]:
+    """Returns the names of folders and of files in a folder, sorted, hidden ones left out.
+
+    Raises:
+        UserError: the folder may not be read, or holds a link that leads nowhere.
+    """
+    folders: list[str] = []
+    files: list[str] = []
+    try:
+        names = sorted(name for name in os.listdir(folder) if not is_hidden(name))
+    except OSError as error:
+        raise _unreadable(error) from None
+    for name in names:
+        path = folder / name
+        if not path.exists():
+            raise UserError(
+                f"{str(path)!r} is a link to {os.readlink(path)!r}, which is not there; allowed: "
+                "links to what is there"
+            )
+        (folders if path.is_dir() else files).append(name)
+    return folders, files
+
+
 def files_below(
     folder: Path, suffixes: Sequence[str] = IMAGE_SUFFIXES
 ) -> tuple[list[str], Counter[str]]:
@@ -86,7 +109,7 @@ def files_below(
     """
     found: list[str] = []
     others: Counter[str] = Counter()
-    for current, folders, names in os.walk(folder, onerror=_refuse_folder, followlinks=True):
+    for current, folders, names in os.walk(folder, onerror=_refuse, followlinks=True):
         own = Path(current)
         endless = [name for name in folders if _leads_up(own / name)]
         others["endless links"] += len(endless)
@@ -102,13 +125,16 @@ def files_below(
     return sorted(found), +others
 
 
-def _refuse_folder(error: OSError) -> None:
-    # One that is not there has no files.
+def _refuse(error: OSError) -> None:
+    # A folder that is not there has no files.
     if not isinstance(error, FileNotFoundError):
-        raise UserError(
-            f"{error.filename!r} cannot be read ({error.strerror}); allowed: folders this user may "
-            "read"
-        )
+        raise _unreadable(error)
+
+
+def _unreadable(error: OSError) -> UserError:
+    return UserError(
+        f"{error.filename!r} cannot be read ({error.strerror}); allowed: folders this user may read"
+    )
 
 
 def _leads_up(path: Path) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,7 +16,7 @@ from kdplatform.data._image_files import (
     files_below,
     files_digest,
     image_inputs,
-    is_hidden,
+    inside,
     pixels_digest,
 )
 from kdplatform.data._splits import (
@@ -66,9 +65,7 @@ def in_class_folders(
     """
     if not (root / split).is_dir():
         raise UserError(f"{str(root / split)!r} is missing; allowed: class folders below {split}/")
-    with os.scandir(root / split) as entries:
-        folders = {entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name)}
-    if unread := sorted(folders.difference(codes)):
+    if unread := sorted(set(inside(root / split)[0]).difference(codes)):
         say(
             f"dataset.root={str(root)!r}: left out: {len(unread)} folders of {split}/ that are no "
             f"class, such as {unread[0]!r}"

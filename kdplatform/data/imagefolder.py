@@ -32,10 +32,10 @@ from kdplatform.data._folders import (
     HOLDING,
     SPLITS,
     Layout,
-    inner_folder,
     kinds_text,
     layout_of,
     refuse_lost_classes,
+    refuse_one_folder_around,
     refuse_splits_inside_classes,
 )
 from kdplatform.data._image_files import (
@@ -85,12 +85,11 @@ def check(config: Config) -> None:
     """
     root = given_root(config.root, HOLDING)
     where = f"dataset.root={config.root!r}"
-    classes = layout_of(root, where).class_names
-    if not classes:
-        raise _no_images(where)
-    if len(classes) == 1 and (hint := inner_folder(root, classes[0])):
-        raise UserError(f"{where} has only one ({classes[0]!r}) class{hint}")
-    check_classes({}, classes, where)
+    layout = layout_of(root, where)
+    if not layout.class_names:
+        raise UserError(f"{where} has no images; allowed: {HOLDING}")
+    refuse_one_folder_around(root, layout, where)
+    check_classes({}, layout.class_names, where)
     _check_attribute_columns(root / ATTRIBUTES)
 
 
@@ -236,10 +235,6 @@ def _say_copies(rows: Mapping[str, Rows], contents: Sequence[bytes], files: Sequ
                 f"imagefolder: {len(copies)} images of {split} are in train too: "
                 f"{files[first]!r} is {files[seen[contents[first]]]!r}"
             )
-
-
-def _no_images(where: str) -> UserError:
-    return UserError(f"{where} has no images; allowed: {HOLDING}")
 
 
 def _check_attribute_columns(path: Path) -> None:

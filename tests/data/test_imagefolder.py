@@ -248,9 +248,15 @@ def test_images_beside_the_class_folders_are_refused(root: Path) -> None:
 
 
 def test_a_single_class_is_refused(root: Path) -> None:
+    write_image_folder(root.parent / "others")
     for name in ("cat", "dog"):
         shutil.rmtree(root / name)
     refused(root, r"has only one \('owl'\) class; allowed: at least two")
+    with_splits(root.parent / "others", "test")
+    shutil.rmtree(root)
+    (root / "train").mkdir(parents=True)
+    shutil.copytree(root.parent / "others" / "train" / "cat", root / "train" / "cat")
+    refused(root, r"has only one \('cat'\) class; allowed: at least two")
 
 
 def test_the_folder_around_the_class_folders_names_the_one_that_is_meant(tmp_path: Path) -> None:
@@ -366,19 +372,30 @@ def test_linked_folders_are_read_and_endless_ones_are_not(
     assert "left out: 1 endless links\n" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["train", "train/cat/inner"])
 def test_a_folder_that_may_not_be_read_is_named(
-    root: Path, monkeypatch: pytest.MonkeyPatch
+    root: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
-    scandir = os.scandir
+    with_splits(root, "test")
+    (root / "train" / "cat" / "inner").mkdir()
+    for function in ("scandir", "listdir"):
+        listing = getattr(os, function)
 
-    def refuse(path: Any) -> Any:
-        if Path(path).name == "inner":
-            raise PermissionError(13, "Permission denied", str(path))
-        return scandir(path)
+        def refuse(path: Any, listing: Any = listing) -> Any:
+            if Path(path) == root / name:
+                raise PermissionError(13, "Permission denied", str(path))
+            return listing(path)
 
-    (root / "cat" / "inner").mkdir()
-    monkeypatch.setattr(os, "scandir", refuse)
-    refused(root, r"cat/inner' cannot be read \(Permission denied\)")
+        monkeypatch.setattr(os, function, refuse)
+    refused(root, rf"{name}' cannot be read \(Permission denied\); allowed: folders this user may")
+
+
+def test_a_class_folder_that_is_a_link_to_nothing_is_refused(root: Path) -> None:
+    (root / "emu").symlink_to(root.parent / "gone")
+    refused(root, r"images/emu' is a link to '.*/gone', which is not there")
+    with_splits(root, "test")
+    (root / "emu").rename(root / "train" / "emu")
+    refused(root, r"train/emu' is a link to '.*/gone', which is not there")
 
 
 def test_classes_are_equal_however_their_letters_are_composed(root: Path) -> None:
