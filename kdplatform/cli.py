@@ -24,6 +24,7 @@ from kdplatform.arguments import (
 )
 from kdplatform.data import check_dataset, dataset_names
 from kdplatform.errors import KdplatformError, MachineError, UserError, unknown_name
+from kdplatform.files import writable_folder
 from kdplatform.kernels.modes import mode
 from kdplatform.methods import method_names
 from kdplatform.models import model_names
@@ -147,7 +148,11 @@ class EntryPoint(click.Command):
             mode()
         except ValueError as error:
             raise UserError(str(error)) from None
-        check_dataset(config.dataset)
+        compared = {"attributes": config.attributes}
+        if name == "tune" and config.tuning.attribute != "auto":
+            compared["attribute"] = (config.tuning.attribute,)
+        check_dataset(config.dataset, compared)
+        writable_folder("data_folder", arguments.data_folder)
         if name == "tune":
             from kdplatform.tuning.command import run_tune
 

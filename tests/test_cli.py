@@ -282,6 +282,9 @@ def test_the_doctor_says_what_is_wrong(
         ["distill", "--project", "table", "--dataset.file", "absent.csv"],
         ["distill", "--project", "table", "--dataset.file", "loans.csv"],
         ["compare", "--help"],
+        ["student", "--attributes", "colour"],
+        ["tune", "--attribute", "colour"],
+        ["student", "--data_folder", "/dev/null/home"],
     ],
 )
 def test_words_are_answered_without_torch_and_mlflow(words: list[str], tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 A dataset is a module of this package. Its name is the module's; it defines `Config`, a subclass of
 `DatasetConfig` with the dataset's own fields, and `load(config, folder)`, which returns a
 `Dataset` and keeps what it makes or downloads below `folder`. `check(config)`, where a module has
-it, raises at once what `load` would raise of files that are missing or of the wrong kind. Settings
+it, raises at once what `load` would raise of files that are missing or of the wrong kind. A module
+whose attributes are the same for every configuration names them in `KNOWN_ATTRIBUTES`. Settings
 are read and checked before torch and pandas load: a module imports them from `kdplatform.lazy`.
 """
 
@@ -11,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from kdplatform.data._facts import DataFacts, Vocabulary
 from kdplatform.data._remarks import remarks
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.data._unlabeled import with_hidden_labels
-from kdplatform.errors import unknown_name
+from kdplatform.errors import UserError, unknown_name
 from kdplatform.settings.schema import DatasetConfig
 
 __all__ = [
@@ -36,7 +38,11 @@ __all__ = [
     "dataset_names",
     "load_dataset",
     "remarks",
+    "unknown_attribute",
 ]
+
+
+_NONE: Mapping[str, Sequence[str]] = {}
 
 
 @cache
@@ -62,15 +68,37 @@ def dataset_config_class(name: str) -> type[DatasetConfig]:
     return config_class
 
 
-def check_dataset(config: DatasetConfig) -> None:
+def check_dataset(config: DatasetConfig, compared: Mapping[str, Sequence[str]] = _NONE) -> None:
     """Checks in a moment what the user's files show without torch and without reading all.
 
+    Args:
+        compared: attributes whose groups are to be compared, by the parameter that names them.
+
     Raises:
-        UserError: files are missing, or of another kind than the configuration says.
+        UserError: files are missing, or of another kind than the configuration says; or an
+            attribute does not exist, where that is known before the files are read.
     """
     module = _module(config.name)
     if hasattr(module, "check"):
         module.check(config)
+    known = getattr(config, "attributes", getattr(module, "KNOWN_ATTRIBUTES", None))
+    for parameter, attributes in compared.items():
+        for attribute in attributes:
+            if known is not None and attribute not in known:
+                raise unknown_attribute(parameter, attribute, config.name, known)
+
+
+def unknown_attribute(
+    parameter: str, value: str, dataset: str, attributes: Sequence[str]
+) -> UserError:
+    """Returns the error for an attribute that a dataset does not have.
+
+    Where the configuration says which columns are attributes, so does the error.
+    """
+    error = unknown_name(parameter, value, attributes or ["none"])
+    if "attributes" not in dataset_config_class(dataset).model_fields:
+        return error
+    return UserError(f"{error}; dataset.attributes names the columns that are attributes")
 
 
 def load_dataset(config: DatasetConfig, folder: Path) -> Dataset:

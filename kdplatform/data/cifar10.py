@@ -22,6 +22,8 @@ ARCHIVE = Archive(
     folder="cifar-10-batches-py",
 )
 
+KNOWN_ATTRIBUTES: tuple[str, ...] = ()
+
 
 class Config(PublishedConfig):
     """Where CIFAR-10 lies, and how validation is held out."""

@@ -22,6 +22,8 @@ ARCHIVE = Archive(
     folder="cifar-100-python",
 )
 
+KNOWN_ATTRIBUTES: tuple[str, ...] = ()
+
 
 class Config(PublishedConfig):
     """Where CIFAR-100 lies, and how validation is held out."""

@@ -21,6 +21,8 @@ from kdplatform.settings.schema import DatasetConfig
 
 _GREYEST = 16  # the highest grey level of the original
 
+KNOWN_ATTRIBUTES: tuple[str, ...] = ()
+
 
 class Config(DatasetConfig):
     """How the digits are split; every split has every digit in its share, and training the rest."""
@@ -74,7 +76,7 @@ def load(config: Config, folder: Path) -> Dataset:
         name="digits",
         digest=digest.hexdigest(),
         class_names=tuple(str(name) for name in original.target_names),
-        attributes=(),
+        attributes=KNOWN_ATTRIBUTES,
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],

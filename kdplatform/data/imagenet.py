@@ -38,6 +38,8 @@ _HOLDING = (
 )
 _SUFFIXES = (".jpeg", ".jpg", ".png")
 
+KNOWN_ATTRIBUTES: tuple[str, ...] = ()
+
 
 class Config(PublishedFilesConfig):
     """Where ImageNet lies; images are cut as usual: shorter side 256, centre 224."""

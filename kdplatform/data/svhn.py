@@ -21,6 +21,8 @@ from kdplatform.files import locked
 
 _HOLDING = "train_32x32.mat and test_32x32.mat"
 
+KNOWN_ATTRIBUTES: tuple[str, ...] = ()
+
 
 class Config(PublishedConfig):
     """Where SVHN lies, and how validation is held out."""

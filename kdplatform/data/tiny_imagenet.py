@@ -38,6 +38,8 @@ ARCHIVE = Archive(
 
 _ANNOTATIONS = "val/val_annotations.txt"
 
+KNOWN_ATTRIBUTES: tuple[str, ...] = ()
+
 
 class Config(PublishedFilesConfig):
     """Where Tiny ImageNet lies, and how validation is held out."""

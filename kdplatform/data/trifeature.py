@@ -42,6 +42,8 @@ from kdplatform.settings.schema import NEUTRAL, DatasetConfig
 # Part of the digest. Raise it whenever equal factors would give other pixels.
 RENDERER_VERSION = 1
 
+KNOWN_ATTRIBUTES: tuple[str, ...] = ("color", "texture")
+
 
 class Config(DatasetConfig):
     """What of Trifeature is generated; the splits hold every combination equally often.
@@ -184,7 +186,7 @@ def load(config: Config, folder: Path) -> Dataset:
         name="trifeature",
         digest=digest,
         class_names=SHAPES[: config.values_per_feature],
-        attributes=("color", "texture"),
+        attributes=KNOWN_ATTRIBUTES,
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],

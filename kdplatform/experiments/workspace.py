@@ -7,8 +7,8 @@ from pathlib import Path
 
 import torch
 
-from kdplatform.data import Dataset, dataset_config_class, load_dataset, remarks
-from kdplatform.errors import MachineError, UserError, unknown_name
+from kdplatform.data import Dataset, load_dataset, remarks, unknown_attribute
+from kdplatform.errors import MachineError, UserError
 from kdplatform.files import writable_folder
 from kdplatform.kernels import BackendStatus, status
 from kdplatform.kernels.build import BuildError, ensure_built
@@ -40,21 +40,10 @@ class Workspace:
         dataset = _loaded_dataset(self.config.dataset, self.folder / "datasets")
         for attribute in self.config.attributes:
             if attribute not in dataset.attributes:
-                raise unknown_attribute("attributes", attribute, dataset)
+                raise unknown_attribute("attributes", attribute, dataset.name, dataset.attributes)
         for line in remarks(dataset, self.config.attributes):
             say(line)
         return dataset
-
-
-def unknown_attribute(parameter: str, value: str, dataset: Dataset) -> UserError:
-    """Returns the error for an attribute that a dataset does not have.
-
-    Where the configuration says which columns are attributes, so does the error.
-    """
-    error = unknown_name(parameter, value, dataset.attributes or ["none"])
-    if "attributes" not in dataset_config_class(dataset.name).model_fields:
-        return error
-    return UserError(f"{error}; dataset.attributes names the columns that are attributes")
 
 
 @lru_cache(maxsize=1)

@@ -8,9 +8,8 @@ import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.group_fairness import fairness_metrics
-from kdplatform.data import Dataset, Split
+from kdplatform.data import Dataset, Split, unknown_attribute
 from kdplatform.errors import UserError
-from kdplatform.experiments.workspace import unknown_attribute
 from kdplatform.predictions import Predictions
 from kdplatform.progress import say
 from kdplatform.reporting.tables import EMPTY
@@ -218,5 +217,5 @@ def _attribute(config: ProjectConfig, dataset: Dataset) -> str | None:
             "allowed: auto, with an unfairness that needs none: n_sc"
         )
     if name not in dataset.attributes:
-        raise unknown_attribute("attribute", name, dataset)
+        raise unknown_attribute("attribute", name, dataset.name, dataset.attributes)
     return name

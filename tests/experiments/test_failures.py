@@ -45,7 +45,7 @@ def test_an_attribute_the_dataset_does_not_have_is_named_before_anything_is_trai
         "attributes='colour' does not exist; did you mean 'color'? known: color, texture"
     )
     assert new_place.runs() == []
-    assert_nothing_to_trust(new_place)
+    assert new_place.commands() == []
 
 
 def test_no_room_for_the_images_is_named_by_the_folder(
