@@ -15,6 +15,7 @@ from kdplatform.models.loading import load_weights
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained
 from kdplatform.models.user_models import is_user_model
+from kdplatform.tensor_files import read_tensors
 from kdplatform.training import initialised_model
 
 _PROBED_ROWS = 2
@@ -41,7 +42,7 @@ def starting_model(step: Step, dataset: Dataset) -> nn.Module:
 def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
     """Returns the trained model of a run, on the CPU and in eval mode."""
     path = artifact_path(run_id, WEIGHTS)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    state: dict[str, Tensor] = read_tensors(path)
     size = MlflowClient().get_run(run_id).data.tags.get(TAG_IMAGE_SIZE)
     model = _initialised(step, dataset, _normalised_by(state, dataset), int(size) if size else None)
     model.load_state_dict(state)

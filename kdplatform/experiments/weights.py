@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import mlflow
-import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from torch import Tensor
 
-from kdplatform.errors import UserError, one_line
+from kdplatform.errors import UserError
 from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path, check_store, first_line
 from kdplatform.files import file_digest, user_path
 from kdplatform.models.pretrained import pretrained
 from kdplatform.models.user_models import is_user_model, user_model_digest
 from kdplatform.settings.schema import TrainingConfig
+from kdplatform.tensor_files import UnreadableError, read_graph_weights, read_tensors
 
 # The artifact that holds a run's state dict.
 WEIGHTS = "weights.pt"
@@ -95,12 +95,11 @@ def read_weights(weights: str, source: Source) -> dict[str, Tensor]:
     """
     try:
         if source.path.suffix == ".pt2":
-            return dict(torch.export.load(source.path).state_dict)
-        content = torch.load(source.path, map_location="cpu", weights_only=True)
-    except Exception as error:
+            return read_graph_weights(source.path)
+        content = read_tensors(source.path)
+    except UnreadableError as error:
         raise UserError(
-            f"weights={weights!r} cannot be read ({one_line(error, 120)}); allowed: a whole file "
-            "written by torch.save(model.state_dict(), path)"
+            f"weights={weights!r} cannot be read ({error}); allowed: {ALLOWED}"
         ) from None
     for name in ("state_dict", "model"):
         if isinstance(content, dict) and isinstance(content.get(name), dict):
@@ -152,6 +151,9 @@ def _of_uri(uri: str, tracking_uri: str) -> Source:
                 f"weights={uri!r} hold no graph; allowed: a model logged with "
                 "serialization_format='pt2' (a pickled one could run anything when it is read)"
             )
+        if len(graphs) > 1:
+            names = ", ".join(graph.relative_to(path).as_posix() for graph in graphs)
+            raise UserError(f"weights={uri!r} hold {len(graphs)} graphs ({names}); allowed: one")
         path = graphs[0]
     return Source(path, file_digest(path))
 

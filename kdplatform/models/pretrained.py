@@ -11,6 +11,7 @@ from kdplatform.downloads import SHA256, download, hub_file
 from kdplatform.errors import UserError, one_line
 from kdplatform.lazy import torch
 from kdplatform.registry import Registry, optional_module
+from kdplatform.tensor_files import read_tensors
 
 # Quoted: the real type would load torch.
 State: TypeAlias = "dict[str, torch.Tensor]"
@@ -129,7 +130,7 @@ def _torch_hub_state(url: str) -> State:
         # The name ends in the first digits of the content's SHA-256.
         download(url, path, path.stem.rpartition("-")[2], SHA256, elsewhere="")
     try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
+        state: State = read_tensors(path)
     except Exception as error:
         raise _damaged(path, error) from None
     return state

@@ -1,5 +1,6 @@
 """Teachers that are not trained from fresh weights: the user's own, former runs, published ones."""
 
+import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from helpers.damage import Touch, with_records
 from helpers.refusals import last_line
 
 from kdplatform.experiments import weights
@@ -77,13 +79,21 @@ def test_a_former_teacher_predicts_what_it_did(place: Any, spared: None) -> None
     assert len(place.runs("teacher")) == 2
 
 
-def test_a_logged_model_gives_its_weights(place: Any) -> None:
+def test_a_logged_model_gives_its_weights_and_nothing_else_of_it_is_opened(place: Any) -> None:
     assert place.run("teacher", **DIGITS, teacher__epochs=1) == 0
     (former,) = place.runs("teacher")
+    (graph,) = place.folder.rglob("*.pt2")
+    planted = pickle.dumps(Touch(place.folder / "ran"))
+    with_records(
+        graph.rename(graph.with_suffix(".old")),
+        graph,
+        lambda name, content: planted if name.endswith("/sample_inputs/model.pt") else content,
+    )
     taken = {"teacher__weights": f"runs:/{former.info.run_id}/teacher", "teacher__frozen": "true"}
     assert place.run("teacher", **DIGITS, **taken) == 0
     again = place.runs("teacher")[-1]
     pd.testing.assert_frame_equal(place.predictions(again), place.predictions(former))
+    assert not (place.folder / "ran").exists()
 
 
 def test_published_weights_are_tuned_on_images_of_another_size(
