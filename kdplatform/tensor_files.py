@@ -12,6 +12,7 @@ from typing import IO, Any
 
 from kdplatform.errors import one_line
 from kdplatform.lazy import torch
+from kdplatform.registry import optional_module
 
 # The types of numbers, as torch.export counts them.
 _TYPES = {
@@ -60,6 +61,25 @@ def read_graph_weights(path: Path) -> dict[str, torch.Tensor]:
         raise UnreadableError(
             f"no graph as torch.export.save of torch 2.10 or newer writes it: {one_line(error)}"
         ) from None
+
+
+def read_safetensors(path: Path, *, needed_by: str, extra: str) -> dict[str, torch.Tensor]:
+    """Returns the tensors of a `.safetensors` file, which holds nothing else, by their names.
+
+    Args:
+        needed_by: the parameter that asks for it, with its value.
+        extra: of this package, which installs the library.
+
+    Raises:
+        UnreadableError: the file is damaged.
+        UserError: the library is not installed.
+    """
+    library = optional_module("safetensors.torch", needed_by=needed_by, extra=extra)
+    try:
+        state: dict[str, torch.Tensor] = library.load_file(path)
+    except Exception as error:
+        raise UnreadableError(one_line(error)) from None
+    return state
 
 
 def _tensor(

@@ -12,6 +12,7 @@ import mlflow
 from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.progress import GraphProgress
+from kdplatform.experiments.starting import check_starts
 from kdplatform.experiments.steps import find_trained
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
@@ -100,6 +101,7 @@ class Scheduler:
 
         Raises:
             InterruptedGraphError: `stop` was set.
+            UserError: weights that a model starts from are no good.
             ValueError: a step needs one that is neither known nor among the steps.
         """
         there = {step.key for step in steps} | self.known.keys()
@@ -108,6 +110,8 @@ class Scheduler:
                 raise ValueError(f"{step.title} needs a step that is not among those given")
         experiment_id = mlflow.get_run(parent_run_id).info.experiment_id
         waiting = {step.key: step for step in steps if step.key not in self.known}
+        first = (step for step in waiting.values() if not step.needs)
+        check_starts(first, lambda: self._workspace.dataset)
         running: dict[Future[Outcome], Step] = {}
         failures: dict[str, Failure] = {}
         while waiting or running:

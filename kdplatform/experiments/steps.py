@@ -11,6 +11,7 @@ from mlflow.entities import Metric, Run
 from torch import nn
 
 from kdplatform.experiments import logged_models, records
+from kdplatform.experiments.frozen import check_outputs
 from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
@@ -79,7 +80,10 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
 
 def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
     _complete_attributes(workspace, run)
-    return TrainedModel(step, run.info.run_id, reused=True)
+    trained = TrainedModel(step, run.info.run_id, reused=True)
+    if step.training.frozen:
+        check_outputs(step, trained.predictions("val"), workspace.dataset.class_names)
+    return trained
 
 
 def _checkpoint(workspace: Workspace, step: Step) -> Path:
@@ -106,6 +110,7 @@ def _train(
             )
             for name, split in (("val", dataset.val), ("test", dataset.test))
         }
+        check_outputs(step, tables["val"], dataset.class_names)
         tags = records.log_predictions_and_weights(tables, model.cpu())
         tags |= {
             "kd.precision": result.precision,

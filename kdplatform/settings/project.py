@@ -368,10 +368,11 @@ def _check_model(section: str, block: TrainingConfig, spelled: Mapping[str, str]
     if not own and model not in model_names():
         name = f"{section}.model"
         raise unknown_name(spelled.get(name, name), model, model_names())
-    if own and (block.pretrained or block.weights is not None or block.image_size is not None):
+    given = (block.weights, block.image_size, block.mean)
+    if own and (block.pretrained or any(value is not None for value in given)):
         raise UserError(
             f"{section}: model={model!r} brings weights and inputs of its own; allowed: without "
-            "pretrained, weights and image_size"
+            "pretrained, weights, image_size, mean and std"
         )
     if block.pretrained and model not in pretrained_names():
         raise UserError(

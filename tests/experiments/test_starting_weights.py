@@ -3,17 +3,22 @@
 import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
 from helpers.damage import Touch, with_records
+from helpers.facts import image_facts
 from helpers.refusals import last_line
 
-from kdplatform.experiments import weights
+from kdplatform.data import Dataset
+from kdplatform.experiments import weights, workspace
 from kdplatform.experiments.graph import teacher_step
+from kdplatform.models import build_model
 from kdplatform.settings.project import load_project
 
 OWN = """\
@@ -96,6 +101,102 @@ def test_a_logged_model_gives_its_weights_and_nothing_else_of_it_is_opened(place
     assert not (place.folder / "ran").exists()
 
 
+ORDER = np.array([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+SURE = {"teacher__model": "mlp_small", "teacher__epochs": 5}
+
+
+@pytest.fixture
+def reordered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has the digits' classes stand in another order from now on, or bear other names."""
+
+    def change(renamed: bool = False) -> None:
+        known = workspace._loaded_dataset
+
+        def load(*arguments: Any) -> Dataset:
+            dataset = known(*arguments)
+            names = tuple(np.array(dataset.class_names)[ORDER])
+            labels = torch.from_numpy(np.argsort(ORDER))
+            return replace(
+                dataset,
+                digest="0" * 64,
+                class_names=tuple(map("x".__add__, names)) if renamed else names,
+                **{k: replace(s, labels=labels[s.labels]) for k, s in dataset.splits().items()},
+            )
+
+        monkeypatch.setattr(workspace, "_loaded_dataset", load)
+
+    return change
+
+
+def test_a_former_runs_outputs_are_brought_into_the_datasets_order_of_classes(
+    place: Any, spared: None, reordered: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.run("teacher", **DIGITS, **SURE) == 0
+    (former,) = place.runs("teacher")
+    reordered()
+    taken = {"teacher__model": "mlp_small", "teacher__frozen": "true"}
+    names = (former.info.run_id, f"runs:/{former.info.run_id}/weights.pt")
+    for name in names:
+        assert place.run("teacher", **DIGITS, **taken, teacher__weights=name) == 0
+    said = capsys.readouterr().err
+    assert said.count(f"{names[0]}: its classes stand in another order (0, 1, 2, ...)") == 1
+    _, again = place.runs("teacher")  # one run by both names
+    before, after = place.predictions(former), place.predictions(again)
+    np.testing.assert_array_equal(ORDER[after["prediction"]], before["prediction"])
+    # A file knows no names; what it predicts shows that they are others.
+    path = place.artifact(former, "weights.pt")
+    said = refusal(place, capsys, **taken, teacher__weights=path)
+    assert "have the classes in another order: on validation" in said
+    assert place.runs("teacher")[-1].info.status == "FAILED"
+
+
+def test_a_former_run_of_other_classes_does_not_teach_as_it_is(
+    place: Any, spared: None, reordered: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.run("teacher", **DIGITS, teacher__epochs=1) == 0
+    (former,) = place.runs("teacher")
+    reordered(renamed=True)
+    taken = {"teacher__weights": former.info.run_id, "teacher__frozen": "true"}
+    assert "are for the classes 0, 1, 2, ...; this dataset has x3, x1, x4" in refusal(
+        place, capsys, **taken
+    )
+
+
+@pytest.mark.parametrize("command", ["distill", "sweep"])
+def test_weights_that_are_not_finite_are_refused_before_anything_is_trained(
+    place: Any, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    state = build_model("mlp_small", image_facts(1, 8, 10)).state_dict()
+    state["classifier.bias"][4] = float("nan")
+    torch.save(state, place.folder / "nan.pt")
+    student = {"student__model": "mlp_small", "student__weights": place.folder / "nan.pt"}
+    assert place.run(command, **DIGITS, **student) == 2
+    said = last_line(capsys)
+    assert "nan.pt': 1 of the 10 numbers of classifier.bias are NaN or infinite" in said
+    assert place.runs() == []
+
+
+def test_images_are_normalised_as_the_weights_that_are_given_were(
+    place: Any, spared: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    state = build_model("mlp_small", image_facts(1, 8, 10)).state_dict()
+    torch.save(state, place.folder / "bare.pt")
+    taken = {"teacher__model": "mlp_small", "teacher__frozen": "true"}
+    taken |= {"teacher__weights": place.folder / "bare.pt"}
+    constants = {"teacher__mean": "0.5", "teacher__std": "0.25"}
+    assert place.run("teacher", **DIGITS, **taken) == 0
+    assert place.run("teacher", **DIGITS, **taken, **constants) == 0
+    _, given = place.runs("teacher")  # two runs: the constants are part of the key
+    saved = torch.load(place.artifact(given, "weights.pt"), weights_only=True)
+    assert (saved["mean"].tolist(), saved["std"].tolist()) == ([0.5], [0.25])
+    # Weights that hold constants of their own keep them.
+    again = {**taken, "teacher__weights": given.info.run_id}
+    assert "hold their own" in refusal(
+        place, capsys, **again, **{**constants, "teacher__mean": "0.4"}
+    )
+    assert place.run("teacher", **DIGITS, **again, **constants) == 0
+
+
 def test_published_weights_are_tuned_on_images_of_another_size(
     place: Any, spared: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -175,6 +276,24 @@ def test_another_architectures_run_is_refused(
             "pretrained and weights are given",
         ),
         ({"teacher__model": "own:model", "teacher__image_size": "9"}, "inputs of its own"),
+        (
+            {"teacher__model": "own:model", "teacher__mean": "0.5", "teacher__std": "0.5"},
+            "inputs of its own",
+        ),
+        ({"student__weights_entry": "ema"}, "weights_entry='ema' is not allowed without weights"),
+        ({"student__mean": "0.5,0.5"}, "mean=(0.5, 0.5) and std=None do not fit together"),
+        ({"student__mean": "0.5", "student__std": "0.5,0.2"}, "do not fit together"),
+        ({"student__mean": "123.7", "student__std": "0.5"}, "mean='123.7' is not allowed; allowed"),
+        ({"student__mean": "0.5", "student__std": "0"}, "std='0' is not allowed; allowed"),
+        (
+            {
+                "teacher__model": "resnet18",
+                "teacher__pretrained": "true",
+                "teacher__mean": "0.5,0.5,0.5",
+                "teacher__std": "0.5,0.5,0.5",
+            },
+            "published weights have their own",
+        ),
         (
             {
                 "student__model": "resnet50",
