@@ -101,7 +101,6 @@ class Scheduler:
 
         Raises:
             InterruptedGraphError: `stop` was set.
-            UserError: weights that a model starts from are no good.
             ValueError: a step needs one that is neither known nor among the steps.
         """
         there = {step.key for step in steps} | self.known.keys()
@@ -110,8 +109,6 @@ class Scheduler:
                 raise ValueError(f"{step.title} needs a step that is not among those given")
         experiment_id = mlflow.get_run(parent_run_id).info.experiment_id
         waiting = {step.key: step for step in steps if step.key not in self.known}
-        first = (step for step in waiting.values() if not step.needs)
-        check_starts(first, lambda: self._workspace.dataset)
         running: dict[Future[Outcome], Step] = {}
         failures: dict[str, Failure] = {}
         while waiting or running:
@@ -208,12 +205,16 @@ def run_graph(
         steps: each once, and all that they need among them.
         open_executor: gives an executor for this many steps; called when some are missing.
         title: what the models are trained for, as the display says it.
+
+    Raises:
+        UserError: weights that a model starts from are no good.
     """
     models = find_trained(workspace, steps) if workspace.reuse else {}
     missing = [step for step in steps if step.key not in models]
     if not missing:
         say(f"{title}: {len(steps)} models, all of them reused")
         return Trained(steps, models)
+    check_starts(missing, workspace)
     with open_executor(len(missing)) as executor:
         progress = GraphProgress(missing, reused=len(models), slots=executor.slots, title=title)
         with progress:

@@ -1,6 +1,6 @@
 """The model of a step before its training, and the same model with a run's weights."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from mlflow import MlflowClient
@@ -11,6 +11,7 @@ from kdplatform.errors import UserError, one_line
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import artifact_path
 from kdplatform.experiments.weights import TAG_IMAGE_SIZE, WEIGHTS, find_weights, read_weights
+from kdplatform.experiments.workspace import Workspace
 from kdplatform.models.loading import for_classes, load_weights, refuse_not_finite
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained
@@ -42,11 +43,8 @@ def starting_model(step: Step, dataset: Dataset) -> nn.Module:
     return model
 
 
-def check_starts(steps: Iterable[Step], dataset: Callable[[], Dataset]) -> None:
-    """Refuses given weights before anything is trained, whichever model comes first.
-
-    Args:
-        dataset: returns it; called where a step starts from given weights.
+def check_starts(steps: Iterable[Step], workspace: Workspace) -> None:
+    """Reads the weights that steps start from before anything is trained.
 
     Raises:
         UserError: As `starting_model`.
@@ -54,7 +52,7 @@ def check_starts(steps: Iterable[Step], dataset: Callable[[], Dataset]) -> None:
     starts = {step.training: step for step in steps if step.training.weights is not None}
     for step in starts.values():
         with collected_messages():  # which are said when the step's turn comes
-            starting_model(step, dataset())
+            starting_model(step, workspace.dataset)
 
 
 def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
