@@ -18,7 +18,7 @@ from kdplatform.models.pretrained import ImageInput, pretrained
 from kdplatform.models.user_models import is_user_model
 from kdplatform.progress import collected_messages
 from kdplatform.settings.schema import TrainingConfig
-from kdplatform.tensor_files import read_tensors
+from kdplatform.tensor_files import UnreadableError, read_tensors
 from kdplatform.training import initialised_model
 
 _PROBED_ROWS = 2
@@ -56,9 +56,17 @@ def check_starts(steps: Iterable[Step], workspace: Workspace) -> None:
 
 
 def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
-    """Returns the trained model of a run, on the CPU and in eval mode."""
-    path = artifact_path(run_id, WEIGHTS)
-    state: dict[str, Tensor] = read_tensors(path)
+    """Returns the trained model of a run, on the CPU and in eval mode.
+
+    Raises:
+        UserError: its weights are not what was logged.
+    """
+    try:
+        state: dict[str, Tensor] = read_tensors(artifact_path(run_id, WEIGHTS))
+    except UnreadableError as error:
+        raise UserError(
+            f"run {run_id}: its {WEIGHTS} cannot be read ({error}); allowed: a run as it was logged"
+        ) from None
     size = MlflowClient().get_run(run_id).data.tags.get(TAG_IMAGE_SIZE)
     model = _initialised(step, dataset, _normalised_by(state, dataset), int(size) if size else None)
     model.load_state_dict(state)

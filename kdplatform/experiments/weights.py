@@ -235,10 +235,11 @@ def _source(path: Path, digest: str, run: Run | None) -> Source:
 
 def _trained_by(uri: str, path: Path, tracking_uri: str) -> Run | None:
     """Returns the run that weights at a URI are of, where the store knows it."""
-    if path.is_dir():
-        run_id = read_mapping("weights", path / MLMODEL_FILE_NAME).get("run_id")
-    else:
-        run_id = uri.split("/")[1] if uri.endswith(f"/{WEIGHTS}") else None
+    run_id, description = None, path / MLMODEL_FILE_NAME
+    if description.is_file():
+        run_id = read_mapping("weights", description).get("run_id")
+    elif uri.endswith(f"/{WEIGHTS}"):
+        run_id = uri.split("/")[1]
     try:
         return MlflowClient(tracking_uri).get_run(str(run_id)) if run_id else None
     except MlflowException:

@@ -269,7 +269,8 @@ class TrainingConfig(Section):
     )
     weights: Annotated[str | None, Optional] = Field(
         None,
-        description="start from a state dict (.pt), a run id, or an MLflow runs:/ or models:/ URI",
+        description="start from a state dict (.pt, .pth, .safetensors), a run id, or an MLflow "
+        "runs:/ or models:/ URI",
         json_schema_extra=NEUTRAL,
     )
     weights_entry: Annotated[str | None, Optional] = Field(
