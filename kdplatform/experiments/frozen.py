@@ -1,13 +1,15 @@
 """A model that is taken as it is: do its outputs stand for the dataset's classes?"""
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 from scipy.stats import binomtest
 
 from kdplatform.errors import UserError
 from kdplatform.experiments.graph import Step
-from kdplatform.predictions import Predictions
 from kdplatform.progress import say
+
+Classes = NDArray[np.int64]
 
 # With fewer examples a class, some order of the classes would fit any predictions.
 _FEWEST_EXAMPLES = 5
@@ -15,7 +17,9 @@ _LEVEL = 0.01
 _SHOWN = 3
 
 
-def check_outputs(step: Step, val: Predictions, class_names: tuple[str, ...]) -> None:
+def check_outputs(
+    step: Step, labels: Classes, predictions: Classes, class_names: tuple[str, ...]
+) -> None:
     """Compares a frozen model's predictions of the validation split with its labels.
 
     Its outputs carry no names, so that another order of the classes shows here alone. The order
@@ -30,7 +34,7 @@ def check_outputs(step: Step, val: Predictions, class_names: tuple[str, ...]) ->
         return
     number = len(class_names)
     counts = np.zeros((number, number), dtype=np.int64)
-    np.add.at(counts, (val.labels, val.predictions), 1)
+    np.add.at(counts, (labels, predictions), 1)
     total, hits = int(counts.sum()), int(np.trace(counts))
     classes, outputs = linear_sum_assignment(counts, maximize=True)
     moved = classes[outputs != classes]

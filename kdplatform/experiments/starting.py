@@ -16,7 +16,7 @@ from kdplatform.models.loading import for_classes, load_weights, refuse_not_fini
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained
 from kdplatform.models.user_models import is_user_model
-from kdplatform.progress import collected_messages
+from kdplatform.progress import collected_messages, say
 from kdplatform.settings.schema import TrainingConfig
 from kdplatform.tensor_files import UnreadableError, read_tensors
 from kdplatform.training import initialised_model
@@ -131,6 +131,12 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
     # A network's own state dict, without the constants that normalise its inputs.
     bare = isinstance(model, InputNormalization) and "mean" not in state
     target = model.model if bare and isinstance(model, InputNormalization) else model
+    if source.are_of_another(dataset.digest) and not dataset.facts().holds_images:
+        parts = "columns" if dataset.vocabulary is None else "tokens"
+        say(
+            f"{weights}: trained on another dataset; inputs are matched by position, so its "
+            f"{parts} must be these, in this order"
+        )
     trains = not training.frozen
     if source.class_names:
         names = (source.class_names, dataset.class_names)

@@ -80,10 +80,12 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
 
 def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
     _complete_attributes(workspace, run)
-    trained = TrainedModel(step, run.info.run_id, reused=True)
     if step.training.frozen:
-        check_outputs(step, trained.predictions("val"), workspace.dataset.class_names)
-    return trained
+        path = artifact_path(run.info.run_id, PREDICTIONS.format(split="val"))
+        val = pd.read_parquet(path, columns=["label", "prediction"])  # logits may be large
+        labels, predictions = (val[name].to_numpy() for name in val.columns)
+        check_outputs(step, labels, predictions, workspace.dataset.class_names)
+    return TrainedModel(step, run.info.run_id, reused=True)
 
 
 def _checkpoint(workspace: Workspace, step: Step) -> Path:
@@ -110,7 +112,8 @@ def _train(
             )
             for name, split in (("val", dataset.val), ("test", dataset.test))
         }
-        check_outputs(step, tables["val"], dataset.class_names)
+        val = tables["val"]
+        check_outputs(step, val.labels, val.predictions, dataset.class_names)
         tags = records.log_predictions_and_weights(tables, model.cpu())
         tags |= {
             "kd.precision": result.precision,

@@ -50,7 +50,8 @@ _URIS = ("runs:/", "models:/")
 # What training loops and torch.compile put before every name.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
 # Where checkpoints keep the plain state dict, beside averaged ones and the optimiser's.
-_PLAIN = ("", "state_dict", "state_dict.model", "model")
+_PLAIN = ("", "state_dict", "state_dict.model", "state_dict.net", "model", "net", "module")
+_AVERAGED = re.compile(r"(^|_)ema(_|$)", re.IGNORECASE)
 _DEEPEST_ENTRY = 4
 
 
@@ -74,6 +75,10 @@ class Source:
     class_names: tuple[str, ...] = ()
     dataset: str = ""
 
+    def are_of_another(self, dataset_digest: str) -> bool:
+        """Tells whether the weights are known to be of another dataset than this one."""
+        return bool(self.dataset) and not dataset_digest.startswith(self.dataset)
+
 
 def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any]:
     """Returns what of a model's configuration enters its run's key, as plain JSON values.
@@ -92,7 +97,7 @@ def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any
         settings["weights"] = source.digest
         if training.image_size is None and source.image_size is not None:
             settings["image_size"] = source.image_size
-        if source.class_names and not dataset_digest.startswith(source.dataset):
+        if source.class_names and source.are_of_another(dataset_digest):
             settings["weights_classes"] = source.class_names
     if is_user_model(training.model):
         settings["model_digest"] = user_model_digest(training.model)
@@ -177,14 +182,25 @@ def _chosen(weights: str, content: object, entry: str | None) -> dict[str, Tenso
 def _state_dicts(
     content: object, path: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yields the dicts of nothing but tensors with the names that lead to them, such as `a.b`."""
+    """Yields the dicts of nothing but tensors with the names that lead to them, such as `a.b`.
+
+    One that holds plain and averaged weights under names such as `model.` and `ema.` is two.
+    """
     if not isinstance(content, dict) or not content or depth > _DEEPEST_ENTRY:
         return
     if not all(isinstance(name, str) for name in content):
         return  # an optimiser's
     if all(isinstance(value, Tensor) for value in content.values()):
-        yield path, content
-        return
+        parts = {name.partition(".")[0] for name in content}
+        averaged = {part for part in parts if _AVERAGED.search(part)}
+        plain = {f"{part}." for part in parts - averaged}
+        if not (averaged and plain and plain <= set(_WRAPPERS)):
+            yield path, content
+            return
+        content = {
+            part: {n.partition(".")[2]: t for n, t in content.items() if n.startswith(f"{part}.")}
+            for part in sorted(parts)
+        }
     for name, value in content.items():
         yield from _state_dicts(value, f"{path}.{name}".removeprefix("."), depth + 1)
 

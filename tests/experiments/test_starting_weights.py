@@ -13,11 +13,12 @@ import pytest
 import torch
 from helpers.damage import Touch, with_records
 from helpers.facts import image_facts
-from helpers.refusals import last_line
+from helpers.refusals import last_line, refusal_of
 
-from kdplatform.data import Dataset
+from kdplatform.data import Dataset, load_dataset
 from kdplatform.experiments import weights, workspace
-from kdplatform.experiments.graph import teacher_step
+from kdplatform.experiments.graph import Step, teacher_step
+from kdplatform.experiments.starting import starting_model
 from kdplatform.models import build_model
 from kdplatform.settings.project import load_project
 
@@ -176,25 +177,42 @@ def test_weights_that_are_not_finite_are_refused_before_anything_is_trained(
     assert place.runs() == []
 
 
-def test_images_are_normalised_as_the_weights_that_are_given_were(
+def test_columns_and_tokens_of_another_dataset_are_said_to_be_matched_by_position(
     place: Any, spared: None, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    state = build_model("mlp_small", image_facts(1, 8, 10)).state_dict()
-    torch.save(state, place.folder / "bare.pt")
-    taken = {"teacher__model": "mlp_small", "teacher__frozen": "true"}
-    taken |= {"teacher__weights": place.folder / "bare.pt"}
-    constants = {"teacher__mean": "0.5", "teacher__std": "0.25"}
-    assert place.run("teacher", **DIGITS, **taken) == 0
-    assert place.run("teacher", **DIGITS, **taken, **constants) == 0
-    _, given = place.runs("teacher")  # two runs: the constants are part of the key
-    saved = torch.load(place.artifact(given, "weights.pt"), weights_only=True)
-    assert (saved["mean"].tolist(), saved["std"].tolist()) == ([0.5], [0.25])
+    table = {"dataset__name": "table", "attributes": "none", "teacher__model": "mlp_small"}
+    for name, columns in (("one.csv", "a,b,label"), ("two.csv", "b,a,label")):
+        rows = (f"{n % 7},{n % 5},{'xy'[n % 2]}" for n in range(60))
+        (place.folder / name).write_text("\n".join([columns, *rows]))
+    assert place.run("teacher", **table, dataset__file="one.csv", teacher__epochs=1) == 0
+    former = place.runs("teacher")[0].info.run_id
+    start = {"teacher__weights": former, "teacher__epochs": 1}
+    for name, remarks in (("one.csv", 0), ("two.csv", 1)):
+        capsys.readouterr()
+        assert place.run("teacher", **table, **start, dataset__file=name) == 0
+        said = capsys.readouterr().err
+        assert said.count("matched by position, so its columns must be these") == remarks
+
+
+def test_images_are_normalised_as_the_weights_that_are_given_were(tmp_path: Path) -> None:
+    dataset = load_dataset(load_project("digits").dataset, tmp_path)
+
+    def step(**fields: str) -> Step:
+        own = {"model": "mlp_small", "frozen": "true", "weights": str(tmp_path / "given.pt")}
+        overrides = {f"teacher.{name}": value for name, value in {**own, **fields}.items()}
+        return teacher_step(load_project("digits", overrides), 0, dataset.digest)
+
+    torch.save(build_model("mlp_small", image_facts(1, 8, 10)).state_dict(), tmp_path / "given.pt")
+    plain, given = step(), step(mean="0.5", std="0.25")
+    assert plain.key != given.key
+    model = starting_model(given, dataset)
+    assert (model.mean.tolist(), model.std.tolist()) == ([0.5], [0.25])
+    torch.testing.assert_close(starting_model(plain, dataset).mean, dataset.channel_statistics[0])
     # Weights that hold constants of their own keep them.
-    again = {**taken, "teacher__weights": given.info.run_id}
-    assert "hold their own" in refusal(
-        place, capsys, **again, **{**constants, "teacher__mean": "0.4"}
-    )
-    assert place.run("teacher", **DIGITS, **again, **constants) == 0
+    torch.save(model.state_dict(), tmp_path / "given.pt")
+    assert starting_model(step(), dataset).mean.tolist() == [0.5]
+    assert starting_model(step(mean="0.5", std="0.25"), dataset).std.tolist() == [0.25]
+    assert "hold their own" in refusal_of(starting_model, step(mean="0.4", std="0.25"), dataset)
 
 
 def test_published_weights_are_tuned_on_images_of_another_size(

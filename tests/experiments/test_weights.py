@@ -15,6 +15,10 @@ MEAN = OrderedDict((name, tensor + 1) for name, tensor in PLAIN.items())
 OPTIMISER = {"state": {0: {"step": torch.zeros(1)}}, "param_groups": [{"lr": 0.1}]}
 
 
+def named(prefix: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
 def read(path: Path, entry: str | None = None) -> dict[str, Tensor]:
     return read_weights(str(path), find_weights(str(path)), entry)
 
@@ -55,6 +59,11 @@ def test_the_only_state_dict_is_taken_without_a_word(
         ({"model": PLAIN, "ema": {"module": MEAN, "updates": 5}}, "ema.module"),
         ({"model_ema": MEAN, "model": PLAIN}, "model_ema"),
         ({"state_dict": PLAIN, "callbacks": {"EMA": {"weights": MEAN}}}, "callbacks.EMA.weights"),
+        (
+            {"state_dict": named("net.", PLAIN) | named("ema_net.module.", MEAN)},
+            "state_dict.ema_net",
+        ),
+        (named("model.", PLAIN) | named("model_ema.", MEAN), "model_ema"),
     ],
 )
 def test_of_plain_and_averaged_weights_the_plain_are_taken_and_said_and_a_field_chooses(
@@ -62,7 +71,7 @@ def test_of_plain_and_averaged_weights_the_plain_are_taken_and_said_and_a_field_
 ) -> None:
     torch.save(content, path)
     assert same(read(path), PLAIN)
-    [line] = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[0]
     assert f"is taken, and not {averaged}; weights_entry chooses" in line
     assert same(read(path, averaged), MEAN)
     assert f"'other' is no state dict in weights={str(path)!r}; allowed: " in (
@@ -83,14 +92,14 @@ def test_state_dicts_of_unknown_names_are_not_chosen_from(path: Path) -> None:
 def test_a_prefix_of_all_names_is_left_out_and_said(
     path: Path, prefix: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    torch.save({"state_dict": {prefix + name: t for name, t in PLAIN.items()}}, path)
+    torch.save({"state_dict": named(prefix, PLAIN)}, path)
     assert same(read(path), PLAIN)
     [line] = capsys.readouterr().err.splitlines()
     assert f"{prefix!r}, which stands before all names, is left out" in line
 
 
 def test_a_prefix_of_some_names_is_theirs(path: Path) -> None:
-    state = {"mean": torch.zeros(3), **{f"model.{name}": t for name, t in PLAIN.items()}}
+    state = {"mean": torch.zeros(3), **named("model.", PLAIN)}
     torch.save(state, path)
     assert same(read(path), state)
 
