@@ -38,8 +38,8 @@ def starting_model(step: Step, dataset: Dataset) -> nn.Module:
         return _with_weights(step, dataset, training.weights)
     model = _initialised(step, dataset, _given(training, dataset), training.image_size)
     if is_user_model(training.model):
+        _probe(training.model, model, dataset)  # which gives lazy layers their weights
         refuse_not_finite(model.state_dict(), training.model)
-        _probe(training.model, model, dataset)
     return model
 
 

@@ -75,7 +75,7 @@ def load_weights(
 def refuse_not_finite(state: Mapping[str, Tensor], source: str) -> None:
     """Raises a UserError that names the first weights with a NaN or an infinity in them."""
     for name, tensor in state.items():
-        bad = int((~tensor.isfinite()).sum())
+        bad = int((~tensor.isfinite()).sum()) if tensor.is_floating_point() else 0
         if bad:
             raise UserError(
                 f"weights={source!r}: {bad} of the {tensor.numel()} numbers of {name} are NaN or "

@@ -38,6 +38,11 @@ class Brightness(nn.Module):
 def brightness(data):
     return Brightness(data.num_classes)
 
+def not_finite(data):
+    model = Brightness(data.num_classes)
+    model.scale.data[3] = float("nan")
+    return model
+
 def wrong_classes(data):
     return Brightness(data.num_classes + 1)
 """
@@ -70,6 +75,14 @@ def test_what_is_no_classifier_is_refused(place: Any, capsys: pytest.CaptureFixt
     teacher = {"teacher__model": "own_teachers:wrong_classes", "teacher__frozen": "true"}
     assert place.run("teacher", **DIGITS, **teacher) == 2
     assert "returned (2, 11); allowed: logits of shape (2, 10)" in capsys.readouterr().err
+
+
+def test_weights_of_a_function_that_are_not_finite_are_named(
+    place: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = {"teacher__model": "own_teachers:not_finite", "teacher__frozen": "true"}
+    said = refusal(place, capsys, **teacher)
+    assert "'own_teachers:not_finite': 1 of the 10 numbers of scale are NaN or infinite" in said
 
 
 def test_a_former_teacher_predicts_what_it_did(place: Any, spared: None) -> None:
