@@ -10,6 +10,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
+from kdplatform.data import Split
+from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import logged_models, records
 from kdplatform.experiments.frozen import check_outputs
 from kdplatform.experiments.graph import TEACHER, Step
@@ -107,9 +109,7 @@ def _train(
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
         tables = {
-            name: Predictions.from_logits(
-                split, predict_logits(model, split.inputs, device=workspace.device)
-            )
+            name: _predictions(workspace, step, model, split)
             for name, split in (("val", dataset.val), ("test", dataset.test))
         }
         val = tables["val"]
@@ -126,6 +126,20 @@ def _train(
         records.log_results(metrics, tags, measured, model_id)
     say(f"{step.title}: test accuracy {tables['test'].accuracy:.2%}")
     return run_id
+
+
+def _predictions(workspace: Workspace, step: Step, model: nn.Module, split: Split) -> Predictions:
+    logits = predict_logits(model, split.inputs, device=workspace.device)
+    try:
+        return Predictions.from_logits(split, logits)
+    except DivergedError:
+        if not step.training.frozen:
+            raise
+        given = step.training.weights or step.training.model
+        raise UserError(
+            f"weights={given!r} give logits that are NaN or infinite; allowed with frozen=true: a "
+            "model of finite logits on this data"
+        ) from None
 
 
 def _fit(
