@@ -104,6 +104,8 @@ class Arguments:
     """The words of a command line, told apart.
 
     Attributes:
+        project: a name, or the path of a file.
+        project_given_as: the parameter that said it, `project` or `config`.
         overrides: fields of the configuration by the names they were given, as text.
         workers: processes of the local executor; None: as many as fit.
         out: the report's folder; None: below the data folder.
@@ -113,6 +115,7 @@ class Arguments:
     """
 
     project: str
+    project_given_as: str
     overrides: dict[str, str]
     data_folder: Path
     device: str
@@ -154,6 +157,7 @@ def read_arguments(
     folder, out, study = own["data_folder"], own["out"], own["study"]
     return Arguments(
         project=_project(own),
+        project_given_as="project" if own["config"] == _CONFIG.default else "config",
         overrides={k: v for k, v in values.items() if v != FROM_PROJECT or "." in k},
         data_folder=home_folder() if folder == "auto" else user_path("data_folder", folder),
         device=_device(own["device"]),
@@ -244,7 +248,7 @@ def _refuse_what_is_ignored(
 
 
 def _device(name: str) -> str:
-    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,2})?", name):
         raise UserError(f"device={name!r} is not allowed; allowed: auto | cpu | cuda | cuda:N")
     return name
 

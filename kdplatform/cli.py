@@ -133,7 +133,9 @@ class EntryPoint(click.Command):
         """Runs the command, or shows its help."""
         name, arguments = str(self.name), self.read(ctx)
         declared = [parameter.name for parameter in ENTRY_POINTS[name]]
-        config = load_project(arguments.project, arguments.overrides, declared)
+        config = load_project(
+            arguments.project, arguments.overrides, declared, arguments.project_given_as
+        )
         if ctx.params["shows_help"]:
             print(self.help_page(ctx, config))
             return

@@ -1,7 +1,11 @@
 """Errors a user sees as one line, and the exit code each of them ends with: 1, or its own."""
 
 import difflib
+import re
 from collections.abc import Iterable
+
+# Such as bold letters, which torch puts into its messages.
+_TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class KdplatformError(Exception):
@@ -47,6 +51,10 @@ def unknown_name(parameter: str, value: str, known: Iterable[str]) -> UserError:
 def one_line(error: object, most: int = 200) -> str:
     """Returns what an error of a library says, in one line of at most so many characters.
 
-    The error's type where it says nothing.
+    The error's type where it says nothing. What is too long ends with a whole word and "...".
     """
-    return " ".join(str(error).split())[:most] or type(error).__name__
+    line = " ".join(_TERMINAL_CODE.sub("", str(error)).split())
+    if len(line) > most:
+        cut = line[: most - 3]
+        line = f"{cut.rpartition(' ')[0] or cut[:-1]} ..."
+    return line or type(error).__name__

@@ -130,6 +130,8 @@ def test_the_tools_have_help_pages_too(capsys: pytest.CaptureFixture[str]) -> No
         ),
         (["distill", "--device", "tpu"], "device='tpu' is not allowed; allowed: auto | cpu | cuda"),
         (["distill", "--device", "meta"], "device='meta' is not allowed; allowed: auto | cpu"),
+        (["distill", "--device", "cpu:7"], "device='cpu:7' is not allowed; allowed: auto | cpu"),
+        (["distill", "--device", f"cuda:{10**20}"], "device='cuda:1000"),
         (["distill", "--reuse", "maybe"], "reuse='maybe' is not allowed; allowed: true | false"),
         (["teacher", "--teacher.model", "resnet2"], "teacher.model='resnet2' does not exist"),
     ],
@@ -140,6 +142,17 @@ def test_bad_input_is_one_line_and_exit_code_2(
     code, line = failure(words, capsys)
     assert code == 2
     assert line.startswith(message)
+
+
+@pytest.mark.parametrize("parameter", ["project", "config"])
+def test_a_file_that_is_no_yaml_is_named_by_the_parameter_it_was_given_as(
+    parameter: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    path = tmp_path / "bin.yaml"
+    path.write_bytes(b"\0\1\xff")
+    code, line = failure(["distill", f"--{parameter}", str(path)], capsys)
+    assert code == 2
+    assert line.startswith(f"{parameter}={str(path)!r}: not valid YAML: ")
 
 
 def test_a_device_that_is_not_there_is_refused_before_any_run_is_opened(

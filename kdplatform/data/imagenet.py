@@ -28,7 +28,7 @@ from kdplatform.data._published_files import (
 from kdplatform.data._sources import given_root
 from kdplatform.data._splits import check_classes
 from kdplatform.errors import UserError, one_line
-from kdplatform.lazy import torch
+from kdplatform.tensor_files import read_tensors
 
 DEVKIT = "ILSVRC2012_devkit_t12"
 _META, _TRUTH = "meta.mat", "ILSVRC2012_validation_ground_truth.txt"
@@ -105,7 +105,7 @@ def _synsets(root: Path) -> tuple[dict[str, str], list[str]]:
     unpacked, packed = root / DEVKIT / "data", root / f"{DEVKIT}.tar.gz"
     try:
         if (root / "meta.bin").is_file():
-            words, codes = torch.load(root / "meta.bin", weights_only=True)
+            words, codes = read_tensors(root / "meta.bin")
             return {code: ", ".join(names) for code, names in words.items()}, list(codes)
         if unpacked.is_dir():
             return _parsed((unpacked / _META).read_bytes(), (unpacked / _TRUTH).read_bytes())

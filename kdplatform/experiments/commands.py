@@ -14,6 +14,7 @@ from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
 from kdplatform.experiments.results import log_arms, log_samples, log_sweep, step_scale, study_of
 from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, absolute_uri, run_graph
+from kdplatform.experiments.starting import check_starts
 from kdplatform.experiments.tracking import (
     close_abandoned_children,
     command_run,
@@ -44,6 +45,7 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
             text, failures = _sweep(workspace, run_id, arguments)
         else:
             steps = _steps(command, config, workspace.dataset.digest)
+            check_starts(steps, workspace)
             scheduler = Scheduler(workspace, arguments.device, InlineExecutor())
             text, failures = _trained_text(workspace, scheduler.run(steps, run_id)), []
         mlflow.log_text(text, "summary.txt")

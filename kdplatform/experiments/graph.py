@@ -89,7 +89,7 @@ def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Ste
         STUDENT: student_step(config, seed, dataset_digest),
     }
     settings = {
-        "training": key_settings(config.student),
+        "training": key_settings(config.student, dataset_digest),
         "distillation": config.distillation.matters(),
         "seed": seed,
     }
@@ -98,7 +98,7 @@ def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Ste
 
 
 def _without_teacher(role: Role, training: TrainingConfig, seed: int, dataset_digest: str) -> Step:
-    settings: dict[str, Any] = {"training": key_settings(training)}
+    settings: dict[str, Any] = {"training": key_settings(training, dataset_digest)}
     if not training.frozen:
         # A frozen model is the same whatever the seed and the method.
         settings["seed"] = seed

@@ -12,6 +12,7 @@ import mlflow
 from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.progress import GraphProgress
+from kdplatform.experiments.starting import check_starts
 from kdplatform.experiments.steps import find_trained
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
@@ -204,12 +205,16 @@ def run_graph(
         steps: each once, and all that they need among them.
         open_executor: gives an executor for this many steps; called when some are missing.
         title: what the models are trained for, as the display says it.
+
+    Raises:
+        UserError: weights that a model starts from are no good.
     """
     models = find_trained(workspace, steps) if workspace.reuse else {}
     missing = [step for step in steps if step.key not in models]
     if not missing:
         say(f"{title}: {len(steps)} models, all of them reused")
         return Trained(steps, models)
+    check_starts(missing, workspace)
     with open_executor(len(missing)) as executor:
         progress = GraphProgress(missing, reused=len(models), slots=executor.slots, title=title)
         with progress:

@@ -1,6 +1,6 @@
 """The model of a step before its training, and the same model with a run's weights."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import torch
 from mlflow import MlflowClient
@@ -11,10 +11,14 @@ from kdplatform.errors import UserError, one_line
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import artifact_path
 from kdplatform.experiments.weights import TAG_IMAGE_SIZE, WEIGHTS, find_weights, read_weights
-from kdplatform.models.loading import load_weights
+from kdplatform.experiments.workspace import Workspace
+from kdplatform.models.loading import for_classes, load_weights, refuse_not_finite
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained
 from kdplatform.models.user_models import is_user_model
+from kdplatform.progress import collected_messages, say
+from kdplatform.settings.schema import TrainingConfig
+from kdplatform.tensor_files import UnreadableError, read_tensors
 from kdplatform.training import initialised_model
 
 _PROBED_ROWS = 2
@@ -32,16 +36,37 @@ def starting_model(step: Step, dataset: Dataset) -> nn.Module:
         return _pretrained(step, dataset)
     if training.weights is not None:
         return _with_weights(step, dataset, training.weights)
-    model = _initialised(step, dataset, None, training.image_size)
+    model = _initialised(step, dataset, _given(training, dataset), training.image_size)
     if is_user_model(training.model):
-        _probe(training.model, model, dataset)
+        _probe(training.model, model, dataset)  # which gives lazy layers their weights
+        refuse_not_finite(model.state_dict(), training.model)
     return model
 
 
+def check_starts(steps: Iterable[Step], workspace: Workspace) -> None:
+    """Reads the weights that steps start from before anything is trained.
+
+    Raises:
+        UserError: As `starting_model`.
+    """
+    starts = {step.training: step for step in steps if step.training.weights is not None}
+    for step in starts.values():
+        with collected_messages():  # which are said when the step's turn comes
+            starting_model(step, workspace.dataset)
+
+
 def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
-    """Returns the trained model of a run, on the CPU and in eval mode."""
-    path = artifact_path(run_id, WEIGHTS)
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    """Returns the trained model of a run, on the CPU and in eval mode.
+
+    Raises:
+        UserError: its weights are not what was logged.
+    """
+    try:
+        state: dict[str, Tensor] = read_tensors(artifact_path(run_id, WEIGHTS))
+    except UnreadableError as error:
+        raise UserError(
+            f"run {run_id}: its {WEIGHTS} cannot be read ({error}); allowed: a run as it was logged"
+        ) from None
     size = MlflowClient().get_run(run_id).data.tags.get(TAG_IMAGE_SIZE)
     model = _initialised(step, dataset, _normalised_by(state, dataset), int(size) if size else None)
     model.load_state_dict(state)
@@ -94,14 +119,40 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
             f"weights={weights!r} are those of model={source.model!r}; "
             f"allowed: with that model, not with {training.model!r}"
         )
-    state = read_weights(weights, source)
+    state: Mapping[str, Tensor] = read_weights(weights, source, training.weights_entry)
     size = training.image_size or source.image_size
-    model = _initialised(step, dataset, _normalised_by(state, dataset), size)
+    own, given = _normalised_by(state, dataset), _given(training, dataset)
+    if own is not None and given not in (None, own):
+        raise UserError(
+            f"mean={training.mean}, std={training.std} are not those of weights={weights!r}; "
+            "allowed: none, for these weights hold their own"
+        )
+    model = _initialised(step, dataset, own or given, size)
     # A network's own state dict, without the constants that normalise its inputs.
     bare = isinstance(model, InputNormalization) and "mean" not in state
     target = model.model if bare and isinstance(model, InputNormalization) else model
-    load_weights(target, state, source=weights, head_may_differ=not training.frozen)
+    if source.are_of_another(dataset.digest) and not dataset.facts().holds_images:
+        parts = "columns" if dataset.vocabulary is None else "tokens"
+        say(
+            f"{weights}: trained on another dataset; inputs are matched by position, so its "
+            f"{parts} must be these, in this order"
+        )
+    trains = not training.frozen
+    if source.class_names:
+        names = (source.class_names, dataset.class_names)
+        state = for_classes(target, state, *names, source=weights, head_may_differ=trains)
+    load_weights(target, state, source=weights, head_may_differ=trains)
     return model
+
+
+def _given(training: TrainingConfig, dataset: Dataset) -> ImageInput | None:
+    """Returns the constants by which images are to be normalised, where the configuration says."""
+    if training.mean is None or training.std is None:
+        return None
+    if not dataset.facts().holds_images:
+        raise UserError(f"mean={training.mean} is not allowed here; allowed: with images")
+    mean, std = (tuple(torch.tensor(given).tolist()) for given in (training.mean, training.std))
+    return ImageInput(mean, std, None)
 
 
 def _normalised_by(state: Mapping[str, Tensor], dataset: Dataset) -> ImageInput | None:

@@ -10,7 +10,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
+from kdplatform.data import Split
+from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import logged_models, records
+from kdplatform.experiments.frozen import check_outputs
 from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
@@ -79,6 +82,11 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
 
 def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
     _complete_attributes(workspace, run)
+    if step.training.frozen:
+        path = artifact_path(run.info.run_id, PREDICTIONS.format(split="val"))
+        val = pd.read_parquet(path, columns=["label", "prediction"])  # logits may be large
+        labels, predictions = (val[name].to_numpy() for name in val.columns)
+        check_outputs(step, labels, predictions, workspace.dataset.class_names)
     return TrainedModel(step, run.info.run_id, reused=True)
 
 
@@ -101,11 +109,11 @@ def _train(
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
         tables = {
-            name: Predictions.from_logits(
-                split, predict_logits(model, split.inputs, device=workspace.device)
-            )
+            name: _predictions(workspace, step, model, split)
             for name, split in (("val", dataset.val), ("test", dataset.test))
         }
+        val = tables["val"]
+        check_outputs(step, val.labels, val.predictions, dataset.class_names)
         tags = records.log_predictions_and_weights(tables, model.cpu())
         tags |= {
             "kd.precision": result.precision,
@@ -118,6 +126,20 @@ def _train(
         records.log_results(metrics, tags, measured, model_id)
     say(f"{step.title}: test accuracy {tables['test'].accuracy:.2%}")
     return run_id
+
+
+def _predictions(workspace: Workspace, step: Step, model: nn.Module, split: Split) -> Predictions:
+    logits = predict_logits(model, split.inputs, device=workspace.device)
+    try:
+        return Predictions.from_logits(split, logits)
+    except DivergedError:
+        if not step.training.frozen:
+            raise
+        given = step.training.weights or step.training.model
+        raise UserError(
+            f"weights={given!r} give logits that are NaN or infinite; allowed with frozen=true: a "
+            "model of finite logits on this data"
+        ) from None
 
 
 def _fit(

@@ -298,6 +298,17 @@ def _artifact_folder(tracking_uri: str, run_id: str) -> str:
     return uri
 
 
+def class_names(run: Run) -> tuple[str, ...]:
+    """Returns the class of each output of a run's model; none where the run has no such table."""
+    try:
+        path = artifact_path(run.info.run_id, "classwise.json")
+        logged = json.loads(path.read_text())
+        position = logged["columns"].index("name")
+        return tuple(str(row[position]) for row in logged["data"])
+    except (OSError, MlflowException, ValueError, KeyError):
+        return ()
+
+
 @cache
 def uncommitted_changes() -> str:
     """Returns what the working tree differs from its commit by; a run's code is read once too."""

@@ -2,34 +2,57 @@
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import mlflow
-import torch
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.models.model import MLMODEL_FILE_NAME
 from torch import Tensor
 
-from kdplatform.errors import UserError, one_line
-from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_path, check_store, first_line
+from kdplatform.errors import UserError
+from kdplatform.experiments.tracking import (
+    TAG_DIGESTS,
+    artifact_path,
+    check_store,
+    class_names,
+    first_line,
+)
 from kdplatform.files import file_digest, user_path
 from kdplatform.models.pretrained import pretrained
 from kdplatform.models.user_models import is_user_model, user_model_digest
+from kdplatform.progress import say
 from kdplatform.settings.schema import TrainingConfig
+from kdplatform.settings.yaml_files import read_mapping
+from kdplatform.tensor_files import (
+    UnreadableError,
+    read_graph_weights,
+    read_safetensors,
+    read_tensors,
+)
 
 # The artifact that holds a run's state dict.
 WEIGHTS = "weights.pt"
 TAG_MODEL = "kd.model"
 TAG_IMAGE_SIZE = "kd.image_size"
 ALLOWED = (
-    "a state dict saved as .pt or .pth, the id of a run of this platform, or an MLflow URI "
-    "(runs:/... or models:/...)"
+    "a state dict saved as .pt, .pth or .safetensors, the id of a run of this platform, or an "
+    "MLflow URI (runs:/... or models:/...)"
 )
+_SUFFIXES = (".pt", ".pth", ".safetensors")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _URIS = ("runs:/", "models:/")
+# What training loops and torch.compile put before every name.
+_WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
+# Where checkpoints keep the plain state dict, beside averaged ones and the optimiser's.
+_PLAIN = ("", "state_dict", "state_dict.model", "state_dict.net", "model", "net", "module")
+_AVERAGED = re.compile(r"(^|_)ema(_|$)", re.IGNORECASE)
+_DEEPEST_ENTRY = 4
 
 
 @dataclass(frozen=True)
@@ -41,18 +64,27 @@ class Source:
         digest: SHA-256 of the file.
         model: the architecture they were trained as, where that is known.
         image_size: side to which that model resized its images, where it did.
+        class_names: the class of each output, where that is known.
+        dataset: the first digits of the digest of the dataset they were trained on, with them.
     """
 
     path: Path
     digest: str
     model: str | None = None
     image_size: int | None = None
+    class_names: tuple[str, ...] = ()
+    dataset: str = ""
+
+    def are_of_another(self, dataset_digest: str) -> bool:
+        """Tells whether the weights are known to be of another dataset than this one."""
+        return bool(self.dataset) and not dataset_digest.startswith(self.dataset)
 
 
-def key_settings(training: TrainingConfig) -> dict[str, Any]:
+def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any]:
     """Returns what of a model's configuration enters its run's key, as plain JSON values.
 
-    Weights enter by their content or their publisher's name, not by where they lie.
+    Weights enter by their content or their publisher's name, not by where they lie. Those of
+    another dataset enter with their classes, which decide what becomes of the outputs.
 
     Raises:
         UserError: weights, or a function of the user's, cannot be found.
@@ -65,6 +97,8 @@ def key_settings(training: TrainingConfig) -> dict[str, Any]:
         settings["weights"] = source.digest
         if training.image_size is None and source.image_size is not None:
             settings["image_size"] = source.image_size
+        if source.class_names and source.are_of_another(dataset_digest):
+            settings["weights_classes"] = source.class_names
     if is_user_model(training.model):
         settings["model_digest"] = user_model_digest(training.model)
     return settings
@@ -81,38 +115,102 @@ def find_weights(weights: str) -> Source:
     if weights.startswith(_URIS):
         return _of_uri(weights, mlflow.get_tracking_uri())
     path = user_path("weights", weights)
-    if path.suffix not in {".pt", ".pth"} or not path.is_file():
-        problem = "is no file" if path.suffix in {".pt", ".pth"} else "is not understood"
+    if path.suffix not in _SUFFIXES or not path.is_file():
+        problem = "is no file" if path.suffix in _SUFFIXES else "is not understood"
         raise UserError(f"weights={weights!r} {problem}; allowed: {ALLOWED}")
     return Source(path, _digest(path, path.stat().st_mtime_ns))
 
 
-def read_weights(weights: str, source: Source) -> dict[str, Tensor]:
+def read_weights(weights: str, source: Source, entry: str | None = None) -> dict[str, Tensor]:
     """Reads the state dict of weights that were found, on the CPU.
+
+    Args:
+        entry: which of a checkpoint's state dicts; None: the plain one.
 
     Raises:
         UserError: the file is damaged, or holds something else.
     """
     try:
-        if source.path.suffix == ".pt2":
-            return dict(torch.export.load(source.path).state_dict)
-        content = torch.load(source.path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        content = _content(weights, source.path)
+    except UnreadableError as error:
         raise UserError(
-            f"weights={weights!r} cannot be read ({one_line(error, 120)}); allowed: a whole file "
-            "written by torch.save(model.state_dict(), path)"
+            f"weights={weights!r} cannot be read ({error}); allowed: {ALLOWED}"
         ) from None
-    for name in ("state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-    if not (isinstance(content, dict) and content and _all_tensors(content)):
-        raise UserError(f"weights={weights!r} hold no state dict; allowed: {ALLOWED}")
-    # What data-parallel training of torch puts before every name.
-    return {name.removeprefix("module."): tensor for name, tensor in content.items()}
+    state, left_out = _chosen(weights, content, entry), ""
+    while prefix := next((p for p in _WRAPPERS if all(n.startswith(p) for n in state)), None):
+        state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
+        left_out += prefix
+    if left_out:
+        say(f"{weights}: {left_out!r}, which stands before all names, is left out")
+    return state
 
 
-def _all_tensors(content: dict[Any, Any]) -> bool:
-    return all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+def _content(weights: str, path: Path) -> object:
+    if path.suffix == ".pt2":
+        return read_graph_weights(path)
+    if path.suffix == ".safetensors":
+        return read_safetensors(path, needed_by=f"weights={weights!r}", extra="vision")
+    return read_tensors(path)
+
+
+def _chosen(weights: str, content: object, entry: str | None) -> dict[str, Tensor]:
+    """Returns one of the state dicts of a file; says which where there are several."""
+    found = dict(_state_dicts(content))
+    if entry is not None:
+        if entry not in found:
+            names = ", ".join(filter(None, found)) or "none, it is one state dict"
+            raise UserError(
+                f"weights_entry={entry!r} is no state dict in weights={weights!r}; allowed: {names}"
+            )
+        return found[entry]
+    plain = [name for name in _PLAIN if name in found] or list(found)
+    if not plain:
+        raise UserError(
+            f"weights={weights!r} hold no state dict{_why(content)}; allowed: {ALLOWED}"
+        )
+    if len(plain) > 1 and plain[0] not in _PLAIN:
+        raise UserError(
+            f"weights={weights!r} hold several state dicts; allowed with weights_entry: one of "
+            f"{', '.join(plain)}"
+        )
+    others = [name for name in found if name != plain[0]]
+    if others:
+        say(f"{weights}: {plain[0]!r} is taken, and not {', '.join(others)}; weights_entry chooses")
+    return found[plain[0]]
+
+
+def _state_dicts(
+    content: object, path: str = "", depth: int = 0
+) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """Yields the dicts of nothing but tensors with the names that lead to them, such as `a.b`.
+
+    One that holds plain and averaged weights under names such as `model.` and `ema.` is two.
+    """
+    if not isinstance(content, dict) or not content or depth > _DEEPEST_ENTRY:
+        return
+    if not all(isinstance(name, str) for name in content):
+        return  # an optimiser's
+    if all(isinstance(value, Tensor) for value in content.values()):
+        parts = {name.partition(".")[0] for name in content}
+        averaged = {part for part in parts if _AVERAGED.search(part)}
+        plain = {f"{part}." for part in parts - averaged}
+        if not (averaged and plain and plain <= set(_WRAPPERS)):
+            yield path, content
+            return
+        content = {
+            part: {n.partition(".")[2]: t for n, t in content.items() if n.startswith(f"{part}.")}
+            for part in sorted(parts)
+        }
+    for name, value in content.items():
+        yield from _state_dicts(value, f"{path}.{name}".removeprefix("."), depth + 1)
+
+
+def _why(content: object) -> str:
+    """Says what stands among the tensors of a file that is no state dict for it."""
+    if not isinstance(content, dict):
+        return f" but a {type(content).__name__}"
+    others = ((n, type(v).__name__) for n, v in content.items() if not isinstance(v, Tensor))
+    return next((f": its {name!r} is a {kind}" for name, kind in others), "")
 
 
 @lru_cache(maxsize=16)
@@ -132,8 +230,36 @@ def _of_run(run_id: str, tracking_uri: str) -> Source:
             f"weights={run_id!r}: the run has no {WEIGHTS} as it was logged; allowed: a FINISHED "
             "run of one model"
         )
+    return _source(path, digest, run)
+
+
+def _source(path: Path, digest: str, run: Run | None) -> Source:
+    """Returns weights with what the run that trained them says of them, if there is one."""
+    if run is None or TAG_MODEL not in run.data.tags:
+        return Source(path, digest)
     size = run.data.tags.get(TAG_IMAGE_SIZE)
-    return Source(path, digest, run.data.tags.get(TAG_MODEL), int(size) if size else None)
+    data = run.inputs.dataset_inputs
+    return Source(
+        path,
+        digest,
+        run.data.tags[TAG_MODEL],
+        int(size) if size else None,
+        class_names(run) if data else (),
+        data[0].dataset.digest if data else "",
+    )
+
+
+def _trained_by(uri: str, path: Path, tracking_uri: str) -> Run | None:
+    """Returns the run that weights at a URI are of, where the store knows it."""
+    run_id, description = None, path / MLMODEL_FILE_NAME
+    if description.is_file():
+        run_id = read_mapping("weights", description).get("run_id")
+    elif uri.endswith(f"/{WEIGHTS}"):
+        run_id = uri.split("/")[1]
+    try:
+        return MlflowClient(tracking_uri).get_run(str(run_id)) if run_id else None
+    except MlflowException:
+        return None
 
 
 @lru_cache(maxsize=16)
@@ -145,6 +271,7 @@ def _of_uri(uri: str, tracking_uri: str) -> Source:
         raise UserError(
             f"weights={uri!r} cannot be found ({first_line(error)}); allowed: {ALLOWED}"
         ) from None
+    run = _trained_by(uri, path, tracking_uri)
     if path.is_dir():
         graphs = sorted(path.rglob("*.pt2"))
         if not graphs:
@@ -152,8 +279,11 @@ def _of_uri(uri: str, tracking_uri: str) -> Source:
                 f"weights={uri!r} hold no graph; allowed: a model logged with "
                 "serialization_format='pt2' (a pickled one could run anything when it is read)"
             )
+        if len(graphs) > 1:
+            names = ", ".join(graph.relative_to(path).as_posix() for graph in graphs)
+            raise UserError(f"weights={uri!r} hold {len(graphs)} graphs ({names}); allowed: one")
         path = graphs[0]
-    return Source(path, file_digest(path))
+    return _source(path, file_digest(path), run)
 
 
 @lru_cache(maxsize=16)

@@ -6,7 +6,6 @@ It is found out once in a process, by `build.ensure_built`, and stays.
 import contextlib
 import importlib.machinery
 import importlib.util
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +104,11 @@ def device_architectures() -> tuple[str, ...]:
 
 
 def find_library() -> Path | None:
-    """Returns a library that is built: with CUDA where there is a device, if possible."""
+    """Returns a library that is built and whole: with CUDA where there is a device, if possible.
+
+    Raises:
+        ToolchainError: others could have put it there.
+    """
     choices: list[tuple[str, ...]] = []
     if devices := device_architectures():
         choices.append(devices)
@@ -114,8 +117,12 @@ def find_library() -> Path | None:
     choices.append(())
     if not devices:
         choices.reverse()
-    paths = (library_path(architectures) for architectures in choices)
-    return next((path for path in paths if path.exists()), None)
+    for path in map(library_path, choices):
+        if problem := cache.untrusted(path):
+            raise ToolchainError(problem)
+        if cache.record_of(path) is not None:
+            return path
+    return None
 
 
 def load(path: Path) -> None:
@@ -159,9 +166,9 @@ def status() -> BackendStatus:
         return _without_library(str(error))
     if path is None:
         return _without_library("not built yet; the first call builds it")
-    record = json.loads((path.parent / "build.json").read_text())
+    record = cache.record_of(path) or {}
     reason = f"built at {path}; the first call loads it"
-    return _with_library("fused", path, reason, record["architectures"])
+    return _with_library("fused", path, reason, record.get("architectures", []))
 
 
 def _with_library(cpu: str, path: Path, reason: str, architectures: list[str]) -> BackendStatus:

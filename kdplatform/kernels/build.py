@@ -1,7 +1,7 @@
 """Building and loading the kernels: at the first call of the loss, or ahead by command.
 
-A build lies in the cache under a key of all that it depends on, and is either whole or absent:
-it is made in a folder of its own and moved into place. One process builds at a time; the lock is
+A build lies in the cache under a key of all that it depends on. It is made in a folder of its own
+and moved into place; one that is not whole is made again. One process builds at a time; the lock is
 the operating system's, so it dies with its holder, and whoever waits too long goes on with the
 reference.
 """
@@ -40,6 +40,7 @@ from kdplatform.kernels.toolchain import (
     link_arguments,
     ninja_program,
 )
+from kdplatform.progress import say
 
 WAIT_SECONDS = 600.0
 """How long to wait for another process that builds; `$KDPLATFORM_KERNELS_TIMEOUT` overrides."""
@@ -139,7 +140,7 @@ def build(
 
     Raises:
         BuildError: a compiler failed or took too long.
-        ToolchainError: a tool is missing.
+        ToolchainError: a tool is missing, or others can write where builds are kept.
     """
     return _build(cuda_toolkit(architectures) if cuda else None, progress)
 
@@ -147,13 +148,17 @@ def build(
 def _build(cuda: Cuda | None, progress: Progress | None) -> Path:
     architectures = cuda.architectures if cuda else ()
     target = library_path(architectures)
+    if problem := cache.untrusted(target):
+        raise ToolchainError(problem)
     cache.hold(target.parent)
-    if target.exists():
+    if cache.record_of(target) is not None:
         return target
     seconds = _wait_seconds()
     try:
         with filelock.FileLock(target.parent / "lock", timeout=seconds):
-            if not target.exists():
+            if cache.record_of(target) is None:
+                if target.exists():
+                    say(f"{target} is not what was written to it; it is compiled again")
                 _build_locked(target, cuda, progress or (lambda line: None))
                 cache.prune(target.parent.parent)
     except filelock.Timeout:
@@ -181,10 +186,8 @@ def _build_locked(target: Path, cuda: Cuda | None, progress: Progress) -> None:
             "architectures": cuda.architectures if cuda else (),
             "seconds": round(seconds, 1),
         }
-        (folder / "build.json").write_text(json.dumps(record, indent=2))
-        os.replace(folder / "build.json", target.parent / "build.json")
         (target.parent / "failed.json").unlink(missing_ok=True)
-        os.replace(folder / target.name, target)
+        cache.put(target, folder / target.name, record)
         progress(f"compiled the {what} kernels in {seconds:.0f} s: {target}")
     finally:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,4 +1,7 @@
-"""The cache of builds: which are in use, and which of the others go.
+"""The cache of builds: which are whole, which are in use, and which of the others go.
+
+A build's record, `build.json`, lies beside its library and holds the library's digest. A library
+that is cut short would end the process that loads it, and a planted one would run in it.
 
 A process that builds or loads a library holds a shared lock on a file beside the build's folder
 for as long as it lives. Whoever can lock that file for himself knows that nobody uses the build,
@@ -7,10 +10,14 @@ into use while it is removed.
 """
 
 import contextlib
+import hashlib
+import json
 import os
 import shutil
+import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import filelock
 
@@ -20,7 +27,63 @@ if sys.platform != "win32":  # where nothing is built either
 BUILDS_KEPT = 4
 """How many builds stay, the last used of all; those in use stay as well."""
 
+RECORD = "build.json"
+# Whose write permission lets somebody else change a file.
+_OTHERS = stat.S_IWGRP | stat.S_IWOTH
+
 _held: dict[Path, int] = {}
+
+
+def untrusted(library: Path) -> str:
+    """Say in one line how somebody else could have put the library there; empty if nobody could.
+
+    The cache, the build's folder and its files must be this user's or root's, and nobody else's to
+    write. Whoever may rename the folders above is trusted, unless that is everybody.
+    """
+    if sys.platform == "win32":
+        return ""
+    folder = library.parent
+    try:
+        for path in (folder.parent, folder, folder / RECORD, library):
+            if not path.exists():
+                continue
+            found = path.stat()
+            if found.st_uid not in (os.geteuid(), 0):
+                return f"{str(path)!r} is user {found.st_uid}'s; allowed: this user's and root's"
+            if found.st_mode & _OTHERS:
+                return f"others can write {str(path)!r}; allowed: its owner alone (chmod go-w)"
+        for path in folder.parent.parents:
+            mode = path.stat().st_mode if path.exists() else 0
+            if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
+                return f"everybody can write {str(path)!r}; allowed: not others (chmod o-w)"
+    except OSError as error:
+        return f"{str(path)!r} cannot be looked at ({error.strerror})"
+    return ""
+
+
+def record_of(library: Path) -> dict[str, Any] | None:
+    """Return the record of a build whose library is as it was written; None for any other."""
+    try:
+        record = json.loads((library.parent / RECORD).read_text())
+        with library.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        return dict(record) if record["sha256"] == digest else None
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return None
+
+
+def put(library: Path, made: Path, record: dict[str, Any]) -> None:
+    """Move a library that was made, with its record, to where the cache has it."""
+    with made.open("rb") as file:
+        record = record | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    written = made.with_name(RECORD)
+    written.write_text(json.dumps(record, indent=2))
+    for path, target, mode in ((made, library, 0o755), (written, library.with_name(RECORD), 0o644)):
+        path.chmod(mode)
+        with path.open("rb") as file:
+            # The rename must not overtake the data: a power cut would leave an empty file.
+            os.fsync(file.fileno())
+        path.replace(target)
 
 
 def hold(folder: Path) -> None:
@@ -31,7 +94,7 @@ def hold(folder: Path) -> None:
     if folder in _held or sys.platform == "win32":
         return
     with contextlib.suppress(PermissionError), _changing(folder.parent):
-        folder.mkdir(exist_ok=True)
+        folder.mkdir(0o755, exist_ok=True)
         descriptor = os.open(_users(folder), os.O_RDWR | os.O_CREAT, 0o666)
         fcntl.flock(descriptor, fcntl.LOCK_SH)
         os.utime(descriptor)
@@ -67,7 +130,7 @@ def _remove_unused(folder: Path) -> None:
 
 
 def _changing(cache: Path) -> filelock.FileLock:
-    cache.mkdir(parents=True, exist_ok=True)
+    cache.mkdir(0o755, parents=True, exist_ok=True)
     return filelock.FileLock(cache / "lock", timeout=60)
 
 

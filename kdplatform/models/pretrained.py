@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import TypeAlias
 
 from kdplatform.downloads import SHA256, download, hub_file
-from kdplatform.errors import UserError, one_line
+from kdplatform.errors import UserError
 from kdplatform.lazy import torch
-from kdplatform.registry import Registry, optional_module
+from kdplatform.registry import Registry
+from kdplatform.tensor_files import UnreadableError, read_safetensors, read_tensors
 
 # Quoted: the real type would load torch.
 State: TypeAlias = "dict[str, torch.Tensor]"
@@ -101,10 +102,9 @@ def hub_state(
     def load() -> State:
         needed_by = f"pretrained=true ({repository})"
         path = hub_file(repository, "model.safetensors", needed_by=needed_by, extra=extra)
-        safetensors = optional_module("safetensors.torch", needed_by=needed_by, extra=extra)
         try:
-            state: State = safetensors.load_file(path)
-        except Exception as error:
+            state = read_safetensors(path, needed_by=needed_by, extra=extra)
+        except UnreadableError as error:
             raise _damaged(path, error) from None
         return {
             wrapped_as + _modern(name): tensor
@@ -129,14 +129,14 @@ def _torch_hub_state(url: str) -> State:
         # The name ends in the first digits of the content's SHA-256.
         download(url, path, path.stem.rpartition("-")[2], SHA256, elsewhere="")
     try:
-        state: State = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
+        state: State = read_tensors(path)
+    except UnreadableError as error:
         raise _damaged(path, error) from None
     return state
 
 
-def _damaged(path: Path, error: Exception) -> UserError:
+def _damaged(path: Path, error: UnreadableError) -> UserError:
     return UserError(
-        f"weights {str(path)!r} cannot be read ({one_line(error)}); allowed: a whole "
+        f"weights {str(path)!r} cannot be read ({error}); allowed: a whole "
         "file, which a download writes anew when this one is deleted"
     )

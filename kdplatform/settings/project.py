@@ -103,7 +103,10 @@ def project_names(folder: Path = PROJECTS_FOLDER) -> tuple[str, ...]:
 
 
 def load_project(
-    project: str, overrides: Mapping[str, str] | None = None, parameters: Sequence[str] = ()
+    project: str,
+    overrides: Mapping[str, str] | None = None,
+    parameters: Sequence[str] = (),
+    given_as: str = "project",
 ) -> ProjectConfig:
     """Loads a project file and applies overrides to its fields.
 
@@ -112,12 +115,13 @@ def load_project(
         overrides: field name, dotted (`student.epochs`) or short (`temperature`), to the text of
             its value. Another dataset or method than the file's starts from its own defaults.
         parameters: what else a user may have meant by a name that does not exist.
+        given_as: the parameter that named the file.
 
     Raises:
         UserError: the project, a field, a name or a value is not allowed; says which and what is.
     """
     overrides = overrides or {}
-    content = read_mapping("project", _project_path(project))
+    content = read_mapping(given_as, _project_path(project))
     shape = _chosen(content, overrides)
     fields = shape.fields()
     spelled: dict[str, str] = {}
@@ -368,10 +372,11 @@ def _check_model(section: str, block: TrainingConfig, spelled: Mapping[str, str]
     if not own and model not in model_names():
         name = f"{section}.model"
         raise unknown_name(spelled.get(name, name), model, model_names())
-    if own and (block.pretrained or block.weights is not None or block.image_size is not None):
+    given = (block.weights, block.image_size, block.mean)
+    if own and (block.pretrained or any(value is not None for value in given)):
         raise UserError(
             f"{section}: model={model!r} brings weights and inputs of its own; allowed: without "
-            "pretrained, weights and image_size"
+            "pretrained, weights, image_size, mean and std"
         )
     if block.pretrained and model not in pretrained_names():
         raise UserError(

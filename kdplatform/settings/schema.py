@@ -96,6 +96,14 @@ def span(value: object) -> object:
     return low, high
 
 
+def channels(value: object) -> object:
+    """Returns the numbers of a text such as `0.5,0.5,0.5`, a single one as a tuple, or None."""
+    if isinstance(value, int | float):
+        return (value,)
+    value = optional(value)
+    return tuple(_parts(value)) if isinstance(value, str) else value
+
+
 def optional(value: object) -> object:
     """Returns None for the text `none` or `null`."""
     return None if isinstance(value, str) and value.lower() in {"none", "null"} else value
@@ -126,6 +134,7 @@ Temperatures = Annotated[tuple[Temperature, ...], BeforeValidator(numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(names)]
 Span = BeforeValidator(span)
 OptionalSpan = BeforeValidator(lambda value: None if optional(value) is None else span(value))
+Channels = BeforeValidator(channels)
 
 
 class Section(BaseModel):
@@ -147,9 +156,9 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _each_value_once(cls, value: object, info: ValidationInfo) -> object:
-        """Refuses a value given twice in a list; the ends of a range may be equal."""
+        """Refuses a value given twice in a list; ends of a range and channels may be equal."""
         metadata = cls.model_fields[str(info.field_name)].metadata
-        listed = Span not in metadata and OptionalSpan not in metadata
+        listed = not any(kind in metadata for kind in (Span, OptionalSpan, Channels))
         if isinstance(value, tuple) and listed and len(set(value)) != len(value):
             raise ValueError("a value is given twice")
         return value
@@ -260,8 +269,23 @@ class TrainingConfig(Section):
     )
     weights: Annotated[str | None, Optional] = Field(
         None,
-        description="start from a state dict (.pt), a run id, or an MLflow runs:/ or models:/ URI",
+        description="start from a state dict (.pt, .pth, .safetensors), a run id, or an MLflow "
+        "runs:/ or models:/ URI",
         json_schema_extra=NEUTRAL,
+    )
+    weights_entry: Annotated[str | None, Optional] = Field(
+        None,
+        description="which of a checkpoint's state dicts, such as state_dict_ema; none: the plain",
+        json_schema_extra=NEUTRAL,
+    )
+    mean: Annotated[tuple[Fraction, ...] | None, Channels] = Field(
+        None,
+        description="of each channel, of the images that weights were trained on, 1 the brightest;"
+        " none: the weights' or the training split's",
+        json_schema_extra=NEUTRAL,
+    )
+    std: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...] | None, Channels] = Field(
+        None, description="standard deviation, likewise", json_schema_extra=NEUTRAL
     )
     frozen: bool = Field(
         False,
@@ -321,6 +345,21 @@ class TrainingConfig(Section):
     def _fields_fit_together(self) -> Self:
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained and weights are given; allowed: one of them")
+        if self.weights_entry is not None and self.weights is None:
+            raise ValueError(
+                f"weights_entry={self.weights_entry!r} is not allowed without weights; allowed: "
+                "with a checkpoint"
+            )
+        if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
+            raise ValueError(
+                f"mean={self.mean} and std={self.std} do not fit together; allowed: both, of as "
+                "many channels, or none"
+            )
+        if self.mean is not None and self.pretrained:
+            raise ValueError(
+                "mean and std are not allowed with pretrained=true; allowed: none, for published "
+                "weights have their own"
+            )
         if self.milestones and self.schedule != "step":
             raise ValueError(
                 f"milestones={','.join(map(str, self.milestones))!r} is not allowed with "
@@ -340,8 +379,9 @@ class TrainingConfig(Section):
         settings["augmentation"] = self.augmentation.matters()
         if not self.frozen:
             return settings
-        start = ("model", "pretrained", "weights", "frozen", "image_size")
-        return {name: value for name, value in settings.items() if name in start}
+        start = ("model", "pretrained", "weights", "weights_entry", "frozen")
+        inputs = ("image_size", "mean", "std")
+        return {name: value for name, value in settings.items() if name in start + inputs}
 
 
 class TuningConfig(Section):

@@ -9,9 +9,27 @@ from yaml.nodes import MappingNode
 
 from kdplatform.errors import UserError
 
+# With every alias written out; a few lines of aliases can stand for more than memory holds.
+_MOST_VALUES = 100_000
+
 
 class _Loader(yaml.SafeLoader):
-    """Safe loading that refuses a key given twice, of which YAML would silently keep the last."""
+    """Safe loading that refuses a key given twice, of which YAML would silently keep the last.
+
+    It refuses a document that is very large with its aliases written out, too.
+    """
+
+    def construct_document(self, node: yaml.Node) -> Any:
+        """Returns the content of a document.
+
+        Raises:
+            ConstructorError: it is very large.
+        """
+        if _size(node, {}) > _MOST_VALUES:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"more than {_MOST_VALUES:,} values", node.start_mark
+            )
+        return super().construct_document(node)
 
     def construct_mapping(self, node: MappingNode, deep: bool = False) -> dict[Hashable, Any]:
         """Returns the mapping of a node.
@@ -29,6 +47,16 @@ class _Loader(yaml.SafeLoader):
                 )
             seen.add(str(key.value))
         return super().construct_mapping(node, deep=deep)
+
+
+def _size(node: yaml.Node, known: dict[int, int]) -> int:
+    """Returns how many values a node holds, aliases written out."""
+    if id(node) not in known:
+        # A mapping's values are pairs of nodes, a sequence's are nodes.
+        parts = node.value if isinstance(node, yaml.CollectionNode) else ()
+        inner = [p for part in parts for p in (part if isinstance(part, tuple) else (part,))]
+        known[id(node)] = 1 + sum(_size(part, known) for part in inner)
+    return known[id(node)]
 
 
 def read_mapping(parameter: str, path: Path) -> dict[str, Any]:
@@ -49,6 +77,8 @@ def read_mapping(parameter: str, path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         problem = " ".join(str(error).split())
         raise UserError(f"{parameter}={str(path)!r}: not valid YAML: {problem}") from None
+    except RecursionError:
+        raise UserError(f"{parameter}={str(path)!r}: not valid YAML: nested too deeply") from None
     except OSError as error:
         raise UserError(f"{parameter}={str(path)!r} cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):

@@ -10,6 +10,7 @@ import torch
 from kdplatform.errors import MachineError
 from kdplatform.files import written_atomically
 from kdplatform.progress import say
+from kdplatform.tensor_files import UnreadableError, read_tensors
 
 # Enters every checkpoint's identity: raised when what is saved changes its meaning.
 FORMAT = 1
@@ -44,7 +45,8 @@ def load_checkpoint(path: Path, identity: str) -> Content | None:
     """Returns the content of the checkpoint, its tensors on the CPU.
 
     None where there is no checkpoint, or only one that is no good: cut short, altered, of another
-    run or another format. The latter is said in one line.
+    run or another format. The latter is said in one line. One that holds other objects than tensors
+    was not written here: it is set aside under another name.
     """
     if not path.exists():
         return None
@@ -53,7 +55,15 @@ def load_checkpoint(path: Path, identity: str) -> Content | None:
     if hashlib.sha256(payload).digest() != digest:
         say(f"checkpoint {path} is cut short or altered: ignored, training begins anew")
         return None
-    saved = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    try:
+        saved = read_tensors(io.BytesIO(payload))
+        if not isinstance(saved, dict) or not {"format", "identity", "content"} <= saved.keys():
+            raise UnreadableError("no checkpoint is in it")
+    except UnreadableError as error:
+        aside = path.with_name(f"{path.name}.refused")
+        path.replace(aside)
+        say(f"checkpoint {path} is refused ({error}): kept as {aside.name}, training begins anew")
+        return None
     if saved["format"] != FORMAT or saved["identity"] != identity:
         say(f"checkpoint {path} is of another run: ignored, training begins anew")
         return None

@@ -1,17 +1,25 @@
 """Teachers that are not trained from fresh weights: the user's own, former runs, published ones."""
 
+import pickle
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers.refusals import last_line
+from helpers.damage import Touch, with_records
+from helpers.facts import image_facts
+from helpers.refusals import last_line, refusal_of
 
-from kdplatform.experiments import weights
-from kdplatform.experiments.graph import teacher_step
+from kdplatform.data import DataFacts, Dataset, load_dataset
+from kdplatform.experiments import starting, weights, workspace
+from kdplatform.experiments.graph import Step, teacher_step
+from kdplatform.experiments.starting import starting_model
+from kdplatform.models import build_model
 from kdplatform.settings.project import load_project
 
 OWN = """\
@@ -29,6 +37,16 @@ class Brightness(nn.Module):
 
 def brightness(data):
     return Brightness(data.num_classes)
+
+def not_finite(data):
+    model = Brightness(data.num_classes)
+    model.scale.data[3] = float("nan")
+    return model
+
+def overflowing(data):
+    model = Brightness(data.num_classes)
+    model.scale.data[:] = 3e38
+    return model
 
 def wrong_classes(data):
     return Brightness(data.num_classes + 1)
@@ -64,6 +82,26 @@ def test_what_is_no_classifier_is_refused(place: Any, capsys: pytest.CaptureFixt
     assert "returned (2, 11); allowed: logits of shape (2, 10)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("function", "expected"),
+    [
+        (
+            "not_finite",
+            ": 1 of the 10 numbers of scale are NaN or infinite",
+        ),
+        (
+            "overflowing",
+            " give logits that are NaN or infinite; allowed with frozen=true: ",
+        ),
+    ],
+)
+def test_a_model_as_it_is_that_is_not_finite_is_named(
+    place: Any, capsys: pytest.CaptureFixture[str], function: str, expected: str
+) -> None:
+    teacher = {"teacher__model": f"own_teachers:{function}", "teacher__frozen": "true"}
+    assert f"'own_teachers:{function}'{expected}" in refusal(place, capsys, **teacher)
+
+
 def test_a_former_teacher_predicts_what_it_did(place: Any, spared: None) -> None:
     assert place.run("teacher", **DIGITS, teacher__epochs=1) == 0
     (former,) = place.runs("teacher")
@@ -77,13 +115,137 @@ def test_a_former_teacher_predicts_what_it_did(place: Any, spared: None) -> None
     assert len(place.runs("teacher")) == 2
 
 
-def test_a_logged_model_gives_its_weights(place: Any) -> None:
+def test_a_logged_model_gives_its_weights_and_nothing_else_of_it_is_opened(place: Any) -> None:
     assert place.run("teacher", **DIGITS, teacher__epochs=1) == 0
     (former,) = place.runs("teacher")
+    (graph,) = place.folder.rglob("*.pt2")
+    planted = pickle.dumps(Touch(place.folder / "ran"))
+    with_records(
+        graph.rename(graph.with_suffix(".old")),
+        graph,
+        lambda name, content: planted if name.endswith("/sample_inputs/model.pt") else content,
+    )
     taken = {"teacher__weights": f"runs:/{former.info.run_id}/teacher", "teacher__frozen": "true"}
     assert place.run("teacher", **DIGITS, **taken) == 0
     again = place.runs("teacher")[-1]
     pd.testing.assert_frame_equal(place.predictions(again), place.predictions(former))
+    assert not (place.folder / "ran").exists()
+
+
+ORDER = np.array([3, 1, 4, 0, 5, 9, 2, 6, 8, 7])
+SURE = {"teacher__model": "mlp_small", "teacher__epochs": 5}
+
+
+@pytest.fixture
+def reordered(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Has the digits' classes stand in another order from now on, or bear other names."""
+
+    def change(renamed: bool = False) -> None:
+        known = workspace._loaded_dataset
+
+        def load(*arguments: Any) -> Dataset:
+            dataset = known(*arguments)
+            names = tuple(np.array(dataset.class_names)[ORDER])
+            labels = torch.from_numpy(np.argsort(ORDER))
+            return replace(
+                dataset,
+                digest="0" * 64,
+                class_names=tuple(map("x".__add__, names)) if renamed else names,
+                **{k: replace(s, labels=labels[s.labels]) for k, s in dataset.splits().items()},
+            )
+
+        monkeypatch.setattr(workspace, "_loaded_dataset", load)
+
+    return change
+
+
+def test_a_former_runs_outputs_stand_for_the_classes_of_their_names(
+    place: Any, spared: None, reordered: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert place.run("teacher", **DIGITS, **SURE) == 0
+    (former,) = place.runs("teacher")
+    reordered()
+    taken = {"teacher__model": "mlp_small", "teacher__frozen": "true"}
+    names = (former.info.run_id, f"runs:/{former.info.run_id}/weights.pt")
+    for name in names:
+        assert place.run("teacher", **DIGITS, **taken, teacher__weights=name) == 0
+    said = capsys.readouterr().err
+    assert said.count(f"{names[0]}: its classes stand in another order (0, 1, 2, ...)") == 1
+    _, again = place.runs("teacher")  # one run by both names
+    before, after = place.predictions(former), place.predictions(again)
+    np.testing.assert_array_equal(ORDER[after["prediction"]], before["prediction"])
+    # A file knows no names; what it predicts shows that they are others.
+    path = place.artifact(former, "weights.pt")
+    said = refusal(place, capsys, **taken, teacher__weights=path)
+    assert "have the classes in another order: on validation" in said
+    assert place.runs("teacher")[-1].info.status == "FAILED"
+    reordered(renamed=True)
+    said = refusal(place, capsys, **taken, teacher__weights=names[0])
+    assert "are for the classes 0, 1, 2, ...; this dataset has " in said
+
+
+@pytest.mark.parametrize("command", ["distill", "sweep"])
+def test_weights_that_are_not_finite_are_refused_before_anything_is_trained(
+    place: Any, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    state = build_model("mlp_small", image_facts(1, 8, 10)).state_dict()
+    state["classifier.bias"][4] = float("nan")
+    torch.save(state, place.folder / "nan.pt")
+    student = {"student__model": "mlp_small", "student__weights": place.folder / "nan.pt"}
+    assert place.run(command, **DIGITS, **student) == 2
+    said = last_line(capsys)
+    assert "nan.pt': 1 of the 10 numbers of classifier.bias are NaN or infinite" in said
+    assert place.runs() == []
+
+
+@pytest.mark.parametrize(("digest", "remarks"), [("", 0), ("same", 0), ("another", 1)])
+def test_columns_of_another_table_are_said_to_be_matched_by_position(
+    digest: str,
+    remarks: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    rows = (f"{n % 7},{n % 5},{'xy'[n % 2]}" for n in range(60))
+    (tmp_path / "one.csv").write_text("\n".join(["a,b,label", *rows]))
+    given = {"file": str(tmp_path / "one.csv"), "name": "table"}
+    overrides = {f"dataset.{name}": value for name, value in given.items()}
+    overrides |= {"teacher.model": "mlp_small", "teacher.weights": str(tmp_path / "given.pt")}
+    project = load_project("table", overrides)
+    dataset = load_dataset(project.dataset, tmp_path)
+    state = build_model("mlp_small", DataFacts((2,), ("x", "y"))).state_dict()
+    torch.save(state, tmp_path / "given.pt")
+    step = teacher_step(project, 0, dataset.digest)
+    source = replace(
+        weights.find_weights(str(tmp_path / "given.pt")),
+        dataset=dataset.digest[:36] if digest == "same" else digest,
+    )
+    monkeypatch.setattr(starting, "find_weights", lambda name: source)
+    capsys.readouterr()
+    starting_model(step, dataset)
+    said = capsys.readouterr().err
+    assert said.count("matched by position, so its columns must be these") == remarks
+
+
+def test_images_are_normalised_as_the_weights_that_are_given_were(tmp_path: Path) -> None:
+    dataset = load_dataset(load_project("digits").dataset, tmp_path)
+
+    def step(**fields: str) -> Step:
+        own = {"model": "mlp_small", "frozen": "true", "weights": str(tmp_path / "given.pt")}
+        overrides = {f"teacher.{name}": value for name, value in {**own, **fields}.items()}
+        return teacher_step(load_project("digits", overrides), 0, dataset.digest)
+
+    torch.save(build_model("mlp_small", image_facts(1, 8, 10)).state_dict(), tmp_path / "given.pt")
+    plain, given = step(), step(mean="0.5", std="0.25")
+    assert plain.key != given.key
+    model = starting_model(given, dataset)
+    assert (model.mean.tolist(), model.std.tolist()) == ([0.5], [0.25])
+    torch.testing.assert_close(starting_model(plain, dataset).mean, dataset.channel_statistics[0])
+    # Weights that hold constants of their own keep them.
+    torch.save(model.state_dict(), tmp_path / "given.pt")
+    assert starting_model(step(), dataset).mean.tolist() == [0.5]
+    assert starting_model(step(mean="0.5", std="0.25"), dataset).std.tolist() == [0.25]
+    assert "hold their own" in refusal_of(starting_model, step(mean="0.4", std="0.25"), dataset)
 
 
 def test_published_weights_are_tuned_on_images_of_another_size(
@@ -165,6 +327,24 @@ def test_another_architectures_run_is_refused(
             "pretrained and weights are given",
         ),
         ({"teacher__model": "own:model", "teacher__image_size": "9"}, "inputs of its own"),
+        (
+            {"teacher__model": "own:model", "teacher__mean": "0.5", "teacher__std": "0.5"},
+            "inputs of its own",
+        ),
+        ({"student__weights_entry": "ema"}, "weights_entry='ema' is not allowed without weights"),
+        ({"student__mean": "0.5,0.5"}, "mean=(0.5, 0.5) and std=None do not fit together"),
+        ({"student__mean": "0.5", "student__std": "0.5,0.2"}, "do not fit together"),
+        ({"student__mean": "123.7", "student__std": "0.5"}, "mean='123.7' is not allowed; allowed"),
+        ({"student__mean": "0.5", "student__std": "0"}, "std='0' is not allowed; allowed"),
+        (
+            {
+                "teacher__model": "resnet18",
+                "teacher__pretrained": "true",
+                "teacher__mean": "0.5,0.5,0.5",
+                "teacher__std": "0.5,0.5,0.5",
+            },
+            "published weights have their own",
+        ),
         (
             {
                 "student__model": "resnet50",

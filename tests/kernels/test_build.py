@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers.damage import cut_short, flip_a_bit
 
 from kdplatform.kernels import BackendStatus, backend, build, kd_loss, status, toolchain
 
@@ -137,6 +138,85 @@ def test_a_build_is_announced_by_one_line_and_is_whole_and_recorded(machine, com
     record = json.loads((library.parent / "build.json").read_text())
     assert record["key"] == library.parent.name
     assert not list(library.parent.glob("build-*"))
+
+
+def given_to_another(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, 12345, -1)
+    else:
+        monkeypatch.setattr(os, "geteuid", lambda: 12345)
+
+
+class TestALibraryThatOthersCouldHavePut:
+    @pytest.fixture
+    def library(self, machine, compiler) -> Path:
+        machine.setenv("CXX", compiler('echo library > "$out"'))
+        return build.build()
+
+    @pytest.mark.parametrize("place", ["kernels", "build", "build.json", "library"])
+    @pytest.mark.parametrize("how", ["writable by its group", "writable by all", "another's"])
+    def test_is_not_loaded(self, machine, library, place, how):
+        folder = library.parent
+        path = {"kernels": folder.parent, "build": folder, "library": library}.get(
+            place, folder / place
+        )
+        if how == "another's":
+            given_to_another(path, machine)
+        else:
+            path.chmod(path.stat().st_mode | (0o020 if "group" in how else 0o002))
+        with pytest.warns(RuntimeWarning, match=r"not used: .*; allowed: .*; the PyTorch"):
+            assert call() == "reference"
+        assert backend.loaded.path is None
+        with pytest.raises(toolchain.ToolchainError, match="; allowed: "):
+            build.build()
+
+    def test_is_not_loaded_where_everybody_may_rename_its_folders(self, machine, library):
+        home = library.parents[2]
+        home.chmod(0o1777)
+        assert status().cpu == "fused"
+        home.chmod(0o777)
+        assert status().cpu_reason.startswith(f"everybody can write '{home}'")
+
+    def test_is_an_error_where_kernels_are_required(self, machine, library):
+        machine.setenv("KDPLATFORM_KERNELS", "require")
+        library.chmod(0o777)
+        with pytest.raises(build.BuildError, match=r"=require, but others can write "):
+            call()
+
+    def test_is_none_that_was_built_under_a_group_writable_umask(self, machine, compiler):
+        machine.setenv("CXX", compiler('touch "$out"'))
+        before = os.umask(0o002)
+        try:
+            build.build()
+        finally:
+            os.umask(before)
+        assert status().cpu == "fused"
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut_short,
+        flip_a_bit,
+        lambda library: library.write_bytes(b""),
+        lambda library: library.with_name("build.json").write_text('{"architectures": []}'),
+        lambda library: library.with_name("build.json").write_text("[" * 100_000),
+        lambda library: library.with_name("build.json").unlink(),
+    ],
+    ids=["cut short", "altered", "empty", "no digest", "no record", "nothing beside it"],
+)
+def test_a_library_that_is_not_whole_is_built_again(machine, compiler, capsys, damage):
+    machine.setenv("CXX", compiler('echo library > "$out"'))
+    library = build.build()
+    damage(library)
+    assert status().cpu_reason == "not built yet; the first call builds it"
+    call()
+    said, announced = capsys.readouterr().err.splitlines()
+    assert said == f"{library} is not what was written to it; it is compiled again"
+    assert "compiling" in announced
+    assert backend.loaded.path == library
+    assert library.read_text() == "library\n"
+    assert backend.find_library() == library
 
 
 class TestStatus:

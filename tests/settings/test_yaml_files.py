@@ -7,6 +7,11 @@ from helpers.refusals import refusal_of
 
 from kdplatform.settings.yaml_files import read_mapping
 
+# Each line is ten times as long as the one before, written out.
+ALIASES = "a0: &a0 x\n" + "".join(
+    f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 10)}]\n" for n in range(30)
+)
+
 
 def refusal(path: Path) -> str:
     message = refusal_of(read_mapping, "project", path)
@@ -26,6 +31,10 @@ def refusal(path: Path) -> str:
         ("a: 1\nb:\n  c: 1\n  c: 2\n", "line 4, column 3", "'c' is given twice"),
         ("a: 1\nb: 2\na: 3\n", "line 3, column 1", "'a' is given twice"),
         ("a: {c: 1, c: 2}\n", "line 1, column 11", "'c' is given twice"),
+        ("a: " + "[" * 600 + "]" * 600, "", "nested too deeply"),
+        ("a: " + "{a: " * 600, "", "nested too deeply"),
+        ("a: &a [*a]\n", "", "nested too deeply"),
+        (ALIASES, "line 1, column 1", "more than 100,000 values"),
     ],
 )
 def test_a_malformed_file_is_answered_with_line_and_column(

@@ -1,8 +1,10 @@
+import hashlib
+import io
 from pathlib import Path
 
 import pytest
 import torch
-from helpers.damage import cut_short, flip_a_bit
+from helpers.damage import Touch, cut_short, flip_a_bit
 
 from kdplatform.errors import MachineError
 from kdplatform.training.checkpoint import load_checkpoint, save_checkpoint
@@ -58,6 +60,28 @@ def test_cut_short_is_ignored_and_said_in_one_line(
 def test_an_altered_byte_is_noticed(path: Path, position: int) -> None:
     flip_a_bit(path, position)
     assert load_checkpoint(path, "this run") is None
+
+
+def test_one_of_other_objects_is_set_aside_unopened(
+    path: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(path, "this run", {"planted": Touch(tmp_path / "ran")})
+    assert load_checkpoint(path, "this run") is None
+    assert not (tmp_path / "ran").exists()
+    [line] = capsys.readouterr().err.splitlines()
+    assert "is refused (it holds posix.system" in line
+    assert [file.name for file in path.parent.iterdir()] == ["run.checkpoint.refused"]
+    save_checkpoint(path, "this run", CONTENT)
+    assert load_checkpoint(path, "this run") is not None
+
+
+@pytest.mark.parametrize("content", [[1, 2], {"format": 1}, torch.zeros(2)])
+def test_one_that_is_no_checkpoint_is_set_aside(path: Path, content: object) -> None:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    path.write_bytes(hashlib.sha256(buffer.getvalue()).digest() + buffer.getvalue())
+    assert load_checkpoint(path, "this run") is None
+    assert not path.exists()
 
 
 def test_where_it_cannot_be_written_is_said(tmp_path: Path) -> None:
