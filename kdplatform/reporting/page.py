@@ -4,7 +4,6 @@ Text from data never becomes markup: the templates escape whatever is put into t
 """
 
 import base64
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from kdplatform.reporting.drawing import figure_png
 from kdplatform.reporting.report_table import Table
 
 DPI = 130
@@ -30,9 +30,7 @@ class Picture:
 
     def png(self) -> bytes:
         """The figure as a PNG file."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-        return buffer.getvalue()
+        return figure_png(self.figure, DPI)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kdplatform.reporting import figures
+from kdplatform.reporting.drawing import DPI
 
 
 def drawn(figure: Figure) -> None:
@@ -138,7 +139,7 @@ def test_a_shared_frame_gives_the_figure_that_is_drawn_afresh() -> None:
         drawing = figures.disagreement_figure({"NDS": matrix}, ["circle", "square"], "title")
         shared = pixels(drawing.png()).astype(int)
     file = io.BytesIO()
-    drawing.figure().savefig(file, dpi=figures.DPI)
+    drawing.figure().savefig(file, dpi=DPI)
     # Both draw the spines, once below the image and once above it.
     apart = np.abs(shared - pixels(file.getvalue())).max(axis=2)
     assert (apart > 40).mean() < 0.002
