@@ -27,7 +27,7 @@ from kdplatform.errors import KdplatformError, MachineError, UserError, unknown_
 from kdplatform.kernels.modes import mode
 from kdplatform.methods import method_names
 from kdplatform.models import model_names
-from kdplatform.progress import say
+from kdplatform.progress import say, show
 from kdplatform.settings.project import (
     SHORTCUTS,
     TUNING_SHORTCUTS,
@@ -39,6 +39,7 @@ from kdplatform.settings.project import (
 )
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
+from kdplatform.text import visible
 
 INTERRUPTED = 130
 # As of a process that SIGPIPE ends.
@@ -75,7 +76,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"kdplatform: {' '.join(message.split())}", file=sys.stderr)
+    print(f"kdplatform: {visible(' '.join(message.split()))}", file=sys.stderr)
     return exit_code
 
 
@@ -134,7 +135,7 @@ class EntryPoint(click.Command):
         declared = [parameter.name for parameter in ENTRY_POINTS[name]]
         config = load_project(arguments.project, arguments.overrides, declared)
         if ctx.params["shows_help"]:
-            print(self.help_page(ctx, config))
+            show(self.help_page(ctx, config))
             return
         for line in shortened_warmups(config):
             say(line)

@@ -15,7 +15,7 @@ from kdplatform.text import visible
 
 DPI = 100
 _FONT = "DejaVu Sans"  # comes with matplotlib
-_LONGEST_NAME = 40
+_LONGEST_NAME = 24
 _LONGEST_TITLE = 160
 
 
@@ -62,14 +62,14 @@ def figure_names(names: Sequence[object], kind: str) -> list[str]:
     as their kind and number; `names_by_number` is the legend.
     """
     return [
-        f"{kind} {number}" if text is None else text for number, text in enumerate(_drawn(names))
+        f"{kind} #{number}" if text is None else text for number, text in enumerate(_drawn(names))
     ]
 
 
 def names_by_number(names: Sequence[object], kind: str) -> str:
     """Returns a sentence with the names that figures show by number, empty without any."""
     found = [
-        f"{kind} {number}: {names[number]}"
+        f"{kind} #{number}: {names[number]}"
         for number, text in enumerate(_drawn(names))
         if text is None
     ]

@@ -15,18 +15,18 @@ from kdplatform.reporting.drawing import figure_names, figure_png, figure_text, 
 # Formulas that matplotlib cannot read, and letters that its font does not have.
 NAMES = ["$low_$", "Ba$$in", "猫", "هر", "a\x1b[31m\u202eb\nc", "n" * 300, "n" * 299 + "m"]
 SHOWN = [
-    *("$low_$", "Ba$$in", "class 2", "هر", r"a\x1b[31m\u202eb\nc", "class 5", "class 6"),
+    *("$low_$", "Ba$$in", "class #2", "هر", r"a\x1b[31m\u202eb\nc", "class #5", "class #6"),
 ]  # fmt: skip
 
 
 def test_names_stand_as_they_are_or_by_number() -> None:
     assert figure_names(NAMES, "class") == SHOWN
-    assert figure_names(["n" * 300], "class") == ["n" * 39 + "…"]
+    assert figure_names(["n" * 300], "class") == ["n" * 23 + "…"]
 
 
 def test_the_legend_has_the_names_that_stand_by_number() -> None:
     assert names_by_number(["cat", "猫"], "class") == (
-        "By number, for want of glyphs or room: class 1: 猫."
+        "By number, for want of glyphs or room: class #1: 猫."
     )
     assert names_by_number(["cat", "dog"], "class") == ""
 
@@ -58,7 +58,7 @@ def test_no_name_is_a_formula(kind: str) -> None:
     texts |= {text.get_text() for axes in figure.axes for text in axes.get_yticklabels()}
     assert set(SHOWN) <= {text.replace("group", "class") for text in texts}
     if kind == "group":
-        assert [axes.get_xlabel() for axes in figure.axes] == ["$a_$", "attribute 1"]
+        assert [axes.get_xlabel() for axes in figure.axes] == ["$a_$", "attribute #1"]
 
 
 def test_a_contact_sheet_names_its_rows_as_text() -> None:

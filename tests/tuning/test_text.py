@@ -1,14 +1,19 @@
 """What the tuner says at its end."""
 
+from dataclasses import replace
+
 import numpy as np
+import optuna
 import pandas as pd
 import toy
 
 from kdplatform.tuning.confirmation import Confirmed, compared
 from kdplatform.tuning.front import Outcome
+from kdplatform.tuning.results import Found, optuna_page
 from kdplatform.tuning.selection import Choice
 from kdplatform.tuning.space import Point
 from kdplatform.tuning.text import confirmation_text, grid_note
+from kdplatform.tuning.trials import RESULT
 
 
 def arm(title: str, label: str, accuracies: list[float], gaps: list[float]) -> Confirmed:
@@ -43,3 +48,15 @@ def test_a_search_that_is_all_grid_says_so() -> None:
     assert "nothing was searched" in grid_note(toy.config(tuning__trials="3"))
     assert grid_note(toy.config(tuning__trials="4")) == ""
     assert grid_note(toy.config(tuning__trials="3", tuning__grid="false")) == ""
+
+
+def test_names_on_optunas_page_are_text() -> None:
+    study = optuna.create_study(directions=["maximize", "minimize"], study_name="</title><script>")
+    for value in (0.1, 0.2):
+        result = {RESULT: {"accuracy": value, "unfairness": value}}
+        study.add_trial(optuna.create_trial(values=[value, value], user_attrs=result))
+    measure = replace(toy.MEASURE, attribute="<a href='http://x'>y</a>")
+    page = optuna_page(Found(toy.config(), measure, toy.REFERENCES, study, []))
+    assert "<title>&lt;/title&gt;&lt;script&gt;</title>" in page
+    assert "\\u0026lt;a href" in page or "&lt;a href" in page
+    assert "\\u003ca href" not in page
