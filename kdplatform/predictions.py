@@ -108,16 +108,14 @@ class Predictions:
                 "logits of every row are at least 0 and add up to 1: they are probabilities; "
                 "allowed: logits, before the softmax, or the logarithms of the probabilities"
             )
-        largest = self.logits.max(axis=1)
-        if len(
-            wrong := np.flatnonzero(self.logits[np.arange(len(self)), self.predictions] < largest)
-        ):
+        own = self.logits[np.arange(len(self)), self.predictions]
+        if len(wrong := np.flatnonzero(own < self.logits.max(axis=1))):
             row = int(wrong[0])
             raise ClassOrderError(
-                f"id {self.ids[row]}: the largest logit is that of class "
-                f"{self.logits[row].argmax()}, the prediction is {self.predictions[row]}, and so "
-                f"in {len(wrong)} of {len(self)} rows; allowed: logits in the order of the "
-                "classes, the prediction's the largest"
+                f"id {self.ids[row]}: the largest of {self.n_classes} logits is that of class "
+                f"{self.logits[row].argmax()}, the prediction is {self.predictions[row]}, and so in "
+                f"{len(wrong)} of {len(self)} rows; allowed: logits in the order of the classes, "
+                "the prediction's the largest"
             )
 
     @classmethod

@@ -71,7 +71,9 @@ def test_rows_are_brought_into_the_order_of_another_table(table: Predictions) ->
     frame = pd.DataFrame(
         {"id": [43, 41, 40, 42], "label": [0, 1, 2, 1], "prediction": [0, 1, 2, 3]}
     )
-    own = Predictions.of(frame.assign(logits=list(2 * np.eye(4, dtype=np.float32)), size=list("dbac")))
+    own = Predictions.of(
+        frame.assign(logits=list(2 * np.eye(4, dtype=np.float32)), size=list("dbac"))
+    )
     found = own.aligned(table)
     assert found.predictions.tolist() == [2, 1, 3, 0]
     assert found.columns["size"].tolist() == list("abcd")
@@ -199,7 +201,8 @@ def test_logits_in_another_order_of_classes_are_refused() -> None:
     swapped = of(prediction=logits.argmax(axis=1), logits=logits.tolist())
     assert swapped.n_classes == 3
     with pytest.raises(
-        ValueError, match="id 3: the largest logit is that of class 0, the prediction is 1, and so"
+        ValueError,
+        match="id 3: the largest of 3 logits is that of class 0, the prediction is 1, and",
     ):
         of(prediction=logits.argmax(axis=1), logits=logits[:, [1, 0, 2]].tolist())
 

@@ -10,6 +10,7 @@ from kdplatform.analysis.bootstrap import FairnessBootstrap
 from kdplatform.analysis.calibration import example_scores
 from kdplatform.analysis.comparison import ClassComparison, compare_classes, compare_pair
 from kdplatform.analysis.disagreement import disagreement, disagreement_within
+from kdplatform.analysis.group_fairness import FairnessMetrics
 from kdplatform.analysis.intervals import (
     LEVEL,
     Interval,
@@ -179,14 +180,25 @@ def count_row(test: ClassComparison) -> Row:
     )
 
 
-def fairness_rows(bootstrap: FairnessBootstrap, null: pd.DataFrame) -> Iterator[Row]:
-    """The fairness metrics of one attribute, arms "A" and "B", each with its verdict."""
+def fairness_rows(
+    bootstrap: FairnessBootstrap, null: pd.DataFrame, groups: FairnessMetrics
+) -> Iterator[Row]:
+    """The fairness metrics of one attribute, arms "A" and "B", each with its verdict.
+
+    Args:
+        groups: how many examples are in groups, and how many in none.
+    """
     for metric, label in _METRICS.items():
         change = change_between(bootstrap, null, ["B"], "A", metric)
         a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
         what, verdict = f"{label}, {bootstrap.attribute}", _fairness_verdict(metric, change)
         row = _row(what, a, b, change.interval, verdict, 100)
-        row.numbers |= {"chance_difference": change.chance, "levelling_down": change.levelling_down}
+        row.numbers |= {
+            "chance_difference": change.chance,
+            "levelling_down": change.levelling_down,
+            "n": groups.n,
+            "in_no_group": groups.excluded,
+        }
         yield row
 
 
