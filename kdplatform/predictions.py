@@ -113,7 +113,7 @@ class Predictions:
             row = int(wrong[0])
             raise ClassOrderError(
                 f"id {self.ids[row]}: the largest of {self.n_classes} logits is that of class "
-                f"{self.logits[row].argmax()}, the prediction is {self.predictions[row]}, and so in "
+                f"{self.logits[row].argmax()}, the prediction is {self.predictions[row]}, so in "
                 f"{len(wrong)} of {len(self)} rows; allowed: logits in the order of the classes, "
                 "the prediction's the largest"
             )

@@ -202,7 +202,7 @@ def test_logits_in_another_order_of_classes_are_refused() -> None:
     assert swapped.n_classes == 3
     with pytest.raises(
         ValueError,
-        match="id 3: the largest of 3 logits is that of class 0, the prediction is 1, and",
+        match="id 3: the largest of 3 logits is that of class 0, the prediction is 1, so",
     ):
         of(prediction=logits.argmax(axis=1), logits=logits[:, [1, 0, 2]].tolist())
 

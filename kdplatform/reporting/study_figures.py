@@ -86,7 +86,7 @@ def _class_panel(axes: Axes, study: Study, classes: ClassWise, row: int) -> None
         heights = [float(accuracies[i].mean()) for i in marked]
         axes.plot(marked, heights, **_ring(marker, size))
     bottom, top = axes.get_ylim()
-    # A deviation may reach beyond what an accuracy can be; a little room keeps the marks whole.
+    # No further than an accuracy can be, but for a little room that keeps the marks whole.
     axes.set_ylim(max(bottom, -3), min(top, 103))
     _name_temperatures(axes, study)
     axes.grid(axis="y", alpha=0.3)
@@ -111,10 +111,11 @@ def _reference_lines() -> list[Line2D]:
 
 
 def _points(axes: Axes, values: Sequence[np.ndarray]) -> None:
-    """Draws mean ± standard deviation over seeds at every temperature."""
-    means = [float(own.mean()) for own in values]
-    spread = [float(own.std(ddof=1)) if len(own) > 1 else 0.0 for own in values]
-    axes.errorbar(range(len(values)), means, spread, label=DS, **_CURVE)
+    """Draws mean ± standard deviation over seeds, of percentages, at every temperature."""
+    means = np.array([float(own.mean()) for own in values])
+    spread = np.array([float(own.std(ddof=1)) if len(own) > 1 else 0.0 for own in values])
+    bars = np.minimum(spread, [means, 100 - means])
+    axes.errorbar(range(len(values)), means, bars, label=DS, **_CURVE)
 
 
 def _name_temperatures(axes: Axes, study: Study) -> None:

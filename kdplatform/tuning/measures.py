@@ -75,10 +75,10 @@ class Measure:
         return self.unfairness in _OF_GROUPS
 
     @property
-    def largest(self) -> float | None:
-        """The largest value there can be; None where nothing bounds it."""
+    def largest(self) -> float:
+        """The largest value there can be; infinite where nothing bounds it."""
         if self.unfairness == "individual":
-            return None
+            return np.inf
         return 1.0 if self.is_share else float(self.classes)
 
     @property

@@ -40,7 +40,7 @@ from kdplatform.tuning.results import (
 from kdplatform.tuning.search import Search
 from kdplatform.tuning.selection import Choice, choose
 from kdplatform.tuning.space import Point, first_points, parameters
-from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text
+from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text, unsearched_note
 from kdplatform.tuning.trial_runs import TrialRuns, close_lost
 
 _QUEUED = "kd.queued"
@@ -78,6 +78,8 @@ class Tuner:
 
     def run(self) -> str:
         """Does everything there is to do and returns what it came to as text."""
+        if note := unsearched_note(self._config):
+            say(f"tune: {note}")
         build_loss_kernels()
         tuning = self._config.tuning
         most = max(tuning.trials * tuning.seeds_per_trial, tuning.confirm_seeds)

@@ -256,6 +256,20 @@ def test_scores_of_probabilities_have_intervals_over_examples() -> None:
     assert np.isnan(rows().loc["ECE", "low"])
 
 
+def test_differences_of_accuracies_end_at_one_hundred_points() -> None:
+    for seed, rights in enumerate(((0.0, 1.0), (0.9, 0.95))):
+        for side, right in zip("ab", rights, strict=True):
+            table = predictions(right, seed).drop(columns=["color", "name"])
+            if right == 0:
+                table["prediction"] = (table["label"] + 1).where(
+                    table["id"] > 5, table["label"]
+                ) % 3
+            csv(f"{side}{seed}.csv", table)
+    assert compare("a0.csv,a1.csv", "b0.csv,b1.csv", "--out", "out") == 0
+    row = rows().loc["accuracy"]
+    assert row["low"] < 0 < row["difference"] < row["high"] == 1.0
+
+
 def test_pairs_of_attributes_are_compared_too() -> None:
     sizes = np.random.default_rng(2).choice(["big", "small"], EXAMPLES)
     for name, accuracy in (("a.csv", 0.7), ("b.csv", 0.9)):
