@@ -261,7 +261,7 @@ def doctor(ctx: click.Context) -> None:
         raise UserError(f"doctor takes no parameters; given: {' '.join(ctx.args)}")
     from kdplatform.doctor import report
 
-    print(report())
+    show(report())
 
 
 @commands.group(cls=_Group)
@@ -284,4 +284,4 @@ def status() -> None:
     """Say which backend serves CPU and CUDA tensors, and why."""
     from kdplatform.doctor import kernel_status
 
-    print(kernel_status())
+    show(kernel_status())

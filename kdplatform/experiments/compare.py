@@ -1,6 +1,7 @@
 """The tool `compare`: two groups of runs, or of prediction files, held against each other."""
 
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
@@ -14,7 +15,7 @@ import pyarrow as pa
 from kdplatform.analysis.tables import Attribute, attribute_groups, listed
 from kdplatform.columns import RESERVED, check_attributes, is_label, look_alikes
 from kdplatform.data._text_files import read_csv
-from kdplatform.errors import UserError, one_line
+from kdplatform.errors import UserError, one_line, unknown_name
 from kdplatform.files import user_path, writable_folder
 from kdplatform.predictions import ClassOrderError, Predictions, Table
 from kdplatform.progress import show
@@ -95,12 +96,14 @@ class _Read(NamedTuple):
 
     Attributes:
         left_out: columns that are no attributes, with the reason.
+        class_names: of class 0, 1, ...; empty for a file, which has them in its columns.
     """
 
     name: str
     table: Table
     attributes: tuple[str, ...]
     left_out: Mapping[str, str]
+    class_names: tuple[str, ...] = ()
 
 
 class _Sides(NamedTuple):
@@ -143,36 +146,47 @@ def _names(words: str) -> list[str]:
     names = names_in(words)
     if not names:
         raise UserError(f"side {words!r} is empty; allowed: {USAGE}")
-    if len(set(names)) != len(names):
+    if len(set(map(os.path.normpath, names))) != len(names):
         raise UserError(f"side {words!r} names the same predictions twice")
     return list(names)
 
 
 def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
-    """Returns the names of all classes, sorted; none where classes are numbers.
+    """Returns the names of all classes, as runs number them, or else sorted; none without names.
 
     Raises:
-        UserError: only some of the tables name their classes, or they spell one in two ways.
+        UserError: only some of the tables name their classes, they spell one in two ways, or runs
+            have other classes or another order of them.
     """
+    known = {each.class_names: each.name for each in read if each.class_names}
+    if len(known) > 1:
+        (first, run), (second, other), *_ = known.items()
+        raise UserError(
+            f"run {run} has the classes {listed(first)}, run {other} {listed(second)}; allowed: "
+            "the same classes in the same order"
+        )
+    numbered = next(iter(known), ())
     named = [each for each in read if any(_is_text(column) for column in _class_columns(each))]
     if not named:
-        return ()
+        return numbered
     for each in read:
-        if not all(_is_text(column) for column in _class_columns(each)):
+        if not (each.class_names or all(_is_text(column) for column in _class_columns(each))):
             raise UserError(
                 f"{named[0].name} has names of classes and {each.name} has numbers; allowed: the "
                 "same in label and prediction of all tables"
             )
-    columns = [column.dropna() for each in read for column in _class_columns(each)]
+    columns = [column.dropna() for each in named for column in _class_columns(each)]
     names = sorted({str(name) for column in columns for name in column})
-    labels = {str(name) for name in columns[0]}
-    for alike in look_alikes(names):
+    labels = set(numbered) or {str(name) for name in columns[0]}
+    for alike in look_alikes({*names, *numbered}):
         if not labels.issuperset(alike):
             raise UserError(
                 f"classes {' and '.join(map(repr, alike))} look alike, and not all of them are "
                 f"labels of {read[0].name}; allowed: one spelling of a class in all tables"
             )
-    return tuple(names)
+    if numbered and (unknown := sorted(set(names) - set(numbered))):
+        raise unknown_name("class", unknown[0], numbered)
+    return numbered or tuple(names)
 
 
 def _class_columns(read: _Read) -> list[pd.Series]:
@@ -191,11 +205,9 @@ def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
     table = read.table
     if classes and isinstance(table, pd.DataFrame):
         numbers = {name: number for number, name in enumerate(classes)}
-        columns = {str(column.name): column.map(numbers) for column in _class_columns(read)}
+        columns = {str(own.name): own.map(numbers) for own in _class_columns(read) if _is_text(own)}
         table = table.assign(**{name: column.astype("Int64") for name, column in columns.items()})
-    order = ""
-    if classes:
-        order = f"; {len(classes)} classes are named, in the alphabet's order {listed(classes)}"
+    order = f"; {len(classes)} classes are named, in this order: {listed(classes)}" * bool(classes)
     try:
         checked = Predictions.of(table)
     except ClassOrderError as error:
@@ -206,7 +218,7 @@ def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
         raise UserError(
             f"{read.name}: {checked.n_classes} logits, and the tables name {len(classes)} classes "
             f"({listed(classes)}), so it is not known which logit is whose; allowed: a logit of "
-            "each of these in the order of the alphabet, classes as numbers, or no logits"
+            "each of these in this order, classes as numbers, or no logits"
         )
     if not np.isin(checked.predictions, checked.labels).any():
         raise UserError(
@@ -235,9 +247,9 @@ def _read(name: str) -> _Read:
         # MLflow takes seconds to load; files need none of it.
         from kdplatform.experiments.stored_predictions import read_run
 
-        test, measured = read_run(name)
+        test, measured, class_names = read_run(name)
         others = {c: "no attribute of its run" for c in map(str, test.columns) if c not in measured}
-        return _Read(name, test, measured, others)
+        return _Read(name, test, measured, others, class_names)
     raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")
 
 
@@ -255,6 +267,11 @@ def _read_file(path: Path) -> pd.DataFrame:
         table = pd.read_parquet(path)
     except (OSError, ValueError, pa.ArrowException) as error:
         raise UserError(f"{path} cannot be read as a prediction file ({one_line(error)})") from None
+    if any(table.index.names):  # pandas keeps such an index beside the columns
+        table = table.reset_index()
+    names = [str(name).strip() for name in table]
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise UserError(f"{path} has column {twice[0]!r} twice; allowed: every column once")
     return pd.DataFrame({str(name).strip(): _tidied(table[name]) for name in table})
 
 

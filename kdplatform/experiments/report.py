@@ -12,7 +12,6 @@ from itertools import combinations
 
 import mlflow
 from mlflow.entities import Run
-from mlflow.exceptions import MlflowException
 
 from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
@@ -21,11 +20,11 @@ from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.results import arm_of, by_role
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
+    logged_class_names,
     stored_test_predictions,
 )
 from kdplatform.experiments.tracking import (
     TAG_KEY,
-    artifact_path,
     command_run,
     finished_runs,
     prepare_store,
@@ -285,7 +284,7 @@ class _Reader:
         if self.similar is None:
             self.similar = similarity(test, self._config.dataset.name, neighbours=True)
         if not self._names:
-            self._names = _class_names(run)
+            self._names = logged_class_names(run)
         return scored_model(run.info.run_id, test, calibrating_temperature(run), self.similar)
 
     def _check_examples(self, run: Run, digest: str) -> None:
@@ -295,16 +294,6 @@ class _Reader:
                 f"project={self._config.name!r}: run {first_run} holds examples of digest {first},"
                 f" run {run.info.run_id} of {digest}; allowed: runs of one dataset and split"
             )
-
-
-def _class_names(run: Run) -> tuple[str, ...]:
-    try:
-        path = artifact_path(run.info.run_id, "classwise.json")
-        logged = json.loads(path.read_text())
-        position = logged["columns"].index("name")
-        return tuple(str(row[position]) for row in logged["data"])
-    except (OSError, MlflowException, ValueError, KeyError):
-        return ()
 
 
 def _attributes(

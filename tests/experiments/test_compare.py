@@ -1,5 +1,6 @@
 """`kdplatform compare`: runs and files that need not come from this platform."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -439,7 +440,7 @@ def test_logits_in_another_order_than_the_names_are_refused(
     assert "a.parquet: id 0: the largest of 3 logits is that of class 0, the prediction is 1" in (
         line
     )
-    assert "3 classes are named, in the alphabet's order circle, square, star" in line
+    assert "3 classes are named, in this order: circle, square, star" in line
 
 
 def test_probabilities_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -460,6 +461,16 @@ def test_logits_of_other_classes_are_refused(capsys: pytest.CaptureFixture[str])
     assert (
         "b.parquet has logits of 4 classes, another table of 3; allowed: the same classes" in line
     )
+
+
+def test_an_index_of_ids_is_a_column_and_columns_of_one_name_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    predictions(0.7).set_index("id").to_parquet("a.parquet")
+    assert compare("a.parquet", csv("b.csv", predictions(0.8, 1))) == 0
+    capsys.readouterr()
+    predictions(0.7).rename(columns={"name": " color"}).to_parquet("c.parquet")
+    assert "c.parquet has column 'color' twice" in refusal(capsys, "c.parquet", "b.csv")
 
 
 def test_a_line_with_a_cell_too_many_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
@@ -526,7 +537,7 @@ def test_a_table_that_is_none_is_refused_by_name(
         (["a.csv", "missing.csv"], "missing.csv is no file"),
         (["a.csv", "broken.parquet"], "broken.parquet cannot be read"),
         (["a.csv", "a.txt"], "'a.txt' is neither a run id nor a prediction file"),
-        (["a.csv,a.csv", "b.csv"], "names the same predictions twice"),
+        (["a.csv,./a.csv", "b.csv"], "names the same predictions twice"),
         (["a.csv", ","], "is empty"),
         (["a.csv", "b.csv", "--attributes", "colour"], "attributes='colour' is not a column"),
         (["a.csv", "b.csv", "--attributes", "label"], "attributes='label' is not a column"),
@@ -559,10 +570,12 @@ def test_groups_that_differ_between_files_are_refused(capsys: pytest.CaptureFixt
 # ---- runs
 
 
-def log_run(table: pd.DataFrame, folder: Path) -> str:
+def log_run(table: pd.DataFrame, folder: Path, names: Sequence[str] = ()) -> str:
     Predictions.of(with_logits(table)).write(folder / TEST)
     with mlflow.start_run() as run:
         mlflow.set_tags(log_verified_artifacts(folder))
+        if names:
+            mlflow.log_table(pd.DataFrame({"name": names}), "classwise.json")
         mlflow.log_metric("fairness/color/dpd", 0.1)
         return str(run.info.run_id)
 
@@ -575,9 +588,25 @@ def test_runs_and_files_are_compared_alike(
     run_compare([run, csv("b.csv", b)], out="out")
     assert rows().loc["EOD, color", "verdict"] == "B fairer"
     assert f"A: {run[:8]} (1 model)" in capsys.readouterr().out
+    # The names that a run has give its files' classes their numbers.
+    order = ["square", "circle", "star"]
+    with_names = log_run(a, tmp_path / "named", order)
+    csv("named.csv", named(b))
+    run_compare([with_names, "named.csv"], out="named")
+    values = ["a", "b", "low", "high"]
+    assert list(rows("named").loc["accuracy", values]) == list(rows().loc["accuracy", values])
+    assert list(pd.read_csv("named/classes.csv")["name"]) == order
+    other = log_run(b, tmp_path / "other", order[::-1])
+    capsys.readouterr()
+    line = refusal(capsys, with_names, other)
+    assert f"run {other} star, circle, square; allowed: the same classes in the same order" in line
+    csv("cube.csv", named(b).replace("star", "stare"))
+    assert "class='stare' does not exist; did you mean 'star'" in refusal(
+        capsys, with_names, "cube.csv"
+    )
     new_place.artifact(new_place.client.get_run(run), TEST).write_bytes(b"altered")
     assert "its predictions are not what was logged" in refusal(capsys, run, "b.csv")
-    with mlflow.start_run() as other:
+    with mlflow.start_run() as empty:
         pass
-    assert f"it has no {TEST}" in refusal(capsys, other.info.run_id, "b.csv")
+    assert f"it has no {TEST}" in refusal(capsys, empty.info.run_id, "b.csv")
     assert "is not in the tracking store" in refusal(capsys, "0" * 32, "b.csv")
