@@ -370,6 +370,8 @@ def contact_sheet(
         inputs: uint8 images [N, channels, height, width], one or three channels.
     """
     shown = figure_names(class_names, "class")[:10]
+    if len(shown) < len(class_names):
+        title += f" of {len(shown)} of {len(class_names)} classes"
     figure = Figure(figsize=(8, 0.6 + 0.75 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 10, squeeze=False)
     for row, name in enumerate(shown):

@@ -29,6 +29,7 @@ from kdplatform.study.metrics import (
     similarity,
 )
 from kdplatform.study.study import NDS, Arm, Model, Study
+from kdplatform.text import visible
 
 _OF_GROUPS = ("eod", "dpd", "accuracy_gap")
 _OF_ANY_DATA = ("n_sc",)
@@ -61,7 +62,7 @@ class Measure:
     @property
     def label(self) -> str:
         """The unfairness in words."""
-        return _WORDS[self.unfairness].format(self.attribute)
+        return _WORDS[self.unfairness].format(visible(self.attribute))
 
     @cached_property
     def slug(self) -> str:

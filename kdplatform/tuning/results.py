@@ -284,7 +284,7 @@ def _summary(arm: Confirmed) -> dict[str, object]:
 
 def _comment(found: Found, choice: Choice) -> str:
     accuracy, unfairness = choice.found
-    study, label = visible(found.study.study_name), visible(found.measure.label)
+    study, label = visible(found.study.study_name), found.measure.label
     return (
         f"# {choice.name} of study {study}: {choice.point.title(found.config)}\n"
         f"# validation accuracy {accuracy:.4f}, {label} {unfairness:.4f}, mean of "

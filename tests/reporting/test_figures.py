@@ -161,6 +161,12 @@ def test_the_contact_sheet_shows_images_of_each_class_in_its_row(channels: int) 
         assert all((value - first) % 2 == 0 for value in values)
 
 
+def test_a_contact_sheet_says_how_many_classes_it_has() -> None:
+    inputs, labels = torch.zeros(12, 1, 2, 2, dtype=torch.uint8), torch.arange(12)
+    sheet = figures.contact_sheet(inputs, labels, [f"c{i}" for i in range(12)], "samples")
+    assert sheet.get_suptitle() == "samples of 10 of 12 classes"
+
+
 def test_a_class_with_few_images_leaves_its_row_short() -> None:
     labels = torch.tensor([0] * 3 + [1] * 12)
     inputs = torch.zeros(15, 1, 2, 2, dtype=torch.uint8)
