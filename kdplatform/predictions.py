@@ -277,7 +277,12 @@ def _are_probabilities(logits: Logits) -> bool:
 
 def _as_arrow(column: pd.Series) -> pa.Array:
     kind = None if isinstance(column.dtype, pd.ArrowDtype) else pa.list_(pa.float32())
-    return pa.Array.from_pandas(column, type=kind)
+    try:
+        return pa.Array.from_pandas(column, type=kind)
+    except (pa.ArrowException, TypeError, ValueError):
+        raise ValueError(
+            f"column 'logits' holds {str(column.iloc[0])[:40]!r}; allowed: lists of numbers"
+        ) from None
 
 
 def _logits(column: pa.Array | pa.ChunkedArray) -> Logits:

@@ -196,6 +196,12 @@ def test_bad_logits_are_refused(wrap, logits, message):
         of(logits=wrap(logits))
 
 
+@pytest.mark.parametrize("cell", ["[0.5, 1.0]", 0.5, {"a": 1.0}, [[0.5], [1.0]]])
+def test_logits_that_are_no_lists_of_numbers_are_refused(cell: object) -> None:
+    with pytest.raises(ValueError, match=r"column 'logits' holds .* allowed: lists of numbers"):
+        of(logits=[cell] * 3)
+
+
 def test_logits_in_another_order_of_classes_are_refused() -> None:
     logits = np.asarray(ROWS)
     swapped = of(prediction=logits.argmax(axis=1), logits=logits.tolist())

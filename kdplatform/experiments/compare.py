@@ -29,6 +29,8 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _SUFFIXES = (".parquet", ".csv")
 # A column of more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
+# Up to here fractions hold every whole number.
+_LONGEST_WHOLE = 2**53
 # Pairs of more attributes than this are compared only when the attributes are named.
 _MOST_FOUND_ATTRIBUTES = 4
 
@@ -279,7 +281,11 @@ def _typed(cells: pd.Series) -> pd.Series:
     """Returns a column of texts as numbers where all of its cells are; empty ones are missing."""
     present = cells.where(cells != "")
     numbers = pd.to_numeric(present, errors="coerce")
-    return _tidied(present if numbers.isna().sum() > present.isna().sum() else numbers)
+    # Long numbers are names, which a fraction would round.
+    text = numbers.isna().sum() > present.isna().sum() or (
+        pd.api.types.is_float_dtype(numbers.dtype) and (numbers.abs() > _LONGEST_WHOLE).any()
+    )
+    return _tidied(present if text else numbers)
 
 
 def _tidied(column: pd.Series) -> pd.Series:
@@ -294,7 +300,7 @@ def _tidied(column: pd.Series) -> pd.Series:
         return stripped.where(stripped != "")
     if pd.api.types.is_float_dtype(column.dtype):
         known = column.dropna()
-        if np.isfinite(known).all() and (known == known.round()).all():
+        if (known.abs() <= _LONGEST_WHOLE).all() and (known == known.round()).all():
             return column.astype("Int64" if len(known) < len(column) else "int64")
     return column
 

@@ -167,6 +167,11 @@ def test_a_column_of_numbers_and_one_text_is_text() -> None:
     assert compare(csv("a.csv", table), csv("b.csv", table.iloc[::-1])) == 0
 
 
+def test_long_numbers_are_ids_to_the_last_digit() -> None:
+    table = predictions(0.7).assign(id=[10**25 + number for number in range(EXAMPLES)])
+    assert compare(csv("a.csv", table), csv("b.csv", table.iloc[::-1])) == 0
+
+
 def test_columns_of_lists_are_no_attributes(capsys: pytest.CaptureFixture[str]) -> None:
     for name, table in (("a.parquet", predictions(0.7)), ("b.parquet", predictions(0.8, 1))):
         table.assign(tags=[["x"]] * len(table)).to_parquet(name)
