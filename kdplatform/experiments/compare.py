@@ -19,8 +19,8 @@ from kdplatform.errors import UserError, one_line, unknown_name
 from kdplatform.files import user_path, writable_folder
 from kdplatform.predictions import ClassOrderError, Predictions, Table
 from kdplatform.progress import show
-from kdplatform.reporting.sides import Side
 from kdplatform.study.factors import GENERATING_FACTORS
+from kdplatform.study.sides import Side
 from kdplatform.text import visible
 
 PAGE = "comparison.html"

@@ -38,12 +38,12 @@ from kdplatform.reporting.report_table import (
     p_words,
     table_of,
 )
-from kdplatform.reporting.sides import Side
 from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
 from kdplatform.reporting.tables import text_table
 from kdplatform.study.claims import counted
 from kdplatform.study.fairness import Effort
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
+from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
 
 _SHOWN_CLASSES = 20
