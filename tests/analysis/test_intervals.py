@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -34,6 +34,7 @@ def test_intervals_end_where_the_quantity_does() -> None:
     assert np.isnan(mean_over_seeds([0.5]).within(0.0, 1.0).low)
 
 
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 40), min_size=3, max_size=6, unique=True))
 def test_the_steepest_line_bounds_every_change(temperatures: list[int]) -> None:
     levels = np.array(temperatures, dtype=float)

@@ -155,6 +155,14 @@ def test_blanks_behind_commas_belong_to_no_name(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == plain
 
 
+def test_quotes_behind_blanks_are_quotes() -> None:
+    lines = ["id, label, prediction, logits"]
+    lines += [f'{i}, {i % 2}, {i % 2}, "[{1 - i % 2}.5, {i % 2}.5]"' for i in range(40)]
+    Path("a.csv").write_text("\n".join(lines))
+    assert compare("a.csv", "a.csv", "--out", "out") == 0
+    assert rows().loc["NLL", "a"] == pytest.approx(np.log1p(np.exp(-1)))
+
+
 def test_a_class_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     a = named(predictions(0.7))
     a.loc[7, "prediction"] = None
