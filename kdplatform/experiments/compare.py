@@ -19,6 +19,7 @@ from kdplatform.errors import UserError, one_line, unknown_name
 from kdplatform.files import user_path, writable_folder
 from kdplatform.predictions import ClassOrderError, Predictions, Table
 from kdplatform.progress import show
+from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
 from kdplatform.study.sides import Side
 from kdplatform.text import visible
@@ -62,7 +63,8 @@ def run_compare(
     from kdplatform.reporting.comparison import build_comparison, comparison_text
     from kdplatform.reporting.study_page import write_report
 
-    asked, alike = (None if t is None else names_in(t) for t in (attributes, similar_by))
+    given = {"attributes": attributes, "similar_by": similar_by}
+    asked, alike = (None if t is None else _names_in(n, t) for n, t in given.items())
     try:
         found = _attributes(asked, read)
         compared = [*found, *_intersections(asked, found)]
@@ -88,9 +90,14 @@ def _group_size(text: str) -> int:
     return int(text)
 
 
-def names_in(text: str) -> tuple[str, ...]:
-    """Returns the names of a text such as `a,b`."""
-    return tuple(filter(None, map(str.strip, text.split(","))))
+def _names_in(parameter: str, text: str) -> tuple[str, ...]:
+    """Returns the names of a text such as `a,b`; one with a comma stands in quotes."""
+    try:
+        found = names(text)
+    except ValueError as error:
+        raise UserError(f"{parameter}={text!r} is not allowed; allowed: {error}") from None
+    assert isinstance(found, tuple)
+    return found
 
 
 class _Read(NamedTuple):
@@ -119,7 +126,7 @@ class _Sides(NamedTuple):
 
 def _sides(given: Sequence[str]) -> _Sides:
     """Reads the sides: every run or file is one seed of its side."""
-    read = [[_read(name) for name in _names(words)] for words in given]
+    read = [[_read(name) for name in _predictions_of(side)] for side in given]
     every = [each for side in read for each in side]
     classes = _class_names(every)
     first, second = (
@@ -144,13 +151,14 @@ def _reason(name: str, read: Sequence[_Read]) -> str:
     return ""
 
 
-def _names(words: str) -> list[str]:
-    names = names_in(words)
-    if not names:
-        raise UserError(f"side {words!r} is empty; allowed: {USAGE}")
-    if len(set(map(os.path.normpath, names))) != len(names):
-        raise UserError(f"side {words!r} names the same predictions twice")
-    return list(names)
+def _predictions_of(side: str) -> tuple[str, ...]:
+    """Returns the runs or files of a side."""
+    found = _names_in("side", side)
+    if not found:
+        raise UserError(f"side {side!r} is empty; allowed: {USAGE}")
+    if len(set(map(os.path.normpath, found))) != len(found):
+        raise UserError(f"side {side!r} names the same predictions twice")
+    return found
 
 
 def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
@@ -178,17 +186,17 @@ def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
                 "same in label and prediction of all tables"
             )
     columns = [column.dropna() for each in named for column in _class_columns(each)]
-    names = sorted({str(name) for column in columns for name in column})
+    spelled = sorted({str(name) for column in columns for name in column})
     labels = set(numbered) or {str(name) for name in columns[0]}
-    for alike in look_alikes({*names, *numbered}):
+    for alike in look_alikes({*spelled, *numbered}):
         if not labels.issuperset(alike):
             raise UserError(
                 f"classes {' and '.join(map(repr, alike))} look alike, and not all of them are "
                 f"labels of {read[0].name}; allowed: one spelling of a class in all tables"
             )
-    if numbered and (unknown := sorted(set(names) - set(numbered))):
+    if numbered and (unknown := sorted(set(spelled) - set(numbered))):
         raise unknown_name("class", unknown[0], numbered)
-    return numbered or tuple(names)
+    return numbered or tuple(spelled)
 
 
 def _class_columns(read: _Read) -> list[pd.Series]:
@@ -250,7 +258,7 @@ def _read(name: str) -> _Read:
         from kdplatform.experiments.stored_predictions import read_run
 
         test, measured, class_names = read_run(name)
-        others = {c: "no attribute of its run" for c in map(str, test.columns) if c not in measured}
+        others = {c: "not measured by its run" for c in map(str, test.columns) if c not in measured}
         return _Read(name, test, measured, others, class_names)
     raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")
 
@@ -271,8 +279,8 @@ def _read_file(path: Path) -> pd.DataFrame:
         raise UserError(f"{path} cannot be read as a prediction file ({one_line(error)})") from None
     if any(table.index.names):  # pandas keeps such an index beside the columns
         table = table.reset_index()
-    names = [str(name).strip() for name in table]
-    if twice := [name for name in names if names.count(name) > 1]:
+    columns = [str(name).strip() for name in table]
+    if twice := [name for name in columns if columns.count(name) > 1]:
         raise UserError(f"{path} has column {twice[0]!r} twice; allowed: every column once")
     return pd.DataFrame({str(name).strip(): _tidied(table[name]) for name in table})
 

@@ -180,6 +180,14 @@ def test_long_numbers_are_ids_to_the_last_digit() -> None:
     assert compare(csv("a.csv", table), csv("b.csv", table.iloc[::-1])) == 0
 
 
+def test_names_with_commas_stand_in_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = [
+        csv(f"{i}, old.csv", predictions(0.8, i).rename(columns={"color": "a, b"})) for i in (0, 1)
+    ]
+    assert compare(*(f'"{side}"' for side in sides), "--attributes", '"a, b"') == 0
+    assert "EOD, a, b" in capsys.readouterr().out
+
+
 def test_columns_of_lists_are_no_attributes(capsys: pytest.CaptureFixture[str]) -> None:
     for name, table in (("a.parquet", predictions(0.7)), ("b.parquet", predictions(0.8, 1))):
         table.assign(tags=[["x"]] * len(table)).to_parquet(name)
@@ -554,6 +562,7 @@ def test_a_table_that_is_none_is_refused_by_name(
         (["a.csv", ","], "is empty"),
         (["a.csv", "b.csv", "--attributes", "colour"], "attributes='colour' is not a column"),
         (["a.csv", "b.csv", "--attributes", "label"], "attributes='label' is not a column"),
+        (["a.csv", "b.csv", "--attributes", '"color'], 'one with a comma: "a, b",c'),
         (["a.csv", "b.csv", "--attributes", "color,color"], "attributes has 'color' twice"),
         (["a.csv", "b.csv", "--attributes", "name"], "attribute 'name' is the label under another"),
         (["a.csv", "b.csv", "--seeds", "3"], "No such option '--seeds'"),
