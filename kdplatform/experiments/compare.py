@@ -85,7 +85,7 @@ def run_compare(
 
 
 def _group_size(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
+    if not re.fullmatch(r"0*[1-9]\d{0,17}", text):
         raise UserError(f"min_group_size={text!r} is not allowed; allowed: integer >= 1")
     return int(text)
 

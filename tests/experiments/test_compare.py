@@ -570,6 +570,7 @@ def test_a_table_that_is_none_is_refused_by_name(
             ["a.csv", "b.csv", "--min_group_size", "0"],
             "min_group_size='0' is not allowed; allowed: ",
         ),
+        (["a.csv", "b.csv", "--min_group_size", "9" * 5000], "allowed: integer >= 1"),
         (["a.csv", "b.csv", "--out"], "--out is given without a value"),
     ],
 )
