@@ -28,7 +28,7 @@ from kdplatform.files import writable_folder
 from kdplatform.kernels.modes import mode
 from kdplatform.methods import method_names
 from kdplatform.models import model_names
-from kdplatform.progress import say
+from kdplatform.progress import say, show
 from kdplatform.settings.project import (
     SHORTCUTS,
     TUNING_SHORTCUTS,
@@ -40,6 +40,7 @@ from kdplatform.settings.project import (
 )
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
+from kdplatform.text import visible
 
 INTERRUPTED = 130
 # As of a process that SIGPIPE ends.
@@ -76,7 +77,7 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _fail(message: str, exit_code: int) -> int:
-    print(f"kdplatform: {' '.join(message.split())}", file=sys.stderr)
+    print(f"kdplatform: {visible(' '.join(message.split()))}", file=sys.stderr)
     return exit_code
 
 
@@ -137,7 +138,7 @@ class EntryPoint(click.Command):
             arguments.project, arguments.overrides, declared, arguments.project_given_as
         )
         if ctx.params["shows_help"]:
-            print(self.help_page(ctx, config))
+            show(self.help_page(ctx, config))
             return
         for line in shortened_warmups(config):
             say(line)
@@ -151,7 +152,7 @@ class EntryPoint(click.Command):
         except ValueError as error:
             raise UserError(str(error)) from None
         compared = {"attributes": config.attributes}
-        if name == "tune" and config.tuning.attribute != "auto":
+        if name == "tune" and config.attributes and config.tuning.attribute != "auto":
             compared["attribute"] = (config.tuning.attribute,)
         check_dataset(config.dataset, compared)
         writable_folder("data_folder", arguments.data_folder)
@@ -267,7 +268,7 @@ def doctor(ctx: click.Context) -> None:
         raise UserError(f"doctor takes no parameters; given: {' '.join(ctx.args)}")
     from kdplatform.doctor import report
 
-    print(report())
+    show(report())
 
 
 @commands.group(cls=_Group)
@@ -290,4 +291,4 @@ def status() -> None:
     """Say which backend serves CPU and CUDA tensors, and why."""
     from kdplatform.doctor import kernel_status
 
-    print(kernel_status())
+    show(kernel_status())

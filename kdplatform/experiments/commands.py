@@ -23,7 +23,7 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open_workspace
-from kdplatform.progress import say
+from kdplatform.progress import say, show
 from kdplatform.reporting.summary import arms_text, sweep_text
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
@@ -49,7 +49,7 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
             scheduler = Scheduler(workspace, arguments.device, InlineExecutor())
             text, failures = _trained_text(workspace, scheduler.run(steps, run_id)), []
         mlflow.log_text(text, "summary.txt")
-        print(f"\n{text}\n\n{where_to_look(run_id)}", flush=True)
+        show(f"\n{text}\n\n{where_to_look(run_id)}")
         say(f"{command}: {time.perf_counter() - started:.0f} s")
         report_failures(failures)
 

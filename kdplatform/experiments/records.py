@@ -7,12 +7,11 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import mlflow
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -26,11 +25,15 @@ from kdplatform.experiments.tracking import TAG_KEY, log_verified_artifacts, unc
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
 from kdplatform.predictions import Predictions
-from kdplatform.reporting.figures import DPI, Drawing
+from kdplatform.reporting.drawing import figure_png
+from kdplatform.reporting.figures import Drawing
 from kdplatform.roles import Role
 from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
 from kdplatform.training import EpochRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The most characters of a dataset digest that MLflow's database keeps.
 _DIGEST_LENGTH = 36
@@ -189,15 +192,12 @@ def log_results(
     )
 
 
-def log_figures(figures: Mapping[str, Figure | Drawing]) -> None:
+def log_figures(figures: "Mapping[str, Figure | Drawing]") -> None:
     """Logs figures as `figures/name.png`."""
     with tempfile.TemporaryDirectory() as folder:
         for name, figure in figures.items():
-            path = Path(folder, f"{name}.png")
-            if isinstance(figure, Drawing):
-                path.write_bytes(figure.png())
-            else:
-                figure.savefig(path, dpi=DPI)
+            png = figure.png() if isinstance(figure, Drawing) else figure_png(figure)
+            Path(folder, f"{name}.png").write_bytes(png)
         mlflow.log_artifacts(folder, "figures")
 
 

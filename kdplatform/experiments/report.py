@@ -32,7 +32,7 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.files import home_folder, writable_folder
-from kdplatform.progress import say
+from kdplatform.progress import say, show
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
@@ -64,7 +64,7 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))
-    print(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}", flush=True)
+    show(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}")
     say(f"report: {time.perf_counter() - started:.0f} s")
 
 

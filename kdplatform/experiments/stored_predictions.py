@@ -1,6 +1,7 @@
 """Test predictions as they stand in the tracking store, believed only when they are as logged."""
 
 import json
+from typing import NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -10,6 +11,7 @@ from kdplatform.errors import UserError
 from kdplatform.experiments.tracking import (
     TAG_DIGESTS,
     artifact_path,
+    class_names,
     prepare_store,
     quiet_mlflow,
     shown_store,
@@ -46,8 +48,21 @@ def calibrating_temperature(run: Run) -> float:
     return float(run.data.metrics.get(CALIBRATING_TEMPERATURE, float("nan")))
 
 
-def read_run(run_id: str) -> tuple[Predictions, tuple[str, ...]]:
-    """Returns the test predictions of a run, and the attributes that it was measured by.
+class StoredRun(NamedTuple):
+    """What a run holds for a comparison.
+
+    Attributes:
+        attributes: that it was measured by.
+        class_names: none where they were not logged.
+    """
+
+    test: Predictions
+    attributes: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+
+def read_run(run_id: str) -> StoredRun:
+    """Returns the test predictions of a run, with its attributes and the names of its classes.
 
     Raises:
         UserError: there is no such run, or no predictions of it that can be believed.
@@ -71,4 +86,4 @@ def read_run(run_id: str) -> tuple[Predictions, tuple[str, ...]]:
     # The metric that a run has of every attribute of its project.
     columns = map(str, test.columns)
     measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
-    return test, tuple(sorted(measured))
+    return StoredRun(test, tuple(sorted(measured)), class_names(run))

@@ -16,7 +16,7 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, open_workspace
-from kdplatform.progress import say
+from kdplatform.progress import say, show
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
 from kdplatform.tuning.measures import Measure, open_measure
@@ -53,7 +53,7 @@ def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
             tuner = Tuner(workspace, arguments, measure, study, run_id, heartbeats(storage))
             text = tuner.run()
             mlflow.log_text(text, "summary.txt")
-            print(f"\n{text}\n\n{where_to_look(run_id)}", flush=True)
+            show(f"\n{text}\n\n{where_to_look(run_id)}")
             say(f"tune: {time.perf_counter() - started:.0f} s")
             tuner.report()
 

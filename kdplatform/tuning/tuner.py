@@ -20,6 +20,7 @@ from kdplatform.experiments.tracking import close_abandoned_children
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels
 from kdplatform.progress import say
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.study.metrics import in_metric_name
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.confirmation import confirm, confirmation_steps
 from kdplatform.tuning.measures import Measure
@@ -39,7 +40,7 @@ from kdplatform.tuning.results import (
 from kdplatform.tuning.search import Search
 from kdplatform.tuning.selection import Choice, choose
 from kdplatform.tuning.space import Point, first_points, parameters
-from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text
+from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text, unsearched_note
 from kdplatform.tuning.trial_runs import TrialRuns, close_lost
 
 _QUEUED = "kd.queued"
@@ -77,6 +78,8 @@ class Tuner:
 
     def run(self) -> str:
         """Does everything there is to do and returns what it came to as text."""
+        if note := unsearched_note(self._config):
+            say(f"tune: {note}")
         build_loss_kernels()
         tuning = self._config.tuning
         most = max(tuning.trials * tuning.seeds_per_trial, tuning.confirm_seeds)
@@ -95,7 +98,9 @@ class Tuner:
             if len(choices) > 1 and self._config.tuning.confirm_seeds:
                 text.append(self._confirm(executor, choices))
             if choices:
-                folder = self._workspace.folder / "tuning" / self._study.study_name
+                # Never another folder, and none that a system does not take.
+                name = in_metric_name(self._study.study_name)
+                folder = self._workspace.folder / "tuning" / name
                 path = shlex.quote(str(save_choices(found, choices, folder)))
                 text.append(f"distil with what was found: kdplatform distill --config {path}")
         return "\n\n".join(text)

@@ -229,6 +229,11 @@ def test_the_same_study_goes_on_with_what_is_missing(story: Story) -> None:
     assert "confirmed" not in story.resumed.out
 
 
+def test_that_nothing_is_searched_is_said_before_anything_is_trained(story: Story) -> None:
+    said = story.impossible.err
+    assert said.index("tune: nothing is searched") < said.index("tune: study impossible")
+
+
 def test_when_no_trial_keeps_the_constraints_the_nearest_is_named(story: Story) -> None:
     assert story.impossible.code == 3
     line = story.impossible.err.splitlines()[-1]
