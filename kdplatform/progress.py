@@ -8,6 +8,7 @@ from typing import Any
 
 from tqdm import tqdm
 
+from kdplatform.redaction import redacted
 from kdplatform.text import visible, visible_lines
 
 _collected: list[str] | None = None
@@ -29,6 +30,7 @@ def collected_messages() -> Iterator[list[str]]:
 
 def say(message: str) -> None:
     """Prints one line to stderr without tearing a progress bar that is being drawn."""
+    message = redacted(message)
     if _collected is None:
         tqdm.write(visible(message), file=sys.stderr)
     else:

@@ -1,6 +1,5 @@
 """Test predictions as they stand in the tracking store, believed only when they are as logged."""
 
-import json
 from typing import NamedTuple
 
 from mlflow import MlflowClient
@@ -9,7 +8,7 @@ from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import UserError
 from kdplatform.experiments.tracking import (
-    TAG_DIGESTS,
+    artifact_digests,
     artifact_path,
     class_names,
     prepare_store,
@@ -20,6 +19,7 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.files import file_digest
 from kdplatform.predictions import Predictions
+from kdplatform.stores import reason_of
 from kdplatform.study.metrics import CALIBRATING_TEMPERATURE, fairness_metric
 
 TEST = PREDICTIONS.format(split="test")
@@ -32,12 +32,14 @@ def stored_test_predictions(run: Run) -> Predictions:
     Raises:
         ValueError: they are missing, not what was logged, or no prediction table.
     """
-    digests = json.loads(run.data.tags.get(TAG_DIGESTS, "{}"))
+    digest = artifact_digests(run).get(TEST)
+    if digest is None:
+        raise ValueError(f"it has logged no {TEST}")
     try:
         path = artifact_path(run.info.run_id, TEST)
-        sound = digests.get(TEST) == file_digest(path)
-    except (OSError, MlflowException):
-        raise ValueError(f"it has no {TEST}") from None
+        sound = digest == file_digest(path)
+    except (OSError, MlflowException) as error:
+        raise ValueError(f"its {TEST} cannot be read now ({reason_of(error)})") from None
     if not sound:
         raise ValueError("its predictions are not what was logged")
     return Predictions.read(path)

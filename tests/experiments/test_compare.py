@@ -631,5 +631,5 @@ def test_runs_and_files_are_compared_alike(
     assert "its predictions are not what was logged" in refusal(capsys, run, "b.csv")
     with mlflow.start_run() as empty:
         pass
-    assert f"it has no {TEST}" in refusal(capsys, empty.info.run_id, "b.csv")
+    assert f"it has logged no {TEST}" in refusal(capsys, empty.info.run_id, "b.csv")
     assert "is not in the tracking store" in refusal(capsys, "0" * 32, "b.csv")
