@@ -374,22 +374,6 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(
 
 
 @pytest.mark.parametrize(
-    ("words", "content", "message"),
-    [
-        (["--project", "x.yaml"], b"[" * 3000, "project='x.yaml': its blocks and brackets are"),
-        (["--config", "x.yaml"], b"\xff\xfe", "config='x.yaml': not valid YAML: "),
-    ],
-)
-def test_a_project_file_that_cannot_be_read_is_named_by_its_parameter(
-    words: list[str], content: bytes, message: str, capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("x.yaml").write_bytes(content)
-    code, line = failure(["distill", *words], capsys)
-    assert code == 2
-    assert line.startswith(message)
-
-
-@pytest.mark.parametrize(
     ("command", "name"),
     [("distill", "executor"), ("student", "workers"), ("report", "data_folder"), ("tune", "out")],
 )
