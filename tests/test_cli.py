@@ -373,6 +373,15 @@ def test_a_user_without_a_home_folder_is_told_what_to_set(
     assert cli.main(["--help"]) == 0
 
 
+def test_a_configuration_that_cannot_be_read_is_named_as_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("x.yaml").write_bytes(b"\xff\xfe")
+    code, line = failure(["distill", "--config", "x.yaml"], capsys)
+    assert code == 2
+    assert line.startswith("config='x.yaml': not valid YAML: ")
+
+
 @pytest.mark.parametrize(
     ("command", "name"),
     [("distill", "executor"), ("student", "workers"), ("report", "data_folder"), ("tune", "out")],

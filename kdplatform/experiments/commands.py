@@ -63,7 +63,9 @@ def _train(workspace: Workspace, steps: Sequence[Step], run_id: str) -> Trained:
     known = find_trained(workspace, steps) if workspace.reuse else {}
     for model in known.values():
         say(reused_line(model.step, model.run_id))
-    check_steps(workspace, [step for step in steps if step.key not in known])
+    # What weights mean may have changed since they were used, such as the names of the classes.
+    given = (step for step in steps if step.key not in known or step.training.weights is not None)
+    check_steps(workspace, given)
     scheduler = Scheduler(workspace, str(workspace.device), InlineExecutor(), known)
     return scheduler.run(steps, run_id)
 

@@ -118,7 +118,7 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
         UserError: a model or a method cannot be built for the data, or lacks data.
         MachineError: weights that a library publishes cannot be downloaded.
     """
-    dataset = workspace.dataset
+    dataset, steps = workspace.dataset, list(steps)
     for step in {step.training: step for step in steps}.values():
         with collected_messages():  # which are said when the step's turn comes
             starting_model(step, dataset)
