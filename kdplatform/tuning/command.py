@@ -44,9 +44,9 @@ def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
     device = "cpu" if arguments.executor == "ray" else arguments.device
     workspace = open_workspace(config, arguments.data_folder, device, reuse=True)
     changes_are_logged()
-    begin_command()
     with quiet_optuna(), storage_errors(arguments.storage):
         storage = open_storage(arguments.storage)
+        begin_command()
         measure = open_measure(config, workspace.dataset)
         study = _open_study(workspace, measure, storage, arguments.study)
         tags = {"kd.study": study.study_name, "kd.storage": redacted(arguments.storage)}
