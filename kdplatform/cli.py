@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
+from multiprocessing import resource_tracker
 
 import click
 
@@ -92,6 +93,17 @@ def _open_closed_streams() -> None:
             os.dup2(os.open(os.devnull, os.O_RDWR), number, inheritable=True)
     sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
     sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _shield_helper() -> None:
+    """Starts the process that removes what libraries share between processes, deaf to SIGHUP.
+
+    The end of a terminal reaches it too. It would be started again without knowing anything, and
+    show a trace of its own for everything that it is told to remove.
+    """
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    resource_tracker.ensure_running()
+    signal.signal(signal.SIGHUP, before)
 
 
 def _unforeseen(error: Exception) -> str:
@@ -181,6 +193,7 @@ class EntryPoint(click.Command):
             compared["attribute"] = (config.tuning.attribute,)
         check_dataset(config.dataset, compared)
         writable_folder("data_folder", arguments.data_folder)
+        _shield_helper()
         if name == "tune":
             from kdplatform.tuning.command import run_tune
 
