@@ -150,7 +150,13 @@ class Place:
 
     def digests(self) -> dict[str, str]:
         """Returns a digest of weights and predictions of every finished model by key."""
-        return {key: _digest(Path(folders[-1])) for key, folders in self.models().items()}
+        digests = {}
+        for key, folders in self.models().items():
+            try:
+                digests[key] = _digest(Path(folders[-1]))
+            except (OSError, ValueError, RuntimeError) as error:
+                digests[key] = f"unreadable: {error}"
+        return digests
 
     def faults(self, reference: Mapping[str, str]) -> list[str]:
         """Returns what is not as it should be after a command that ended well.
@@ -177,7 +183,9 @@ class Place:
 
     def leftovers(self) -> Iterator[Path]:
         """Yields temporary files that nobody needs."""
-        yield from (self.folder / "tmp").iterdir()
+        for path in (self.folder / "tmp").iterdir():
+            if not path.name.startswith("torchinductor"):  # a cache of torch's, made by importing
+                yield path
         for path in self.home.rglob("*"):
             if path.is_file() and path.name.startswith(".") and path.suffix != ".lock":
                 yield path
