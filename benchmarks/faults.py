@@ -139,7 +139,7 @@ class Campaign:
         """Starts a command again; returns what is not as in an undisturbed one."""
         ended = place.run(_words(place, command))
         if command == "build":
-            return [] if ended.code == 0 and _library_serves(place) else [_shown(ended)]
+            return [_shown(ended)] if ended.code else _faults_of_library(place)
         _, digests = self.undisturbed(command)
         # A search that was interrupted may go on to other points: its own are compared.
         expected = digests if command != "tune" else {}
@@ -313,17 +313,19 @@ def _shown(ended: Ended) -> str:
     return f"exit code {ended.code}: {ended.last_line[:200]}"
 
 
-def _library_serves(place: Place) -> bool:
-    """Whether a fresh process computes the loss with the library that was built."""
+def _faults_of_library(place: Place) -> list[str]:
+    """Returns why a fresh process does not compute the loss with the library that was built."""
     code = (
         "import torch; from kdplatform.kernels import kd_loss\n"
         "student, teacher = torch.randn(2, 8, 10)\n"
-        "output = kd_loss(student, teacher, torch.zeros(8, dtype=torch.long), 4.0, 0.9)\n"
+        "labels = torch.zeros(8, dtype=torch.long)\n"
+        "output = kd_loss(student, teacher, labels, temperature=4.0, alpha=0.9)\n"
         "assert output.backend.startswith('fused'), output.backend\n"
     )
     environment = {**os.environ, **place.environment(), "KDPLATFORM_KERNELS": "require"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True)
-    return done.returncode == 0
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, env=environment, capture_output=True, text=True)
+    return [done.stderr.strip()[-300:]] if done.returncode else []
 
 
 def _faults_of_trials(place: Place) -> list[str]:
