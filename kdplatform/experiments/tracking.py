@@ -18,6 +18,7 @@ from datetime import datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import mlflow
 from mlflow import MlflowClient
@@ -132,7 +133,23 @@ def prepare_store() -> None:
     # MLflow's own migrations fail when two processes begin them at once.
     lock = path.with_name(f".{path.name}.lock")
     with locked(lock, "another process makes the tracking store; waiting"), store_errors():
+        if not path.exists() or not path.stat().st_size:
+            _make_sqlite_store(path)
         MlflowClient().search_experiments(max_results=1)
+
+
+def _make_sqlite_store(path: Path) -> None:
+    """Has MLflow make a store under another name, and puts it in its place.
+
+    Its migrations are many transactions: a store whose making was interrupted cannot be opened, nor
+    made again.
+    """
+    for left in path.parent.glob(f".{path.name}.*.new"):
+        left.unlink()
+    # MLflow keeps a connection by name: each try has its own.
+    new = path.with_name(f".{path.name}.{uuid4().hex}.new")
+    MlflowClient(f"sqlite:///{new.resolve()}").search_experiments(max_results=1)
+    new.replace(path)
 
 
 def begin_command() -> None:

@@ -119,6 +119,8 @@ class Search:
                     waited = True
                 self.stop.wait(_WAIT_SECONDS)
                 fail_stale_trials(self.study)
+                # A driver that was killed before its first heartbeat never looks stale.
+                books.recover(self.study)
             else:
                 return
 

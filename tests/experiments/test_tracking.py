@@ -205,6 +205,26 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return root
 
 
+def test_a_store_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "mlflow.db"
+    monkeypatch.setattr(tracking.mlflow, "get_tracking_uri", lambda: f"sqlite:///{path}")
+    made = tracking.MlflowClient.search_experiments
+
+    def interrupted(client: Any, **options: Any) -> Any:
+        made(client, **options)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking.MlflowClient, "search_experiments", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        tracking.prepare_store()
+    assert not path.exists()
+    assert len(list(tmp_path.glob(".mlflow.db.*.new"))) == 1
+    monkeypatch.setattr(tracking.MlflowClient, "search_experiments", made)
+    tracking.prepare_store()
+    assert tracking.MlflowClient(f"sqlite:///{path}").search_experiments()[0].name == "Default"
+    assert list(tmp_path.glob("*.new")) == []
+
+
 def test_the_platforms_own_commit_is_logged(repository: Path) -> None:
     head = ["git", "rev-parse", "HEAD"]
     commit = subprocess.run(head, cwd=repository, capture_output=True, text=True).stdout.strip()

@@ -2,12 +2,14 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -251,14 +253,18 @@ def test_the_trial_of_a_killed_driver_is_marked_and_tried_again(
     monkeypatch.setattr(storage, "GRACE_SECONDS", 2)
     monkeypatch.setattr(books, "_SETTLED", books.timedelta(0))
     journal, database = f"journal:///{tmp_path}/log", f"sqlite:///{tmp_path}/optuna.db"
-    kill_drivers(journal, database)
-    for url in (journal, database):
+    silent = f"sqlite:///{tmp_path}/silent.db"
+    kill_drivers(journal, database, silent)
+    # As when the driver is killed before its trial's first heartbeat.
+    with closing(sqlite3.connect(tmp_path / "silent.db")) as connection, connection:
+        connection.execute("DELETE FROM trial_heartbeats")
+    for url in (journal, database, silent):
         world = toy.World(toy.config(tuning__trials="5"))
         search = toy.open_search(world, url)
         if url == journal:
             # Nothing beats in a journal: the driver's process is looked for.
             assert [trial.number for trial in books.recover(search.study)] == [1]
-        else:
+        elif url == database:
             time.sleep(2.5)
         search.run(1)
         assert counted(search) == books.Books(5, 0, 1, 0, 0, 0)
