@@ -145,7 +145,9 @@ class Place:
             "SELECT tags.value, artifact_uri FROM runs JOIN tags USING (run_uuid) "
             "WHERE tags.key = 'kd.key' AND status = 'FINISHED' AND lifecycle_stage = 'active'"
         ):
-            found.setdefault(key, []).append(uri.removeprefix("file://"))
+            # A server names its artifacts without saying where they are.
+            path = uri.removeprefix("file://").replace("mlflow-artifacts:", f"{self.folder}/mlruns")
+            found.setdefault(key, []).append(path)
         return found
 
     def digests(self) -> dict[str, str]:

@@ -380,11 +380,14 @@ def command_run(
     """
     name = f"{command} {title or config.name}"
     own = {"mlflow.runName": name, "kd.command": command, "kd.project": config.name}
-    with mlflow.start_run(run_name=name) as run:
+    # From its first moment on the run says whose it is, so that the next command can close it.
+    process = {TAG_PROCESS: this_process()}
+    with mlflow.start_run(
+        run_name=name, tags={**own, **process, **(tags or {}), **_source_tags()}
+    ) as run:
         # Such as the address of the repository that `mlflow run` was given.
-        secret = {k: redacted(v) for k, v in run.data.tags.items() if redacted(v) != v}
-        process = {TAG_PROCESS: this_process()}
-        mlflow.set_tags({**secret, **own, **process, **(tags or {}), **_source_tags()})
+        if secret := {k: redacted(v) for k, v in run.data.tags.items() if redacted(v) != v}:
+            mlflow.set_tags(secret)
         known = MlflowClient().get_run(run.info.run_id).data.params
         for parameter in [k for k, v in known.items() if redacted(v) != v]:
             say(

@@ -61,6 +61,23 @@ def test_a_run_that_was_closed_otherwise_stays_as_it_is(new_place: Any, dead: st
     assert statuses(new_place, parent, run) == ["FAILED", "KILLED"]
 
 
+def test_a_commands_run_says_whose_it_is_from_its_first_moment(
+    new_place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = tracking._source_tags
+    nameless: list[Any] = []
+
+    def source_tags() -> dict[str, str]:
+        found = new_place.client.search_runs(["0"])
+        nameless.extend(run for run in found if "kd.process" not in run.data.tags)
+        return made()
+
+    monkeypatch.setattr(tracking, "_source_tags", source_tags)
+    with tracking.command_run("student", load_project("digits")):
+        pass
+    assert nameless == []
+
+
 def test_runs_of_other_machines_and_of_living_processes_are_let_alone(
     new_place: Any, dead: str
 ) -> None:
