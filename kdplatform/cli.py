@@ -34,6 +34,7 @@ from kdplatform.settings.project import (
     TUNING_SHORTCUTS,
     FieldDescription,
     describe_fields,
+    grouping_attributes,
     load_project,
     project_names,
     shortened_warmups,
@@ -153,7 +154,7 @@ class EntryPoint(click.Command):
         compared = {"attributes": config.attributes}
         if name == "tune" and config.tuning.attribute != "auto":
             compared["attribute"] = (config.tuning.attribute,)
-        check_dataset(config.dataset, compared)
+        check_dataset(config.dataset, compared | grouping_attributes(config))
         writable_folder("data_folder", arguments.data_folder)
         if name == "tune":
             from kdplatform.tuning.command import run_tune

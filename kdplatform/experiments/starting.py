@@ -1,6 +1,6 @@
 """The model of a step before its training, and the same model with a run's weights."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from mlflow import MlflowClient
@@ -12,6 +12,7 @@ from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import artifact_path
 from kdplatform.experiments.weights import TAG_IMAGE_SIZE, WEIGHTS, find_weights, read_weights
 from kdplatform.experiments.workspace import Workspace
+from kdplatform.methods import build_method
 from kdplatform.models.loading import for_classes, load_weights, refuse_not_finite
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained
@@ -43,12 +44,19 @@ def starting_model(step: Step, dataset: Dataset) -> nn.Module:
     return model
 
 
-def check_starts(steps: Iterable[Step], workspace: Workspace) -> None:
-    """Reads the weights that steps start from before anything is trained.
+def check_starts(steps: Sequence[Step], workspace: Workspace) -> None:
+    """Checks, before anything is trained, that every step can start.
+
+    The steps' methods look at the data, and the weights that models start from are read.
 
     Raises:
-        UserError: As `starting_model`.
+        UserError: As `starting_model` and `Method.check`.
     """
+    with collected_messages() as lines:
+        for method in {step.method: None for step in steps if not step.training.frozen}:
+            build_method(method).check(workspace.dataset)
+    for line in dict.fromkeys(lines):
+        say(line)
     starts = {step.training: step for step in steps if step.training.weights is not None}
     for step in starts.values():
         with collected_messages():  # which are said when the step's turn comes

@@ -308,7 +308,7 @@ def test_another_method_starts_from_its_own_defaults_and_keeps_which_teacher(
     block = {"method": "kd", "temperature": 7, "teacher_seed": 3}
     config = load_project(project_with(tmp_path, distillation=block))
     assert flatten(config)["distillation.temperature"] == 7
-    other = with_method(config.distillation, "kd")
+    other = with_method(config, "kd")
     assert other == config.distillation
 
 
