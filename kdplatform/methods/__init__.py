@@ -2,9 +2,9 @@
 
 A method is a module of this package, and its name is the module's. It defines `Config`, a subclass
 of `MethodConfig` (of `DistillationConfig` where it learns from a teacher) with the method's own
-fields, and one subclass of `Method`. A method of both kinds has its fields for models that learn
-from labels alone in a second class, `WithoutTeacher`, a subclass of `MethodConfig`. Reading its fields must not load torch: a method's file takes
-`torch` and `functional` from `kdplatform.lazy`.
+fields, and one subclass of `Method`. A method that works with a teacher and without has the fields
+of the second case in a class `WithoutTeacher`, a subclass of `MethodConfig`. Reading its fields
+must not load torch: a method's file takes `torch` and `functional` from `kdplatform.lazy`.
 """
 
 import importlib

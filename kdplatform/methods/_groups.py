@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
 
@@ -125,6 +126,15 @@ def class_counts(split: Split) -> Tensor:
     Every dataset has training examples of all its classes.
     """
     return split.labels.bincount()
+
+
+def effective_weights(counts: Tensor, beta: float) -> Tensor:
+    """Returns (1 - beta) / (1 - beta^n) of each class: float64 [C] (Cui et al. 2019).
+
+    One over the effective number of n examples, which rises from 1 to 1 / (1 - beta).
+    """
+    exponents = counts.double() * (math.log(beta) if beta > 0 else -math.inf)
+    return -(1 - beta) / torch.expm1(exponents)
 
 
 def _without_groups(method: str, where: str) -> UserError:

@@ -292,8 +292,9 @@ def _unknown_field(
         having = [n for n, own in kinds.items() if own is not None and leaf in own.model_fields]
         if having:
             chosen = shape.classes[block].model_fields["method"].default
+            having_it = ", ".join(having)
             return UserError(
-                f"{name} is no field of method={chosen!r}; methods that have it: {', '.join(having)}"
+                f"{name} is no field of method={chosen!r}; methods that have it: {having_it}"
             )
     short = SHORTCUTS if kind == "parameter" else {}
     return unknown_name(kind, name, {*shape.fields(), *short, *parameters})
