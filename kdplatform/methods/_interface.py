@@ -142,6 +142,14 @@ class Run(Protocol):
         """
         ...
 
+    def another_view(self, batch: Batch) -> Batch:
+        """Returns a batch of the training split with its images augmented anew.
+
+        Raises:
+            UserError: the images are decoded from files as they are needed.
+        """
+        ...
+
     def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns the teacher's logits [N, C] of a whole split, not augmented."""
         ...
@@ -163,7 +171,7 @@ class Method(Generic[ConfigT]):
         config: the method's fields.
     """
 
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()
     in_eval: ClassVar[frozenset[str]] = frozenset()
     rebuilt: ClassVar[frozenset[str]] = frozenset()
 
