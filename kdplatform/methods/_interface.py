@@ -148,6 +148,14 @@ class Run(Protocol):
         """Returns logits [N, C] of a whole split by the model as it is, in eval mode."""
         ...
 
+    def another_view(self, batch: Batch) -> Batch:
+        """Returns a batch of the training split with its images augmented anew.
+
+        Raises:
+            UserError: the images are decoded from files as they are needed.
+        """
+        ...
+
     def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns the teacher's logits [N, C] of a whole split, not augmented."""
         ...

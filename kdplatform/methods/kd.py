@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from kdplatform.methods import Batch, Loss, Method, Needs, Run
+from kdplatform import kernels
+from kdplatform.methods import Batch, Loss, Run
+from kdplatform.methods._logits import LogitMethod
 from kdplatform.methods._terms import kd_rows
 from kdplatform.settings.schema import DistillationConfig, Fraction, Temperature
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
 
 
 class Config(DistillationConfig):
@@ -25,10 +32,8 @@ class Config(DistillationConfig):
     scale_by_t2: bool = Field(True, description="multiply the distillation term by T^2")
 
 
-class KnowledgeDistillation(Method[Config]):
+class KnowledgeDistillation(LogitMethod[Config]):
     """alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE(student, labels)."""
-
-    needs = Needs(teacher="logits")
 
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row; parts are `kl` and `ce`."""
@@ -45,3 +50,18 @@ class KnowledgeDistillation(Method[Config]):
             scale_by_t2=config.scale_by_t2,
         )
         return Loss(rows, student, {"kl": kl, "ce": ce})
+
+    def distillation(
+        self, student: Tensor, teacher: Tensor, batch: Batch, run: Run
+    ) -> tuple[Tensor, Mapping[str, Tensor]]:
+        """Returns the distillation term by itself; its part is `kl`."""
+        config = self.config
+        rows, kl, _ = kernels.kd_loss(
+            student,
+            teacher,
+            temperature=config.temperature,
+            kl_weight=config.alpha,
+            scale_by_t2=config.scale_by_t2,
+            reduction="none",
+        )
+        return rows, {"kl": kl}

@@ -203,6 +203,10 @@ class _Run:
         assert self._teacher is not None
         return self._teacher(batch, features=features)
 
+    def another_view(self, batch: Batch) -> Batch:
+        """Returns a batch of the training split with its images augmented anew."""
+        return self._batches.another_view(batch, self.generator)
+
     def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns the teacher's logits [N, C] of a whole split, not augmented."""
         assert self._teacher is not None
