@@ -4,7 +4,7 @@
     T_g = temperature * (mean size of the groups / size of group g)^power
 
 A group smaller than the mean so gets a higher temperature where power is positive, and a lower one
-where it is negative; power 0, or groups of equal size, is `kd`. `temperatures` sets those of single
+where it is negative; power 0, or groups of equal size, is `kd`. `group_temperatures` sets those of single
 groups by hand (`red=2,blue=8`). Rows in no group have `temperature`. The idea is that temperature
 moves fairness between groups (Mohammadshahi and Ioannou, TMLR 2025); formula and defaults are ours.
 """
@@ -36,9 +36,9 @@ class Config(DistilledRows, GroupedConfig):
     power: float = Field(
         0.5, ge=-2, le=2, description="how much hotter small groups are; below 0: colder"
     )
-    temperatures: Names = Field((), description="temperatures of groups, such as red=2,blue=8")
+    group_temperatures: Names = Field((), description="temperatures of groups, such as red=2,blue=8")
 
-    @field_validator("temperatures")
+    @field_validator("group_temperatures")
     @classmethod
     def _each_is_a_temperature(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         for part in value:
@@ -74,10 +74,10 @@ class GroupTemperature(Method[Config]):
         config, groups = self.config, groups_of(train, self.config.attribute)
         sizes = groups.sizes.double()
         own: Tensor = config.temperature * (sizes.mean() / sizes) ** config.power
-        for part in config.temperatures:
+        for part in config.group_temperatures:
             name, _, number = part.rpartition("=")
             if name not in groups.names:
-                raise unknown_name("distillation.temperatures", name, groups.names)
+                raise unknown_name("distillation.group_temperatures", name, groups.names)
             own[groups.names.index(name)] = float(number)
         allowed = (own >= LOWEST_TEMPERATURE) & (own <= HIGHEST_TEMPERATURE)
         if not bool(allowed.all()):

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers.formulas import Array, ce, kd, kl, softmax
 from helpers.given_logits import begun, evaluate, given_batch, given_run, random_logits
 from numpy.typing import NDArray
 from torch import Tensor
@@ -14,25 +15,8 @@ from kdplatform.methods import method_config_class
 from kdplatform.methods.ctkd import reversal
 from kdplatform.settings.schema import TrainingConfig
 
-Array = NDArray[np.float64]
 Formula = Callable[..., Array]
 B, K = 6, 5
-
-
-def softmax(z: Array) -> Array:
-    e = np.exp(z - z.max(1, keepdims=True))
-    return e / e.sum(1, keepdims=True)
-
-
-def kl(p: Array, q: Array) -> Array:
-    """KL of each row; a class of p = 0 adds nothing."""
-    ratio = np.divide(p, q, out=np.ones_like(p), where=p > 0)
-    return (p * np.log(ratio)).sum(1)
-
-
-def ce(z: Array, y: Any, smoothing: float = 0.0) -> Array:
-    log_q = np.log(softmax(z))
-    return -(1 - smoothing) * log_q[np.arange(len(y)), y] - smoothing * log_q.mean(1)
 
 
 def without(z: Array, dropped: Any) -> list[Array]:
@@ -58,11 +42,6 @@ def pair(p: Array, k: Any) -> Array:
     """Two classes: class k of each row, and all others."""
     chosen = p[np.arange(len(p)), k]
     return np.stack([chosen, 1 - chosen], 1)
-
-
-def kd(s: Array, t: Array, y: Any, temperature: float = 4, alpha: float = 0.8) -> Array:
-    term = temperature**2 * kl(softmax(t / temperature), softmax(s / temperature))
-    return alpha * term + (1 - alpha) * ce(s, y)
 
 
 def dkd(
