@@ -21,31 +21,54 @@ from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import DistillationConfig, MethodConfig, TrainingConfig
 from kdplatform.training import FitResult, Teacher, TeacherTable, fit
 
-# The fields of each method; of one that works without a teacher too, both kinds.
-FIELDS = {
-    f"{name}{'' if own is method_config_class(name) else ' alone'}": own
+# Those that work with a teacher and without are two: `name`, and `name alone`.
+METHODS = [
+    name if own is method_config_class(name) else f"{name} alone"
     for name in method_names()
     for own in method_config_classes(name).values()
-}
-METHODS = tuple(FIELDS)
-WITH_TEACHER = [name for name, own in FIELDS.items() if issubclass(own, DistillationConfig)]
-# Methods in whose gradient something computed from the student's logits counts as a constant.
-# Their own tests hold their gradients.
+]
+# Settings by which a method takes another way than by its defaults, as `name field=value`.
+VARIANTS = (
+    "adaptive_margin attribute=label",
+    "balanced form=logit_adjustment",
+    "ctkd level=row",
+    "divergence kind=forward",
+    "divergence kind=jsd",
+    "divergence kind=skew",
+    "divergence kind=symmetric",
+    "divergence kind=total_variation",
+    "group_dro attribute=label",
+    "group_stratified cross_term=recalibrated",
+    "group_stratified cross_term=kept",
+    "logit_standardization base=ctkd",
+    "logit_standardization base=dkd",
+    "logit_standardization base=mlkd",
+    "teacher_correction correction=lr",
+    "teacher_correction correction=rc",
+    "ttm weighted=true",
+)
+CASES = (*METHODS, *VARIANTS)
+# In whose gradient something computed from the student's logits counts as a constant. Their own
+# tests hold their gradients.
 CONSTANTS = {
-    "wsld": "a row's weight",
     "cist": "the student's temperature",
     "group_dro": "the groups' weights",
     "group_dro alone": "the groups' weights",
+    "group_dro attribute=label": "the groups' weights",
+    "teacher_correction correction=rc": "the student's own corrected logits",
+    "wsld": "a row's weight",
 }
+# What a shift of a row's logits changes.
+SHIFTED = {"teacher_correction correction=rc": "the highest logit, which is added to the true one"}
 # Parts that are not 0 where student and teacher agree, and what they are.
 NO_DIVERGENCE = {
-    ("ttm", "kl"): "a divergence between two temperatures",
+    ("adaptive_margin", "margin_kl"): "a divergence with a margin",
+    ("balanced", "kl"): "a divergence between two balances of the classes",
+    ("group_stratified", "cross"): "where it is recalibrated, a divergence between two balances",
     ("low_temperature", "kl"): "a divergence between two temperatures",
     ("nkd", "target"): "cross entropy with the label",
-    ("ctkd", "temperature"): "a temperature",
-    ("cist", "temperature"): "a temperature",
-    ("balanced", "kl"): "a divergence from what the teacher says of balanced classes",
-    ("adaptive_margin", "margin_kl"): "a divergence with a margin",
+    ("teacher_correction", "rc"): "a divergence from the student itself, corrected",
+    ("ttm", "kl"): "a divergence between two temperatures",
 }
 # Another value of a field that its type does not suggest.
 OTHER = {
@@ -58,17 +81,24 @@ OTHER = {
 }
 
 
-def config_of(name: str, **fields: Any) -> MethodConfig:
-    """Returns a method's defaults; the groups of the split, where it goes by groups."""
-    own = FIELDS[name]
+def config_of(case: str, **fields: Any) -> MethodConfig:
+    """Returns the method of a case; by the groups of the split, where it goes by groups."""
+    name, *settings = case.split()
+    own = method_config_class(name)
+    if settings == ["alone"]:
+        own, settings = method_config_classes(name)[False], []
     groups = {"attribute": "group"} if "attribute" in own.model_fields else {}
-    return own.model_validate({**groups, **fields})
+    given = dict(setting.split("=") for setting in settings)
+    return own.model_validate({**groups, **given, **fields})
 
 
-def gradient(name: str, student: Tensor, teacher: Tensor, labels: Tensor, **run: Any) -> Tensor:
+WITH_TEACHER = [case for case in CASES if isinstance(config_of(case), DistillationConfig)]
+
+
+def gradient(case: str, student: Tensor, teacher: Tensor, labels: Tensor, **run: Any) -> Tensor:
     """Returns the student's gradient, after holding that loss and gradient are finite."""
     student = student.clone().requires_grad_()
-    loss = evaluate(config_of(name), student, teacher, labels, **run)
+    loss = evaluate(config_of(case), student, teacher, labels, **run)
     assert loss.rows.shape == labels.shape
     assert loss.rows.isfinite().all()
     assert all(part.shape == labels.shape for part in loss.parts.values())
@@ -78,66 +108,68 @@ def gradient(name: str, student: Tensor, teacher: Tensor, labels: Tensor, **run:
     return found
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name not in CONSTANTS])
-def test_the_gradient_is_that_of_the_loss(name: str) -> None:
+@pytest.mark.parametrize("case", [case for case in CASES if case not in CONSTANTS])
+def test_the_gradient_is_that_of_the_loss(case: str) -> None:
     student, teacher, labels = random_logits(4, 4)
 
     def mean(logits: Tensor) -> Tensor:
-        return evaluate(config_of(name), logits, teacher, labels).rows.mean()
+        return evaluate(config_of(case), logits, teacher, labels).rows.mean()
 
     assert torch.autograd.gradcheck(mean, student.requires_grad_())
 
 
-@pytest.mark.parametrize("name", WITH_TEACHER)
-def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn_from_it(name: str) -> None:
+@pytest.mark.parametrize("case", WITH_TEACHER)
+def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn_from_it(case: str) -> None:
     _, teacher, _ = random_logits()
-    loss = evaluate(config_of(name), teacher.clone(), teacher, teacher.argmax(dim=1))
+    loss = evaluate(config_of(case), teacher.clone(), teacher, teacher.argmax(dim=1))
     for part, values in loss.parts.items():
-        if part != "ce" and (name, part) not in NO_DIVERGENCE:
+        if part not in ("ce", "temperature") and (case.split()[0], part) not in NO_DIVERGENCE:
             torch.testing.assert_close(values, torch.zeros_like(values), atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_a_shift_of_a_rows_logits_changes_nothing(name: str) -> None:
+@pytest.mark.parametrize("case", [case for case in CASES if case not in SHIFTED])
+def test_a_shift_of_a_rows_logits_changes_nothing(case: str) -> None:
     student, teacher, labels = random_logits()
     shift = torch.arange(6.0, dtype=torch.float64).unsqueeze(1)
-    before = evaluate(config_of(name), student, teacher, labels).rows
-    after = evaluate(config_of(name), student + shift, teacher - 2 * shift, labels).rows
+    before = evaluate(config_of(case), student, teacher, labels).rows
+    after = evaluate(config_of(case), student + shift, teacher - 2 * shift, labels).rows
     torch.testing.assert_close(before, after, rtol=1e-6, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", WITH_TEACHER)
-def test_another_teacher_gives_another_gradient(name: str) -> None:
+@pytest.mark.parametrize("case", WITH_TEACHER)
+def test_another_teacher_gives_another_gradient(case: str) -> None:
     student, teacher, labels = random_logits()
-    one = gradient(name, student, teacher, labels)
-    assert not torch.equal(one, gradient(name, student, teacher.flip(1), labels))
+    one = gradient(case, student, teacher, labels)
+    assert not torch.equal(one, gradient(case, student, teacher.flip(1), labels))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("opposite", [False, True])
-def test_extreme_logits_give_finite_numbers(name: str, opposite: bool) -> None:
+def test_extreme_logits_give_finite_numbers(case: str, opposite: bool) -> None:
     student, teacher, labels = random_logits(dtype=torch.float32)
     student, teacher = 1e4 * student.sign(), 1e4 * teacher.sign()
-    gradient(name, student, -student if opposite else teacher, labels)
-    gradient(name, torch.zeros_like(student), teacher, labels)
-    gradient(name, student, torch.zeros_like(teacher), labels)
+    gradient(case, student, -student if opposite else teacher, labels)
+    gradient(case, torch.zeros_like(student), teacher, labels)
+    gradient(case, student, torch.zeros_like(teacher), labels)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_two_classes_one_row_and_a_batch_that_lacks_most_give_finite_numbers(name: str) -> None:
-    gradient(name, *random_logits(4, 2))
-    gradient(name, *random_logits(1, 5))
+@pytest.mark.parametrize("case", CASES)
+def test_two_classes_one_row_and_a_batch_that_lacks_most_give_finite_numbers(case: str) -> None:
+    gradient(case, *random_logits(4, 2))
+    gradient(case, *random_logits(1, 5))
     student, teacher, _ = random_logits(2, 5)
     # Rows 1 and 2 of the split are in one of its two groups.
-    gradient(name, student, teacher, torch.tensor([1, 1]), first_row=1)
+    gradient(case, student, teacher, torch.tensor([1, 1]), first_row=1)
 
 
-@pytest.mark.parametrize("name", METHODS)
-def test_labels_are_smoothed(name: str) -> None:
-    given = random_logits()
-    weighted = "ce_weight" in FIELDS[name].model_fields
-    config = config_of(name, **({"ce_weight": 0.5} if weighted else {}))
+@pytest.mark.parametrize("case", CASES)
+def test_labels_are_smoothed(case: str) -> None:
+    student, teacher, _ = random_logits()
+    given = student, teacher, teacher.argmax(dim=1)
+    weighted = "ce_weight" in type(config_of(case)).model_fields
+    config = config_of(case, **({"ce_weight": 0.5} if weighted else {}))
     hard, smoothed = (evaluate(config, *given, smoothing=e) for e in (0.0, 0.1))
+    # Rows of the loss 0 do not count: those that are not among the worst.
     counting = hard.rows != 0
     assert (hard.rows != smoothed.rows)[counting].all()
     assert counting.any()
@@ -208,17 +240,17 @@ class StopError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("case", [*METHODS, "ctkd level=row", "logit_standardization base=ctkd"])
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_goes_on_bit_for_bit(name: str, precision: str, tmp_path: Path) -> None:
+def test_training_goes_on_bit_for_bit(case: str, precision: str, tmp_path: Path) -> None:
     def stop(record: Any) -> None:
         raise StopError
 
     saved = {"checkpoint": tmp_path / "checkpoint", "identity": "run"}
-    whole, expected = trained(config_of(name), precision)
+    whole, expected = trained(config_of(case), precision)
     with pytest.raises(StopError):
-        trained(config_of(name), precision, on_epoch=stop, **saved)
-    resumed, result = trained(config_of(name), precision, **saved)
+        trained(config_of(case), precision, on_epoch=stop, **saved)
+    resumed, result = trained(config_of(case), precision, **saved)
     assert result.restored_epochs == 1
     assert result.precision == precision
     for one, other in zip(expected.records, result.records, strict=True):
@@ -233,13 +265,13 @@ def test_training_goes_on_bit_for_bit(name: str, precision: str, tmp_path: Path)
 
 def own_fields(name: str) -> list[str]:
     shared = {"method", "teacher_seed"}
-    return [field for field in FIELDS[name].model_fields if field not in shared]
+    return [field for field in type(config_of(name)).model_fields if field not in shared]
 
 
 def other_value(name: str, field: str) -> MethodConfig:
     """Returns a method with another value of one of its fields."""
     config = config_of(name)
-    value, allowed = getattr(config, field), FIELDS[name].model_fields[field]
+    value, allowed = getattr(config, field), type(config).model_fields[field]
     if field in OTHER:
         return config_of(name, **{field: OTHER[field]})
     if isinstance(value, bool):
@@ -279,4 +311,4 @@ def test_no_other_methods_field_enters_the_key(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n in METHODS for f in own_fields(n)])
 def test_each_own_field_is_described(name: str, field: str) -> None:
-    assert FIELDS[name].model_fields[field].description
+    assert type(config_of(name)).model_fields[field].description
