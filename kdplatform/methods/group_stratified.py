@@ -83,7 +83,7 @@ class GroupStratified(LogitMethod[Config]):
                 f"distillation.given={self.config.given!r} is not allowed; allowed: every class "
                 f"once, numbers 0 to {len(counts) - 1}"
             )
-        sizes = [f"{len(s)} classes with {sum(counts[c] for c in s):,} examples" for s in strata]
+        sizes = [f"{len(s)} with {sum(counts[c] for c in s):,} examples" for s in strata]
         say(f"strata of classes in training: {'; '.join(sizes)}")
 
     def _strata(self, counts: Sequence[int]) -> list[list[int]]:

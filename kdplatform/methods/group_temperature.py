@@ -4,8 +4,8 @@
     T_g = temperature * (mean size of the groups / size of group g)^power
 
 A group smaller than the mean so gets a higher temperature where power is positive, and a lower one
-where it is negative; power 0, or groups of equal size, is `kd`. `group_temperatures` sets those of single
-groups by hand (`red=2,blue=8`). Rows in no group have `temperature`. The idea is that temperature
+where it is negative; power 0, or groups of equal size, is `kd`. `group_temperatures` sets single
+ones by hand (`red=2,blue=8`). Rows in no group have `temperature`. The idea is that temperature
 moves fairness between groups (Mohammadshahi and Ioannou, TMLR 2025); formula and defaults are ours.
 """
 
@@ -36,7 +36,9 @@ class Config(DistilledRows, GroupedConfig):
     power: float = Field(
         0.5, ge=-2, le=2, description="how much hotter small groups are; below 0: colder"
     )
-    group_temperatures: Names = Field((), description="temperatures of groups, such as red=2,blue=8")
+    group_temperatures: Names = Field(
+        (), description="temperatures of groups, such as red=2,blue=8"
+    )
 
     @field_validator("group_temperatures")
     @classmethod
