@@ -1,5 +1,6 @@
 """Each method of logits against its formula, written a second time in numpy and float64."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -8,11 +9,13 @@ import pytest
 import torch
 from helpers.formulas import Array, ce, kd, kl, softmax
 from helpers.given_logits import begun, evaluate, given_batch, given_run, random_logits
+from helpers.refusals import refusal_of
 from numpy.typing import NDArray
 from torch import Tensor
 
 from kdplatform.methods import method_config_class
 from kdplatform.methods.ctkd import reversal
+from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import TrainingConfig
 
 Formula = Callable[..., Array]
@@ -586,3 +589,69 @@ def test_the_temperature_climbs_where_the_student_descends(given: Any, level: st
 @pytest.mark.parametrize(("epoch", "factor"), [(0, -0.0245), (4, -0.5), (9, -1), (50, -1)])
 def test_the_reversal_grows_by_a_cosine(epoch: int, factor: float) -> None:
     assert reversal(epoch, 10) == pytest.approx(factor, abs=1e-3)
+
+
+# ---- what is refused
+
+BASES_ALLOWED = r"allowed: cist, ctkd, dist, .*\bkd\b"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("base=cross_entropy", f"base='cross_entropy' is no method whose .*{BASES_ALLOWED}"),
+        ("base=logit_standardization", "base='logit_standardization' is no method whose"),
+        ("base=none", "base='none' is no method whose"),
+        (
+            "base=dkd base_fields=gamma=2",
+            "base_fields='gamma=2' is not allowed with base='dkd'; allowed: name=value, names: "
+            "alpha, beta, warmup_epochs$",
+        ),
+        ("base=dkd base_fields=temperature=2", "base_fields='temperature=2' is not allowed"),
+        ("base=kd base_fields=alpha=1", "names: scale_by_t2$"),
+        ("base=dkd base_fields=beta", "base_fields='beta' is not allowed with base='dkd'"),
+        (
+            "base=dkd base_fields=beta=-1",
+            "base_fields: beta='-1' is not allowed; allowed: number >= 0$",
+        ),
+        (
+            "base=cist temperature=3",
+            "temperature=3 is not allowed with base='cist', which has no temperature of this kind",
+        ),
+        ("std=none", "distillation.std='none' is not allowed; allowed: unbiased | population"),
+    ],
+)
+def test_a_base_that_cannot_be_standardised_is_refused(words: str, message: str) -> None:
+    fields = dict(word.split("=", 1) for word in words.split())
+    overrides = {f"distillation.{name}": value for name, value in fields.items()}
+    line = refusal_of(load_project, "digits", {"method": LS, **overrides})
+    assert re.search(message, line), line
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "value"),
+    [
+        ("dkd", "beta", "-1"),
+        ("nkd", "gamma", "-0.1"),
+        ("ttm", "temperature", "0"),
+        ("divergence", "kind", "backward"),
+        ("divergence", "skew", "1"),
+        ("divergence", "jsd_weight", "0"),
+        ("cist", "ratio", "0"),
+        ("ctkd", "lowest", "0"),
+        ("mlkd", "temperatures", "none"),
+        ("mlkd", "views", "3"),
+        ("teacher_correction", "share", "1.5"),
+    ],
+)
+def test_a_field_out_of_range_is_refused(name: str, field: str, value: str) -> None:
+    overrides = {"method": name, f"distillation.{field}": value}
+    line = refusal_of(load_project, "digits", overrides)
+    assert line.startswith(f"distillation.{field}=")
+    assert "allowed: " in line
+
+
+def test_two_views_without_augmentation_are_refused(given: Any) -> None:
+    config = method_config_class("mlkd")(views=2)
+    line = refusal_of(evaluate, config, *given)
+    assert line.startswith("views=2 of method='mlkd' is not allowed without augmentation; allowed:")
