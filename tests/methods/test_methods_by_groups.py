@@ -536,6 +536,11 @@ def test_strata_have_equal_shares_within_a_class(strata: int) -> None:
     assert sum(counts[c] for c in found[-1]) >= quota / 2
 
 
+def test_a_last_stratum_of_less_than_half_a_share_joins_the_one_before() -> None:
+    assert strata_by_frequency([10, 10, 6], 2) == [[0, 1, 2]]
+    assert strata_by_frequency([7, 10, 10], 2) == [[1, 2], [0]]
+
+
 # ---- self_distillation
 
 
