@@ -1,5 +1,6 @@
 """A study's report from the tracking store alone; its runs are logged here, nothing is trained."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -18,6 +19,7 @@ from kdplatform.experiments import records, report
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import log_verified_artifacts
+from kdplatform.experiments.trained import TAG_NEEDS
 from kdplatform.predictions import Predictions
 from kdplatform.reporting.study_page import build_report
 from kdplatform.roles import Role
@@ -70,6 +72,8 @@ def log_step(
         mlflow.log_params(parameters)
         records.log_dataset(_dataset(digest))
         mlflow.set_tags(log_verified_artifacts(path.parent.parent))
+        # Of weights that are always the same, namely none.
+        mlflow.set_tag(TAG_NEEDS, json.dumps(dict.fromkeys(step.needs, "")))
         mlflow.log_metric("val/calibrating_temperature", 1.2)
         names = pd.DataFrame({"class": range(len(CLASSES)), "name": CLASSES})
         mlflow.log_table(names, "classwise.json")
