@@ -102,10 +102,10 @@ def per_row_loss(temperature: float) -> Loss:
 
 
 @functools.cache
-def row_values(temperature: float, rows: int, device: torch.device) -> Tensor:
-    """Temperatures and weights of all rows: float32 [4, rows]."""
-    values = torch.tensor([temperature, temperature, ALPHA, 1 - ALPHA], device=device)
-    return values.unsqueeze(1).repeat(1, rows)
+def row_values(temperature: float, rows: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Two temperatures and two weights, each float32 [rows]."""
+    values = (temperature, temperature, ALPHA, 1 - ALPHA)
+    return tuple(torch.full((rows,), value, device=device) for value in values)
 
 
 def fallback_loss(temperature: float) -> Loss:

@@ -66,7 +66,7 @@ _SPREADING = (
     Parameter("address", "auto", "auto | host:port", "Ray cluster; auto: here or $RAY_ADDRESS"),
 )
 _REPORTING = (
-    Parameter("out", "auto", "auto | path", "folder; auto: reports/<project> in the data folder"),
+    Parameter("out", "auto", "auto | path", "folder; auto: below reports in the data folder"),
     Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
 )
 _STUDY = (
@@ -148,10 +148,10 @@ def read_arguments(
         words["reuse"] = ["false", *words["reuse"]]
     values = {name: once(name, texts) for name, texts in (words | _pairs(rest)).items() if texts}
     own = {
-        p.name: values.pop(p.name, p.default)
+        # One that is not declared here is left among the values, whose names are checked.
+        p.name: values.pop(p.name, p.default) if p in declared else p.default
         for group in (_RUNNING, _SPREADING, _REPORTING, _STUDY, (_PROJECT, _CONFIG, _REUSE))
         for p in group
-        if p in declared or p.name not in values
     }
     _refuse_what_is_ignored(entry_point, values, own)
     folder, out, study = own["data_folder"], own["out"], own["study"]

@@ -4,13 +4,12 @@ Imports of torch and MLflow wait until the words have been understood and what c
 without them has been.
 """
 
-import errno
 import os
 import signal
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from functools import partial
+from multiprocessing import resource_tracker
 
 import click
 
@@ -23,12 +22,14 @@ from kdplatform.arguments import (
     read_arguments,
 )
 from kdplatform.data import check_dataset, dataset_names
-from kdplatform.errors import KdplatformError, MachineError, UserError, unknown_name
+from kdplatform.errors import KdplatformError, UserError, one_line, unknown_name
 from kdplatform.files import writable_folder
 from kdplatform.kernels.modes import mode
+from kdplatform.machine import check_home, kept_trace, machine_problem
 from kdplatform.methods import method_names
 from kdplatform.models import model_names
-from kdplatform.progress import say
+from kdplatform.progress import say, show
+from kdplatform.redaction import redacted
 from kdplatform.settings.project import (
     SHORTCUTS,
     TUNING_SHORTCUTS,
@@ -41,6 +42,7 @@ from kdplatform.settings.project import (
 )
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
+from kdplatform.text import visible
 
 INTERRUPTED = 130
 # As of a process that SIGPIPE ends.
@@ -51,9 +53,17 @@ _LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 1 (machine), 2 (input), 130 (interrupted)."""
+    """Runs one command and returns the exit code: 0, 1 (machine), 2 (input), 130 (interrupted).
+
+    Nothing that its user or its machine did shows a traceback: what is not foreseen is one line
+    too, which names the file that keeps the trace.
+    """
     words = list(sys.argv[1:] if words is None else words)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    _open_closed_streams()
+    for ending in (signal.SIGTERM, signal.SIGHUP):
+        # What `nohup` has the process ignore stays ignored.
+        if signal.getsignal(ending) is not signal.SIG_IGN:
+            signal.signal(ending, signal.default_int_handler)
     try:
         _run(words)
         sys.stdout.flush()
@@ -65,25 +75,53 @@ def main(words: Sequence[str] | None = None) -> int:
         return _fail("interrupted; the same command goes on from the last epoch", INTERRUPTED)
     except KdplatformError as error:
         return _fail(str(error), error.exit_code)
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES):
-            raise
-        return _fail(
-            f"{error.filename or 'a file'} cannot be written ({error.strerror}); allowed: room left"
-            f" in the data folder, the tracking store and TMPDIR={tempfile.gettempdir()!r}",
-            MachineError.exit_code,
-        )
+    except Exception as error:
+        kept = kept_trace(error)
+        where = f"; its trace is in {kept}" if kept else ""
+        return _fail(f"{machine_problem(error) or _unforeseen(error)}{where}", 1)
     return 0
 
 
+def _open_closed_streams() -> None:
+    """Opens the standard streams that the caller has closed, as `>&-` does: to nowhere.
+
+    Otherwise the next file that is opened gets their number, and what is printed goes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_RDWR), number, inheritable=True)
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
+
+
+def _shield_helper() -> None:
+    """Starts the process that removes what libraries share between processes, deaf to SIGHUP.
+
+    The end of a terminal reaches it too. It would be started again without knowing anything, and
+    show a trace of its own for everything that it is told to remove.
+    """
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    resource_tracker.ensure_running()
+    signal.signal(signal.SIGHUP, before)
+
+
+def _unforeseen(error: Exception) -> str:
+    return f"unforeseen {type(error).__name__}: {one_line(error)}"
+
+
 def _fail(message: str, exit_code: int) -> int:
-    print(f"kdplatform: {' '.join(message.split())}", file=sys.stderr)
+    line = visible(redacted(" ".join(message.split())))
+    print(f"kdplatform: {line}", file=sys.stderr)
     return exit_code
 
 
 def _run(words: list[str]) -> None:
     """Has click read the words; what it refuses is said as everything else is."""
     words = ["--help"] if not words or words[0] == "help" else words
+    if not set(words) & set(_HELP_WORDS):
+        check_home()
     try:
         # Not `main`, which has ways of its own with interruptions and closed pipes.
         with commands.make_context("kdplatform", words) as ctx:
@@ -138,7 +176,7 @@ class EntryPoint(click.Command):
             arguments.project, arguments.overrides, declared, arguments.project_given_as
         )
         if ctx.params["shows_help"]:
-            print(self.help_page(ctx, config))
+            show(self.help_page(ctx, config))
             return
         for line in shortened_warmups(config):
             say(line)
@@ -152,10 +190,11 @@ class EntryPoint(click.Command):
         except ValueError as error:
             raise UserError(str(error)) from None
         compared = {"attributes": config.attributes}
-        if name == "tune" and config.tuning.attribute != "auto":
+        if name == "tune" and config.attributes and config.tuning.attribute != "auto":
             compared["attribute"] = (config.tuning.attribute,)
         check_dataset(config.dataset, compared | grouping_attributes(config))
         writable_folder("data_folder", arguments.data_folder)
+        _shield_helper()
         if name == "tune":
             from kdplatform.tuning.command import run_tune
 
@@ -268,7 +307,7 @@ def doctor(ctx: click.Context) -> None:
         raise UserError(f"doctor takes no parameters; given: {' '.join(ctx.args)}")
     from kdplatform.doctor import report
 
-    print(report())
+    show(report())
 
 
 @commands.group(cls=_Group)
@@ -291,4 +330,4 @@ def status() -> None:
     """Say which backend serves CPU and CUDA tensors, and why."""
     from kdplatform.doctor import kernel_status
 
-    print(kernel_status())
+    show(kernel_status())

@@ -14,15 +14,25 @@ import torch
 
 from kdplatform import __version__
 from kdplatform.errors import KdplatformError, MachineError, UserError
-from kdplatform.experiments.tracking import check_store, quiet_mlflow
+from kdplatform.experiments.tracking import (
+    check_store,
+    quiet_mlflow,
+    runs_dead_elsewhere,
+    shown_store,
+    store_errors,
+)
 from kdplatform.experiments.workspace import backend_status
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.kernels.build import BuildError, build
 from kdplatform.kernels.toolchain import ToolchainError
 from kdplatform.progress import changing_line
+from kdplatform.redaction import redacted
+from kdplatform.stores import sqlite_path
 
 _PACKAGES = ("torch", "torchvision", "mlflow", "scipy", "fairlearn", "scikit-learn", "pydantic")
 _GIB = 1024**3
+# A run of another machine that is RUNNING for longer than this looks dead.
+_LONGEST_SECONDS = 24 * 3600
 
 
 def report() -> str:
@@ -35,12 +45,26 @@ def report() -> str:
         *((name, _version(name)) for name in _PACKAGES),
         ("device", _device()),
         *_kernels(),
-        ("tracking store", _checked(mlflow.get_tracking_uri(), check_store)),
+        ("tracking store", _checked(shown_store(), check_store)),
+        *(("looks dead", line) for line in _dead_runs()),
         ("data folder", _checked(f"{folder} (writable)", partial(writable_folder, home, folder))),
         ("free disk", _free_disk(folder)),
     ]
     width = max(len(name) for name, _ in rows)
-    return "\n".join(f"{name:<{width}}  {text}" for name, text in rows)
+    return "\n".join(redacted(f"{name:<{width}}  {text}") for name, text in rows)
+
+
+def _dead_runs() -> list[str]:
+    """Returns the runs of other machines that are RUNNING for so long that they look dead."""
+    try:
+        check_store()
+        path = sqlite_path(mlflow.get_tracking_uri())
+        with store_errors():
+            # Asked, MLflow would make the file.
+            made = path is None or path.exists()
+            return runs_dead_elsewhere(_LONGEST_SECONDS) if made else []
+    except KdplatformError:
+        return []  # said of the store itself
 
 
 def _version(package: str) -> str:

@@ -4,6 +4,8 @@ import difflib
 import re
 from collections.abc import Iterable
 
+from kdplatform.redaction import redacted
+
 # Such as bold letters, which torch puts into its messages.
 _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
@@ -12,6 +14,9 @@ class KdplatformError(Exception):
     """An error whose message is one line for the user; no traceback is shown for it."""
 
     exit_code = 1
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 class UserError(KdplatformError):
@@ -53,7 +58,7 @@ def one_line(error: object, most: int = 200) -> str:
 
     The error's type where it says nothing. What is too long ends with a whole word and "...".
     """
-    line = " ".join(_TERMINAL_CODE.sub("", str(error)).split())
+    line = redacted(" ".join(_TERMINAL_CODE.sub("", str(error)).split()))
     if len(line) > most:
         cut = line[: most - 3]
         line = f"{cut.rpartition(' ')[0] or cut[:-1]} ..."

@@ -3,6 +3,7 @@
 import glob
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from kdplatform.errors import MachineError, UserError
+from kdplatform.processes import is_dead_here, this_process
 from kdplatform.progress import say
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -82,6 +84,38 @@ def writable_folder(parameter: str, folder: Path) -> Path:
     return folder
 
 
+_scratch: Path | None = None
+
+
+def use_scratch(folder: Path) -> None:
+    """Has `scratch_folder` give folders below `folder`, and removes those of dead processes."""
+    global _scratch
+    place = folder / "scratch"
+    if place == _scratch:
+        return
+    place.mkdir(parents=True, exist_ok=True)
+    for left_over in place.iterdir():
+        if is_dead_here(left_over.name.rpartition(":")[0]):
+            shutil.rmtree(left_over, ignore_errors=True)
+    _scratch = place
+
+
+@contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """Gives a folder that is gone after the block; of a killed process, at the next start.
+
+    It lies where `use_scratch` said, and otherwise in the system's folder for temporary files.
+    """
+    with tempfile.TemporaryDirectory(prefix=f"{this_process()}:", dir=_scratch) as name:
+        yield Path(name)
+
+
+def scratch_room() -> tuple[Path, int]:
+    """Returns where `scratch_folder` gives folders, and how many bytes are left there."""
+    place = _scratch or Path(tempfile.gettempdir())
+    return place, shutil.disk_usage(place).free
+
+
 @contextmanager
 def written_atomically(target: Path) -> Iterator[Path]:
     """Gives a temporary path beside `target` that takes its name only if the block succeeds."""
@@ -110,14 +144,24 @@ def remove_left_overs(target: Path) -> None:
 
 @contextmanager
 def locked(path: Path, waiting: str) -> Iterator[None]:
-    """Holds a lock that dies with its process; says `waiting` when another process holds it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Holds a lock that dies with its process; says `waiting` when another process holds it.
+
+    Raises:
+        MachineError: the lock's file cannot be opened, such as a link.
+    """
     lock = FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(waiting)
-        lock.acquire()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            say(waiting)
+            lock.acquire()
+    except OSError as error:
+        raise MachineError(
+            f"lock {str(path)!r} cannot be taken ({error.strerror}); allowed: a folder this user "
+            "may write, and a plain file of that name or none"
+        ) from error
     try:
         yield
     finally:
@@ -142,6 +186,11 @@ def written_with_digest(target: Path) -> Iterator[Path]:
         digest = file_digest(temporary)
     with written_atomically(_digest_path(target)) as temporary:
         temporary.write_text(digest)
+
+
+def written_digest(path: Path) -> str:
+    """Returns the SHA-256 of what was written to a file by `written_with_digest`."""
+    return _digest_path(path).read_text()
 
 
 def is_whole(path: Path) -> bool:

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kdplatform.columns import RESERVED as RESERVED
-from kdplatform.errors import DivergedError
+from kdplatform.errors import DivergedError, UserError
 from kdplatform.files import written_atomically
 
 if TYPE_CHECKING:
@@ -31,9 +31,16 @@ if TYPE_CHECKING:
 # Dense tables over classes are made up to here; a larger label is almost surely an id or a hash.
 MAX_CLASSES = 100_000
 
+# How far probabilities that were rounded to two digits may add up to something else than 1.
+_ROUNDED = 0.02
+
 IntArray = npt.NDArray[np.int64]
 FloatArray = npt.NDArray[np.float64]
 Logits = npt.NDArray[np.float32]
+
+
+class ClassOrderError(ValueError):
+    """Logits are not in the order of the classes' numbers."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +78,7 @@ class Predictions:
         Raises:
             ValueError: A column is missing or of the wrong type, the table is empty, an id occurs
                 twice, a label or prediction is not a class number, or logits differ in length, are
-                not finite or lack a class.
+                not finite, lack a class, are probabilities or are not largest at the prediction.
         """
         if isinstance(table, Predictions):
             return table
@@ -88,7 +95,28 @@ class Predictions:
             raise ValueError("prediction table has 0 rows; allowed: at least 1")
         columns = table.drop(columns=list(RESERVED[:3])).reset_index(drop=True)
         labels, predictions = (_classes(table, name) for name in RESERVED[1:3])
-        return cls(_ids(table), labels, predictions, logits, columns)
+        checked = cls(_ids(table), labels, predictions, logits, columns)
+        checked._check_logits()
+        return checked
+
+    def _check_logits(self) -> None:
+        """Checks what can be known of logits: columns without names are taken by position."""
+        if self.logits is None:
+            return
+        if _are_probabilities(self.logits):
+            raise ValueError(
+                "logits of every row are at least 0 and add up to 1: they are probabilities; "
+                "allowed: logits, before the softmax, or the logarithms of the probabilities"
+            )
+        own = self.logits[np.arange(len(self)), self.predictions]
+        if len(wrong := np.flatnonzero(own < self.logits.max(axis=1))):
+            row = int(wrong[0])
+            raise ClassOrderError(
+                f"id {self.ids[row]}: the largest of {self.n_classes} logits is that of class "
+                f"{self.logits[row].argmax()}, the prediction is {self.predictions[row]}, so in "
+                f"{len(wrong)} of {len(self)} rows; allowed: logits in the order of the classes, "
+                "the prediction's the largest"
+            )
 
     @classmethod
     def from_logits(cls, split: "Split", logits: "Tensor") -> "Predictions":
@@ -100,12 +128,18 @@ class Predictions:
 
         Raises:
             DivergedError: A logit is NaN or infinite; such a model predicts nothing.
+            UserError: The model returns probabilities.
         """
         values = logits.detach().cpu().float().numpy()
         if not np.isfinite(values).all():
             raise DivergedError(
                 "the trained model's logits are NaN or infinite; "
                 "try a lower learning rate, a warm-up or gradient clipping"
+            )
+        if _are_probabilities(values):
+            raise UserError(
+                "the model's outputs are at least 0 and add up to 1 for every example: they are "
+                "probabilities; allowed: a model without softmax, whose outputs are logits"
             )
         return cls(
             np.asarray(split.ids),
@@ -237,9 +271,18 @@ def _ids(table: pd.DataFrame) -> npt.NDArray[np.generic]:
     return np.asarray(index.to_numpy())
 
 
+def _are_probabilities(logits: Logits) -> bool:
+    return bool((logits >= 0).all() and (np.abs(logits.sum(axis=1) - 1) <= _ROUNDED).all())
+
+
 def _as_arrow(column: pd.Series) -> pa.Array:
     kind = None if isinstance(column.dtype, pd.ArrowDtype) else pa.list_(pa.float32())
-    return pa.Array.from_pandas(column, type=kind)
+    try:
+        return pa.Array.from_pandas(column, type=kind)
+    except (pa.ArrowException, TypeError, ValueError):
+        raise ValueError(
+            f"column 'logits' holds {str(column.iloc[0])[:40]!r}; allowed: lists of numbers"
+        ) from None
 
 
 def _logits(column: pa.Array | pa.ChunkedArray) -> Logits:

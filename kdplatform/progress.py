@@ -8,6 +8,9 @@ from typing import Any
 
 from tqdm import tqdm
 
+from kdplatform.redaction import redacted
+from kdplatform.text import visible, visible_lines
+
 _collected: list[str] | None = None
 
 
@@ -27,10 +30,16 @@ def collected_messages() -> Iterator[list[str]]:
 
 def say(message: str) -> None:
     """Prints one line to stderr without tearing a progress bar that is being drawn."""
+    message = redacted(message)
     if _collected is None:
-        tqdm.write(message, file=sys.stderr)
+        tqdm.write(visible(message), file=sys.stderr)
     else:
         _collected.append(message)
+
+
+def show(text: str) -> None:
+    """Prints what a command has to say, perhaps several lines, to stdout."""
+    print(visible_lines(text), flush=True)
 
 
 def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
@@ -56,6 +65,7 @@ def changing_line() -> Iterator[Callable[[str], None]]:
 
     def report(line: str) -> None:
         nonlocal words, shown
+        line = visible(line)
         if _collected is not None:
             return
         if sys.stderr.isatty():

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 from helpers.refusals import failure
 
-from kdplatform import cli, errors
+from kdplatform import cli, doctor, errors
 from kdplatform.arguments import ENTRY_POINTS, FROM_PROJECT
 from kdplatform.experiments import commands
 from kdplatform.settings.project import describe_fields, load_project
@@ -191,6 +192,9 @@ def test_a_data_folder_that_cannot_be_written_is_the_machines_fault(
         ("http://user:secret@127.0.0.1:9", "Connection refused"),
         ("sqlite:////proc/mlflow.db", "No such file or directory"),
         ("sqlite:///not_a_database.db", "file is not a database"),
+        ("sqlite:///not%5Fa%5Fdatabase.db", "file is not a database"),
+        ("postgresql://user:se/cret@127.0.0.1:9/x", "Connection refused"),
+        ("postgresql+psycopg://127.0.0.1:9/x?password=secret", "Connection refused"),
     ],
 )
 def test_a_tracking_store_that_does_not_answer_is_the_machines_fault(
@@ -203,7 +207,59 @@ def test_a_tracking_store_that_does_not_answer_is_the_machines_fault(
     assert line.startswith("MLFLOW_TRACKING_URI='")
     assert reason in line
     assert "; allowed: a running MLflow server, or a database" in line
-    assert "secret" not in line
+    assert "cret" not in line
+
+
+@pytest.mark.parametrize("parameter", ["MLFLOW_TRACKING_URI", "storage"])
+@pytest.mark.parametrize(
+    ("uri", "message"),
+    [
+        ("sqlite://mlflow.db", "is not allowed; allowed: "),
+        ("sqlite:/mlflow.db", "is not allowed; allowed: "),
+        ("sqlite://", "is not allowed; allowed: "),
+        ("postgresql://host:port/x", "is not allowed; allowed: "),
+        ("postgresql+pg8000://user:se/cret@host/x", "needs a driver that is not installed; "),
+    ],
+)
+def test_a_uri_that_is_no_stores_is_refused(
+    parameter: str,
+    uri: str,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    words = ["student", "--project", "digits"]
+    if parameter == "storage":
+        words = ["tune", "--project", "digits", "--storage", uri]
+    else:
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    code, line = failure(words, capsys)
+    assert code == 2
+    assert line.startswith(f"{parameter}='{uri.partition('://')[0]}")
+    assert message in line
+    assert "cret" not in line
+
+
+def test_a_file_that_is_no_journal_is_refused_and_stays_as_it_is(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("notes.txt").write_text("my notes\n")
+    words = ["tune", "--project", "digits", "--storage", "journal:///notes.txt"]
+    code, line = failure(words, capsys)
+    assert code == 2
+    assert line.startswith("storage='journal:///notes.txt' is a file that Optuna did not write, ")
+    assert Path("notes.txt").read_text() == "my notes\n"
+
+
+def test_the_doctor_shows_no_password(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "databricks://me:s3cret@host")
+    monkeypatch.setattr(doctor, "_dead_runs", list)
+    assert cli.main(["doctor"]) == 0
+    printed = capsys.readouterr().out
+    assert "databricks://***@host" in printed
+    assert "s3cret" not in printed
 
 
 @pytest.mark.parametrize(
@@ -241,24 +297,101 @@ def test_what_ends_a_command_is_one_line(
     assert line.startswith(message)
 
 
-@pytest.mark.parametrize("error", [RuntimeError("a defect"), FileNotFoundError(2, "gone")])
-def test_a_defect_of_the_program_keeps_its_traceback(
-    error: Exception, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (RuntimeError("a defect at http://me:s3cret@host"), "unforeseen RuntimeError: a defect at"),
+        (FileNotFoundError(2, "gone"), "unforeseen FileNotFoundError: [Errno 2] gone"),
+        (MemoryError(), "the memory is full (MemoryError); allowed: "),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), "the memory is full ("),
+        (ImportError("libtorch.so: failed to map segment from"), "the memory is full (libtorch"),
+        (RuntimeError("can't start new thread"), "the system allows no more processes and"),
+        (BlockingIOError(errno.EAGAIN, "unavailable"), "the system allows no more processes and"),
+        (OSError(errno.EMFILE, "Too many open files"), "too many files are open ("),
+    ],
+)
+def test_what_is_not_foreseen_is_one_line_that_names_its_trace(
+    error: Exception,
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def fail(*arguments: object) -> None:
         raise error
 
     monkeypatch.setattr(commands, "run_command", fail)
-    with pytest.raises(type(error)):
-        cli.main(["distill"])
+    code, line = failure(["distill"], capsys)
+    assert code == 1
+    assert line.startswith(message)
+    [trace] = (tmp_path / "home" / "traces").iterdir()
+    assert line.endswith(f"; its trace is in {trace}")
+    assert "in fail" in trace.read_text()
+    assert "s3cret" not in line + trace.read_text()
 
 
-def test_being_told_to_end_is_an_interruption(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_being_told_to_end_is_an_interruption(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = signal.getsignal(number)
+
     def told(*arguments: object) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), number)
 
     monkeypatch.setattr(commands, "run_command", told)
-    assert cli.main(["distill"]) == 130
+    try:
+        assert cli.main(["distill"]) == 130
+    finally:
+        signal.signal(number, before)
+
+
+def test_streams_that_the_caller_closed_lead_nowhere() -> None:
+    code = (
+        "import os, sys\n"
+        "from kdplatform.cli import main\n"
+        "code = main(['--help'])\n"
+        "nowhere = os.stat(os.devnull)\n"
+        "opened = all(os.path.samestat(os.fstat(n), nowhere) for n in (0, 1, 2))\n"
+        "sys.exit(code if opened else 99)\n"
+    )
+    closed = ["sh", "-c", 'exec "$0" -c "$1" <&- >&- 2>&-', sys.executable, code]
+    assert subprocess.run(closed).returncode == 0
+
+
+def test_a_user_without_a_home_folder_is_told_what_to_set(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def unknown(user: int) -> None:
+        raise KeyError(user)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    code, line = failure(["doctor"], capsys)
+    assert code == 2
+    assert line.startswith("HOME is not set, and the system knows no home folder of this user; ")
+    assert cli.main(["--help"]) == 0
+
+
+def test_a_configuration_that_cannot_be_read_is_named_as_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("x.yaml").write_bytes(b"\xff\xfe")
+    code, line = failure(["distill", "--config", "x.yaml"], capsys)
+    assert code == 2
+    assert line.startswith("config='x.yaml': not valid YAML: ")
+
+
+@pytest.mark.parametrize(
+    ("command", "name"),
+    [("distill", "executor"), ("student", "workers"), ("report", "data_folder"), ("tune", "out")],
+)
+def test_a_parameter_of_another_command_is_refused(
+    command: str, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = failure([command, "--project", "digits", f"--{name}", "2"], capsys)
+    assert code == 2
+    assert line.startswith(f"parameter='{name}' does not exist; ")
 
 
 def test_the_doctor_looks_at_everything(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

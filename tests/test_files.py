@@ -22,6 +22,8 @@ from kdplatform.files import (
     not_there,
     remove_left_overs,
     save_arrays,
+    scratch_folder,
+    use_scratch,
     user_path,
     writable_folder,
     written_atomically,
@@ -192,6 +194,37 @@ def test_whoever_comes_second_to_a_lock_says_so_and_waits(
     thread.join()
     assert order == ["first", "second"]
     assert capsys.readouterr().err.splitlines() == ["somebody is at it; waiting"]
+
+
+@pytest.mark.parametrize("kind", ["a link", "a folder"])
+def test_what_cannot_be_a_lock_is_named(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "key.lock"
+    path.symlink_to(tmp_path / "elsewhere") if kind == "a link" else path.mkdir()
+    with (
+        pytest.raises(MachineError, match=r"^lock '.*/key.lock' cannot be taken \(.+\); allowed: "),
+        locked(path, "nobody"),
+    ):
+        pass
+    assert not (tmp_path / "elsewhere").exists()
+
+
+def test_what_a_killed_process_made_is_gone_after_the_next_start(tmp_path: Path) -> None:
+    code = (
+        "import os, signal, sys\n"
+        "from pathlib import Path\n"
+        "from kdplatform.files import scratch_folder, use_scratch\n"
+        "use_scratch(Path(sys.argv[1]))\n"
+        "with scratch_folder() as folder:\n"
+        "    (folder / 'weights.pt').write_text('half')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    assert in_a_process(code, tmp_path) == -signal.SIGKILL
+    assert list(tmp_path.rglob("weights.pt"))
+    use_scratch(tmp_path)
+    assert list((tmp_path / "scratch").iterdir()) == []
+    with scratch_folder() as folder:
+        assert folder.parent == tmp_path / "scratch"
+    assert not folder.exists()
 
 
 def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:

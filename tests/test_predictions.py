@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from kdplatform.data import Split
-from kdplatform.errors import DivergedError
+from kdplatform.errors import DivergedError, UserError
 from kdplatform.predictions import RESERVED, Predictions
 
 LOGITS = torch.tensor([[0.1, -2.0, 3.0], [1.5, 1.0, -1.0], [0.0, 1e-30, -7.0], [2.0, 2.0, 1.0]])
@@ -71,7 +71,9 @@ def test_rows_are_brought_into_the_order_of_another_table(table: Predictions) ->
     frame = pd.DataFrame(
         {"id": [43, 41, 40, 42], "label": [0, 1, 2, 1], "prediction": [0, 1, 2, 3]}
     )
-    own = Predictions.of(frame.assign(logits=list(np.eye(4, dtype=np.float32)), size=list("dbac")))
+    own = Predictions.of(
+        frame.assign(logits=list(2 * np.eye(4, dtype=np.float32)), size=list("dbac"))
+    )
     found = own.aligned(table)
     assert found.predictions.tolist() == [2, 1, 3, 0]
     assert found.columns["size"].tolist() == list("abcd")
@@ -173,7 +175,7 @@ def arrow_lists(values):
     ids=["lists", "arrays", "arrow"],
 )
 def test_logits_become_a_float32_matrix(column):
-    matrix = of(logits=column).logits
+    matrix = of(prediction=[1, 0, 1], logits=column).logits
     assert matrix.dtype == np.float32
     assert matrix.tolist() == ROWS
 
@@ -192,3 +194,40 @@ def test_logits_become_a_float32_matrix(column):
 def test_bad_logits_are_refused(wrap, logits, message):
     with pytest.raises(ValueError, match=message):
         of(logits=wrap(logits))
+
+
+@pytest.mark.parametrize("cell", ["[0.5, 1.0]", 0.5, {"a": 1.0}, [[0.5], [1.0]]])
+def test_logits_that_are_no_lists_of_numbers_are_refused(cell: object) -> None:
+    with pytest.raises(ValueError, match=r"column 'logits' holds .* allowed: lists of numbers"):
+        of(logits=[cell] * 3)
+
+
+def test_logits_in_another_order_of_classes_are_refused() -> None:
+    logits = np.asarray(ROWS)
+    swapped = of(prediction=logits.argmax(axis=1), logits=logits.tolist())
+    assert swapped.n_classes == 3
+    with pytest.raises(
+        ValueError,
+        match="id 3: the largest of 3 logits is that of class 0, the prediction is 1, so",
+    ):
+        of(prediction=logits.argmax(axis=1), logits=logits[:, [1, 0, 2]].tolist())
+
+
+def test_equal_logits_may_have_either_prediction() -> None:
+    assert of(prediction=[0, 1, 0], logits=[[2.0, 2.0, 1.0]] * 3).n_classes == 3
+
+
+@pytest.mark.parametrize("digits", [2, 7])
+def test_probabilities_are_no_logits(digits: int) -> None:
+    odds = np.array([[0.6, 0.3, 0.1], [0.1, 0.85, 0.05], [0.333333, 0.333333, 0.333334]])
+    table = {"prediction": odds.argmax(axis=1), "logits": odds.round(digits).tolist()}
+    with pytest.raises(ValueError, match="they are probabilities; allowed: logits"):
+        of(**table)
+    logarithms = np.log(odds)
+    assert of(**table | {"logits": logarithms.tolist()}).n_classes == 3
+
+
+def test_a_model_that_returns_probabilities_is_refused() -> None:
+    split = Split(torch.zeros(2, 1), torch.tensor([0, 1]), np.arange(2), pd.DataFrame(index=[0, 1]))
+    with pytest.raises(UserError, match="allowed: a model without softmax"):
+        Predictions.from_logits(split, torch.tensor([[0.9, 0.1], [0.2, 0.8]]))

@@ -59,7 +59,7 @@ def _interval(
     if seeds.variance > 0:
         degrees = seeds.degrees * max(1.0, variance / seeds.variance) ** 2
     margin = float(special.stdtrit(min(degrees, 1e9), 0.5 + confidence / 2) * np.sqrt(variance))
-    return Interval(estimate, max(lowest, estimate - margin), min(1.0, estimate + margin))
+    return Interval(estimate, estimate - margin, estimate + margin).within(lowest, 1.0)
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,8 @@ class FairnessMetrics:
         worst_group: The group of lowest accuracy; empty when none is measured.
         worst_group_accuracy: Its accuracy.
         accuracy_gap: Accuracy of the best group minus that of the worst.
-        note: Groups that are too small and what they are left out of, or empty.
+        note: Groups that are too small and what they are left out of, and examples in no group or
+            in several; or empty.
     """
 
     attribute: str
@@ -133,6 +134,8 @@ def _note(measured: _Measured) -> str:
         remarks.append("no group is left to measure")
     if hint:
         remarks.append("min_group_size=1 counts them")
+    if excluded := int((measured.groups.codes < 0).sum()):
+        remarks.append(f"{excluded} of {len(measured.groups.codes)} examples are in no group")
     if shared := measured.groups.shared:
         remarks.append(f"{shared} examples are in several groups and count in each")
     return "; ".join(remarks)

@@ -19,6 +19,11 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def within(self, lowest: float, highest: float) -> "Interval":
+        """Returns it with its limits cut off at the range of what it estimates."""
+        limits = np.clip([self.low, self.high], lowest, highest)
+        return Interval(self.estimate, *map(float, limits))
+
     def columns(self, name: str) -> dict[str, float]:
         """Returns it as columns of a table: `name`, `name_low` and `name_high`."""
         return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
@@ -34,13 +39,7 @@ class Difference(NamedTuple):
     p_value: float
 
 
-def mean_over_seeds(
-    values: npt.ArrayLike,
-    confidence: float = 1 - LEVEL,
-    *,
-    lowest: float = -np.inf,
-    highest: float = np.inf,
-) -> Interval:
+def mean_over_seeds(values: npt.ArrayLike, confidence: float = 1 - LEVEL) -> Interval:
     """Mean over seeds and its interval: mean plus and minus t times s / sqrt(n).
 
     It speaks of training again with other seeds, on the same data. Fewer than two seeds, or seeds
@@ -49,8 +48,6 @@ def mean_over_seeds(
 
     Args:
         values: one per seed.
-        lowest: the interval is cut off at the quantity's own range.
-        highest: as `lowest`.
 
     Raises:
         ValueError: `confidence` is not between 0 and 1.
@@ -61,9 +58,7 @@ def mean_over_seeds(
     if len(sample) < 2 or np.ptp(sample) <= ROUNDING:
         return Interval(mean, np.nan, np.nan)
     reach = stats.t.ppf((1 + confidence) / 2, len(sample) - 1) * stats.sem(sample)
-    return Interval(
-        mean, float(np.maximum(lowest, mean - reach)), float(np.minimum(highest, mean + reach))
-    )
+    return Interval(mean, mean - reach, mean + reach)
 
 
 def paired_difference(
@@ -133,18 +128,23 @@ def mean_of_examples(differences: FloatArray) -> Interval:
     return _symmetric(mean, variance, len(differences) - 1)
 
 
-def change_over_temperature(grid: FloatArray, temperatures: FloatArray) -> Interval:
+def change_over_temperature(
+    grid: FloatArray, temperatures: FloatArray, width: float = np.inf
+) -> Interval:
     """Change from the lowest to the highest temperature, along each seed's least-squares line.
 
     Args:
         grid: one value per model. [seeds, temperatures]
+        width: largest minus smallest value that the quantity can have.
 
     Returns:
-        The mean over seeds with its 95% t-interval.
+        The mean over seeds with its 95% t-interval, cut off at the steepest lines there can be.
     """
     centred = temperatures - temperatures.mean()
-    slopes = grid @ centred / (centred**2).sum()
-    return mean_over_seeds(slopes * float(np.ptp(temperatures)))
+    weights = centred * float(np.ptp(temperatures)) / (centred**2).sum()
+    # The weights add up to 0: the steepest line has the highest values where they are positive.
+    steepest = width * float(weights[weights > 0].sum())
+    return mean_over_seeds(grid @ weights).within(-steepest, steepest)
 
 
 def _symmetric(mean: float, variance: float, degrees: float) -> Interval:

@@ -259,10 +259,10 @@ def welch_by_class(
 
     Returns:
         One row per class: `class`, `n`, `accuracy_a`, `accuracy_b` (means over seeds), `difference`
-        with `difference_low` and `difference_high` (Welch's interval), `normalised_difference` with
-        its limits, `t`, `df`, `p_value`, `significant`, `p_bh`, `significant_bh`, `p_holm`,
-        `significant_holm`, `hedges_g` with its limits, and `status` ("tested", "absent" or
-        "undefined: no variance").
+        with `difference_low` and `difference_high` (Welch's interval, cut off at -1 and 1),
+        `normalised_difference` with its limits, `t`, `df`, `p_value`, `significant`, `p_bh`,
+        `significant_bh`, `p_holm`, `significant_holm`, `hedges_g` with its limits, and `status`
+        ("tested", "absent" or "undefined: no variance").
 
     Raises:
         ValueError: An arm has fewer than two seeds, or the arms hold different examples.
@@ -285,8 +285,8 @@ def welch_by_class(
             "accuracy_a": a.accuracy.mean(axis=0),
             "accuracy_b": b.accuracy.mean(axis=0),
             "difference": raw.difference,
-            "difference_low": raw.low,
-            "difference_high": raw.high,
+            "difference_low": np.maximum(raw.low, -1.0),
+            "difference_high": np.minimum(raw.high, 1.0),
             "normalised_difference": test.difference,
             "normalised_low": test.low,
             "normalised_high": test.high,

@@ -9,6 +9,7 @@ import pandas as pd
 
 from kdplatform.data import SEVERAL
 from kdplatform.predictions import FloatArray, IntArray, Predictions, Table
+from kdplatform.text import visible
 
 Attribute = str | Sequence[str]
 
@@ -102,7 +103,7 @@ def listed(words: Sequence[str]) -> str:
 
 def attribute_name(attribute: Attribute) -> str:
     """Names an attribute, or an intersection given as several attributes."""
-    return attribute if isinstance(attribute, str) else INTERSECTION.join(attribute)
+    return visible(attribute if isinstance(attribute, str) else INTERSECTION.join(attribute))
 
 
 def attribute_groups(table: Table, attribute: Attribute) -> Groups:
@@ -140,13 +141,13 @@ def _column_groups(table: pd.DataFrame, column: str) -> Groups:
         raise ValueError(
             f"attribute {column!r} holds values of type {kind}; allowed: text, numbers"
         ) from None
-    texts = [str(value) for value in values]
+    texts = [visible(value) for value in values]
     names = sorted({name for text in texts for name in text.split(SEVERAL)})
     place = {name: number for number, name in enumerate(names)}
     members = np.zeros((len(texts), len(names)), dtype=bool)
     for row, text in enumerate(texts):
         members[row, [place[name] for name in text.split(SEVERAL)]] = True
-    return _tidied(column, names, codes.astype(np.int64), members)
+    return _tidied(visible(column), names, codes.astype(np.int64), members)
 
 
 def _intersected(one: Groups, other: Groups) -> Groups:

@@ -70,7 +70,9 @@ def composed(text: str) -> str:
 
 def _lines_of_cells(path: Path, file: Iterable[str], separator: str) -> Iterator[list[str]]:
     """Yields the names of the columns, then the cells of every line that is not empty."""
-    reader = csv.reader(file, delimiter=separator, strict=True)
+    # Behind a comma and a blank a quote is a quote all the same.
+    blanks = separator != " "
+    reader = csv.reader(file, delimiter=separator, strict=True, skipinitialspace=blanks)
     try:
         names = [composed(name.strip()) for name in next(reader, [])]
         if len(names) > 1 and not names[0]:

@@ -1,5 +1,6 @@
 """The entry points `teacher`, `student`, `distill` and `sweep`."""
 
+import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -13,20 +14,24 @@ from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
 from kdplatform.experiments.results import log_arms, log_samples, log_sweep, step_scale, study_of
-from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, absolute_uri, run_graph
-from kdplatform.experiments.starting import check_starts
+from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
+from kdplatform.experiments.steps import check_steps, find_trained, reused_line
 from kdplatform.experiments.tracking import (
+    begin_command,
+    changes_are_logged,
     close_abandoned_children,
     command_run,
-    prepare_store,
     quiet_mlflow,
+    shown_store,
     store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open_workspace
-from kdplatform.progress import say
+from kdplatform.progress import say, show
+from kdplatform.redaction import redacted
 from kdplatform.reporting.summary import arms_text, sweep_text
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.stores import absolute_uri, is_server
 from kdplatform.study.classes import ClassWise
 
 
@@ -37,7 +42,8 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     # A cluster's nodes resolve the device for themselves; this machine only keeps the books.
     device = "cpu" if arguments.executor == "ray" else arguments.device
     workspace = open_workspace(config, arguments.data_folder, device, arguments.reuse)
-    prepare_store()
+    changes_are_logged()
+    begin_command()
     title = f"{config.name} {method_title(config.distillation)}" if command == "distill" else ""
     with store_errors(), command_run(command, config, title) as run_id:
         records.log_dataset(workspace.dataset)
@@ -45,13 +51,23 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
             text, failures = _sweep(workspace, run_id, arguments)
         else:
             steps = _steps(command, config, workspace.dataset.digest)
-            check_starts(steps, workspace)
-            scheduler = Scheduler(workspace, arguments.device, InlineExecutor())
-            text, failures = _trained_text(workspace, scheduler.run(steps, run_id)), []
+            text, failures = _trained_text(workspace, _train(workspace, steps, run_id)), []
         mlflow.log_text(text, "summary.txt")
-        print(f"\n{text}\n\n{where_to_look(run_id)}", flush=True)
+        show(f"\n{text}\n\n{where_to_look(run_id)}")
         say(f"{command}: {time.perf_counter() - started:.0f} s")
         report_failures(failures)
+
+
+def _train(workspace: Workspace, steps: Sequence[Step], run_id: str) -> Trained:
+    """Trains one model after the other, here, those that are not trained already."""
+    known = find_trained(workspace, steps) if workspace.reuse else {}
+    for model in known.values():
+        say(reused_line(model.step, model.run_id))
+    # What weights mean may have changed since they were used, such as the names of the classes.
+    given = (step for step in steps if step.key not in known or step.training.weights is not None)
+    check_steps(workspace, given)
+    scheduler = Scheduler(workspace, str(workspace.device), InlineExecutor(), known)
+    return scheduler.run(steps, run_id)
 
 
 def _trained_text(workspace: Workspace, trained: Trained) -> str:
@@ -98,7 +114,7 @@ def report_failures(failures: Sequence[Failure]) -> None:
         say(f"failed: {failure.step.title}: {failure.reason}")
     traces = [f"{f.step.title}\n{f.trace}" for f in failures if f.trace]
     if traces:
-        mlflow.log_text("\n".join(traces), "failures.txt")
+        mlflow.log_text(redacted("\n".join(traces)), "failures.txt")
     raise UnfinishedError(
         f"{len(failures)} models failed, as listed above; the others are kept, and the same "
         "command tries again what is missing"
@@ -121,9 +137,11 @@ def where_to_look(run_id: str) -> str:
     uri = mlflow.get_tracking_uri()
     run = mlflow.get_run(run_id)
     page = f"/#/experiments/{run.info.experiment_id}/runs/{run_id}"
-    if uri.startswith(("http://", "https://")):
-        return f"see it at {uri.rstrip('/')}{page}"
-    store = absolute_uri(uri)
+    if is_server(uri):
+        return f"see it at {shown_store().rstrip('/')}{page}"
+    # A shell has the password that may be in it.
+    secret = shown_store() != uri
+    store = '"$MLFLOW_TRACKING_URI"' if secret else shlex.quote(absolute_uri(uri))
     return (
         f"see it with: mlflow ui --backend-store-uri {store}\nthen at http://127.0.0.1:5000{page}"
     )

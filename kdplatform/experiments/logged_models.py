@@ -7,8 +7,6 @@ for every further model.
 
 import copy
 import json
-import shutil
-import tempfile
 import zipfile
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import contextmanager
@@ -33,6 +31,7 @@ from kdplatform.errors import KdplatformError, MachineError, one_line
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.starting import size_tag
 from kdplatform.experiments.weights import WEIGHTS
+from kdplatform.files import scratch_folder, scratch_room
 from kdplatform.models.user_models import is_user_model
 from kdplatform.progress import say
 
@@ -117,8 +116,8 @@ def _export(model: nn.Module, dataset: Dataset) -> _Export:
     example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
     inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
     outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
-    with tempfile.TemporaryDirectory() as name, _own_versions_unchecked():
-        folder = Path(name) / "model"
+    with scratch_folder() as scratch, _own_versions_unchecked():
+        folder = scratch / "model"
         description = Model()
         mlflow.pytorch.save_model(
             model,
@@ -186,8 +185,8 @@ def _log_export(export: _Export, model: nn.Module, name: str, parameters: dict[s
     assert run is not None
     run_id, experiment_id = run.info.run_id, run.info.experiment_id
     source = {key: tag for key, tag in run.data.tags.items() if key.startswith(_SOURCE_TAGS)}
-    with tempfile.TemporaryDirectory() as folder:
-        _write(export, model, Path(folder))
+    with scratch_folder() as folder:
+        _write(export, model, folder)
         logged = client.create_logged_model(experiment_id, name, run_id, source, parameters)
         client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
         description = copy.copy(export.description)
@@ -196,7 +195,7 @@ def _log_export(export: _Export, model: nn.Module, name: str, parameters: dict[s
         description.model_id = description.model_uuid = logged.model_id
         description.utc_time_created = str(datetime.now(UTC).replace(tzinfo=None))
         description.save(f"{folder}/{MLMODEL_FILE_NAME}")
-        client.log_model_artifacts(logged.model_id, folder)
+        client.log_model_artifacts(logged.model_id, str(folder))
     client.finalize_logged_model(logged.model_id, "READY")
     return str(logged.model_id)
 
@@ -216,15 +215,14 @@ def _write(export: _Export, model: nn.Module, folder: Path) -> None:
 
 
 def _require_room_for(model: nn.Module) -> None:
-    """Raises a MachineError where the temporary folder has no room for the model.
+    """Raises a MachineError where the folder for what is made has no room for the model.
 
     Asked ahead, because torch's archive writer ends the whole process when the disk is full.
     """
-    folder = tempfile.gettempdir()
+    folder, free = scratch_room()
     needed = 2 * sum(tensor.nbytes for tensor in model.state_dict().values()) + _GRAPH_BYTES
-    free = shutil.disk_usage(folder).free
     if free < needed:
         raise MachineError(
-            f"TMPDIR={folder!r} has {free / 2**20:.1f} MiB left; allowed: a folder with at least "
-            f"{needed / 2**20:.1f} MiB for the model"
+            f"{str(folder)!r} has {free / 2**20:.1f} MiB left; allowed: a data_folder with at least"
+            f" {needed / 2**20:.1f} MiB for the model"
         )

@@ -2,17 +2,14 @@
 
 import io
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import mlflow
 import pandas as pd
 import torch
-from matplotlib.figure import Figure
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
@@ -25,12 +22,17 @@ from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import TAG_KEY, log_verified_artifacts, uncommitted_changes
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
+from kdplatform.files import scratch_folder
 from kdplatform.predictions import Predictions
-from kdplatform.reporting.figures import DPI, Drawing
+from kdplatform.reporting.drawing import figure_png
+from kdplatform.reporting.figures import Drawing
 from kdplatform.roles import Role
 from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
 from kdplatform.training import EpochRecord
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # The most characters of a dataset digest that MLflow's database keeps.
 _DIGEST_LENGTH = 36
@@ -70,12 +72,12 @@ def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> dict[str,
         values |= flatten(step.distillation, "distillation.")
     parameters = {name: str(value) for name, value in values.items()}
     MlflowClient().log_batch(_run_id(), params=[Param(*item) for item in parameters.items()])
-    with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "config.yaml").write_text(dump_yaml(step.within(config)))
+    with scratch_folder() as folder:
+        (folder / "config.yaml").write_text(dump_yaml(step.within(config)))
         if difference := uncommitted_changes():
-            Path(folder, "source").mkdir()
-            Path(folder, "source", "uncommitted.diff").write_text(difference)
-        mlflow.log_artifacts(folder)
+            (folder / "source").mkdir()
+            (folder / "source" / "uncommitted.diff").write_text(difference)
+        mlflow.log_artifacts(str(folder))
     log_dataset(dataset)
     return parameters
 
@@ -143,8 +145,7 @@ def log_predictions_and_weights(
     Args:
         tables: predictions by split.
     """
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
+    with scratch_folder() as folder:
         for split, table in tables.items():
             table.write(folder / PREDICTIONS.format(split=split))
         # By way of memory: torch's own writer says no disk left in words of its own.
@@ -173,10 +174,10 @@ def log_results(
         model_id: of the logged model that the metrics belong to as well.
     """
     listed = [{"path": f"{name}.json", "type": "table"} for name in tables]
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         for name, table in tables.items():
-            table.to_json(f"{folder}/{name}.json", orient="split", index=False, date_format="iso")
-        mlflow.log_artifacts(folder)
+            table.to_json(folder / f"{name}.json", orient="split", index=False, date_format="iso")
+        mlflow.log_artifacts(str(folder))
     run_id, now = _run_id(), round(time.time() * 1000)
     all_tags = {**tags, MLFLOW_LOGGED_ARTIFACTS: json.dumps(listed)}
     MlflowClient().log_batch(
@@ -189,16 +190,13 @@ def log_results(
     )
 
 
-def log_figures(figures: Mapping[str, Figure | Drawing]) -> None:
+def log_figures(figures: "Mapping[str, Figure | Drawing]") -> None:
     """Logs figures as `figures/name.png`."""
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         for name, figure in figures.items():
-            path = Path(folder, f"{name}.png")
-            if isinstance(figure, Drawing):
-                path.write_bytes(figure.png())
-            else:
-                figure.savefig(path, dpi=DPI)
-        mlflow.log_artifacts(folder, "figures")
+            png = figure.png() if isinstance(figure, Drawing) else figure_png(figure)
+            (folder / f"{name}.png").write_bytes(png)
+        mlflow.log_artifacts(str(folder), "figures")
 
 
 def curves(records: Sequence[EpochRecord]) -> pd.DataFrame:

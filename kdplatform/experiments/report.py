@@ -23,19 +23,21 @@ from kdplatform.experiments.stored_predictions import (
     stored_test_predictions,
 )
 from kdplatform.experiments.tracking import (
-    TAG_KEY,
+    begin_command,
+    by_key,
     class_names,
     command_run,
     finished_runs,
-    prepare_store,
     quiet_mlflow,
     store_errors,
 )
+from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
-from kdplatform.progress import say
+from kdplatform.progress import say, show
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.roles import Role
-from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
+from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
+from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.metrics import Similarity, similarity
 from kdplatform.study.study import (
     NDS,
@@ -53,9 +55,9 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     """Builds the report under a run of its own, logs it and writes it to a folder."""
     started = time.perf_counter()
     quiet_mlflow()
-    folder = arguments.out or home_folder() / "reports" / config.name
+    begin_command()
+    folder = arguments.out or home_folder() / "reports" / _place(config)
     writable_folder("out", folder)
-    prepare_store()
     with store_errors():
         study = load_study(config, arguments.overrides.keys(), arguments.intersections)
         report = build_report(study)
@@ -64,8 +66,14 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))
-    print(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}", flush=True)
+    show(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}")
     say(f"report: {time.perf_counter() - started:.0f} s")
+
+
+def _place(config: ProjectConfig) -> str:
+    """Returns the name of a report's folder, which no project of other data or store has."""
+    store = absolute_uri(mlflow.get_tracking_uri())
+    return told_apart(config.name, config.dataset.model_dump_json(), store)
 
 
 def report_text(report: Report) -> str:
@@ -183,11 +191,9 @@ def _find_steps(
     config: ProjectConfig, digest: str, runs: Sequence[Run]
 ) -> list[tuple[Step, list[Run]]]:
     """Returns the study's steps that have been trained, with their runs, the newest first."""
-    by_key: dict[str, list[Run]] = {}
-    for run in runs:
-        by_key.setdefault(run.data.tags[TAG_KEY], []).append(run)
+    found = by_key(runs)
     steps = study_steps(config, digest, config.temperatures)
-    return [(step, by_key[step.key]) for step in steps if step.key in by_key]
+    return [(step, found[step.key]) for step in steps if step.key in found]
 
 
 def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
@@ -255,6 +261,7 @@ class _Reader:
         self._examples: tuple[str, str] | None = None
         self.arms: dict[Arm, dict[int, Model]] = {}
         self.left_out: list[str] = []
+        self._read: dict[str, Run] = {}
 
     def columns(self) -> list[str]:
         """What the tables carry beside predictions."""
@@ -269,10 +276,17 @@ class _Reader:
         return self._names if named else tuple(map(str, range(number)))
 
     def read(self, step: Step, candidates: Sequence[Run]) -> None:
-        """Reads the newest of a step's runs whose predictions are what was logged."""
+        """Reads the newest of a step's runs whose predictions are what was logged.
+
+        A student of a former teacher, which has been trained anew since, is none of its own.
+        """
+        needed = {n: self._read[own.key] for n, own in step.needs.items() if own.key in self._read}
         for run in candidates:
             try:
+                if former := former_needs(run, needed):
+                    raise ValueError(f"it was made with a former {' and '.join(former)}")
                 model = self._model(run)
+                self._read[step.key] = run
                 self.arms.setdefault(arm_of(step), {})[step.seed] = model
                 return
             except ValueError as error:
@@ -314,12 +328,18 @@ def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dic
         "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
         "Teacher": f"{_training(config.teacher)}; {teacher}",
         "Student": _training(config.student),
-        "Distillation": (
-            f"{chosen.method}, alpha {chosen.distillation_weight:g} on the distillation term, "
-            f"{'with' if getattr(chosen, 'scale_by_t2', True) else 'without'} T²"
-        ),
+        "Distillation": _distillation(chosen),
         "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
     }
+
+
+def _distillation(method: DistillationConfig) -> str:
+    words = [method.method]
+    if (alpha := method.distillation_weight) is not None:
+        words.append(f"alpha {alpha:g} on the distillation term")
+    if (scaled := getattr(method, "scale_by_t2", None)) is not None:
+        words.append("with T²" if scaled else "without T²")
+    return ", ".join(words)
 
 
 def _training(training: TrainingConfig) -> str:

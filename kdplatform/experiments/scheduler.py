@@ -5,19 +5,18 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from pathlib import Path
 
 import mlflow
 
 from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.progress import GraphProgress
-from kdplatform.experiments.starting import check_starts
-from kdplatform.experiments.steps import find_trained
+from kdplatform.experiments.steps import check_steps, find_trained
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.progress import say
 from kdplatform.roles import Role
+from kdplatform.stores import absolute_uri
 
 # Opens an executor for this many steps.
 OpenExecutor = Callable[[int], AbstractContextManager[Executor]]
@@ -214,18 +213,10 @@ def run_graph(
     if not missing:
         say(f"{title}: {len(steps)} models, all of them reused")
         return Trained(steps, models)
-    check_starts(missing, workspace)
+    check_steps(workspace, missing)
     with open_executor(len(missing)) as executor:
         progress = GraphProgress(missing, reused=len(models), slots=executor.slots, title=title)
         with progress:
             return Scheduler(workspace, device, executor, models).run(
                 steps, parent_run_id, progress
             )
-
-
-def absolute_uri(uri: str) -> str:
-    """Returns a tracking URI that means the same store from any working directory."""
-    path = uri.removeprefix("sqlite:///")
-    if path == uri:
-        return uri
-    return f"sqlite:///{Path(path).resolve()}"

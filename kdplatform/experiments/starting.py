@@ -1,6 +1,6 @@
 """The model of a step before its training, and the same model with a run's weights."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 from mlflow import MlflowClient
@@ -11,13 +11,11 @@ from kdplatform.errors import UserError, one_line
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.tracking import artifact_path
 from kdplatform.experiments.weights import TAG_IMAGE_SIZE, WEIGHTS, find_weights, read_weights
-from kdplatform.experiments.workspace import Workspace
-from kdplatform.methods import build_method
 from kdplatform.models.loading import for_classes, load_weights, refuse_not_finite
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained
 from kdplatform.models.user_models import is_user_model
-from kdplatform.progress import collected_messages, say
+from kdplatform.progress import say
 from kdplatform.settings.schema import TrainingConfig
 from kdplatform.tensor_files import UnreadableError, read_tensors
 from kdplatform.training import initialised_model
@@ -42,25 +40,6 @@ def starting_model(step: Step, dataset: Dataset) -> nn.Module:
         _probe(training.model, model, dataset)  # which gives lazy layers their weights
         refuse_not_finite(model.state_dict(), training.model)
     return model
-
-
-def check_starts(steps: Sequence[Step], workspace: Workspace) -> None:
-    """Checks, before anything is trained, that every step can start.
-
-    The steps' methods look at the data, and the weights that models start from are read.
-
-    Raises:
-        UserError: As `starting_model` and `Method.check`.
-    """
-    with collected_messages() as lines:
-        for method in {step.method: None for step in steps if not step.training.frozen}:
-            build_method(method).check(workspace.dataset)
-    for line in dict.fromkeys(lines):
-        say(line)
-    starts = {step.training: step for step in steps if step.training.weights is not None}
-    for step in starts.values():
-        with collected_messages():  # which are said when the step's turn comes
-            starting_model(step, workspace.dataset)
 
 
 def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:

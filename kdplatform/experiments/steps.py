@@ -1,6 +1,7 @@
 """One step of a study: find the model that was trained already, or train it and log it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -19,19 +20,28 @@ from kdplatform.experiments.starting import size_tag, starting_model
 from kdplatform.experiments.teacher_logits import teacher_for
 from kdplatform.experiments.tracking import (
     artifact_path,
-    close_abandoned,
+    by_key,
+    close_dead,
     find_finished,
-    find_finished_of_project,
+    finished_runs,
     model_run,
     runs_with_key,
     supersede_finished,
 )
-from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
+from kdplatform.experiments.trained import (
+    PREDICTIONS,
+    TAG_START,
+    TrainedModel,
+    former_needs,
+    needs_tag,
+    state_digest,
+)
 from kdplatform.experiments.workspace import Workspace, backend_status, build_loss_kernels
-from kdplatform.files import locked, remove_left_overs
+from kdplatform.files import locked, remove_left_overs, written_digest
 from kdplatform.methods import build_method
+from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import Predictions
-from kdplatform.progress import say
+from kdplatform.progress import collected_messages, say
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import (
     class_accuracies,
@@ -44,8 +54,10 @@ from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import fairness_metric, group_metrics, model_metrics, pair_metrics
 from kdplatform.study.study import Arm, Model, Study
-from kdplatform.training import FitResult, fit, predict_logits
+from kdplatform.training import FitResult, check_fit, fit, predict_logits
 
+# The digest of the table of the teacher's logits that a student learnt from.
+TAG_TABLE = "kd.teacher_logits"
 # What a killed run loses at most, beside the epoch it was in.
 _CHECKPOINT_SECONDS = 2.0
 
@@ -62,11 +74,11 @@ def obtain(
     lock = workspace.folder / "locks" / f"{step.key}.lock"
     with locked(lock, f"{step.title}: another process is at it; waiting"):
         known = runs_with_key(step.key)
-        run = find_finished(known) if workspace.reuse else None
+        run = find_finished(known, _fits(workspace, step, needed)) if workspace.reuse else None
         if run is not None:
-            say(f"{step.title}: reused run {run.info.run_id}")
+            say(reused_line(step, run.info.run_id))
             return _reused(workspace, step, run)
-        close_abandoned(known)
+        close_dead(known)
         run_id = _train(workspace, step, parent_run_id, needed)
         supersede_finished(step.key, except_run_id=run_id)
         _checkpoint(workspace, step).unlink(missing_ok=True)
@@ -74,10 +86,81 @@ def obtain(
 
 
 def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
-    """Returns by key the models of those steps that are trained already, from a single search."""
-    wanted = {step.key: step for step in steps}
-    runs = find_finished_of_project(workspace.config.name, wanted)
-    return {key: _reused(workspace, wanted[key], run) for key, run in runs.items()}
+    """Returns by key the models of those steps that are trained already, from a single search.
+
+    A run that another project of the same configuration logged is not among them; `obtain` does
+    find it.
+
+    Args:
+        steps: a step stands behind those that it needs.
+    """
+    runs = by_key(finished_runs(workspace.config.name))
+    found: dict[str, TrainedModel] = {}
+    for step in steps:
+        if step.key not in runs or any(own.key not in found for own in step.needs.values()):
+            continue
+        needed = {name: found[own.key] for name, own in step.needs.items()}
+        fits = _fits(workspace, step, needed, quiet=True)
+        if run := find_finished(runs[step.key], fits):
+            found[step.key] = _reused(workspace, step, run)
+    return found
+
+
+def reused_line(step: Step, run_id: str) -> str:
+    """Says that a step's model is that of a run."""
+    return f"{step.title}: reused run {run_id}"
+
+
+def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
+    """Tries what training the steps will need, before the first of them is trained.
+
+    Raises:
+        UserError: a model or a method cannot be built for the data, or lacks data.
+        MachineError: weights that a library publishes cannot be downloaded.
+    """
+    dataset, steps = workspace.dataset, list(steps)
+    for step in {step.training: step for step in steps}.values():
+        with collected_messages():  # which are said when the step's turn comes
+            starting_model(step, dataset)
+    with collected_messages() as lines:
+        for step in {(step.training, step.method): step for step in steps}.values():
+            if not step.training.frozen:
+                method = build_method(step.method)
+                check_fit(method, step.training, dataset.train, dataset.unlabeled)
+                method.check(dataset)
+    for line in dict.fromkeys(lines):
+        say(line)
+
+
+def _fits(
+    workspace: Workspace,
+    step: Step,
+    needed: Mapping[str, TrainedModel],
+    *,
+    quiet: bool = False,
+) -> Callable[[Run], bool]:
+    """Returns what tells whether a run of the step's key was made with the very same weights.
+
+    Neither the weights of a teacher that was trained anew nor those that a function of the user's
+    loads are in the key.
+    """
+
+    @cache
+    def start() -> str:
+        return state_digest(starting_model(step, workspace.dataset))
+
+    def fits(run: Run) -> bool:
+        former = former_needs(run, {name: own.run for name, own in needed.items()})
+        if is_user_model(step.training.model) and run.data.tags.get(TAG_START) != start():
+            former.append(f"weights that {step.training.model} returned")
+        if former and not quiet:
+            say(
+                f"{step.title}: run {run.info.run_id} was made with other weights "
+                f"({', '.join(former)}); it is trained again"
+            )
+        return not former
+
+    return fits
 
 
 def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
@@ -115,6 +198,7 @@ def _train(
         val = tables["val"]
         check_outputs(step, val.labels, val.predictions, dataset.class_names)
         tags = records.log_predictions_and_weights(tables, model.cpu())
+        tags |= needs_tag(needed)
         tags |= {
             "kd.precision": result.precision,
             "kd.device": workspace.device.type,
@@ -147,12 +231,16 @@ def _fit(
 ) -> tuple[nn.Module, FitResult]:
     dataset = workspace.dataset
     model = starting_model(step, dataset)
+    if is_user_model(step.training.model):
+        mlflow.set_tag(TAG_START, state_digest(model))
     if step.training.frozen:
         return model.eval(), FitResult((), 0, "fp32")
     method = build_method(step.method)
     teacher = None
     if method.needs.teacher != "none":
-        teacher = teacher_for(workspace, step, needed[TEACHER], method.needs)
+        teacher, table = teacher_for(workspace, step, needed[TEACHER], method.needs)
+        if table is not None:
+            mlflow.set_tag(TAG_TABLE, written_digest(table))
     with records.EpochLog() as log:
         result = fit(
             model,

@@ -1,6 +1,6 @@
 """Test predictions as they stand in the tracking store, believed only when they are as logged."""
 
-import json
+from typing import NamedTuple
 
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -8,8 +8,9 @@ from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import UserError
 from kdplatform.experiments.tracking import (
-    TAG_DIGESTS,
+    artifact_digests,
     artifact_path,
+    class_names,
     prepare_store,
     quiet_mlflow,
     shown_store,
@@ -18,6 +19,7 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.files import file_digest
 from kdplatform.predictions import Predictions
+from kdplatform.stores import reason_of
 from kdplatform.study.metrics import CALIBRATING_TEMPERATURE, fairness_metric
 
 TEST = PREDICTIONS.format(split="test")
@@ -30,12 +32,14 @@ def stored_test_predictions(run: Run) -> Predictions:
     Raises:
         ValueError: they are missing, not what was logged, or no prediction table.
     """
-    digests = json.loads(run.data.tags.get(TAG_DIGESTS, "{}"))
+    digest = artifact_digests(run).get(TEST)
+    if digest is None:
+        raise ValueError(f"it has logged no {TEST}")
     try:
         path = artifact_path(run.info.run_id, TEST)
-        sound = digests.get(TEST) == file_digest(path)
-    except (OSError, MlflowException):
-        raise ValueError(f"it has no {TEST}") from None
+        sound = digest == file_digest(path)
+    except (OSError, MlflowException) as error:
+        raise ValueError(f"its {TEST} cannot be read now ({reason_of(error)})") from None
     if not sound:
         raise ValueError("its predictions are not what was logged")
     return Predictions.read(path)
@@ -46,8 +50,21 @@ def calibrating_temperature(run: Run) -> float:
     return float(run.data.metrics.get(CALIBRATING_TEMPERATURE, float("nan")))
 
 
-def read_run(run_id: str) -> tuple[Predictions, tuple[str, ...]]:
-    """Returns the test predictions of a run, and the attributes that it was measured by.
+class StoredRun(NamedTuple):
+    """What a run holds for a comparison.
+
+    Attributes:
+        attributes: that it was measured by.
+        class_names: none where they were not logged.
+    """
+
+    test: Predictions
+    attributes: tuple[str, ...]
+    class_names: tuple[str, ...]
+
+
+def read_run(run_id: str) -> StoredRun:
+    """Returns the test predictions of a run, with its attributes and the names of its classes.
 
     Raises:
         UserError: there is no such run, or no predictions of it that can be believed.
@@ -71,4 +88,4 @@ def read_run(run_id: str) -> tuple[Predictions, tuple[str, ...]]:
     # The metric that a run has of every attribute of its project.
     columns = map(str, test.columns)
     measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
-    return test, tuple(sorted(measured))
+    return StoredRun(test, tuple(sorted(measured)), class_names(run))

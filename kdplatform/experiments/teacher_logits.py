@@ -44,8 +44,8 @@ _HALF = np.finfo(np.float16)
 
 def teacher_for(
     workspace: Workspace, student: Step, teacher: TrainedModel, needs: Needs
-) -> Teacher:
-    """Returns where a student's fit takes the teacher's logits from.
+) -> tuple[Teacher, Path | None]:
+    """Returns where a student's fit takes the teacher's logits from, and the file of their table.
 
     A table that every student of this teacher shares, also those of other processes on the same
     data folder: one of them computes it while the others wait. The teacher itself where a method
@@ -57,22 +57,25 @@ def teacher_for(
     def network() -> nn.Module:
         return restored_model(teacher.step, workspace.dataset, teacher.run_id)
 
-    table = _table(workspace, student, teacher) if needs.teacher == "logits" else None
+    logits = file = None
+    if needs.teacher == "logits":
+        logits, file = _logits(workspace, student, teacher)
     precision = resolve_precision(teacher.step.training, workspace.device)
-    return Teacher(table, network, precision)
+    return Teacher(None if logits is None else TeacherTable(logits), network, precision), file
 
 
-def _table(workspace: Workspace, student: Step, teacher: TrainedModel) -> TeacherTable | None:
+def _logits(
+    workspace: Workspace, student: Step, teacher: TrainedModel
+) -> tuple[Tensor | None, Path | None]:
+    """Returns the logits that a table holds and its file; neither where the network is asked."""
     if not student.training.augmentation.active:
-        return TeacherTable(_training_logits(workspace, teacher.step, teacher.run_id))
+        return _training_logits(workspace, teacher.step, teacher.run_id)
     train = workspace.dataset.train
     # A streamed split would be decoded anew for every view, and holds too many images anyway.
     in_memory = isinstance(train.inputs, Tensor)
     if in_memory and views_pay(student.training, len(train), len(workspace.dataset.class_names)):
-        views = _view_logits(workspace, student, teacher)
-        if views is not None:
-            return TeacherTable(views)
-    return None
+        return _view_logits(workspace, student, teacher)
+    return None, None
 
 
 def views_pay(student: TrainingConfig, examples: int, classes: int) -> bool:
@@ -87,21 +90,23 @@ def views_pay(student: TrainingConfig, examples: int, classes: int) -> bool:
     return views <= passes and examples * views * classes * _HALF.bits // 8 <= MOST_VIEW_BYTES
 
 
-def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> Tensor:
+def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> tuple[Tensor, Path]:
     """Returns the teacher's logits [N, C] of the training split, from the cache or computed."""
     # By run and not by key: a teacher trained afresh may differ in its last bits.
     path = workspace.folder / "teacher_logits" / f"{run_id}.npz"
     with locked(path.with_suffix(".lock"), _waiting(teacher)):
         if (cached := load_arrays(path)) is not None:
-            return torch.from_numpy(cached["logits"])
+            return torch.from_numpy(cached["logits"]), path
         model = restored_model(teacher, workspace.dataset, run_id)
         inputs = workspace.dataset.train.inputs
         logits = predict_logits(model, inputs, device=workspace.device).cpu()
         save_arrays(path, {"logits": logits.numpy()})
-        return logits
+        return logits, path
 
 
-def _view_logits(workspace: Workspace, student: Step, teacher: TrainedModel) -> Tensor | None:
+def _view_logits(
+    workspace: Workspace, student: Step, teacher: TrainedModel
+) -> tuple[Tensor | None, Path | None]:
     """Returns the teacher's logits [N, views, C] mapped from disk; None when the disk is full."""
     augmentation = student.training.augmentation
     flip = "-flip" if augmentation.horizontal_flip else ""
@@ -109,9 +114,9 @@ def _view_logits(workspace: Workspace, student: Step, teacher: TrainedModel) -> 
     path = workspace.folder / "teacher_logits" / name
     with locked(path.with_suffix(".lock"), _waiting(teacher.step)):
         if not is_whole(path) and not _write_views(workspace, augmentation, teacher, path):
-            return None
+            return None, None
     # Copy-on-write, since torch knows no read-only memory; nothing writes to it.
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
+    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)), path
 
 
 def _write_views(

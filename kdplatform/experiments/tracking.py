@@ -1,5 +1,6 @@
 """The tracking store: opening runs, finding finished ones by key, leaving nothing half-true."""
 
+import atexit
 import json
 import logging
 import os
@@ -8,23 +9,40 @@ import socket
 import sqlite3
 import subprocess
 import tempfile
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Container, Iterable, Iterator, Mapping
-from contextlib import closing, contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, closing, contextmanager, suppress
+from datetime import datetime
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.tracking.context.git_context import GitRunContext
+from sqlalchemy import create_engine
+from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
-from kdplatform.errors import KdplatformError, MachineError
-from kdplatform.files import file_digest, locked
+from kdplatform.errors import KdplatformError, MachineError, UserError
+from kdplatform.files import file_digest, locked, scratch_folder
+from kdplatform.processes import host_of, is_dead_here, this_process
 from kdplatform.progress import say
+from kdplatform.redaction import redacted, without_user
 from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig, flatten
+from kdplatform.stores import (
+    DATABASES,
+    database_url,
+    first_line,
+    is_server,
+    reason_of,
+    sqlite_path,
+)
 
 TAG_KEY = "kd.key"
 # Between the key of a run taken out of reuse and the run's own id.
@@ -33,23 +51,52 @@ TAG_DIGESTS = "kd.artifact_digests"
 TAG_PROCESS = "kd.process"
 TAG_ERROR = "kd.error"
 
-_SERVER_TIMEOUT_SECONDS = 10
-# Name and password in a URI.
-_USER_INFO = re.compile(r"//[^/@]*@")
+# Closed when the process ends.
+_AT_EXIT = ExitStack()
+atexit.register(_AT_EXIT.close)
+_ANSWER_SECONDS = 10
+# What a listing is asked for at once; every listing goes on to its end.
+_PAGE = 1000
+_ALLOWED = (
+    "http://server:5000 | sqlite:///mlflow.db | postgresql+psycopg://host/database, or another "
+    "URI of MLflow's"
+)
+_ANSWERING = "a running MLflow server, or a database with room left such as sqlite:///mlflow.db"
+_DELETED = re.compile(r"experiment (\S+) must be in the 'active' state")
 
 
 def shown_store() -> str:
     """Returns the tracking URI as messages show it: without name and password."""
-    return _USER_INFO.sub("//***@", str(mlflow.get_tracking_uri()))
+    return redacted(str(mlflow.get_tracking_uri()))
 
 
 def quiet_mlflow() -> None:
-    """Keeps MLflow's own chatter (migrations, download bars) out of the program's output."""
+    """Keeps MLflow's own chatter, and every secret, out of the program's output and its runs."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # It has the name and password of the server's URI in it.
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # What it logs there with a traceback is raised too, and said in one line by `store_errors`.
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)
+    # What they log there is raised too, and said in one line by `store_errors`.
+    for name in ("mlflow.store.db.utils", "mlflow.utils.databricks_utils"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    _redact_logs()
+    # The repository of the script that runs may be the user's own; see `_source_tags`.
+    GitRunContext.in_context = lambda self: False
+
+
+@cache
+def _redact_logs() -> None:
+    """Takes names and passwords out of what any library logs from here on."""
+    make = logging.getLogRecordFactory()
+
+    def make_redacted(*arguments: object, **named: object) -> logging.LogRecord:
+        record = make(*arguments, **named)
+        with suppress(TypeError, ValueError):  # a message that does not fit its arguments
+            record.msg, record.args = redacted(record.getMessage()), ()
+        return record
+
+    logging.setLogRecordFactory(make_redacted)
 
 
 def check_store() -> None:
@@ -58,24 +105,28 @@ def check_store() -> None:
     MLflow itself would try again for minutes.
 
     Raises:
-        MachineError: the server named by the tracking URI does not answer, or the SQLite file can
-            be neither opened nor made.
+        UserError: the tracking URI is none, or needs a driver that is not installed.
+        MachineError: the server or database named by the tracking URI does not answer, or the
+            SQLite file can be neither opened nor made.
     """
     uri = mlflow.get_tracking_uri()
-    if uri.startswith(("http://", "https://")):
+    if is_server(uri):
         _check_server(uri)
-    elif path := _sqlite_path(uri):
-        _check_sqlite(path)
+    elif uri.partition(":")[0].partition("+")[0] in DATABASES:
+        url = database_url("MLFLOW_TRACKING_URI", uri, _ALLOWED)
+        path = sqlite_path(uri)
+        _check_database(url) if path is None else _check_sqlite(path)
 
 
 def prepare_store() -> None:
     """Checks the tracking store, and has MLflow make its tables where there are none.
 
     Raises:
+        UserError: as `check_store`.
         MachineError: as `check_store`, or when the tables cannot be made.
     """
     check_store()
-    path = _sqlite_path(mlflow.get_tracking_uri())
+    path = sqlite_path(mlflow.get_tracking_uri())
     if path is None:
         return
     # MLflow's own migrations fail when two processes begin them at once.
@@ -84,10 +135,54 @@ def prepare_store() -> None:
         MlflowClient().search_experiments(max_results=1)
 
 
-def _sqlite_path(uri: str) -> Path | None:
-    if not uri.startswith("sqlite:///"):
-        return None
-    return Path(uri.removeprefix("sqlite:///").partition("?")[0])
+def begin_command() -> None:
+    """Prepares the tracking store for a command that logs, before any of its work.
+
+    Closes what dead processes of this machine left RUNNING.
+
+    Raises:
+        UserError: as `prepare_store`, or `MLFLOW_RUN_ID` names a run that is not this command's.
+        MachineError: as `prepare_store`.
+    """
+    prepare_store()
+    with store_errors():
+        if given := os.environ.get("MLFLOW_RUN_ID"):
+            _check_given_run(given)
+        close_dead(running_runs())
+
+
+def _check_given_run(run_id: str) -> None:
+    """Refuses a run that MLflow did not just start for this command: it would be written over."""
+    try:
+        run = MlflowClient().get_run(run_id)
+        ours = any(name.startswith("kd.") for name in run.data.tags)
+        state = "a run of this platform" if ours else run.info.status
+        if not ours and state == "RUNNING" and run.info.lifecycle_stage == "active":
+            return
+    except MlflowException as error:
+        state = first_line(error)
+    raise UserError(
+        f"MLFLOW_RUN_ID={run_id!r} is not a run that was just started for this command ({state}); "
+        "allowed: unset MLFLOW_RUN_ID"
+    )
+
+
+def running_runs() -> list[Run]:
+    """Returns the RUNNING runs of all commands and models that say which process runs them."""
+    return _search_runs(f"tags.`{TAG_PROCESS}` LIKE '%' and attributes.status = 'RUNNING'")
+
+
+def runs_dead_elsewhere(older_than_seconds: float) -> list[str]:
+    """Returns, a line each, RUNNING runs of other machines' processes that began so long ago."""
+    latest = time.time() - older_than_seconds
+    return [
+        f"run {run.info.run_id} is RUNNING since "
+        f"{datetime.fromtimestamp(run.info.start_time / 1000):%Y-%m-%d %H:%M} on "
+        f"{host_of(run.data.tags[TAG_PROCESS])}"
+        for run in running_runs()
+        if run.info.start_time / 1000 < latest
+        and host_of(run.data.tags[TAG_PROCESS]) != socket.gethostname()
+    ]
 
 
 @contextmanager
@@ -100,41 +195,45 @@ def store_errors() -> Iterator[None]:
     try:
         yield
     except MlflowException as error:
-        raise MachineError(_store_problem(_reason(error))) from error
+        reason = reason_of(error)
+        if deleted := _DELETED.search(reason):
+            remedy = f"mlflow experiments restore --experiment-id {deleted[1]}"
+            raise UserError(
+                f"experiment {deleted[1]} of MLFLOW_TRACKING_URI={shown_store()!r} is deleted; "
+                f"allowed: {remedy}, or the name of another one as MLFLOW_EXPERIMENT_NAME"
+            ) from error
+        raise MachineError(_store_problem(reason)) from error
+    except SQLAlchemyError as error:
+        raise MachineError(_store_problem(reason_of(error))) from error
 
 
-def _reason(error: BaseException) -> str:
-    """Returns what the database itself said, or else the first line of MLflow's message."""
-    cause: BaseException | None = error
-    while cause is not None:
-        if isinstance(cause, sqlite3.Error):
-            return str(cause)
-        cause = cause.__cause__ or cause.__context__
-    return first_line(error)
-
-
-def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says: MLflow's go on with traces and lists."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-def _store_problem(reason: object) -> str:
+def _store_problem(reason: object, allowed: str = _ANSWERING) -> str:
     return (
         f"MLFLOW_TRACKING_URI={shown_store()!r} does not answer as it should ({reason}); allowed: "
-        "a running MLflow server, or a database with room left such as sqlite:///mlflow.db"
+        f"{allowed}"
     )
 
 
 def _check_server(uri: str) -> None:
-    health = _USER_INFO.sub("//", uri).rstrip("/") + "/health"
+    health = without_user(uri).rstrip("/") + "/health"
     try:
-        with urllib.request.urlopen(health, timeout=_SERVER_TIMEOUT_SECONDS):
+        with urllib.request.urlopen(health, timeout=_ANSWER_SECONDS):
             pass
     except urllib.error.HTTPError:
         return  # A server that refuses the question is there; MLflow says the rest.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise MachineError(_store_problem(reason)) from None
+
+
+def _check_database(url: URL) -> None:
+    # The others' drivers know no such word.
+    patience = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
+    name = patience.get(url.get_backend_name())
+    engine = create_engine(url, connect_args={name: _ANSWER_SECONDS} if name else {})
+    with store_errors(), closing(engine.connect()):
+        pass
+    engine.dispose()
 
 
 def _check_sqlite(path: Path) -> None:
@@ -159,24 +258,14 @@ def runs_with_key(key: str) -> list[Run]:
     return _search_runs(f"tags.`{TAG_KEY}` = '{key}'")
 
 
-def find_finished(runs: Iterable[Run]) -> Run | None:
-    """Returns the first FINISHED run whose artifacts are still what it logged."""
-    finished = (run for run in runs if run.info.status == "FINISHED")
-    return next(filter(_is_sound, finished), None)
+def find_finished(runs: Iterable[Run], fits: Callable[[Run], bool] = bool) -> Run | None:
+    """Returns the first FINISHED run that fits and whose artifacts are still what it logged.
 
-
-def find_finished_of_project(project: str, keys: Container[str]) -> dict[str, Run]:
-    """Returns by key what `find_finished` would, from one search over the project's runs.
-
-    A run that another project of the same configuration logged is not among them; `find_finished`
-    does find it.
+    Raises:
+        MachineError: the artifacts cannot be read now.
     """
-    found: dict[str, Run] = {}
-    for run in finished_runs(project):
-        key = run.data.tags[TAG_KEY]
-        if key in keys and key not in found and _is_sound(run):
-            found[key] = run
-    return found
+    finished = (run for run in runs if run.info.status == "FINISHED")
+    return next((run for run in finished if fits(run) and _is_sound(run)), None)
 
 
 def finished_runs(project: str) -> list[Run]:
@@ -187,13 +276,49 @@ def finished_runs(project: str) -> list[Run]:
     )
 
 
+def by_key(runs: Iterable[Run]) -> dict[str, list[Run]]:
+    """Returns runs by their key, in the order in which they are given."""
+    found: dict[str, list[Run]] = {}
+    for run in runs:
+        found.setdefault(run.data.tags[TAG_KEY], []).append(run)
+    return found
+
+
+def artifact_digests(run: Run) -> dict[str, str]:
+    """Returns the digests of the artifacts that reuse checks, by their paths."""
+    digests: dict[str, str] = json.loads(run.data.tags.get(TAG_DIGESTS, "{}"))
+    return digests
+
+
 def _is_sound(run: Run) -> bool:
-    """Tells whether a run's artifacts are what it logged; if not, it is taken out of reuse."""
-    damaged = _damaged_artifact(run)
-    if damaged is not None:
-        say(f"run {run.info.run_id}: {damaged} is not what was logged; it is made again")
+    """Tells whether a run's artifacts are what it logged; if not, it is taken out of reuse.
+
+    An artifact store that is away for a moment alters nothing: it stops the command.
+    """
+    digests, run_id = artifact_digests(run), run.info.run_id
+    if not digests:
+        say(f"run {run_id}: its list of digests is missing; it is made again")
         supersede(run)
-    return damaged is None
+        return False
+    for path, digest in digests.items():
+        try:
+            found = file_digest(artifact_path(run_id, path))
+        except (OSError, MlflowException) as error:
+            raise MachineError(unreadable(run_id, path, error)) from error
+        if found != digest:
+            say(f"run {run_id}: {path} is not what was logged; it is made again")
+            supersede(run)
+            return False
+    return True
+
+
+def unreadable(run_id: str, path: str, error: Exception) -> str:
+    """Says that an artifact cannot be read now, and what helps."""
+    return (
+        f"run {run_id}: {path} cannot be read now ({reason_of(error)}); allowed: the artifact store"
+        f" of MLFLOW_TRACKING_URI={shown_store()!r} in reach, reuse=false to train afresh, or: "
+        f"mlflow runs delete --run-id {run_id}"
+    )
 
 
 def supersede(run: Run) -> None:
@@ -209,21 +334,11 @@ def supersede_finished(key: str, *, except_run_id: str) -> None:
             supersede(run)
 
 
-def close_abandoned(runs: Iterable[Run]) -> None:
-    """Marks as KILLED those of the runs that a process of this machine left RUNNING.
-
-    The run of the command which that process executed is among it. Call it while holding the lock
-    of the runs' key: no live process of this machine is then training it.
-    """
-    client = MlflowClient()
+def close_dead(runs: Iterable[Run]) -> None:
+    """Marks as KILLED those of the runs that a dead process of this machine left RUNNING."""
     for run in runs:
-        here = run.data.tags.get(TAG_PROCESS, "").partition(":")[0] == socket.gethostname()
-        if run.info.status != "RUNNING" or not here:
-            continue
-        client.set_terminated(run.info.run_id, "KILLED")
-        parent = client.get_run(run.data.tags["mlflow.parentRunId"])
-        if parent.info.status == "RUNNING":
-            client.set_terminated(parent.info.run_id, "KILLED")
+        if run.info.status == "RUNNING" and is_dead_here(run.data.tags.get(TAG_PROCESS, "")):
+            MlflowClient().set_terminated(run.info.run_id, "KILLED")
 
 
 def close_abandoned_children(parent_run_id: str) -> None:
@@ -249,8 +364,16 @@ def command_run(
     name = f"{command} {title or config.name}"
     own = {"mlflow.runName": name, "kd.command": command, "kd.project": config.name}
     with mlflow.start_run(run_name=name) as run:
-        mlflow.set_tags({**own, **(tags or {}), **_source_tags()})
+        # Such as the address of the repository that `mlflow run` was given.
+        secret = {k: redacted(v) for k, v in run.data.tags.items() if redacted(v) != v}
+        process = {TAG_PROCESS: this_process()}
+        mlflow.set_tags({**secret, **own, **process, **(tags or {}), **_source_tags()})
         known = MlflowClient().get_run(run.info.run_id).data.params
+        for parameter in [k for k, v in known.items() if redacted(v) != v]:
+            say(
+                f"run {run.info.run_id}: `mlflow run` has logged {parameter} as it was typed, with "
+                "its password; change the password, and leave it out, as PGPASSWORD does"
+            )
         mlflow.log_params({k: v for k, v in flatten(config).items() if k not in known})
         mlflow.log_text(dump_yaml(config), "config.yaml")
         yield run.info.run_id
@@ -262,7 +385,7 @@ def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterato
 
     When the block raises, the run is FAILED and tagged with what went wrong.
     """
-    process = {TAG_PROCESS: f"{socket.gethostname()}:{os.getpid()}"}
+    process = {TAG_PROCESS: this_process()}
     with mlflow.start_run(
         run_name=name,
         nested=True,
@@ -273,7 +396,7 @@ def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterato
             yield run.info.run_id
         except (KdplatformError, OSError) as error:
             with suppress(MlflowException):
-                mlflow.set_tag(TAG_ERROR, str(error))
+                mlflow.set_tag(TAG_ERROR, redacted(str(error)))
             raise
 
 
@@ -288,7 +411,20 @@ def log_verified_artifacts(folder: Path) -> dict[str, str]:
 def artifact_path(run_id: str, path: str) -> Path:
     """Returns a local path of a run's artifact, fetched when the store is a remote one."""
     folder = _artifact_folder(mlflow.get_tracking_uri(), run_id)
-    return Path(mlflow.artifacts.download_artifacts(artifact_uri=f"{folder}/{path}"))
+    target = None
+    if not folder.startswith(("/", "file:")):
+        target = _fetched() / run_id
+        target.mkdir(exist_ok=True)
+    found = mlflow.artifacts.download_artifacts(
+        artifact_uri=f"{folder}/{path}", dst_path=None if target is None else str(target)
+    )
+    return Path(found)
+
+
+@cache
+def _fetched() -> Path:
+    """Returns a folder for what is fetched from remote stores, gone with the process."""
+    return _AT_EXIT.enter_context(scratch_folder())
 
 
 @cache
@@ -311,33 +447,61 @@ def class_names(run: Run) -> tuple[str, ...]:
 
 @cache
 def uncommitted_changes() -> str:
-    """Returns what the working tree differs from its commit by; a run's code is read once too."""
-    return _git("diff", "HEAD")
+    """Returns what the platform's working tree differs from its commit by, where that is chosen.
+
+    It may hold what no one else should read, so `$KDPLATFORM_LOG_CHANGES` has to ask for it. A
+    run's code is read once in a process: what it differs by is read once too.
+    """
+    return _git("diff", "HEAD") if changes_are_logged() else ""
+
+
+def changes_are_logged() -> bool:
+    """Tells whether `$KDPLATFORM_LOG_CHANGES` asks for the uncommitted changes.
+
+    Raises:
+        UserError: it is neither true nor false.
+    """
+    chosen = os.environ.get("KDPLATFORM_LOG_CHANGES", "false")
+    if chosen not in ("true", "false"):
+        raise UserError(f"KDPLATFORM_LOG_CHANGES={chosen!r} is not allowed; allowed: true | false")
+    return chosen == "true"
+
+
+def all_pages(page: Callable[[str | None], Any]) -> list[Any]:
+    """Returns all entries of a listing, of which the store gives one page after another.
+
+    Args:
+        page: gives the page of a token, the first one of None.
+    """
+    found: list[Any] = []
+    token = None
+    while True:
+        entries = page(token)
+        found += entries
+        token = entries.token
+        if not token:
+            return found
 
 
 def _search_runs(filter_string: str) -> list[Run]:
     """Returns the runs of all experiments that match, the newest first."""
-    found: list[Run] = mlflow.search_runs(
-        filter_string=filter_string,
-        order_by=["attributes.start_time DESC"],
-        output_format="list",
-        search_all_experiments=True,
-    )
-    return found
+    client = MlflowClient()
 
+    def experiments(token: str | None) -> Any:
+        return client.search_experiments(max_results=_PAGE, page_token=token)
 
-def _damaged_artifact(run: Run) -> str | None:
-    """Returns the first artifact that is missing or altered, or None when all are sound."""
-    digests: dict[str, str] = json.loads(run.data.tags.get(TAG_DIGESTS, "{}"))
-    if not digests:
-        return "its list of digests"
-    for path, digest in digests.items():
-        try:
-            if file_digest(artifact_path(run.info.run_id, path)) != digest:
-                return path
-        except (OSError, MlflowException):
-            return path
-    return None
+    ids = [experiment.experiment_id for experiment in all_pages(experiments)]
+
+    def runs(token: str | None) -> Any:
+        return client.search_runs(
+            ids,
+            filter_string,
+            max_results=_PAGE,
+            order_by=["attributes.start_time DESC"],
+            page_token=token,
+        )
+
+    return all_pages(runs) if ids else []
 
 
 @cache
@@ -350,12 +514,28 @@ def _source_tags() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """Returns what git prints about the working tree; empty where there is no repository."""
-    folder = Path(__file__).resolve().parent
-    try:
+    """Returns what git prints about the platform's working tree.
+
+    Empty where the package lies in no repository of its own: one around it is the user's.
+    """
+    folder = Path(__file__).resolve().parent.parent
+    # What another repository's hook or alias has set.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
+
+    def said(*words: str) -> str:
         result = subprocess.run(
-            ["git", *arguments], cwd=folder, capture_output=True, check=True, timeout=30
+            ["git", *words],
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            check=True,
+            timeout=30,
         )
+        return result.stdout.decode(errors="replace")
+
+    try:
+        root = Path(said("rev-parse", "--show-toplevel").removesuffix("\n"))
+        said("ls-files", "--error-unmatch", "--", str(folder / "__init__.py"))
+        return said(*arguments) if root == folder.parent else ""
     except (OSError, subprocess.SubprocessError):
         return ""
-    return result.stdout.decode(errors="replace")

@@ -1,13 +1,26 @@
 """A model that stands in the tracking store."""
 
+import hashlib
+import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from torch import nn
+
 from kdplatform.experiments.graph import Step
-from kdplatform.experiments.tracking import artifact_path
+from kdplatform.experiments.tracking import artifact_digests, artifact_path
+from kdplatform.experiments.weights import WEIGHTS
 from kdplatform.predictions import Predictions
 
 PREDICTIONS = "predictions/{split}.parquet"
+# The digests of the weights of the models that a run's model was made with, by their names.
+TAG_NEEDS = "kd.needs"
+# The digest of the weights that a function of the user's gave a model to start from.
+TAG_START = "kd.start"
 
 
 @dataclass(frozen=True)
@@ -19,6 +32,11 @@ class TrainedModel:
     reused: bool
 
     @cached_property
+    def run(self) -> Run:
+        """The run as the store has it, asked for once."""
+        return MlflowClient().get_run(self.run_id)
+
+    @cached_property
     def test(self) -> Predictions:
         """Predictions of the test split, read when it is asked for first."""
         return self.predictions("test")
@@ -26,3 +44,37 @@ class TrainedModel:
     def predictions(self, split: str) -> Predictions:
         """Returns the predictions of a split."""
         return Predictions.read(artifact_path(self.run_id, PREDICTIONS.format(split=split)))
+
+
+def needs_tag(needed: Mapping[str, TrainedModel]) -> dict[str, str]:
+    """Returns the tag that says of which weights the models were that a step needs, by name."""
+    digests = {name: _weights_digest(own.run) for name, own in needed.items()}
+    return {TAG_NEEDS: json.dumps(digests, separators=(",", ":"))} if digests else {}
+
+
+def former_needs(run: Run, needed: Mapping[str, Run]) -> list[str]:
+    """Returns the names of the models that a run's model was made with others than these.
+
+    A teacher trained afresh, elsewhere or by another torch, has the same key and other weights. A
+    run without the tag is older than the tag: it cannot have learnt from what ended after it began.
+    """
+    tag = run.data.tags.get(TAG_NEEDS)
+    if tag is None:
+        began = run.info.start_time
+        return [name for name, own in needed.items() if began < (own.info.end_time or 0)]
+    known: dict[str, str] = json.loads(tag)
+    return [name for name, own in needed.items() if known.get(name) != _weights_digest(own)]
+
+
+def _weights_digest(run: Run) -> str:
+    return artifact_digests(run).get(WEIGHTS, "")
+
+
+def state_digest(model: nn.Module) -> str:
+    """Returns the SHA-256 of a model's weights: names, shapes, types and values."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(model.state_dict().items()):
+        content = tensor.detach().cpu().contiguous()
+        digest.update(f"{name} {tuple(content.shape)} {content.dtype}\0".encode())
+        digest.update(content.reshape(-1).view(torch.uint8).numpy())
+    return digest.hexdigest()

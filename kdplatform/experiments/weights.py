@@ -1,6 +1,5 @@
 """Where a model's weights before its training come from, and how a run's key knows them."""
 
-import json
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -17,18 +16,18 @@ from torch import Tensor
 
 from kdplatform.errors import UserError
 from kdplatform.experiments.tracking import (
-    TAG_DIGESTS,
+    artifact_digests,
     artifact_path,
     check_store,
     class_names,
-    first_line,
 )
 from kdplatform.files import file_digest, user_path
 from kdplatform.models.pretrained import pretrained
-from kdplatform.models.user_models import is_user_model, user_model_digest
+from kdplatform.models.user_models import by_content, is_user_model, user_model_digest
 from kdplatform.progress import say
 from kdplatform.settings.schema import TrainingConfig
 from kdplatform.settings.yaml_files import read_mapping
+from kdplatform.stores import first_line
 from kdplatform.tensor_files import (
     UnreadableError,
     read_graph_weights,
@@ -100,6 +99,7 @@ def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any
         if source.class_names and source.are_of_another(dataset_digest):
             settings["weights_classes"] = source.class_names
     if is_user_model(training.model):
+        settings["model"] = by_content(training.model)
         settings["model_digest"] = user_model_digest(training.model)
     return settings
 
@@ -218,11 +218,11 @@ def _of_run(run_id: str, tracking_uri: str) -> Source:
     check_store()
     try:
         run = MlflowClient(tracking_uri).get_run(run_id)
-        digest = json.loads(run.data.tags.get(TAG_DIGESTS, "{}")).get(WEIGHTS)
+        digest = artifact_digests(run).get(WEIGHTS)
         path = artifact_path(run_id, WEIGHTS) if digest else None
     except (MlflowException, OSError) as error:
         raise UserError(
-            f"weights={run_id!r} are not in the tracking store ({first_line(error)}); "
+            f"weights={run_id!r} cannot be read from the tracking store ({first_line(error)}); "
             f"allowed: {ALLOWED}"
         ) from None
     if path is None or file_digest(path) != digest:

@@ -9,7 +9,7 @@ import torch
 
 from kdplatform.data import Dataset, load_dataset, remarks, unknown_attribute
 from kdplatform.errors import MachineError, UserError
-from kdplatform.files import writable_folder
+from kdplatform.files import use_scratch, writable_folder
 from kdplatform.kernels import BackendStatus, status
 from kdplatform.kernels.build import BuildError, ensure_built
 from kdplatform.progress import changing_line, say
@@ -59,7 +59,8 @@ def open_workspace(config: ProjectConfig, folder: Path, device: str, reuse: bool
         MachineError: the folder cannot be written.
         UserError: there is no such device.
     """
-    return Workspace(config, writable_folder("data_folder", folder), _device(device), reuse)
+    use_scratch(writable_folder("data_folder", folder))
+    return Workspace(config, folder, _device(device), reuse)
 
 
 def _device(name: str) -> torch.device:

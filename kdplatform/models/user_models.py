@@ -1,26 +1,44 @@
-"""Models that a user's own function builds, named `module:function`."""
+"""Models that a user's own function builds, named `module:function` or `file.py:function`."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib
+import importlib.util
 import inspect
 import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any, cast
 
 from kdplatform.data import DataFacts
 from kdplatform.errors import UserError, one_line
+from kdplatform.files import not_there, user_path
 from kdplatform.lazy import torch
 
-_NAME = re.compile(r"([A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+_NAME = re.compile(r"(.+\.py|[A-Za-z_][\w.]*):([A-Za-z_]\w*)")
+_ALLOWED = (
+    "module:function of a module in the working directory or of an installed package, or the path "
+    "of a file, /folder/mine.py:function (`mlflow run` works in the platform's folder)"
+)
 
 
 def is_user_model(name: str) -> bool:
     """Tells whether a model's name is one of a user's function."""
     return _NAME.fullmatch(name) is not None
+
+
+def by_content(name: str) -> str:
+    """Returns a name without the folder of its file: where code lies decides no numbers."""
+    place, _, function = name.rpartition(":")
+    return f"{Path(place).stem}:{function}" if place.endswith(".py") else name
+
+
+def with_absolute_file(name: str) -> str:
+    """Returns a name that means the same function from any working directory, if it has a file."""
+    place, _, function = name.rpartition(":")
+    return f"{_file(name, place).resolve()}:{function}" if place.endswith(".py") else name
 
 
 def user_model(name: str, facts: DataFacts) -> torch.nn.Module:
@@ -61,21 +79,42 @@ def user_model_digest(name: str) -> str:
 def _function(name: str) -> Callable[[DataFacts], Any]:
     found = _NAME.fullmatch(name)
     assert found, name
-    module_name, function_name = found.groups()
+    place, function_name = found.groups()
+    file = _file(name, place) if place.endswith(".py") else None
     # The `kdplatform` command, unlike `python -m`, does not look in the working directory.
-    here = str(Path.cwd())
+    here = str(Path.cwd() if file is None else file.resolve().parent)
     if here not in sys.path:
         sys.path.append(here)
     try:
-        function = getattr(importlib.import_module(module_name), function_name)
+        module = importlib.import_module(place) if file is None else _module(file)
+        function = getattr(module, function_name)
     except Exception as error:
         raise UserError(
-            f"model={name!r} cannot be imported ({_reason(error)}); allowed: module:function of a "
-            "module in the working directory or of an installed package"
+            f"model={name!r} cannot be imported ({_reason(error)}); allowed: {_ALLOWED}"
         ) from None
     if not callable(function):
         raise UserError(f"model={name!r} is no function; allowed: module:function")
     return cast(Callable[[DataFacts], Any], function)
+
+
+def _file(name: str, place: str) -> Path:
+    path = user_path("model", place)
+    if not path.is_file():
+        raise not_there("model", name, path, _ALLOWED)
+    return path
+
+
+def _module(path: Path) -> ModuleType:
+    """Returns a file as a module, under a name that no other module has."""
+    name = f"file {path.resolve()}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        sys.modules[name] = module
+    return sys.modules[name]
 
 
 def _reason(error: Exception) -> str:

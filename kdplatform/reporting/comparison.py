@@ -19,7 +19,7 @@ from kdplatform.analysis.individual_fairness import (
 )
 from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.parity import parity_null
-from kdplatform.analysis.tables import Attribute
+from kdplatform.analysis.tables import Attribute, listed
 from kdplatform.reporting.comparison_rows import (
     A,
     B,
@@ -38,12 +38,12 @@ from kdplatform.reporting.report_table import (
     p_words,
     table_of,
 )
-from kdplatform.reporting.sides import Side
 from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
 from kdplatform.reporting.tables import text_table
 from kdplatform.study.claims import counted
 from kdplatform.study.fairness import Effort
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
+from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
 
 _SHOWN_CLASSES = 20
@@ -65,6 +65,7 @@ def build_comparison(
     similar_by: Sequence[str] = (),
     min_group_size: int = MIN_GROUP_SIZE,
     effort: Effort = DEFAULT_EFFORT,
+    remarks: Sequence[str] = (),
 ) -> Comparison:
     """Compares side B with side A, the reference.
 
@@ -74,6 +75,7 @@ def build_comparison(
             not measured.
         min_group_size: examples a group needs to be measured.
         effort: draws and permutations.
+        remarks: what is not compared and why, where the caller knows.
 
     Raises:
         ValueError: the sides hold different examples or groups.
@@ -88,7 +90,7 @@ def build_comparison(
     tables = {"A": study.tables(A), "B": study.tables(B)}
     classes = class_test(study)
     fairness: list[Row] = []
-    notes = list(_notes(study, classes))
+    notes = [*_notes(study, classes), *remarks]
     for attribute in attributes:
         metrics = fairness_metrics(reference, attribute, min_group_size=min_group_size)
         name = metrics.attribute
@@ -108,8 +110,10 @@ def build_comparison(
             permutations=effort.permutations,
             min_group_size=min_group_size,
         )
-        fairness.extend(fairness_rows(bootstrap, null))
-    if similar is not None:
+        fairness.extend(fairness_rows(bootstrap, null, metrics))
+    if similar is None:
+        notes.append("I(f): not measured; --similar_by names columns that say how alike two are.")
+    else:
         notes.append(f"I(f): distances in {similar.pairs.space.name}; lower is fairer.")
     verdicts = table_of(
         "verdicts",
@@ -165,9 +169,15 @@ def comparison_text(comparison: Comparison) -> str:
 
 
 def _check_examples(a: Side, b: Side) -> None:
-    first = a.tables[0]
+    first, every = a.tables[0], [*a.tables, *b.tables]
+    classes = next((table.n_classes for table in every if table.logits is not None), None)
     for side in (a, b):
         for table in side.tables:
+            if table.logits is not None and table.n_classes != classes:
+                raise ValueError(
+                    f"{side.title} has logits of {table.n_classes} classes, another table of "
+                    f"{classes}; allowed: the same classes in all tables"
+                )
             if table.digest != first.digest:
                 raise ValueError(
                     f"different examples: {a.title} has digest {first.digest} ({len(first)} rows), "
@@ -202,14 +212,22 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
         )
     if classes is not None and (undefined := int((classes.table["status"] != "tested").sum())):
         yield f"{undefined} classes are not tested: absent, or without any variance over seeds."
+    labels = set(study.any_table.labels.tolist())
+
+    def named(numbers: Sequence[int]) -> str:
+        return listed([study.class_names[number] for number in numbers])
+
     for arm, title in zip((A, B), study.settings.values(), strict=True):
         predicted = [np.unique(table.predictions) for table in study.tables(arm)]
-        never = sorted(set(study.any_table.labels.tolist()).difference(*predicted))
+        never = sorted(labels.difference(*predicted))
         if never:
-            shown = ", ".join(study.class_names[number] for number in never[:10])
-            yield f"{title}: no model predicts class {shown}."
+            yield f"{title}: no model predicts class {named(never)}."
+        if wrong := sorted(set(np.concatenate(predicted).tolist()) - labels):
+            yield f"{title}: class {named(wrong)} is predicted and is no label: always wrong."
         if any(len(own) == 1 for own in predicted):
             yield f"{title}: a model predicts the same class for every example."
+        if any(table.logits is None for table in study.tables(arm)):
+            yield f"{title}: without logits, so scores of probabilities are not measured."
     yield "In %; scores of probabilities, I(f) and consistency as they are."
     if not a == b == 1:
         yield "Disagreement: under A and B that of two models of the side, then that of A with B."
@@ -270,7 +288,10 @@ def _report(
     study: Study, verdicts: Table, classes: ClassComparison | None, notes: Sequence[str]
 ) -> Report:
     frame = _class_frame(study, None if classes is None else classes.table)
-    shown = Table("classes", "Classes, those that differ most first", frame, _class_words(frame))
+    words = _class_words(frame)
+    hidden = len(frame) - len(words)
+    more = [f"{hidden} further classes are in classes.csv."] if hidden else []
+    shown = Table("classes", "Classes, those that differ most first", frame, words, notes=more)
     sides = [
         f"{letter}: {title} ({counted(len(study.seeds(arm)), 'model')})"
         for arm, (letter, title) in zip((A, B), study.settings.items(), strict=True)

@@ -10,6 +10,7 @@ from kdplatform.analysis.bootstrap import FairnessBootstrap
 from kdplatform.analysis.calibration import example_scores
 from kdplatform.analysis.comparison import ClassComparison, compare_classes, compare_pair
 from kdplatform.analysis.disagreement import disagreement, disagreement_within
+from kdplatform.analysis.group_fairness import FairnessMetrics
 from kdplatform.analysis.intervals import (
     LEVEL,
     Interval,
@@ -32,9 +33,9 @@ from kdplatform.study.verdicts import Verdict, by_interval
 # A, the reference, stands where the NDS does in a study; B where its students do.
 A, B = NDS, Arm(Role.DISTILLED)
 _INDIVIDUAL = {
-    INDIVIDUAL: ("I(f) on probabilities", -1),
-    INDIVIDUAL_LABELS: ("I(f) on labels", -1),
-    CONSISTENCY: ("consistency", 1),
+    INDIVIDUAL: ("I(f) on probabilities", -1, np.inf),
+    INDIVIDUAL_LABELS: ("I(f) on labels", -1, np.inf),
+    CONSISTENCY: ("consistency", 1, 1.0),
 }
 _METRICS = {
     "eod": "EOD",
@@ -71,14 +72,14 @@ def overall_rows(study: Study) -> Iterator[Row]:
     """Accuracy, the scores of probabilities where both sides have logits, disagreement."""
     a, b = study.tables(A), study.tables(B)
     correct = [[table.correct for table in tables] for tables in (a, b)]
-    yield _example_row("accuracy", correct, better=1, scale=100)
+    yield _example_row("accuracy", correct, better=1, scale=100, width=1)
     if all(table.logits is not None for table in (*a, *b)):
-        yield from _model_rows(study, {"test/ece": ("ECE", 0)})
+        yield from _model_rows(study, {"test/ece": ("ECE", 0, 1.0)})
         # As means of examples, where those of `Study.metrics` have no interval for single models.
         scores = [[example_scores(table) for table in tables] for tables in (a, b)]
-        for name, label in (("brier", "Brier score"), ("nll", "NLL")):
+        for name, label, width in (("brier", "Brier score", 2.0), ("nll", "NLL", np.inf)):
             values = ([each[name] for each in side] for side in scores)
-            yield _example_row(label, values, better=-1, scale=1)
+            yield _example_row(label, values, better=-1, scale=1, width=width)
     shares = {
         "a": disagreement_within(a),
         "b": disagreement_within(b),
@@ -93,26 +94,31 @@ def individual_rows(study: Study) -> Iterator[Row]:
     return _model_rows(study, _INDIVIDUAL)
 
 
-def _model_rows(study: Study, metrics: Mapping[str, tuple[str, int]]) -> Iterator[Row]:
+def _model_rows(study: Study, metrics: Mapping[str, tuple[str, int, float]]) -> Iterator[Row]:
     """Numbers of whole models: examples give them no interval, seeds do.
 
     Args:
         metrics: by name in `Study.metrics`, what it is and how it is better: 1 where more is, -1
-            where less is, 0 where nothing is concluded.
+            where less is, 0 where nothing is concluded; and the largest difference there can be.
     """
-    for metric, (what, better) in metrics.items():
+    for metric, (what, better, width) in metrics.items():
         a, b = study.values(A, metric), study.values(B, metric)
         if (len(a), len(b)) != (len(study.seeds(A)), len(study.seeds(B))):
             continue
         change = Interval(float(np.mean(b) - np.mean(a)), np.nan, np.nan)
         if better and len(a) == len(b) > 1:
-            change = mean_over_seeds(np.subtract(b, a))
+            change = mean_over_seeds(np.subtract(b, a)).within(-width, width)
         verdict = _judged(change, better) if better else ""
         yield _row(what, float(np.mean(a)), float(np.mean(b)), change, verdict, 1)
 
 
 def _example_row(
-    what: str, sides: Iterable[Sequence[npt.ArrayLike]], *, better: int, scale: float
+    what: str,
+    sides: Iterable[Sequence[npt.ArrayLike]],
+    *,
+    better: int,
+    scale: float,
+    width: float,
 ) -> Row:
     """A mean over examples, with an interval over them and, if several, over seeds.
 
@@ -121,6 +127,7 @@ def _example_row(
 
     Args:
         sides: of A and B, the value of every example under every model. [models, examples]
+        width: largest minus smallest value there can be, where the interval is cut off.
     """
     first, second = (np.asarray(values, dtype=float) for values in sides)
     if len(first) == len(second) == 1:
@@ -130,6 +137,7 @@ def _example_row(
     else:
         # One side has more seeds: no pairs, and a side of one model has no spread to go by.
         change = Interval(float(second.mean() - first.mean()), np.nan, np.nan)
+    change = change.within(-width, width)
     verdict = _judged(change, better)
     return _row(what, float(first.mean()), float(second.mean()), change, verdict, scale)
 
@@ -179,14 +187,25 @@ def count_row(test: ClassComparison) -> Row:
     )
 
 
-def fairness_rows(bootstrap: FairnessBootstrap, null: pd.DataFrame) -> Iterator[Row]:
-    """The fairness metrics of one attribute, arms "A" and "B", each with its verdict."""
+def fairness_rows(
+    bootstrap: FairnessBootstrap, null: pd.DataFrame, groups: FairnessMetrics
+) -> Iterator[Row]:
+    """The fairness metrics of one attribute, arms "A" and "B", each with its verdict.
+
+    Args:
+        groups: how many examples are in groups, and how many in none.
+    """
     for metric, label in _METRICS.items():
         change = change_between(bootstrap, null, ["B"], "A", metric)
         a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
         what, verdict = f"{label}, {bootstrap.attribute}", _fairness_verdict(metric, change)
         row = _row(what, a, b, change.interval, verdict, 100)
-        row.numbers |= {"chance_difference": change.chance, "levelling_down": change.levelling_down}
+        row.numbers |= {
+            "chance_difference": change.chance,
+            "levelling_down": change.levelling_down,
+            "n": groups.n,
+            "in_no_group": groups.excluded,
+        }
         yield row
 
 

@@ -16,6 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 from PIL import Image
 
+from kdplatform.reporting.drawing import DPI, figure_names, figure_text, own_style
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -26,7 +28,6 @@ COLORS = {"Teacher": "#000000", "NDS": "#E69F00", "DS": "#0072B2"}
 MARKERS = {"Teacher": "s", "NDS": "o", "DS": "D"}
 SIGNIFICANT = "#D55E00"
 
-DPI = 100
 _MOST_CLASSES = 40
 # Accuracies span whole tenths, so that the figures of a study share their axes.
 _ACCURACY_STEP = 0.1
@@ -51,6 +52,7 @@ class Frame:
         self._canvas: Any = None
         self._background: Any = None
 
+    @own_style()
     def png(self) -> bytes:
         """Returns the figure with its present data as a PNG file; lays it out the first time."""
         artists: list[Artist] = list(self.moving.values())
@@ -96,12 +98,14 @@ class Drawing:
         self._structure = structure
         self._show = show
 
+    @own_style()
     def png(self) -> bytes:
         """Returns a PNG file."""
         frame = _shared_frame(self._build, self._structure)
         self._show(frame.moving)
         return frame.png()
 
+    @own_style()
     def figure(self) -> Figure:
         """Returns a figure of its own."""
         frame = self._build(*self._structure)
@@ -138,7 +142,7 @@ def class_accuracy_figure(
     rows = np.arange(len(table))
 
     def show(moving: dict[str, Any]) -> None:
-        moving["title"].set_text(title)
+        moving["title"].set_text(figure_text(title))
         for label, values in table.items():
             places = moving[f"points {label}"].get_ydata()
             moving[f"points {label}"].set_xdata(values)
@@ -148,7 +152,8 @@ def class_accuracy_figure(
             marked = rows[np.asarray(flags)[chosen]]
             moving[f"marks {label}"].set_data(_mark_places(position, len(marked)), marked)
 
-    names = tuple(str(name) for name in table.index)
+    every = figure_names(list(accuracies.index), "class")
+    names = tuple(every[row] for row in chosen)
     limits = _accuracy_limits(table - bars, table + bars)
     structure = (names, tuple(table.columns), tuple(significant), limits)
     return Drawing(_class_frame, structure, show)
@@ -222,7 +227,7 @@ def group_accuracy_figure(groups: pd.DataFrame, title: str) -> Drawing:
     accuracy = groups.set_index(["attribute", "role", "group"])["accuracy"]
 
     def show(moving: dict[str, Any]) -> None:
-        moving["title"].set_text(title)
+        moving["title"].set_text(figure_text(title))
         for attribute, names in panels:
             for label in labels:
                 values = [accuracy.get((attribute, label, name), np.nan) for name in names]
@@ -240,7 +245,8 @@ def _group_frame(
     figure = Figure(figsize=(1 + 4.5 * len(attributes), 4), layout="constrained")
     panels = figure.subplots(1, len(attributes), sharey=True, squeeze=False)[0]
     moving: dict[str, Any] = {"title": figure.suptitle(" ")}
-    for axes, (attribute, names) in zip(panels, attributes, strict=True):
+    titles = figure_names([attribute for attribute, _ in attributes], "attribute")
+    for axes, (attribute, names), title in zip(panels, attributes, titles, strict=True):
         for label in labels:
             (moving[f"{attribute} {label}"],) = axes.plot(
                 range(len(names)),
@@ -251,8 +257,9 @@ def _group_frame(
                 label=label,
                 clip_on=False,
             )
-        axes.set_xticks(range(len(names)), [str(n) for n in names], rotation=60, ha="right")
-        axes.set_xlabel(attribute)
+        shown = figure_names(names, "group")
+        axes.set_xticks(range(len(names)), shown, rotation=60, ha="right")
+        axes.set_xlabel(title)
         axes.grid(axis="y", alpha=0.3)
     panels[0].set_ylim(limits)
     panels[0].yaxis.set_major_formatter(PercentFormatter(1))
@@ -277,7 +284,7 @@ def disagreement_figure(
     counts = {label: matrix.to_numpy() for label, matrix in matrices.items()}
 
     def show(moving: dict[str, Any]) -> None:
-        moving["title"].set_text(title)
+        moving["title"].set_text(figure_text(title))
         for label, matrix in counts.items():
             moving[label].set_data(matrix)
 
@@ -314,7 +321,7 @@ def curves_figure(curves: pd.DataFrame, title: str) -> Drawing:
     names = [f"{split}_{quantity}" for quantity in ("loss", "accuracy") for split in _SPLIT_COLORS]
 
     def show(moving: dict[str, Any]) -> None:
-        moving["title"].set_text(title)
+        moving["title"].set_text(figure_text(title))
         for name in names:
             # Validation may not have been looked at after every epoch.
             moving[name].set_data(*curves[["epoch", name]].dropna().to_numpy().T)
@@ -353,6 +360,7 @@ def _curves_frame(
     return Frame(figure, moving)
 
 
+@own_style()
 def contact_sheet(
     inputs: "Inputs", labels: "Tensor", class_names: Sequence[str], title: str
 ) -> Figure:
@@ -361,7 +369,9 @@ def contact_sheet(
     Args:
         inputs: uint8 images [N, channels, height, width], one or three channels.
     """
-    shown = list(class_names)[:10]
+    shown = figure_names(class_names, "class")[:10]
+    if len(shown) < len(class_names):
+        title += f" of {len(shown)} of {len(class_names)} classes"
     figure = Figure(figsize=(8, 0.6 + 0.75 * len(shown)), layout="constrained")
     panels = figure.subplots(len(shown), 10, squeeze=False)
     for row, name in enumerate(shown):
@@ -376,7 +386,7 @@ def contact_sheet(
         panels[row][0].text(
             -0.15, 0.5, name, ha="right", va="center", transform=panels[row][0].transAxes
         )
-    figure.suptitle(title)
+    figure.suptitle(figure_text(title))
     return figure
 
 
@@ -390,8 +400,9 @@ def _most_different(accuracies: pd.DataFrame) -> list[int]:
 
 def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
     if len(class_names) <= _MOST_CLASSES:
-        axes.set_xticks(range(len(class_names)), class_names, rotation=90)
-        axes.set_yticks(range(len(class_names)), class_names)
+        shown = figure_names(class_names, "class")
+        axes.set_xticks(range(len(class_names)), shown, rotation=90)
+        axes.set_yticks(range(len(class_names)), shown)
 
 
 def _accuracy_limits(*accuracies: pd.DataFrame | pd.Series) -> tuple[float, float]:

@@ -4,7 +4,6 @@ Text from data never becomes markup: the templates escape whatever is put into t
 """
 
 import base64
-import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +13,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from kdplatform.reporting.drawing import figure_png
 from kdplatform.reporting.report_table import Table
+from kdplatform.text import visible
 
 DPI = 130
 
@@ -30,9 +31,7 @@ class Picture:
 
     def png(self) -> bytes:
         """The figure as a PNG file."""
-        buffer = io.BytesIO()
-        self.figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
-        return buffer.getvalue()
+        return figure_png(self.figure, DPI)
 
 
 @dataclass(frozen=True)
@@ -111,19 +110,25 @@ def _markdown_text(value: object) -> str:
     """Returns text that Markdown shows as it is, on one line; what is marked safe stays."""
     if isinstance(value, Markup):
         return value
-    text = re.sub(r"[\\`*_\[\]<>|#&~$]", r"\\\g<0>", " ".join(str(value).split()))
+    text = re.sub(r"[\\`*_\[\]<>|#&~$]", r"\\\g<0>", visible(" ".join(str(value).split())))
     # At the start of a paragraph: a bullet, a number of a list or a rule.
     return re.sub(r"^(\d*)([-+.)])(?= |--)", r"\1\\\2", text)
 
 
+def _html_text(value: object) -> object:
+    """Returns what the page is to escape; text of the page's own is marked safe and stays."""
+    return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
+
+
+# Jinja passes each value through `finalize`, so a template cannot forget one.
 _HTML = Environment(
     loader=PackageLoader("kdplatform.reporting"),
     autoescape=True,
+    finalize=_html_text,
     undefined=StrictUndefined,
     trim_blocks=True,
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
 _HTML.filters |= {"group_starts": _group_starts, "distinct_names": _distinct_names}
-# Jinja passes each value through `finalize`, so a template cannot forget to escape one.
 _MARKDOWN = _HTML.overlay(autoescape=False, finalize=_markdown_text)

@@ -14,6 +14,9 @@ from kdplatform.reporting.tables import EMPTY, percent
 from kdplatform.study.metrics import ACCURACY
 from kdplatform.study.study import Arm, Study
 
+# Systems take 255 bytes; more is put before and behind it.
+_LONGEST_STEM = 100
+
 
 @dataclass(frozen=True)
 class Table:
@@ -119,5 +122,5 @@ def first_columns(study: Study, arm: Arm) -> Row:
 
 
 def file_stem(name: str) -> str:
-    """Turns a column's name into one that any file system takes."""
-    return re.sub(r"[^A-Za-z0-9]+", "_", name).strip("_") or "attribute"
+    """Turns a column's name into one that any file system takes: letters, digits, not too long."""
+    return re.sub(r"[^A-Za-z0-9]+", "_", name)[:_LONGEST_STEM].strip("_") or "attribute"

@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from kdplatform.analysis.disagreement import disagreement_matrix
+from kdplatform.reporting.drawing import figure_names, own_style
 from kdplatform.reporting.figures import COLORS, SIGNIFICANT
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
@@ -37,6 +38,7 @@ _FAIRNESS = {
 }
 
 
+@own_style()
 def class_figure(study: Study, classes: ClassWise) -> Figure:
     """Figure 1: accuracy of every class over T, with the temperatures where it differs marked."""
     chosen = _most_moving(study, classes)
@@ -44,8 +46,10 @@ def class_figure(study: Study, classes: ClassWise) -> Figure:
     lines = -(-len(chosen) // columns)
     figure = Figure(figsize=(2.6 * columns + 0.4, 2.0 * lines + 0.9), layout="constrained")
     panels = figure.subplots(lines, columns, sharex=True, squeeze=False).ravel()
+    names = figure_names(study.class_names, "class")
     for axes, row in zip(panels, chosen, strict=False):
         _class_panel(axes, study, classes, row)
+        axes.set_title(names[row], fontsize=9)
     for axes in panels[len(chosen) :]:
         axes.axis("off")
     for position, axes in enumerate(panels[: len(chosen)]):
@@ -81,9 +85,8 @@ def _class_panel(axes: Axes, study: Study, classes: ClassWise, row: int) -> None
         ]
         heights = [float(accuracies[i].mean()) for i in marked]
         axes.plot(marked, heights, **_ring(marker, size))
-    axes.set_title(str(study.class_names[row]), fontsize=9)
     bottom, top = axes.get_ylim()
-    # A deviation may reach beyond what an accuracy can be; a little room keeps the marks whole.
+    # No further than an accuracy can be, but for a little room that keeps the marks whole.
     axes.set_ylim(max(bottom, -3), min(top, 103))
     _name_temperatures(axes, study)
     axes.grid(axis="y", alpha=0.3)
@@ -108,10 +111,11 @@ def _reference_lines() -> list[Line2D]:
 
 
 def _points(axes: Axes, values: Sequence[np.ndarray]) -> None:
-    """Draws mean ± standard deviation over seeds at every temperature."""
-    means = [float(own.mean()) for own in values]
-    spread = [float(own.std(ddof=1)) if len(own) > 1 else 0.0 for own in values]
-    axes.errorbar(range(len(values)), means, spread, label=DS, **_CURVE)
+    """Draws mean ± standard deviation over seeds, of percentages, at every temperature."""
+    means = np.array([float(own.mean()) for own in values])
+    spread = np.array([float(own.std(ddof=1)) if len(own) > 1 else 0.0 for own in values])
+    bars = np.minimum(spread, [means, 100 - means])
+    axes.errorbar(range(len(values)), means, bars, label=DS, **_CURVE)
 
 
 def _name_temperatures(axes: Axes, study: Study) -> None:
@@ -150,6 +154,7 @@ def disagreement_matrices(study: Study, arm: Arm) -> dict[str, pd.DataFrame]:
     return matrices
 
 
+@own_style()
 def count_figure(study: Study, classes: ClassWise) -> Figure:
     """Figure 3: test accuracy, #SC and #TC against T."""
     figure = Figure(figsize=(9, 3.6), layout="constrained")
@@ -192,14 +197,16 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
     return figure
 
 
+@own_style()
 def fairness_figure(study: Study, attributes: Sequence[GroupFairness]) -> Figure:
     """Figures 4 and 5: EOD, DPD and worst-group accuracy against T, one row per attribute."""
     figure = Figure(figsize=(11, 0.7 + 2.9 * len(attributes)), layout="constrained")
     grid = figure.subplots(len(attributes), len(_FAIRNESS), squeeze=False)
-    for panels, fairness in zip(grid, attributes, strict=True):
+    names = figure_names([fairness.name for fairness in attributes], "attribute")
+    for panels, fairness, name in zip(grid, attributes, names, strict=True):
         for axes, (metric, label) in zip(panels, _FAIRNESS.items(), strict=True):
             _fairness_panel(axes, study, fairness, metric)
-            axes.set_title(f"{fairness.name}: {label}", fontsize=10)
+            axes.set_title(f"{name}: {label}", fontsize=10)
             axes.set_xlabel("temperature")
     handles = [
         Line2D([], [], color=COLORS[DS], marker="o", markersize=4, label="DS, 95% interval"),

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdplatform.files import written_atomically
+from kdplatform.reporting.drawing import names_by_number
 from kdplatform.reporting.figures import disagreement_figure
 from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
 from kdplatform.reporting.report_table import Table, file_stem
@@ -29,6 +30,7 @@ from kdplatform.reporting.support_tables import (
     disagreement_table,
     group_accuracy_table,
 )
+from kdplatform.reporting.tables import csv_text
 from kdplatform.study.claims import Claim, counted, judge
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort, GroupFairness
@@ -91,8 +93,10 @@ def _with_distinct_keys(sections: Sequence[Section]) -> list[Section]:
     seen: Counter[str] = Counter()
 
     def distinct(table: Table) -> Table:
-        seen[table.key] += 1
-        number = seen[table.key]
+        # Some file systems take names that differ in capitals for one.
+        name = table.key.casefold()
+        seen[name] += 1
+        number = seen[name]
         return table if number == 1 else replace(table, key=f"{table.key}_{number}")
 
     return [replace(s, tables=[distinct(table) for table in s.tables]) for s in sections]
@@ -105,7 +109,7 @@ def write_report(report: Report, folder: Path, page_name: str = PAGE) -> list[Pa
         What was written.
     """
     images = {picture.key: picture.png() for picture in report.page.pictures()}
-    content = {f"{name}.csv": _csv(frame) for name, frame in report.frames.items()}
+    content = {f"{name}.csv": csv_text(frame).encode() for name, frame in report.frames.items()}
     content |= {f"{key}.png": png for key, png in images.items()}
     content[page_name] = render(report.page, images).encode()
     markdown = Path(page_name).with_suffix(".md").name
@@ -115,10 +119,6 @@ def write_report(report: Report, folder: Path, page_name: str = PAGE) -> list[Pa
             temporary.write_bytes(data)
             temporary.chmod(0o644)  # a report is made to be passed on
     return [folder / name for name in content]
-
-
-def _csv(frame: pd.DataFrame) -> bytes:
-    return frame.to_csv(index=False).encode()
 
 
 def _subtitle(study: Study) -> str:
@@ -220,7 +220,8 @@ def _class_section(study: Study, classes: ClassWise) -> Section:
             "Marks are uncorrected tests, of which one in twenty is due to chance where nothing "
             "differs. What is tested is a class's accuracy relative to the overall accuracy: one "
             "with a large change may be unmarked, and one that lost may be better off than the "
-            "others. The marks are on means over seeds.",
+            "others. The marks are on means over seeds. "
+            + names_by_number(study.class_names, "class"),
         ),
         Picture(
             "figure3_counts",
@@ -248,7 +249,8 @@ def _disagreement_section(study: Study) -> Section:
         f"Figure 2. Where predictions differ, {study.names[arm]}",
         disagreement_figure(matrices, study.class_names, "Predictions that differ").figure(),
         "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same example. The "
-        "diagonal, where they agree, is left out. Mean number of examples per seed.",
+        "diagonal, where they agree, is left out. Mean number of examples per seed. "
+        + names_by_number(study.class_names, "class"),
     )
     return Section("Disagreement", tables=[table], pictures=[picture])
 
@@ -288,7 +290,8 @@ def _fairness_section(
         f"Figure {figure}. EOD, DPD and worst-group accuracy against T, by {names}",
         fairness_figure(study, fairness),
         "Lower EOD and DPD are fairer only if groups are not worse off: look at the worst group "
-        "beside them. The dash-dotted line is what DS would have if the group did not matter.",
+        "beside them. The dash-dotted line is what DS would have if the group did not matter. "
+        + names_by_number([each.name for each in fairness], "attribute"),
     )
     return Section(
         f"Group fairness by {names}",

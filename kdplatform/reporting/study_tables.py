@@ -213,14 +213,9 @@ def _add_changes(row: Row, fairness: GroupFairness, arm: Arm, role: Role) -> Non
 def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
     measured, effort = fairness.labels, fairness.effort
     size = f"{measured.groups} groups, the smallest of {measured.smallest_group} examples"
-    without = (
-        f"; {measured.excluded} examples in no group are left out" if measured.excluded else ""
-    )
-    if measured.shared:
-        without += f"; {measured.shared} examples are in several groups and count in each"
     more = "mean over classes, one against the rest" if measured.classes > 2 else "of class 1"
     notes = [
-        f"{fairness.name}: {size}{without}. EOD and DPD: {more}.",
+        f"{fairness.name}: {size}. EOD and DPD: {more}.",
         "By parity: what the metric would be on average if the group did not matter (of "
         f"{effort.permutations} permutations of the groups), with the p-value of what is seen. EOD "
         "and DPD are largest differences, so they are above 0 by chance alone.",
@@ -232,7 +227,7 @@ def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
         "metric improves while the accuracy of every group falls.",
     ]
     if measured.note:
-        notes.append(f"Not measured: {measured.note}.")
+        notes.append(f"{fairness.name}: {measured.note}.")
     seeds = {len(study.seeds(arm)) for arm in study.arms}
     if seeds == {1}:
         notes.append("One seed: intervals are conditional on these models.")

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
+from kdplatform.text import visible, without_formula
+
 EMPTY = "-"
 
 
@@ -18,7 +20,7 @@ def percent(values: Sequence[float], digits: int = 2, scale: float = 100.0) -> s
 
 def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Returns a table whose first column is aligned left and whose numbers are aligned right."""
-    cells = [list(header), *map(list, rows)]
+    cells = [[visible(cell) for cell in row] for row in (header, *rows)]
     widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
     lines = [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]).rstrip()
@@ -26,3 +28,12 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Returns a table as CSV in which every name is text, in a terminal and in a spreadsheet."""
+
+    def cell(value: object) -> object:
+        return without_formula(visible(value)) if isinstance(value, str) else value
+
+    return frame.map(cell).rename(columns=cell).to_csv(index=False)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from kdplatform.reporting.drawing import figure_text, own_style
 from kdplatform.reporting.figures import COLORS, MARKERS, SIGNIFICANT
 
 _DOMINATED = "#9A9A9A"
@@ -31,6 +32,7 @@ class Axis:
     is_share: bool
 
 
+@own_style()
 def pareto_figure(
     trials: pd.DataFrame,
     references: Mapping[str, tuple[float, float]],
@@ -74,10 +76,10 @@ def pareto_figure(
         axis.set_major_locator(MaxNLocator(7))
         if shown.is_share:
             axis.set_major_formatter(PercentFormatter(1))
-    axes.set_xlabel(f"{unfairness.label}, validation (lower is fairer)")
+    axes.set_xlabel(figure_text(f"{unfairness.label}, validation (lower is fairer)"))
     axes.set_ylabel("validation accuracy")
     axes.grid(alpha=0.3)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(figure_text(title), fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
 
@@ -133,6 +135,7 @@ def _references(axes: Axes, references: Mapping[str, tuple[float, float]]) -> No
         )  # fmt: skip
 
 
+@own_style()
 def hypervolume_figure(history: Sequence[float], grid: int, title: str) -> Figure:
     """Draws the hypervolume after each trial.
 
@@ -151,5 +154,5 @@ def hypervolume_figure(history: Sequence[float], grid: int, title: str) -> Figur
     axes.set_xlabel("trials")
     axes.set_ylabel("hypervolume (higher is better)")
     axes.grid(alpha=0.3)
-    axes.set_title(title, fontsize=11)
+    axes.set_title(figure_text(title), fontsize=11)
     return figure

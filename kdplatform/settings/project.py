@@ -15,7 +15,7 @@ from kdplatform.methods import method_config_classes, method_names
 from kdplatform.methods._groups import CLASSES, GroupedConfig, grouped_by_project
 from kdplatform.models import model_names
 from kdplatform.models.pretrained import pretrained_names
-from kdplatform.models.user_models import is_user_model
+from kdplatform.models.user_models import is_user_model, with_absolute_file
 from kdplatform.settings.schema import (
     DistillationConfig,
     MethodConfig,
@@ -157,14 +157,24 @@ def dump_yaml(config: ProjectConfig) -> str:
 
 
 def with_absolute_paths(config: ProjectConfig) -> ProjectConfig:
-    """Returns the same study, to be started from any folder: where the data lie is absolute."""
+    """Returns the same study, to be started from any folder: the paths in it are absolute.
+
+    They are where the data, weights, and models of the user's own lie.
+    """
     dataset = config.dataset
     places = {
         name: str(user_path(f"dataset.{name}", value).resolve())
         for name in ("root", "file")
         if (value := getattr(dataset, name, ""))
     }
-    return config.model_copy(update={"dataset": dataset.model_copy(update=places)})
+    update: dict[str, object] = {"dataset": dataset.model_copy(update=places)}
+    for name, block in (("teacher", config.teacher), ("student", config.student)):
+        weights = block.weights
+        if weights is not None and (path := user_path(f"{name}.weights", weights)).exists():
+            weights = str(path.resolve())
+        own = with_absolute_file(block.model) if is_user_model(block.model) else block.model
+        update[name] = block.model_copy(update={"weights": weights, "model": own})
+    return config.model_copy(update=update)
 
 
 def with_method(project: ProjectConfig, name: str) -> DistillationConfig:

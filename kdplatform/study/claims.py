@@ -147,12 +147,14 @@ class _Judge:
         scale: float,
         remark: str = "",
         chance: Callable[[float], float] = lambda temperature: 0.0,
+        width: float = np.inf,
     ) -> Claim:
         """A rise (sign 1) or fall (-1) over the temperatures up to 10.
 
         Args:
             chance: the value's chance level at a temperature; the verdict must hold for the values
                 as they are and for what exceeds their chance level.
+            width: largest minus smallest value there can be.
         """
         grid = self._grid(column)
         words = f"change of {quantity} over {_range(grid.temperatures)}"
@@ -163,7 +165,7 @@ class _Judge:
         else:
             levels = {temperature: chance(temperature) for temperature in grid.temperatures}
             plain = dict.fromkeys(levels, 0.0)
-            verdict, change, p_value = self._trend_of(sign, column, grid, plain)
+            verdict, change, p_value = self._trend_of(sign, column, grid, plain, width)
             beyond, *_ = self._trend_of(sign, column, grid, levels)
             if beyond is not verdict:
                 verdict = Verdict.UNDECIDABLE
@@ -172,7 +174,12 @@ class _Judge:
         return Claim(claim, verdict, words, change, scale, test, p_value, sample, remark)
 
     def _trend_of(
-        self, sign: int, column: str, grid: Grid, levels: Mapping[float, float]
+        self,
+        sign: int,
+        column: str,
+        grid: Grid,
+        levels: Mapping[float, float],
+        width: float = np.inf,
     ) -> tuple[Verdict, Interval, float]:
         """Judges the trend of what exceeds the level of each temperature."""
         excess = self.runs[column] - self.runs["temperature"].map(levels)
@@ -180,7 +187,7 @@ class _Judge:
         used = runs["seed"].isin(grid.seeds) & runs["temperature"].isin(grid.temperatures)
         trend = trend_over_temperature(runs[used], "excess")
         values, temperatures = _values(runs, grid, "excess"), np.array(grid.temperatures)
-        change = change_over_temperature(values, temperatures)
+        change = change_over_temperature(values, temperatures, width)
         return verdicts.by_trend(sign, trend, change), change, trend.p_value
 
     def _class_trends(self) -> Iterator[Claim]:
@@ -229,7 +236,7 @@ class _Judge:
             tables = study.tables(self.arm_at[temperature], grid.seeds)
             right = stack_tables([study.any_table, *tables]).correct[1:]
             gains += right.astype(float) - right_nds
-        gain = mean_of_seeds_and_examples(gains / len(grid.temperatures))
+        gain = mean_of_seeds_and_examples(gains / len(grid.temperatures)).within(-1, 1)
         yield Claim(
             "DS is more accurate than the NDS",
             verdicts.by_interval(1, gain),
@@ -308,6 +315,7 @@ class _Judge:
             100,
             base,
             lambda temperature: fairness.parity(self.arm_at[temperature], metric).mean,
+            width=1.0,
         )
         high = self.usual[-1:]
         if high and self.study.seeds(TEACHER):

@@ -24,6 +24,7 @@ from kdplatform.study.metrics import (
     pair_metrics,
     score_metrics,
 )
+from kdplatform.text import visible
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,10 @@ class Study:
     scale_by_t2: bool = True
     space: str = ""
     pairs: int = 0
+
+    def __post_init__(self) -> None:
+        # Names that break lines or steer a terminal stand so in no sentence and in no table.
+        object.__setattr__(self, "class_names", tuple(map(visible, self.class_names)))
 
     @cached_property
     def distilled(self) -> tuple[Arm, ...]:

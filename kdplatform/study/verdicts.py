@@ -84,6 +84,9 @@ def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Inter
     low, high = shift - half * wider, shift + half * wider
     largest = int(np.argmax(np.abs(shift)))
     interval = Interval(float(shift[largest]), float(low[largest]), float(high[largest]))
+    # Overall accuracy holds that of the class by its share, which bounds their ratio.
+    most = float(classes["n"].sum() / known["n"].iloc[largest])
+    interval = interval.within(-most, most)
     if p_count < LEVEL:
         return Verdict.SUPPORTED, interval
     everywhere = len(known) == int((classes["n"] > 0).sum())

@@ -1,7 +1,7 @@
 """Training: the loop, its data, schedules, teachers and checkpoints. Knows nothing of tracking."""
 
 from kdplatform.training.initialisation import initialised_model
-from kdplatform.training.loop import FitResult, fit
+from kdplatform.training.loop import FitResult, check_fit, fit
 from kdplatform.training.precision import Precision, resolve_precision
 from kdplatform.training.prediction import predict_logits
 from kdplatform.training.records import EpochRecord
@@ -13,6 +13,7 @@ __all__ = [
     "Precision",
     "Teacher",
     "TeacherTable",
+    "check_fit",
     "fit",
     "initialised_model",
     "predict_logits",

@@ -116,7 +116,7 @@ class TrainingBatches:
         labelled: bool = True,
     ) -> None:
         augmentation, channels_last = config.augmentation, config.channels_last
-        _check_augmentation(augmentation, split)
+        check_augmentation(augmentation, split)
         images = split.inputs.ndim == 4
         self._augmentation = augmentation
         self._layout = torch.channels_last if images and channels_last else torch.contiguous_format
@@ -216,7 +216,12 @@ class TrainingBatches:
         return RandomCrops(seed, self._augmentation.smallest_crop)
 
 
-def _check_augmentation(augmentation: AugmentationConfig, split: Split) -> None:
+def check_augmentation(augmentation: AugmentationConfig, split: Split) -> None:
+    """Refuses augmentation that the inputs of a split cannot have.
+
+    Raises:
+        UserError: they are no images, or do not lie in files where that is needed.
+    """
     if augmentation.active and split.inputs.ndim != 4:
         raise UserError(
             "augmentation allowed: for images alone; the inputs of this dataset have shape "

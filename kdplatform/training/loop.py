@@ -17,7 +17,7 @@ from kdplatform.methods import Batch, Method, Output
 from kdplatform.progress import progress_bar
 from kdplatform.roles import Role
 from kdplatform.settings.schema import TrainingConfig
-from kdplatform.training.batches import TrainingBatches
+from kdplatform.training.batches import TrainingBatches, check_augmentation
 from kdplatform.training.checkpoint import Content, load_checkpoint, save_checkpoint
 from kdplatform.training.features import logits_and_features
 from kdplatform.training.method_state import MethodState
@@ -46,6 +46,23 @@ class FitResult:
     records: tuple[EpochRecord, ...]
     restored_epochs: int
     precision: Precision
+
+
+def check_fit(
+    method: Method[Any], config: TrainingConfig, split: Split, unlabeled: Split | None
+) -> None:
+    """Refuses what `fit` could not be done with.
+
+    Raises:
+        UserError: augmentation is asked for where the inputs are not images, or the method needs
+            examples without labels and there are none.
+    """
+    check_augmentation(config.augmentation, split)
+    if method.needs.unlabeled and unlabeled is None:
+        raise UserError(
+            f"method={method.config.method!r} learns from examples without labels, and "
+            "dataset.unlabeled_fraction=0 leaves none; allowed: a number above 0 and below 1"
+        )
 
 
 def fit(
@@ -95,11 +112,7 @@ def fit(
     """
     if method.needs.teacher != "none" and teacher is None:
         raise ValueError(f"{method!r} needs a teacher")
-    if method.needs.unlabeled and unlabeled is None:
-        raise UserError(
-            f"method={method.config.method!r} learns from examples without labels, and "
-            "dataset.unlabeled_fraction=0 leaves none; allowed: a number above 0 and below 1"
-        )
+    check_fit(method, config, split, unlabeled)
     with global_generators_seeded(seed, role, Purpose.MODEL_NOISE, device):
         run = _Run(
             model,

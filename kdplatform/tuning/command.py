@@ -10,20 +10,21 @@ from kdplatform.arguments import Arguments
 from kdplatform.experiments import records
 from kdplatform.experiments.commands import where_to_look
 from kdplatform.experiments.tracking import (
+    begin_command,
+    changes_are_logged,
     command_run,
-    prepare_store,
     quiet_mlflow,
     store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, open_workspace
-from kdplatform.progress import say
+from kdplatform.progress import say, show
+from kdplatform.redaction import redacted
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
 from kdplatform.tuning.measures import Measure, open_measure
 from kdplatform.tuning.storage import (
     Direction,
     heartbeats,
-    masked,
     open_storage,
     open_study,
     quiet_optuna,
@@ -42,18 +43,19 @@ def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
     quiet_mlflow()
     device = "cpu" if arguments.executor == "ray" else arguments.device
     workspace = open_workspace(config, arguments.data_folder, device, reuse=True)
-    measure = open_measure(config, workspace.dataset)
-    prepare_store()
+    changes_are_logged()
     with quiet_optuna(), storage_errors(arguments.storage):
         storage = open_storage(arguments.storage)
+        begin_command()
+        measure = open_measure(config, workspace.dataset)
         study = _open_study(workspace, measure, storage, arguments.study)
-        tags = {"kd.study": study.study_name, "kd.storage": masked(arguments.storage)}
+        tags = {"kd.study": study.study_name, "kd.storage": redacted(arguments.storage)}
         with store_errors(), command_run("tune", config, study.study_name, tags) as run_id:
             records.log_dataset(workspace.dataset)
             tuner = Tuner(workspace, arguments, measure, study, run_id, heartbeats(storage))
             text = tuner.run()
             mlflow.log_text(text, "summary.txt")
-            print(f"\n{text}\n\n{where_to_look(run_id)}", flush=True)
+            show(f"\n{text}\n\n{where_to_look(run_id)}")
             say(f"tune: {time.perf_counter() - started:.0f} s")
             tuner.report()
 

@@ -39,6 +39,7 @@ class Confirmed:
         again: on validation, by seed: what the search would have seen with these seeds.
         differences: by measure, this arm minus the baseline, of the seeds both have.
         p_holm: by measure, corrected for the number of points compared with the baseline.
+        largest: by measure, the largest value there can be, 1 where it is not given.
     """
 
     title: str
@@ -47,12 +48,11 @@ class Confirmed:
     again: pd.DataFrame
     differences: Mapping[str, Difference] = field(default_factory=dict)
     p_holm: Mapping[str, float] = field(default_factory=dict)
+    largest: Mapping[str, float] = field(default_factory=dict)
 
     def estimate(self, measure: str) -> Interval:
         """Returns a measure's mean over the fresh seeds on test, with its interval."""
-        # Of what may be searched, some count classes: no upper end is known here.
-        highest = np.inf if measure == "unfairness" else 1.0
-        return mean_over_seeds(self.scores[measure], lowest=0.0, highest=highest)
+        return mean_over_seeds(self.scores[measure]).within(0.0, self.largest.get(measure, 1.0))
 
 
 def confirmation_steps(
@@ -82,7 +82,9 @@ def confirm(
         distilled = role is Role.DISTILLED
         title = choice.point.title(config) if distilled else role.label
         key = choice.point, role
-        return Confirmed(title, choice if distilled else None, test[key], val[key])
+        largest = {"unfairness": measure.largest}
+        chosen = choice if distilled else None
+        return Confirmed(title, chosen, test[key], val[key], largest=largest)
 
     found = [
         judged(Role.TEACHER, baseline),
@@ -133,7 +135,9 @@ def compared(arms: Sequence[Confirmed], baseline: Choice) -> list[Confirmed]:
 
 def _difference(arm: Confirmed, baseline: Confirmed, measure: str) -> Difference:
     seeds = arm.scores.index.intersection(baseline.scores.index)
-    return paired_difference(arm.scores.loc[seeds, measure], baseline.scores.loc[seeds, measure])
+    found = paired_difference(arm.scores.loc[seeds, measure], baseline.scores.loc[seeds, measure])
+    largest = arm.largest.get(measure, 1.0)
+    return found._replace(interval=found.interval.within(-largest, largest))
 
 
 def verdict(arm: Confirmed, measure: str) -> str:

@@ -28,6 +28,7 @@ from kdplatform.study.metrics import (
     similarity,
 )
 from kdplatform.study.study import NDS, Arm, Model, Study
+from kdplatform.text import visible
 
 _OF_GROUPS = ("eod", "dpd", "accuracy_gap")
 _OF_ANY_DATA = ("n_sc",)
@@ -60,7 +61,7 @@ class Measure:
     @property
     def label(self) -> str:
         """The unfairness in words."""
-        return _WORDS[self.unfairness].format(self.attribute)
+        return _WORDS[self.unfairness].format(visible(self.attribute))
 
     @cached_property
     def slug(self) -> str:
@@ -74,10 +75,10 @@ class Measure:
         return self.unfairness in _OF_GROUPS
 
     @property
-    def largest(self) -> float | None:
-        """The largest value there can be; None where nothing bounds it."""
+    def largest(self) -> float:
+        """The largest value there can be; infinite where nothing bounds it."""
         if self.unfairness == "individual":
-            return None
+            return np.inf
         return 1.0 if self.is_share else float(self.classes)
 
     @property

@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.scheduler import Trained
 from kdplatform.experiments.trained import TrainedModel
@@ -89,12 +91,12 @@ class References:
     def reference_point(self, measure: Measure) -> Outcome:
         """Returns the hypervolume's reference point, which no search has a part in.
 
-        Ten points of accuracy below NDS and twice its unfairness; where NDS has none, as in n_sc,
-        the largest unfairness there can be.
+        Ten points of accuracy below NDS and twice its unfairness, as far as there can be so much;
+        where NDS has none, as in n_sc, the largest unfairness there can be.
         """
-        unfairness = _UNFAIRNESS_FACTOR * self.nds.unfairness
+        unfairness = min(_UNFAIRNESS_FACTOR * self.nds.unfairness, measure.largest)
         if unfairness == 0:
-            unfairness = measure.largest or 1.0
+            unfairness = measure.largest if np.isfinite(measure.largest) else 1.0
         return Outcome(max(0.0, self.nds.accuracy - _ACCURACY_ROOM), unfairness)
 
 

@@ -1,5 +1,6 @@
 """What a study has come to, logged: tables, figures, Optuna's plots, configurations to take up."""
 
+import html
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,9 +20,11 @@ from optuna.trial import FrozenTrial
 from kdplatform.experiments import records
 from kdplatform.files import written_atomically
 from kdplatform.reporting import tuning_figures
+from kdplatform.reporting.tables import csv_text
 from kdplatform.settings.project import dump_yaml, with_absolute_paths
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.metrics import known
+from kdplatform.text import visible
 from kdplatform.tuning.confirmation import Confirmed, verdict
 from kdplatform.tuning.front import Outcome, hypervolume_history
 from kdplatform.tuning.measures import MEASURES, Measure
@@ -97,7 +100,7 @@ def trial_table(found: Found) -> pd.DataFrame:
 
 def log_found(found: Found) -> None:
     """Logs the study as it stands to the command's run."""
-    mlflow.log_text(trial_table(found).to_csv(index=False), "trials.csv")
+    mlflow.log_text(csv_text(trial_table(found)), "trials.csv")
     _log_hypervolume(found)
     records.log_figures(_figures(found))
     page = optuna_page(found)
@@ -168,12 +171,12 @@ def optuna_page(found: Found) -> str:
     ]
     if not parts:
         return ""
-    head = f'<!doctype html><meta charset="utf-8"><title>{found.study.study_name}</title>'
+    head = f'<!doctype html><meta charset="utf-8"><title>{_html(found.study.study_name)}</title>'
     return "\n".join([head, *parts])
 
 
 def _optuna_plots(found: Found) -> Iterator[Any]:
-    study, label = found.study, found.measure.label
+    study, label = found.study, _html(found.measure.label)
     makers: dict[str, Callable[[], Any]] = {}
     if len(study.directions) > 1:
         reference = list(found.reference_point)
@@ -200,6 +203,11 @@ def _optuna_plots(found: Found) -> Iterator[Any]:
         except (RuntimeError, ValueError):
             # Importances need trials that differ, all need one that completed.
             continue
+
+
+def _html(text: str) -> str:
+    """Returns text that neither a page nor Plotly, which reads some HTML, takes for markup."""
+    return html.escape(visible(text))
 
 
 def _accuracy(trial: FrozenTrial) -> float:
@@ -276,9 +284,10 @@ def _summary(arm: Confirmed) -> dict[str, object]:
 
 def _comment(found: Found, choice: Choice) -> str:
     accuracy, unfairness = choice.found
+    study, label = visible(found.study.study_name), found.measure.label
     return (
-        f"# {choice.name} of study {found.study.study_name}: {choice.point.title(found.config)}\n"
-        f"# validation accuracy {accuracy:.4f}, {found.measure.label} {unfairness:.4f}, mean of "
+        f"# {choice.name} of study {study}: {choice.point.title(found.config)}\n"
+        f"# validation accuracy {accuracy:.4f}, {label} {unfairness:.4f}, mean of "
         f"{found.config.tuning.seeds_per_trial} seeds\n"
         "# taken up with: -P config=<this file>\n"
     )

@@ -15,7 +15,9 @@ from kdplatform.experiments.scheduler import InterruptedGraphError, Scheduler, T
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.predictions import Predictions
+from kdplatform.processes import this_process
 from kdplatform.progress import say
+from kdplatform.redaction import redacted
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.metrics import in_metric_name
@@ -133,13 +135,13 @@ class Search:
             self.study.stop()
             raise
         except Exception as error:
-            trial.set_user_attr(books.REASON, " ".join(str(error).split()))
+            trial.set_user_attr(books.REASON, redacted(" ".join(str(error).split())))
             raise
 
     def _tried(self, trial: Trial) -> Sequence[float]:
         if self.stop.is_set():
             raise InterruptedGraphError
-        trial.set_user_attr(books.DRIVER, books.this_driver())
+        trial.set_user_attr(books.DRIVER, this_process())
         point = draw(trial, self.config)
         trial.set_user_attr(books.POINT, point.as_dict())
         others = self.study.get_trials(deepcopy=False)

@@ -15,30 +15,22 @@ from optuna.storages import RetryHeartbeatStaleTrialCallback as RetryCallback
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial
 from sqlalchemy import event
-from sqlalchemy.engine import make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import SQLAlchemyError
 
 from kdplatform.errors import MachineError, UserError, unknown_name
+from kdplatform.redaction import redacted
+from kdplatform.stores import JOURNAL, SQLITE_PATIENCE_SECONDS, database_url, reason_of
 
 DEFAULT = "sqlite:///optuna.db"
-_ALLOWED = "auto | sqlite:///file.db | postgresql://user@host/database | journal:///file.log"
-_JOURNAL = "journal:///"
+_ALLOWED = "auto | sqlite:///file.db | postgresql://host/database | journal:///file.log"
 # A trial whose driver has not given a sign of life for this long is tried again.
 HEARTBEAT_SECONDS = 15
 GRACE_SECONDS = 90
 _MOST_RETRIES = 3
 _CONNECT_SECONDS = 10
-# Threads and drivers write to one SQLite file, which makes them queue.
-_SQLITE_PATIENCE_SECONDS = 120
-_USER_INFO = re.compile(r"//[^/@]*@")
 _IDENTITY = "kd.identity"
 
 Direction = Literal["maximize", "minimize"]
-
-
-def masked(url: str) -> str:
-    """Returns a URL without name and password."""
-    return _USER_INFO.sub("//***@", url)
 
 
 @contextmanager
@@ -64,12 +56,15 @@ def storage_errors(url: str) -> Iterator[None]:
     try:
         yield
     except (SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-        cause = error.__cause__ if error.__cause__ is not None else error
-        lines = str(getattr(cause, "orig", cause)).strip().splitlines()
-        reason = lines[0] if lines else type(cause).__name__
         raise MachineError(
-            f"storage={masked(url)!r} does not answer as it should ({reason}); allowed: {_ALLOWED}"
+            f"storage={redacted(url)!r} does not answer as it should ({reason_of(error)}); allowed:"
+            f" {_ALLOWED}"
         ) from error
+
+
+def storage_url(storage: str) -> str:
+    """Returns the URL of a storage as the command line names it."""
+    return DEFAULT if storage == "auto" else storage
 
 
 def open_storage(url: str) -> BaseStorage:
@@ -79,37 +74,26 @@ def open_storage(url: str) -> BaseStorage:
         UserError: the URL is none, or its database driver is not installed.
         MachineError: the storage does not answer or cannot be made.
     """
-    url = DEFAULT if url == "auto" else url
-    if url.startswith(_JOURNAL):
+    url = storage_url(url)
+    if url.startswith(JOURNAL):
         return _journal(url)
-    try:
-        name = make_url(url).get_backend_name()
-    except ArgumentError:
-        name = ""
-    if name not in ("sqlite", "postgresql"):
-        raise UserError(f"storage={masked(url)!r} is not allowed; allowed: {_ALLOWED}")
-    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
-    if name == "sqlite":
-        arguments = {"timeout": _SQLITE_PATIENCE_SECONDS, "check_same_thread": False}
     # SQLAlchemy's own choice for plain postgresql:// is another driver.
     url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
-    try:
-        with storage_errors(url):
-            storage = RDBStorage(
-                url,
-                engine_kwargs={"connect_args": arguments, "pool_pre_ping": name != "sqlite"},
-                heartbeat_interval=HEARTBEAT_SECONDS,
-                grace_period=GRACE_SECONDS,
-                heartbeat_stale_trial_callback=retry,
-            )
-            if name == "sqlite":
-                _prepare_sqlite(storage)
-            return storage
-    except ImportError:
-        raise UserError(
-            f"storage={masked(url)!r} needs a driver that is not installed: "
-            "pip install 'kdplatform[postgres]'"
-        ) from None
+    name = database_url("storage", url, _ALLOWED, ("sqlite", "postgresql")).get_backend_name()
+    arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
+    if name == "sqlite":
+        arguments = {"timeout": SQLITE_PATIENCE_SECONDS, "check_same_thread": False}
+    with storage_errors(url):
+        storage = RDBStorage(
+            url,
+            engine_kwargs={"connect_args": arguments, "pool_pre_ping": name != "sqlite"},
+            heartbeat_interval=HEARTBEAT_SECONDS,
+            grace_period=GRACE_SECONDS,
+            heartbeat_stale_trial_callback=retry,
+        )
+        if name == "sqlite":
+            _prepare_sqlite(storage)
+        return storage
 
 
 def _prepare_sqlite(storage: RDBStorage) -> None:
@@ -144,10 +128,22 @@ def retry(study: optuna.Study, trial: FrozenTrial) -> None:
 
 
 def _journal(url: str) -> BaseStorage:
-    path = Path(url.removeprefix(_JOURNAL))
+    path = Path(url.removeprefix(JOURNAL))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        return JournalStorage(JournalFileBackend(str(path)))
+        # Optuna itself would write to a file of another kind before it notices.
+        if path.exists():
+            with path.open("rb") as file:
+                if (first := file.readline()) and b'"op_code"' not in first:
+                    raise ValueError
+        storage = JournalStorage(JournalFileBackend(str(path)))
+        storage.get_all_studies()
+        return storage
+    except ValueError:
+        raise UserError(
+            f"storage={url!r} is a file that Optuna did not write, or no more as it did; allowed: "
+            "a journal of Optuna's, or the path of a new file"
+        ) from None
     except OSError as error:
         raise MachineError(
             f"storage={url!r} cannot be written ({error.strerror}); allowed: {_ALLOWED}"

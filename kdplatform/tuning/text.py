@@ -32,7 +32,7 @@ def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
     ]
     failed = failures(found.study.get_trials(deepcopy=False))
     lines += [f"trial {number} failed: {why}" for number, why in failed]
-    if note := grid_note(found.config):
+    if note := unsearched_note(found.config):
         lines.append(note)
     if found.trials:
         accuracy, unfairness = _cells(measure, *found.reference_point)
@@ -43,13 +43,22 @@ def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
     return "\n".join(lines)
 
 
-def grid_note(config: ProjectConfig) -> str:
-    """Says so when the project's own temperatures leave no trial for the sampler."""
+def unsearched_note(config: ProjectConfig) -> str:
+    """Says so when there is one point only, or the project's own leave no trial for the sampler."""
+    tuning = config.tuning
+    ranges = (tuning.temperature, tuning.alpha, tuning.learning_rate, tuning.epochs)
+    if all(limits is None or limits[0] == limits[1] for limits in ranges) and (
+        len(tuning.methods) < 2
+    ):
+        return (
+            f"nothing is searched: the space is one point, T={tuning.temperature[0]:g} "
+            f"alpha={tuning.alpha[0]:g}; a wider tuning.temperature or tuning.alpha searches"
+        )
     grid = len(first_points(config)) if config.tuning.grid else 0
     if grid < config.tuning.trials:
         return ""
     return (
-        f"nothing was searched: the project's temperatures at its own alpha come first, {grid} "
+        f"nothing is searched: the project's temperatures at its own alpha come first, {grid} "
         f"points of {config.tuning.trials} trials; more trials, or tuning.grid=false, search"
     )
 

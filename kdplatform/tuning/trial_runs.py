@@ -10,7 +10,9 @@ from mlflow.entities import Metric, Param, RunTag
 from mlflow.utils.time import get_current_time_millis
 
 from kdplatform.experiments.scheduler import InterruptedGraphError
-from kdplatform.experiments.tracking import TAG_ERROR, close_abandoned_children
+from kdplatform.experiments.tracking import TAG_ERROR, TAG_PROCESS, close_abandoned_children
+from kdplatform.processes import this_process
+from kdplatform.redaction import redacted
 
 
 class TrialFailedError(Exception):
@@ -41,6 +43,7 @@ class TrialRuns:
             "kd.project": self.project,
             "kd.study": self.study,
             "kd.trial": str(number),
+            TAG_PROCESS: this_process(),
         }
         run_id: str = client.create_run(self.experiment_id, tags=tags).info.run_id
         status = "FAILED"
@@ -51,7 +54,7 @@ class TrialRuns:
             status = "KILLED"
             raise
         except TrialFailedError as error:
-            log_result(run_id, point, {}, {TAG_ERROR: str(error)})
+            log_result(run_id, point, {}, {TAG_ERROR: redacted(str(error))})
             raise
         finally:
             client.set_terminated(run_id, status)

@@ -1,7 +1,5 @@
 """The trials of a study as the tuner reads them, and the books on them."""
 
-import os
-import socket
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -11,6 +9,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
+from kdplatform.processes import is_dead_here
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.space import Point
 from kdplatform.tuning.storage import retry
@@ -112,11 +111,6 @@ def all_evaluated(study: optuna.Study) -> list[Evaluated]:
     return [trial for trial in found if trial is not None]
 
 
-def this_driver() -> str:
-    """Returns a name of this process that tells on which machine it is."""
-    return f"{socket.gethostname()}:{os.getpid()}"
-
-
 @dataclass(frozen=True)
 class Books:
     """Every trial accounted for.
@@ -209,15 +203,4 @@ def _is_lost(trial: FrozenTrial) -> bool:
     age = datetime.now() - (trial.datetime_start or datetime.now())
     if driver is None or age < _SETTLED:
         return age > _NAMELESS
-    host, _, process = driver.rpartition(":")
-    return host == socket.gethostname() and not _is_alive(int(process))
-
-
-def _is_alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+    return is_dead_here(driver)

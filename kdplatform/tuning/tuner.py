@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
+from pathlib import Path
 
 import mlflow
 import optuna
@@ -20,6 +21,8 @@ from kdplatform.experiments.tracking import close_abandoned_children
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels
 from kdplatform.progress import say
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.stores import absolute_uri, told_apart
+from kdplatform.study.metrics import in_metric_name
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.confirmation import confirm, confirmation_steps
 from kdplatform.tuning.measures import Measure
@@ -39,7 +42,8 @@ from kdplatform.tuning.results import (
 from kdplatform.tuning.search import Search
 from kdplatform.tuning.selection import Choice, choose
 from kdplatform.tuning.space import Point, first_points, parameters
-from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text
+from kdplatform.tuning.storage import storage_url
+from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text, unsearched_note
 from kdplatform.tuning.trial_runs import TrialRuns, close_lost
 
 _QUEUED = "kd.queued"
@@ -77,6 +81,8 @@ class Tuner:
 
     def run(self) -> str:
         """Does everything there is to do and returns what it came to as text."""
+        if note := unsearched_note(self._config):
+            say(f"tune: {note}")
         build_loss_kernels()
         tuning = self._config.tuning
         most = max(tuning.trials * tuning.seeds_per_trial, tuning.confirm_seeds)
@@ -95,10 +101,20 @@ class Tuner:
             if len(choices) > 1 and self._config.tuning.confirm_seeds:
                 text.append(self._confirm(executor, choices))
             if choices:
-                folder = self._workspace.folder / "tuning" / self._study.study_name
-                path = shlex.quote(str(save_choices(found, choices, folder)))
+                path = shlex.quote(str(save_choices(found, choices, self._folder())))
                 text.append(f"distil with what was found: kdplatform distill --config {path}")
         return "\n\n".join(text)
+
+    def _folder(self) -> Path:
+        """Returns where what was found is written: with no other study's of the same name."""
+        name = told_apart(
+            # Never another folder, and none that a system does not take.
+            in_metric_name(self._study.study_name),
+            self._workspace.dataset.digest,
+            absolute_uri(mlflow.get_tracking_uri()),
+            absolute_uri(storage_url(self._arguments.storage)),
+        )
+        return self._workspace.folder / "tuning" / name
 
     def report(self) -> None:
         """Says what is missing.

@@ -62,11 +62,11 @@ def test_temperature_undoes_a_scaling_of_the_logits(factor):
 
 
 def test_model_without_an_error_calibrates_at_the_coldest_temperature():
-    assert calibrating_temperature(table([[1, 0], [0, 1]], [0, 1])) == 0.01
+    assert calibrating_temperature(table([[2, 0], [0, 2]], [0, 1])) == 0.01
 
 
 def test_model_that_is_always_wrong_calibrates_at_the_hottest_temperature():
-    assert calibrating_temperature(table([[1, 0], [0, 1]], [1, 0])) == 100.0
+    assert calibrating_temperature(table([[2, 0], [0, 2]], [1, 0])) == 100.0
 
 
 def test_equal_confidences_share_a_bin_whatever_their_order():

@@ -144,6 +144,7 @@ def test_examples_without_a_group_are_excluded_and_counted():
         table([0, 1, 1], [0, 1, 0], ["a", "b", None]), "color", min_group_size=1
     )
     assert (ours.n, ours.excluded, ours.groups) == (2, 1, 2)
+    assert ours.note.endswith("1 of 3 examples are in no group")
     assert ours.worst_group_accuracy == 1.0
 
 

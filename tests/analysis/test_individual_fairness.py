@@ -96,7 +96,7 @@ def test_consistency_is_the_share_of_neighbours_with_the_same_label():
     angles = np.deg2rad([0, 1, 2, 90, 91, 93])
     features = FeatureSpace("circle", np.arange(6), np.stack([np.cos(angles), np.sin(angles)], 1))
     neighbours = nearest_neighbours(features, k=2)
-    data = table(n=6)
+    data = table(n=6).drop(columns="logits")
     assert consistency(data.assign(prediction=[0, 0, 0, 1, 1, 1]), neighbours) == 1.0
     # each of the first three has one of its two neighbours wrong, the middle one both
     assert consistency(data.assign(prediction=[0, 1, 0, 1, 1, 1]), neighbours) == pytest.approx(

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -27,9 +27,24 @@ def test_intervals_are_scipys(values: list[float]) -> None:
 
 
 def test_intervals_end_where_the_quantity_does() -> None:
-    found = mean_over_seeds([0.99, 0.995], lowest=0.0, highest=1.0)
+    found = mean_over_seeds([0.99, 0.995]).within(0.0, 1.0)
     assert found.low > 0.9
     assert found.high == 1.0
+    assert mean_over_seeds([0.02, 0.9]).within(0.0, 1.0)[1:] == (0.0, 1.0)
+    assert np.isnan(mean_over_seeds([0.5]).within(0.0, 1.0).low)
+
+
+@settings(max_examples=30)
+@given(st.lists(st.integers(1, 40), min_size=3, max_size=6, unique=True))
+def test_the_steepest_line_bounds_every_change(temperatures: list[int]) -> None:
+    levels = np.array(temperatures, dtype=float)
+    above = (levels > levels.mean()).astype(float)
+    # Of two seeds that differ by almost nothing, so that the interval is beside its estimate.
+    steepest = change_over_temperature(np.stack([above, 0.999 * above]), levels, 1.0)
+    assert steepest.high >= steepest.estimate
+    wide = change_over_temperature(np.stack([above, -above]), levels, 1.0)
+    assert wide.high == pytest.approx(steepest.estimate / 0.9995)
+    assert wide.low == -wide.high
 
 
 @given(VALUES, st.integers(0, 100))

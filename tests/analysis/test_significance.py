@@ -48,6 +48,13 @@ def test_welch_equals_scipy_on_every_class(normalisation, seeds):
     np.testing.assert_allclose(result["difference_high"], interval.high, rtol=1e-7, atol=1e-12)
 
 
+def test_intervals_of_accuracies_end_at_one():
+    low, high = arm([[0.0, 0.5], [0.2, 0.5]]), arm([[1.0, 0.5], [0.7, 0.5]])
+    row = welch_by_class(low, high).iloc[0]
+    assert (row["difference_low"] < row["difference"], row["difference_high"]) == (True, 1.0)
+    assert welch_by_class(high, low).iloc[0]["difference_low"] == -1.0
+
+
 def test_ratio_divides_each_seed_by_its_own_overall_accuracy():
     values = normalised(arm([[0.5, 1.0], [0.2, 0.4]]), "ratio")
     np.testing.assert_allclose(values, [[2 / 3, 4 / 3], [2 / 3, 4 / 3]])

@@ -1,5 +1,6 @@
 """`kdplatform compare`: runs and files that need not come from this platform."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -117,10 +118,11 @@ def test_attributes_are_found_or_asked_for(capsys: pytest.CaptureFixture[str]) -
     printed = capsys.readouterr().out
     assert "EOD, color" in printed  # a group may be called NA
     assert "color: 3 groups" in printed
-    assert "brightness" not in printed  # a measurement
+    assert "EOD, brightness" not in printed  # a measurement
     assert "EOD, name" not in printed  # the label under another name
-    assert compare(*sides, "--attributes", "name") == 0
-    assert "EOD, name" in capsys.readouterr().out
+    assert "brightness (fractions), name (the label under another name); --attr" in printed
+    assert compare(*sides, "--attributes", " color ") == 0
+    assert "EOD, color" in capsys.readouterr().out
 
 
 def named(table: pd.DataFrame) -> pd.DataFrame:
@@ -153,6 +155,14 @@ def test_blanks_behind_commas_belong_to_no_name(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out == plain
 
 
+def test_quotes_behind_blanks_are_quotes() -> None:
+    lines = ["id, label, prediction, logits"]
+    lines += [f'{i}, {i % 2}, {i % 2}, "[{1 - i % 2}.5, {i % 2}.5]"' for i in range(40)]
+    Path("a.csv").write_text("\n".join(lines))
+    assert compare("a.csv", "a.csv", "--out", "out") == 0
+    assert rows().loc["NLL", "a"] == pytest.approx(np.log1p(np.exp(-1)))
+
+
 def test_a_class_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     a = named(predictions(0.7))
     a.loc[7, "prediction"] = None
@@ -160,11 +170,22 @@ def test_a_class_without_a_name_is_refused(capsys: pytest.CaptureFixture[str]) -
     assert "a.csv: column 'prediction' has no value in row 8" in line
 
 
-def test_a_long_column_of_ids_keeps_one_type() -> None:
-    # From 2^18 rows on pandas would read the ids in pieces of different types.
-    table = pd.concat([predictions(0.7)] * 1000, ignore_index=True)[["label", "prediction"]]
-    table["id"] = [*map(str, range(len(table) - 1)), "z"]
+def test_a_column_of_numbers_and_one_text_is_text() -> None:
+    table = predictions(0.7).assign(id=[*map(str, range(EXAMPLES - 1)), "z"])
     assert compare(csv("a.csv", table), csv("b.csv", table.iloc[::-1])) == 0
+
+
+def test_long_numbers_are_ids_to_the_last_digit() -> None:
+    table = predictions(0.7).assign(id=[10**25 + number for number in range(EXAMPLES)])
+    assert compare(csv("a.csv", table), csv("b.csv", table.iloc[::-1])) == 0
+
+
+def test_names_with_commas_stand_in_quotes(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = [
+        csv(f"{i}, old.csv", predictions(0.8, i).rename(columns={"color": "a, b"})) for i in (0, 1)
+    ]
+    assert compare(*(f'"{side}"' for side in sides), "--attributes", '"a, b"') == 0
+    assert "EOD, a, b" in capsys.readouterr().out
 
 
 def test_columns_of_lists_are_no_attributes(capsys: pytest.CaptureFixture[str]) -> None:
@@ -257,6 +278,20 @@ def test_scores_of_probabilities_have_intervals_over_examples() -> None:
     assert np.isnan(rows().loc["ECE", "low"])
 
 
+def test_differences_of_accuracies_end_at_one_hundred_points() -> None:
+    for seed, rights in enumerate(((0.0, 1.0), (0.9, 0.95))):
+        for side, right in zip("ab", rights, strict=True):
+            table = predictions(right, seed).drop(columns=["color", "name"])
+            if right == 0:
+                table["prediction"] = (table["label"] + 1).where(
+                    table["id"] > 5, table["label"]
+                ) % 3
+            csv(f"{side}{seed}.csv", table)
+    assert compare("a0.csv,a1.csv", "b0.csv,b1.csv", "--out", "out") == 0
+    row = rows().loc["accuracy"]
+    assert row["low"] < 0 < row["difference"] < row["high"] == 1.0
+
+
 def test_pairs_of_attributes_are_compared_too() -> None:
     sizes = np.random.default_rng(2).choice(["big", "small"], EXAMPLES)
     for name, accuracy in (("a.csv", 0.7), ("b.csv", 0.9)):
@@ -285,7 +320,186 @@ def test_similar_examples_are_compared_by_the_columns_named() -> None:
     assert "I(f) on probabilities" not in rows().index
 
 
+def test_a_column_of_whole_numbers_with_a_gap_has_groups(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name, table in (("a", predictions(0.7)), ("b", predictions(0.8, 1))):
+        # pandas makes fractions of them, in CSV and in Parquet.
+        size = (table["id"] % 2).where(table["id"] != 7).astype(float)
+        csv(f"{name}.csv", table.assign(size=size))
+        table.assign(size=size).to_parquet(f"{name}.parquet")
+    for kind in ("csv", "parquet"):
+        assert compare(f"a.{kind}", f"b.{kind}", "--out", kind) == 0
+        printed = capsys.readouterr().out
+        assert "size: 2 groups, the smallest of 149 examples." in printed
+        assert "size: 1 of 300 examples are in no group." in printed
+        found = rows(kind)
+        expected = fairness_metrics(table.assign(size=size), "size").dpd
+        assert found.loc["DPD, size", "b"] == pytest.approx(expected)
+        assert found.loc["DPD, size", ["n", "in_no_group"]].tolist() == [299, 1]
+        assert found.loc["DPD, color", "in_no_group"] == 0
+
+
+def test_columns_that_are_not_compared_are_listed_with_the_reason(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    a = predictions(0.7).assign(age=np.arange(EXAMPLES) % 30, one="x", extra=["p", "q", "r"] * 100)
+    b = predictions(0.8, 1).assign(age=a["age"], one="x", **{"a b": ["p", "q"] * 150})
+    assert compare(csv("a.csv", a), csv("b.csv", b)) == 0
+    [line] = [line for line in capsys.readouterr().out.splitlines() if "Not compared" in line]
+    assert line == (
+        "Not compared by group: brightness (fractions), name (the label under another name), age "
+        "(30 values), one (fewer than two values), extra (the label under another name), a b (not "
+        "in a.csv); --attributes names columns that are."
+    )
+
+
+def test_pairs_of_many_attributes_are_left_out_with_a_word(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    more = {f"c{i}": np.random.default_rng(i).integers(0, 2, EXAMPLES) for i in range(4)}
+    sides = [csv(f"{i}.csv", predictions(0.8, i).assign(**more)) for i in range(2)]
+    assert compare(*sides) == 0
+    assert "Pairs of the 5 attributes are not compared" in capsys.readouterr().out
+
+
+def test_scores_that_one_side_cannot_have_are_left_out_with_a_word(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with_logits(predictions(0.7)).to_parquet("a.parquet")
+    assert compare("a.parquet", csv("b.csv", predictions(0.8, 1))) == 0
+    printed = capsys.readouterr().out
+    assert "b.csv: without logits, so scores of probabilities are not measured." in printed
+    assert "I(f): not measured; --similar_by names" in printed
+
+
+def test_blanks_around_names_belong_to_no_name(capsys: pytest.CaptureFixture[str]) -> None:
+    def blank(table: pd.DataFrame) -> pd.DataFrame:
+        padded = {name: " " + table[name] + " " for name in ("label", "prediction", "color")}
+        return table.assign(**padded).rename(columns={"color": " color"})
+
+    a, b = named(predictions(0.7)), named(predictions(0.8, 1))
+    for name, table in (("b", b), ("c", blank(b))):
+        table.to_parquet(f"{name}.parquet")
+    csv("c.csv", blank(b))
+    assert compare(csv("a.csv", a), "b.parquet") == 0
+    plain = capsys.readouterr().out
+    for file in ("c.parquet", "c.csv"):
+        assert compare("a.csv", file) == 0
+        assert capsys.readouterr().out.replace(file, "b.parquet") == plain
+
+
+def test_a_class_that_is_predicted_and_no_label_is_said(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    a, b = named(predictions(0.7)), named(predictions(0.8, 1))
+    b.loc[0, "prediction"] = "cube"
+    assert compare(csv("a.csv", a), csv("b.csv", b)) == 0
+    assert (
+        "b.csv: class cube is predicted and is no label: always wrong." in capsys.readouterr().out
+    )
+
+
+def test_letters_of_both_sizes_may_be_classes() -> None:
+    sides = []
+    for i in range(2):
+        table = predictions(0.8, i).drop(columns="name")
+        names = np.array(["a", "A", "b"])
+        both = {column: names[table[column]] for column in ("label", "prediction")}
+        sides.append(csv(f"{i}.csv", table.assign(**both)))
+    assert compare(*sides, "--out", "out") == 0
+    assert list(pd.read_csv("out/classes.csv")["name"]) == ["A", "a", "b"]
+
+
 # ---- what is refused
+
+
+def test_a_class_in_two_spellings_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = named(predictions(0.7)), named(predictions(0.8, 1))
+    b["prediction"] = b["prediction"].replace("circle", "Circle")
+    line = refusal(capsys, csv("a.csv", a), csv("b.csv", b))
+    assert "classes 'Circle' and 'circle' look alike, and not all of them are labels of a.csv" in (
+        line
+    )
+
+
+def test_predictions_that_name_no_label_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = predictions(0.7), predictions(0.8, 1)
+    line = refusal(capsys, csv("a.csv", a), csv("b.csv", b.assign(prediction=b["prediction"] + 3)))
+    assert "b.csv: no prediction is one of the labels" in line
+
+
+def unseen(table: pd.DataFrame, width: int) -> pd.DataFrame:
+    """Logits in a wider table of classes than the names that occur."""
+    logits = np.zeros((len(table), width), dtype=np.float32)
+    logits[np.arange(len(table)), table["prediction"]] = 5
+    return named(table).assign(logits=list(logits))
+
+
+@pytest.mark.parametrize(("width", "right"), [(4, 0.8), (2, 1.0)])
+def test_more_or_fewer_logits_than_names_are_refused(
+    width: int, right: float, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = predictions(right)
+    if width == 2:  # one of three classes is never predicted, and has no logit
+        table = table.assign(prediction=0)
+    names = np.array(["circle", "square", "star"])
+    logits = 5 * np.eye(width, dtype=np.float32)[table["prediction"]]
+    both = {column: names[table[column]] for column in ("label", "prediction")}
+    table.assign(**both, logits=list(logits)).to_parquet("a.parquet")
+    said = f"a.parquet: {width} logits, and the tables name 3 classes (circle, square, star)"
+    if width == 2:
+        said = "a.parquet: class 2 has no logit; allowed: 0 to 1"
+    assert said in refusal(capsys, "a.parquet", "a.parquet")
+
+
+def test_logits_in_another_order_than_the_names_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    unseen(predictions(0.8), 3).to_parquet("a.parquet")  # square, circle, star
+    line = refusal(capsys, "a.parquet", "a.parquet")
+    assert "a.parquet: id 0: the largest of 3 logits is that of class 0, the prediction is 1" in (
+        line
+    )
+    assert "3 classes are named, in this order: circle, square, star" in line
+
+
+def test_probabilities_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    table = predictions(0.8)
+    odds = np.full((EXAMPLES, 3), 0.1)
+    odds[np.arange(EXAMPLES), table["prediction"]] = 0.8
+    table.assign(logits=list(odds)).to_parquet("a.parquet")
+    assert "a.parquet: logits of every row are at least 0 and add up to 1" in refusal(
+        capsys, "a.parquet", "a.parquet"
+    )
+
+
+def test_logits_of_other_classes_are_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with_logits(predictions(0.8)).to_parquet("a.parquet")
+    wide = [[*row, -9.0] for row in with_logits(predictions(0.7, 1))["logits"]]
+    predictions(0.7, 1).assign(logits=wide).to_parquet("b.parquet")
+    line = refusal(capsys, "a.parquet", "b.parquet")
+    assert (
+        "b.parquet has logits of 4 classes, another table of 3; allowed: the same classes" in line
+    )
+
+
+def test_an_index_of_ids_is_a_column_and_columns_of_one_name_are_refused(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    predictions(0.7).set_index("id").to_parquet("a.parquet")
+    assert compare("a.parquet", csv("b.csv", predictions(0.8, 1))) == 0
+    capsys.readouterr()
+    predictions(0.7).rename(columns={"name": " color"}).to_parquet("c.parquet")
+    assert "c.parquet has column 'color' twice" in refusal(capsys, "c.parquet", "b.csv")
+
+
+def test_a_line_with_a_cell_too_many_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    lines = Path(csv("a.csv", predictions(0.7))).read_text().splitlines()
+    Path("b.csv").write_text("\n".join([lines[0], *(f"{line}," for line in lines[1:])]))
+    assert "'b.csv', line 2: 7 cells; allowed: 6, one per column" in refusal(
+        capsys, "a.csv", "b.csv"
+    )
 
 
 def refusal(capsys: pytest.CaptureFixture[str], *words: str) -> str:
@@ -320,7 +534,7 @@ def test_another_label_of_an_example_is_refused(capsys: pytest.CaptureFixture[st
         (lambda t: t.assign(label="circle"), "has numbers; allowed: the same"),
         (lambda t: t.set_axis([*t.columns[:-1], "label"], axis=1), "column 'label' twice"),
         (lambda t: t.assign(prediction=-1), "holds -1"),
-        (lambda t: t.iloc[:0], "0 rows"),
+        (lambda t: t.iloc[:0], "no lines of data"),
         (lambda t: t.assign(logits="[1, NaN, 0]"), "logits of row 0 are not finite"),
         (lambda t: t.assign(logits="1 2 3"), "are not a list of numbers"),
         (lambda t: t.assign(logits="[1]"), "allowed: one length, at least 2"),
@@ -344,15 +558,19 @@ def test_a_table_that_is_none_is_refused_by_name(
         (["a.csv", "missing.csv"], "missing.csv is no file"),
         (["a.csv", "broken.parquet"], "broken.parquet cannot be read"),
         (["a.csv", "a.txt"], "'a.txt' is neither a run id nor a prediction file"),
-        (["a.csv,a.csv", "b.csv"], "names the same predictions twice"),
+        (["a.csv,./a.csv", "b.csv"], "names the same predictions twice"),
         (["a.csv", ","], "is empty"),
         (["a.csv", "b.csv", "--attributes", "colour"], "attributes='colour' is not a column"),
         (["a.csv", "b.csv", "--attributes", "label"], "attributes='label' is not a column"),
+        (["a.csv", "b.csv", "--attributes", '"color'], 'one with a comma: "a, b",c'),
+        (["a.csv", "b.csv", "--attributes", "color,color"], "attributes has 'color' twice"),
+        (["a.csv", "b.csv", "--attributes", "name"], "attribute 'name' is the label under another"),
         (["a.csv", "b.csv", "--seeds", "3"], "No such option '--seeds'"),
         (
             ["a.csv", "b.csv", "--min_group_size", "0"],
             "min_group_size='0' is not allowed; allowed: ",
         ),
+        (["a.csv", "b.csv", "--min_group_size", "9" * 5000], "allowed: integer >= 1"),
         (["a.csv", "b.csv", "--out"], "--out is given without a value"),
     ],
 )
@@ -375,10 +593,12 @@ def test_groups_that_differ_between_files_are_refused(capsys: pytest.CaptureFixt
 # ---- runs
 
 
-def log_run(table: pd.DataFrame, folder: Path) -> str:
+def log_run(table: pd.DataFrame, folder: Path, names: Sequence[str] = ()) -> str:
     Predictions.of(with_logits(table)).write(folder / TEST)
     with mlflow.start_run() as run:
         mlflow.set_tags(log_verified_artifacts(folder))
+        if names:
+            mlflow.log_table(pd.DataFrame({"name": names}), "classwise.json")
         mlflow.log_metric("fairness/color/dpd", 0.1)
         return str(run.info.run_id)
 
@@ -391,9 +611,25 @@ def test_runs_and_files_are_compared_alike(
     run_compare([run, csv("b.csv", b)], out="out")
     assert rows().loc["EOD, color", "verdict"] == "B fairer"
     assert f"A: {run[:8]} (1 model)" in capsys.readouterr().out
+    # The names that a run has give its files' classes their numbers.
+    order = ["square", "circle", "star"]
+    with_names = log_run(a, tmp_path / "named", order)
+    csv("named.csv", named(b))
+    run_compare([with_names, "named.csv"], out="named")
+    values = ["a", "b", "low", "high"]
+    assert list(rows("named").loc["accuracy", values]) == list(rows().loc["accuracy", values])
+    assert list(pd.read_csv("named/classes.csv")["name"]) == order
+    other = log_run(b, tmp_path / "other", order[::-1])
+    capsys.readouterr()
+    line = refusal(capsys, with_names, other)
+    assert f"run {other} star, circle, square; allowed: the same classes in the same order" in line
+    csv("cube.csv", named(b).replace("star", "stare"))
+    assert "class='stare' does not exist; did you mean 'star'" in refusal(
+        capsys, with_names, "cube.csv"
+    )
     new_place.artifact(new_place.client.get_run(run), TEST).write_bytes(b"altered")
     assert "its predictions are not what was logged" in refusal(capsys, run, "b.csv")
-    with mlflow.start_run() as other:
+    with mlflow.start_run() as empty:
         pass
-    assert f"it has no {TEST}" in refusal(capsys, other.info.run_id, "b.csv")
+    assert f"it has logged no {TEST}" in refusal(capsys, empty.info.run_id, "b.csv")
     assert "is not in the tracking store" in refusal(capsys, "0" * 32, "b.csv")

@@ -120,3 +120,4 @@ def test_a_killed_sweep_does_only_what_is_missing_when_started_again(
     after = dict(zip(keys, (run.info.run_id for run in finished), strict=True))
     assert before.items() <= after.items()
     assert not new_place.runs(None, "RUNNING")
+    assert [run.info.status for run in new_place.commands()] == ["KILLED", "FINISHED"]

@@ -1,5 +1,6 @@
 """A study's report from the tracking store alone; its runs are logged here, nothing is trained."""
 
+import json
 import re
 from collections.abc import Mapping
 from functools import partial
@@ -18,6 +19,7 @@ from kdplatform.experiments import records, report
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import log_verified_artifacts
+from kdplatform.experiments.trained import TAG_NEEDS
 from kdplatform.predictions import Predictions
 from kdplatform.reporting.study_page import build_report
 from kdplatform.roles import Role
@@ -70,6 +72,8 @@ def log_step(
         mlflow.log_params(parameters)
         records.log_dataset(_dataset(digest))
         mlflow.set_tags(log_verified_artifacts(path.parent.parent))
+        # Of weights that are always the same, namely none.
+        mlflow.set_tag(TAG_NEEDS, json.dumps(dict.fromkeys(step.needs, "")))
         mlflow.log_metric("val/calibrating_temperature", 1.2)
         names = pd.DataFrame({"class": range(len(CLASSES)), "name": CLASSES})
         mlflow.log_table(names, "classwise.json")
@@ -149,6 +153,13 @@ def test_seeds_and_temperatures_are_what_the_store_has(store: Store) -> None:
     # The project file's own temperatures are 1 to 4.
     assert study.missing == ("DS T=3, 4: every seed",)
     assert study.class_names == CLASSES
+
+
+def test_a_method_without_alpha_is_reported(store: Store) -> None:
+    store.log(temperatures="1,2", seeds="0-1", method="nkd")
+    study = store.study(method="nkd")
+    assert seeds_of(study)["DS T=2"] == (0, 1)
+    assert study.settings["Distillation"] == "nkd"
 
 
 def test_what_is_asked_for_is_kept_to(store: Store) -> None:

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from helpers.damage import cut_short, flip_a_bit
+from helpers.refusals import last_line
 
 from kdplatform.analysis.significance import significance_counts, welch_by_class
+from kdplatform.files import file_digest
 
 ROLES = ("teacher", "student", "distilled")
 
@@ -63,16 +66,11 @@ def test_no_reuse_trains_afresh_and_takes_the_old_run_out_of_reuse(
     assert len(trained_place.runs("student")) == 2
 
 
-def removed(path: Path) -> None:
-    path.unlink()
-
-
 @pytest.mark.parametrize(
     ("artifact", "damage"),
     [
         ("predictions/test.parquet", flip_a_bit),
         ("predictions/val.parquet", cut_short),
-        ("weights.pt", removed),
     ],
 )
 def test_a_damaged_artifact_is_noticed_and_the_model_trained_again(
@@ -90,6 +88,66 @@ def test_a_damaged_artifact_is_noticed_and_the_model_trained_again(
     assert f"run {old.info.run_id}: {artifact} is not what was logged; it is made again" in said
     old, new = trained_place.runs("student")
     np.testing.assert_array_equal(logits(trained_place, new), whole)
+
+
+def test_an_artifact_that_cannot_be_read_now_stops_the_command_and_alters_nothing(
+    trained_place: Any, as_before: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run_ids(trained_place)
+    [old] = trained_place.runs("student")
+    folder = trained_place.artifact(old, "")
+    folder.rename(folder.with_name("away"))
+    assert trained_place.run("distill", **as_before) == 1
+    line = last_line(capsys)
+    assert line.startswith(f"run {old.info.run_id}: predictions/test.parquet cannot be read now (")
+    assert "reuse=false to train afresh" in line
+    assert f"mlflow runs delete --run-id {old.info.run_id}" in line
+    folder.with_name("away").rename(folder)
+    assert trained_place.run("distill", **as_before) == 0
+    assert run_ids(trained_place) == before
+
+
+def train_the_teacher_elsewhere(place: Any) -> None:
+    """Gives the teacher's run the weights that another machine would have come to."""
+    [teacher] = place.runs("teacher")
+    path = place.artifact(teacher, "weights.pt")
+    state = torch.load(path, weights_only=True)
+    torch.save({name: value + (name == "mean") * 1e-3 for name, value in state.items()}, path)
+    digests = json.loads(teacher.data.tags["kd.artifact_digests"])
+    digests["weights.pt"] = file_digest(path)
+    place.client.set_tag(teacher.info.run_id, "kd.artifact_digests", json.dumps(digests))
+
+
+def test_a_student_of_a_former_teacher_is_trained_again(
+    trained_place: Any, as_before: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = run_ids(trained_place)
+    train_the_teacher_elsewhere(trained_place)
+    assert trained_place.run("distill", **as_before) == 0
+    after = run_ids(trained_place)
+    assert (after["teacher"], after["student"]) == (before["teacher"], before["student"])
+    said = f"run {before['distilled'][0]} was made with other weights (teacher)"
+    assert said in capsys.readouterr().err
+    [teacher], (_, student) = (trained_place.runs(role) for role in ("teacher", "distilled"))
+    weights = json.loads(teacher.data.tags["kd.artifact_digests"])["weights.pt"]
+    assert json.loads(student.data.tags["kd.needs"])["teacher"] == weights
+    [table] = (trained_place.home / "teacher_logits").glob(f"{teacher.info.run_id}.npz")
+    assert student.data.tags["kd.teacher_logits"] == file_digest(table)
+    assert trained_place.run("distill", **as_before) == 0
+    assert run_ids(trained_place) == after
+
+
+def test_a_student_of_a_former_teacher_is_not_reported_as_its_student(
+    trained_place: Any, as_before: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    train_the_teacher_elsewhere(trained_place)
+    capsys.readouterr()
+    settings = {name: v for name, v in as_before.items() if name != "temperature"}
+    assert trained_place.run("report", **settings) == 2
+    assert "no distilled run can be used (DS lenet5 kd T=10 alpha=0.5 seed 0, run " in (
+        line := last_line(capsys)
+    )
+    assert "it was made with a former teacher" in line
 
 
 def test_an_attribute_asked_for_later_is_added_to_the_runs_there_are(

@@ -48,6 +48,11 @@ def overflowing(data):
     model.scale.data[:] = 3e38
     return model
 
+def loaded(data):
+    model = Brightness(data.num_classes)
+    model.load_state_dict(torch.load("own.pt", weights_only=True))
+    return model
+
 def wrong_classes(data):
     return Brightness(data.num_classes + 1)
 """
@@ -74,6 +79,30 @@ def test_a_function_of_the_users_teaches_as_it_is(place: Any) -> None:
     assert place.artifact(run, "weights.pt").is_file()
     assert len(place.runs("distilled", "FINISHED")) == 1
     assert "teacher.epochs" not in run.data.params
+
+
+def test_a_teacher_that_loads_other_weights_is_another_teacher(
+    place: Any, spared: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    teacher = {"teacher__model": "own_teachers:loaded", "teacher__frozen": "true"}
+    for command, scale in (("distill", 1.0), ("teacher", 1.0), ("distill", -1.0)):
+        torch.save({"scale": torch.full((10,), scale)}, place.folder / "own.pt")
+        assert place.run(command, **DIGITS, **teacher) == 0
+    assert [len(place.runs(role)) for role in ("teacher", "student", "distilled")] == [2, 1, 2]
+    said = "was made with other weights (weights that own_teachers:loaded returned)"
+    assert said in capsys.readouterr().err
+
+
+def test_what_cannot_be_trained_is_refused_before_its_teacher_is_trained(
+    place: Any, spared: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for student in ("os:getcwd", "own_teachers:wrong_classes"):
+        assert place.run("distill", **DIGITS | {"student__model": student}) == 2
+        assert last_line(capsys).startswith(f"model={student!r} ")
+    crops = {"student__augmentation__random_resized_crop": "true"}
+    assert place.run("sweep", **DIGITS, **crops) == 2
+    assert "is not allowed for images in memory" in last_line(capsys)
+    assert place.runs() == []
 
 
 def test_what_is_no_classifier_is_refused(place: Any, capsys: pytest.CaptureFixture[str]) -> None:
@@ -296,7 +325,7 @@ def test_bad_files_are_refused(
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ("0" * 32, "not in the tracking store"),
+        ("0" * 32, "cannot be read from the tracking store"),
         ("runs:/" + "0" * 32 + "/teacher", "cannot be found"),
         ("models:/nobody/1", "cannot be found"),
         ("given.onnx", "is not understood"),

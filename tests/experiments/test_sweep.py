@@ -16,7 +16,6 @@ from kdplatform.errors import UserError
 from kdplatform.experiments import commands, logged_models, progress, records
 from kdplatform.experiments.graph import study_steps
 from kdplatform.experiments.results import step_scale
-from kdplatform.experiments.scheduler import absolute_uri
 from kdplatform.roles import Role
 from kdplatform.settings.project import load_project
 
@@ -103,12 +102,6 @@ def test_every_temperature_has_a_step_of_its_own(temperatures, scale):
 def test_temperatures_too_fine_for_steps_are_refused():
     with pytest.raises(UserError, match="at most 6 decimals"):
         step_scale((1.0, 1e-9))
-
-
-def test_a_store_is_the_same_from_another_folder(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    assert absolute_uri("sqlite:///mlflow.db") == f"sqlite:///{tmp_path}/mlflow.db"
-    assert absolute_uri("http://server:5000") == "http://server:5000"
 
 
 def test_a_step_that_fails_does_not_stop_the_others(story):

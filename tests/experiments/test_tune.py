@@ -5,6 +5,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import mlflow
@@ -68,6 +69,11 @@ def entered(place: Any) -> Iterator[pytest.MonkeyPatch]:
         yield monkeypatch
 
 
+def best_of(place: Any) -> Path:
+    [path] = place.home.glob(f"tuning/{NAME}-*/best.yaml")
+    return path
+
+
 @pytest.fixture(scope="module")
 def story(empty_place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
     places = []
@@ -84,7 +90,7 @@ def story(empty_place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     with entered(place) as monkeypatch:
         first = tuned(place, monkeypatch, confirm_seeds=2)
         before = len(place.runs())
-        best = place.home / "tuning" / NAME / "best.yaml"
+        best = best_of(place)
         code = cli.main(["distill", "--config", str(best)])
         resumed = tuned(place, monkeypatch, confirm_seeds=0, trials=5)
         impossible = tuned(
@@ -210,7 +216,7 @@ def test_the_chosen_points_are_judged_on_test_and_fresh_seeds(story: Story) -> N
 
 def test_distill_takes_up_the_best_configuration(story: Story) -> None:
     assert story.distilled == 0
-    best = load_project(str(story.place.home / "tuning" / NAME / "best.yaml"))
+    best = load_project(str(best_of(story.place)))
     found = {trial.point.temperature for trial in books.all_evaluated(study_in(story.place))}
     assert best.distillation.temperature in found
     # All its models were there from the search.
@@ -227,6 +233,11 @@ def test_the_same_study_goes_on_with_what_is_missing(story: Story) -> None:
     assert "4 of 5 trials are there" in story.resumed.err
     assert len(story.resumed.handed) == 1
     assert "confirmed" not in story.resumed.out
+
+
+def test_that_nothing_is_searched_is_said_before_anything_is_trained(story: Story) -> None:
+    said = story.impossible.err
+    assert said.index("tune: nothing is searched") < said.index("tune: study impossible")
 
 
 def test_when_no_trial_keeps_the_constraints_the_nearest_is_named(story: Story) -> None:

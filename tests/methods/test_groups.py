@@ -12,7 +12,7 @@ from helpers.refusals import failure, refusal_of
 
 from kdplatform.data import Dataset, Split
 from kdplatform.experiments.graph import distilled_step
-from kdplatform.experiments.starting import check_starts
+from kdplatform.experiments.steps import check_steps
 from kdplatform.methods import build_method, method_config_class
 from kdplatform.methods._groups import class_counts, effective_weights, groups_of
 from kdplatform.settings.project import load_project
@@ -27,7 +27,8 @@ COLUMNS = {
 
 def split(labels: Any = LABELS, columns: Any = COLUMNS) -> Split:
     ids = np.arange(len(labels))
-    return Split(torch.zeros(len(labels), 1), torch.tensor(labels), ids, pd.DataFrame(columns))
+    images = torch.zeros(len(labels), 1, 8, 8, dtype=torch.uint8)
+    return Split(images, torch.tensor(labels), ids, pd.DataFrame(columns))
 
 
 def dataset(*attributes: str, val: Split | None = None) -> Dataset:
@@ -186,10 +187,10 @@ def test_methods_look_at_the_data_before_training_and_speak_once(
         distilled_step(project.model_copy(update={"distillation": method}), 0, "0")
         for method in methods
     ]
-    check_starts(steps, workspace)
+    check_steps(workspace, steps)
     assert len(capsys.readouterr().err.splitlines()) == 1
     workspace.dataset = dataset("kind")
-    assert refusal_of(check_starts, steps, workspace) == (
+    assert refusal_of(check_steps, workspace, steps) == (
         "attribute='color' does not exist; known: kind"
     )
 

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from kdplatform.reporting import figures
+from kdplatform.reporting.drawing import DPI
 
 
 def drawn(figure: Figure) -> None:
@@ -138,7 +139,7 @@ def test_a_shared_frame_gives_the_figure_that_is_drawn_afresh() -> None:
         drawing = figures.disagreement_figure({"NDS": matrix}, ["circle", "square"], "title")
         shared = pixels(drawing.png()).astype(int)
     file = io.BytesIO()
-    drawing.figure().savefig(file, dpi=figures.DPI)
+    drawing.figure().savefig(file, dpi=DPI)
     # Both draw the spines, once below the image and once above it.
     apart = np.abs(shared - pixels(file.getvalue())).max(axis=2)
     assert (apart > 40).mean() < 0.002
@@ -158,6 +159,12 @@ def test_the_contact_sheet_shows_images_of_each_class_in_its_row(channels: int) 
         assert values[0] == first
         assert len(set(values)) == 10
         assert all((value - first) % 2 == 0 for value in values)
+
+
+def test_a_contact_sheet_says_how_many_classes_it_has() -> None:
+    inputs, labels = torch.zeros(12, 1, 2, 2, dtype=torch.uint8), torch.arange(12)
+    sheet = figures.contact_sheet(inputs, labels, [f"c{i}" for i in range(12)], "samples")
+    assert sheet.get_suptitle() == "samples of 10 of 12 classes"
 
 
 def test_a_class_with_few_images_leaves_its_row_short() -> None:

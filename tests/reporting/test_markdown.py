@@ -1,10 +1,10 @@
-"""A page as Markdown says what the page says, and nothing of its text is taken for markup."""
+"""A page as Markdown says what the page says; in neither is text taken for markup."""
 
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from kdplatform.reporting.page import Page, Picture, Section, render_markdown
+from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
 from kdplatform.reporting.report_table import Table
 
 
@@ -36,6 +36,15 @@ def test_a_page_is_headings_tables_lists_and_pictures() -> None:
 def test_text_from_data_is_no_markup() -> None:
     text = render_markdown(page("a|b <img> [x](y)\n# z"))
     assert "| DS T=4 | a\\|b \\<img\\> \\[x\\](y) \\# z |" in text
+
+
+def test_no_name_is_hidden_or_turns_its_line_around() -> None:
+    hostile = "</td><script>x</script>\u202e\x1b[0m"
+    shown = "&lt;/td&gt;&lt;script&gt;x&lt;/script&gt;\\u202e\\x1b[0m"
+    html = render(page(hostile), {"figure1": b""})
+    assert f"<td>{shown}</td>" in html
+    assert "<script>" not in html
+    assert "\\<script\\>x\\</script\\>\\\\u202e\\\\x1b\\[0m" in render_markdown(page(hostile))
 
 
 @pytest.mark.parametrize(

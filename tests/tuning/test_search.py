@@ -15,6 +15,7 @@ import pytest
 import toy
 from optuna.trial import TrialState
 
+from kdplatform.processes import this_process
 from kdplatform.tuning import storage
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.front import Outcome
@@ -272,7 +273,7 @@ def test_the_trial_of_a_killed_driver_is_marked_and_tried_again(
 def test_a_living_driver_keeps_its_trial(url: str) -> None:
     study, _ = toy.open_toy_study(toy.World(toy.config()), url)
     trial = study.ask()
-    trial.set_user_attr(books.DRIVER, books.this_driver())
+    trial.set_user_attr(books.DRIVER, this_process())
     assert books.recover(study) == []
     assert study.trials[0].state is TrialState.RUNNING
 

@@ -205,8 +205,10 @@ def _start_worker(threads: int) -> None:
     torch.set_num_threads(threads)
     # tqdm's own lock is a semaphore of the system, left behind by a worker that is ended.
     tqdm.set_lock(threading.RLock())
-    # Ctrl-C reaches all processes of a terminal: the sweep's own decides what the others do.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Ctrl-C, and the end of a terminal, reach all its processes: the sweep's own decides what the
+    # others do.
+    for signal_of_all in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signal_of_all, signal.SIG_IGN)
     threading.Thread(target=_leave_with_the_sweep, daemon=True).start()
 
 

@@ -23,6 +23,7 @@ from kdplatform.experiments.executors.base import (
     Task,
 )
 from kdplatform.registry import optional_module
+from kdplatform.stores import is_server
 
 # How often Ray starts a step again whose worker or node died.
 _RETRIES = 3
@@ -124,7 +125,7 @@ def _no_cluster(address: str, reason: str) -> MachineError:
 def _check_store_is_shared(hosts: list[str]) -> None:
     uri = mlflow.get_tracking_uri()
     others = sorted(set(hosts) - {socket.gethostname()})
-    if others and not uri.startswith(("http://", "https://")):
+    if others and not is_server(uri):
         raise UserError(
             f"MLFLOW_TRACKING_URI={uri!r} is a store of this machine, which {others[0]} cannot "
             "write to; allowed with executor='ray' on several machines: the http address of an "

@@ -11,10 +11,10 @@ from kdplatform.experiments.steps import obtain
 from kdplatform.experiments.tracking import quiet_mlflow
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import open_workspace
+from kdplatform.machine import machine_problem
 from kdplatform.progress import collected_messages
-
-# Workers of one machine write to one SQLite file, which makes them queue.
-_SQLITE_PATIENCE_SECONDS = 120
+from kdplatform.redaction import redacted
+from kdplatform.stores import patient
 
 
 def carry_out(assignment: Assignment) -> TrainedModel:
@@ -36,7 +36,7 @@ def run_step(assignment: Assignment) -> Outcome:
     """Trains or finds the step's model in a worker; an error is part of the outcome."""
     started = time.perf_counter()
     quiet_mlflow()
-    mlflow.set_tracking_uri(_patient(assignment.tracking_uri))
+    mlflow.set_tracking_uri(patient(assignment.tracking_uri))
     mlflow.set_experiment(experiment_id=assignment.experiment_id)
     with collected_messages() as messages:
         try:
@@ -55,12 +55,7 @@ def run_step(assignment: Assignment) -> Outcome:
 
 
 def _one_line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if isinstance(error, KdplatformError) else f"{type(error).__name__}: {text}"
-
-
-def _patient(uri: str) -> str:
-    """Returns the URI under which a writer of an SQLite file waits for the others."""
-    if not uri.startswith("sqlite:///") or "?" in uri:
-        return uri
-    return f"{uri}?timeout={_SQLITE_PATIENCE_SECONDS}"
+    text = redacted(" ".join(str(error).split()))
+    if isinstance(error, KdplatformError):
+        return text
+    return machine_problem(error) or f"{type(error).__name__}: {text}"

@@ -12,11 +12,9 @@ class Side:
 
     Attributes:
         tables: predictions, one per seed.
-        attributes: columns whose groups may be compared.
         class_names: of class 0, 1, ...; empty where classes are known by their numbers.
     """
 
     title: str
     tables: Sequence[Predictions]
-    attributes: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
