@@ -9,6 +9,7 @@ median of their times is what counts. "Minimum bytes" are student, teacher and g
 """
 
 import argparse
+import functools
 import importlib.util
 import json
 import platform
@@ -82,6 +83,31 @@ def our_loss(temperature: float) -> Loss:
     return loss
 
 
+def per_row_loss(temperature: float) -> Loss:
+    """`kd_loss` with a temperature of either model and two weights for each row."""
+
+    def loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+        rows = row_values(temperature, len(student), student.device)
+        return kd_loss(
+            student,
+            teacher,
+            labels,
+            student_temperature=rows[0],
+            teacher_temperature=rows[1],
+            kl_weight=rows[2],
+            ce_weight=rows[3],
+        ).loss
+
+    return loss
+
+
+@functools.cache
+def row_values(temperature: float, rows: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Two temperatures and two weights, each float32 [rows]."""
+    values = (temperature, temperature, ALPHA, 1 - ALPHA)
+    return tuple(torch.full((rows,), value, device=device) for value in values)
+
+
 def fallback_loss(temperature: float) -> Loss:
     """`kd_loss` as it is where no library can be built."""
     ours = our_loss(temperature)
@@ -100,6 +126,7 @@ def fallback_loss(temperature: float) -> Loss:
 def contestants(temperature: float, device: str, names: list[str]) -> dict[str, Loss]:
     eager = eager_loss(temperature)
     found = {"eager": eager, "compile": torch.compile(eager), "ours": our_loss(temperature)}
+    found["per row"] = per_row_loss(temperature)
     found["fallback"] = fallback_loss(temperature)
     if device == "cuda" and importlib.util.find_spec("liger_kernel"):
         found["liger"] = liger_loss(temperature)

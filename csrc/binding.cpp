@@ -1,5 +1,6 @@
 // What knows torch, with binding/: operators for the dispatcher, the autograd node, and a direct
-// call from Python for plain arguments: what a batch of ten classes costs is the way into the kernel.
+// call from Python for plain arguments, numbers or one per row: what a batch of ten classes costs is
+// the way into the kernel.
 //
 //   kdplatform::kd_loss           what Python calls; differentiable
 //   kdplatform::kd_loss_forward   losses and gradients, no autograd
@@ -80,6 +81,36 @@ bool plain_number(PyObject* object, double* number) {
   return true;
 }
 
+// A number in range, or a tensor of one per row; its numbers are the kernel's to check.
+bool plain_row_value(PyObject* object, bool of_temperature, const Call& call, RowValue* value) {
+  if (plain_number(object, &value->number))
+    return of_temperature ? kd::is_temperature(value->number)
+                          : value->number >= 0 && value->number < INFINITY;
+  const Tensor* const tensor = plain_tensor(object);
+  if (tensor == nullptr || tensor->requires_grad() || tensor->dim() != 1 ||
+      tensor->size(0) != call.student_logits.size(0) ||
+      tensor->scalar_type() != call.compute_type() ||
+      tensor->device() != call.student_logits.device())
+    return false;
+  value->tensor = *tensor;
+  return true;
+}
+
+// Alpha, or the two weights; one that is left out is 0.
+bool plain_weights(PyObject* alpha, PyObject* kl_weight, PyObject* ce_weight, Call* call) {
+  const bool of_kl = kl_weight != Py_None, of_ce = ce_weight != Py_None;
+  if (alpha != Py_None) {
+    double& number = call->kl_weight.number;
+    if (of_kl || of_ce || !plain_number(alpha, &number) || !(number >= 0 && number <= 1))
+      return false;
+    call->ce_weight.number = 1 - number;
+    return true;
+  }
+  return (of_kl || of_ce) && (!of_ce || call->labels.has_value()) &&
+         (!of_kl || plain_row_value(kl_weight, false, *call, &call->kl_weight)) &&
+         (!of_ce || plain_row_value(ce_weight, false, *call, &call->ce_weight));
+}
+
 bool is_logit_type(at::ScalarType type) {
   return type == at::kFloat || type == at::kBFloat16 || type == at::kHalf || type == at::kDouble;
 }
@@ -92,49 +123,57 @@ int64_t code_of_reduction(PyObject* object) {
   return -1;
 }
 
-// (student_logits, teacher_logits, labels, temperature, alpha, scale_by_t2, ignore_index,
-// reduction) -> KDLossOutput, or None for a call that is not plain or not right, which Python then
-// takes the long way and which says there what is wrong.
+// (student_logits, teacher_logits, labels, class_mask, student_temperature, teacher_temperature,
+// alpha, kl_weight, ce_weight, scale_by_t2, ignore_index, reduction) -> KDLossOutput, or None for a
+// call that is not plain or not right, which Python then takes the long way and which says there
+// what is wrong.
 PyObject* direct_call(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
-  if (count != 8 || output_type == nullptr || c10::impl::dispatch_mode_enabled() ||
+  if (count != 12 || output_type == nullptr || c10::impl::dispatch_mode_enabled() ||
       at::impl::torch_function_mode_enabled())
     Py_RETURN_NONE;
   const Tensor* const student = plain_tensor(args[0]);
   const Tensor* const teacher = plain_tensor(args[1]);
-  const bool labelled = args[2] != Py_None;
+  const bool labelled = args[2] != Py_None, masked = args[3] != Py_None;
   const Tensor* const labels = labelled ? plain_tensor(args[2]) : nullptr;
-  double temperature, alpha;
+  const Tensor* const mask = masked ? plain_tensor(args[3]) : nullptr;
   if (student == nullptr || teacher == nullptr || (labelled && labels == nullptr) ||
-      !plain_number(args[3], &temperature) || !plain_number(args[4], &alpha))
+      (masked && mask == nullptr))
     Py_RETURN_NONE;
   int overflow = 0;
   const int64_t ignore_index =
-      PyLong_CheckExact(args[6]) ? PyLong_AsLongLongAndOverflow(args[6], &overflow) : (overflow = 1);
-  const int64_t reduction_code = code_of_reduction(args[7]);
+      PyLong_CheckExact(args[10]) ? PyLong_AsLongLongAndOverflow(args[10], &overflow) : (overflow = 1);
+  const int64_t reduction_code = code_of_reduction(args[11]);
   const bool right =
       student->dim() == 2 && student->sizes() == teacher->sizes() && student->size(1) >= 2 &&
       is_logit_type(student->scalar_type()) && is_logit_type(teacher->scalar_type()) &&
-      student->device() == teacher->device() && kd::is_temperature(temperature) &&
-      alpha >= 0 && alpha <= 1 && overflow == 0 && reduction_code >= 0 && PyBool_Check(args[5]) &&
+      student->device() == teacher->device() && overflow == 0 && reduction_code >= 0 &&
+      PyBool_Check(args[9]) &&
       (!labelled ||
        (labels->scalar_type() == at::kLong && labels->dim() == 1 &&
-        labels->size(0) == student->size(0) && labels->device() == student->device()));
+        labels->size(0) == student->size(0) && labels->device() == student->device())) &&
+      (!masked ||
+       (mask->scalar_type() == at::kBool && mask->device() == student->device() &&
+        (mask->sizes() == student->sizes() || mask->sizes() == student->sizes().slice(1))));
   if (!right) Py_RETURN_NONE;
 
   Call call{*student,
             *teacher,
             labelled ? OptionalTensor(*labels) : std::nullopt,
-            std::nullopt,
-            {std::nullopt, temperature},
-            {std::nullopt, temperature},
-            {std::nullopt, alpha},
-            {std::nullopt, 1 - alpha},
-            args[5] == Py_True,
+            masked ? OptionalTensor(*mask) : std::nullopt,
+            {std::nullopt, 0},
+            {std::nullopt, 0},
+            {std::nullopt, 0},
+            {std::nullopt, 0},
+            args[9] == Py_True,
             ignore_index,
             reduction_code,
             false,
             false};
+  if (!plain_row_value(args[4], true, call, &call.student_temperature) ||
+      !plain_row_value(args[5], true, call, &call.teacher_temperature) ||
+      !plain_weights(args[6], args[7], args[8], &call))
+    Py_RETURN_NONE;
   LossTuple losses;
   {
     const pybind11::gil_scoped_release no_gil;

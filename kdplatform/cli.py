@@ -35,6 +35,7 @@ from kdplatform.settings.project import (
     TUNING_SHORTCUTS,
     FieldDescription,
     describe_fields,
+    grouping_attributes,
     load_project,
     project_names,
     shortened_warmups,
@@ -191,7 +192,7 @@ class EntryPoint(click.Command):
         compared = {"attributes": config.attributes}
         if name == "tune" and config.attributes and config.tuning.attribute != "auto":
             compared["attribute"] = (config.tuning.attribute,)
-        check_dataset(config.dataset, compared)
+        check_dataset(config.dataset, compared | grouping_attributes(config))
         writable_folder("data_folder", arguments.data_folder)
         _shield_helper()
         if name == "tune":

@@ -131,19 +131,29 @@ inline void check_tensors(const Call& call) {
   check_tensor("ce_weight", call.ce_weight.tensor, type, rows, device);
 }
 
+// The numbers lie in memory as they are: row values reach the kernels in the type they compute in.
+template <class T>
+void check_row_value(const char* name, const Tensor& tensor, bool of_temperature, int64_t rows) {
+  const T* const data = tensor.const_data_ptr<T>();
+  const bool many = tensor.dim() == 2;
+  const int64_t students = many ? tensor.size(0) : 1;
+  for (int64_t k = 0; k < students; ++k) {
+    for (int64_t i = 0; i < rows; ++i) {
+      const T value = data[(many ? k * tensor.stride(0) : 0) + i * tensor.stride(-1)];
+      const bool good = of_temperature ? kd::is_temperature(value) : value >= 0 && value < INFINITY;
+      TORCH_CHECK_VALUE(good, name, ": ", double(value), " in row ", i, "; allowed: ",
+                        of_temperature ? kd::allowed_temperatures : "finite, 0 or greater");
+    }
+  }
+}
+
 inline void check_row_value(const char* name, const RowValue& value, bool of_temperature,
                             int64_t rows) {
   if (!value.tensor.has_value()) return;
-  const bool narrow = value.tensor->scalar_type() == at::kFloat;
-  const Tensor tensor = value.tensor->to(at::kDouble).contiguous();
-  const double* data = tensor.const_data_ptr<double>();
-  for (int64_t i = 0; i < tensor.numel(); ++i) {
-    const bool good = !of_temperature ? data[i] >= 0 && data[i] < INFINITY
-                      : narrow        ? kd::is_temperature(float(data[i]))
-                                      : kd::is_temperature(data[i]);
-    TORCH_CHECK_VALUE(good, name, ": ", data[i], " in row ", i % rows, "; allowed: ",
-                      of_temperature ? kd::allowed_temperatures : "finite, 0 or greater");
-  }
+  if (value.tensor->scalar_type() == at::kDouble)
+    check_row_value<double>(name, *value.tensor, of_temperature, rows);
+  else
+    check_row_value<float>(name, *value.tensor, of_temperature, rows);
 }
 
 inline void check_values(const Call& call) {

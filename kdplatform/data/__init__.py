@@ -19,6 +19,7 @@ from typing import Any
 
 from kdplatform.data._dataset import SEVERAL, Dataset, Inputs, Split
 from kdplatform.data._facts import DataFacts, Vocabulary
+from kdplatform.data._imbalance import with_imbalance
 from kdplatform.data._remarks import remarks
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.data._unlabeled import with_hidden_labels
@@ -104,6 +105,8 @@ def unknown_attribute(
 def load_dataset(config: DatasetConfig, folder: Path) -> Dataset:
     """Loads a dataset, making or downloading it below `folder` when it is not there yet."""
     dataset: Dataset = _module(config.name).load(config, folder)
+    if config.imbalance > 1:
+        dataset = with_imbalance(dataset, config.imbalance, config.imbalance_seed)
     if config.unlabeled_fraction:
         return with_hidden_labels(dataset, config.unlabeled_fraction, config.unlabeled_seed)
     return dataset

@@ -8,6 +8,8 @@ from kdplatform.data._dataset import SEVERAL, Dataset
 from kdplatform.lazy import pandas as pd
 
 _MOST_NAMED = 5
+# Of how many times the examples of the rarest class the most frequent one is said to be larger.
+_UNEQUAL = 2
 
 
 def remarks(dataset: Dataset, compared: Sequence[str]) -> list[str]:
@@ -21,6 +23,9 @@ def remarks(dataset: Dataset, compared: Sequence[str]) -> list[str]:
         sizes.append(f"without labels {len(dataset.unlabeled):,}")
     names = dataset.class_names
     lines = [f"{', '.join(sizes)} examples; {len(names)} classes: {_first(names)}"]
+    counts = dataset.train.labels.bincount(minlength=len(names))
+    if counts.max() >= _UNEQUAL * counts.min():
+        lines.append(f"training examples of a class: {counts.min():,} to {counts.max():,}")
     for attribute in compared:
         lines.append(f"{attribute}, test: {_groups(dataset, attribute)}")
         if lacking := _lacking(dataset, attribute):

@@ -26,10 +26,11 @@ HeldOutFraction = Annotated[
 SplitSeed = Annotated[int, Field(ge=0, description="seed of the validation split")]
 
 # Where data lie and how they are read changes no number: no part of the digest. What skip_bad
-# leaves out follows from the files themselves. Hidden labels make a digest of their own.
+# leaves out follows from the files themselves. Hidden labels and a long tail make digests of their
+# own.
 _WITHOUT_EFFECT = {
     *("root", "file", "storage", "workers", "skip_bad"),
-    *("unlabeled_fraction", "unlabeled_seed"),
+    *("unlabeled_fraction", "unlabeled_seed", "imbalance", "imbalance_seed"),
 }
 
 

@@ -36,7 +36,7 @@ from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
 from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
 from kdplatform.roles import Role
-from kdplatform.settings.schema import ProjectConfig, TrainingConfig, flatten
+from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.metrics import Similarity, similarity
 from kdplatform.study.study import (
@@ -328,12 +328,18 @@ def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dic
         "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
         "Teacher": f"{_training(config.teacher)}; {teacher}",
         "Student": _training(config.student),
-        "Distillation": (
-            f"{chosen.method}, alpha {chosen.distillation_weight:g} on the distillation term, "
-            f"{'with' if getattr(chosen, 'scale_by_t2', True) else 'without'} T²"
-        ),
+        "Distillation": _distillation(chosen),
         "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
     }
+
+
+def _distillation(method: DistillationConfig) -> str:
+    words = [method.method]
+    if (alpha := method.distillation_weight) is not None:
+        words.append(f"alpha {alpha:g} on the distillation term")
+    if (scaled := getattr(method, "scale_by_t2", None)) is not None:
+        words.append("with T²" if scaled else "without T²")
+    return ", ".join(words)
 
 
 def _training(training: TrainingConfig) -> str:

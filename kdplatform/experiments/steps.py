@@ -122,10 +122,14 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
     for step in {step.training: step for step in steps}.values():
         with collected_messages():  # which are said when the step's turn comes
             starting_model(step, dataset)
-    for step in {(step.training, step.method): step for step in steps}.values():
-        if not step.training.frozen:
-            method = build_method(step.method)
-            check_fit(method, step.training, dataset.train, dataset.unlabeled)
+    with collected_messages() as lines:
+        for step in {(step.training, step.method): step for step in steps}.values():
+            if not step.training.frozen:
+                method = build_method(step.method)
+                check_fit(method, step.training, dataset.train, dataset.unlabeled)
+                method.check(dataset)
+    for line in dict.fromkeys(lines):
+        say(line)
 
 
 def _fits(

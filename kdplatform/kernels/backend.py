@@ -78,7 +78,7 @@ class _Loaded:
 
     Attributes:
         settled: whether it is known, and for good, what serves.
-        direct_call: `kd_loss` for plain arguments in C++; None where there is no library.
+        direct_call: `kd_loss` of plain tensors and numbers in C++; None without a library.
         failure: why there is none.
     """
 

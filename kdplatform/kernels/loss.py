@@ -90,23 +90,19 @@ def kd_loss(
     compiling = torch.compiler.is_compiling()
     if not compiling and not loaded.settled:
         ensure_built()
-    # A batch of few classes takes microseconds, so the plain call goes into C++ at once. None
-    # comes back where it is not plain or not right.
-    if (
-        not compiling
-        and loaded.direct_call is not None
-        and student_temperature is None
-        and teacher_temperature is None
-        and kl_weight is None
-        and ce_weight is None
-        and class_mask is None
-    ):
+    # A batch of few classes takes microseconds, so a call of plain tensors and numbers goes into
+    # C++ at once. None comes back where it is not plain or not right.
+    if not compiling and loaded.direct_call is not None:
         output = loaded.direct_call(
             student_logits,
             teacher_logits,
             labels,
-            temperature,
+            class_mask,
+            temperature if student_temperature is None else student_temperature,
+            temperature if teacher_temperature is None else teacher_temperature,
             alpha,
+            kl_weight,
+            ce_weight,
             scale_by_t2,
             ignore_index,
             reduction,

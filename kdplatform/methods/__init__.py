@@ -2,8 +2,9 @@
 
 A method is a module of this package, and its name is the module's. It defines `Config`, a subclass
 of `MethodConfig` (of `DistillationConfig` where it learns from a teacher) with the method's own
-fields, and one subclass of `Method`. Reading its fields must not load torch: a method's file takes
-`torch` and `functional` from `kdplatform.lazy`.
+fields, and one subclass of `Method`. A method that works with a teacher and without has the fields
+of the second case in a class `WithoutTeacher`, a subclass of `MethodConfig`. Reading its fields
+must not load torch: a method's file takes `torch` and `functional` from `kdplatform.lazy`.
 """
 
 import importlib
@@ -13,7 +14,7 @@ from typing import Any
 
 from kdplatform.errors import MachineError, unknown_name
 from kdplatform.methods._interface import Batch, Loss, Method, Needs, Output, Run
-from kdplatform.settings.schema import MethodConfig
+from kdplatform.settings.schema import DistillationConfig, MethodConfig
 
 __all__ = [
     "Batch",
@@ -25,6 +26,7 @@ __all__ = [
     "build_method",
     "method_class",
     "method_config_class",
+    "method_config_classes",
     "method_names",
 ]
 
@@ -50,22 +52,40 @@ def method_names() -> tuple[str, ...]:
 
 
 def method_config_class(name: str) -> type[MethodConfig]:
-    """Returns the class of a method's fields.
+    """Returns the class of a method's fields; with a teacher, where it can learn from one.
+
+    Raises:
+        UserError: there is no method of this name.
+        MachineError: its file has no fields to offer, or belongs to another name.
+    """
+    classes = method_config_classes(name)
+    return classes.get(True) or classes[False]
+
+
+def method_config_classes(name: str) -> dict[bool, type[MethodConfig]]:
+    """Returns the classes of a method's fields, by whether it learns from a teacher.
 
     Raises:
         UserError: there is no method of this name.
         MachineError: its file has no fields to offer, or belongs to another name.
     """
     module = _module(name)
-    own = getattr(module, "Config", None)
-    if not (inspect.isclass(own) and issubclass(own, MethodConfig)):
-        raise MachineError(f"{module.__file__} has no class Config; allowed: one of MethodConfig")
-    if own.model_fields["method"].default != name:
-        raise MachineError(
-            f"{module.__file__}: the field method of Config is "
-            f"{own.model_fields['method'].default!r}; allowed: {name!r}, as the file is named"
-        )
-    return own
+    classes: dict[bool, type[MethodConfig]] = {}
+    for kind in ("Config", "WithoutTeacher"):
+        own = getattr(module, kind, None)
+        if own is None and classes:
+            continue
+        if not (inspect.isclass(own) and issubclass(own, MethodConfig)):
+            raise MachineError(
+                f"{module.__file__} has no class {kind}; allowed: one of MethodConfig"
+            )
+        if own.model_fields["method"].default != name:
+            raise MachineError(
+                f"{module.__file__}: the field method of {kind} is "
+                f"{own.model_fields['method'].default!r}; allowed: {name!r}, as the file is named"
+            )
+        classes[issubclass(own, DistillationConfig)] = own
+    return classes
 
 
 def method_class(name: str) -> type[Method[Any]]:

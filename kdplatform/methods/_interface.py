@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from kdplatform.data import Split
+    from kdplatform.data import Dataset, Split
     from kdplatform.settings.schema import TrainingConfig
 
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
@@ -109,6 +109,7 @@ class Run(Protocol):
         model: the model being trained.
         config: how it is trained.
         split: the training split: its labelled part.
+        validation: the validation split; None where a fit has none.
         unlabeled: the examples without labels; None where every example has one.
         device: where the run computes.
         generator: random numbers for the method alone, on the CPU, restored with the run.
@@ -120,6 +121,7 @@ class Run(Protocol):
     model: nn.Module
     config: TrainingConfig
     split: Split
+    validation: Split | None
     unlabeled: Split | None
     device: torch.device
     generator: torch.Generator
@@ -139,6 +141,18 @@ class Run(Protocol):
         """Returns what the teacher says about a batch, without gradients.
 
         A table answers for inputs that the loop made; the network for all others, and for features.
+        """
+        ...
+
+    def student_logits(self, split: Literal["train", "val"]) -> Tensor:
+        """Returns logits [N, C] of a whole split by the model as it is, in eval mode."""
+        ...
+
+    def another_view(self, batch: Batch) -> Batch:
+        """Returns a batch of the training split with its images augmented anew.
+
+        Raises:
+            UserError: the images are decoded from files as they are needed.
         """
         ...
 
@@ -163,7 +177,7 @@ class Method(Generic[ConfigT]):
         config: the method's fields.
     """
 
-    needs: ClassVar[Needs] = Needs()
+    needs: Needs = Needs()
     in_eval: ClassVar[frozenset[str]] = frozenset()
     rebuilt: ClassVar[frozenset[str]] = frozenset()
 
@@ -175,6 +189,15 @@ class Method(Generic[ConfigT]):
         fields = {k: v for k, v in self.config.model_dump().items() if k != "teacher_seed"}
         name = fields.pop("method")
         return f"{name}({', '.join(f'{k}={plain_text(v)}' for k, v in fields.items())})"
+
+    def check(self, dataset: Dataset) -> None:
+        """Called once the data are loaded, before anything of a command is trained.
+
+        What it says is said once, however many models of the command are trained by the method.
+
+        Raises:
+            UserError: the method cannot learn from these data.
+        """
 
     def begin(self, run: Run) -> None:
         """Called once, inside the run's seeded block, before a checkpoint is restored."""

@@ -6,8 +6,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from kdplatform.lazy import functional
 from kdplatform.methods import Batch, Loss, Method, Run
+from kdplatform.methods._terms import cross_entropy
 from kdplatform.settings.schema import MethodConfig
 
 
@@ -23,8 +23,5 @@ class CrossEntropy(Method[Config]):
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the cross entropy of each row."""
         student = run.student(batch.inputs)
-        smoothing = run.config.label_smoothing
-        rows = functional.cross_entropy(
-            student.logits, batch.labels, reduction="none", label_smoothing=smoothing
-        )
+        rows = cross_entropy(run, student.logits, batch.labels)
         return Loss(rows, student, {})

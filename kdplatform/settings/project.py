@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 from kdplatform.data import dataset_config_class
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import not_there, user_path
-from kdplatform.methods import method_config_class, method_names
+from kdplatform.methods import method_config_classes, method_names
+from kdplatform.methods._groups import CLASSES, GroupedConfig, grouped_by_project
 from kdplatform.models import model_names
 from kdplatform.models.pretrained import pretrained_names
 from kdplatform.models.user_models import is_user_model, with_absolute_file
@@ -176,17 +177,28 @@ def with_absolute_paths(config: ProjectConfig) -> ProjectConfig:
     return config.model_copy(update=update)
 
 
-def with_method(distillation: DistillationConfig, name: str) -> DistillationConfig:
-    """Returns the distillation by another method, at that method's own defaults.
+def with_method(project: ProjectConfig, name: str) -> DistillationConfig:
+    """Returns the project's distillation by another method, at that method's own defaults.
 
     Raises:
-        UserError: there is no such method, or it needs no teacher.
+        UserError: there is no such method, it needs no teacher, or the project lacks the groups
+            that it goes by.
     """
-    if name == distillation.method:
-        return distillation
+    if name == project.distillation.method:
+        return project.distillation
     own = _method_class("method", name, distils=True)
     assert issubclass(own, DistillationConfig)
-    return own(teacher_seed=distillation.teacher_seed)
+    config = own(teacher_seed=project.distillation.teacher_seed)
+    return grouped_by_project(config, project.attributes, project.name)
+
+
+def grouping_attributes(config: ProjectConfig) -> dict[str, tuple[str, ...]]:
+    """Returns the attributes whose groups methods go by, by the field that names them."""
+    return {
+        f"{path}.attribute": (method.attribute,)
+        for path, method in _methods(config).items()
+        if isinstance(method, GroupedConfig) and method.attribute != CLASSES
+    }
 
 
 def shortened_warmups(config: ProjectConfig) -> list[str]:
@@ -258,17 +270,13 @@ def _method_class(parameter: str, name: str, *, distils: bool) -> type[MethodCon
     Raises:
         UserError: there is no such method, or it is one of the other kind.
     """
-    known = [
-        n
-        for n in method_names()
-        if issubclass(method_config_class(n), DistillationConfig) == distils
-    ]
+    known = [n for n in method_names() if distils in method_config_classes(n)]
     if name in method_names() and name not in known:
         kind = "learns from a teacher" if not distils else "needs no teacher"
         raise UserError(f"{parameter}={name!r} {kind}; allowed: {', '.join(known)}")
     if name not in known:
         raise unknown_name(parameter, name, known)
-    return method_config_class(name)
+    return method_config_classes(name)[distils]
 
 
 # ---- fields
@@ -290,15 +298,13 @@ def _unknown_field(
     """Returns the error for a field that is not there; names the methods that have it."""
     block, _, leaf = path.rpartition(".")
     if block in ("distillation", "teacher.method", "student.method") and block in shape.classes:
-        distils = block == "distillation"
-        having = [n for n in method_names() if leaf in method_config_class(n).model_fields]
-        having = [
-            n for n in having if issubclass(method_config_class(n), DistillationConfig) == distils
-        ]
+        kinds = {n: method_config_classes(n).get(block == "distillation") for n in method_names()}
+        having = [n for n, own in kinds.items() if own is not None and leaf in own.model_fields]
         if having:
-            own = shape.classes[block].model_fields["method"].default
+            chosen = shape.classes[block].model_fields["method"].default
+            having_it = ", ".join(having)
             return UserError(
-                f"{name} is no field of method={own!r}; methods that have it: {', '.join(having)}"
+                f"{name} is no field of method={chosen!r}; methods that have it: {having_it}"
             )
     short = SHORTCUTS if kind == "parameter" else {}
     return unknown_name(kind, name, {*shape.fields(), *short, *parameters})
@@ -365,16 +371,35 @@ def _one_line(
 
 
 def _checked(config: ProjectConfig, spelled: Mapping[str, str]) -> ProjectConfig:
-    """Returns the project; every name in it exists.
+    """Returns the project; every name in it exists, and its methods know whose groups they go by.
 
     Raises:
-        UserError: one does not.
+        UserError: a name does not exist, or a method goes by groups and the project has none.
     """
     for section, block in (("teacher", config.teacher), ("student", config.student)):
         _check_model(section, block, spelled)
     for name in config.tuning.methods:
         _method_class("tuning.methods", name, distils=True)
-    return config
+        with_method(config, name)
+    teacher, student, distillation = (
+        grouped_by_project(method, config.attributes, config.name)
+        for method in _methods(config).values()
+    )
+    return config.model_copy(
+        update={
+            "teacher": config.teacher.model_copy(update={"method": teacher}),
+            "student": config.student.model_copy(update={"method": student}),
+            "distillation": distillation,
+        }
+    )
+
+
+def _methods(config: ProjectConfig) -> dict[str, MethodConfig]:
+    return {
+        "teacher.method": config.teacher.method,
+        "student.method": config.student.method,
+        "distillation": config.distillation,
+    }
 
 
 def _check_model(section: str, block: TrainingConfig, spelled: Mapping[str, str]) -> None:

@@ -180,6 +180,15 @@ class DatasetConfig(Section):
     """What every dataset's configuration has; each dataset adds its own fields."""
 
     name: str = Field(description="dataset, one of kdplatform/data")
+    imbalance: float = Field(
+        1.0,
+        ge=1,
+        description="training examples of the first class over the last's, falling exponentially",
+        json_schema_extra=NEUTRAL,
+    )
+    imbalance_seed: int = Field(
+        0, ge=0, description="chooses the examples that stay", json_schema_extra=NEUTRAL
+    )
     unlabeled_fraction: float = Field(
         0.0,
         ge=0,

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -150,6 +150,24 @@ class TrainingBatches:
             inputs = inputs.contiguous(memory_format=self._layout)
             labels, ids = self._labels[rows], self._ids[rows]
             yield Batch(inputs, labels, ids, rows, views, self._labelled).as_made()
+
+    def another_view(self, batch: Batch, generator: torch.Generator) -> Batch:
+        """Returns a batch of this split with its images augmented anew, drawn from a generator.
+
+        Raises:
+            UserError: the images are streamed.
+        """
+        if isinstance(self._source, StreamLoader):
+            raise UserError(
+                "a second view of streamed images is not allowed; allowed: for images in memory"
+            )
+        drawn = draw_changes(len(batch.rows), self._augmentation, generator)
+        changes = Changes(*(column.to(self._device) for column in vars(drawn).values()))
+        inputs = crop_and_flip(
+            self._source, batch.rows, changes, self._augmentation.crop_padding
+        ).contiguous(memory_format=self._layout)
+        views = view_numbers(changes, self._augmentation)
+        return replace(batch, inputs=inputs, views=views).as_made()
 
     def _inputs(
         self, steps: Sequence[Tensor], changes: Sequence[Changes | None], crops: RandomCrops | None

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdplatform.data import Split
+from kdplatform.data import Inputs, Split
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.methods import Batch, Method, Output
 from kdplatform.progress import progress_bar
@@ -170,7 +170,7 @@ class _Run:
         self.records: list[EpochRecord] = []
         self.precision = resolve_precision(config, device)
         self._method, self._state = method, MethodState(method)
-        self._role, self._validation = role, validation
+        self._role, self.validation = role, validation
         self._teacher = teacher.to(device) if teacher is not None else None
 
         def stream(purpose: Purpose) -> torch.Generator:
@@ -216,12 +216,31 @@ class _Run:
         assert self._teacher is not None
         return self._teacher(batch, features=features)
 
+    def another_view(self, batch: Batch) -> Batch:
+        """Returns a batch of the training split with its images augmented anew."""
+        return self._batches.another_view(batch, self.generator)
+
     def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns the teacher's logits [N, C] of a whole split, not augmented."""
         assert self._teacher is not None
-        asked = self.split if split == "train" else self._validation
-        assert asked is not None
-        return predict_logits(self._teacher.network(), asked.inputs, device=self.device)
+        inputs = self._inputs_of(split)
+        return predict_logits(self._teacher.network(), inputs, device=self.device)
+
+    def student_logits(self, split: Literal["train", "val"]) -> Tensor:
+        """Returns logits [N, C] of a whole split by the model as it is, in eval mode."""
+        return predict_logits(
+            self.model,
+            self._inputs_of(split),
+            device=self.device,
+            precision=self.precision,
+            channels_last=self.config.channels_last,
+        )
+
+    def _inputs_of(self, split: Literal["train", "val"]) -> Inputs:
+        asked = self.split if split == "train" else self.validation
+        if asked is None:
+            raise ValueError("the method asks for the validation split, and none is given")
+        return asked.inputs
 
     # ---- checkpoints
 
@@ -337,16 +356,10 @@ class _Run:
         return learning_rate(self.config, step, self._batches.steps)
 
     def _validate(self) -> tuple[float | None, float | None]:
-        if self._validation is None:
+        if self.validation is None:
             return None, None
-        logits = predict_logits(
-            self.model,
-            self._validation.inputs,
-            device=self.device,
-            precision=self.precision,
-            channels_last=self.config.channels_last,
-        )
-        labels = self._validation.labels.to(self.device)
+        logits = self.student_logits("val")
+        labels = self.validation.labels.to(self.device)
         loss = float(F.cross_entropy(logits, labels))
         # The weights of the last step show in no training loss any more.
         if not math.isfinite(loss):

@@ -12,7 +12,8 @@ from kdplatform.methods import Method
 class MethodState:
     """The modules, parameters and tensors of a method, after its `begin`.
 
-    Attributes change as the method works, so they are looked up whenever they are asked for.
+    Attributes change as the method works, so they are looked up whenever they are asked for. What a
+    method that builds on another keeps is its own and the other's.
     """
 
     def __init__(self, method: Method[Any]) -> None:
@@ -24,8 +25,13 @@ class MethodState:
     def _tensors(self) -> dict[str, Tensor]:
         return {k: v for k, v in vars(self._method).items() if isinstance(v, Tensor)}
 
+    def _inner(self) -> dict[str, "MethodState"]:
+        return {k: MethodState(v) for k, v in vars(self._method).items() if isinstance(v, Method)}
+
     def to(self, device: torch.device) -> None:
         """Moves everything to the device."""
+        for inner in self._inner().values():
+            inner.to(device)
         for module in self._modules().values():
             module.to(device)
         for name, tensor in self._tensors().items():
@@ -38,26 +44,33 @@ class MethodState:
         """Yields what is trained along with the model."""
         for module in self._modules().values():
             yield from module.parameters()
+        for inner in self._inner().values():
+            yield from inner.parameters()
         yield from (t for t in self._tensors().values() if isinstance(t, nn.Parameter))
 
     def train(self) -> None:
         """Puts the modules into training mode, those of `in_eval` into eval mode."""
         for name, module in self._modules().items():
             module.train(name not in self._method.in_eval)
+        for inner in self._inner().values():
+            inner.train()
 
     def content(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps: everything but what `begin` builds again."""
         modules = {name: module.state_dict() for name, module in self._modules().items()}
         tensors = {name: tensor.detach() for name, tensor in self._tensors().items()}
-        kept = {**modules, **tensors}
+        inner = {name: state.content() for name, state in self._inner().items()}
+        kept = {**modules, **tensors, **inner}
         return {name: value for name, value in kept.items() if name not in self._method.rebuilt}
 
     def restore(self, content: dict[str, Any]) -> None:
         """Takes over what `content` returned."""
-        modules, tensors = self._modules(), self._tensors()
+        modules, tensors, inner = self._modules(), self._tensors(), self._inner()
         for name, value in content.items():
             if name in modules:
                 modules[name].load_state_dict(value)
+            elif name in inner:
+                inner[name].restore(value)
             elif name in tensors and isinstance(tensors[name], nn.Parameter):
                 tensors[name].data.copy_(value)
             else:

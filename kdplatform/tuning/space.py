@@ -56,7 +56,7 @@ class Point:
 
     def config(self, project: ProjectConfig) -> ProjectConfig:
         """Returns the project's configuration at this point."""
-        method = with_method(project.distillation, self.method)
+        method = with_method(project, self.method)
         distillation = method.at(temperature=self.temperature, alpha=self.alpha)
         student = project.student.model_copy(
             update={"learning_rate": self.learning_rate, "epochs": self.epochs}

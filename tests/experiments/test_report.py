@@ -155,6 +155,13 @@ def test_seeds_and_temperatures_are_what_the_store_has(store: Store) -> None:
     assert study.class_names == CLASSES
 
 
+def test_a_method_without_alpha_is_reported(store: Store) -> None:
+    store.log(temperatures="1,2", seeds="0-1", method="nkd")
+    study = store.study(method="nkd")
+    assert seeds_of(study)["DS T=2"] == (0, 1)
+    assert study.settings["Distillation"] == "nkd"
+
+
 def test_what_is_asked_for_is_kept_to(store: Store) -> None:
     store.log(temperatures="1,2,3", seeds="0-2")
     study = store.study(("seeds", "temperatures"), temperatures="1,2", seeds="0,1")

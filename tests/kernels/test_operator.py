@@ -7,7 +7,10 @@ from torch._dynamo import compiled_autograd
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from kdplatform.kernels import kd_loss
+from kdplatform.kernels.arguments import check_arguments
 from kdplatform.kernels.backend import loaded
+from kdplatform.kernels.loss import _reduce
+from kdplatform.kernels.reference import reference_rows
 
 pytestmark = pytest.mark.usefixtures("fused_library")
 
@@ -99,20 +102,71 @@ def test_a_call_with_one_alpha_per_row_can_be_traced():
     torch.testing.assert_close(traced(student, alpha), loss(student, alpha))
 
 
-def test_a_plain_call_takes_the_direct_call(monkeypatch):
-    student, teacher, labels = problem(6, 5)
-    taken = []
+PER_ROW = torch.linspace(1, 2, 6)
+MASK = torch.arange(30).reshape(6, 5) % 7 > 0
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """What the direct call answers, call by call."""
+    answers = []
     direct_call = loaded.direct_call
 
     def watch(*arguments):
-        taken.append(direct_call(*arguments))
-        return taken[-1]
+        answers.append(direct_call(*arguments))
+        return answers[-1]
 
     monkeypatch.setattr(loaded, "direct_call", watch)
-    output = kd_loss(student, teacher, labels, temperature=4, alpha=0.5)
-    assert len(taken) == 1
+    return answers
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"temperature": 4, "alpha": 0.5},
+        {"temperature": PER_ROW, "alpha": 0.5},
+        {"student_temperature": 1.0, "teacher_temperature": PER_ROW, "kl_weight": 2},
+        {"temperature": 2.0, "kl_weight": PER_ROW, "ce_weight": PER_ROW},
+        {"temperature": 2.0, "alpha": 0.5, "class_mask": MASK},
+        {"temperature": 2.0, "kl_weight": PER_ROW, "class_mask": MASK[0], "reduction": "none"},
+    ],
+)
+def test_a_call_of_plain_tensors_takes_the_direct_call(taken, arguments):
+    student, teacher, labels = problem(6, 5)
+    output = kd_loss(student.requires_grad_(), teacher, labels, **arguments)
+    assert taken == [output]
     assert taken[0] is output
     assert type(output).__name__ == "KDLossOutput"
+    (gradient,) = torch.autograd.grad(output.loss.sum(), student)
+    exact = student.detach().double().requires_grad_()
+    expected = reference(exact, teacher, labels, arguments)
+    torch.testing.assert_close(output.loss.double(), expected, rtol=1e-5, atol=1e-6)
+    (expected_gradient,) = torch.autograd.grad(expected.sum(), exact)
+    torch.testing.assert_close(gradient.double(), expected_gradient, rtol=1e-4, atol=1e-6)
+
+
+def reference(student, teacher, labels, arguments):
+    """The loss in PyTorch and float64."""
+    given = {"temperature": None, "alpha": None, "student_temperature": None}
+    given |= {"teacher_temperature": None, "kl_weight": None, "ce_weight": None}
+    given |= {"scale_by_t2": True, "class_mask": None, "ignore_index": -100, "reduction": "mean"}
+    checked = check_arguments(student, teacher, labels, **(given | arguments))
+    return _reduce(reference_rows(checked), checked.reduction).loss
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"temperature": PER_ROW.clone().requires_grad_(), "alpha": 0.5},
+        {"temperature": PER_ROW.double(), "alpha": 0.5},
+        {"temperature": 2.0, "alpha": torch.linspace(0, 1, 6)},
+        {"temperature": torch.tensor(2.0), "alpha": 0.5},
+    ],
+)
+def test_other_calls_take_the_long_way(taken, arguments):
+    output = kd_loss(*problem(6, 5), **arguments)
+    assert taken == [None]
+    assert output.loss.isfinite()
 
 
 def test_the_direct_calls_node_can_be_traced_by_compiled_autograd():

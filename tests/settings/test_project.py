@@ -115,6 +115,8 @@ def test_another_dataset_starts_from_its_own_defaults() -> None:
     config = load_project("trifeature", {"dataset.name": "digits", "dataset.seed": "3"})
     assert config.dataset.model_dump() == {
         "name": "digits",
+        "imbalance": 1.0,
+        "imbalance_seed": 0,
         "unlabeled_fraction": 0.0,
         "unlabeled_seed": 0,
         "val_fraction": 0.15,
@@ -176,7 +178,7 @@ def test_of_a_list_the_bad_element_is_shown() -> None:
     ("name", "text", "nearest", "known"),
     [
         ("teacher.model", "resnet21", "'resnet20'", "known: "),
-        ("method", "kdd", "'kd'", "known: kd"),
+        ("method", "kdd", "'kd'", "known: adaptive_alpha, "),
         ("dataset.name", "trifeatures", "'trifeature'", f"known: {', '.join(dataset_names())}"),
     ],
 )
@@ -246,8 +248,12 @@ def test_values_that_do_not_go_together_are_named(overrides: dict[str, str], wor
         ({"distillation": [1]}, "distillation=[1] is not allowed; allowed: a block of fields"),
         ({"teacher": {"epochs": 1}}, "teacher.model is missing in the project file"),
         (
-            {"distillation": {"method": "kd", "beta": 8}},
-            "field='distillation.beta' does not exist; did you mean",
+            {"distillation": {"method": "kd", "temperatur": 8}},
+            "field='distillation.temperatur' does not exist; did you mean",
+        ),
+        (
+            {"distillation": {"method": "kd", "robustness": 1}},
+            "distillation.robustness is no field of method='kd'; methods that have it: worst_class",
         ),
         ({"name": "a/b"}, "name='a/b' is not allowed"),
         ({"colours": 1}, "field='colours' does not exist; known: attributes, dataset."),
@@ -308,15 +314,59 @@ def test_another_method_starts_from_its_own_defaults_and_keeps_which_teacher(
     block = {"method": "kd", "temperature": 7, "teacher_seed": 3}
     config = load_project(project_with(tmp_path, distillation=block))
     assert flatten(config)["distillation.temperature"] == 7
-    other = with_method(config.distillation, "kd")
+    other = with_method(config, "kd")
     assert other == config.distillation
 
 
 def test_a_method_that_needs_a_teacher_is_none_of_a_teachers() -> None:
     message = refusal("digits", {"teacher.method": "kd"})
-    assert message == "teacher.method='kd' learns from a teacher; allowed: cross_entropy"
+    start, _, allowed = message.partition("; allowed: ")
+    assert start == "teacher.method='kd' learns from a teacher"
+    assert {"cross_entropy", "group_dro"} <= set(allowed.split(", "))
     message = refusal("digits", {"method": "cross_entropy"})
-    assert message == "method='cross_entropy' needs no teacher; allowed: kd"
+    start, _, allowed = message.partition("; allowed: ")
+    assert start == "method='cross_entropy' needs no teacher"
+    assert {"kd", "group_dro"} <= set(allowed.split(", "))
+
+
+def test_a_method_of_both_kinds_has_the_fields_of_its_place() -> None:
+    words = {"method": "group_dro", "teacher.method": "group_dro", "temperature": "7"}
+    fields = flatten(load_project("trifeature", words))
+    assert fields["distillation.temperature"] == 7
+    assert fields["teacher.method.step_size"] == fields["distillation.step_size"] == 0.01
+    assert "teacher.method.temperature" not in fields
+    message = refusal("trifeature", {"teacher.method": "group_dro", "teacher.method.alpha": "0.5"})
+    assert message == (
+        "teacher.method.alpha is no field of method='group_dro'; methods that have it: "
+        "self_distillation"
+    )
+
+
+@pytest.mark.parametrize("block", ["teacher.method", "student.method", "distillation"])
+def test_a_method_goes_by_the_projects_first_attribute(block: str) -> None:
+    method = block if block.endswith("method") else f"{block}.method"
+    words = {method: "group_dro"}
+    assert flatten(load_project("trifeature", words))[f"{block}.attribute"] == "color"
+    words["attributes"] = "texture"
+    assert flatten(load_project("trifeature", words))[f"{block}.attribute"] == "texture"
+    words[f"{block}.attribute"] = "label"
+    assert flatten(load_project("trifeature", words))[f"{block}.attribute"] == "label"
+
+
+def test_a_method_by_groups_needs_a_project_with_attributes() -> None:
+    message = (
+        "method='group_dro' goes by groups, and project digits has no attributes; allowed: data "
+        "with attributes, or attribute='label' for the classes as groups"
+    )
+    assert refusal("digits", {"method": "group_dro"}) == message
+    assert refusal("digits", {"tuning.methods": "kd,group_dro"}) == message
+    assert refusal("digits", {"student.method": "group_dro"}) == message
+    load_project("digits", {"method": "group_dro", "distillation.attribute": "label"})
+
+
+def test_a_tuned_method_goes_by_the_projects_first_attribute() -> None:
+    other = with_method(load_project("trifeature"), "group_dro")
+    assert flatten(other)["attribute"] == "color"
 
 
 def test_a_teachers_method_may_be_a_name_or_a_block(tmp_path: Path) -> None:

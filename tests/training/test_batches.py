@@ -129,3 +129,21 @@ def test_augmenting_what_is_no_image_is_refused() -> None:
     )
     with pytest.raises(UserError, match=r"augmentation allowed: for images alone; .*\(3,\)"):
         make_batches(split, horizontal_flip=True)
+
+
+def test_another_view_is_of_the_same_examples_and_drawn_apart() -> None:
+    images = torch.randint(1, 256, (20, 3, 5, 6), dtype=torch.uint8)
+    split = Split(images, torch.arange(20) % 4, np.arange(20), pd.DataFrame(index=range(20)))
+    [one] = make_batches(split, crop_padding=2, batch_size=20).epoch()
+    batches = make_batches(split, crop_padding=2, batch_size=20)
+    [batch] = batches.epoch()
+    other = batches.another_view(batch, torch.Generator().manual_seed(9))
+    assert torch.equal(batch.views, one.views)
+    assert other.inputs_are_the_loops
+    assert torch.equal(other.rows, batch.rows)
+    assert torch.equal(other.labels, batch.labels)
+    assert not torch.equal(other.views, batch.views)
+    for row in range(20):
+        top, left = divmod(int(other.views[row]), 5)
+        expected = naive_crop_and_flip(images[other.rows[row]], 2, top, left, False)
+        assert torch.equal(other.inputs[row], expected)

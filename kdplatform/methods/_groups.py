@@ -1,0 +1,144 @@
+"""The groups and the class frequencies of the training split, for methods that go by them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeVar
+
+from pydantic import Field
+
+from kdplatform.data import SEVERAL, unknown_attribute
+from kdplatform.errors import UserError
+from kdplatform.lazy import pandas, torch
+from kdplatform.progress import say
+from kdplatform.settings.schema import MethodConfig
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdplatform.data import Dataset, Split
+
+# What stands for an attribute: the project's first one, and the classes themselves. Prediction
+# tables call the class `label`, so that no attribute has this name.
+AUTO, CLASSES = "auto", "label"
+_MOST_NAMED = 5
+ConfigT = TypeVar("ConfigT", bound=MethodConfig)
+
+
+class GroupedConfig(MethodConfig):
+    """The fields of a method that goes by groups."""
+
+    attribute: str = Field(
+        AUTO, description="whose groups; auto: the project's first attribute; label: the classes"
+    )
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The groups of an attribute in the training split.
+
+    An example in several groups at once counts as one of a group of its own, `A + B`.
+
+    Attributes:
+        attribute: a column, or `CLASSES`.
+        names: in alphabetical order; the classes in theirs.
+        sizes: int64 [G], their examples in the training split.
+    """
+
+    attribute: str
+    names: tuple[str, ...]
+    sizes: Tensor
+
+    def of(self, split: Split) -> Tensor:
+        """Returns the group of each example of a split: int64 [N], -1 for one that is in none."""
+        if self.attribute == CLASSES:
+            return split.labels
+        places = pandas.Index(self.names).get_indexer(pandas.Index(split.columns[self.attribute]))
+        return torch.from_numpy(places.astype("int64"))
+
+
+def groups_of(split: Split, attribute: str) -> Groups:
+    """Returns the groups of an attribute in the training split.
+
+    Raises:
+        UserError: there is no such column, or it has fewer than two groups.
+    """
+    if attribute == CLASSES:
+        counts = class_counts(split)
+        return Groups(attribute, tuple(map(str, range(len(counts)))), counts)
+    if attribute not in split.columns:
+        known = ", ".join(map(str, split.columns)) or "none"
+        raise UserError(f"attribute={attribute!r} is no column of the training split ({known})")
+    names = tuple(sorted(split.columns[attribute].dropna().unique()))
+    if len(names) < 2:
+        found = f"one group ({names[0]!r})" if names else "no group"
+        raise UserError(
+            f"attribute={attribute!r} has {found} in the training split; allowed: an attribute "
+            f"with at least two, or {CLASSES!r} for the classes"
+        )
+    groups = Groups(attribute, names, torch.zeros(0))
+    own = groups.of(split)
+    return Groups(attribute, names, own[own >= 0].bincount(minlength=len(names)))
+
+
+def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
+    """Checks that a method's groups are those of an attribute, and says which they are.
+
+    Raises:
+        UserError: the dataset has no such attribute, or the attribute has fewer than two groups.
+    """
+    attribute = config.attribute
+    if attribute == CLASSES:
+        return
+    if not dataset.attributes:
+        raise _without_groups(config.method, f"dataset {dataset.name}")
+    if attribute not in dataset.attributes:
+        raise unknown_attribute("attribute", attribute, dataset.name, dataset.attributes)
+    groups = groups_of(dataset.train, attribute)
+    pairs = list(zip(groups.names, groups.sizes.tolist(), strict=True))
+    words = [f"{name} {size:,}" for name, size in pairs[:_MOST_NAMED]]
+    if len(pairs) > _MOST_NAMED:
+        words.append(f"{len(pairs) - _MOST_NAMED} more")
+    if outside := len(dataset.train) - int(groups.sizes.sum()):
+        words.append(f"in none {outside:,}")
+    several = any(SEVERAL in name for name in groups.names)
+    note = "; an example in several is in a group of its own" if several else ""
+    say(f"groups of {attribute} in training: {', '.join(words)}{note}")
+
+
+def grouped_by_project(config: ConfigT, attributes: tuple[str, ...], project: str) -> ConfigT:
+    """Returns a method that goes by the project's first attribute where it says `auto`.
+
+    Raises:
+        UserError: the project has no attributes.
+    """
+    if not (isinstance(config, GroupedConfig) and config.attribute == AUTO):
+        return config
+    if not attributes:
+        raise _without_groups(config.method, f"project {project}")
+    return config.model_copy(update={"attribute": attributes[0]})
+
+
+def class_counts(split: Split) -> Tensor:
+    """Returns how many examples of each class a training split has: int64 [C], none of them 0.
+
+    Every dataset has training examples of all its classes.
+    """
+    return split.labels.bincount()
+
+
+def effective_weights(counts: Tensor, beta: float) -> Tensor:
+    """Returns (1 - beta) / (1 - beta^n) of each class: float64 [C] (Cui et al. 2019).
+
+    One over the effective number of n examples, which rises from 1 to 1 / (1 - beta).
+    """
+    exponents = counts.double() * (math.log(beta) if beta > 0 else -math.inf)
+    return -(1 - beta) / torch.expm1(exponents)
+
+
+def _without_groups(method: str, where: str) -> UserError:
+    return UserError(
+        f"method={method!r} goes by groups, and {where} has no attributes; allowed: data with "
+        f"attributes, or attribute={CLASSES!r} for the classes as groups"
+    )
