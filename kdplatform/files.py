@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 from filelock import FileLock, Timeout
@@ -120,9 +121,9 @@ def scratch_room() -> tuple[Path, int]:
 def written_atomically(target: Path) -> Iterator[Path]:
     """Gives a temporary path beside `target` that takes its name only if the block succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    os.close(handle)
-    temporary = Path(name)
+    # Not mkstemp, whose files nobody else may read: a data folder can be shared.
+    temporary = target.with_name(f".{target.name}.{uuid4().hex[:12]}")
+    temporary.open("xb").close()
     try:
         yield temporary
         # The rename must not overtake the data: a power cut would leave an empty file of that name.

@@ -1,5 +1,6 @@
 """Files are whole or absent, and a cache is checked before it is believed."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -238,6 +239,16 @@ def test_a_lock_dies_with_its_process(tmp_path: Path) -> None:
     assert in_a_process(code, tmp_path / "lock") == -signal.SIGKILL
     with locked(tmp_path / "lock", "held by the dead"):
         pass
+
+
+def test_what_is_written_can_be_read_by_whom_the_user_lets(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        with written_atomically(tmp_path / "shared") as temporary:
+            temporary.write_text("table")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "shared").stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,10 @@ def _read_json(path: Path) -> Any:
             f"{str(path)!r}, line {error.lineno}, column {error.colno}: not valid JSON "
             f"({error.msg}); the file may be cut short"
         ) from None
+    except RecursionError:
+        raise UserError(
+            f"{str(path)!r} is nested too deeply; allowed: the published file"
+        ) from None
 
 
 def _post(path: Path, name: str, entry: Any) -> Post:

@@ -317,7 +317,7 @@ def _logits(path: Path, text: object) -> np.ndarray:
     """Reads a cell such as `[0.5, -1.0]`."""
     try:
         return np.asarray(json.loads(str(text)), dtype=np.float32)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         raise UserError(
             f"{path}: logits {str(text)[:40]!r} are not a list of numbers; allowed: [0.5, -1.0]"
         ) from None

@@ -537,6 +537,7 @@ def test_another_label_of_an_example_is_refused(capsys: pytest.CaptureFixture[st
         (lambda t: t.iloc[:0], "no lines of data"),
         (lambda t: t.assign(logits="[1, NaN, 0]"), "logits of row 0 are not finite"),
         (lambda t: t.assign(logits="1 2 3"), "are not a list of numbers"),
+        (lambda t: t.assign(logits="[" * 100_000), "are not a list of numbers"),
         (lambda t: t.assign(logits="[1]"), "allowed: one length, at least 2"),
     ],
 )
