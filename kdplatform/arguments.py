@@ -24,12 +24,16 @@ class Parameter:
     """A parameter of an entry point.
 
     What it takes and what it means is said in words; a field of the configuration says it itself.
+
+    Attributes:
+        field: the field that it sets; empty where its name says it.
     """
 
     name: str
     default: str = FROM_PROJECT
     allowed: str = ""
     description: str = ""
+    field: str = ""
 
     @property
     def option(self) -> click.Option:
@@ -85,6 +89,7 @@ def _fields(*names: str) -> tuple[Parameter, ...]:
 
 
 _TUNED = _fields(*TUNING_SHORTCUTS)
+_METHODS = Parameter("methods", field="tuning.methods")
 _DISTILLED = _fields("alpha", "method", "seeds")
 ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
     "teacher": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE),
@@ -94,7 +99,7 @@ ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
         *(_PROJECT, *_fields("temperatures"), *_DISTILLED),
         *(*_SPREADING, *_RUNNING, _REUSE),
     ),
-    "tune": (_PROJECT, *_TUNED, *_STUDY, *_SPREADING, *_RUNNING),
+    "tune": (_PROJECT, *_TUNED, _METHODS, *_STUDY, *_SPREADING, *_RUNNING),
     "report": (_PROJECT, *_fields("temperatures"), *_DISTILLED, *_REPORTING),
 }
 
@@ -158,7 +163,7 @@ def read_arguments(
     return Arguments(
         project=_project(own),
         project_given_as="project" if own["config"] == _CONFIG.default else "config",
-        overrides={k: v for k, v in values.items() if v != FROM_PROJECT or "." in k},
+        overrides=_overrides(declared, values),
         data_folder=home_folder() if folder == "auto" else user_path("data_folder", folder),
         device=_device(own["device"]),
         reuse=_boolean("reuse", own["reuse"]),
@@ -170,6 +175,22 @@ def read_arguments(
         study=None if study == "auto" else study,
         storage=own["storage"],
     )
+
+
+def _overrides(declared: Sequence[Parameter], values: Mapping[str, str]) -> dict[str, str]:
+    """Returns the fields that are set, by the names they were given.
+
+    Raises:
+        UserError: a parameter and the field that it stands for are both given.
+    """
+    given = {k: v for k, v in values.items() if v != FROM_PROJECT or "." in k}
+    for parameter in declared:
+        name, field = parameter.name, parameter.field
+        if field and name in given:
+            if field in given:
+                raise UserError(f"{field} and {name} set the same field; allowed: one of them")
+            given[field] = given.pop(name)
+    return given
 
 
 def _pairs(rest: Sequence[str]) -> dict[str, list[str]]:

@@ -43,6 +43,7 @@ from kdplatform.settings.project import (
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
 from kdplatform.text import visible
+from kdplatform.tuning.dimensions import check_search
 
 INTERRUPTED = 130
 # As of a process that SIGPIPE ends.
@@ -189,6 +190,8 @@ class EntryPoint(click.Command):
             mode()
         except ValueError as error:
             raise UserError(str(error)) from None
+        if name == "tune":
+            check_search(config)
         compared = {"attributes": config.attributes}
         if name == "tune" and config.attributes and config.tuning.attribute != "auto":
             compared["attribute"] = (config.tuning.attribute,)
@@ -239,7 +242,8 @@ def _line(parameter: Parameter, fields: Mapping[str, FieldDescription]) -> tuple
     if parameter.default == FROM_PROJECT:
         # A method without a temperature has no such field.
         absent = FieldDescription(name, "not for this method", "")
-        said = fields.get((SHORTCUTS | TUNING_SHORTCUTS).get(name, name), absent)
+        field = parameter.field or (SHORTCUTS | TUNING_SHORTCUTS).get(name, name)
+        said = fields.get(field, absent)
     return f"--{name} {parameter.default}", f"{said.description} [{said.allowed}]"
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -43,7 +44,8 @@ def pareto_figure(
     """Draws accuracy against unfairness: better is up and to the left.
 
     Args:
-        trials: one row per point: `accuracy`, `unfairness`, `front`, `grid`, `feasible` (bool).
+        trials: one row per point: `accuracy`, `unfairness`, `front`, `grid`, `feasible` (bool),
+            `method`, by which points are told apart where there are several.
         references: (unfairness, accuracy) of Teacher and NDS.
         marked: (unfairness, accuracy) of points of the search that are named, such as the knee.
     """
@@ -51,7 +53,12 @@ def pareto_figure(
     axes = figure.subplots()
     feasible = trials[trials["feasible"]]
     plain = feasible[~feasible["front"]]
-    _points(axes, plain[~plain["grid"]], "o", _DOMINATED, "dominated", filled=True)
+    looks = _looks(trials["method"])
+    # Of one method the squares of what is tried first are enough; of several they surround a point.
+    small = plain if len(looks) > 1 else plain[~plain["grid"]]
+    for method, look in looks.items():
+        own, label = small[small["method"] == method], f"{look.prefix}dominated"
+        _points(axes, own, look.marker, look.dominated, label, filled=True)
     _points(axes, trials[~trials["feasible"]], "x", _DOMINATED, "violates a constraint")
     front = feasible[feasible["front"]].sort_values("unfairness")
     axes.plot(
@@ -62,8 +69,10 @@ def pareto_figure(
         linewidth=1.2,
         zorder=2,
     )
-    _points(axes, front, "o", COLORS["DS"], "Pareto front", filled=True, size=42)
-    _points(axes, feasible[feasible["grid"]], "s", _GRID, "the project's temperatures", size=70)
+    for method, look in looks.items():
+        own, label = front[front["method"] == method], f"{look.prefix}Pareto front"
+        _points(axes, own, look.marker, look.front, label, filled=True, size=42)
+    _points(axes, feasible[feasible["grid"]], "s", _GRID, "tried first", size=70)
     shapes = ("D", "*", "^", "v")
     for shape, (name, (x, y)) in zip(shapes, marked.items(), strict=False):
         axes.scatter(
@@ -82,6 +91,31 @@ def pareto_figure(
     axes.set_title(figure_text(title), fontsize=11)
     figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     return figure
+
+
+@dataclass(frozen=True)
+class _Look:
+    """How the points of a method are drawn."""
+
+    prefix: str = ""
+    marker: str = "o"
+    front: Any = COLORS["DS"]
+    dominated: Any = _DOMINATED
+
+
+def _looks(methods: pd.Series) -> dict[str, _Look]:
+    """Returns the looks of methods: dark on the front and light behind it where they are several.
+
+    After ten methods the colors come again, in another shape.
+    """
+    names = list(dict.fromkeys(methods))
+    if len(names) == 1:
+        return {names[0]: _Look()}
+    looks = {}
+    for number, name in enumerate(names):
+        dark, light = (colormaps["tab20"](2 * (number % 10) + shade) for shade in (0, 1))
+        looks[name] = _Look(f"{name}, ", "oPX"[number // 10 % 3], dark, light)
+    return looks
 
 
 def _points(
@@ -140,15 +174,13 @@ def hypervolume_figure(history: Sequence[float], grid: int, title: str) -> Figur
     """Draws the hypervolume after each trial.
 
     Args:
-        grid: how many trials at the start were the project's own temperatures.
+        grid: how many trials at the start were the project's own points.
     """
     figure = Figure(figsize=(7.5, 3.6), layout="constrained")
     axes = figure.subplots()
     axes.plot(range(1, len(history) + 1), history, color=COLORS["DS"], drawstyle="steps-post")
     if 0 < grid < len(history):
-        axes.axvline(
-            grid + 0.5, color=_GRID, linestyle="--", label="the project's temperatures end"
-        )
+        axes.axvline(grid + 0.5, color=_GRID, linestyle="--", label="what is tried first ends")
         axes.legend(frameon=False, fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("trials")

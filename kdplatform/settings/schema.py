@@ -4,6 +4,7 @@ Nothing here knows which datasets, models and methods there are; `settings.proje
 """
 
 import csv
+from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -96,6 +97,50 @@ def span(value: object) -> object:
     return low, high
 
 
+def searched_fields(value: object) -> object:
+    """Returns ranges by the names of their fields, sorted: (low, high, linear or log).
+
+    Args:
+        value: a block such as `distillation.beta: [0.5, 8, log]`, or as text
+            `distillation.beta=0.5,8,log; distillation.gamma=1,4`.
+
+    Raises:
+        ValueError: a name or a range is missing, or a range cannot be searched.
+    """
+    if isinstance(value, str):
+        parts = [] if value.strip().lower() == "none" else value.split(";")
+        pairs = [part.partition("=")[::2] for part in parts if part.strip()]
+        if len({name.strip() for name, _ in pairs}) != len(pairs):
+            raise ValueError("a field is given twice")
+        value = {name.strip(): ends for name, ends in pairs}
+    if not isinstance(value, dict):
+        raise ValueError("not a block of fields and their ranges")
+    return {name: _searched_range(name, value[name]) for name in sorted(value, key=str)}
+
+
+def _searched_range(name: object, ends: object) -> tuple[float, float, str]:
+    parts = _parts(ends) if isinstance(ends, str) else ends
+    said = f"{name}={ends!r}"
+    scale = "linear"
+    if isinstance(parts, list | tuple) and len(parts) == 3:
+        *parts, scale = parts
+    if not isinstance(parts, list | tuple) or len(parts) != 2 or scale not in ("linear", "log"):
+        raise ValueError(f"{said} has not two ends, and linear or log, such as 0.5,8,log")
+    try:
+        if any(isinstance(end, bool) for end in parts):
+            raise ValueError
+        low, high = (float(end) for end in parts)
+        if not (isfinite(low) and isfinite(high)):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise ValueError(f"{said} has an end that is no finite number") from None
+    if low > high:
+        raise ValueError(f"{said}: the range is empty")
+    if scale == "log" and low <= 0:
+        raise ValueError(f"{said}: a range on a log scale begins above 0")
+    return low, high, scale
+
+
 def channels(value: object) -> object:
     """Returns the numbers of a text such as `0.5,0.5,0.5`, a single one as a tuple, or None."""
     if isinstance(value, int | float):
@@ -135,6 +180,8 @@ Names = Annotated[tuple[str, ...], BeforeValidator(names)]
 Span = BeforeValidator(span)
 OptionalSpan = BeforeValidator(lambda value: None if optional(value) is None else span(value))
 Channels = BeforeValidator(channels)
+# Two ends, and whether what lies between is searched on a linear or a log scale.
+SearchedRange = tuple[float, float, Literal["linear", "log"]]
 
 
 class Section(BaseModel):
@@ -430,6 +477,12 @@ class TuningConfig(Section):
         (0.0, 1.0), description="searched range of alpha"
     )
     methods: Names = Field((), description="methods to choose from; none: the project's")
+    space: Annotated[dict[str, SearchedRange], BeforeValidator(searched_fields)] = Field(
+        {},
+        description="searched ranges of other fields of the methods that have them, such as "
+        "distillation.beta=0.5,8,log; none: fixed",
+        json_schema_extra=NEUTRAL,
+    )
     learning_rate: Annotated[tuple[Positive, Positive] | None, OptionalSpan] = Field(
         None, description="searched range of the student's learning rate; none: fixed"
     )
@@ -481,6 +534,21 @@ class ProjectConfig(Section):
         if self.student.frozen:
             raise ValueError("student.frozen=True is not allowed; allowed: false, students train")
         return self
+
+
+def neutral_values(config: BaseModel, prefix: str = "") -> dict[str, object]:
+    """Returns the default of every `NEUTRAL` field, by the names that `flatten` gives.
+
+    What was written down before such a field came was made at its default.
+    """
+    found: dict[str, object] = {}
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if isinstance(value, BaseModel):
+            found |= neutral_values(value, f"{prefix}{name}.")
+        elif field.json_schema_extra == NEUTRAL:
+            found[prefix + name] = field.default
+    return found
 
 
 def flatten(config: BaseModel, prefix: str = "") -> dict[str, object]:

@@ -13,6 +13,8 @@ def plain_text(value: object) -> str:
     """Returns a value as it is written on the command line."""
     if isinstance(value, tuple | list):
         return ",".join(_quoted(plain_text(part)) for part in value) or "none"
+    if isinstance(value, dict):
+        return "; ".join(f"{name}={plain_text(part)}" for name, part in value.items()) or "none"
     if value is None:
         return "none"
     if isinstance(value, bool):
@@ -41,6 +43,8 @@ def _type_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return " | ".join(str(choice) for choice in get_args(annotation))
     if origin in (Union, UnionType):
         return " | ".join(_type_words(part) for part in get_args(annotation))
+    if origin is dict:
+        return "fields with two ends each, and linear or log"
     if origin is tuple:
         return f"list of {_type_words(get_args(annotation)[0])}"
     words = {int: "integer", float: "number", bool: "true | false", str: "text", Path: "path"}

@@ -19,7 +19,7 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.progress import say, show
 from kdplatform.redaction import redacted
-from kdplatform.settings.schema import ProjectConfig, flatten
+from kdplatform.settings.schema import ProjectConfig, flatten, neutral_values
 from kdplatform.settings.words import plain_text
 from kdplatform.tuning.measures import Measure, open_measure
 from kdplatform.tuning.storage import (
@@ -83,7 +83,13 @@ def _open_study(
         tuning.sampler_seed,
         both if tuning.mode == "pareto" else ["minimize"],
         identity(config, measure, workspace.dataset.digest),
+        before_its_fields(config),
     )
+
+
+def before_its_fields(config: ProjectConfig) -> dict[str, str]:
+    """Returns what a study was begun with where it is older than a field: the field's default."""
+    return {name: plain_text(value) for name, value in neutral_values(config).items()}
 
 
 def identity(config: ProjectConfig, measure: Measure, dataset_digest: str) -> dict[str, str]:

@@ -74,12 +74,15 @@ def trial_table(found: Found) -> pd.DataFrame:
     """Returns one row per completed trial, with its hypervolume so far."""
     on = {trial.number for trial in on_front(found.trials)}
     grid = set(first_points(found.config))
+    # A field that a point's method lacks is empty; what every point has stands behind all of them.
+    fields = dict.fromkeys(name for trial in found.trials for name, _ in trial.point.fields)
     rows = []
     for trial, hypervolume in zip(found.trials, found.history(), strict=True):
         value = None if trial.diverged else trial.outcome
         rows.append(
             {
                 "trial": trial.number,
+                **dict.fromkeys(fields),
                 **trial.point.as_dict(),
                 "val_accuracy": value.accuracy if value else None,
                 f"val_{found.measure.slug}": value.unfairness if value else None,
@@ -229,7 +232,11 @@ def save_choices(found: Found, choices: Sequence[Choice], folder: Path) -> Path:
         The file of the best one.
     """
     chosen = best(found.config, choices)
-    files = {f"{c.name}-T{c.point.temperature:g}-alpha{c.point.alpha:g}": c for c in choices}
+    titles = {c.point.title(found.config): c for c in choices}
+    # Such as front-T4-alpha0.8.
+    files = {
+        f"{c.name}-{title.replace('=', '').replace(' ', '-')}": c for title, c in titles.items()
+    }
     for name, choice in {"best": chosen, **files}.items():
         config = with_absolute_paths(choice.point.config(found.config))
         text = f"{_comment(found, choice)}{dump_yaml(config)}"

@@ -1,7 +1,7 @@
 """The search space: what a point is, how Optuna draws one, which configuration it stands for."""
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Self
 
 from optuna.trial import Trial
@@ -10,130 +10,154 @@ from kdplatform.roles import Role
 from kdplatform.settings.project import with_method
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.study import Arm
+from kdplatform.tuning.dimensions import (
+    Dimension,
+    dimensions,
+    searched_methods,
+    with_fields,
+    within,
+)
 
-# Neighbours this near give the same student but for chance: they are one point, trained once.
-_TEMPERATURE_DIGITS = 3
 _RATE_DIGITS = 2
-_ALPHA_STEP = 0.01
 
 
 @dataclass(frozen=True)
 class Point:
-    """One way to distil; equal points are the same runs."""
+    """One way to distil; equal points are the same runs.
 
-    temperature: float
-    alpha: float
+    Attributes:
+        fields: name and value of the method's fields that points vary.
+    """
+
     method: str
+    fields: tuple[tuple[str, float], ...]
     learning_rate: float
     epochs: int
 
     @classmethod
-    def of(cls, config: ProjectConfig, temperature: float | None = None) -> Self:
-        """Returns the point a project's configuration stands at, or that with another T."""
-        distillation = config.distillation
-        return cls(
-            (distillation.softmax_temperature or 1.0) if temperature is None else temperature,
-            0.0 if (weight := distillation.distillation_weight) is None else weight,
-            distillation.method,
-            config.student.learning_rate,
-            config.student.epochs,
-        )
+    def of(cls, project: ProjectConfig, method: str = "", temperature: float | None = None) -> Self:
+        """Returns the point a project's configuration stands at.
+
+        Args:
+            method: another method, at its own defaults.
+            temperature: another T; a method without one stays where it is.
+        """
+        config = with_method(project, method or project.distillation.method)
+        own = {d.field: getattr(config, d.field) for d in dimensions(project, config.method)}
+        if temperature is not None and config.temperature_field is not None:
+            own[config.temperature_field] = temperature
+        student = project.student
+        return cls(config.method, tuple(own.items()), student.learning_rate, student.epochs)
 
     @classmethod
     def read(cls, values: Mapping[str, Any]) -> Self:
         """Returns the point that `as_dict` wrote."""
-        return cls(**values)
+        own = {name: value for name, value in values.items() if name not in _OF_EVERY_POINT}
+        return cls(fields=tuple(own.items()), **{name: values[name] for name in _OF_EVERY_POINT})
 
     def as_dict(self) -> dict[str, Any]:
         """Returns the point as plain values."""
-        return asdict(self)
+        return {**dict(self.fields), **{name: getattr(self, name) for name in _OF_EVERY_POINT}}
 
     @property
     def arm(self) -> Arm:
         """The arm of its students: their settings are what points vary."""
-        settings = {name: value for name, value in asdict(self).items() if name != "method"}
+        settings = {name: value for name, value in self.as_dict().items() if name != "method"}
         return Arm(Role.DISTILLED, self.method, tuple(settings.items()))
 
     def config(self, project: ProjectConfig) -> ProjectConfig:
         """Returns the project's configuration at this point."""
-        method = with_method(project, self.method)
-        distillation = method.at(temperature=self.temperature, alpha=self.alpha)
+        distillation = with_fields(with_method(project, self.method), dict(self.fields))
         student = project.student.model_copy(
             update={"learning_rate": self.learning_rate, "epochs": self.epochs}
         )
         return project.model_copy(update={"distillation": distillation, "student": student})
 
     def title(self, project: ProjectConfig) -> str:
-        """Says where the point is, as far as that differs from the project."""
-        own = Point.of(project)
-        parts = [f"T={self.temperature:g}", f"alpha={self.alpha:g}"]
-        if self.method != own.method:
-            parts.append(self.method)
-        if self.learning_rate != own.learning_rate:
+        """Says where the point is; the method where there are others, the rest where it differs."""
+        student = project.student
+        parts = [f"{_SHORT.get(name, name)}={value:g}" for name, value in self.fields]
+        if not parts or {*searched_methods(project), self.method} != {project.distillation.method}:
+            parts.insert(0, self.method)
+        if self.learning_rate != student.learning_rate:
             parts.append(f"rate={self.learning_rate:g}")
-        if self.epochs != own.epochs:
+        if self.epochs != student.epochs:
             parts.append(f"epochs={self.epochs}")
         return " ".join(parts)
 
 
+# What a point has whatever its method.
+_OF_EVERY_POINT = ("method", "learning_rate", "epochs")
+_SHORT = {"temperature": "T"}
+
+
 def draw(trial: Trial, project: ProjectConfig) -> Point:
-    """Returns the point that Optuna suggests, rounded."""
+    """Returns the point that Optuna suggests, rounded: the method, then the fields that it has."""
     space, own = project.tuning, Point.of(project)
-    temperature = trial.suggest_float("temperature", *space.temperature, log=True)
-    alpha = trial.suggest_float("alpha", *space.alpha)
     method, rate, epochs = own.method, own.learning_rate, own.epochs
     if space.methods:
         method = trial.suggest_categorical("method", space.methods)
+    fields = [
+        (dimension.field, dimension.rounded(_suggested(trial, name, dimension)))
+        for name, dimension in _parameters(project, method)
+    ]
     if space.learning_rate is not None:
         rate = trial.suggest_float("learning_rate", *space.learning_rate, log=True)
-        rate = _rounded(rate, space.learning_rate, _RATE_DIGITS)
+        rate = within(float(f"{rate:.{_RATE_DIGITS}g}"), *space.learning_rate)
     if space.epochs is not None:
         epochs = trial.suggest_int("epochs", *space.epochs, log=True)
-    return Point(
-        _rounded(temperature, space.temperature, _TEMPERATURE_DIGITS),
-        _between(round(alpha / _ALPHA_STEP) * _ALPHA_STEP, space.alpha),
-        method,
-        rate,
-        epochs,
-    )
+    return Point(method, tuple(fields), rate, epochs)
 
 
-def _rounded(value: float, limits: tuple[float, float], digits: int) -> float:
-    """Returns a value with so many significant digits, inside its range."""
-    return _between(float(f"{value:.{digits}g}"), limits)
+def _suggested(trial: Trial, name: str, dimension: Dimension) -> float:
+    if dimension.integer:
+        low, high = int(dimension.low), int(dimension.high)
+        return trial.suggest_int(name, low, high, log=dimension.log)
+    return trial.suggest_float(name, dimension.low, dimension.high, log=dimension.log)
 
 
-def _between(value: float, limits: tuple[float, float]) -> float:
-    # Ten decimals: 0.29 and not 0.29000000000000004, which would be another key.
-    return round(min(max(value, limits[0]), limits[1]), 10)
+def _parameters(project: ProjectConfig, method: str) -> Iterator[tuple[str, Dimension]]:
+    """Returns the dimensions of a method by the names that Optuna knows them by.
+
+    Of several methods each has its own: a T that suits one need not suit another.
+    """
+    several = len(searched_methods(project)) > 1
+    for dimension in dimensions(project, method):
+        yield f"{method}.{dimension.field}" if several else dimension.field, dimension
 
 
 def first_points(project: ProjectConfig) -> list[Point]:
-    """Returns what is tried first: the project's own point and its temperatures, in the space."""
-    own = Point.of(project)
-    points = [own, *(Point.of(project, temperature) for temperature in project.temperatures)]
-    return [point for point in dict.fromkeys(points) if _inside(point, project)]
+    """Returns what is tried first, as far as it lies in the space.
+
+    The project's own point and its temperatures, and every other method at its defaults.
+    """
+    temperatures = [Point.of(project, temperature=t) for t in project.temperatures]
+    others = [Point.of(project, method) for method in searched_methods(project)]
+    points = dict.fromkeys([Point.of(project), *others, *temperatures])
+    return [point for point in points if _inside(point, project)]
 
 
 def _inside(point: Point, project: ProjectConfig) -> bool:
-    space = project.tuning
+    space, values = project.tuning, dict(point.fields)
     return (
-        space.temperature[0] <= point.temperature <= space.temperature[1]
-        and space.alpha[0] <= point.alpha <= space.alpha[1]
-        and (not space.methods or point.method in space.methods)
-        and (space.learning_rate is None or _within(point.learning_rate, space.learning_rate))
-        and (space.epochs is None or _within(point.epochs, space.epochs))
+        point.method in searched_methods(project)
+        and all(d.low <= values[d.field] <= d.high for d in dimensions(project, point.method))
+        and (space.learning_rate is None or _between(point.learning_rate, space.learning_rate))
+        and (space.epochs is None or _between(point.epochs, space.epochs))
     )
 
 
-def _within(value: float, limits: tuple[float, float]) -> bool:
+def _between(value: float, limits: tuple[float, float]) -> bool:
     return limits[0] <= value <= limits[1]
 
 
 def parameters(point: Point, project: ProjectConfig) -> dict[str, Any]:
     """Returns a point as the parameters that `draw` would be given for it."""
     space, values = project.tuning, point.as_dict()
-    searched = {"temperature": True, "alpha": True, "method": bool(space.methods)}
+    searched = {"method": bool(space.methods)}
     searched |= {"learning_rate": space.learning_rate is not None}
     searched |= {"epochs": space.epochs is not None}
-    return {name: values[name] for name, is_searched in searched.items() if is_searched}
+    return {
+        **{name: values[d.field] for name, d in _parameters(project, point.method)},
+        **{name: values[name] for name, is_searched in searched.items() if is_searched},
+    }

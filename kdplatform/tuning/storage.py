@@ -157,6 +157,7 @@ def open_study(
     seed: int,
     directions: list[Direction],
     identity: Mapping[str, str],
+    before: Mapping[str, str],
 ) -> optuna.Study:
     """Creates the study, or goes on with the one of this name.
 
@@ -165,6 +166,7 @@ def open_study(
         seed: of the driver that creates the study; one that goes on would draw the same points
             again with it, and draws from fresh entropy.
         identity: what decides the value of a point; a study with another one is another study.
+        before: what holds for a study from before a field came, by the name of the field.
 
     Raises:
         UserError: the study of this name has other directions or another identity.
@@ -177,15 +179,15 @@ def open_study(
         return study
     except DuplicatedStudyError:
         study = optuna.load_study(study_name=name, storage=storage, sampler=sampler(None))
-    own = [direction.name.lower() for direction in study.directions]
-    if own != directions:
-        raise _other_study(name, f"directions {', '.join(own)}", ", ".join(directions))
-    known: dict[str, str] = study.user_attrs.get(_IDENTITY, {})
-    # A field that one of them lacks came or went with a version of the program.
+    found = [direction.name.lower() for direction in study.directions]
+    if found != directions:
+        raise _other_study(name, f"directions {', '.join(found)}", ", ".join(directions))
+    known: dict[str, str] = {**before, **study.user_attrs.get(_IDENTITY, {})}
+    # Another field that one of them lacks came or went with a version of the program.
     for field in sorted(known.keys() & identity.keys()):
         if known[field] != identity[field]:
-            before, now = (f"{field}={value}" for value in (known[field], identity[field]))
-            raise _other_study(name, before, now)
+            own, now = (f"{field}={value}" for value in (known[field], identity[field]))
+            raise _other_study(name, own, now)
     return study
 
 

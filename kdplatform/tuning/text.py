@@ -1,14 +1,16 @@
 """What `tune` prints at its end."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from kdplatform.reporting.tables import EMPTY, text_table
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.tuning.confirmation import Confirmed, verdict
+from kdplatform.tuning.dimensions import dimensions, searched_methods
 from kdplatform.tuning.measures import Measure
 from kdplatform.tuning.results import Found
 from kdplatform.tuning.selection import Choice, least_infeasible
-from kdplatform.tuning.space import first_points
+from kdplatform.tuning.space import Point, first_points
 from kdplatform.tuning.trials import Books, failures
 
 
@@ -46,21 +48,41 @@ def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
 def unsearched_note(config: ProjectConfig) -> str:
     """Says so when there is one point only, or the project's own leave no trial for the sampler."""
     tuning = config.tuning
-    ranges = (tuning.temperature, tuning.alpha, tuning.learning_rate, tuning.epochs)
-    if all(limits is None or limits[0] == limits[1] for limits in ranges) and (
-        len(tuning.methods) < 2
-    ):
+    methods = searched_methods(config)
+    own = dimensions(config, methods[0])
+    training = (limits for limits in (tuning.learning_rate, tuning.epochs) if limits is not None)
+    ranges = [*((dimension.low, dimension.high) for dimension in own), *training]
+    if len(methods) == 1 and all(low == high for low, high in ranges):
+        lowest = tuple((dimension.field, dimension.low) for dimension in own)
+        point = replace(Point.of(config, methods[0]), fields=lowest)
+        sources = " or ".join(dimension.source for dimension in own)
         return (
-            f"nothing is searched: the space is one point, T={tuning.temperature[0]:g} "
-            f"alpha={tuning.alpha[0]:g}; a wider tuning.temperature or tuning.alpha searches"
+            f"nothing is searched: the space is one point, {point.title(config)}; a wider "
+            f"{sources or 'range'} searches"
         )
-    grid = len(first_points(config)) if config.tuning.grid else 0
-    if grid < config.tuning.trials:
+    grid = len(first_points(config)) if tuning.grid else 0
+    if grid < tuning.trials:
         return ""
+    others = " and every other method at its defaults" if len(methods) > 1 else ""
     return (
-        f"nothing is searched: the project's temperatures at its own alpha come first, {grid} "
-        f"points of {config.tuning.trials} trials; more trials, or tuning.grid=false, search"
+        f"nothing is searched: the project's own point and its temperatures{others} come first, "
+        f"{grid} points of {tuning.trials} trials; more trials, or tuning.grid=false, search"
     )
+
+
+def methods_notes(config: ProjectConfig) -> list[str]:
+    """Says what of several methods is not searched, and what their sampler does not model."""
+    methods, sampler, notes = searched_methods(config), config.tuning.sampler, []
+    if len(methods) < 2:
+        return []
+    if single := [name for name in methods if not dimensions(config, name)]:
+        notes.append(f"nothing of {', '.join(single)} is searched: each is tried at its defaults")
+    if sampler in ("gp", "nsgaii"):
+        notes.append(
+            f"sampler={sampler!r} draws the fields of each of several methods at random; tpe does "
+            "not"
+        )
+    return notes
 
 
 def _books_line(books: Books) -> str:

@@ -17,14 +17,17 @@ from kdplatform.experiments.commands import report_failures
 from kdplatform.experiments.executors import Executor, open_executor
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
+from kdplatform.experiments.steps import check_steps
 from kdplatform.experiments.tracking import close_abandoned_children
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels
 from kdplatform.progress import say
+from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.metrics import in_metric_name
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.confirmation import confirm, confirmation_steps
+from kdplatform.tuning.dimensions import searched_methods
 from kdplatform.tuning.measures import Measure
 from kdplatform.tuning.references import (
     References,
@@ -43,7 +46,13 @@ from kdplatform.tuning.search import Search
 from kdplatform.tuning.selection import Choice, choose
 from kdplatform.tuning.space import Point, first_points, parameters
 from kdplatform.tuning.storage import storage_url
-from kdplatform.tuning.text import confirmation_text, infeasible_line, search_text, unsearched_note
+from kdplatform.tuning.text import (
+    confirmation_text,
+    infeasible_line,
+    methods_notes,
+    search_text,
+    unsearched_note,
+)
 from kdplatform.tuning.trial_runs import TrialRuns, close_lost
 
 _QUEUED = "kd.queued"
@@ -81,8 +90,10 @@ class Tuner:
 
     def run(self) -> str:
         """Does everything there is to do and returns what it came to as text."""
-        if note := unsearched_note(self._config):
-            say(f"tune: {note}")
+        for note in (unsearched_note(self._config), *methods_notes(self._config)):
+            if note:
+                say(f"tune: {note}")
+        self._check_methods()
         build_loss_kernels()
         tuning = self._config.tuning
         most = max(tuning.trials * tuning.seeds_per_trial, tuning.confirm_seeds)
@@ -104,6 +115,25 @@ class Tuner:
                 path = shlex.quote(str(save_choices(found, choices, self._folder())))
                 text.append(f"distil with what was found: kdplatform distill --config {path}")
         return "\n\n".join(text)
+
+    def _check_methods(self) -> None:
+        """Tries the methods that the references do not train, before anything is trained.
+
+        Raises:
+            UserError: one cannot learn from these data.
+        """
+        config, digest = self._config, self._workspace.dataset.digest
+        others = (m for m in searched_methods(config) if m != config.distillation.method)
+        points = [Point.of(config, method) for method in others]
+        check_steps(
+            self._workspace,
+            [
+                step
+                for point in points
+                for step in point_steps(config, point, search_seeds(config)[:1], digest)
+                if step.role is Role.DISTILLED
+            ],
+        )
 
     def _folder(self) -> Path:
         """Returns where what was found is written: with no other study's of the same name."""

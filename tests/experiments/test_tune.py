@@ -137,7 +137,7 @@ def test_teacher_and_nds_are_trained_once_for_all_trials(story: Story) -> None:
 
 def test_the_papers_grid_is_tried_first(story: Story) -> None:
     found = books.all_evaluated(study_in(story.place))
-    assert [trial.point.temperature for trial in found[:3]] == [4, 1, 10]
+    assert [dict(trial.point.fields)["temperature"] for trial in found[:3]] == [4, 1, 10]
 
 
 def test_the_search_is_the_same_whatever_the_test_labels_are(story: Story) -> None:
@@ -168,7 +168,7 @@ def test_trials_and_runs_name_each_other(story: Story) -> None:
         assert run.data.tags["kd.study"] == NAME
         assert int(run.data.tags["kd.trial"]) == trial.number
         assert run.data.metrics["val/eod-color"] == pytest.approx(trial.outcome.unfairness)
-        assert float(run.data.params["temperature"]) == trial.point.temperature
+        assert float(run.data.params["temperature"]) == dict(trial.point.fields)["temperature"]
     assert study_in(story.place).user_attrs["mlflow.run_ids"][0] == parent.info.run_id
 
 
@@ -217,7 +217,10 @@ def test_the_chosen_points_are_judged_on_test_and_fresh_seeds(story: Story) -> N
 def test_distill_takes_up_the_best_configuration(story: Story) -> None:
     assert story.distilled == 0
     best = load_project(str(best_of(story.place)))
-    found = {trial.point.temperature for trial in books.all_evaluated(study_in(story.place))}
+    found = {
+        dict(trial.point.fields)["temperature"]
+        for trial in books.all_evaluated(study_in(story.place))
+    }
     assert best.distillation.temperature in found
     # All its models were there from the search.
     command = [r for r in story.place.commands() if r.data.tags.get("kd.command") == "distill"][-1]

@@ -22,7 +22,7 @@ from kdplatform.tuning import storage
 from kdplatform.tuning import trials as books
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.references import floors
-from kdplatform.tuning.space import Point, first_points
+from kdplatform.tuning.space import first_points
 
 pytestmark = pytest.mark.usefixtures("stubbed")
 
@@ -93,11 +93,11 @@ def test_a_point_that_was_tried_is_not_trained_again(url: str) -> None:
 
 def test_a_training_that_diverges_is_an_infeasible_point_and_no_crash(url: str) -> None:
     world = toy.World(toy.config(tuning__trials="5"))
-    world.what = lambda point: "diverge" if point.temperature == 10 else ""
+    world.what = lambda point: "diverge" if dict(point.fields)["temperature"] == 10 else ""
     search = toy.open_search(world, url)
     search.run(1)
     [lost] = [trial for trial in books.all_evaluated(search.study) if trial.diverged]
-    assert (lost.point.temperature, lost.feasible, lost.constraints) == (
+    assert (dict(lost.point.fields)["temperature"], lost.feasible, lost.constraints) == (
         10,
         False,
         {"diverged": 1.0},
@@ -114,7 +114,7 @@ def test_a_trial_without_a_value_fails_with_its_reason_and_the_study_goes_on(
     what: str, reason: str, url: str
 ) -> None:
     world = toy.World(toy.config(tuning__trials="5"))
-    world.what = lambda point: what if point.temperature == 1 else ""
+    world.what = lambda point: what if dict(point.fields)["temperature"] == 1 else ""
     search = toy.open_search(world, url)
     search.run(1)
     [(number, said)] = books.failures(search.study.get_trials())
@@ -223,7 +223,7 @@ storage.HEARTBEAT_SECONDS, storage.GRACE_SECONDS = 1, 2
 def drive(url):
     world = toy.World(toy.config(tuning__trials="5"))
     def wait(point):
-        if point.temperature == 1:
+        if dict(point.fields)["temperature"] == 1:
             print("under way", flush=True)
             world.stop.wait(100)
         return ""
@@ -272,7 +272,7 @@ def test_the_trial_of_a_killed_driver_is_marked_and_tried_again(
         assert lost.state is TrialState.FAIL
         [retried] = [t for t in search.study.trials if t.system_attrs.get("retry_history") == [1]]
         assert retried.params == lost.params
-        assert Point(1.0, 0.8, "kd", 3e-3, 20) in world.trained
+        assert toy.kd(1.0, 0.8) in world.trained
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
