@@ -270,13 +270,14 @@ def _method_class(parameter: str, name: str, *, distils: bool) -> type[MethodCon
     Raises:
         UserError: there is no such method, or it is one of the other kind.
     """
+    own = method_config_classes(name) if name in method_names() else {}
+    if distils in own:
+        return own[distils]
     known = [n for n in method_names() if distils in method_config_classes(n)]
-    if name in method_names() and name not in known:
+    if own:
         kind = "learns from a teacher" if not distils else "needs no teacher"
         raise UserError(f"{parameter}={name!r} {kind}; allowed: {', '.join(known)}")
-    if name not in known:
-        raise unknown_name(parameter, name, known)
-    return method_config_classes(name)[distils]
+    raise unknown_name(parameter, name, known)
 
 
 # ---- fields

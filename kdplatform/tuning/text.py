@@ -75,8 +75,11 @@ def methods_notes(config: ProjectConfig) -> list[str]:
     methods, sampler, notes = searched_methods(config), config.tuning.sampler, []
     if len(methods) < 2:
         return []
-    if single := [name for name in methods if not dimensions(config, name)]:
-        notes.append(f"nothing of {', '.join(single)} is searched: each is tried at its defaults")
+    notes += [
+        f"no field of {name} is searched: it is one point"
+        for name in methods
+        if not dimensions(config, name)
+    ]
     if sampler in ("gp", "nsgaii"):
         notes.append(
             f"sampler={sampler!r} draws the fields of each of several methods at random; tpe does "
