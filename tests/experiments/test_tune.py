@@ -16,7 +16,9 @@ from helpers.inline import Ended, run_inline
 from helpers.refusals import last_line
 
 from kdplatform import cli, data
+from kdplatform.errors import UserError
 from kdplatform.experiments import logged_models, records, workspace
+from kdplatform.methods import cist
 from kdplatform.settings.project import load_project
 from kdplatform.tuning import trials as books
 from kdplatform.tuning import tuner
@@ -283,6 +285,18 @@ def test_bad_input_is_one_line(
     assert said in line
     if "is there with" in said:
         assert f"another name such as study={NAME}-2" in line
+
+
+def test_a_method_that_cannot_learn_from_the_data_is_refused_before_anything_is_trained(
+    place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(method: Any, dataset: Any) -> None:
+        raise UserError(f"{method} is not for {dataset.name}")
+
+    monkeypatch.setattr(cist.InformativeTemperature, "check", refuse, raising=False)
+    ended = tuned(place, monkeypatch, study="refused", methods="kd,cist", temperatures="2")
+    assert (ended.code, ended.handed) == (2, [])
+    assert ended.err.splitlines()[-1].startswith("kdplatform: cist(ce_weight=1,")
 
 
 @pytest.mark.parametrize(
