@@ -296,7 +296,7 @@ def test_a_method_that_cannot_learn_from_the_data_is_refused_before_anything_is_
     monkeypatch.setattr(cist.InformativeTemperature, "check", refuse, raising=False)
     ended = tuned(place, monkeypatch, study="refused", methods="kd,cist", temperatures="2")
     assert (ended.code, ended.handed) == (2, [])
-    assert ended.err.splitlines()[-1].startswith("kdplatform: cist(ce_weight=1,")
+    assert ended.err.splitlines()[-1].startswith("kdplatform: cist(ce_weight=0.1,")
 
 
 @pytest.mark.parametrize(
