@@ -153,7 +153,8 @@ class Study:
     def short_names(self) -> Mapping[Arm, str]:
         """The distilled arms as an axis names them: by temperature where that tells them apart."""
         by_temperature = {arm: f"{arm.temperature:g}" for arm in self.distilled if arm.temperature}
-        if len(set(by_temperature.values())) == len(self.distilled):
+        several = len({arm.method for arm in self.distilled}) > 1
+        if not several and len(set(by_temperature.values())) == len(self.distilled):
             return by_temperature
         return {arm: self.names[arm].removeprefix("DS ") for arm in self.distilled}
 

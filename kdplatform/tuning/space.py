@@ -57,7 +57,9 @@ class Point:
     def config(self, project: ProjectConfig) -> ProjectConfig:
         """Returns the project's configuration at this point."""
         method = with_method(project, self.method)
-        distillation = method.at(temperature=self.temperature, alpha=self.alpha)
+        own = {"temperature": method.temperature_field, "alpha": method.alpha_field}
+        values = {"temperature": self.temperature, "alpha": self.alpha}
+        distillation = method.at(**{name: values[name] for name in own if own[name] is not None})
         student = project.student.model_copy(
             update={"learning_rate": self.learning_rate, "epochs": self.epochs}
         )
