@@ -15,7 +15,7 @@ from kdplatform.experiments.trained import TrainedModel
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import class_figure, compared_classes
 from kdplatform.roles import Role
-from kdplatform.settings.schema import ProjectConfig
+from kdplatform.settings.schema import DistillationConfig, ProjectConfig
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import REFERENCES, compared_names, count_metrics, known
 from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
@@ -26,11 +26,14 @@ _MOST_DECIMALS = 6
 
 def arm_of(step: Step) -> Arm:
     """Returns the arm of a study that a step's model belongs to."""
-    if step.distillation is None:
-        return Arm(step.role)
-    temperature = step.method.softmax_temperature
+    return Arm(step.role) if step.distillation is None else arm_by(step.distillation)
+
+
+def arm_by(method: DistillationConfig) -> Arm:
+    """Returns the arm of the students that a method distils."""
+    temperature = method.softmax_temperature
     settings = () if temperature is None else (("temperature", temperature),)
-    return Arm(step.role, step.method.method, settings)
+    return Arm(Role.DISTILLED, method.method, settings)
 
 
 def study_of(
@@ -111,10 +114,12 @@ def log_sweep(classes: ClassWise) -> None:
     constant: dict[str, float] = {}
     for reference in (TEACHER, NDS):
         constant |= _means(study, reference) if reference in study.arms else {}
-    several = len({arm.method for arm in study.distilled}) > 1
     rows, steps = [], set[int]()
     for arm in study.distilled:
-        metrics, prefix = _arm_metrics(classes, arm), f"{arm.method}/" if several else ""
+        metrics, prefix = (
+            _arm_metrics(classes, arm),
+            f"{arm.method}/" if study.has_several_methods else "",
+        )
         step = round((arm.temperature or 0.0) * scale)
         named = {f"{prefix}{name}": value for name, value in metrics.items()}
         mlflow.log_metrics(named if step in steps else constant | named, step=step)
