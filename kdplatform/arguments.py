@@ -91,16 +91,17 @@ def _fields(*names: str) -> tuple[Parameter, ...]:
 _TUNED = _fields(*TUNING_SHORTCUTS)
 _METHODS = Parameter("methods", field="tuning.methods")
 _DISTILLED = _fields("alpha", "method", "seeds")
+_COMPARED = _fields("temperatures", "methods")
 ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
     "teacher": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE),
     "student": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE),
     "distill": (_PROJECT, _CONFIG, *_fields("temperature"), *_DISTILLED, *_RUNNING, _REUSE),
     "sweep": (
-        *(_PROJECT, *_fields("temperatures"), *_DISTILLED),
+        *(_PROJECT, *_COMPARED, *_DISTILLED),
         *(*_SPREADING, *_RUNNING, _REUSE),
     ),
     "tune": (_PROJECT, *_TUNED, _METHODS, *_STUDY, *_SPREADING, *_RUNNING),
-    "report": (_PROJECT, *_fields("temperatures"), *_DISTILLED, *_REPORTING),
+    "report": (_PROJECT, *_COMPARED, *_DISTILLED, *_REPORTING),
 }
 
 
@@ -241,9 +242,11 @@ def _refuse_what_is_ignored(
     """Refuses what the command would not look at.
 
     That is: seeds for `tune`, the tuner's fields for everything else, a single temperature where
-    several are asked for, and parameters of the other executor.
+    several are asked for, methods to compare where one is trained by, and parameters of the other
+    executor.
     """
-    tuned = {p.name for p in _TUNED}
+    declared = {p.name for p in ENTRY_POINTS[entry_point]}
+    tuned = {p.name for p in _TUNED} - declared
     for name in fields:
         if entry_point == "tune" and name == "seeds":
             raise UserError(
@@ -252,6 +255,10 @@ def _refuse_what_is_ignored(
             )
         if entry_point != "tune" and (name in tuned or name.startswith("tuning.")):
             raise UserError(f"{name} is not for {entry_point}; allowed: {name} with tune")
+        if name == "methods" and name not in declared:
+            raise UserError(
+                f"{name} is not for {entry_point}; allowed: {name} with sweep, tune or report"
+            )
         single = name in ("temperature", "distillation.temperature")
         if entry_point in ("sweep", "report") and single:
             raise UserError(

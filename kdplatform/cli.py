@@ -37,6 +37,7 @@ from kdplatform.settings.project import (
     describe_fields,
     grouping_attributes,
     load_project,
+    method_remarks,
     project_names,
     shortened_warmups,
 )
@@ -179,7 +180,10 @@ class EntryPoint(click.Command):
         if ctx.params["shows_help"]:
             show(self.help_page(ctx, config))
             return
-        for line in shortened_warmups(config):
+        remarks = shortened_warmups(config)
+        if name in ("sweep", "report"):
+            remarks += method_remarks(config, arguments.overrides)
+        for line in remarks:
             say(line)
         if name == "report":
             from kdplatform.experiments.report import run_report

@@ -85,7 +85,8 @@ def _sweep(
 ) -> tuple[str, Sequence[Failure]]:
     """Trains or finds the whole study, logs it and returns it as text, with what failed."""
     config = workspace.config
-    step_scale(config.temperatures)  # refuses what could not be logged at the end
+    if any(method.softmax_temperature is not None for method in config.compared_methods):
+        step_scale(config.temperatures)  # refuses what could not be logged at the end
     log_samples(workspace.dataset)
     build_loss_kernels()
     executor = partial(open_executor, arguments)

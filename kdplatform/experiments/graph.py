@@ -54,7 +54,7 @@ class Step:
     def within(self, project: ProjectConfig) -> ProjectConfig:
         """Returns the project as it is at this step: with its training and its distillation."""
         section = "teacher" if self.role is Role.TEACHER else "student"
-        changes: dict[str, object] = {section: self.training}
+        changes: dict[str, object] = {section: self.training, "methods": ()}
         if self.distillation is not None:
             changes["distillation"] = self.distillation
         return project.model_copy(update=changes)
@@ -132,11 +132,12 @@ def study_steps(
 ) -> list[Step]:
     """Returns the steps of a study over temperatures and seeds, each once, needed ones first.
 
-    Without temperatures the students are distilled at the one of `distillation` alone.
+    Every compared method is taken at every temperature, and one without a temperature once. Without
+    temperatures the students are distilled as `distillation` says alone.
     """
     methods = [config.distillation]
     if temperatures is not None:
-        methods = [config.distillation.at(temperature=t) for t in temperatures]
+        methods = [m for own in config.compared_methods for m in own.at_each(temperatures)]
     projects = [config.model_copy(update={"distillation": method}) for method in methods]
     distilled = [distilled_step(p, s, dataset_digest) for p in projects for s in config.seeds]
     return with_needs(distilled)

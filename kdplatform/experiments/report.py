@@ -8,6 +8,7 @@ in the store, unless they are asked for.
 import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import mlflow
@@ -17,7 +18,7 @@ from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments.graph import Step, study_steps
-from kdplatform.experiments.results import arm_of, by_role
+from kdplatform.experiments.results import arm_by, arm_of, by_role
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
     stored_test_predictions,
@@ -34,18 +35,23 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
-from kdplatform.reporting.study_page import PAGE, Report, build_report, write_report
+from kdplatform.reporting.study_page import (
+    PAGE,
+    Report,
+    build_report,
+    claim_sentence,
+    write_report,
+)
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
-from kdplatform.study.metrics import Similarity, similarity
+from kdplatform.study.metrics import SPEED, Similarity, similarity
 from kdplatform.study.study import (
     NDS,
     TEACHER,
     Arm,
     Model,
     Study,
-    distilled_arm,
     scored_model,
 )
 from kdplatform.study.verdicts import Verdict
@@ -77,12 +83,12 @@ def _place(config: ProjectConfig) -> str:
 
 
 def report_text(report: Report) -> str:
-    """Returns the verdicts as they are printed, one claim per line."""
+    """Returns the verdicts as they are printed, one claim per line; then those on methods."""
     width = max(len(verdict) for verdict in Verdict)
-    return "\n".join(
-        [report.page.subtitle, *report.gaps, ""]
-        + [f"{claim.verdict:<{width}}  {claim.claim}" for claim in report.claims]
-    )
+    lines = [f"{claim.verdict:<{width}}  {claim.claim}" for claim in report.claims]
+    if report.of_methods:
+        lines += ["", *(claim_sentence(claim) for claim in report.of_methods)]
+    return "\n".join([report.page.subtitle, *report.gaps, "", *lines])
 
 
 def _tally(report: Report) -> dict[str, float]:
@@ -130,7 +136,7 @@ def load_study(
         missing=_missing(config, reader.arms, set(given)),
         left_out=(*reader.left_out, *others),
         settings=_settings(config, digest, used, len(runs) - used),
-        scale_by_t2=getattr(config.distillation, "scale_by_t2", True),
+        scale_by_t2=all(getattr(own, "scale_by_t2", True) for own in config.compared_methods),
         space=reader.similar.pairs.space.name if reader.similar else "",
         pairs=len(reader.similar.pairs.first) if reader.similar else 0,
     )
@@ -221,16 +227,16 @@ def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
 def _missing(
     config: ProjectConfig, arms: Mapping[Arm, Mapping[int, Model]], given: set[str]
 ) -> tuple[str, ...]:
-    """Names the models that the study should have: every temperature with every seed."""
+    """Names the models that the study should have: every method and temperature for every seed."""
     students = [models for arm, models in arms.items() if arm != TEACHER]
     seeds = set(config.seeds).union(*students)
     temperatures = set(config.temperatures) | {
         arm.temperature for arm in arms if arm.temperature is not None
     }
     shared = config.shared_teacher_seed
-    method = config.distillation.method
     expected = {TEACHER: seeds if shared is None else {shared}, NDS: seeds}
-    expected |= {distilled_arm(t, method): seeds for t in sorted(temperatures)}
+    for method in config.compared_methods:
+        expected |= {arm_by(own): seeds for own in method.at_each(sorted(temperatures))}
     absent: dict[str, list[Arm]] = {}
     for arm, wanted in expected.items():
         lacking = sorted(wanted - set(arms.get(arm, {})))
@@ -238,14 +244,20 @@ def _missing(
             listed = f"seed {', '.join(map(str, lacking))}"
             words = "every seed" if len(lacking) == len(wanted) > 1 else listed
             absent.setdefault(words, []).append(arm)
-    return tuple(f"{_names(arms)}: {words}" for words, arms in absent.items())
+    several = len(config.compared_methods) > 1
+    return tuple(f"{_names(arms, several)}: {words}" for words, arms in absent.items())
 
 
-def _names(arms: Sequence[Arm]) -> str:
-    """Names arms: `Teacher, DS T=2, 3`."""
-    plain = [arm.title() for arm in arms if arm.temperature is None]
-    temperatures = ", ".join(f"{arm.temperature:g}" for arm in arms if arm.temperature is not None)
-    return ", ".join([*plain, *([f"DS T={temperatures}"] if temperatures else [])])
+def _names(arms: Sequence[Arm], with_method: bool) -> str:
+    """Names arms: `Teacher, DS T=2, 3`; with their methods `DS kd T=2, 3, DS cist`."""
+    words: list[str] = []
+    last = None
+    for arm in arms:
+        follows = last is not None and (last.method, last.role) == (arm.method, arm.role)
+        further = follows and arm.temperature is not None
+        words.append(f"{arm.temperature:g}" if further else arm.title(with_method=with_method))
+        last = arm
+    return ", ".join(words)
 
 
 # ---- what is in them
@@ -299,7 +311,9 @@ class _Reader:
             self.similar = similarity(test, self._config.dataset.name, neighbours=True)
         if not self._names:
             self._names = class_names(run)
-        return scored_model(run.info.run_id, test, calibrating_temperature(run), self.similar)
+        model = scored_model(run.info.run_id, test, calibrating_temperature(run), self.similar)
+        speed = run.data.metrics.get(SPEED)
+        return model if speed is None else replace(model, scores={**model.scores, SPEED: speed})
 
     def _check_examples(self, run: Run, digest: str) -> None:
         first_run, first = self._examples = self._examples or (run.info.run_id, digest)
@@ -321,14 +335,13 @@ def _attributes(
 
 
 def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dict[str, str]:
-    chosen = config.distillation
     shared = config.shared_teacher_seed
     teacher = "one per seed" if shared is None else f"seed {shared}"
     return {
         "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
         "Teacher": f"{_training(config.teacher)}; {teacher}",
         "Student": _training(config.student),
-        "Distillation": _distillation(chosen),
+        "Distillation": "; ".join(map(_distillation, config.compared_methods)),
         "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
     }
 

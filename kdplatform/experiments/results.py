@@ -15,10 +15,10 @@ from kdplatform.experiments.trained import TrainedModel
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import class_figure, compared_classes
 from kdplatform.roles import Role
-from kdplatform.settings.schema import ProjectConfig
+from kdplatform.settings.schema import DistillationConfig, ProjectConfig
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import REFERENCES, compared_names, count_metrics, known
-from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study, temperature_of
+from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
 
 # MLflow's steps are integers below 2^63; nobody needs finer temperatures.
 _MOST_DECIMALS = 6
@@ -26,11 +26,14 @@ _MOST_DECIMALS = 6
 
 def arm_of(step: Step) -> Arm:
     """Returns the arm of a study that a step's model belongs to."""
-    if step.distillation is None:
-        return Arm(step.role)
-    temperature = step.method.softmax_temperature
+    return Arm(step.role) if step.distillation is None else arm_by(step.distillation)
+
+
+def arm_by(method: DistillationConfig) -> Arm:
+    """Returns the arm of the students that a method distils."""
+    temperature = method.softmax_temperature
     settings = () if temperature is None else (("temperature", temperature),)
-    return Arm(step.role, step.method.method, settings)
+    return Arm(Role.DISTILLED, method.method, settings)
 
 
 def study_of(
@@ -52,10 +55,16 @@ def study_of(
 
 
 def by_role(arms: Mapping[Arm, Mapping[int, Model]]) -> dict[Arm, Mapping[int, Model]]:
-    """Returns arms in the order of a table: Teacher, NDS, then DS by rising temperature."""
-    roles = list(Role)
-    order = sorted(arms, key=lambda arm: (roles.index(arm.role), arm.temperature or 0.0))
-    return {arm: arms[arm] for arm in order}
+    """Returns arms in the order of a table: Teacher, NDS, then DS.
+
+    Those are in the order of their methods, and within a method by rising temperature.
+    """
+    roles, methods = list(Role), list(dict.fromkeys(arm.method for arm in arms))
+
+    def place(arm: Arm) -> tuple[int, int, float]:
+        return roles.index(arm.role), methods.index(arm.method), arm.temperature or 0.0
+
+    return {arm: arms[arm] for arm in sorted(arms, key=place)}
 
 
 def log_samples(dataset: Dataset) -> None:
@@ -90,27 +99,38 @@ def log_arms(classes: ClassWise) -> None:
 
 
 def log_sweep(classes: ClassWise) -> None:
-    """Logs a study over temperatures to the command's run, against the temperature.
+    """Logs a study over temperatures and methods to the command's run, against the temperature.
 
-    Metrics have `step` = temperature times `step_scale` (logged as parameter `step_scale`); those
-    of Teacher and NDS are the same at every step. Tables: `sweep.json` has one row per temperature
-    and seed, `references.json` one per Teacher and NDS, `temperatures.json` one per temperature.
+    Metrics have `step` = temperature times `step_scale` (logged as parameter `step_scale`), and 0
+    where the method has no temperature. Those of Teacher and NDS are the same at every step; those
+    of several methods begin with the method's name. Tables: `sweep.json` has one row per arm and
+    seed, `references.json` one per Teacher and NDS, `temperatures.json` one per arm.
     """
     study = classes.study
     if not study.distilled:
         return
-    scale = step_scale([temperature_of(arm) for arm in study.distilled])
+    scale = step_scale([arm.temperature or 0.0 for arm in study.distilled])
     mlflow.log_param("step_scale", scale)
-    rows = []
+    constant: dict[str, float] = {}
+    for reference in (TEACHER, NDS):
+        constant |= _means(study, reference) if reference in study.arms else {}
+    rows, steps = [], set[int]()
     for arm in study.distilled:
-        metrics = _arm_metrics(classes, arm)
-        mlflow.log_metrics(metrics, step=round(temperature_of(arm) * scale))
+        metrics, prefix = (
+            _arm_metrics(classes, arm),
+            f"{arm.method}/" if study.has_several_methods else "",
+        )
+        step = round((arm.temperature or 0.0) * scale)
+        named = {f"{prefix}{name}": value for name, value in metrics.items()}
+        mlflow.log_metrics(named if step in steps else constant | named, step=step)
+        steps.add(step)
         seeds = ",".join(map(str, study.seeds(arm)))
-        rows.append({"temperature": temperature_of(arm), "seeds": seeds, **metrics})
+        rows.append({"arm": study.names[arm], "seeds": seeds, **constant, **metrics})
     frame, names = study.metrics, compared_names(study.attributes)
     counts = {f"classwise/n_{name}": f"n_{name}_mcnemar" for name in REFERENCES.values()}
     distilled = frame[frame["role"] == Role.DISTILLED.value]
-    columns = ["seed", "run_id", *names, *(name for name in counts if name in frame), "temperature"]
+    own = ["arm", "seed", "run_id", *names, *(name for name in counts if name in frame)]
+    columns = [*own, "temperature"]
     references = frame[frame["role"] != Role.DISTILLED.value]
     records.log_tables(
         {
@@ -124,16 +144,15 @@ def log_sweep(classes: ClassWise) -> None:
 
 
 def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
-    """Returns what is logged at a temperature: means over seeds by role, and class-wise counts.
+    """Returns what is logged of an arm: means over seeds, and class-wise counts.
 
     `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the
     global test of that count. Where there is one seed or one teacher, `..._mcnemar` in their place
     is the mean over seeds of the counts of McNemar's test.
     """
     study = classes.study
-    metrics = {"temperature": temperature_of(arm)}
-    for own in (TEACHER, NDS, arm):
-        metrics |= _means(study, own) if own in study.arms else {}
+    metrics = {} if arm.temperature is None else {"temperature": arm.temperature}
+    metrics |= _means(study, arm)
     for role, suffix in REFERENCES.items():
         name, test = f"classwise/n_{suffix}", classes.over_seeds(arm, role)
         if test is None:
@@ -165,7 +184,7 @@ def step_scale(temperatures: Sequence[float]) -> int:
     Raises:
         UserError: a temperature has too many decimals.
     """
-    decimals = max(_decimals(temperature) for temperature in temperatures)
+    decimals = max(map(_decimals, temperatures), default=0)
     if decimals > _MOST_DECIMALS:
         raise UserError(
             f"temperatures={','.join(map(str, temperatures))} is not allowed; allowed: at most "

@@ -58,6 +58,12 @@ class Config(LogitConfig):
     )
 
     @property
+    def softmax_temperature(self) -> float | None:
+        """T, which is the base's; None where the base has none."""
+        has_one = method_config_class(self.base).temperature_field is not None
+        return self.temperature if has_one else None
+
+    @property
     def base_config(self) -> MethodConfig:
         """The base with its fields."""
         own = method_config_class(self.base)

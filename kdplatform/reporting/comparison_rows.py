@@ -26,7 +26,7 @@ from kdplatform.reporting.report_table import (
 )
 from kdplatform.roles import Role
 from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, change_between
-from kdplatform.study.metrics import CONSISTENCY, INDIVIDUAL, INDIVIDUAL_LABELS
+from kdplatform.study.metrics import CONSISTENCY, ECE, INDIVIDUAL, INDIVIDUAL_LABELS
 from kdplatform.study.study import NDS, Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
 
@@ -74,7 +74,7 @@ def overall_rows(study: Study) -> Iterator[Row]:
     correct = [[table.correct for table in tables] for tables in (a, b)]
     yield _example_row("accuracy", correct, better=1, scale=100, width=1)
     if all(table.logits is not None for table in (*a, *b)):
-        yield from _model_rows(study, {"test/ece": ("ECE", 0, 1.0)})
+        yield from _model_rows(study, {ECE: ("ECE", 0, 1.0)})
         # As means of examples, where those of `Study.metrics` have no interval for single models.
         scores = [[example_scores(table) for table in tables] for tables in (a, b)]
         for name, label, width in (("brier", "Brier score", 2.0), ("nll", "NLL", np.inf)):

@@ -10,14 +10,18 @@ import pandas as pd
 from kdplatform.files import written_atomically
 from kdplatform.reporting.drawing import names_by_number
 from kdplatform.reporting.figures import disagreement_figure
+from kdplatform.reporting.method_tables import methods_table
 from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
-from kdplatform.reporting.report_table import Table, file_stem
+from kdplatform.reporting.report_table import Table, file_stem, interval_words
 from kdplatform.reporting.study_figures import (
     class_figure,
     count_figure,
     disagreement_matrices,
+    eod_points,
     fairness_figure,
+    methods_figure,
     shown_disagreement,
+    worst_class_points,
 )
 from kdplatform.reporting.study_tables import (
     class_counts_table,
@@ -30,14 +34,19 @@ from kdplatform.reporting.support_tables import (
     disagreement_table,
     group_accuracy_table,
 )
-from kdplatform.reporting.tables import csv_text
+from kdplatform.reporting.tables import EMPTY, csv_text
 from kdplatform.study.claims import Claim, counted, judge
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort, GroupFairness
+from kdplatform.study.methods import PLAIN, Compared, compare_methods
 from kdplatform.study.study import Study
 from kdplatform.study.verdicts import NEGLIGIBLE_SHIFT, Verdict
 
 PAGE = "report.html"
+_CROSSES = (
+    "Crosses are 95% intervals. Numbers are temperatures. Arms are paired by seed, so that crosses "
+    "that overlap may still differ: the table has the differences."
+)
 DEFAULT_EFFORT = Effort()
 
 
@@ -48,12 +57,14 @@ class Report:
     Attributes:
         frames: what is written as CSV, by file stem.
         claims: the verdicts.
+        of_methods: those on methods against plain distillation.
         gaps: models that are missing or were left out, with the reason.
     """
 
     page: Page
     frames: Mapping[str, pd.DataFrame]
     claims: Sequence[Claim] = ()
+    of_methods: Sequence[Claim] = ()
     gaps: Sequence[str] = ()
 
 
@@ -62,9 +73,17 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     classes = ClassWise(study)
     fairness = [GroupFairness(study, attribute, effort) for attribute in study.attributes]
     claims = judge(study, classes, {each.name: each for each in fairness})
+    compared: list[Compared] = []
+    methods = []
+    if study.has_several_methods:
+        # Intersections of attributes are in their own tables.
+        single = [each for each in fairness if isinstance(each.attribute, str)]
+        compared = compare_methods(study, single)
+        methods = [_methods_section(study, classes, single, compared)]
     sections = [
         _verdicts(study, claims),
         _this_study(study, classes),
+        *methods,
         _class_section(study, classes),
         _disagreement_section(study),
         *_fairness_sections(study, fairness),
@@ -85,7 +104,8 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     )
     frames = {table.key: table.frame for table in page.tables()}
     frames |= {"runs": study.metrics, "classes": class_detail(study, classes)}
-    return Report(page, frames, claims, _gaps(study))
+    of_methods = [claim for each in compared for claim in each.claims.values()]
+    return Report(page, frames, claims, of_methods, _gaps(study))
 
 
 def _with_distinct_keys(sections: Sequence[Section]) -> list[Section]:
@@ -123,9 +143,11 @@ def write_report(report: Report, folder: Path, page_name: str = PAGE) -> list[Pa
 
 def _subtitle(study: Study) -> str:
     seeds = counted(len(study.all_seeds), "seed")
-    temperatures = ", ".join(study.short_names.values())
+    names = ", ".join(study.short_names.values())
+    by_temperature = not study.has_several_methods and study.distilled[0].temperature is not None
+    shown = f"at T = {names}" if by_temperature else f"by {names}"
     return (
-        f"Teacher, student without it (NDS) and distilled student (DS) at T = {temperatures}; "
+        f"Teacher, student without it (NDS) and distilled student (DS) {shown}; "
         f"{seeds}, {len(study.any_table)} test examples."
     )
 
@@ -150,10 +172,17 @@ def _verdicts(study: Study, claims: Sequence[Claim]) -> Section:
             "One seed: nothing can be said about other seeds, so no claim about seeds is judged. "
             "Class counts are McNemar's test of this one pair of models."
         )
+    without = {arm.method: None for arm in study.distilled if arm.temperature is None}
+    paragraphs = []
+    if without:
+        named = ", ".join(map(str, without))
+        paragraphs.append(f"The claims are about T and are not judged for {named}, without one.")
+    elif not claims:
+        paragraphs.append("Without NDS and attributes there is no claim to judge.")
     table = claims_table(claims)
     return Section(
         "What this study says of the paper's claims",
-        [] if claims else ["Without NDS and attributes there is no claim to judge."],
+        paragraphs,
         warnings,
         prose=[replace(table, notes=[rules, undecidable, level])] if claims else [],
     )
@@ -200,6 +229,11 @@ def _arms_by_seeds(study: Study) -> Iterator[str]:
 
 
 def _loss_warning(study: Study) -> str:
+    if study.has_several_methods:
+        return (
+            "The methods weigh their distillation terms by T in different ways; docs/methods.md of "
+            "the platform has their formulas. Trends over T show that at once."
+        )
     if study.scale_by_t2:
         return (
             "The distillation term is multiplied by T², which the paper does not print. With it, a "
@@ -236,6 +270,58 @@ def _class_section(study: Study, classes: ClassWise) -> Section:
         tables=[class_counts_table(study, classes)],
         pictures=pictures,
     )
+
+
+def _methods_section(
+    study: Study,
+    classes: ClassWise,
+    fairness: Sequence[GroupFairness],
+    compared: Sequence[Compared],
+) -> Section:
+    pictures = [
+        Picture(
+            "methods_worst_class",
+            "Accuracy against worst-class accuracy, by method",
+            methods_figure(study, worst_class_points(study)),
+            _CROSSES,
+        )
+    ]
+    for each in fairness:
+        pictures.append(
+            Picture(
+                f"methods_{file_stem(each.name)}",
+                f"Accuracy against EOD by {each.name}, by method",
+                methods_figure(study, eod_points(study, each)),
+                f"{_CROSSES} Further left is fairer.",
+            )
+        )
+    claims = [claim for each in compared for claim in each.claims.values()]
+    warnings = []
+    if PLAIN not in {arm.method for arm in study.distilled}:
+        warnings.append(f"Plain distillation ({PLAIN}) is not there: no difference is measured.")
+    verdicts = claims_table(claims, "methods_verdicts", "method against plain distillation")
+    note = (
+        "Holm's correction is over methods, for each metric and T by itself: not over the metrics. "
+        "Undecidable: the seeds and examples at hand cannot tell."
+    )
+    return Section(
+        "Methods side by side",
+        ["What does each method change, beside plain distillation at the same temperature?"],
+        warnings,
+        tables=[methods_table(study, classes, fairness, compared)],
+        prose=[replace(verdicts, notes=[note])] if claims else [],
+        pictures=pictures,
+    )
+
+
+def claim_sentence(claim: Claim) -> str:
+    """Returns a claim with its verdict, estimate and interval."""
+    digits = 2 if claim.scale == 100 else 1
+    interval = claim.interval
+    estimate = f"{claim.scale * interval.estimate:+.{digits}f}"
+    limits = interval_words(interval, claim.scale, digits)
+    inside = "no interval" if limits == EMPTY else f"{estimate}, {limits}"
+    return f"{claim.claim}: {claim.verdict} ({inside})"
 
 
 def _disagreement_section(study: Study) -> Section:

@@ -18,6 +18,7 @@ from kdplatform.study.fairness import GroupFairness
 from kdplatform.study.metrics import (
     CALIBRATING_TEMPERATURE,
     CONSISTENCY,
+    ECE,
     ECE_CALIBRATED,
     INDIVIDUAL,
     INDIVIDUAL_CALIBRATED,
@@ -45,7 +46,7 @@ def class_counts_table(study: Study, classes: ClassWise) -> Table:
         row.add_seeds("worst_class_accuracy", study.values(arm, WORST_CLASS_ACCURACY))
         for name, (_, role) in _COUNTED.items():
             if (arm, role) in classes.tests:
-                _add_counts(row, name, classes.tests[arm, role])
+                add_counts(row, name, classes.tests[arm, role])
         rows.append(row)
     ours = [
         (
@@ -81,7 +82,8 @@ def class_counts_table(study: Study, classes: ClassWise) -> Table:
     )
 
 
-def _add_counts(row: Row, name: str, test: ClassComparison) -> None:
+def add_counts(row: Row, name: str, test: ClassComparison) -> None:
+    """Adds how many classes differ, beside what chance and corrections leave."""
     counts = test.counts
     row.numbers |= {
         f"n_{name}": counts.significant,
@@ -144,7 +146,7 @@ def fairness_table(key: str, title: str, study: Study, fairness: GroupFairness) 
     for arm in study.arms:
         row = first_columns(study, arm)
         for metric in ("eod", "dpd"):
-            _add_metric(row, study, arm, fairness, metric)
+            add_metric(row, study, arm, fairness, metric)
         for metric in ("worst_group_accuracy", "accuracy_gap"):
             row.add_seeds(metric, study.values(arm, fairness_metric(fairness.attribute, metric)))
         if arm.role is Role.DISTILLED:
@@ -176,7 +178,8 @@ def _label_row(fairness: GroupFairness) -> Row:
     )
 
 
-def _add_metric(row: Row, study: Study, arm: Arm, fairness: GroupFairness, metric: str) -> None:
+def add_metric(row: Row, study: Study, arm: Arm, fairness: GroupFairness, metric: str) -> None:
+    """Adds EOD or DPD of an arm, with its interval and what parity gives."""
     row.add_seeds(metric, study.values(arm, fairness_metric(fairness.attribute, metric)))
     interval, parity = fairness.interval(arm, metric), fairness.parity(arm, metric)
     row.numbers |= {
@@ -241,7 +244,7 @@ def individual_table(study: Study) -> Table:
         INDIVIDUAL_LABELS: "on labels",
         INDIVIDUAL_CALIBRATED: "calibrated",
         CONSISTENCY: "consistency",
-        "test/ece": "ECE",
+        ECE: "ECE",
         ECE_CALIBRATED: "ECE calibrated",
         "test/brier": "Brier",
         "test/nll": "NLL",

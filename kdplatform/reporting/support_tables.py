@@ -96,7 +96,9 @@ def class_detail(study: Study, classes: ClassWise) -> pd.DataFrame:
     return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()
 
 
-def claims_table(claims: Sequence[Claim]) -> Table:
+def claims_table(
+    claims: Sequence[Claim], key: str = "claims", heading: str = "claim of the paper"
+) -> Table:
     """Every claim with its verdict, estimate, interval, test and sample."""
     rows = []
     for claim in claims:
@@ -126,7 +128,7 @@ def claims_table(claims: Sequence[Claim]) -> Table:
             )
         )
     labels = {
-        "claim": "claim of the paper",
+        "claim": heading,
         "verdict": "verdict",
         "estimate": "estimate (95% interval)",
         "p": "p",
@@ -135,4 +137,4 @@ def claims_table(claims: Sequence[Claim]) -> Table:
         "sample": "sample",
         "test": "test",
     }
-    return table_of("claims", "Verdicts", rows, [("", labels)])
+    return table_of(key, "Verdicts", rows, [("", labels)])

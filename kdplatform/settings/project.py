@@ -1,7 +1,9 @@
 """From a project file and overrides to a project; every check that a name exists is here."""
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +23,9 @@ from kdplatform.settings.schema import (
     MethodConfig,
     ProjectConfig,
     TrainingConfig,
+    names,
 )
-from kdplatform.settings.words import allowed
+from kdplatform.settings.words import allowed, plain_text
 from kdplatform.settings.yaml_files import read_mapping
 
 PROJECTS_FOLDER = Path(__file__).resolve().parents[2] / "projects"
@@ -121,8 +124,18 @@ def load_project(
     Raises:
         UserError: the project, a field, a name or a value is not allowed; says which and what is.
     """
-    overrides = overrides or {}
     content = read_mapping(given_as, _project_path(project))
+    overrides = dict(overrides or {})
+    blocks = _compared(content, overrides)
+    if not blocks:
+        return _loaded(content, overrides, parameters)
+    return _with_methods(content, overrides, parameters, blocks)
+
+
+def _loaded(
+    content: Content, overrides: Mapping[str, str], parameters: Sequence[str]
+) -> ProjectConfig:
+    """Returns the project of a file's content, with overrides, by one method."""
     shape = _chosen(content, overrides)
     fields = shape.fields()
     spelled: dict[str, str] = {}
@@ -192,11 +205,43 @@ def with_method(project: ProjectConfig, name: str) -> DistillationConfig:
     return grouped_by_project(config, project.attributes, project.name)
 
 
+def method_remarks(config: ProjectConfig, overrides: Iterable[str]) -> list[str]:
+    """Says which methods of a sweep have one arm, and what was given that is not for all of them.
+
+    Args:
+        overrides: names of the fields that were given.
+
+    Raises:
+        UserError: temperatures were given, and no method has one; or a field that no method has.
+    """
+    methods = config.compared_methods
+    without = [method.method for method in methods if method.softmax_temperature is None]
+    said = []
+    if without:
+        has = "has" if len(without) == 1 else "have"
+        if "temperatures" in overrides and len(without) == len(methods):
+            raise UserError(
+                f"temperatures={plain_text(config.temperatures)} is not allowed with "
+                f"{','.join(without)}, which {has} no temperature; allowed: without temperatures"
+            )
+        said = [f"{', '.join(without)}: {has} no temperature, one arm each at whatever T"]
+    for name in filter(_is_of_method, overrides if config.methods else ()):
+        lacking = [method.method for method in methods if not _takes(type(method), name)]
+        if lacking and len(lacking) == len(methods):
+            raise UserError(f"{name} is not for {', '.join(lacking)}, which lack such a field")
+        if lacking:
+            said.append(f"{name} is not for {', '.join(lacking)}: no such field")
+    return said
+
+
 def grouping_attributes(config: ProjectConfig) -> dict[str, tuple[str, ...]]:
     """Returns the attributes whose groups methods go by, by the field that names them."""
     return {
         f"{path}.attribute": (method.attribute,)
-        for path, method in _methods(config).items()
+        for path, method in [
+            *_methods(config).items(),
+            *((f"methods.{method.method}", method) for method in config.methods),
+        ]
         if isinstance(method, GroupedConfig) and method.attribute != CLASSES
     }
 
@@ -278,6 +323,97 @@ def _method_class(parameter: str, name: str, *, distils: bool) -> type[MethodCon
         kind = "learns from a teacher" if not distils else "needs no teacher"
         raise UserError(f"{parameter}={name!r} {kind}; allowed: {', '.join(known)}")
     raise unknown_name(parameter, name, known)
+
+
+# ---- the methods that a sweep compares
+
+
+def _compared(content: Content, overrides: dict[str, str]) -> dict[str, Content]:
+    """Takes the methods that are compared out of a file and what was given, as blocks by name.
+
+    One method that is asked for by name is swept alone, whatever the file compares.
+
+    Raises:
+        UserError: what stands there is no list of methods, or one is there twice.
+    """
+    chosen, text = content.pop("methods", None), overrides.pop("methods", None)
+    single = next((name for name in ("method", "distillation.method") if name in overrides), None)
+    chosen = chosen if text is None else text
+    try:
+        entries = names(chosen or ())
+    except ValueError as error:
+        raise UserError(f"methods={chosen!r} is not allowed: {error}") from None
+    if not isinstance(entries, tuple | list):
+        raise UserError(f"methods={chosen!r} is not allowed; allowed: list of methods")
+    if single is not None:
+        if text is not None and entries:
+            raise UserError(
+                f"methods={text!r} and {single}={overrides[single]!r} are both given; allowed: one "
+                "of them"
+            )
+        return {}
+    blocks: dict[str, Content] = {}
+    for entry in entries:
+        block = entry if isinstance(entry, dict) else {"method": entry}
+        name = str(block.get("method"))
+        if name in blocks:
+            raise UserError(f"methods: {name!r} is given twice; allowed: each method once")
+        blocks[name] = block
+    return blocks
+
+
+def _with_methods(
+    content: Content,
+    overrides: Mapping[str, str],
+    parameters: Sequence[str],
+    blocks: Mapping[str, Content],
+) -> ProjectConfig:
+    """Returns the project with the methods that are compared, each with the fields it has.
+
+    A method has its own defaults, unless its block or the project's own says otherwise.
+
+    Raises:
+        UserError: no method has a field that was given, or they have other teachers.
+    """
+    own_block = content.get("distillation")
+    own_block = own_block if isinstance(own_block, dict) else {}
+    own_name = str(own_block.get("method", _DEFAULT_METHOD))
+    shared = {name: value for name, value in own_block.items() if name == "teacher_seed"}
+    classes = {name: _method_class("methods", name, distils=True) for name in blocks}
+    own_class = _method_class("distillation.method", own_name, distils=True)
+
+    def loaded(block: Content, fits: Callable[[str], bool]) -> ProjectConfig:
+        changed = copy.deepcopy({**content, "distillation": block})
+        return _loaded(changed, {k: v for k, v in overrides.items() if fits(k)}, parameters)
+
+    def of_own_or_none(name: str) -> bool:
+        # What no method has is left in, to be refused.
+        return not any(_takes(own, name) for own in classes.values()) or _takes(own_class, name)
+
+    methods = []
+    for name, block in blocks.items():
+        chosen = own_block if name == own_name and len(block) == 1 else {**shared, **block}
+        methods.append(loaded(chosen, partial(_takes, classes[name])).distillation)
+    project = loaded(own_block, of_own_or_none)
+    seeds = dict.fromkeys(own.teacher_seed for own in [project.distillation, *methods])
+    if len(seeds) > 1:
+        raise UserError(
+            f"methods: teacher_seed is {' and '.join(map(str, seeds))}; allowed: the same for all"
+        )
+    return project.model_copy(update={"methods": tuple(methods)})
+
+
+def _is_of_method(name: str) -> bool:
+    """Whether an override sets a field of the distillation's method."""
+    return name in ("temperature", "alpha") or name.startswith("distillation.")
+
+
+def _takes(own: type[MethodConfig], name: str) -> bool:
+    """Whether an override is for a method: it sets a field of it, or something else."""
+    fields = {"temperature": own.temperature_field, "alpha": own.alpha_field}
+    if name in fields:
+        return fields[name] is not None
+    return not _is_of_method(name) or name.removeprefix("distillation.") in own.model_fields
 
 
 # ---- fields

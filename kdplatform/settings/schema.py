@@ -4,6 +4,7 @@ Nothing here knows which datasets, models and methods there are; `settings.proje
 """
 
 import csv
+from collections.abc import Iterable
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -268,9 +269,25 @@ class MethodConfig(Section):
         return None if self.alpha_field is None else getattr(self, self.alpha_field)
 
     def at(self, **fields: object) -> Self:
-        """Returns the method with other values: `temperature` and `alpha` by those names."""
+        """Returns the method with other values: `temperature` and `alpha` by those names.
+
+        Raises:
+            ValueError: the method has no such field.
+        """
         own = {"temperature": self.temperature_field, "alpha": self.alpha_field}
-        return self.model_copy(update={own.get(k) or k: v for k, v in fields.items()})
+        update: dict[str, object] = {}
+        for name, value in fields.items():
+            field = own.get(name, name)
+            if field not in type(self).model_fields:
+                raise ValueError(f"method {self.method!r} has no {name}")
+            update[str(field)] = value
+        return self.model_copy(update=update)
+
+    def at_each(self, temperatures: Iterable[float]) -> list[Self]:
+        """Returns the method at every temperature; itself alone where it has none."""
+        if self.softmax_temperature is None:
+            return [self]
+        return [self.at(temperature=temperature) for temperature in temperatures]
 
 
 class DistillationConfig(MethodConfig):
@@ -506,12 +523,22 @@ class ProjectConfig(Section):
     student: TrainingConfig
     distillation: SerializeAsAny[DistillationConfig]
     temperatures: Temperatures = Field(min_length=1, description="temperatures of the study")
+    methods: tuple[SerializeAsAny[DistillationConfig], ...] = Field(
+        (),
+        description="methods that a sweep compares; none: the one of distillation",
+        json_schema_extra=NEUTRAL,
+    )
     seeds: Seeds = Field((0,), min_length=1, description="seeds such as 0, 0-4 or 0,2,5")
     attributes: Names = Field((), description="attributes whose groups are compared")
     min_group_size: int = Field(
         30, ge=1, description="groups smaller than this are listed and not measured"
     )
     tuning: TuningConfig = TuningConfig()
+
+    @property
+    def compared_methods(self) -> tuple[DistillationConfig, ...]:
+        """The methods that a sweep distils by."""
+        return self.methods or (self.distillation,)
 
     @property
     def shared_teacher_seed(self) -> int | None:
@@ -554,12 +581,15 @@ def neutral_values(config: BaseModel, prefix: str = "") -> dict[str, object]:
 def flatten(config: BaseModel, prefix: str = "") -> dict[str, object]:
     """Returns every field as dotted name and plain value; a method stands under its block's name.
 
+    Of the methods that a sweep compares it has the names alone.
     The method of `teacher.method` is `teacher.method`, its own fields `teacher.method.field`.
     """
     flat: dict[str, object] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
-        if not isinstance(value, BaseModel):
+        if name == "methods" and isinstance(config, ProjectConfig):
+            flat[prefix + name] = tuple(method.method for method in config.methods)
+        elif not isinstance(value, BaseModel):
             flat[prefix + name] = value
         elif isinstance(value, MethodConfig) and name == "method":
             flat[prefix + name] = value.method

@@ -6,6 +6,7 @@ from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import annotated_types
+from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 
@@ -47,6 +48,8 @@ def _type_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return "fields with two ends each, and linear or log"
     if origin is tuple:
         return f"list of {_type_words(get_args(annotation)[0])}"
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return "name"
     words = {int: "integer", float: "number", bool: "true | false", str: "text", Path: "path"}
     base = words.get(annotation, "none" if annotation is type(None) else str(annotation))
     return f"{base} {_bounds(metadata)}".strip()

@@ -66,12 +66,12 @@ class Claim:
 
 
 def judge(study: Study, classes: ClassWise, fairness: Mapping[str, GroupFairness]) -> list[Claim]:
-    """Judges all claims on one study, for each of its methods."""
-    methods = dict.fromkeys(arm.method for arm in study.distilled)
+    """Judges all claims on one study, for each of its methods that has a temperature."""
+    methods = dict.fromkeys(arm.method for arm in study.distilled if arm.temperature is not None)
     found = []
     for method in methods:
         claims = _Judge(study, classes, fairness, method).claims()
-        if len(methods) > 1:
+        if study.has_several_methods:
             claims = [replace(claim, claim=f"{method}: {claim.claim}") for claim in claims]
         found += claims
     return found

@@ -144,16 +144,22 @@ class Study:
         return tuple(arm for arm in self.arms if arm.role is Role.DISTILLED)
 
     @cached_property
+    def has_several_methods(self) -> bool:
+        """Whether students of several methods are there."""
+        return len({arm.method for arm in self.distilled}) > 1
+
+    @cached_property
     def names(self) -> Mapping[Arm, str]:
         """The arms in words, with their method where the study has several."""
-        several = len({arm.method for arm in self.distilled}) > 1
-        return {arm: arm.title(with_method=several) for arm in self.arms}
+        return {arm: arm.title(with_method=self.has_several_methods) for arm in self.arms}
 
     @cached_property
     def short_names(self) -> Mapping[Arm, str]:
         """The distilled arms as an axis names them: by temperature where that tells them apart."""
         by_temperature = {arm: f"{arm.temperature:g}" for arm in self.distilled if arm.temperature}
-        if len(set(by_temperature.values())) == len(self.distilled):
+        if not self.has_several_methods and len(set(by_temperature.values())) == len(
+            self.distilled
+        ):
             return by_temperature
         return {arm: self.names[arm].removeprefix("DS ") for arm in self.distilled}
 

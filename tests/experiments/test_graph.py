@@ -204,6 +204,31 @@ def test_a_method_without_temperature_and_weight_is_named_alone() -> None:
     assert step.title == "DS lenet5 toy seed 2"
 
 
+def test_compared_methods_share_teacher_and_nds_and_one_without_a_temperature_is_one_step() -> None:
+    config = load_project("digits", {"methods": "kd,cist", "seeds": "0-1"})
+    steps = study_steps(config, "d", [1.0, 4.0])
+    assert [step.role for step in steps[:4]] == [Role.TEACHER] * 2 + [Role.STUDENT] * 2
+    titles = [step.title for step in steps[4:] if step.seed == 0]
+    assert titles == [
+        "DS lenet5 kd T=1 alpha=0.8 seed 0",
+        "DS lenet5 kd T=4 alpha=0.8 seed 0",
+        "DS lenet5 cist seed 0",
+    ]
+    # A method is the same model whether it is swept alone or with others.
+    alone = load_project("digits", {"method": "cist", "seeds": "0-1"})
+    keys = {step.key for step in study_steps(alone, "d", [1.0, 4.0])}
+    assert keys <= {step.key for step in steps}
+    assert len(keys) == 6
+
+
+def test_a_method_without_a_temperature_is_not_given_one() -> None:
+    with pytest.raises(ValueError, match="method 'toy' has no temperature"):
+        Toy().at(temperature=2.0)
+    base = {"method": "logit_standardization", "distillation.base": "cist"}
+    method = load_project("digits", base).distillation
+    assert method.at_each([1.0, 4.0]) == [method]
+
+
 def test_what_is_needed_stands_once_before_what_needs_it() -> None:
     config = load_project("digits", {"seeds": "0-1", "distillation.teacher_seed": "0"})
     steps = study_steps(config, "d", [1.0, 2.0])

@@ -26,6 +26,7 @@ from kdplatform.roles import Role
 from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.study.fairness import Effort
+from kdplatform.study.metrics import SPEED
 
 CLASSES, COLORS = ("circle", "square", "star"), ("red", "green", "blue")
 DIGEST = "ab" * 32
@@ -75,6 +76,7 @@ def log_step(
         # Of weights that are always the same, namely none.
         mlflow.set_tag(TAG_NEEDS, json.dumps(dict.fromkeys(step.needs, "")))
         mlflow.log_metric("val/calibrating_temperature", 1.2)
+        mlflow.log_metric(SPEED, 50.0 if step.role is Role.DISTILLED else 100.0)
         names = pd.DataFrame({"class": range(len(CLASSES)), "name": CLASSES})
         mlflow.log_table(names, "classwise.json")
         return str(run.info.run_id)
@@ -160,6 +162,28 @@ def test_a_method_without_alpha_is_reported(store: Store) -> None:
     study = store.study(method="nkd")
     assert seeds_of(study)["DS T=2"] == (0, 1)
     assert study.settings["Distillation"] == "nkd"
+
+
+def test_methods_are_reported_side_by_side(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"methods": "kd,rld,cist", "temperatures": "1,2", "seeds": "0-1"}
+    store.log(skip="rld T=2 .*seed 1", **words)
+    study = store.study(("seeds", "temperatures"), **words)
+    assert seeds_of(study) == {
+        **dict.fromkeys(("Teacher", "NDS", "DS kd T=1", "DS kd T=2", "DS rld T=1"), (0, 1)),
+        "DS rld T=2": (0,),
+        "DS cist": (0, 1),
+    }
+    assert study.missing == ("DS rld T=2: seed 1",)
+    assert study.settings["Distillation"].startswith("kd, alpha 0.8 on the distillation term")
+    assert study.settings["Distillation"].endswith("; rld; cist")
+    assert store.place.run("report", out=store.out, **words) == 0
+    assert "rld is more accurate than kd at T=1: undecidable (" in capsys.readouterr().out
+    table = store.frame("methods").set_index("arm")
+    assert table.loc["DS cist", "against"] == "DS kd T=2"
+    # The speeds of these runs are those of `log_step`.
+    assert table.loc["DS cist", "seconds"] == 2.0
 
 
 def test_what_is_asked_for_is_kept_to(store: Store) -> None:

@@ -11,6 +11,7 @@ import mlflow
 import pandas as pd
 import pytest
 from helpers.inline import Ended, run_inline
+from helpers.place import copied, spare_figures_and_graphs
 
 from kdplatform.errors import UserError
 from kdplatform.experiments import commands, logged_models, progress, records
@@ -57,6 +58,32 @@ def story(empty_place: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterato
 def _swept(place: Any, monkeypatch: pytest.MonkeyPatch, failing: str = "") -> Ended:
     words = {"temperatures": "1,2.5", "seeds": "0-1"}
     return run_inline(place, monkeypatch, commands, "sweep", failing, **words)
+
+
+@dataclass(frozen=True)
+class Compared:
+    """A sweep of two methods, one without a temperature, where the first is trained already."""
+
+    place: Any
+    ended: Ended
+
+    def table(self, name: str) -> pd.DataFrame:
+        content = json.loads(self.place.artifact(self.place.commands()[-1], name).read_text())
+        return pd.DataFrame(content["data"], columns=content["columns"])
+
+    def steps_of(self, metric: str) -> set[int]:
+        run_id = self.place.commands()[-1].info.run_id
+        return {m.step for m in self.place.client.get_metric_history(run_id, metric)}
+
+
+@pytest.fixture(scope="module")
+def compared(story: Story, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Compared]:
+    place = copied(story.place, tmp_path_factory.mktemp("compared"))
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        place.enter(monkeypatch)
+        spare_figures_and_graphs(monkeypatch)
+        words = {"methods": "kd,cist", "temperatures": "1,2.5", "seeds": "0-1"}
+        yield Compared(place, run_inline(place, monkeypatch, commands, "sweep", **words))
 
 
 def parent(story: Story, number: int) -> Any:
@@ -222,6 +249,29 @@ def test_the_printed_table_has_a_row_per_arm(story):
     assert lines[1].split() == ["accuracy", "DPD", "color", "EOD", "color", "n_tc", "n_sc"]
 
 
+def test_a_sweep_of_methods_trains_what_no_other_sweep_has(compared):
+    assert compared.ended.code == 0
+    assert compared.ended.handed == ["DS lenet5 cist seed 0", "DS lenet5 cist seed 1"]
+    said = "cist: has no temperature, one arm each at whatever T"
+    assert sum(said in line for line in compared.ended.err.splitlines()) == 1
+
+
+def test_tables_of_methods_have_a_row_per_arm(compared):
+    names = ["DS kd T=1", "DS kd T=2.5", "DS cist"]
+    assert list(compared.table("temperatures.json")["arm"]) == names
+    assert list(dict.fromkeys(compared.table("sweep.json")["arm"])) == names
+    lines = [line.split("  ")[0] for line in compared.ended.out.splitlines()]
+    assert [line for line in lines if line.startswith("DS")] == names
+
+
+def test_metrics_of_methods_begin_with_their_names_and_have_step_0_without_a_temperature(compared):
+    assert compared.steps_of("kd/distilled/test/accuracy") == {10, 25}
+    assert compared.steps_of("cist/distilled/test/accuracy") == {0}
+    assert compared.steps_of("cist/classwise/n_sc") == {0}
+    assert compared.steps_of("student/test/accuracy") == {0, 10, 25}
+    assert compared.steps_of("distilled/test/accuracy") == set()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -233,6 +283,7 @@ def test_the_printed_table_has_a_row_per_arm(story):
         ({"temperature": "3"}, "temperature is not for sweep; allowed: temperatures"),
         ({"temperatures": ""}, "temperatures"),
         ({"temperatures": "1,1"}, "given twice"),
+        ({"methods": "cist", "temperatures": "1,2"}, "temperatures=1,2 is not allowed with cist"),
     ],
 )
 def test_bad_input_is_one_line_and_exit_code_2(new_place, capsys, words, message):

@@ -345,6 +345,7 @@ def test_a_project_without_attributes_says_what_it_allows(
     ("words", "said"),
     [
         (["distill", "--trials", "4"], "trials is not for distill; allowed: trials with tune"),
+        (["distill", "--methods", "kd"], "methods is not for distill; allowed: methods with sweep"),
         (["sweep", "--tuning.grid", "false"], "tuning.grid is not for sweep"),
         (["distill", "--config", "no.yaml"], "config='no.yaml' is no file"),
         (

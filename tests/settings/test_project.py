@@ -14,6 +14,7 @@ from kdplatform.settings.project import (
     describe_fields,
     dump_yaml,
     load_project,
+    method_remarks,
     project_names,
     shortened_warmups,
     with_absolute_paths,
@@ -340,6 +341,81 @@ def test_a_method_of_both_kinds_has_the_fields_of_its_place() -> None:
         "teacher.method.alpha is no field of method='group_dro'; methods that have it: "
         "self_distillation"
     )
+
+
+# ---- methods that a sweep compares
+
+
+def test_a_compared_method_has_its_own_defaults_and_the_projects_block_is_for_its_own() -> None:
+    config = load_project("digits", {"methods": "dkd,kd,cist", "distillation.scale_by_t2": "false"})
+    dkd, kd, cist = config.methods
+    assert dkd == with_method(config, "dkd")
+    assert kd == config.distillation
+    assert kd.model_dump()["scale_by_t2"] is False
+    assert cist.softmax_temperature is None
+
+
+def test_a_field_given_is_for_the_methods_that_have_it_and_the_others_are_named() -> None:
+    words = {"methods": "kd,dkd,cist", "distillation.warmup_epochs": "2", "alpha": "0.3"}
+    config = load_project("digits", words)
+    kd, dkd, _ = config.methods
+    assert dkd.model_dump()["warmup_epochs"] == 2
+    # The alpha of dkd is another weight.
+    assert (kd.distillation_weight, dkd.model_dump()["alpha"]) == (0.3, 1.0)
+    assert method_remarks(config, words) == [
+        "cist: has no temperature, one arm each at whatever T",
+        "distillation.warmup_epochs is not for kd, cist: no such field",
+        "alpha is not for dkd, cist: no such field",
+    ]
+
+
+def test_compared_methods_may_stand_in_a_file_and_survive_being_written(tmp_path: Path) -> None:
+    content = {"methods": ["kd", "dkd"], "distillation": {"temperature": 7, "teacher_seed": 3}}
+    project = project_with(tmp_path, **content)
+    config = load_project(project, {"distillation.beta": "2"})
+    assert [m.model_dump()["temperature"] for m in config.methods] == [7, 4]
+    assert {method.teacher_seed for method in config.methods} == {3}
+    assert flatten(config)["methods"] == ("kd", "dkd")
+    assert load_project(written(tmp_path, dump_yaml(config))) == config
+
+
+def test_one_method_asked_for_by_name_is_swept_alone(tmp_path: Path) -> None:
+    config = load_project(project_with(tmp_path, methods="kd,dkd"), {"method": "rld"})
+    assert [method.method for method in config.compared_methods] == ["rld"]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"methods": "kd,kd"}, "methods: 'kd' is given twice; allowed: each method once"),
+        ({"methods": "kd,dkdd"}, "methods='dkdd' does not exist; did you mean 'dkd'"),
+        ({"methods": "kd,cross_entropy"}, "methods='cross_entropy' needs no teacher; allowed: "),
+        ({"methods": "kd,group_dro"}, "method='group_dro' goes by groups, and project digits has"),
+        ({"methods": "kd", "method": "dkd"}, "methods='kd' and method='dkd' are both given"),
+        ({"methods": "kd,dkd", "distillation.robustness": "1"}, "methods that have it: worst_cl"),
+        ({"methods": "kd,dkd", "distillation.beta": "x"}, "distillation.beta='x' is not allowed"),
+    ],
+)
+def test_methods_that_cannot_be_compared_are_refused(words: dict[str, str], message: str) -> None:
+    assert message in refusal("digits", words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            {"methods": "cist,mlkd", "temperatures": "1,2"},
+            "temperatures=1,2 is not allowed with cist,mlkd, which have no temperature; allowed: "
+            "without temperatures",
+        ),
+        (
+            {"methods": "dkd,rld", "alpha": "0.5"},
+            "alpha is not for dkd, rld, which lack such a field",
+        ),
+    ],
+)
+def test_what_no_compared_method_has_is_refused(words: dict[str, str], message: str) -> None:
+    assert refusal_of(method_remarks, load_project("digits", words), words) == message
 
 
 @pytest.mark.parametrize("block", ["teacher.method", "student.method", "distillation"])
