@@ -149,7 +149,8 @@ def _change(study: Study, measure: Measure, arm: Arm, reference: Arm) -> Change:
         interval = mean_of_seeds_and_examples(right[0] - right[1]).within(-1, 1)
     elif len(seeds):
         pair = _pairs(study, measure.column, arm, reference)
-        interval = paired_difference(*pair).interval
+        most = 1 if measure.scale == 100 else len(study.class_names)
+        interval = paired_difference(*pair).interval.within(-most, most)
     return Change(interval, 0.0, False, seeds)
 
 

@@ -113,6 +113,19 @@ def test_what_holm_does_not_keep_is_undecidable(study: Study) -> None:
     assert among_many.p_value == pytest.approx(12 * alone.p_value)
 
 
+def test_intervals_end_at_the_range_of_what_they_measure(study: Study) -> None:
+    two = {arm: {seed: own[seed] for seed in SEEDS[:2]} for arm, own in study.arms.items()}
+    found = compare_methods(Study("two", study.class_names, two, ()), [])
+    ends = [
+        (claim.interval.low, claim.interval.high, 1 if claim.scale == 100 else 4)
+        for each in found
+        for claim in each.claims.values()
+        if np.isfinite(claim.interval.low)
+    ]
+    assert all(-most <= low <= high <= most for low, high, most in ends)
+    assert any(most in (-low, high) for low, high, most in ends)
+
+
 def test_without_plain_distillation_nothing_is_compared(study: Study) -> None:
     arms = {arm: own for arm, own in study.arms.items() if arm.method != "kd"}
     found = compare_methods(Study("bare", study.class_names, arms, ()), [])
