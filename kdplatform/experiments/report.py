@@ -88,7 +88,8 @@ def report_text(report: Report) -> str:
     lines = [f"{claim.verdict:<{width}}  {claim.claim}" for claim in report.claims]
     if report.of_methods:
         lines += ["", *(claim_sentence(claim) for claim in report.of_methods)]
-    return "\n".join([report.page.subtitle, *report.gaps, "", *lines])
+    of_claims = report.page.sections[0].paragraphs
+    return "\n".join([report.page.subtitle, *report.gaps, *of_claims, "", *lines])
 
 
 def _tally(report: Report) -> dict[str, float]:

@@ -211,10 +211,10 @@ def count_figure(study: Study, classes: ClassWise) -> Figure:
         axes.set_xlabel(_axis_name(study))
         axes.grid(axis="y", alpha=0.3)
         # below the axes, where no curve runs, unless long names stand there
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16)}
+        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3}
         place = {} if study.has_several_methods else below
         if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8, ncols=3, **place)
+            axes.legend(frameon=False, fontsize=8, **place)
     return figure
 
 

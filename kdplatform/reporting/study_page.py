@@ -144,10 +144,14 @@ def write_report(report: Report, folder: Path, page_name: str = PAGE) -> list[Pa
 def _subtitle(study: Study) -> str:
     seeds = counted(len(study.all_seeds), "seed")
     names = ", ".join(study.short_names.values())
-    by_temperature = not study.has_several_methods and study.distilled[0].temperature is not None
-    shown = f"at T = {names}" if by_temperature else f"by {names}"
+    if study.has_several_methods:
+        names = f" by {names}"
+    elif study.distilled[0].temperature is not None:
+        names = f" at T = {names}"
+    else:
+        names = ""
     return (
-        f"Teacher, student without it (NDS) and distilled student (DS) {shown}; "
+        f"Teacher, student without it (NDS) and distilled student (DS){names}; "
         f"{seeds}, {len(study.any_table)} test examples."
     )
 
@@ -315,13 +319,13 @@ def _methods_section(
 
 
 def claim_sentence(claim: Claim) -> str:
-    """Returns a claim with its verdict, estimate and interval."""
+    """Returns a claim with its verdict, estimate, interval and remark."""
     digits = 2 if claim.scale == 100 else 1
     interval = claim.interval
     estimate = f"{claim.scale * interval.estimate:+.{digits}f}"
     limits = interval_words(interval, claim.scale, digits)
-    inside = "no interval" if limits == EMPTY else f"{estimate}, {limits}"
-    return f"{claim.claim}: {claim.verdict} ({inside})"
+    words = f"{estimate}, {'no interval' if limits == EMPTY else limits}"
+    return f"{claim.claim}: {claim.verdict} ({'; '.join(filter(None, (words, claim.remark)))})"
 
 
 def _disagreement_section(study: Study) -> Section:

@@ -179,7 +179,9 @@ def test_methods_are_reported_side_by_side(
     assert study.settings["Distillation"].startswith("kd, alpha 0.8 on the distillation term")
     assert study.settings["Distillation"].endswith("; rld; cist")
     assert store.place.run("report", out=store.out, **words) == 0
-    assert "rld is more accurate than kd at T=1: undecidable (" in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert "rld is more accurate than kd at T=1: undecidable (" in printed
+    assert "The claims are about T and are not judged for cist" in printed
     table = store.frame("methods").set_index("arm")
     assert table.loc["DS cist", "against"] == "DS kd T=2"
     # The speeds of these runs are those of `log_step`.

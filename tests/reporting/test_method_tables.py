@@ -1,6 +1,7 @@
 """Methods side by side on the page of a report."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -75,6 +76,13 @@ def test_training_time_is_relative_to_the_nds(report):
 def test_verdicts_are_sentences_with_estimate_and_interval(report):
     sentences = [claim_sentence(claim) for claim in report.of_methods]
     assert any(s.startswith("rld is more accurate than kd at T=4: supported (+") for s in sentences)
+    claim = report.of_methods[0]
+    without = replace(
+        claim, interval=claim.interval._replace(low=np.nan, high=np.nan), remark="one"
+    )
+    assert claim_sentence(without).endswith(
+        f"({100 * claim.interval.estimate:+.2f}, no interval; one)"
+    )
     assert len(sentences) == len(table(report, "methods_verdicts").frame) == 2 * 8
     # The paper's claims are about T: a method without one has none.
     assert not any(claim.claim.startswith("cist") for claim in report.claims)
