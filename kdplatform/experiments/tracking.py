@@ -370,6 +370,19 @@ def close_abandoned_children(parent_run_id: str) -> None:
 
 
 @contextmanager
+def _nothing_left_running() -> Iterator[None]:
+    """Closes the runs of this process that an interruption left RUNNING as they began or ended."""
+    try:
+        yield
+    except BaseException:
+        with suppress(MlflowException):
+            for run in running_runs():
+                if run.data.tags.get(TAG_PROCESS) == this_process():
+                    MlflowClient().set_terminated(run.info.run_id, "KILLED")
+        raise
+
+
+@contextmanager
 def command_run(
     command: str, config: ProjectConfig, title: str = "", tags: Mapping[str, str] | None = None
 ) -> Iterator[str]:
@@ -382,9 +395,12 @@ def command_run(
     own = {"mlflow.runName": name, "kd.command": command, "kd.project": config.name}
     # From its first moment on the run says whose it is, so that the next command can close it.
     process = {TAG_PROCESS: this_process()}
-    with mlflow.start_run(
-        run_name=name, tags={**own, **process, **(tags or {}), **_source_tags()}
-    ) as run:
+    with (
+        _nothing_left_running(),
+        mlflow.start_run(
+            run_name=name, tags={**own, **process, **(tags or {}), **_source_tags()}
+        ) as run,
+    ):
         # Such as the address of the repository that `mlflow run` was given.
         if secret := {k: redacted(v) for k, v in run.data.tags.items() if redacted(v) != v}:
             mlflow.set_tags(secret)

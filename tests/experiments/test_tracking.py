@@ -78,6 +78,19 @@ def test_a_commands_run_says_whose_it_is_from_its_first_moment(
     assert nameless == []
 
 
+def test_a_run_that_is_interrupted_as_it_begins_is_closed(
+    new_place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run_name: str, tags: dict[str, str]) -> None:
+        new_place.client.create_run("0", tags=tags)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(tracking.mlflow, "start_run", interrupted)
+    with pytest.raises(KeyboardInterrupt), tracking.command_run("student", load_project("digits")):
+        pass
+    assert [run.info.status for run in new_place.client.search_runs(["0"])] == ["KILLED"]
+
+
 def test_runs_of_other_machines_and_of_living_processes_are_let_alone(
     new_place: Any, dead: str
 ) -> None:
