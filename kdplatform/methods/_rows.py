@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar, TypeVar
 from pydantic import Field
 
 from kdplatform.methods import Batch, Loss, Method, Needs, Run
-from kdplatform.methods._terms import cross_entropy, kd_rows
+from kdplatform.methods._terms import cross_entropy, usual_loss
 from kdplatform.settings.schema import DistillationConfig, Fraction, MethodConfig, Temperature
 
 if TYPE_CHECKING:
@@ -45,17 +45,12 @@ class RowMethod(Method[ConfigT]):
         if not isinstance(config, DistilledRows):
             student = run.student(batch.inputs)
             return Loss(cross_entropy(run, student.logits, batch.labels), student, {})
-        teacher = run.teacher(batch)
-        student = run.student(batch.inputs)
-        rows, kl, ce = kd_rows(
+        return usual_loss(
+            batch,
             run,
-            student.logits,
-            teacher.logits,
-            batch.labels,
             temperature=config.temperature,
             alpha=config.alpha,
         )
-        return Loss(rows, student, {"kl": kl, "ce": ce})
 
 
 def weighted(loss: Loss, weights: Tensor) -> Loss:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from kdplatform import kernels
 from kdplatform.lazy import functional
+from kdplatform.methods import Batch, Loss, Run
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from kdplatform.kernels import KDLossOutput
-    from kdplatform.methods import Run
 
 
 def cross_entropy(run: Run, logits: Tensor, labels: Tensor) -> Tensor:
@@ -48,6 +48,20 @@ def kd_rows(
         return output
     smoothed = smoothing * _label_margin(student, labels)
     return type(output)(loss + weight * smoothed, kl, ce + smoothed.detach())
+
+
+def usual_loss(batch: Batch, run: Run, **arguments: Any) -> Loss:
+    """Returns alpha * T^2 * KL(teacher || student at T) + (1 - alpha) * CE for each row.
+
+    Its parts are `kl` and `ce`.
+
+    Args:
+        arguments: of `kd_rows`: temperature and alpha, of all rows or of each.
+    """
+    teacher = run.teacher(batch)
+    student = run.student(batch.inputs)
+    rows, kl, ce = kd_rows(run, student.logits, teacher.logits, batch.labels, **arguments)
+    return Loss(rows, student, {"kl": kl, "ce": ce})
 
 
 def _label_margin(logits: Tensor, labels: Tensor) -> Tensor:

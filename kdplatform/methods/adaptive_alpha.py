@@ -19,7 +19,7 @@ from pydantic import Field
 
 from kdplatform.methods import Batch, Loss, Run
 from kdplatform.methods._margins import MarginConfig, MarginMethod
-from kdplatform.methods._terms import kd_rows
+from kdplatform.methods._terms import usual_loss
 from kdplatform.settings.schema import DistillationConfig, Temperature
 
 
@@ -39,14 +39,9 @@ class AdaptiveAlpha(MarginMethod[Config]):
 
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row; parts are `kl` and `ce`."""
-        teacher = run.teacher(batch)
-        student = run.student(batch.inputs)
-        rows, kl, ce = kd_rows(
+        return usual_loss(
+            batch,
             run,
-            student.logits,
-            teacher.logits,
-            batch.labels,
             temperature=self.config.temperature,
             alpha=self.trust[self.groups[batch.rows]].clamp(0, 1),
         )
-        return Loss(rows, student, {"kl": kl, "ce": ce})

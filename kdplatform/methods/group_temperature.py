@@ -20,7 +20,7 @@ from kdplatform.lazy import functional
 from kdplatform.methods import Batch, Loss, Method, Needs, Run
 from kdplatform.methods._groups import GroupedConfig, check_groups, groups_of
 from kdplatform.methods._rows import DistilledRows
-from kdplatform.methods._terms import kd_rows
+from kdplatform.methods._terms import usual_loss
 from kdplatform.settings.schema import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, Names
 
 if TYPE_CHECKING:
@@ -92,14 +92,9 @@ class GroupTemperature(Method[Config]):
 
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row; parts are `kl` and `ce`."""
-        teacher = run.teacher(batch)
-        student = run.student(batch.inputs)
-        rows, kl, ce = kd_rows(
+        return usual_loss(
+            batch,
             run,
-            student.logits,
-            teacher.logits,
-            batch.labels,
             temperature=self.per_group[self.groups[batch.rows]],
             alpha=self.config.alpha,
         )
-        return Loss(rows, student, {"kl": kl, "ce": ce})

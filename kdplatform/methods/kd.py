@@ -9,7 +9,7 @@ from pydantic import Field
 from kdplatform import kernels
 from kdplatform.methods import Batch, Loss, Run
 from kdplatform.methods._logits import LogitMethod
-from kdplatform.methods._terms import kd_rows
+from kdplatform.methods._terms import usual_loss
 from kdplatform.settings.schema import DistillationConfig, Fraction, Temperature
 
 if TYPE_CHECKING:
@@ -38,18 +38,13 @@ class KnowledgeDistillation(LogitMethod[Config]):
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row; parts are `kl` and `ce`."""
         config = self.config
-        teacher = run.teacher(batch)
-        student = run.student(batch.inputs)
-        rows, kl, ce = kd_rows(
+        return usual_loss(
+            batch,
             run,
-            student.logits,
-            teacher.logits,
-            batch.labels,
             temperature=config.temperature,
             alpha=config.alpha,
             scale_by_t2=config.scale_by_t2,
         )
-        return Loss(rows, student, {"kl": kl, "ce": ce})
 
     def distillation(
         self, student: Tensor, teacher: Tensor, batch: Batch, run: Run
