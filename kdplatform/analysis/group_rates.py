@@ -7,6 +7,7 @@ A rate over fewer than `min_group_size` examples is not measured: it decides a l
 chance.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -158,6 +159,10 @@ def mean_known(values: FloatArray) -> FloatArray:
     """Mean over the last axis of the values that are defined; NaN when none is."""
     known = np.isfinite(values)
     return quotient(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+
+
+# What turns counts into values by metric, each with the counts' leading dimensions.
+Measure = Callable[[GroupCounts, LargeEnough], dict[str, FloatArray]]
 
 
 def metric_values(counts: GroupCounts, large: LargeEnough) -> dict[str, FloatArray]:

@@ -79,7 +79,7 @@ def test_metrics_equal_fairlearns_with_sample_weights() -> None:
     assert ours.eod == pytest.approx(equalized_odds_difference(**arguments, **weights))
     metrics = {"selection_rate": selection_rate, "tpr": true_positive_rate}
     frame = MetricFrame(
-        metrics=metrics, **arguments, sample_params={name: weights for name in metrics}
+        metrics=metrics, **arguments, sample_params=dict.fromkeys(metrics, weights)
     ).by_group
     table = group_table(one, "group").set_index("group")
     np.testing.assert_allclose(table[frame.columns], frame)
