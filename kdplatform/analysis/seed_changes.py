@@ -119,7 +119,7 @@ def noncentrality(degrees: npt.ArrayLike, alpha: float = 0.05) -> FloatArray:
     Interpolated between exact values of the non-central t.
 
     >>> noncentrality([1, 4, 1000]).round(2).tolist()
-    [16.16, 3.77, 2.8]
+    [16.33, 3.77, 2.8]
     """
     known = np.nan_to_num(np.asarray(degrees, dtype=float), nan=1.0)
     return np.asarray(np.interp(np.log(known), *_noncentrality(alpha, _POWER)))

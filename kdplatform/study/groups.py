@@ -1,4 +1,4 @@
-"""Group shifts of a whole study: which groups of DS got worse or better than Teacher and NDS."""
+"""Which groups of one side got worse or better than those of another, and how many by chance."""
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +13,6 @@ from kdplatform.analysis.intervals import LEVEL, Interval
 from kdplatform.analysis.significance import Counts, significance_counts
 from kdplatform.analysis.tables import Attribute
 from kdplatform.predictions import Table
-from kdplatform.roles import Role
-from kdplatform.study.metrics import REFERENCES
-from kdplatform.study.study import Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
 
 # What is said of a cell of side B, held against side A.
@@ -98,33 +95,3 @@ def _verdict(row: Mapping[Hashable, float]) -> str:
     if not row["p_family"] < LEVEL:
         return UNDECIDED
     return _WORDS[by_interval(1, Interval(row["difference"], row["low"], row["high"]))]
-
-
-class GroupWise:
-    """All group comparisons of a study.
-
-    Seed i is held against seed i; a teacher that all seeds share is held against each of them.
-
-    Attributes:
-        tests: by arm and the role it is compared with; a comparison that cannot be made is absent.
-    """
-
-    def __init__(self, study: Study) -> None:
-        self.study = study
-        self.tests: dict[tuple[Arm, Role], GroupComparison] = {}
-        if not study.attributes:
-            return
-        for arm in study.distilled:
-            for role in REFERENCES:
-                pairs = list(study.pairs_with(role, arm))
-                if pairs:
-                    references, own = zip(*pairs, strict=True)
-                    if role is Role.TEACHER and study.shared_teacher is not None:
-                        references = references[:1]
-                    self.tests[arm, role] = compare_groups(
-                        references,
-                        own,
-                        study.attributes,
-                        min_group_size=study.min_group_size,
-                        class_names=study.class_names,
-                    )
