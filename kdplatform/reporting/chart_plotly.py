@@ -95,7 +95,7 @@ def _layout(chart: Chart, height: int) -> Figure:
         "height": height,
         "margin": {"l": 12, "r": 14, "t": 34, "b": 44},
         "hovermode": "closest",
-        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "bottom", "yref": "container"},
+        "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "top", "yref": "container"},
         "annotations": [],
         "shapes": [],
     }
@@ -205,7 +205,8 @@ def _unit(chart: Chart, title: str) -> str:
 
 
 def _curves(chart: Curves) -> Figure:
-    layout = _layout(chart, 340)
+    layout = _layout(chart, 350)
+    layout["margin"]["t"] = 62
     data: list[Figure] = []
     domains = _domains(len(chart.panels))
     everything = [list(range(len(chart.names)))]
@@ -246,7 +247,14 @@ def _curves(chart: Curves) -> Figure:
             "zeroline": False,
             "automargin": True,
         }
-        layout[f"yaxis{axis}"] = {"anchor": f"x{axis}", "zeroline": False, "automargin": True, "nticks": 6}
+        layout[f"yaxis{axis}"] = {
+            "anchor": f"x{axis}",
+            "zeroline": False,
+            "automargin": True,
+            "nticks": 6,
+            # Counts have no fractions, and are small or large beside 0.
+            **({} if chart.percent else {"tickformat": "~d", "rangemode": "tozero"}),
+        }
         _titled(layout, number, _unit(chart, panel.title), domain)
     return {"data": data, "layout": layout}
 

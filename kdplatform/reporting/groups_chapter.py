@@ -1,9 +1,12 @@
 """Groups: what each has of both sides, attribute by attribute, with intervals and parity."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
+from kdplatform.analysis.group_cells import GROUP
 from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.rate_changes import MEASURES, Cells, Limits, RateChanges, rate_changes
 from kdplatform.analysis.tables import Attribute
@@ -11,8 +14,20 @@ from kdplatform.reporting.charts import Dots, Level, Look, Panel, Points
 from kdplatform.reporting.class_rates import ClassRates
 from kdplatform.reporting.page import Section
 from kdplatform.reporting.pairs import Pair
-from kdplatform.reporting.report_table import Row, Table, change_words, file_stem, table_of
+from kdplatform.reporting.report_table import (
+    Row,
+    Table,
+    change_words,
+    file_stem,
+    p_words,
+    table_of,
+)
 from kdplatform.reporting.tables import EMPTY
+from kdplatform.study.findings import cell_name
+from kdplatform.study.groups import UNDECIDED, GroupComparison
+
+_MOST_CELLS = 300
+_SEARCHED = 12
 
 _LINES = (
     "Marks have 95% intervals. The upright lines are parity: where every group of a side would lie "
@@ -23,7 +38,9 @@ _LINES = (
 def groups_of_pair(
     pair: Pair, attributes: Sequence[Attribute], min_group_size: int
 ) -> Iterator[Section]:
-    """Yields a section per attribute; intersections are one folded section."""
+    """Yields who got worse and better, then a section per attribute; intersections are folded."""
+    if pair.groups is not None:
+        yield Section("", tables=[_shifts(pair, pair.groups, whole=True)])
     crossed = []
     for attribute in attributes:
         changes = rate_changes(pair.a, pair.b, attribute, min_group_size=min_group_size)
@@ -32,8 +49,83 @@ def groups_of_pair(
             yield part
         else:
             crossed.append(part)
-    if crossed:
-        yield Section("Intersections", parts=crossed, folded=True)
+    if pair.groups is not None:
+        inner = _shifts(pair, pair.groups, whole=False)
+        if not inner.frame.empty:
+            yield Section(
+                "Intersections, and groups within classes",
+                ["The change of every smaller cell; a group within a class is its TPR."],
+                tables=[inner],
+                parts=crossed,
+                folded=True,
+            )
+
+
+def _shifts(pair: Pair, groups: GroupComparison, *, whole: bool) -> Table:
+    """The paired change of every group, or of every smaller cell, the least p first."""
+    chosen = groups.table[(groups.table["kind"] == GROUP) == whole]
+    if whole:
+        order = np.argsort(chosen["difference"].fillna(np.inf), kind="stable")
+    else:
+        order = np.lexsort((chosen["p_value"].fillna(2), chosen["p_family"].fillna(2)))
+    chosen = chosen.iloc[order]
+    shown = chosen.head(_MOST_CELLS)
+    rows = [Row({}, _shift_words(row)) for row in shown.to_dict("records")]
+    columns = {
+        "name": "group",
+        "n": "n",
+        "a": "A, %",
+        "b": "B, %",
+        "change": "B minus A, points (95% interval)",
+        "verdict": "verdict",
+        "only": "right in A only, in B only",
+        "p_value": "p",
+        "p_family": "family-wise p",
+        "detectable": "detectable",
+    }
+    notes = [f"A: {pair.names[0]}. B: {pair.names[1]}. Values are the share that is right."]
+    if whole:
+        counts = groups.counts
+        notes.append(
+            f"{counts.significant} of {counts.tested} groups have p < .05, of which chance alone "
+            f"gives {counts.expected_by_chance:.1f}; {counts.significant_holm} are left after "
+            "Holm's correction over all cells tested."
+        )
+    notes.append(
+        "Verdict: the family-wise p is below .05 and the interval excludes 0. Detectable: the "
+        "change, in points, that the test would find with power .8."
+    )
+    if len(chosen) > len(shown):
+        notes.append(f"{len(chosen) - len(shown)} further cells are in the file.")
+    made = table_of(
+        pair.stem("group_shifts" if whole else "cell_shifts"),
+        f"Who got worse, who got better: {pair.title}" if whole else f"Every cell: {pair.title}",
+        rows,
+        [("", columns)],
+        notes,
+    )
+    search = "Find a group" if len(shown) > _SEARCHED else ""
+    return replace(made, frame=chosen, search=search)
+
+
+def _shift_words(row: Mapping[Hashable, Any]) -> dict[str, str]:
+    detectable, only = float(row["detectable"]), (float(row["only_a"]), float(row["only_b"]))
+    return {
+        "name": cell_name(row),
+        "n": str(int(row["n"])),
+        "a": _percent(float(row["value_a"])),
+        "b": _percent(float(row["value_b"])),
+        "change": change_words(Interval(row["difference"], row["low"], row["high"]), digits=1),
+        "verdict": {UNDECIDED: "cannot tell"}.get(row["verdict"], str(row["verdict"])),
+        "only": f"{only[0]:.4g}, {only[1]:.4g}" if np.isfinite(only).all() else EMPTY,
+        "p_value": p_words(row["p_value"]),
+        "p_family": p_words(row["p_family"]),
+        "detectable": "none" if detectable > 1 else _percent(detectable),
+    }
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.1f}" if np.isfinite(value) else EMPTY
 
 
 def _attribute(pair: Pair, changes: RateChanges, *, of_attribute: bool) -> Section:
@@ -42,29 +134,30 @@ def _attribute(pair: Pair, changes: RateChanges, *, of_attribute: bool) -> Secti
     order = _by_difference(changes.accuracy)
     column = 1 if binary else None
     measures = list(MEASURES) if binary else ["accuracy"]
+    what = "Rates" if binary else "Accuracy"
     chart = Dots(
         pair.stem(f"groups_{stem}"),
-        f"By {changes.attribute}: {pair.title}",
+        f"{what} by {changes.attribute}: {pair.title}",
         _LINES + (f" Rates are of class {_class(pair, changes, 1)}." if binary else ""),
         [changes.groups[row] for row in order],
         [_panel(pair, changes, measure, order, column) for measure in measures],
         pictured=pair.leads and of_attribute,
     )
     rates = None
-    # Intersections have many cells of few examples: their rates stand in the table of accuracy.
+    # Intersections have many cells of few examples: their changes stand in the table of cells.
     if not binary and of_attribute:
         names = [_class(pair, changes, place) for place in range(len(changes.classes))]
         rates = ClassRates(
             pair.stem(f"rates_{stem}"),
-            f"One class against the rest, by {changes.attribute}",
+            f"One class against the rest, by {changes.attribute}: {pair.title}",
             pair.names,
             names,
             changes,
         )
     return Section(
-        changes.attribute,
+        f"By {changes.attribute}",
         charts=[chart] if changes.measured.sum() > 1 else [],
-        tables=[_table(pair, changes, order, measures, stem)],
+        tables=[_table(pair, changes, order, measures, stem)] if binary else [],
         rates=rates,
     )
 
@@ -130,7 +223,7 @@ def _table(
         notes.append("One model on each side: intervals say nothing of other seeds.")
     return table_of(
         pair.stem(f"groups_{stem}"),
-        f"Groups by {changes.attribute}: {pair.title}",
+        f"Rates by {changes.attribute}: {pair.title}",
         rows,
         [("", {"group": "", "n": "n"}), *columns],
         notes,
@@ -142,7 +235,7 @@ def _add(row: Row, measure: str, cells: Cells, group: int, column: int | None) -
     for side, own in (("a", cells.a), ("b", cells.b)):
         value, low, high = (float(each[group, at]) for each in own)
         row.numbers |= Interval(value, low, high).columns(f"{measure}_{side}")
-        row.words[f"{measure}_{side}"] = f"{100 * value:.1f}" if np.isfinite(value) else EMPTY
+        row.words[f"{measure}_{side}"] = _percent(value)
     change = Interval(*(float(each[group, at]) for each in cells.difference))
     row.numbers |= change.columns(f"{measure}_difference")
     row.words[measure] = change_words(change, digits=1)

@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 
 from kdplatform.reporting.chart_plotly import plotly_figure
 from kdplatform.reporting.chart_png import chart_figure
-from kdplatform.reporting.charts import Chart
+from kdplatform.reporting.charts import Chart, Dots
 from kdplatform.reporting.class_rates import ClassRates
 from kdplatform.reporting.drawing import figure_png
 from kdplatform.reporting.gallery import Gallery
@@ -182,6 +182,12 @@ def render_markdown(page: Page) -> str:
     return _MARKDOWN.get_template("page.md.j2").render(page=page)
 
 
+def _widest(chart: Chart) -> str:
+    """Returns how wide a chart may be drawn: a few rows over the whole page are hard to read."""
+    narrow = isinstance(chart, Dots) and not chart.by_rank
+    return f"{16 + 16 * min(4, len(chart.panels) + 1)}rem" if narrow else "none"
+
+
 def _group_starts(table: Table) -> set[int]:
     """Returns the columns at which a group begins, but for the first group."""
     return set(accumulate(size for _, size in table.groups[:-1]))
@@ -221,5 +227,5 @@ _HTML = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_HTML.filters |= {"group_starts": _group_starts, "distinct_names": _distinct_names}
+_HTML.filters |= {"group_starts": _group_starts, "distinct_names": _distinct_names, "widest": _widest}
 _MARKDOWN = _HTML.overlay(autoescape=False, finalize=_markdown_text)

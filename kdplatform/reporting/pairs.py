@@ -9,6 +9,8 @@ from kdplatform.predictions import Predictions
 from kdplatform.reporting.report_table import file_stem
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
+from kdplatform.study.groups import GroupComparison
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.methods import USUAL_TEMPERATURE
 from kdplatform.study.study import Arm, Study
 
@@ -26,6 +28,7 @@ class Pair:
         names: of both sides, as figures and tables call them.
         a: predictions of the reference; model i belongs to model i of `b` where both are as many.
         test: of the classes; None where there is none.
+        groups: of the attributes; None where there is none.
         leads: whether pictures of it are written.
     """
 
@@ -35,6 +38,7 @@ class Pair:
     b: Sequence[Predictions]
     class_names: tuple[str, ...]
     test: ClassComparison | None
+    groups: GroupComparison | None
     leads: bool = True
 
     @property
@@ -76,7 +80,7 @@ def shown_arms(study: Study) -> list[Arm]:
     return ordered[:most]
 
 
-def study_pairs(study: Study, classes: ClassWise) -> list[Pair]:
+def study_pairs(study: Study, classes: ClassWise, groups: GroupWise) -> list[Pair]:
     """Every arm that is shown against NDS and Teacher, on the seeds that both have."""
     found: list[Pair] = []
     for arm in shown_arms(study):
@@ -93,6 +97,7 @@ def study_pairs(study: Study, classes: ClassWise) -> list[Pair]:
                     [own for _, own in tables],
                     study.class_names,
                     classes.tests.get((arm, role)),
+                    groups.tests.get((arm, role)),
                     leads=arm == usual_arm(study),
                 )
             )

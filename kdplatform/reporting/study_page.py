@@ -9,9 +9,10 @@ from kdplatform.analysis.tables import listed
 from kdplatform.reporting.chapters import examples_chapter, findings_chapter, methods_and_caveats
 from kdplatform.reporting.classes_chapter import classes_of_pair
 from kdplatform.reporting.data_chapter import data_chapter
+from kdplatform.reporting.evidence import study_evidence
 from kdplatform.reporting.gallery import Gallery
 from kdplatform.reporting.groups_chapter import groups_of_pair
-from kdplatform.reporting.page import Found, Page, Section
+from kdplatform.reporting.page import Page, Section
 from kdplatform.reporting.pairs import Pair, study_pairs
 from kdplatform.reporting.report import PAGE as PAGE
 from kdplatform.reporting.report import Report as Report
@@ -28,6 +29,8 @@ from kdplatform.reporting.verdict_chapters import (
 from kdplatform.study.claims import Claim, counted, judge
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort, GroupFairness
+from kdplatform.study.findings import make_findings
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.methods import compare_methods
 from kdplatform.study.study import Study
 
@@ -49,8 +52,9 @@ def build_report(
     single = [each for each in fairness if isinstance(each.attribute, str)]
     compared = compare_methods(study, single) if study.has_several_methods else []
     of_methods = [claim for each in compared for claim in each.claims.values()]
-    findings: list[Found] = []
-    pairs = study_pairs(study, classes)
+    groups = GroupWise(study)
+    findings = make_findings(study_evidence(study, classes, groups, single))
+    pairs = study_pairs(study, classes, groups)
     sections = [
         findings_chapter(findings, _one_seed(study)),
         data_chapter(study.any_table, study.attributes, study.class_names, study.min_group_size),

@@ -35,7 +35,7 @@
     const layout = {
       paper_bgcolor: "rgba(0,0,0,0)",
       plot_bgcolor: "rgba(0,0,0,0)",
-      font: { family: css.fontFamily || "system-ui, sans-serif", size: 12, color: at("--text") },
+      font: { family: getComputedStyle(document.body).fontFamily, size: 12, color: at("--text") },
       hoverlabel: { bgcolor: at("--card"), bordercolor: at("--line-strong"), align: "left",
         font: { color: at("--text") } },
       ...own.layout,
