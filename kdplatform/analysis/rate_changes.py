@@ -100,9 +100,9 @@ def rate_changes(
     seen = np.unique(np.concatenate([first.labels, *(t.predictions for t in tables)]))
     classes = np.arange(2) if seen.max() <= 1 else seen
     labels = np.searchsorted(classes, first.labels)
-    counts = count_codes(
-        groups.codes, labels, labels, len(groups.members), len(classes)
-    ).of_groups(groups.members)
+    counts = count_codes(groups.codes, labels, labels, len(groups.members), len(classes)).of_groups(
+        groups.members
+    )
     large = LargeEnough.of(counts, min_group_size)
     members = _members(groups.codes, groups.members)
     truth = _one_hot(labels, len(classes))
@@ -210,6 +210,4 @@ def _limits(
     # Rounding leaves about 1e-17 where nothing varies, which is not certainty either.
     reach = np.where((variance > 1e-14) & (n > 1), reach, np.nan)
     value = np.where(enough, mean, np.nan)
-    return Limits(
-        value, np.clip(value - reach, lowest, 1.0), np.clip(value + reach, lowest, 1.0)
-    )
+    return Limits(value, np.clip(value - reach, lowest, 1.0), np.clip(value + reach, lowest, 1.0))

@@ -5,11 +5,6 @@ from collections.abc import Sequence
 from kdplatform.reporting.gallery import Gallery
 from kdplatform.reporting.page import Found, Section
 
-NO_EXAMPLES = (
-    "No example can be shown: the runs logged none. Runs log the examples that changed from this "
-    "version on; older ones have to be trained again with reuse=false."
-)
-
 
 def findings_chapter(findings: Sequence[Found], warnings: Sequence[str] = ()) -> Section:
     """What was found, in the order of the findings."""
@@ -19,14 +14,18 @@ def findings_chapter(findings: Sequence[Found], warnings: Sequence[str] = ()) ->
     return Section("What was found", lead, warnings, findings=findings)
 
 
-def examples_chapter(gallery: Gallery | None) -> Section:
-    """Examples whose prediction changed."""
+def examples_chapter(galleries: Sequence[tuple[str, Gallery]]) -> Section:
+    """Examples that only one side gets right, of every comparison by its title."""
     title = "Examples that changed"
-    if gallery is None:
-        return Section(title, [NO_EXAMPLES])
-    counted = [f"{gallery.counts[way]} {way}" for way in gallery.directions if way in gallery.counts]
-    lead = [f"In all: {'; '.join(counted)}."] if counted else []
-    return Section(title, lead, gallery=gallery)
+    if not galleries:
+        return Section(title, ["Nothing is compared, so no example changed."])
+    parts = []
+    for name, gallery in galleries:
+        counts = [f"{gallery.counts[way]} {way}" for way in gallery.directions]
+        parts.append(
+            Section(name, [f"Of how many examples: {'; '.join(counts)}."], gallery=gallery)
+        )
+    return Section(title, parts=parts, switch="Compare")
 
 
 def methods_and_caveats(

@@ -87,7 +87,9 @@ def _hover(chart: Chart, points: Points) -> list[str]:
 def _domains(panels: int) -> list[tuple[float, float]]:
     gap = 0.05 if panels > 2 else 0.08
     width = (1 - gap * (panels - 1)) / panels
-    return [(round(i * (width + gap), 4), round(i * (width + gap) + width, 4)) for i in range(panels)]
+    return [
+        (round(i * (width + gap), 4), round(i * (width + gap) + width, 4)) for i in range(panels)
+    ]
 
 
 def _layout(chart: Chart, height: int) -> Figure:
@@ -116,9 +118,7 @@ def _titled(layout: Figure, number: int, title: str, domain: tuple[float, float]
     )
 
 
-def _line(
-    layout: Figure, axis: str, value: float, look: Look | None, *, upright: bool
-) -> None:
+def _line(layout: Figure, axis: str, value: float, look: Look | None, *, upright: bool) -> None:
     """A constant line across the panel of an axis."""
     color = "--line-strong" if look is None else _MARKS[look][0]
     dash = "solid" if look is None else _DASHES.get(look, "dash")
@@ -169,7 +169,10 @@ def _dots(chart: Dots) -> Figure:
                     "legendgroup": plain(points.name),
                     "showlegend": number == 0,
                     **across,
-                    f"error_{value_axis}": {**reach(points, chart.scale), "color": _MARKS[points.look][0]},
+                    f"error_{value_axis}": {
+                        **reach(points, chart.scale),
+                        "color": _MARKS[points.look][0],
+                    },
                     "marker": _mark(points.look) | ({"size": 7} if many else {}),
                     "hoverinfo": "text",
                     "hovertext": _hover(chart, points),
@@ -183,7 +186,12 @@ def _dots(chart: Dots) -> Figure:
             layout["yaxis"] = {**values_axis, "title": {"text": _unit(chart, panel.title)}}
         else:
             title = {"text": _unit(chart, panel.title), "standoff": 6}
-            layout[f"xaxis{axis}"] = {**values_axis, "domain": list(domain), "title": title, "nticks": 6}
+            layout[f"xaxis{axis}"] = {
+                **values_axis,
+                "domain": list(domain),
+                "title": title,
+                "nticks": 6,
+            }
         if chart.zero:
             _line(layout, f"x{axis}" if not many else "y", 0, None, upright=not many)
         for level in panel.levels:
@@ -266,9 +274,7 @@ def _rows(points: Points, rows: Sequence[int]) -> Points:
     return Points(points.name, points.look, values, low, high)
 
 
-def _level_lines(
-    chart: Chart, levels: Sequence[Level], axis: str, *, show: bool
-) -> list[Figure]:
+def _level_lines(chart: Chart, levels: Sequence[Level], axis: str, *, show: bool) -> list[Figure]:
     """Constant lines as traces, so that the legend has them."""
     ends = [-0.5, len(chart.names) - 0.5]
     return [
@@ -280,7 +286,11 @@ def _level_lines(
             "showlegend": show,
             "x": ends,
             "y": [round(chart.scale * level.value, 3)] * 2,
-            "line": {"color": _MARKS[level.look][0], "width": 1.4, "dash": _DASHES.get(level.look, "dash")},
+            "line": {
+                "color": _MARKS[level.look][0],
+                "width": 1.4,
+                "dash": _DASHES.get(level.look, "dash"),
+            },
             "hoverinfo": "name+y",
             "xaxis": f"x{axis}",
             "yaxis": f"y{axis}",

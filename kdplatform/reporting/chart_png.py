@@ -51,7 +51,9 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, upright: bool) -> None:
         _level(axes, chart, level, upright)
     if getattr(chart, "zero", False):
         (axes.axhline if upright else axes.axvline)(0, color="#9a9aa2", linewidth=1)
-    title = f"{panel.title}, %" if chart.percent and not getattr(chart, "zero", False) else panel.title
+    title = (
+        f"{panel.title}, %" if chart.percent and not getattr(chart, "zero", False) else panel.title
+    )
     axes.set_title(figure_text(title), fontsize=9)
     axes.grid(axis="y" if upright else "x", alpha=0.3)
     axes.tick_params(labelsize=8)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
+from kdplatform.analysis.classwise import class_table_over_seeds
 from kdplatform.analysis.intervals import LEVEL, Interval
 from kdplatform.reporting.charts import Dots, Look, Panel, Points
 from kdplatform.reporting.page import Section
@@ -33,7 +34,21 @@ def classes_of_pair(pair: Pair, frame: pd.DataFrame) -> Section:
     verdicts = [_verdict(row) for row in rows]
     table = _table(pair, key, rows, names, verdicts)
     return Section(
-        pair.title, charts=[_chart(pair, key, rows, names, verdicts)] if rows else [], tables=[table]
+        pair.title,
+        charts=[_chart(pair, key, rows, names, verdicts)] if rows else [],
+        tables=[table],
+    )
+
+
+def class_frame(pair: Pair) -> pd.DataFrame:
+    """A row per class: its tests, or its accuracies alone where it cannot be tested."""
+    if pair.test is not None:
+        return pair.test.table
+    a, b = (class_table_over_seeds(list(side), len(pair.class_names)) for side in (pair.a, pair.b))
+    return a[["class", "n"]].assign(
+        accuracy_a=a["accuracy"],
+        accuracy_b=b["accuracy"],
+        difference=b["accuracy"] - a["accuracy"],
     )
 
 
@@ -69,7 +84,10 @@ def _chart(
         own = [verdict == other for other in verdicts]
         columns = ("difference", "difference_low", "difference_high")
         value, low, high = (
-            [float(row.get(c, _UNKNOWN)) if mine else _UNKNOWN for row, mine in zip(rows, own, strict=True)]
+            [
+                float(row.get(c, _UNKNOWN)) if mine else _UNKNOWN
+                for row, mine in zip(rows, own, strict=True)
+            ]
             for c in columns
         )
         words = [
@@ -77,7 +95,9 @@ def _chart(
         ]
         series.append(Points(name, look, value, low, high, words))
     many = len(rows) > _MOST_NAMED
-    how = "Classes stand from the largest loss to the largest gain" if many else "Largest loss first"
+    how = (
+        "Classes stand from the largest loss to the largest gain" if many else "Largest loss first"
+    )
     return Dots(
         key,
         f"Accuracy of every class, in points: {pair.title}",
@@ -125,9 +145,7 @@ def _table(
     }
     if any("p_max_t" in row for row in rows):
         columns["p_max_t"] = "max-|t| p"
-    table = table_of(
-        key, f"Every class: {pair.title}", made, [("", columns)], _notes(pair)
-    )
+    table = table_of(key, f"Every class: {pair.title}", made, [("", columns)], _notes(pair))
     search = "Find a class" if len(rows) > _SEARCHED else ""
     return Table(**{**table.__dict__, "search": search, "chart": key if search else ""})
 
@@ -147,7 +165,9 @@ def _notes(pair: Pair) -> list[str]:
         "correction over the classes."
     )
     if pair.test.permutation is None:
-        notes.append("McNemar's exact test of this one pair of models: it says nothing of other seeds.")
+        notes.append(
+            "McNemar's exact test of this one pair of models: it says nothing of other seeds."
+        )
     else:
         notes.append(
             "Welch's test over seeds of class accuracy divided by overall accuracy: a class may "

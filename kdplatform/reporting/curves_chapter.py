@@ -20,7 +20,9 @@ _FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group ac
 def accuracy_curves(study: Study) -> Curves:
     """Accuracy and worst-class accuracy of every distilled arm, beside Teacher and NDS."""
     panels = [
-        _panel(study, title, lambda arm, m=metric: mean_over_seeds(study.values(arm, m)).within(0, 1))
+        _panel(
+            study, title, lambda arm, m=metric: mean_over_seeds(study.values(arm, m)).within(0, 1)
+        )
         for metric, title in ((ACCURACY, "test accuracy"), (WORST_CLASS_ACCURACY, "worst class"))
     ]
     return _curves(
@@ -35,7 +37,10 @@ def accuracy_curves(study: Study) -> Curves:
 def count_curves(study: Study, classes: ClassWise) -> Curves:
     """#SC and #TC of every arm, beside what chance gives."""
     panels = []
-    for role, title in ((Role.STUDENT, "#SC, from the NDS"), (Role.TEACHER, "#TC, from the teacher")):
+    for role, title in (
+        (Role.STUDENT, "#SC, from the NDS"),
+        (Role.TEACHER, "#TC, from the teacher"),
+    ):
         tests = {arm: classes.tests.get((arm, role)) for arm in study.distilled}
         counts = [float(t.counts.significant) if t else np.nan for t in tests.values()]
         chance = [t.counts.expected_by_chance for t in tests.values() if t]

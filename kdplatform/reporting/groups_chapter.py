@@ -190,7 +190,9 @@ def _panel(
     ):
         value, low, high = ([float(v[row, at]) for row in order] for v in own)
         series.append(Points(name, look, value, low, high))
-        levels.append(Level(f"parity, {name}", look, float(all_of.value[0, _column(all_of, column)])))
+        levels.append(
+            Level(f"parity, {name}", look, float(all_of.value[0, _column(all_of, column)]))
+        )
     return Panel(MEASURES[measure], series, levels)
 
 

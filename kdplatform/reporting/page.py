@@ -227,5 +227,9 @@ _HTML = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_HTML.filters |= {"group_starts": _group_starts, "distinct_names": _distinct_names, "widest": _widest}
+_HTML.filters |= {
+    "group_starts": _group_starts,
+    "distinct_names": _distinct_names,
+    "widest": _widest,
+}
 _MARKDOWN = _HTML.overlay(autoescape=False, finalize=_markdown_text)

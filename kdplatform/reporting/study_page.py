@@ -1,16 +1,15 @@
 """The report of a study: what was found, group by group and class by class, and every verdict."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 
-import pandas as pd
-
-from kdplatform.analysis.classwise import class_table_over_seeds
 from kdplatform.analysis.tables import listed
+from kdplatform.reporting.changed_examples import gallery_of
 from kdplatform.reporting.chapters import examples_chapter, findings_chapter, methods_and_caveats
-from kdplatform.reporting.classes_chapter import classes_of_pair
+from kdplatform.reporting.classes_chapter import class_frame, classes_of_pair
 from kdplatform.reporting.data_chapter import data_chapter
 from kdplatform.reporting.evidence import study_evidence
-from kdplatform.reporting.gallery import Gallery
+from kdplatform.reporting.gallery import Gallery, Shown
 from kdplatform.reporting.groups_chapter import groups_of_pair
 from kdplatform.reporting.page import Page, Section
 from kdplatform.reporting.pairs import Pair, study_pairs
@@ -26,6 +25,7 @@ from kdplatform.reporting.verdict_chapters import (
     curves_chapter,
     verdicts_chapter,
 )
+from kdplatform.roles import Role
 from kdplatform.study.claims import Claim, counted, judge
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort, GroupFairness
@@ -35,15 +35,18 @@ from kdplatform.study.methods import compare_methods
 from kdplatform.study.study import Study
 
 DEFAULT_EFFORT = Effort()
+_NO_PREVIEWS: Mapping[str, Shown] = MappingProxyType({})
 
 
 def build_report(
-    study: Study, effort: Effort = DEFAULT_EFFORT, gallery: Gallery | None = None
+    study: Study,
+    effort: Effort = DEFAULT_EFFORT,
+    previews: Mapping[str, Shown] = _NO_PREVIEWS,
 ) -> Report:
     """Derives the whole report from a study's predictions.
 
     Args:
-        gallery: examples that changed, where the caller has them.
+        previews: what runs logged of examples, by id.
     """
     classes = ClassWise(study)
     fairness = [GroupFairness(study, attribute, effort) for attribute in study.attributes]
@@ -61,7 +64,7 @@ def build_report(
         _groups(study, pairs),
         _classes(study, pairs),
         curves_chapter(study, classes, single, compared),
-        examples_chapter(gallery),
+        examples_chapter(_galleries(study, pairs, previews)),
         verdicts_chapter(study, classes, fairness, of_methods),
         claims_chapter(study, classes, claims),
         methods_and_caveats(list(_facts(study)), list(_caveats(study, classes)), _FILES),
@@ -94,6 +97,14 @@ def _classes(study: Study, pairs: Sequence[Pair]) -> Section:
     return Section("Classes", [*lead, *_others(study, pairs)], parts=parts, switch="Compare")
 
 
+def _galleries(
+    study: Study, pairs: Sequence[Pair], previews: Mapping[str, Shown]
+) -> list[tuple[str, Gallery]]:
+    """The examples of the arm that leads: against the teacher first, whose knowledge is passed on."""
+    leading = sorted((p for p in pairs if p.leads), key=lambda p: p.names[0] != Role.TEACHER.label)
+    return [(pair.title, gallery_of(pair, study.attributes, previews)) for pair in leading]
+
+
 def _others(study: Study, pairs: Sequence[Pair]) -> list[str]:
     """Says which arms the page does not show."""
     shown = {pair.names[1] for pair in pairs}
@@ -103,18 +114,6 @@ def _others(study: Study, pairs: Sequence[Pair]) -> list[str]:
     if not absent:
         return []
     return [f"Not shown here: {listed(absent)}; classes.csv has every arm."]
-
-
-def class_frame(pair: Pair) -> pd.DataFrame:
-    """A row per class: its tests, or its accuracies alone where it cannot be tested."""
-    if pair.test is not None:
-        return pair.test.table
-    a, b = (class_table_over_seeds(list(side), len(pair.class_names)) for side in (pair.a, pair.b))
-    return a[["class", "n"]].assign(
-        accuracy_a=a["accuracy"],
-        accuracy_b=b["accuracy"],
-        difference=b["accuracy"] - a["accuracy"],
-    )
 
 
 def _one_seed(study: Study) -> list[str]:
