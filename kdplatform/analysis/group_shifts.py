@@ -24,7 +24,7 @@ from kdplatform.analysis.permutation import SeedPermutation, permute_values
 from kdplatform.analysis.seed_changes import seed_changes
 from kdplatform.analysis.significance import benjamini_hochberg, check_fraction, holm
 from kdplatform.analysis.tables import Attribute, stack_tables
-from kdplatform.predictions import FloatArray, Table
+from kdplatform.predictions import FloatArray, Predictions, Table
 
 TESTED = "tested"
 # Permutations of seeds are worked on together; more than this many values take too long.
@@ -54,7 +54,7 @@ class GroupShifts:
 def group_shifts(
     tables_a: Sequence[Table],
     tables_b: Sequence[Table],
-    attributes: Sequence[Attribute],
+    attributes: Sequence[Attribute] | Cells,
     *,
     min_group_size: int = MIN_GROUP_SIZE,
     class_names: Sequence[str] = (),
@@ -70,8 +70,9 @@ def group_shifts(
 
     Args:
         tables_a: The reference: one table per seed, of the same examples as those of B.
-        attributes: Columns, and several of them for their intersection. Groups within classes are
-            those of single columns.
+        attributes: Columns, and several of them for their intersection, or their cells where many
+            tables of the same examples are compared. Groups within classes are those of single
+            columns.
         min_group_size: Examples that a cell needs; a smaller one is listed and not measured.
         class_names: Of class 0, 1, ...; numbers stand for what has no name.
         alpha: Level; intervals have confidence 1 - alpha.
@@ -94,12 +95,13 @@ def group_shifts(
     check_fraction("alpha", alpha)
     if min_group_size < 1:
         raise ValueError(f"min_group_size is {min_group_size}; allowed: integer >= 1")
-    stack = stack_tables([*tables_a, *tables_b])
     seeds = len(tables_a), len(tables_b)
     if 0 in seeds:
         raise ValueError(f"sides have {seeds[0]} and {seeds[1]} tables; allowed: at least 1 each")
-    cells = cells_of(stack.reference, attributes)
-    right = stack.correct.astype(float)
+    cells = attributes
+    if not isinstance(cells, Cells):
+        cells = cells_of(Predictions.of(tables_a[0]), cells)
+    right = stack_tables([cells.table, *tables_a, *tables_b]).correct[1:].astype(float)
     right_a, right_b = right[: seeds[0]], right[seeds[0] :]
     frame = _values(cells, right_a, right_b, class_names)
     large = np.asarray(frame["n"] >= min_group_size)
