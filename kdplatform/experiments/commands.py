@@ -33,6 +33,7 @@ from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.stores import absolute_uri, is_server
 from kdplatform.study.classes import ClassWise
+from kdplatform.study.groupwise import GroupWise
 
 
 def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> None:
@@ -75,9 +76,10 @@ def _trained_text(workspace: Workspace, trained: Trained) -> str:
     dataset = workspace.dataset
     models = [model for role in Role for model in trained.of_role(role)]
     classes = ClassWise(study_of(workspace.config, dataset.class_names, models))
-    log_arms(classes)
+    groups = GroupWise(classes.study)
+    log_arms(classes, groups)
     log_samples(dataset)
-    return arms_text(classes)
+    return arms_text(classes, groups)
 
 
 def _sweep(
@@ -99,8 +101,9 @@ def _sweep(
         return "no model is there", trained.failures
     models = [model for role in Role for model in trained.of_role(role)]
     classes = ClassWise(study_of(config, workspace.dataset.class_names, models))
-    log_sweep(classes)
-    return sweep_text(classes, config.seeds), trained.failures
+    groups = GroupWise(classes.study)
+    log_sweep(classes, groups)
+    return sweep_text(classes, groups, config.seeds), trained.failures
 
 
 def report_failures(failures: Sequence[Failure]) -> None:

@@ -283,7 +283,14 @@ def _results(
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
     if step.role is Role.DISTILLED:
         for name, trained in needed.items():
-            metrics |= pair_metrics(Role(name), trained.test, test, len(dataset.class_names))
+            metrics |= pair_metrics(
+                Role(name),
+                trained.test,
+                test,
+                len(dataset.class_names),
+                config.attributes,
+                size,
+            )
         study, arm = _with_references(workspace, step, test, needed)
         classes = ClassWise(study)
         measured["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)

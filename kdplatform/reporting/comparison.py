@@ -1,15 +1,13 @@
 """Two sides, each of one or more models of the same examples: what differs between them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
-import pandas as pd
 
 from kdplatform.analysis.bootstrap import bootstrap_fairness
-from kdplatform.analysis.classwise import class_table_over_seeds
 from kdplatform.analysis.comparison import ClassComparison
-from kdplatform.analysis.disagreement import disagreement_by_class
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.analysis.individual_fairness import (
@@ -20,6 +18,7 @@ from kdplatform.analysis.individual_fairness import (
 from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.tables import Attribute, listed
+from kdplatform.reporting.comparison_page import comparison_report
 from kdplatform.reporting.comparison_rows import (
     A,
     B,
@@ -29,33 +28,44 @@ from kdplatform.reporting.comparison_rows import (
     individual_rows,
     overall_rows,
 )
-from kdplatform.reporting.page import Page, Section
-from kdplatform.reporting.report_table import (
-    Row,
-    Table,
-    change_words,
-    number_words,
-    p_words,
-    table_of,
-)
-from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
-from kdplatform.reporting.tables import text_table
-from kdplatform.study.claims import counted
+from kdplatform.reporting.gallery import Shown
+from kdplatform.reporting.report import Report
+from kdplatform.reporting.report_table import Row, Table, table_of
+from kdplatform.reporting.study_page import DEFAULT_EFFORT
+from kdplatform.reporting.tables import findings_lines, text_table
+from kdplatform.study.evidence import Evidence, MetricChange
 from kdplatform.study.fairness import Effort
+from kdplatform.study.findings import Finding, make_findings
+from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison, compare_groups
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
 
-_SHOWN_CLASSES = 20
+_NO_PREVIEWS: Mapping[str, Shown] = MappingProxyType({})
+# Rows that are told among the findings: how each is better, by the letters its name begins with.
+_TOLD = {"accuracy": 1, "EOD, ": -1, "DPD, ": -1}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between side A, the reference, and side B."""
+    """What differs between side A, the reference, and side B.
+
+    Attributes:
+        verdicts: every row with its verdict.
+        notes: what must be known to read them.
+        study: the sides, A where the NDS stands and B where its students do.
+        classes: None where classes cannot be tested.
+        groups: None without attributes.
+        findings: what was found, as the page and the printed text begin.
+    """
 
     report: Report
     verdicts: Table
     notes: Sequence[str]
+    study: Study
+    classes: ClassComparison | None
+    groups: GroupComparison | None
+    findings: Sequence[Finding]
 
 
 def build_comparison(
@@ -66,6 +76,7 @@ def build_comparison(
     min_group_size: int = MIN_GROUP_SIZE,
     effort: Effort = DEFAULT_EFFORT,
     remarks: Sequence[str] = (),
+    previews: Mapping[str, Shown] = _NO_PREVIEWS,
 ) -> Comparison:
     """Compares side B with side A, the reference.
 
@@ -76,6 +87,7 @@ def build_comparison(
         min_group_size: examples a group needs to be measured.
         effort: draws and permutations.
         remarks: what is not compared and why, where the caller knows.
+        previews: what runs logged of examples, by id.
 
     Raises:
         ValueError: the sides hold different examples or groups.
@@ -86,7 +98,9 @@ def build_comparison(
     if similar_by:
         space = factor_space(reference, similar_by)
         similar = Similarity(sample_pairs(space), nearest_neighbours(space))
-    study = _study(a, b, similar)
+    study = replace(
+        _study(a, b, similar), attributes=tuple(attributes), min_group_size=min_group_size
+    )
     tables = {"A": study.tables(A), "B": study.tables(B)}
     classes = class_test(study)
     fairness: list[Row] = []
@@ -138,7 +152,10 @@ def build_comparison(
             )
         ],
     )
-    return Comparison(_report(study, verdicts, classes, notes), verdicts, notes)
+    groups = _groups(study)
+    findings = make_findings([_evidence(study, verdicts, classes, groups)])
+    report = comparison_report(study, verdicts, notes, classes, groups, findings, previews)
+    return Comparison(report, verdicts, notes, study, classes, groups, findings)
 
 
 def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
@@ -153,6 +170,40 @@ def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
     return Study("", classes, arms, settings={"A": a.title, "B": b.title})
 
 
+def _groups(study: Study) -> GroupComparison | None:
+    if not study.attributes:
+        return None
+    return compare_groups(
+        study.tables(A),
+        study.tables(B),
+        study.attributes,
+        min_group_size=study.min_group_size,
+        class_names=study.class_names,
+    )
+
+
+def _evidence(
+    study: Study,
+    verdicts: Table,
+    classes: ClassComparison | None,
+    groups: GroupComparison | None,
+) -> Evidence:
+    """What the findings are made from: the verdicts of the rows, as they stand in the table."""
+    words = {"B better": BETTER, "B fairer": BETTER, "B worse": WORSE, "B less fair": WORSE}
+    metrics = []
+    for row in verdicts.frame.to_dict("records"):
+        for name, better in _TOLD.items():
+            what = str(row["what"])
+            if what == name or (name.endswith(", ") and what.startswith(name)):
+                change = Interval(*(float(row[end]) for end in ("difference", "low", "high")))
+                verdict = words.get(str(row["verdict"]).partition(" (")[0], UNDECIDED)
+                metrics.append(
+                    MetricChange(what, float(row["a"]), float(row["b"]), change, verdict, better)
+                )
+    seeds = len(study.seeds(A)), len(study.seeds(B))
+    return Evidence("", ("A", "B"), seeds, metrics, groups, classes, study.class_names)
+
+
 def comparison_text(comparison: Comparison) -> str:
     """Returns the verdict table as it is printed."""
     shown = comparison.verdicts.shown
@@ -160,6 +211,8 @@ def comparison_text(comparison: Comparison) -> str:
     return "\n".join(
         [
             comparison.report.page.subtitle,
+            "",
+            *findings_lines(comparison.findings),
             "",
             text_table([str(name) for name in shown.columns], rows),
             "",
@@ -235,72 +288,3 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
         "EOD, DPD, gap: B fairer or less fair only where the interval excludes 0, also without the "
         "difference of what chance alone gives."
     )
-
-
-def _class_frame(study: Study, table: pd.DataFrame | None) -> pd.DataFrame:
-    """Every class with its tests, or its accuracies alone where there are none."""
-    frame = _class_rows(study, table)
-    if study.class_names != tuple(map(str, range(len(study.class_names)))):
-        frame.insert(1, "name", [study.class_names[number] for number in frame["class"]])
-    return frame
-
-
-def _class_rows(study: Study, table: pd.DataFrame | None) -> pd.DataFrame:
-    a, b, n_classes = study.tables(A), study.tables(B), len(study.class_names)
-    if table is None:
-        first, second = (class_table_over_seeds(tables, n_classes) for tables in (a, b))
-        frame = first[["class", "n"]]
-        accuracies = first["accuracy"], second["accuracy"]
-        frame = frame.assign(accuracy_a=accuracies[0], accuracy_b=accuracies[1])
-        return frame.assign(difference=accuracies[1] - accuracies[0])
-    shares = [
-        disagreement_by_class(x, y, len(table))["disagreement"].to_numpy(dtype=float)
-        for x in a
-        for y in b
-    ]
-    return table.assign(disagreement=np.mean(shares, axis=0))
-
-
-def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
-    """The classes that differ most, in words; the file has all of them."""
-    order = frame["p_value" if "p_value" in frame else "n"].argsort(kind="stable")
-    rows = []
-    for row in frame.iloc[order].head(_SHOWN_CLASSES).to_dict("records"):
-        change = Interval(
-            row["difference"], row.get("difference_low", np.nan), row.get("difference_high", np.nan)
-        )
-        rows.append(
-            {
-                "class": str(row.get("name", int(row["class"]))),
-                "n": str(int(row["n"])),
-                "A, %": number_words(row["accuracy_a"], 2, 100),
-                "B, %": number_words(row["accuracy_b"], 2, 100),
-                "B minus A": change_words(change),
-                "p": p_words(row.get("p_value", np.nan)),
-                "p, BH": p_words(row.get("p_bh", np.nan)),
-                "p, Holm": p_words(row.get("p_holm", np.nan)),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _report(
-    study: Study, verdicts: Table, classes: ClassComparison | None, notes: Sequence[str]
-) -> Report:
-    frame = _class_frame(study, None if classes is None else classes.table)
-    words = _class_words(frame)
-    hidden = len(frame) - len(words)
-    more = [f"{hidden} further classes are in classes.csv."] if hidden else []
-    shown = Table("classes", "Classes, those that differ most first", frame, words, notes=more)
-    sides = [
-        f"{letter}: {title} ({counted(len(study.seeds(arm)), 'model')})"
-        for arm, (letter, title) in zip((A, B), study.settings.items(), strict=True)
-    ]
-    examples = study.any_table
-    subtitle = f"{'; '.join(sides)}; {len(examples)} examples, digest {examples.digest}"
-    sections = [
-        Section("What differs", tables=[replace(verdicts, notes=list(notes))]),
-        Section("Class by class", tables=[shown]),
-    ]
-    page = Page("Comparison of predictions", subtitle, sections)
-    return Report(page, {each.key: each.frame for each in page.tables()})
