@@ -37,6 +37,7 @@ def comparison_report(
     groups: GroupComparison | None,
     findings: Sequence[Found],
     previews: Mapping[str, Shown],
+    measures: Sequence[Table] = (),
 ) -> Report:
     """Returns a comparison as a page with its files.
 
@@ -45,6 +46,7 @@ def comparison_report(
         verdicts: every row with its verdict.
         notes: what must be known to read the rows.
         previews: what runs logged of examples, by id.
+        measures: what auditors ask of every group.
     """
     pair = _pair(study, classes, groups)
     subtitle = "; ".join(
@@ -58,6 +60,9 @@ def comparison_report(
         groups_section = Section(
             "Groups", ["Which groups does B treat better or worse?"], parts=parts
         )
+        if measures:
+            asked = Section("What auditors ask for", tables=list(measures))
+            groups_section = replace(groups_section, parts=[*parts, asked])
     sections = [
         findings_chapter(findings),
         data_chapter(examples, study.attributes, study.class_names, study.min_group_size),
