@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import sparse, special
 
-from kdplatform.analysis.group_rates import MIN_GROUP_SIZE, LargeEnough, count_codes
+from kdplatform.analysis.group_rates import MIN_GROUP_SIZE, GroupCounts, LargeEnough, count_codes
 from kdplatform.analysis.intervals import LEVEL
 from kdplatform.analysis.tables import Attribute, aligned_tables, attribute_groups, quotient
 from kdplatform.predictions import FloatArray, IntArray, Predictions
@@ -32,6 +32,17 @@ class Limits(NamedTuple):
     value: FloatArray
     low: FloatArray
     high: FloatArray
+
+
+class _Denominator(NamedTuple):
+    """What a mean is taken over: examples, their weight and that of its square.
+
+    [groups, columns] or [groups, 1] each; without weights the three are equal.
+    """
+
+    n: FloatArray
+    weight: FloatArray
+    square: FloatArray
 
 
 class Cells(NamedTuple):
@@ -100,8 +111,12 @@ def rate_changes(
     seen = np.unique(np.concatenate([first.labels, *(t.predictions for t in tables)]))
     classes = np.arange(2) if seen.max() <= 1 else seen
     labels = np.searchsorted(classes, first.labels)
-    counts = count_codes(groups.codes, labels, labels, len(groups.members), len(classes)).of_groups(
-        groups.members
+    weights = np.ones(len(labels)) if first.weights is None else first.weights
+    counts, weight, square = (
+        count_codes(
+            groups.codes, labels, labels, len(groups.members), len(classes), values
+        ).of_groups(groups.members)
+        for values in ((weights > 0).astype(float), weights, weights**2)
     )
     large = LargeEnough.of(counts, min_group_size)
     members = _members(groups.codes, groups.members)
@@ -110,20 +125,23 @@ def rate_changes(
     hits = [p.multiply(truth).tocsr() for p in predicted]
     alarms = [(p - h).tocsr() for p, h in zip(predicted, hits, strict=True)]
     correct = [sparse.csr_matrix(h.sum(axis=1)) for h in hits]
-    everybody = sparse.csr_matrix(np.asarray(members.sum(axis=0) > 0, dtype=float))
+    everybody = sparse.csr_matrix(np.asarray(members.sum(axis=0) > 0, dtype=float).reshape(1, -1))
     n_a = len(tables_a)
     of_measure = {
-        "accuracy": (correct, counts.n[:, None], large.groups[:, None]),
-        "selection": (predicted, counts.n[:, None], large.groups[:, None]),
-        "tpr": (hits, counts.positives, large.positives),
-        "fpr": (alarms, counts.negatives, large.negatives),
+        "accuracy": (correct, large.groups[:, None]),
+        "selection": (predicted, large.groups[:, None]),
+        "tpr": (hits, large.positives),
+        "fpr": (alarms, large.negatives),
     }
+    every = counts, weight, square
     found, overall = {}, {}
-    for name, (entries, denominators, enough) in of_measure.items():
+    for name, (entries, enough) in of_measure.items():
         sides = entries[:n_a], entries[n_a:]
-        found[name] = _cells(*sides, members, denominators, enough)
-        whole = _whole(name, everybody, truth)
-        overall[name] = _cells(*sides, everybody, whole, whole >= min_group_size)
+        of_groups = _Denominator(*(_denominator(name, each) for each in every))
+        found[name] = _cells(*sides, members, weights, of_groups, enough)
+        powers = (weights > 0).astype(float), weights, weights**2
+        whole = _Denominator(*(_whole(name, everybody, truth, each) for each in powers))
+        overall[name] = _cells(*sides, everybody, weights, whole, whole.n >= min_group_size)
     return RateChanges(
         groups.attribute,
         groups.names,
@@ -137,10 +155,29 @@ def rate_changes(
     )
 
 
-def _whole(name: str, everybody: sparse.csr_matrix, truth: sparse.csr_matrix) -> FloatArray:
+def _denominator(name: str, counts: GroupCounts) -> FloatArray:
+    """What a measure's rates are of. [groups, columns] or [groups, 1]."""
+    of_rates = {"tpr": counts.positives, "fpr": counts.negatives}
+    return np.asarray(of_rates.get(name, counts.n[:, None]), dtype=float)
+
+
+def _whole(
+    name: str, everybody: sparse.csr_matrix, truth: sparse.csr_matrix, weights: FloatArray
+) -> FloatArray:
     """The denominators of all examples in groups, each counted once. [1, columns]."""
-    n, positives = everybody.sum(), np.asarray((everybody @ truth).todense())
+    weighted = _scaled(everybody, weights)
+    n, positives = float(weighted.sum()), _dense(weighted @ truth)
     return {"tpr": positives, "fpr": n - positives}.get(name, np.full((1, 1), n))
+
+
+def _dense(matrix: sparse.csr_matrix) -> FloatArray:
+    dense: FloatArray = matrix.toarray().astype(float)
+    return dense
+
+
+def _scaled(matrix: sparse.csr_matrix, columns: FloatArray) -> sparse.csr_matrix:
+    """Multiplies the columns by factors."""
+    return sparse.csr_matrix(matrix @ sparse.diags(columns))
 
 
 def _members(codes: IntArray, members: np.ndarray) -> sparse.csr_matrix:
@@ -161,23 +198,26 @@ def _cells(
     a: Sequence[sparse.csr_matrix],
     b: Sequence[sparse.csr_matrix],
     members: sparse.csr_matrix,
-    denominators: FloatArray,
+    weights: FloatArray,
+    denominators: _Denominator,
     enough: np.ndarray,
 ) -> Cells:
     """A measure of both sides and its difference, as the mean of entries over a denominator."""
-    sides = [_limits(side, members, denominators, enough, 0.0) for side in (a, b)]
+    first, second = (_limits(side, members, weights, denominators, enough, 0.0) for side in (a, b))
     if len(a) == len(b):
         pairs = [(y - x).tocsr() for x, y in zip(a, b, strict=True)]
-        return Cells(*sides, _limits(pairs, members, denominators, enough, -1.0))
-    value = sides[1].value - sides[0].value
+        change = _limits(pairs, members, weights, denominators, enough, -1.0)
+        return Cells(first, second, change)
+    value = second.value - first.value
     unknown = np.full_like(value, np.nan)
-    return Cells(*sides, Limits(value, unknown, unknown))
+    return Cells(first, second, Limits(value, unknown, unknown))
 
 
 def _limits(
     entries: Sequence[sparse.csr_matrix],
     members: sparse.csr_matrix,
-    denominators: FloatArray,
+    weights: FloatArray,
+    denominators: _Denominator,
     enough: np.ndarray,
     lowest: float,
 ) -> Limits:
@@ -186,22 +226,25 @@ def _limits(
     Args:
         entries: of every seed: what an example counts in a column. [examples, columns]
         members: which examples are in which group. [groups, examples]
-        denominators: examples that a mean is taken over. [groups, columns] or [groups, 1]
+        weights: how much each example counts. [examples]
+        denominators: what a mean is taken over.
         enough: whether the denominator is large enough to be measured.
         lowest: the smallest value there can be; the largest is 1.
     """
     seeds = len(entries)
-    sums = np.stack([np.asarray((members @ each).todense()) for each in entries])
-    n = np.broadcast_to(np.asarray(denominators, dtype=float), sums.shape[1:])
-    mean_entries = sum(entries[1:], entries[0]) / seeds
-    total = np.asarray((members @ mean_entries).todense())
-    squares = np.asarray((members @ mean_entries.multiply(mean_entries)).todense())
-    mean = quotient(total, n)
-    within = quotient(squares - total * mean, n - 1)
-    of_examples = quotient(within, n)
+    weighted, squared = (_scaled(members, each) for each in (weights, weights**2))
+    sums = np.stack([_dense(weighted @ each) for each in entries])
+    n, weight, square = (np.broadcast_to(each, sums.shape[1:]) for each in denominators)
+    mean_entries = sparse.csr_matrix(sum(entries[1:], entries[0]) / seeds)
+    mean = quotient(sums.mean(axis=0), weight)
+    # Sum of w² (x - mean)², as `intervals` has it for one cell.
+    residuals = _dense(squared @ sparse.csr_matrix(mean_entries.multiply(mean_entries)))
+    linear = _dense(sparse.csr_matrix(squared @ mean_entries))
+    residuals += mean**2 * square - 2 * mean * linear
+    of_examples = quotient(residuals * n, weight**2 * (n - 1))
     of_seeds = np.zeros_like(mean)
     if seeds > 1:
-        of_seeds = np.stack([quotient(each, n) for each in sums]).var(axis=0, ddof=1) / seeds
+        of_seeds = np.stack([quotient(each, weight) for each in sums]).var(axis=0, ddof=1) / seeds
     variance = of_seeds + of_examples
     with np.errstate(divide="ignore", invalid="ignore"):
         degrees = (seeds - 1) * (variance / of_seeds) ** 2 if seeds > 1 else n - 1

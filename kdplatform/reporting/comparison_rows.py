@@ -18,6 +18,7 @@ from kdplatform.analysis.intervals import (
     mean_of_seeds_and_examples,
     mean_over_seeds,
 )
+from kdplatform.analysis.verdict import Change, fairness_word
 from kdplatform.reporting.report_table import (
     Row,
     change_words,
@@ -25,7 +26,6 @@ from kdplatform.reporting.report_table import (
     p_words,
 )
 from kdplatform.roles import Role
-from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, change_between
 from kdplatform.study.metrics import CONSISTENCY, ECE, INDIVIDUAL, INDIVIDUAL_LABELS
 from kdplatform.study.study import NDS, Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
@@ -196,7 +196,7 @@ def fairness_rows(
         groups: how many examples are in groups, and how many in none.
     """
     for metric, label in _METRICS.items():
-        change = change_between(bootstrap, null, ["B"], "A", metric)
+        change = bootstrap.change(["B"], "A", metric, null)
         a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
         what, verdict = f"{label}, {bootstrap.attribute}", _fairness_verdict(metric, change)
         row = _row(what, a, b, change.interval, verdict, 100)
@@ -210,13 +210,7 @@ def fairness_rows(
 
 
 def _fairness_verdict(metric: str, change: Change) -> str:
-    if not np.isfinite([*change.interval, change.chance]).all():
-        return "undefined"
-    higher = metric in HIGHER_IS_FAIRER
-    words = {
-        Verdict.SUPPORTED: "B better" if higher else "B fairer",
-        Verdict.CONTRADICTED: "B worse" if higher else "B less fair",
-        Verdict.UNDECIDABLE: "undecided",
-    }
-    verdict = words[by_interval(1 if higher else -1, change.interval, change.chance)]
-    return f"{verdict} (levelling down)" if change.levelling_down else verdict
+    word = fairness_word(metric, change)
+    verdict = word if word in ("undecided", "undefined") else f"B {word}"
+    down = change.levelling_down and word != "undefined"
+    return f"{verdict} (levelling down)" if down else verdict

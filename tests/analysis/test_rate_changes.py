@@ -1,5 +1,7 @@
 """Rates of groups under two sides: those of the plain functions, cell by cell."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -117,3 +119,23 @@ def test_parity_is_where_all_examples_lie() -> None:
     found = rate_changes([a], [b], "sex", min_group_size=1)
     assert found.overall["accuracy"].a.value[0, 0] == 0.5
     assert found.overall["accuracy"].b.value[0, 0] == 1.0
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_weighted_cells_are_weighted_means_with_their_intervals(seeds: int) -> None:
+    weights = np.random.default_rng(0).uniform(0.2, 3, N)
+    a, b = ([replace(t, weights=weights) for t in side] for side in sides(seeds, 4))
+    found = rate_changes(a, b, "color", min_group_size=1)
+    group, label = a[0].columns["color"].to_numpy() == "green", a[0].labels
+    chosen = {"selection": group, "tpr": group & (label == 2), "fpr": group & (label != 2)}
+    interval = mean_of_examples if seeds == 1 else mean_of_seeds_and_examples
+    for measure, rows in chosen.items():
+        values = [[(t.predictions[rows] == 2).astype(float) for t in side] for side in (a, b)]
+        change = np.subtract(values[1], values[0])
+        limits = found.rates[measure].difference
+        expected = interval(change[0] if seeds == 1 else change, weights[rows])
+        assert [x[1, 2] for x in limits] == pytest.approx(list(expected))
+    share = np.average(a[0].correct, weights=weights)
+    if seeds == 1:
+        assert found.overall["accuracy"].a.value[0, 0] == pytest.approx(share)
+    assert found.n.sum() == N
