@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,9 @@ from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
 from kdplatform.study.sides import Side
 from kdplatform.text import visible
+
+if TYPE_CHECKING:
+    from kdplatform.reporting.gallery import Shown
 
 PAGE = "comparison.html"
 USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
@@ -75,6 +78,7 @@ def run_compare(
             _similar_by(alike, read),
             size,
             remarks=list(_remarks(asked, read, compared)),
+            previews=_previews(sides),
         )
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -88,6 +92,16 @@ def _group_size(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d{0,17}", text):
         raise UserError(f"min_group_size={text!r} is not allowed; allowed: integer >= 1")
     return int(text)
+
+
+def _previews(sides: Sequence[str]) -> "Mapping[str, Shown]":
+    """Returns the examples that the runs among the sides have logged."""
+    runs = [name for side in sides for name in _predictions_of(side) if _RUN_ID.fullmatch(name)]
+    if not runs:
+        return {}
+    from kdplatform.experiments.examples import stored_previews
+
+    return stored_previews(runs)
 
 
 def _names_in(parameter: str, text: str) -> tuple[str, ...]:

@@ -30,7 +30,7 @@ def gallery_of(
     a, b = (np.stack([table.correct for table in side]) for side in (pair.a, pair.b))
     own = [name for name in attributes if isinstance(name, str)]
     groups = {name: _group_names(pair.a[0], name) for name in own}
-    directions = [f"only {name} is right" for name in pair.names]
+    directions = [f"only {name} is right" for name in pair.short]
     shown: list[Changed] = []
     counts: dict[str, int] = {}
     pairs = len(a) if pair.paired else len(a) * len(b)

@@ -106,7 +106,7 @@ def _domains(panels: int) -> list[tuple[float, float]]:
 def _layout(chart: Chart, height: int) -> Figure:
     return {
         "height": height,
-        "margin": {"l": 12, "r": 14, "t": 34, "b": 44},
+        "margin": {"l": 12, "r": 14, "t": 34, "b": 30},
         "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "top", "yref": "container"},
         "annotations": [],
@@ -156,7 +156,7 @@ def _axis(number: int) -> str:
 
 def _dots(chart: Dots) -> Figure:
     many = chart.by_rank
-    height = 430 if many else 96 + _ROW * max(2, len(chart.names))
+    height = 430 if many else 92 + _ROW * max(2, len(chart.names))
     layout = _layout(chart, height)
     data: list[Figure] = []
     domains = _domains(len(chart.panels))

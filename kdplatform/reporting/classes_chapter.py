@@ -158,7 +158,7 @@ def _percent(value: float) -> str:
 
 
 def _notes(pair: Pair) -> list[str]:
-    notes = [f"A: {pair.names[0]}. B: {pair.names[1]}."]
+    notes = [pair.sides + "."]
     if pair.test is None:
         return [*notes, "Classes are not tested: one side has no spread over seeds."]
     counts = pair.test.counts
