@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from kdplatform.analysis.tables import Attribute, attribute_groups
 from kdplatform.columns import check_attributes
 from kdplatform.errors import UserError
-from kdplatform.experiments.compared_sides import Sides, Source, read_sides
+from kdplatform.experiments.compared_sides import RUN_ID, Sides, Source, read_sides
 from kdplatform.experiments.prediction_files import USAGE
 from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
 from kdplatform.files import user_path, writable_folder
@@ -21,6 +21,7 @@ from kdplatform.study.factors import GENERATING_FACTORS
 if TYPE_CHECKING:
     from kdplatform.reporting.comparison import Comparison
     from kdplatform.reporting.comparison_result import ComparisonResult
+    from kdplatform.reporting.gallery import Shown
 
 PAGE = "comparison.html"
 # Pairs of more attributes than this are compared only when the attributes are named.
@@ -153,6 +154,7 @@ def compared_sides(
             _similar_by(similar_by, read),
             min_group_size,
             remarks=list(_remarks(attributes, read, compared)),
+            previews=_previews(given),
             positive=positive,
             min_group_share=min_group_share,
         )
@@ -191,6 +193,17 @@ def _group_share(text: str) -> float:
     if not re.fullmatch(r"0|0?\.\d{1,17}|0\.0|\d(\.\d+)?e-\d{1,2}", text):
         raise UserError(f"min_group_share={text!r} is not allowed; allowed: 0 <= number < 1")
     return float(text)
+
+
+def _previews(sides: Sequence[Sequence[Source]]) -> "Mapping[str, Shown]":
+    """Returns the examples that the runs among the sides have logged."""
+    names = [source for side in sides for source in side if isinstance(source, str)]
+    runs = [name for name in names if RUN_ID.fullmatch(name)]
+    if not runs:
+        return {}
+    from kdplatform.experiments.examples import stored_previews
+
+    return stored_previews(runs)
 
 
 def _names_in(parameter: str, text: str) -> tuple[str, ...]:

@@ -28,7 +28,7 @@ from kdplatform.text import visible
 # Where predictions come from: a run id, the path of a prediction file, or a table in memory.
 Source = str | Path | pd.DataFrame | Predictions
 
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
+RUN_ID = re.compile(r"[0-9a-f]{32}")
 # A column of more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
 
@@ -173,7 +173,7 @@ def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
 
 def title_of(names: Sequence[str]) -> str:
     """Names a side by its runs or files."""
-    short = [name[:8] if _RUN_ID.fullmatch(name) else Path(name).name for name in names]
+    short = [name[:8] if RUN_ID.fullmatch(name) else Path(name).name for name in names]
     return visible(", ".join(short) if len(short) <= 3 else f"{short[0]} and {len(short) - 1} more")
 
 
@@ -192,7 +192,7 @@ def _read(source: Source, table_name: str) -> _Read:
     if path.suffix.lower() in SUFFIXES:
         table = read_prediction_file(path)
         return _Read(name, table, *_columns_of(table, table.get("label")))
-    if _RUN_ID.fullmatch(name):
+    if RUN_ID.fullmatch(name):
         # MLflow takes seconds to load; files need none of it.
         from kdplatform.experiments.stored_predictions import read_run
 

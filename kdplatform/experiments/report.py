@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.examples import stored_previews
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.results import arm_by, arm_of, by_role
 from kdplatform.experiments.stored_predictions import (
@@ -35,6 +36,8 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
+from kdplatform.reporting.gallery import Shown
+from kdplatform.reporting.pairs import usual_arm
 from kdplatform.reporting.study_page import (
     PAGE,
     Report,
@@ -66,7 +69,7 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     writable_folder("out", folder)
     with store_errors():
         study = load_study(config, arguments.overrides.keys(), arguments.intersections)
-        report = build_report(study)
+        report = build_report(study, previews=_previews(study))
         written = write_report(report, folder)
         with command_run("report", config) as run_id:
             for path in written:
@@ -74,6 +77,11 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
             mlflow.log_metrics(_tally(report))
     show(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}")
     say(f"report: {time.perf_counter() - started:.0f} s")
+
+
+def _previews(study: Study) -> dict[str, Shown]:
+    """Returns the examples that the runs of the arm that the page shows first have logged."""
+    return stored_previews(model.run_id for model in study.arms[usual_arm(study)].values())
 
 
 def _place(config: ProjectConfig) -> str:

@@ -14,6 +14,7 @@ from torch import nn
 from kdplatform.data import Split
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import logged_models, records
+from kdplatform.experiments.examples import log_examples
 from kdplatform.experiments.frozen import check_outputs
 from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
@@ -291,6 +292,7 @@ def _results(
                 config.attributes,
                 size,
             )
+        log_examples(dataset, test, {name: own.test for name, own in needed.items()})
         study, arm = _with_references(workspace, step, test, needed)
         classes = ClassWise(study)
         measured["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)

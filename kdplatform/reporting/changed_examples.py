@@ -1,4 +1,4 @@
-"""Which examples of a pair are shown: those whose change most models agree on, by class and group."""
+"""Which examples of a pair are shown: those on whose change most models agree."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,7 +30,7 @@ def gallery_of(
     a, b = (np.stack([table.correct for table in side]) for side in (pair.a, pair.b))
     own = [name for name in attributes if isinstance(name, str)]
     groups = {name: _group_names(pair.a[0], name) for name in own}
-    directions = [f"only {name} is right" for name in pair.names]
+    directions = [f"only {name} is right" for name in pair.short]
     shown: list[Changed] = []
     counts: dict[str, int] = {}
     pairs = len(a) if pair.paired else len(a) * len(b)
@@ -100,7 +100,7 @@ def _group_names(table: Predictions, attribute: str) -> list[str]:
 
 
 def _most_frequent(predictions: np.ndarray, wrong: np.ndarray) -> int:
-    return Counter(predictions[wrong].tolist()).most_common(1)[0][0]
+    return int(Counter(predictions[wrong].tolist()).most_common(1)[0][0])
 
 
 def _name(pair: Pair, number: int) -> str:
@@ -133,8 +133,8 @@ def _notes(shown: Sequence[Changed], previews: Mapping[str, Shown], pairs: int) 
         return
     if pairs > 1:
         yield (
-            "Counted are examples on whose change most pairs of models agree. Shown first are those "
-            "of most agreement, of every class and group in turn."
+            "Counted are examples on whose change most pairs of models agree. Those of most "
+            "agreement are shown first, of every class and group in turn."
         )
     else:
         yield "One pair of models: shown are examples of every class and group in turn."

@@ -32,7 +32,10 @@ def plotly_figure(chart: Chart) -> Figure:
     """Returns a chart as `data` and `layout`; colours are names of the page's style sheet."""
     if isinstance(chart, Crosses):
         return _crosses(chart)
-    return _dots(chart) if isinstance(chart, Dots) else _curves(chart)
+    if isinstance(chart, Curves):
+        return _curves(chart)
+    assert isinstance(chart, Dots)
+    return _dots(chart)
 
 
 def plain(text: object) -> str:
@@ -61,6 +64,14 @@ def reach(points: Points, scale: float) -> Mapping[str, Any]:
         "thickness": 1.2,
         "width": 3,
     }
+
+
+def _bars(chart: Chart, points: Points) -> Figure:
+    return {**reach(points, chart.scale), "color": _MARKS[points.look][0]}
+
+
+def _dash(look: Look) -> str:
+    return _DASHES.get(look, "dash")
 
 
 def _mark(look: Look) -> Figure:
@@ -95,7 +106,7 @@ def _domains(panels: int) -> list[tuple[float, float]]:
 def _layout(chart: Chart, height: int) -> Figure:
     return {
         "height": height,
-        "margin": {"l": 12, "r": 14, "t": 34, "b": 44},
+        "margin": {"l": 12, "r": 14, "t": 34, "b": 30},
         "hovermode": "closest",
         "legend": {"orientation": "h", "x": 0, "y": 1, "yanchor": "top", "yref": "container"},
         "annotations": [],
@@ -121,7 +132,7 @@ def _titled(layout: Figure, number: int, title: str, domain: tuple[float, float]
 def _line(layout: Figure, axis: str, value: float, look: Look | None, *, upright: bool) -> None:
     """A constant line across the panel of an axis."""
     color = "--line-strong" if look is None else _MARKS[look][0]
-    dash = "solid" if look is None else _DASHES.get(look, "dash")
+    dash = "solid" if look is None else _dash(look)
     along, across = ("x", "y") if upright else ("y", "x")
     number = axis[1:]
     layout["shapes"].append(
@@ -145,7 +156,7 @@ def _axis(number: int) -> str:
 
 def _dots(chart: Dots) -> Figure:
     many = chart.by_rank
-    height = 430 if many else 96 + _ROW * max(2, len(chart.names))
+    height = 430 if many else 92 + _ROW * max(2, len(chart.names))
     layout = _layout(chart, height)
     data: list[Figure] = []
     domains = _domains(len(chart.panels))
@@ -169,10 +180,7 @@ def _dots(chart: Dots) -> Figure:
                     "legendgroup": plain(points.name),
                     "showlegend": number == 0,
                     **across,
-                    f"error_{value_axis}": {
-                        **reach(points, chart.scale),
-                        "color": _MARKS[points.look][0],
-                    },
+                    f"error_{value_axis}": _bars(chart, points),
                     "marker": _mark(points.look) | ({"size": 7} if many else {}),
                     "hoverinfo": "text",
                     "hovertext": _hover(chart, points),
@@ -209,7 +217,7 @@ def _dots(chart: Dots) -> Figure:
 
 
 def _unit(chart: Chart, title: str) -> str:
-    return plain(f"{title}, %" if chart.percent and not chart.__dict__.get("zero") else title)
+    return plain(chart.unit(title))
 
 
 def _curves(chart: Curves) -> Figure:
@@ -233,7 +241,7 @@ def _curves(chart: Curves) -> Figure:
                         "showlegend": number == 0 and first == 0,
                         "x": list(rows),
                         "y": numbers(part.values, chart.scale),
-                        "error_y": {**reach(part, chart.scale), "color": _MARKS[points.look][0]},
+                        "error_y": _bars(chart, part),
                         "marker": _mark(points.look) | {"size": 8},
                         "line": {"color": _MARKS[points.look][0], "width": 1.5},
                         "hoverinfo": "text",
@@ -289,7 +297,7 @@ def _level_lines(chart: Chart, levels: Sequence[Level], axis: str, *, show: bool
             "line": {
                 "color": _MARKS[level.look][0],
                 "width": 1.4,
-                "dash": _DASHES.get(level.look, "dash"),
+                "dash": _dash(level.look),
             },
             "hoverinfo": "name+y",
             "xaxis": f"x{axis}",

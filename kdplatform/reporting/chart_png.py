@@ -1,5 +1,7 @@
 """Charts as pictures: the same points, intervals and lines as the page's, by matplotlib."""
 
+from typing import Literal
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -18,7 +20,12 @@ _MARKS: dict[Look, tuple[str, str, bool]] = {  # colour, marker, filled
     Look.TEACHER: ("#1c1c1e", "D", False),
     Look.NDS: ("#B36B00", "o", False),
 }
-_DASHES = {Look.TEACHER: ":", Look.NDS: "--", Look.REFERENCE: "--", Look.OTHER: "-."}
+_DASHES: dict[Look, Literal["--", ":", "-."]] = {
+    Look.TEACHER: ":",
+    Look.NDS: "--",
+    Look.REFERENCE: "--",
+    Look.OTHER: "-.",
+}
 _MOST_COLORS, _MARKERS = 10, "osD^vPX*"
 
 
@@ -43,7 +50,7 @@ def _panel(axes: Axes, chart: Chart, panel: Panel, upright: bool) -> None:
     names = figure_names(chart.names, "#") if not getattr(chart, "by_rank", False) else []
     for place, points in enumerate(panel.series):
         shift = 0.0 if upright else 0.16 * (place - (len(panel.series) - 1) / 2) * 2
-        positions = np.arange(len(points.values)) + shift
+        positions = np.arange(len(points.values), dtype=np.float64) + shift
         lines = chart.lines if isinstance(chart, Curves) else ()
         for rows in lines or [range(len(positions))]:
             _draw(axes, chart, points, positions, list(rows), upright)
@@ -71,8 +78,7 @@ def _draw(
 ) -> None:
     color, marker, filled = _MARKS[points.look]
     values = chart.scale * np.asarray(points.values, dtype=float)[rows]
-    low, high = (chart.scale * np.asarray(e, dtype=float)[rows] for e in (points.low, points.high))
-    bars = np.nan_to_num(np.maximum([values - low, high - values], 0))
+    bars = _reach(chart, points)[:, rows]
     x, y = (positions[rows], values) if upright else (values, positions[rows])
     axes.errorbar(
         x,
@@ -87,6 +93,12 @@ def _draw(
         linewidth=1.1,
         elinewidth=0.9,
     )
+
+
+def _reach(chart: Chart, points: Points) -> FloatArray:
+    """How far intervals go down and up; 0 where they are not known. [2, points]."""
+    down, up = np.subtract(points.values, points.low), np.subtract(points.high, points.values)
+    return chart.scale * np.nan_to_num(np.maximum([down, up], 0))
 
 
 def _level(axes: Axes, chart: Chart, level: Level, upright: bool) -> None:
@@ -133,24 +145,13 @@ def _crosses(chart: Crosses) -> Figure:
     axes = figure.subplots()
     [panel] = chart.panels
     for number, (across, up) in enumerate(zip(panel.series, chart.up, strict=True)):
-        bars = [
-            chart.scale
-            * np.nan_to_num(
-                np.maximum(
-                    [
-                        np.subtract(own.values, own.low),
-                        np.subtract(own.high, own.values),
-                    ],
-                    0,
-                )
-            )
-            for own in (up, across)
-        ]
+        up_bars, across_bars = (_reach(chart, own) for own in (up, across))
         x, y = (chart.scale * np.asarray(own.values, dtype=float) for own in (across, up))
         axes.errorbar(
             x,
             y,
-            *bars,
+            yerr=up_bars,
+            xerr=across_bars,
             linestyle="none",
             linewidth=0.8,
             color=f"C{number % _MOST_COLORS}",

@@ -1,7 +1,7 @@
 """What the figures of a page show, whatever draws them: the page itself, or a picture beside it.
 
-Values are fractions where `percent` says so, and are shown in per cent. `chart_plotly` turns a chart
-into a figure of the page, `chart_png` into a picture.
+Values are fractions where `percent` says so, and are shown in per cent. `chart_plotly` turns a
+chart into a figure of the page, `chart_png` into a picture.
 """
 
 from collections.abc import Sequence
@@ -84,6 +84,10 @@ class Chart:
     def scale(self) -> float:
         """What values are multiplied by to be shown."""
         return 100.0 if self.percent else 1.0
+
+    def unit(self, title: str) -> str:
+        """Returns a panel's title with its unit; differences are in points, and say so."""
+        return f"{title}, %" if self.percent and "points" not in title else title
 
 
 @dataclass(frozen=True)

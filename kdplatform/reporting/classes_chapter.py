@@ -1,7 +1,9 @@
 """Classes: which are better or worse off, sorted, with intervals and what survives Holm."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -52,7 +54,7 @@ def class_frame(pair: Pair) -> pd.DataFrame:
     )
 
 
-def _verdict(row: dict[str, float]) -> str:
+def _verdict(row: Mapping[Hashable, Any]) -> str:
     """What is said of a class: by its p-value over all classes tested."""
     p_value = row.get("p_holm", _UNKNOWN)
     if not math.isfinite(p_value):
@@ -73,7 +75,7 @@ _LOOKS = {
 def _chart(
     pair: Pair,
     key: str,
-    rows: Sequence[dict[str, float]],
+    rows: Sequence[Mapping[Hashable, Any]],
     names: Sequence[str],
     verdicts: Sequence[str],
 ) -> Dots:
@@ -113,7 +115,7 @@ def _chart(
 def _table(
     pair: Pair,
     key: str,
-    rows: Sequence[dict[str, float]],
+    rows: Sequence[Mapping[Hashable, Any]],
     names: Sequence[str],
     verdicts: Sequence[str],
 ) -> Table:
@@ -121,7 +123,8 @@ def _table(
     for row, name, verdict in zip(rows, names, verdicts, strict=True):
         limits = (row.get(f"difference_{end}", _UNKNOWN) for end in ("low", "high"))
         change = Interval(row["difference"], *limits)
-        numbers = {"class": int(row["class"]), "name": name, **row, "verdict": verdict}
+        numbers = {"class": int(row["class"]), "name": name}
+        numbers |= {str(column): value for column, value in row.items()} | {"verdict": verdict}
         words = {
             "name": name,
             "n": str(int(row["n"])),
@@ -147,7 +150,7 @@ def _table(
         columns["p_max_t"] = "max-|t| p"
     table = table_of(key, f"Every class: {pair.title}", made, [("", columns)], _notes(pair))
     search = "Find a class" if len(rows) > _SEARCHED else ""
-    return Table(**{**table.__dict__, "search": search, "chart": key if search else ""})
+    return replace(table, search=search, chart=key if search else "")
 
 
 def _percent(value: float) -> str:
@@ -155,13 +158,13 @@ def _percent(value: float) -> str:
 
 
 def _notes(pair: Pair) -> list[str]:
-    notes = [f"A: {pair.names[0]}. B: {pair.names[1]}."]
+    notes = [pair.sides + "."]
     if pair.test is None:
         return [*notes, "Classes are not tested: one side has no spread over seeds."]
     counts = pair.test.counts
     notes.append(
-        f"{counts.significant} of {counts.tested} classes have p < .05, of which chance alone gives "
-        f"{counts.expected_by_chance:.1f}; {counts.significant_holm} are left after Holm's "
+        f"{counts.significant} of {counts.tested} classes have p < .05, of which chance alone "
+        f"gives {counts.expected_by_chance:.1f}; {counts.significant_holm} are left after Holm's "
         "correction over the classes."
     )
     if pair.test.permutation is None:

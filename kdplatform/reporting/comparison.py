@@ -30,11 +30,12 @@ from kdplatform.reporting.comparison_rows import (
     individual_rows,
     overall_rows,
 )
+from kdplatform.reporting.findings_text import findings_text
 from kdplatform.reporting.gallery import Shown
 from kdplatform.reporting.report import Report
 from kdplatform.reporting.report_table import Row, Table, table_of
 from kdplatform.reporting.study_page import DEFAULT_EFFORT
-from kdplatform.reporting.tables import findings_lines, text_table
+from kdplatform.reporting.tables import text_table
 from kdplatform.study.evidence import Evidence, MetricChange
 from kdplatform.study.fairness import Effort
 from kdplatform.study.findings import Finding, make_findings
@@ -44,6 +45,7 @@ from kdplatform.study.metrics import Similarity, individual_metrics, score_metri
 from kdplatform.study.same_examples import check_examples, with_ids_of_one_kind
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
+from kdplatform.study.warnings import collapse_warnings
 
 _NO_PREVIEWS: Mapping[str, Shown] = MappingProxyType({})
 # Rows that are told among the findings: how each is better, by the letters its name begins with.
@@ -170,7 +172,8 @@ def build_comparison(
         ],
     )
     groups = _groups(study)
-    findings = make_findings([_evidence(study, verdicts, classes, groups)])
+    evidence = _evidence(study, verdicts, classes, groups)
+    findings = make_findings([evidence], collapse_warnings(study, {A: "A", B: "B"}))
     report = comparison_report(
         study, verdicts, notes, classes, groups, findings, previews, measures.tables
     )
@@ -232,7 +235,7 @@ def comparison_text(comparison: Comparison) -> str:
         [
             comparison.report.page.subtitle,
             "",
-            *findings_lines(comparison.findings),
+            findings_text(comparison.findings),
             "",
             text_table([str(name) for name in shown.columns], rows),
             "",

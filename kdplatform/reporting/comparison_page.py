@@ -16,7 +16,7 @@ from kdplatform.reporting.data_chapter import data_chapter
 from kdplatform.reporting.gallery import Shown
 from kdplatform.reporting.groups_chapter import groups_of_pair
 from kdplatform.reporting.page import Found, Page, Section
-from kdplatform.reporting.pairs import Pair
+from kdplatform.reporting.pairs import SIDES, Pair
 from kdplatform.reporting.report import Report, with_distinct_keys
 from kdplatform.reporting.report_table import Table
 from kdplatform.study.claims import counted
@@ -86,7 +86,8 @@ def comparison_report(
 def _pair(study: Study, classes: ClassComparison | None, groups: GroupComparison | None) -> Pair:
     a, b = study.tables(A), study.tables(B)
     titles = [f"{letter} ({title})" for letter, title in study.settings.items()]
-    return Pair("", (titles[0], titles[1]), a, b, study.class_names, classes, groups)
+    names = titles[0], titles[1]
+    return Pair("", names, SIDES, a, b, study.class_names, classes, groups)
 
 
 def _class_rows(study: Study, pair: Pair) -> pd.DataFrame:

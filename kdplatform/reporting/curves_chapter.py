@@ -1,6 +1,7 @@
 """Curves over temperatures or methods, and methods as points of two numbers."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -14,15 +15,14 @@ from kdplatform.study.metrics import ACCURACY, WORST_CLASS_ACCURACY
 from kdplatform.study.study import Arm, Study
 
 _REFERENCES = {Role.STUDENT: Look.NDS, Role.TEACHER: Look.TEACHER}
+_COUNTED = {Role.STUDENT: "#SC, from the NDS", Role.TEACHER: "#TC, from the teacher"}
 _FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group accuracy"}
 
 
 def accuracy_curves(study: Study) -> Curves:
     """Accuracy and worst-class accuracy of every distilled arm, beside Teacher and NDS."""
     panels = [
-        _panel(
-            study, title, lambda arm, m=metric: mean_over_seeds(study.values(arm, m)).within(0, 1)
-        )
+        _panel(study, title, _over_seeds(study, metric))
         for metric, title in ((ACCURACY, "test accuracy"), (WORST_CLASS_ACCURACY, "worst class"))
     ]
     return _curves(
@@ -66,7 +66,7 @@ def fairness_curves(study: Study, fairness: GroupFairness, key: str) -> Curves:
     """EOD, DPD and worst-group accuracy of one attribute, beside what parity gives."""
     panels = []
     for metric, title in _FAIRNESS.items():
-        panel = _panel(study, title, lambda arm, m=metric: fairness.interval(arm, m))
+        panel = _panel(study, title, partial(fairness.interval, metric=metric))
         if metric in ("eod", "dpd"):
             null = [fairness.parity(arm, metric).mean for arm in study.distilled]
             unknown = [np.nan] * len(null)
@@ -115,7 +115,11 @@ def methods_points(
 
 def worst_class_interval(study: Study) -> Callable[[Arm], Interval]:
     """Worst-class accuracy of an arm, with its interval over seeds."""
-    return lambda arm: mean_over_seeds(study.values(arm, WORST_CLASS_ACCURACY))
+    return _over_seeds(study, WORST_CLASS_ACCURACY)
+
+
+def _over_seeds(study: Study, metric: str) -> Callable[[Arm], Interval]:
+    return lambda arm: mean_over_seeds(study.values(arm, metric)).within(0, 1)
 
 
 def _points(

@@ -78,7 +78,8 @@ def _rows(
         of_group = rates[rates["group"] == own["group"]]
         if binary:
             base = float(of_group.loc[of_group["class"] == 1, "selection_rate"].iloc[0])
-            words, numbers = number_words(base, 1, 100), {"base_rate": base}
+            words = number_words(base, 1, 100)
+            numbers: dict[str, object] = {"base_rate": base}
         else:
             most = of_group.loc[of_group["positives"].idxmax()]
             share = float(most["positives"]) / max(1, int(own["n"]))

@@ -41,6 +41,10 @@ class Changed:
     models: int
     pairs: int
 
+    def cell(self, name: str) -> str:
+        """What is known of the example under a name."""
+        return dict(self.shown.cells).get(name, "")
+
     @property
     def agreement(self) -> str:
         """How many pairs of models agree, in words."""
@@ -64,6 +68,13 @@ class Gallery:
     notes: Sequence[str] = ()
 
     @property
+    def columns(self) -> list[str]:
+        """Names of what is known of rows, where the examples are rows; none for others."""
+        if any(not example.shown.cells for example in self.examples):
+            return []
+        return list(dict.fromkeys(name for e in self.examples for name, _ in e.shown.cells))
+
+    @property
     def classes(self) -> list[str]:
         """The classes of the examples that are shown."""
         return sorted({example.label for example in self.examples})
@@ -74,6 +85,10 @@ class Gallery:
         return sorted(
             {f"{name}: {group}" for e in self.examples for name, group in e.groups.items()}
         )
+
+    def sign(self, example: Changed) -> str:
+        """Whether the change is a loss or a gain, as the page's style sheet calls it."""
+        return "bad" if example.direction == self.directions[0] else "good"
 
     def group_numbers(self, example: Changed) -> list[int]:
         """The places of an example's groups among `groups`."""

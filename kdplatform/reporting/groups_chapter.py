@@ -83,7 +83,7 @@ def _shifts(pair: Pair, groups: GroupComparison, *, whole: bool) -> Table:
         "p_family": "family-wise p",
         "detectable": "detectable",
     }
-    notes = [f"A: {pair.names[0]}. B: {pair.names[1]}. Values are the share that is right."]
+    notes = [pair.sides + ". Values are the share that is right."]
     if whole:
         counts = groups.counts
         notes.append(
@@ -215,7 +215,7 @@ def _table(
         )
         for measure in measures
     ]
-    notes = [f"A: {pair.names[0]}. B: {pair.names[1]}. Differences are in points."]
+    notes = [pair.sides + ". Differences are in points."]
     small = [changes.groups[row] for row in order if not changes.measured[row]]
     if small:
         notes.append(f"Too small to be measured: {', '.join(small)}.")

@@ -1,4 +1,4 @@
-"""A page's tables and figures for a paper: LaTeX that a document takes in by `\\input`."""
+r"""A page's tables and figures for a paper: LaTeX that a document takes in by `\input`."""
 
 from collections.abc import Iterator
 
@@ -66,9 +66,9 @@ def _section(section: Section, depth: int) -> Iterator[str]:
     for table in (*section.prose, *section.tables):
         if not table.shown.empty:
             yield _table(table)
-    for drawn in (*section.charts, *section.pictures):
-        if not isinstance(drawn, Chart) or drawn.pictured:
-            yield _figure(drawn)
+    charts = [chart for chart in section.charts if chart.pictured]
+    yield from map(_figure, charts)
+    yield from map(_figure, section.pictures)
     for part in section.parts:
         yield from _section(part, depth + 1)
 

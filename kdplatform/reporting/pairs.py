@@ -14,6 +14,7 @@ from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.methods import USUAL_TEMPERATURE
 from kdplatform.study.study import Arm, Study
 
+SIDES = "A", "B"
 # Further pairs stand in the files; a page of more would be slow to open and to read.
 _MOST_ARMS = 6
 _MOST_CLASS_ROWS = 1200
@@ -26,6 +27,7 @@ class Pair:
     Attributes:
         key: part of the names of files; empty where the page has this pair alone.
         names: of both sides, as figures and tables call them.
+        short: of both sides, where there is little room.
         a: predictions of the reference; model i belongs to model i of `b` where both are as many.
         test: of the classes; None where there is none.
         groups: of the attributes; None where there is none.
@@ -34,6 +36,7 @@ class Pair:
 
     key: str
     names: tuple[str, str]
+    short: tuple[str, str]
     a: Sequence[Predictions]
     b: Sequence[Predictions]
     class_names: tuple[str, ...]
@@ -45,6 +48,13 @@ class Pair:
     def title(self) -> str:
         """The pair in words."""
         return f"{self.names[1]} against {self.names[0]}"
+
+    @property
+    def sides(self) -> str:
+        """Which side is A, and which is B."""
+        if self.short == SIDES:
+            return "; ".join(self.names)
+        return f"A: {self.names[0]}; B: {self.names[1]}"
 
     @property
     def paired(self) -> bool:
@@ -92,6 +102,7 @@ def study_pairs(study: Study, classes: ClassWise, groups: GroupWise) -> list[Pai
             found.append(
                 Pair(
                     f"{file_stem(name)}_{role.label}".lower(),
+                    (role.label, name),
                     (role.label, name),
                     [own for own, _ in tables],
                     [own for _, own in tables],

@@ -8,7 +8,6 @@ from kdplatform.reporting.changed_examples import gallery_of
 from kdplatform.reporting.chapters import examples_chapter, findings_chapter, methods_and_caveats
 from kdplatform.reporting.classes_chapter import class_frame, classes_of_pair
 from kdplatform.reporting.data_chapter import data_chapter
-from kdplatform.reporting.evidence import study_evidence
 from kdplatform.reporting.gallery import Gallery, Shown
 from kdplatform.reporting.groups_chapter import groups_of_pair
 from kdplatform.reporting.page import Page, Section
@@ -29,7 +28,7 @@ from kdplatform.roles import Role
 from kdplatform.study.claims import Claim, counted, judge
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort, GroupFairness
-from kdplatform.study.findings import make_findings
+from kdplatform.study.findings import study_findings
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.methods import compare_methods
 from kdplatform.study.study import Study
@@ -56,7 +55,7 @@ def build_report(
     compared = compare_methods(study, single) if study.has_several_methods else []
     of_methods = [claim for each in compared for claim in each.claims.values()]
     groups = GroupWise(study)
-    findings = make_findings(study_evidence(study, classes, groups, single))
+    findings = study_findings(classes, groups, single)
     pairs = study_pairs(study, classes, groups)
     sections = [
         findings_chapter(findings, _one_seed(study)),
@@ -100,7 +99,7 @@ def _classes(study: Study, pairs: Sequence[Pair]) -> Section:
 def _galleries(
     study: Study, pairs: Sequence[Pair], previews: Mapping[str, Shown]
 ) -> list[tuple[str, Gallery]]:
-    """The examples of the arm that leads: against the teacher first, whose knowledge is passed on."""
+    """The examples of the arm that leads, against the teacher first."""
     leading = sorted((p for p in pairs if p.leads), key=lambda p: p.names[0] != Role.TEACHER.label)
     return [(pair.title, gallery_of(pair, study.attributes, previews)) for pair in leading]
 
@@ -139,8 +138,8 @@ def _caveats(study: Study, classes: ClassWise) -> Iterator[str]:
     yield f"What these seeds can detect: {_detectable(classes.detectable_shifts)}"
     yield _loss_warning(study)
     yield (
-        "DPD holds the difference of base rates too: Tables 2 and 3 have a row of a classifier that "
-        "is always right."
+        "DPD holds the difference of base rates too: Tables 2 and 3 have a row of a classifier "
+        "that is always right."
     )
     yield "docs/statistics.md of the platform says what each number means, with its source."
 

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from kdplatform.study.findings import Finding
 from kdplatform.text import visible, without_formula
 
 EMPTY = "-"
@@ -29,12 +28,6 @@ def text_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     ]
     rule = "  ".join("-" * width for width in widths)
     return "\n".join([lines[0], rule, *lines[1:]])
-
-
-def findings_lines(findings: Sequence[Finding]) -> list[str]:
-    """Returns findings as they are printed: what kind each is, and its sentence."""
-    width = max((len(found.kind) for found in findings), default=0)
-    return [f"{found.kind.upper():<{width}}  {visible(found.sentence)}" for found in findings]
 
 
 def csv_text(frame: pd.DataFrame) -> str:

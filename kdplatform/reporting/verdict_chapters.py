@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 
 from kdplatform.reporting.curves_chapter import (
     accuracy_curves,
@@ -91,7 +92,7 @@ def _methods(
                 study,
                 f"methods_{file_stem(each.name)}",
                 f"Accuracy against EOD by {each.name}, by method",
-                lambda arm, own=each: own.interval(arm, "eod"),
+                partial(each.interval, metric="eod"),
                 f"EOD ({each.name})",
                 f"{_CROSSES} Further left is fairer.",
             )

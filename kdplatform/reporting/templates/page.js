@@ -224,7 +224,7 @@
   function ratesFigure(rates, at) {
     const width = (1 - 0.05 * (rates.measures.length - 1)) / rates.measures.length;
     const figure = { data: [], layout: { height: 110 + 26 * rates.groups.length, hovermode: "closest",
-      margin: { l: 12, r: 14, t: 34, b: 44 }, shapes: [],
+      margin: { l: 12, r: 14, t: 34, b: 30 }, shapes: [],
       legend: { orientation: "h", x: 0, y: 1, yref: "container", yanchor: "top" },
       yaxis: { tickvals: rates.groups.map((_, row) => row), ticktext: rates.groups.map(escaped),
         range: [rates.groups.length - 0.5, -0.5], automargin: true, zeroline: false } } };
@@ -270,7 +270,7 @@
 
   // ---- examples
   function filtered(gallery) {
-    const cards = all(".cards > li", gallery);
+    const cards = all(".cards > li, .rows > tbody > tr", gallery);
     const selects = all("select", gallery);
     const output = gallery.querySelector("output");
     const show = () => {
