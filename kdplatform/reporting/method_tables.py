@@ -64,7 +64,8 @@ def methods_table(
             "#SC, #TC: over the seeds, as in Table 1. Their differences are of the counts of "
             "single pairs of models (McNemar), which have one value per seed.",
             "Training time: of an epoch, relative to the NDS of the same seed, by the median "
-            "speed of its epochs. It means little where models were trained side by side or elsewhere.",
+            "speed of its epochs. It means little where models were trained side by side, or "
+            "elsewhere.",
         ],
     )
 
