@@ -167,5 +167,6 @@ def test_doctor_names_what_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:
     known = doctor._version
     monkeypatch.setattr(doctor, "_version", lambda name: versions.get(name) or known(name))
     lines = older_than_required()
-    assert [line.split(";")[0] for line in lines] == ["torch 2.9.1", "ninja not installed"]
-    assert lines[0].startswith("torch 2.9.1; allowed: >=2.10")
+    assert len(lines) == 2
+    assert "ninja not installed; allowed: >=1.11" in lines
+    assert "torch 2.9.1; allowed: >=2.10" in lines
