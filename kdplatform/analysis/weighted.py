@@ -9,8 +9,12 @@ from scipy import special
 from kdplatform.analysis.tables import quotient
 from kdplatform.predictions import FloatArray
 
-# Below this a variance is rounding of sums: values that never vary are no certainty.
-_NO_VARIANCE = 1e-14
+# A variance of single values below this is rounding of sums.
+_ROUNDING = 1e-12
+
+
+# Adds values up by cell: [rows, examples] to [rows, cells].
+Sums = Callable[[FloatArray], FloatArray]
 
 
 class WeightedChange(NamedTuple):
@@ -19,6 +23,17 @@ class WeightedChange(NamedTuple):
     mean: FloatArray
     low: FloatArray
     high: FloatArray
+
+
+def weighted_means(sums: Sums, values: FloatArray, weights: FloatArray | None) -> FloatArray:
+    """Mean of every cell, NaN where none of its examples counts. [rows, cells].
+
+    Args:
+        values: [rows, examples]
+        weights: How much each example counts; None: all alike. [examples]
+    """
+    share = np.ones(values.shape[1]) if weights is None else weights
+    return quotient(sums(values * share), sums(share[None]))
 
 
 def variance_of_weighted_means(
@@ -46,7 +61,7 @@ def variance_of_weighted_means(
 
 
 def weighted_changes(
-    sums: Callable[[FloatArray], FloatArray],
+    sums: Sums,
     values: FloatArray,
     weights: FloatArray,
     alpha: float = 0.05,
@@ -54,25 +69,29 @@ def weighted_changes(
     """Weighted mean of every cell with its t interval over examples, cut off at -1 and 1.
 
     Args:
-        sums: Adds values up by cell: [rows, examples] to [rows, cells].
         values: One per example. [examples]
         weights: How much each example counts. [examples]
     """
-    rows = np.stack(
-        [
-            (weights > 0).astype(float),
-            weights,
-            weights**2,
-            weights * values,
-            weights**2 * values,
-            weights**2 * values**2,
-        ]
-    )
-    n, weight, square, total, linear, squares = sums(rows)
-    mean = quotient(total, weight)
-    variance = variance_of_weighted_means(n, weight, square, mean, linear, squares)
-    known = variance > _NO_VARIANCE
-    margin = special.stdtrit(np.maximum(n - 1, 1), 1 - alpha / 2) * np.sqrt(
-        np.where(known, variance, np.nan)
-    )
+    mean = weighted_means(sums, values[None], weights)[0]
+    n = sums((weights > 0).astype(float)[None])[0]
+    variance = variance_over_examples(sums, values, mean, weights)
+    reach = special.stdtrit(np.maximum(n - 1, 1), 1 - alpha / 2) * np.sqrt(variance)
+    margin = np.where(variance > 0, reach, np.nan)
     return WeightedChange(mean, np.maximum(mean - margin, -1.0), np.minimum(mean + margin, 1.0))
+
+
+def variance_over_examples(
+    sums: Sums, values: FloatArray, mean: FloatArray, weights: FloatArray
+) -> FloatArray:
+    """Variance of the weighted mean of every cell; 0 where its values are all alike. [cells].
+
+    Args:
+        values: One per example. [examples]
+        mean: Their weighted mean in every cell. [cells]
+        weights: How much each example counts. [examples]
+    """
+    squared = weights**2
+    rows = [(weights > 0).astype(float), weights, squared, squared * values, squared * values**2]
+    n, weight, square, linear, squares = sums(np.stack(rows))
+    variance = variance_of_weighted_means(n, weight, square, mean, linear, squares)
+    return np.where(variance * (n - 1) > _ROUNDING, variance, 0.0)
