@@ -181,7 +181,7 @@ def _counting(cells: Cells, weights: FloatArray | None) -> FloatArray:
     """Number of examples of every cell that have a weight at all. [cells]."""
     if weights is None:
         return np.asarray(cells.frame["n"], dtype=float)
-    return cells.sums((weights > 0).astype(float)[None])[0]
+    return np.asarray(cells.sums((weights > 0).astype(float)[None])[0])
 
 
 def _of_one_pair(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:
