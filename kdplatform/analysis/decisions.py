@@ -146,6 +146,7 @@ def decisions(
     *,
     draws: int = 10_000,
     permutations: int = 1000,
+    null_permutations: int | None = None,
     seed: int = 0,
     min_group_size: int = MIN_GROUP_SIZE,
     min_group_share: float = MIN_GROUP_SHARE,
@@ -165,6 +166,8 @@ def decisions(
 
     Args:
         arms: Tables of decisions of each arm, one per seed: `decided` or `scored`.
+        permutations: For the four-fifths rule and the ratio.
+        null_permutations: For the chance levels of the other metrics; None: as many.
         min_group_size: Examples a group needs in the denominator of a rate.
         min_group_share: Share of the examples, or of their weight, that a group needs to have an
             impact ratio.
@@ -187,7 +190,16 @@ def decisions(
         _selected(models) >= min_group_size,
     )
     permuted = _permuted_ratios(models, enough, permutations, seed)
-    null = partial(_null, models, seeds, enough, permuted[DEMOGRAPHIC_PARITY_RATIO], metrics, seed)
+    null = partial(
+        _null,
+        models,
+        seeds,
+        enough,
+        permuted[DEMOGRAPHIC_PARITY_RATIO],
+        metrics,
+        null_permutations or permutations,
+        seed,
+    )
     bootstrap = bootstrap_models(
         models,
         seeds,
@@ -327,6 +339,7 @@ def _null(
     enough: _Enough,
     ratios: FloatArray,
     metrics: Collection[str],
+    permutations: int,
     seed: int,
 ) -> pd.DataFrame:
     """What chance gives, as a table of `parity.parity_null`.
@@ -334,7 +347,7 @@ def _null(
     Args:
         ratios: The demographic parity ratio when groups are permuted. [permutations, models]
     """
-    generator, permutations = np.random.default_rng(seed), len(ratios)
+    generator = np.random.default_rng(seed)
     measure = partial(_decision_values, enough=enough)
     values = measure(Profiles(models).observed(), models.large)
     null = {DEMOGRAPHIC_PARITY_RATIO: ratios}

@@ -31,6 +31,7 @@ from kdplatform.predictions import FloatArray, Predictions
 from kdplatform.study.fairness import Effort
 
 _RATES = {"selection": "selection_rate", "tpr": "tpr", "fpr": "fpr"}
+_DRAWS = 2000
 _SIDES = ("A", "B")
 
 
@@ -174,11 +175,14 @@ class Auditor:
         attribute: Attribute,
         metrics: Sequence[str],
     ) -> Decisions:
+        own = self.effort.for_attribute(attribute)
         return decisions(
             tables,
             attribute,
-            draws=self.effort.draws,
+            # A deviation needs fewer draws than a quantile: these give it to 2%.
+            draws=max(2, min(_DRAWS, own.draws)),
             permutations=self.effort.permutations,
+            null_permutations=own.permutations,
             min_group_size=self.min_group_size,
             min_group_share=self.share,
             metrics=metrics,
