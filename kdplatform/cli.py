@@ -290,6 +290,9 @@ _option = partial(click.option, multiple=True)
     help="groups smaller than this are listed and not measured; default 30",
 )
 @_option("--out", metavar="folder", help="where a page and tables are written; none: nowhere")
+@_option(
+    "--format", metavar="markdown,latex", help="what is written beside the page; default markdown"
+)
 def compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
     """Hold side B against side A, the reference.
 

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from kdplatform.analysis.tables import Attribute, attribute_groups, listed
+from kdplatform.arguments import report_formats
 from kdplatform.columns import RESERVED, check_attributes, is_label, look_alikes
 from kdplatform.data._text_files import read_csv
 from kdplatform.errors import UserError, one_line, unknown_name
@@ -46,6 +47,7 @@ def run_compare(
     similar_by: str | None = None,
     min_group_size: str = "30",
     out: str | None = None,
+    format: str = "markdown",
 ) -> None:
     """Compares two sides and prints what differs; writes tables and a page where asked to.
 
@@ -55,12 +57,13 @@ def run_compare(
         similar_by: columns that say how alike two examples are.
         min_group_size: groups smaller than this are listed and not measured.
         out: folder for the page and its tables.
+        format: how it is written beside the page, such as `markdown,latex`.
 
     Raises:
         UserError: a side cannot be read, or the sides cannot be compared.
     """
     folder = None if out is None else user_path("out", out)
-    size = _group_size(min_group_size)
+    size, formats = _group_size(min_group_size), report_formats(format)
     read = _sides(sides)
     # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
     from kdplatform.reporting.comparison import build_comparison, comparison_text
@@ -84,7 +87,7 @@ def run_compare(
         raise UserError(str(error)) from None
     show(comparison_text(comparison))
     if folder is not None:
-        write_report(comparison.report, writable_folder("out", folder), PAGE)
+        write_report(comparison.report, writable_folder("out", folder), PAGE, formats)
         show(f"\nread it: {folder / PAGE}")
 
 
