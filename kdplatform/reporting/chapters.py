@@ -21,10 +21,8 @@ def examples_chapter(galleries: Sequence[tuple[str, Gallery]]) -> Section:
         return Section(title, ["Nothing is compared, so no example changed."])
     parts = []
     for name, gallery in galleries:
-        counts = [f"{gallery.counts[way]} {way}" for way in gallery.directions]
-        parts.append(
-            Section(name, [f"Of how many examples: {'; '.join(counts)}."], gallery=gallery)
-        )
+        counts = [f"{gallery.counts[way]} examples where {way}" for way in gallery.directions]
+        parts.append(Section(name, [f"{' and '.join(counts)}."], gallery=gallery))
     return Section(title, parts=parts, switch="Compare")
 
 
