@@ -309,6 +309,12 @@ _option = partial(click.option, multiple=True)
     metavar="integer >= 1",
     help="groups smaller than this are listed and not measured; default 30",
 )
+@_option(
+    "--min_group_share",
+    metavar="0 <= number < 1",
+    help="groups of a smaller share of the examples have no impact ratio; default 0.02",
+)
+@_option("--positive", metavar="class", help="the favourable class; default: class 1 of two")
 @_option("--out", metavar="folder", help="where a page and tables are written; none: nowhere")
 @_option(
     "--format", metavar="markdown,latex", help="what is written beside the page; default markdown"

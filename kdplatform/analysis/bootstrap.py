@@ -4,9 +4,9 @@ Each draw resamples the examples, the same for every model, and the seeds of eve
 arms share, above all the examples that are hard for all of them, cancels in their differences.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
@@ -86,7 +86,7 @@ class FairnessBootstrap:
         samples: Resampled mean over seeds, by arm and metric. [draws]
         group_accuracy: Mean over seeds of each group's accuracy, by arm; NaN for a group that is
             too small. [groups]
-        models: What all of it was made of.
+        make_null: Permutes groups, once it is asked for.
     """
 
     attribute: str
@@ -95,12 +95,12 @@ class FairnessBootstrap:
     values: Mapping[str, Mapping[str, FloatArray]]
     samples: Mapping[str, Mapping[str, FloatArray]]
     group_accuracy: Mapping[str, FloatArray]
-    models: Models = field(repr=False)
+    make_null: Callable[[], pd.DataFrame] = field(repr=False)
 
     @cached_property
     def null(self) -> pd.DataFrame:
-        """What parity would give, by `parity.parity_null` of the same arms."""
-        return parity_of_models(self.models, {arm: len(v["dpd"]) for arm, v in self.values.items()})
+        """What parity would give, as `parity.parity_null` of the same arms says it."""
+        return self.make_null()
 
     def compare(self, arm: str, reference: str, metric: str) -> Comparison:
         """Judges the difference of two arms as every report and command does.
@@ -260,12 +260,14 @@ def bootstrap_models(
     confidence: float = 0.95,
     seed: int = 0,
     measure: Measure = metric_values,
+    make_null: Callable[[], pd.DataFrame] | None = None,
 ) -> FairnessBootstrap:
     """As `bootstrap_fairness`, of models that are aligned already.
 
     Args:
         seeds: Models of each arm, in the order of the models.
         measure: What is made of the counts of a draw.
+        make_null: Gives the chance levels of the measure; None: those of `metric_values`.
     """
     generator = np.random.default_rng(seed)
     profiles = Profiles(models)
@@ -293,5 +295,5 @@ def bootstrap_models(
             arm: group_rates(observed, large).accuracy[0, own].mean(axis=0)
             for arm, own in columns.items()
         },
-        models=models,
+        make_null=make_null or partial(parity_of_models, models, seeds),
     )

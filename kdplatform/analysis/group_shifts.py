@@ -24,6 +24,7 @@ from kdplatform.analysis.permutation import SeedPermutation, permute_values
 from kdplatform.analysis.seed_changes import seed_changes
 from kdplatform.analysis.significance import benjamini_hochberg, check_fraction, holm
 from kdplatform.analysis.tables import Attribute, stack_tables
+from kdplatform.analysis.weighted import weighted_changes, weighted_means
 from kdplatform.predictions import FloatArray, Predictions, Table
 
 TESTED = "tested"
@@ -77,6 +78,9 @@ def group_shifts(
         class_names: Of class 0, 1, ...; numbers stand for what has no name.
         alpha: Level; intervals have confidence 1 - alpha.
 
+    Where the tables weigh their examples, shares, differences, intervals and tests over seeds count
+    the weights. McNemar's test and `only_a` and `only_b` count examples.
+
     Returns:
         The table has one row per cell that has an example: `kind` ("group", "intersection" or
         "group within class"), `attribute`, `group`, `label` (name of the class, empty for a whole
@@ -101,15 +105,19 @@ def group_shifts(
     cells = attributes
     if not isinstance(cells, Cells):
         cells = cells_of(Predictions.of(tables_a[0]), cells)
-    right = stack_tables([cells.table, *tables_a, *tables_b]).correct[1:].astype(float)
+    stack = stack_tables([cells.table, *tables_a, *tables_b])
+    right, weights = stack.correct[1:].astype(float), stack.weights
     right_a, right_b = right[: seeds[0]], right[seeds[0] :]
-    frame = _values(cells, right_a, right_b, class_names)
-    large = np.asarray(frame["n"] >= min_group_size)
+    frame = _values(cells, right_a, right_b, class_names, weights)
+    large = np.asarray(_counting(cells, weights) >= min_group_size)
     if seeds == (1, 1):
         test, changes = "McNemar", _of_one_pair(frame, alpha)
+        if weights is not None:
+            change = weighted_changes(cells.sums, right_b[0] - right_a[0], weights, alpha)
+            changes = changes.assign(difference=change.mean, low=change.low, high=change.high)
     else:
         test = "paired t" if seeds[0] == seeds[1] or 1 in seeds else "Welch"
-        found = seed_changes(cells, right_a, right_b, alpha)._asdict()
+        found = seed_changes(cells, right_a, right_b, alpha, weights)._asdict()
         changes = pd.DataFrame(found | {"chance": alpha})
     frame = pd.concat([frame, changes], axis=1)
     measured = [
@@ -123,8 +131,7 @@ def group_shifts(
     tested = np.isfinite(p_value)
     if min(seeds) > 1 and tested.any():
         by_seed = [
-            (cells.sums(side) / cells.frame["n"].to_numpy())[:, tested]
-            for side in (right_a, right_b)
+            weighted_means(cells.sums, side, weights)[:, tested] for side in (right_a, right_b)
         ]
         permutation = _permuted(by_seed[0], by_seed[1], alpha)
         p_max[tested] = permutation.p_by_class
@@ -146,24 +153,35 @@ def group_shifts(
 
 
 def _values(
-    cells: Cells, right_a: FloatArray, right_b: FloatArray, class_names: Sequence[str]
+    cells: Cells,
+    right_a: FloatArray,
+    right_b: FloatArray,
+    class_names: Sequence[str],
+    weights: FloatArray | None,
 ) -> pd.DataFrame:
     """Cells with both sides' shares that are right, and how many only one side gets right."""
-    n = cells.frame["n"].to_numpy(dtype=float)
     a, b = right_a.mean(axis=0), right_b.mean(axis=0)
     if len(right_a) == len(right_b):
         only_a = (right_a * (1 - right_b)).mean(axis=0)
         only_b = (right_b * (1 - right_a)).mean(axis=0)
     else:
         only_a, only_b = a * (1 - b), b * (1 - a)
-    sums = cells.sums(np.stack([a, b, only_a, only_b]))
+    value_a, value_b = weighted_means(cells.sums, np.stack([a, b]), weights)
+    only = cells.sums(np.stack([only_a, only_b]))
     labels = [
         "" if c < 0 else class_names[c] if c < len(class_names) else str(c)
         for c in cells.frame["class"].tolist()
     ]
     frame = cells.frame.copy()
     frame.insert(3, "label", labels)
-    return frame.assign(value_a=sums[0] / n, value_b=sums[1] / n, only_a=sums[2], only_b=sums[3])
+    return frame.assign(value_a=value_a, value_b=value_b, only_a=only[0], only_b=only[1])
+
+
+def _counting(cells: Cells, weights: FloatArray | None) -> FloatArray:
+    """Number of examples of every cell that have a weight at all. [cells]."""
+    if weights is None:
+        return np.asarray(cells.frame["n"], dtype=float)
+    return np.asarray(cells.sums((weights > 0).astype(float)[None])[0])
 
 
 def _of_one_pair(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:

@@ -71,16 +71,29 @@ class _Counter:
         return max(counts, len(self.profiles.size) * self.n_codes, len(self.codes))
 
     def permuted(
-        self, strata: IntArray, permutations: int, generator: np.random.Generator
+        self,
+        strata: IntArray,
+        permutations: int,
+        generator: np.random.Generator,
+        *,
+        redrawn: bool = False,
     ) -> Iterator[GroupCounts]:
-        """Counts of permuted groups, some permutations at a time."""
+        """Counts of permuted groups, some permutations at a time.
+
+        Args:
+            redrawn: whether what examples are is drawn with replacement instead of permuted.
+        """
         members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
         step = max(1, min(permutations, COUNTS_AT_ONCE // self._per_permutation()))
         for start in range(0, permutations, step):
             size = min(step, permutations - start)
             profile = np.tile(self.profiles.profile, (size, 1))
             for own in members:
-                profile[:, own] = generator.permuted(profile[:, own], axis=1)
+                if redrawn:
+                    chosen = generator.integers(0, len(own), (size, len(own)))
+                    profile[:, own] = self.profiles.profile[own[chosen]]
+                else:
+                    profile[:, own] = generator.permuted(profile[:, own], axis=1)
             yield self._counts(profile)
 
 
@@ -91,6 +104,11 @@ def _p_value(observed: float, null: FloatArray) -> float:
         return float("nan")
     # equal rates may differ in the last digits
     return float((1 + np.sum(known >= observed - 1e-12)) / (1 + len(known)))
+
+
+def lower_p_value(observed: float, null: FloatArray) -> float:
+    """Share of values at most as large, the observed one counted among them."""
+    return _p_value(-observed, -null)
 
 
 def null_row(null: pd.DataFrame, arm: str, metric: str) -> "pd.Series[Any]":
@@ -153,13 +171,19 @@ def permuted_values(
     permutations: int,
     generator: np.random.Generator,
     measure: Measure = metric_values,
+    *,
+    redrawn: bool = False,
 ) -> dict[str, FloatArray]:
     """Metrics of all models when groups are permuted among the examples of each stratum.
+
+    Args:
+        redrawn: Whether every example is drawn anew from its stratum instead: other samples of the
+            same sizes, from a population in which groups do not matter.
 
     Returns:
         By metric. [permutations, models]
     """
-    counts = _Counter(models).permuted(strata, permutations, generator)
+    counts = _Counter(models).permuted(strata, permutations, generator, redrawn=redrawn)
     chunks = [measure(chunk, models.large) for chunk in counts]
     return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
 

@@ -15,6 +15,7 @@ from scipy import sparse, special
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE, GroupCounts, LargeEnough, count_codes
 from kdplatform.analysis.intervals import LEVEL
 from kdplatform.analysis.tables import Attribute, aligned_tables, attribute_groups, quotient
+from kdplatform.analysis.weighted import variance_of_weighted_means
 from kdplatform.predictions import FloatArray, IntArray, Predictions
 
 # What is measured, in the words of tables.
@@ -237,11 +238,9 @@ def _limits(
     n, weight, square = (np.broadcast_to(each, sums.shape[1:]) for each in denominators)
     mean_entries = sparse.csr_matrix(sum(entries[1:], entries[0]) / seeds)
     mean = quotient(sums.mean(axis=0), weight)
-    # Sum of w² (x - mean)², as `intervals` has it for one cell.
-    residuals = _dense(squared @ sparse.csr_matrix(mean_entries.multiply(mean_entries)))
+    squares = _dense(squared @ sparse.csr_matrix(mean_entries.multiply(mean_entries)))
     linear = _dense(sparse.csr_matrix(squared @ mean_entries))
-    residuals += mean**2 * square - 2 * mean * linear
-    of_examples = quotient(residuals * n, weight**2 * (n - 1))
+    of_examples = variance_of_weighted_means(n, weight, square, mean, linear, squares)
     of_seeds = np.zeros_like(mean)
     if seeds > 1:
         of_seeds = np.stack([quotient(each, weight) for each in sums]).var(axis=0, ddof=1) / seeds

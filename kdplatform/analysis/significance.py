@@ -26,6 +26,7 @@ from kdplatform.analysis.mcnemar import (
     mcnemar_p,
 )
 from kdplatform.analysis.tables import quotient, stack_tables
+from kdplatform.analysis.weighted import weighted_changes
 from kdplatform.predictions import FloatArray, Table
 
 Normalisation = Literal["ratio", "difference", "pooled-difference"]
@@ -403,6 +404,13 @@ def mcnemar_by_class(
         quotient(stack.by_class(right, classes), total) for right in (right_a, right_b)
     )
     low, high = change_interval(only_a, only_b, n, alpha)
+    if stack.weights is not None:
+        change = right_b.astype(float) - right_a
+
+        def by_label(rows: FloatArray) -> FloatArray:
+            return np.stack([np.bincount(stack.labels, row, minlength=classes) for row in rows])
+
+        _, low, high = weighted_changes(by_label, change, stack.weights, alpha)
     table = pd.DataFrame(
         {
             "class": np.arange(classes),

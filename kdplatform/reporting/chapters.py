@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from kdplatform.reporting.gallery import Gallery
-from kdplatform.reporting.page import Found, Section
+from kdplatform.reporting.page import Section
+from kdplatform.study.findings import Finding
 
 
-def findings_chapter(findings: Sequence[Found], warnings: Sequence[str] = ()) -> Section:
+def findings_chapter(findings: Sequence[Finding], warnings: Sequence[str] = ()) -> Section:
     """What was found, in the order of the findings."""
     lead = []
     if not findings:

@@ -41,7 +41,7 @@ def plotly_figure(chart: Chart) -> Figure:
 
 
 def plain(text: object) -> str:
-    """Returns a text in which Plotly finds no markup: tags such as `<a>`, formulas within dollars."""
+    """Returns a text in which Plotly finds neither tags, such as `<a>`, nor formulas."""
     return escape(visible(text), quote=True).replace("$", "&#36;")
 
 

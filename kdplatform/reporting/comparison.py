@@ -8,6 +8,7 @@ import numpy as np
 
 from kdplatform.analysis.bootstrap import bootstrap_fairness
 from kdplatform.analysis.comparison import ClassComparison
+from kdplatform.analysis.decisions import MIN_GROUP_SHARE
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.analysis.individual_fairness import (
@@ -18,6 +19,7 @@ from kdplatform.analysis.individual_fairness import (
 from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.tables import Attribute, listed
+from kdplatform.reporting.comparison_measures import FOUR_FIFTHS_TABLE, Measures, measures_of
 from kdplatform.reporting.comparison_page import comparison_report
 from kdplatform.reporting.comparison_rows import (
     A,
@@ -38,7 +40,9 @@ from kdplatform.study.evidence import Evidence, MetricChange
 from kdplatform.study.fairness import Effort
 from kdplatform.study.findings import Finding, make_findings
 from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison, compare_groups
+from kdplatform.study.measures import favourable_class
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
+from kdplatform.study.same_examples import check_examples, with_ids_of_one_kind
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
 from kdplatform.study.warnings import collapse_warnings
@@ -59,6 +63,7 @@ class Comparison:
         classes: None where classes cannot be tested.
         groups: None without attributes.
         findings: what was found, as the page and the printed text begin.
+        measures: what auditors ask of every group.
     """
 
     report: Report
@@ -68,6 +73,7 @@ class Comparison:
     classes: ClassComparison | None
     groups: GroupComparison | None
     findings: Sequence[Finding]
+    measures: Measures
 
 
 def build_comparison(
@@ -79,6 +85,8 @@ def build_comparison(
     effort: Effort = DEFAULT_EFFORT,
     remarks: Sequence[str] = (),
     previews: Mapping[str, Shown] = _NO_PREVIEWS,
+    positive: str | None = None,
+    min_group_share: float = MIN_GROUP_SHARE,
 ) -> Comparison:
     """Compares side B with side A, the reference.
 
@@ -90,12 +98,16 @@ def build_comparison(
         effort: draws and permutations.
         remarks: what is not compared and why, where the caller knows.
         previews: what runs logged of examples, by id.
+        positive: the favourable class by name, or by number where classes have none; None: class 1
+            of two.
+        min_group_share: share of the examples that a group needs for an impact ratio.
 
     Raises:
         ValueError: the sides hold different examples or groups.
+        UserError: there is no such class, or no rate of it.
     """
-    a, b = _with_ids_of_one_kind(a, b)
-    _check_examples(a, b)
+    a, b = with_ids_of_one_kind(a, b)
+    check_examples(a, b)
     reference, similar = a.tables[0], None
     if similar_by:
         space = factor_space(reference, similar_by)
@@ -103,8 +115,9 @@ def build_comparison(
     study = replace(
         _study(a, b, similar), attributes=tuple(attributes), min_group_size=min_group_size
     )
+    favourable = favourable_class(positive, study.class_names, study.any_table)
     tables = {"A": study.tables(A), "B": study.tables(B)}
-    classes = class_test(study)
+    classes, measured = class_test(study), list[Attribute]()
     fairness: list[Row] = []
     notes = [*_notes(study, classes), *remarks]
     for attribute in attributes:
@@ -117,6 +130,7 @@ def build_comparison(
             notes.append(f"{name}: {metrics.note}.")
         if metrics.groups < 2:
             continue
+        measured.append(attribute)
         bootstrap = bootstrap_fairness(
             tables, attribute, draws=effort.draws, min_group_size=min_group_size
         )
@@ -127,6 +141,8 @@ def build_comparison(
             min_group_size=min_group_size,
         )
         fairness.extend(fairness_rows(bootstrap, null, metrics))
+    measures = measures_of(study, measured, favourable, effort, min_group_share)
+    notes += measures.notes
     if similar is None:
         notes.append("I(f): not measured; --similar_by names columns that say how alike two are.")
     else:
@@ -138,6 +154,7 @@ def build_comparison(
             *overall_rows(study),
             *([] if classes is None else [count_row(classes)]),
             *fairness,
+            *measures.rows,
             *individual_rows(study),
         ],
         [
@@ -157,8 +174,11 @@ def build_comparison(
     groups = _groups(study)
     evidence = _evidence(study, verdicts, classes, groups)
     findings = make_findings([evidence], collapse_warnings(study, {A: "A", B: "B"}))
-    report = comparison_report(study, verdicts, notes, classes, groups, findings, previews)
-    return Comparison(report, verdicts, notes, study, classes, groups, findings)
+    report = comparison_report(
+        study, verdicts, notes, classes, groups, findings, previews, measures.tables
+    )
+    report = replace(report, frames={**report.frames, "groups": measures.groups})
+    return Comparison(report, verdicts, notes, study, classes, groups, findings, measures)
 
 
 def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
@@ -219,39 +239,19 @@ def comparison_text(comparison: Comparison) -> str:
             "",
             text_table([str(name) for name in shown.columns], rows),
             "",
+            *_rule_lines(comparison.measures),
             *comparison.notes,
         ]
     )
 
 
-def _check_examples(a: Side, b: Side) -> None:
-    first, every = a.tables[0], [*a.tables, *b.tables]
-    classes = next((table.n_classes for table in every if table.logits is not None), None)
-    for side in (a, b):
-        for table in side.tables:
-            if table.logits is not None and table.n_classes != classes:
-                raise ValueError(
-                    f"{side.title} has logits of {table.n_classes} classes, another table of "
-                    f"{classes}; allowed: the same classes in all tables"
-                )
-            if table.digest != first.digest:
-                raise ValueError(
-                    f"different examples: {a.title} has digest {first.digest} ({len(first)} rows), "
-                    f"{side.title} has {table.digest} ({len(table)} rows); "
-                    "allowed: the same ids and labels on both sides"
-                )
-
-
-def _with_ids_of_one_kind(a: Side, b: Side) -> tuple[Side, Side]:
-    """Turns ids into text where one file holds them as numbers and another as text."""
-    kinds = {table.ids.dtype for side in (a, b) for table in side.tables}
-    if len(kinds) == 1:
-        return a, b
-
-    def as_text(side: Side) -> Side:
-        return replace(side, tables=[replace(t, ids=t.ids.astype(str)) for t in side.tables])
-
-    return as_text(a), as_text(b)
+def _rule_lines(measures: Measures) -> Iterator[str]:
+    """The four-fifths rule as it is printed."""
+    for table in measures.tables[:1]:
+        if table.key == FOUR_FIFTHS_TABLE:
+            rows = [[str(cell) for cell in row] for row in table.shown.itertuples(index=False)]
+            yield text_table([str(name) for name in table.shown.columns], rows)
+            yield from ["", *table.notes, ""]
 
 
 def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
@@ -284,10 +284,10 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
             yield f"{title}: a model predicts the same class for every example."
         if any(table.logits is None for table in study.tables(arm)):
             yield f"{title}: without logits, so scores of probabilities are not measured."
-    yield "In %; scores of probabilities, I(f) and consistency as they are."
+    yield "In %; ratios, scores of probabilities, I(f) and consistency as they are."
     if not a == b == 1:
         yield "Disagreement: under A and B that of two models of the side, then that of A with B."
     yield (
-        "EOD, DPD, gap: B fairer or less fair only where the interval excludes 0, also without the "
-        "difference of what chance alone gives."
+        "EOD, DPD, gap, ratios and the like: B fairer or less fair only where the interval "
+        "excludes 0, also without the difference of what chance alone gives."
     )

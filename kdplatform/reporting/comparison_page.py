@@ -15,11 +15,12 @@ from kdplatform.reporting.comparison_rows import A, B
 from kdplatform.reporting.data_chapter import data_chapter
 from kdplatform.reporting.gallery import Shown
 from kdplatform.reporting.groups_chapter import groups_of_pair
-from kdplatform.reporting.page import Found, Page, Section
+from kdplatform.reporting.page import Page, Section
 from kdplatform.reporting.pairs import SIDES, Pair
 from kdplatform.reporting.report import Report, with_distinct_keys
 from kdplatform.reporting.report_table import Table
 from kdplatform.study.claims import counted
+from kdplatform.study.findings import Finding
 from kdplatform.study.groups import GroupComparison
 from kdplatform.study.study import Study
 
@@ -35,8 +36,9 @@ def comparison_report(
     notes: Sequence[str],
     classes: ClassComparison | None,
     groups: GroupComparison | None,
-    findings: Sequence[Found],
+    findings: Sequence[Finding],
     previews: Mapping[str, Shown],
+    measures: Sequence[Table] = (),
 ) -> Report:
     """Returns a comparison as a page with its files.
 
@@ -45,6 +47,7 @@ def comparison_report(
         verdicts: every row with its verdict.
         notes: what must be known to read the rows.
         previews: what runs logged of examples, by id.
+        measures: what auditors ask of every group.
     """
     pair = _pair(study, classes, groups)
     subtitle = "; ".join(
@@ -58,6 +61,9 @@ def comparison_report(
         groups_section = Section(
             "Groups", ["Which groups does B treat better or worse?"], parts=parts
         )
+        if measures:
+            asked = Section("What auditors ask for", tables=list(measures))
+            groups_section = replace(groups_section, parts=[*parts, asked])
     sections = [
         findings_chapter(findings),
         data_chapter(examples, study.attributes, study.class_names, study.min_group_size),

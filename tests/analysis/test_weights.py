@@ -22,6 +22,7 @@ from kdplatform.analysis.disagreement import (
     disagreement_over_seeds,
 )
 from kdplatform.analysis.group_fairness import fairness_metrics, group_table
+from kdplatform.analysis.group_shifts import group_shifts
 from kdplatform.analysis.intervals import mean_of_examples, mean_of_seeds_and_examples
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.significance import mcnemar_by_class
@@ -202,3 +203,45 @@ def test_weights_follow_their_examples() -> None:
     aligned = shuffled.aligned(one)
     assert aligned.weights is not None
     np.testing.assert_array_equal(aligned.weights, WEIGHTS)
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_group_shifts_are_weighted_means_with_their_intervals(seeds: int) -> None:
+    a, b = ([model(10 * s + i, weights=WEIGHTS) for i in range(seeds)] for s in (0, 1))
+    table = group_shifts(a, b, ["group"]).table.set_index(["group", "label"])
+    group = a[0].columns["group"].to_numpy() == "b"
+    for label, own in (("", group), ("1", group & (a[0].labels == 1))):
+        values = [[t.correct[own].astype(float) for t in side] for side in (a, b)]
+        change = np.subtract(values[1], values[0])
+        weights = WEIGHTS[own]
+        expected = (
+            mean_of_examples(change[0], weights)
+            if seeds == 1
+            else mean_of_seeds_and_examples(change, weights)
+        )
+        row = table.loc[("b", label)]
+        assert [row["difference"], row["low"], row["high"]] == pytest.approx(list(expected))
+        assert row["value_b"] - row["value_a"] == pytest.approx(expected.estimate)
+        assert row["n"] == own.sum()
+
+
+def test_equal_weights_change_no_group_shift_over_seeds() -> None:
+    tables = [
+        group_shifts(
+            [model(i, weights=w) for i in range(3)],
+            [model(5 + i, weights=w) for i in range(3)],
+            ["group"],
+        ).table
+        for w in (None, np.full(N, 2.0))
+    ]
+    pd.testing.assert_frame_equal(*tables)
+
+
+def test_an_unweighted_test_of_a_pair_has_the_p_of_its_examples() -> None:
+    weighted, plain = (
+        group_shifts([model(0, weights=w)], [model(1, weights=w)], ["group"]).table
+        for w in (WEIGHTS, None)
+    )
+    columns = ["n", "only_a", "only_b", "p_value", "p_holm"]
+    pd.testing.assert_frame_equal(weighted[columns], plain[columns])
+    assert not np.allclose(weighted["difference"], plain["difference"])
