@@ -17,6 +17,8 @@ from kdplatform.settings.project import TUNING_SHORTCUTS
 
 FROM_PROJECT = "from-project"
 EXECUTORS = ("local", "ray")
+# How a report is written beside its page.
+FORMATS = ("markdown", "latex")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ _SPREADING = (
 _REPORTING = (
     Parameter("out", "auto", "auto | path", "folder; auto: below reports in the data folder"),
     Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
+    Parameter("format", "markdown", "none | markdown,latex", "what is written beside the page"),
 )
 _STUDY = (
     Parameter("study", "auto", "auto | text", "the study's name; the same name goes on with it"),
@@ -116,6 +119,7 @@ class Arguments:
         workers: processes of the local executor; None: as many as fit.
         out: the report's folder; None: below the data folder.
         intersections: whether the report compares pairs of attributes.
+        formats: how the report is written beside its page.
         study: name of the tuner's study; None: made from what is looked for.
         storage: where the study is kept.
     """
@@ -131,6 +135,7 @@ class Arguments:
     address: str
     out: Path | None
     intersections: bool
+    formats: tuple[str, ...]
     study: str | None
     storage: str
 
@@ -173,6 +178,7 @@ def read_arguments(
         address=own["address"],
         out=None if out == "auto" else user_path("out", out),
         intersections=_boolean("intersections", own["intersections"]),
+        formats=report_formats(own["format"]),
         study=None if study == "auto" else study,
         storage=own["storage"],
     )
@@ -273,6 +279,23 @@ def _refuse_what_is_ignored(
             f"{other}={own[other]!r} is not for executor={executor!r}; allowed: {other} with "
             f"executor={right!r}"
         )
+
+
+def report_formats(text: str) -> tuple[str, ...]:
+    """Reads how a report is written beside its page, such as `markdown,latex`; `none`: no way.
+
+    Raises:
+        UserError: a form is not known, or named twice.
+    """
+    if text == "none":
+        return ()
+    given = [name.strip() for name in text.split(",")]
+    for name in given:
+        if name not in FORMATS:
+            raise unknown_name("format", name, ("none", *FORMATS))
+        if given.count(name) > 1:
+            raise UserError(f"format={text!r} names {name!r} twice; allowed: every form once")
+    return tuple(given)
 
 
 def _device(name: str) -> str:

@@ -316,6 +316,9 @@ _option = partial(click.option, multiple=True)
 )
 @_option("--positive", metavar="class", help="the favourable class; default: class 1 of two")
 @_option("--out", metavar="folder", help="where a page and tables are written; none: nowhere")
+@_option(
+    "--format", metavar="markdown,latex", help="what is written beside the page; default markdown"
+)
 def compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
     """Hold side B against side A, the reference.
 

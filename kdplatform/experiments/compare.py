@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdplatform.analysis.tables import Attribute, attribute_groups
+from kdplatform.arguments import report_formats
 from kdplatform.columns import check_attributes
 from kdplatform.errors import UserError
 from kdplatform.experiments.compared_sides import RUN_ID, Sides, Source, read_sides
@@ -38,6 +39,7 @@ def run_compare(
     min_group_share: str = _MIN_GROUP_SHARE,
     positive: str | None = None,
     out: str | None = None,
+    format: str = "markdown",
 ) -> None:
     """Compares two sides and prints what differs; writes tables and a page where asked to.
 
@@ -49,12 +51,14 @@ def run_compare(
         min_group_share: groups of a smaller share of the examples have no impact ratio.
         positive: the favourable class; None: class 1 of two.
         out: folder for the page and its tables.
+        format: how it is written beside the page, such as `markdown,latex`.
 
     Raises:
         UserError: a side cannot be read, or the sides cannot be compared.
     """
     folder = None if out is None else user_path("out", out)
     size, share = _group_size(min_group_size), _group_share(min_group_share)
+    formats = report_formats(format)
     named = [_predictions_of(side) for side in sides]
     given = {"attributes": attributes, "similar_by": similar_by}
     asked, alike = (None if t is None else _names_in(n, t) for n, t in given.items())
@@ -72,7 +76,7 @@ def run_compare(
 
     show(comparison_text(comparison))
     if folder is not None:
-        write_report(comparison.report, writable_folder("out", folder), PAGE)
+        write_report(comparison.report, writable_folder("out", folder), PAGE, formats)
         show(f"\nread it: {folder / PAGE}")
 
 

@@ -7,6 +7,7 @@ in the store, unless they are asked for.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -36,6 +37,7 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
+from kdplatform.reporting.findings_text import findings_text
 from kdplatform.reporting.gallery import Shown
 from kdplatform.reporting.pairs import usual_arm
 from kdplatform.reporting.study_page import (
@@ -48,6 +50,7 @@ from kdplatform.reporting.study_page import (
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
+from kdplatform.study.claims import Claim
 from kdplatform.study.metrics import SPEED, Similarity, similarity
 from kdplatform.study.study import (
     NDS,
@@ -58,6 +61,8 @@ from kdplatform.study.study import (
     scored_model,
 )
 from kdplatform.study.verdicts import Verdict
+
+_MOST_PRINTED = 10
 
 
 def run_report(config: ProjectConfig, arguments: Arguments) -> None:
@@ -70,7 +75,7 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     with store_errors():
         study = load_study(config, arguments.overrides.keys(), arguments.intersections)
         report = build_report(study, previews=_previews(study))
-        written = write_report(report, folder)
+        written = write_report(report, folder, formats=arguments.formats)
         with command_run("report", config) as run_id:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
@@ -91,13 +96,30 @@ def _place(config: ProjectConfig) -> str:
 
 
 def report_text(report: Report) -> str:
-    """Returns the verdicts as they are printed, one claim per line; then those on methods."""
-    width = max(len(verdict) for verdict in Verdict)
-    lines = [f"{claim.verdict:<{width}}  {claim.claim}" for claim in report.claims]
-    if report.of_methods:
-        lines += ["", *(claim_sentence(claim) for claim in report.of_methods)]
-    of_claims = report.page.sections[0].paragraphs
-    return "\n".join([report.page.subtitle, *report.gaps, *of_claims, "", *lines])
+    """Returns what is printed: what is missing, what was found, and which claims are decided.
+
+    Everything else stands on the page: a study of many methods has hundreds of verdicts.
+    """
+    parts = [
+        "\n".join([report.page.subtitle, *report.gaps]),
+        findings_text(report.findings),
+        _verdicts_text("The paper's claims", report.claims),
+        _verdicts_text("Methods against plain distillation", report.of_methods),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _verdicts_text(title: str, claims: Sequence[Claim]) -> str:
+    """Counts verdicts, and says the first of those that are decided; empty without any."""
+    if not claims:
+        return ""
+    tally = Counter(claim.verdict for claim in claims)
+    counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict)
+    decided = [claim for claim in claims if claim.verdict is not Verdict.UNDECIDABLE]
+    lines = [f"- {claim_sentence(claim)}" for claim in decided[:_MOST_PRINTED]]
+    if more := len(decided) - len(lines):
+        lines.append(f"- {more} further decided verdicts are on the page.")
+    return "\n".join([f"{title}: {counts}.", *lines])
 
 
 def _tally(report: Report) -> dict[str, float]:

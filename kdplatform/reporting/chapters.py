@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 
 from kdplatform.reporting.gallery import Gallery
-from kdplatform.reporting.page import Found, Section
+from kdplatform.reporting.page import Section
+from kdplatform.study.findings import Finding
 
 
-def findings_chapter(findings: Sequence[Found], warnings: Sequence[str] = ()) -> Section:
+def findings_chapter(findings: Sequence[Finding], warnings: Sequence[str] = ()) -> Section:
     """What was found, in the order of the findings."""
     lead = []
     if not findings:
@@ -21,10 +22,8 @@ def examples_chapter(galleries: Sequence[tuple[str, Gallery]]) -> Section:
         return Section(title, ["Nothing is compared, so no example changed."])
     parts = []
     for name, gallery in galleries:
-        counts = [f"{gallery.counts[way]} {way}" for way in gallery.directions]
-        parts.append(
-            Section(name, [f"Of how many examples: {'; '.join(counts)}."], gallery=gallery)
-        )
+        counts = [f"{gallery.counts[way]} examples where {way}" for way in gallery.directions]
+        parts.append(Section(name, [f"{' and '.join(counts)}."], gallery=gallery))
     return Section(title, parts=parts, switch="Compare")
 
 

@@ -10,6 +10,8 @@ from kdplatform.text import visible
 
 Figure = dict[str, Any]
 
+# Bars of hundreds of names, which would hide each other.
+_CROWDED = {"thickness": 0.5, "width": 0}
 _ROW = 24  # pixels of a name
 _LONGEST_NAME = 28
 # Colours by their names in the page's style sheet, which knows day and night; marks of Plotly.
@@ -39,8 +41,8 @@ def plotly_figure(chart: Chart) -> Figure:
 
 
 def plain(text: object) -> str:
-    """Returns a text in which Plotly finds no markup: it reads tags such as `<b>` and `<a>`."""
-    return escape(visible(text), quote=True)
+    """Returns a text in which Plotly finds neither tags, such as `<a>`, nor formulas."""
+    return escape(visible(text), quote=True).replace("$", "&#36;")
 
 
 def _short(text: str) -> str:
@@ -180,8 +182,8 @@ def _dots(chart: Dots) -> Figure:
                     "legendgroup": plain(points.name),
                     "showlegend": number == 0,
                     **across,
-                    f"error_{value_axis}": _bars(chart, points),
-                    "marker": _mark(points.look) | ({"size": 7} if many else {}),
+                    f"error_{value_axis}": _bars(chart, points) | (_CROWDED if many else {}),
+                    "marker": _mark(points.look) | ({"size": 6} if many else {}),
                     "hoverinfo": "text",
                     "hovertext": _hover(chart, points),
                     "xaxis": f"x{axis}",

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -25,6 +25,7 @@ from kdplatform.reporting.drawing import figure_png
 from kdplatform.reporting.gallery import Gallery
 from kdplatform.reporting.packing import packed, plotly_bundle
 from kdplatform.reporting.report_table import Table
+from kdplatform.study.findings import Finding
 from kdplatform.text import visible
 
 DPI = 130
@@ -42,18 +43,6 @@ class Picture:
     def png(self) -> bytes:
         """The figure as a PNG file."""
         return figure_png(self.figure, DPI)
-
-
-class Found(Protocol):
-    """What was found, in one sentence; `kind` says what sign stands before it."""
-
-    @property
-    def kind(self) -> str:
-        """worse, better, undecided or warning."""
-
-    @property
-    def sentence(self) -> str:
-        """The sentence, with its interval."""
 
 
 @dataclass(frozen=True)
@@ -83,7 +72,7 @@ class Section:
     prose: Sequence[Table] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
-    findings: Sequence[Found] = ()
+    findings: Sequence[Finding] = ()
     charts: Sequence[Chart] = ()
     rates: ClassRates | None = None
     gallery: Gallery | None = None

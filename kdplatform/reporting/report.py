@@ -12,10 +12,11 @@ from kdplatform.files import written_atomically
 from kdplatform.reporting.charts import Chart
 from kdplatform.reporting.class_rates import ClassRates
 from kdplatform.reporting.latex import render_latex
-from kdplatform.reporting.page import Found, Page, Picture, Section, render, render_markdown
+from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
 from kdplatform.reporting.report_table import Table
 from kdplatform.reporting.tables import csv_text
 from kdplatform.study.claims import Claim
+from kdplatform.study.findings import Finding
 
 PAGE = "report.html"
 # How a page may be written beside HTML: the ending of its file, and what writes it.
@@ -40,7 +41,7 @@ class Report:
     claims: Sequence[Claim] = ()
     of_methods: Sequence[Claim] = ()
     gaps: Sequence[str] = ()
-    findings: Sequence[Found] = ()
+    findings: Sequence[Finding] = ()
 
 
 def write_report(

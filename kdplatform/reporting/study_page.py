@@ -62,7 +62,7 @@ def build_report(
         data_chapter(study.any_table, study.attributes, study.class_names, study.min_group_size),
         _groups(study, pairs),
         _classes(study, pairs),
-        curves_chapter(study, classes, single, compared),
+        curves_chapter(study, classes, groups, single, compared),
         examples_chapter(_galleries(study, pairs, previews)),
         verdicts_chapter(study, classes, fairness, of_methods),
         claims_chapter(study, classes, claims),

@@ -9,6 +9,7 @@ from kdplatform.reporting.curves_chapter import (
     accuracy_curves,
     count_curves,
     fairness_curves,
+    group_count_curves,
     methods_points,
     worst_class_interval,
 )
@@ -35,6 +36,7 @@ from kdplatform.reporting.support_tables import (
 from kdplatform.study.claims import Claim
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import GroupFairness
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.methods import PLAIN, Compared
 from kdplatform.study.study import Study
 from kdplatform.study.verdicts import NEGLIGIBLE_SHIFT, Verdict
@@ -48,6 +50,7 @@ _CROSSES = (
 def curves_chapter(
     study: Study,
     classes: ClassWise,
+    groups: GroupWise,
     fairness: Sequence[GroupFairness],
     compared: Sequence[Compared],
 ) -> Section:
@@ -58,6 +61,8 @@ def curves_chapter(
         compared: methods against plain distillation; empty where there is one method.
     """
     charts = [accuracy_curves(study), count_curves(study, classes)]
+    if groups.tests:
+        charts.append(group_count_curves(study, groups))
     for number, each in enumerate(fairness):
         charts.append(fairness_curves(study, each, "figure4" if number == 0 else "figure5"))
     parts = []

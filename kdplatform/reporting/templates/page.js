@@ -179,9 +179,12 @@
   }
 
   // ---- the rates of one class
-  const shownNumber = (value) => (value === null ? "-" : value.toFixed(1));
-  const signed = (value) => (value === null ? "-" : (value > 0 ? "+" : "") + value.toFixed(1));
-  const limits = (low, high) => (low === null ? "" : ` (${low.toFixed(1)} to ${high.toFixed(1)})`);
+  // Rates of a class among very many are small: they need a second digit.
+  const digits = (rows) => (rows.every((row) => row[0] === null || Math.max(row[0], row[1]) < 2) ? 2 : 1);
+  const shownNumber = (value, places) => (value === null ? "-" : (value.toFixed(places)).replace(/^-(0\.?0*)$/, "$1"));
+  const signed = (value, places) => (value > 0 ? "+" : "") + shownNumber(value, places);
+  const limits = (low, high, places) =>
+    (low === null ? "" : ` (${shownNumber(low, places)} to ${shownNumber(high, places)})`);
 
   function cell(kind, text, scope) {
     const made = document.createElement(kind);
@@ -208,8 +211,9 @@
       line.append(cell("th", group, "row"), cell("td", rates.n[row]), cell("td", rates.positives[at][row]));
       for (const values of rates.values) {
         const [a, b, difference, low, high] = values[at][row];
-        const words = signed(difference) + limits(low, high);
-        line.append(cell("td", shownNumber(a)), cell("td", shownNumber(b)), cell("td", words));
+        const places = digits(values[at]);
+        const words = signed(difference, places) + limits(low, high, places);
+        line.append(cell("td", shownNumber(a, places)), cell("td", shownNumber(b, places)), cell("td", words));
       }
       body.append(line);
     });
@@ -219,7 +223,7 @@
     sortable(table);
   }
 
-  const escaped = (text) => String(text).replace(/[&<>"']/g, (char) => `&#${char.charCodeAt(0)};`);
+  const escaped = (text) => String(text).replace(/[&<>"'$]/g, (char) => `&#${char.charCodeAt(0)};`);
 
   function ratesFigure(rates, at) {
     const width = (1 - 0.05 * (rates.measures.length - 1)) / rates.measures.length;
@@ -258,6 +262,7 @@
     const rates = data.rates[box.dataset.rates];
     const [select, plot, table] = ["select", ".plot", "table"].map((what) => box.querySelector(what));
     for (const name of rates.classes) select.add(new Option(name));
+    select.selectedIndex = rates.first;
     const show = () => {
       const at = select.selectedIndex;
       ratesTable(table, rates, at);
