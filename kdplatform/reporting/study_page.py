@@ -22,6 +22,7 @@ from kdplatform.reporting.tables import EMPTY
 from kdplatform.reporting.verdict_chapters import (
     claims_chapter,
     curves_chapter,
+    not_judged,
     verdicts_chapter,
 )
 from kdplatform.roles import Role
@@ -73,7 +74,8 @@ def build_report(
     )
     frames = {table.key: table.frame for table in page.tables()}
     frames |= {"runs": study.metrics, "classes": class_detail(study, classes)}
-    return Report(page, frames, claims, of_methods, _gaps(study), findings)
+    gaps = [*_gaps(study), *not_judged(study, claims)]
+    return Report(page, frames, claims, of_methods, gaps, findings)
 
 
 def _groups(study: Study, pairs: Sequence[Pair]) -> Section:

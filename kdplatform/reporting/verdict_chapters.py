@@ -181,15 +181,10 @@ def _disagreement(study: Study) -> Section:
 def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) -> Section:
     """What the study says of the paper's claims, with the figure of its classes."""
     title = "The paper's claims"
-    without = dict.fromkeys(arm.method for arm in study.distilled if arm.temperature is None)
     paragraphs = [
-        "Claims of Mohammadshahi and Ioannou (TMLR 2025) on class bias and fairness over T."
+        "Claims of Mohammadshahi and Ioannou (TMLR 2025) on class bias and fairness over T.",
+        *not_judged(study, claims),
     ]
-    if without:
-        named = ", ".join(map(str, without))
-        paragraphs.append(f"The claims are about T and are not judged for {named}, without one.")
-    elif not claims:
-        paragraphs.append("Without NDS and attributes there is no claim to judge.")
     pictures = [
         Picture(
             "figure1_classes",
@@ -213,6 +208,15 @@ def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) ->
         tally=[(verdict.value, tally[verdict]) for verdict in Verdict],
         folded=True,
     )
+
+
+def not_judged(study: Study, claims: Sequence[Claim]) -> list[str]:
+    """Says of which methods the claims are not judged, and why."""
+    without = dict.fromkeys(arm.method for arm in study.distilled if arm.temperature is None)
+    if without:
+        named = ", ".join(map(str, without))
+        return [f"The claims are about T and are not judged for {named}, without one."]
+    return [] if claims else ["Without NDS and attributes there is no claim to judge."]
 
 
 def _claim_notes(number: int) -> list[str]:
