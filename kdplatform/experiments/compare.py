@@ -13,18 +13,18 @@ import pandas as pd
 import pyarrow as pa
 
 from kdplatform.analysis.tables import Attribute, attribute_groups, listed
+from kdplatform.arguments import boolean, optional_path
 from kdplatform.columns import RESERVED, check_attributes, is_label, look_alikes
 from kdplatform.data._text_files import read_csv
 from kdplatform.errors import UserError, one_line, unknown_name
-from kdplatform.files import user_path, writable_folder
+from kdplatform.files import user_path
 from kdplatform.predictions import ClassOrderError, Predictions, Table
-from kdplatform.progress import show
+from kdplatform.settings.gates import read_gate
 from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
 from kdplatform.study.sides import Side
 from kdplatform.text import visible
 
-PAGE = "comparison.html"
 USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _SUFFIXES = (".parquet", ".csv")
@@ -39,35 +39,53 @@ _MOST_FOUND_ATTRIBUTES = 4
 def run_compare(
     sides: Sequence[str],
     *,
-    attributes: str | None = None,
-    similar_by: str | None = None,
+    attributes: str = "auto",
+    similar_by: str = "auto",
     min_group_size: str = "30",
-    out: str | None = None,
+    out: str = "none",
+    gate: str = "none",
+    card: str = "false",
+    log: str = "auto",
 ) -> None:
     """Compares two sides and prints what differs; writes tables and a page where asked to.
 
     Args:
         sides: run ids or prediction files, comma-separated, of either side.
-        attributes: columns whose groups are compared, comma-separated; None: what looks like one.
-        similar_by: columns that say how alike two examples are.
+        attributes: columns whose groups are compared, comma-separated; `auto`: what looks like one.
+        similar_by: columns that say how alike two examples are; `auto`: known generating factors.
         min_group_size: groups smaller than this are listed and not measured.
-        out: folder for the page and its tables.
+        out: folder for the page and its tables; `none`: nowhere.
+        gate: file of rules that side B must keep; `none`: no rules.
+        card: whether model cards are written beside the page.
+        log: whether the comparison gets a run: `auto`, `true` or `false`.
 
     Raises:
         UserError: a side cannot be read, or the sides cannot be compared.
+        GateFailedError: a rule of the gate is broken.
     """
-    folder = None if out is None else user_path("out", out)
+    folder = optional_path("out", out)
     size = _group_size(min_group_size)
-    read = _sides(sides)
-    # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
-    from kdplatform.reporting.comparison import build_comparison, comparison_text
-    from kdplatform.reporting.study_page import write_report
-
+    rules, with_card = read_gate(gate), boolean("card", card)
+    if with_card and folder is None and log == "false":
+        raise UserError(
+            "card=true has nowhere to go; allowed: with out=folder, or a run of its own"
+        )
+    if log not in ("auto", "true", "false"):
+        raise UserError(f"log={log!r} is not allowed; allowed: auto | true | false")
+    named = [_predictions_of(side) for side in sides]
     given = {"attributes": attributes, "similar_by": similar_by}
-    asked, alike = (None if t is None else _names_in(n, t) for n, t in given.items())
+    asked, alike = (None if t == "auto" else _names_in(n, t) for n, t in given.items())
+    read = _sides(named)
+    # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
+    from kdplatform.experiments.comparison_ending import Ending, conclude
+    from kdplatform.reporting.comparison import build_comparison
+    from kdplatform.study.gates import check_gate_of_comparison
+
     try:
         found = _attributes(asked, read)
         compared = [*found, *_intersections(asked, found)]
+        if rules is not None:
+            check_gate_of_comparison(rules, compared)
         comparison = build_comparison(
             read.first,
             read.second,
@@ -78,10 +96,8 @@ def run_compare(
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-    show(comparison_text(comparison))
-    if folder is not None:
-        write_report(comparison.report, writable_folder("out", folder), PAGE)
-        show(f"\nread it: {folder / PAGE}")
+    settings = {**given, "min_group_size": min_group_size, "a": sides[0], "b": sides[1]}
+    conclude(comparison, named, Ending(folder, rules, with_card, log, settings))
 
 
 def _group_size(text: str) -> int:
@@ -124,9 +140,9 @@ class _Sides(NamedTuple):
     left_out: Mapping[str, str]
 
 
-def _sides(given: Sequence[str]) -> _Sides:
+def _sides(given: Sequence[Sequence[str]]) -> _Sides:
     """Reads the sides: every run or file is one seed of its side."""
-    read = [[_read(name) for name in _predictions_of(side)] for side in given]
+    read = [[_read(name) for name in side] for side in given]
     every = [each for side in read for each in side]
     classes = _class_names(every)
     first, second = (

@@ -56,6 +56,7 @@ class Comparison:
     report: Report
     verdicts: Table
     notes: Sequence[str]
+    study: Study
 
 
 def build_comparison(
@@ -86,7 +87,9 @@ def build_comparison(
     if similar_by:
         space = factor_space(reference, similar_by)
         similar = Similarity(sample_pairs(space), nearest_neighbours(space))
-    study = _study(a, b, similar)
+    study = replace(
+        _study(a, b, similar), attributes=tuple(attributes), min_group_size=min_group_size
+    )
     tables = {"A": study.tables(A), "B": study.tables(B)}
     classes = class_test(study)
     fairness: list[Row] = []
@@ -138,7 +141,29 @@ def build_comparison(
             )
         ],
     )
-    return Comparison(_report(study, verdicts, classes, notes), verdicts, notes)
+    return Comparison(_report(study, verdicts, classes, notes), verdicts, notes, study)
+
+
+def with_provenance(comparison: Comparison, lines: Sequence[str]) -> Comparison:
+    """Returns a comparison whose page ends with what it rests on, a fact a line."""
+    page = comparison.report.page
+    section = Section("What this comparison rests on", points=list(lines))
+    page = replace(page, sections=[*page.sections, section])
+    return replace(comparison, report=replace(comparison.report, page=page))
+
+
+def verdict_line(comparison: Comparison) -> str:
+    """Returns what differs in one line: the rows that are decided, and how many are not."""
+    frame = comparison.verdicts.frame
+    words = frame["verdict"].fillna("").astype(str)
+    decided = [
+        f"{what}: {verdict}"
+        for what, verdict in zip(frame["what"], words, strict=True)
+        if verdict.startswith("B ") or verdict == "classes differ"
+    ]
+    open_rows = int(words.isin(["undecided", "no interval", "undefined"]).sum())
+    found = "; ".join(decided) if decided else "no difference is shown"
+    return f"{found}; {open_rows} of {int((words != '').sum())} cannot be told"
 
 
 def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
