@@ -72,7 +72,7 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
         gate,
     )
     comparison = with_provenance(comparison, provenance.lines())
-    text = "\n".join([comparison_text(comparison), "", *provenance.lines()])
+    text = comparison_text(comparison)
     show(text)
     files = _write(comparison, provenance, ending.folder) if ending.folder else []
     if is_logged(ending.log, sides):
