@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
-from kdplatform.analysis.classwise import Arm, ArmAccuracies
+from kdplatform.analysis.classwise import Arm
 from kdplatform.analysis.significance import (
     ROUNDING,
     Normalisation,
@@ -105,18 +105,13 @@ class _SplitTester:
     """Welch's t of every class for many splits of the seeds at once."""
 
     def __init__(
-        self, a: ArmAccuracies, b: ArmAccuracies, normalisation: Normalisation, alpha: float
+        self, location: FloatArray, values: FloatArray, n: tuple[int, int], alpha: float
     ) -> None:
-        if normalisation == "pooled-difference":
-            # the arm's mean shifts all its seeds alike: it moves the means, not the variances
-            location = np.concatenate([normalised(arm, "difference") for arm in (a, b)])
-            values = np.concatenate([a.accuracy, b.accuracy])
-        else:
-            location = values = np.concatenate([normalised(arm, normalisation) for arm in (a, b)])
+        """Takes what means are of and what variances are of, [seeds, classes], arm a first."""
         self.tested = np.isfinite(values).all(axis=0)
         self.location = self._centred(location[:, self.tested])
         self.values = self._centred(values[:, self.tested])
-        self.n = len(a.overall), len(b.overall)
+        self.n = n
         self.alpha = alpha
         self.noise = _NO_VARIANCE * (self.values**2).sum(axis=0)
         self.grid, self.critical = _critical_values(min(self.n) - 1, sum(self.n) - 2, alpha)
@@ -181,16 +176,56 @@ def permute_seeds(
     Raises:
         ValueError: An arm has fewer than two seeds, or the arms hold different examples.
     """
+    a, b = arm_pair(tables_a, tables_b)
+    if normalisation == "pooled-difference":
+        # the arm's mean shifts all its seeds alike: it moves the means, not the variances
+        location = np.concatenate([normalised(arm, "difference") for arm in (a, b)])
+        values = np.concatenate([a.accuracy, b.accuracy])
+    else:
+        location = values = np.concatenate([normalised(arm, normalisation) for arm in (a, b)])
+    seeds = len(a.overall), len(b.overall)
+    return _permuted(location, values, seeds, alpha, max_splits, seed)
+
+
+def permute_values(
+    values_a: FloatArray,
+    values_b: FloatArray,
+    *,
+    alpha: float = 0.05,
+    max_splits: int = 10_000,
+    seed: int = 0,
+) -> SeedPermutation:
+    """Permutes the seeds of two arms as `permute_seeds` does, on values as they are.
+
+    Args:
+        values_a: one row per seed, one column per class or group. [seeds of a, columns]
+        values_b: the same of the other arm. [seeds of b, columns]
+
+    Raises:
+        ValueError: an arm has fewer than two seeds, or no column is finite.
+    """
+    seeds = len(values_a), len(values_b)
+    if min(seeds) < 2:
+        raise ValueError(f"arms have {seeds[0]} and {seeds[1]} seeds; allowed: at least 2 each")
+    values = np.concatenate([values_a, values_b])
+    return _permuted(values, values, seeds, alpha, max_splits, seed)
+
+
+def _permuted(
+    location: FloatArray,
+    values: FloatArray,
+    seeds: tuple[int, int],
+    alpha: float,
+    max_splits: int,
+    seed: int,
+) -> SeedPermutation:
     check_fraction("alpha", alpha)
     if max_splits < 1:
         raise ValueError(f"max_splits is {max_splits}; allowed: at least 1")
-    a, b = arm_pair(tables_a, tables_b)
-    test = _SplitTester(a, b, normalisation, alpha)
+    test = _SplitTester(location, values, seeds, alpha)
     if not test.tested.any():
         raise ValueError("no class can be tested; allowed: arms with an accuracy above 0")
-    splits, exhaustive = seed_splits(
-        len(a.overall), len(b.overall), max_splits=max_splits, seed=seed
-    )
+    splits, exhaustive = seed_splits(*seeds, max_splits=max_splits, seed=seed)
     counts, largest, observed = [], [], None
     for start in range(0, len(splits), _SPLITS):
         t, significant = test(splits[start : start + _SPLITS])
@@ -201,7 +236,7 @@ def permute_seeds(
     count, top = np.concatenate(counts), np.sort(np.concatenate(largest))
     # equal statistics of two splits may differ in the last digits
     reached = len(top) - np.searchsorted(top, observed * (1 - 1e-9), side="left")
-    p_by_class = np.full(len(a.n), np.nan)
+    p_by_class = np.full(values.shape[1], np.nan)
     p_by_class[test.tested] = reached / len(top)
     return SeedPermutation(
         splits=len(splits),

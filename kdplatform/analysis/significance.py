@@ -19,6 +19,12 @@ from kdplatform.analysis.classwise import (
     check_same_examples,
     class_total,
 )
+from kdplatform.analysis.mcnemar import (
+    attained_level,
+    change_interval,
+    detectable_change,
+    mcnemar_p,
+)
 from kdplatform.analysis.tables import quotient, stack_tables
 from kdplatform.predictions import FloatArray, Table
 
@@ -38,7 +44,8 @@ class Counts:
         tested: Classes with a p-value.
         undefined: Classes with examples but without a p-value.
         significant: Classes with p below `alpha`, uncorrected: the paper's #SC or #TC.
-        expected_by_chance: `alpha` times `tested`.
+        expected_by_chance: Sum of the tests' levels: `alpha` times `tested` over seeds, less for
+            McNemar's test, whose level depends on how many examples differ.
         chance_p: Chance of at least `significant` under independent classes (a guide only: classes
             share the same seeds, so the permutation of seeds is the test to rely on).
         significant_bh: Classes kept at false discovery rate `alpha` (Benjamini-Hochberg).
@@ -122,25 +129,55 @@ def chance_of_count(count: int, tested: int, alpha: float = 0.05) -> tuple[float
     return alpha * tested, float(stats.binom.sf(count - 1, tested, alpha))
 
 
+def chance_of_levels(count: int, levels: FloatArray) -> float:
+    """P(at least `count`) of independent tests of which each has a level of its own.
+
+    The tail of the Poisson binomial distribution, which with equal levels is that of the binomial.
+
+    Args:
+        levels: each test's chance to reject when nothing differs. [tests]
+
+    >>> round(chance_of_levels(9, np.full(100, 0.05)), 3)
+    0.063
+    """
+    if len(levels) == 0 or np.ptp(levels) == 0:
+        level = float(levels[0]) if len(levels) else 0.0
+        return float(stats.binom.sf(count - 1, len(levels), level))
+    below = np.zeros(max(count, 1))  # chances of 0, 1, ..., count - 1
+    below[0] = 1.0
+    for level in levels:
+        below[1:] = below[1:] * (1 - level) + below[:-1] * level
+        below[0] *= 1 - level
+    return float(np.clip(1 - below.sum(), 0.0, 1.0)) if count else 1.0
+
+
+def _true_levels(table: pd.DataFrame, alpha: float) -> FloatArray:
+    """The level of each row's test: its own where the table says it, otherwise the nominal one."""
+    if "chance" in table:
+        return table["chance"].to_numpy(dtype=float)
+    return np.full(len(table), alpha)
+
+
 def significance_counts(table: pd.DataFrame, alpha: float = 0.05) -> Counts:
     """Counts the classes of a table of `welch_by_class` or `mcnemar_by_class` that differ.
 
     Args:
-        table: A table with columns `n` and `p_value`.
+        table: A table with columns `n` and `p_value`, and `chance` where the tests' true levels are
+            below `alpha`, as those of discrete tests are.
         alpha: Level of the uncorrected test, false discovery rate and family-wise error rate.
     """
     check_fraction("alpha", alpha)
     p = table["p_value"].to_numpy(dtype=float)
     tested = int(np.isfinite(p).sum())
     significant = int((p < alpha).sum())
-    expected, chance_p = chance_of_count(significant, tested, alpha)
+    levels = _true_levels(table, alpha)[np.isfinite(p)]
     return Counts(
         classes=len(table),
         tested=tested,
         undefined=int((table["n"].to_numpy() > 0).sum()) - tested,
         significant=significant,
-        expected_by_chance=expected,
-        chance_p=chance_p,
+        expected_by_chance=float(levels.sum()),
+        chance_p=chance_of_levels(significant, levels),
         significant_bh=int((benjamini_hochberg(p) < alpha).sum()),
         significant_holm=int((holm(p) < alpha).sum()),
         alpha=alpha,
@@ -337,8 +374,10 @@ def mcnemar_by_class(
         n_classes: Number of classes; the largest label decides when it is not given.
 
     Returns:
-        One row per class: `class`, `n`, `accuracy_a`, `accuracy_b`, `difference`, `only_a_right`,
-        `only_b_right`, `p_value` (1 without discordant examples), `significant`, `p_bh`,
+        One row per class: `class`, `n`, `accuracy_a`, `accuracy_b`, `difference`, `difference_low`,
+        `difference_high`, `only_a_right`, `only_b_right`, `p_value` (1 without discordant
+        examples), `chance` (the test's true level with so many discordant examples), `detectable`
+        (change found with power .8; infinite where there is none), `significant`, `p_bh`,
         `significant_bh`, `p_holm`, `significant_holm`, `status` ("tested" or "absent").
 
     >>> ids = range(8)
@@ -358,8 +397,8 @@ def mcnemar_by_class(
     right_a, right_b = stack.correct
     n = np.bincount(stack.labels, minlength=classes)
     only_a, only_b = per_class(right_a & ~right_b), per_class(right_b & ~right_a)
-    tail = stats.binom.cdf(np.minimum(only_a, only_b), only_a + only_b, 0.5)
     accuracy_a, accuracy_b = quotient(per_class(right_a), n), quotient(per_class(right_b), n)
+    low, high = change_interval(only_a, only_b, n, alpha)
     table = pd.DataFrame(
         {
             "class": np.arange(classes),
@@ -367,9 +406,13 @@ def mcnemar_by_class(
             "accuracy_a": accuracy_a,
             "accuracy_b": accuracy_b,
             "difference": accuracy_b - accuracy_a,
+            "difference_low": np.where(n == 0, np.nan, low),
+            "difference_high": np.where(n == 0, np.nan, high),
             "only_a_right": only_a,
             "only_b_right": only_b,
-            "p_value": np.where(n == 0, np.nan, np.minimum(1.0, 2 * tail)),
+            "p_value": np.where(n == 0, np.nan, mcnemar_p(only_a, only_b)),
+            "chance": np.where(n == 0, np.nan, attained_level(only_a + only_b, alpha)),
+            "detectable": detectable_change(only_a + only_b, n, alpha),
         }
     )
     return _with_corrections(table, alpha).assign(status=np.where(n == 0, "absent", "tested"))

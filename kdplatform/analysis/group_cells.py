@@ -1,0 +1,122 @@
+"""The cells that two models are compared in: every group, and every group within every class."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kdplatform.analysis.tables import Attribute, Groups, attribute_groups
+from kdplatform.predictions import FloatArray, IntArray, Predictions
+
+GROUP, INTERSECTION, WITHIN_CLASS = "group", "intersection", "group within class"
+
+
+class _Block(NamedTuple):
+    """Cells of one attribute: its groups, or its groups within classes.
+
+    Attributes:
+        codes: row of `members` of every example, times the classes where they count; -1 outside.
+        members: as in `Groups`. [codes, groups]
+        classes: 1 where whole groups are the cells.
+    """
+
+    codes: IntArray
+    members: npt.NDArray[np.bool_]
+    classes: int
+
+    def sums(self, values: npt.NDArray[np.number]) -> FloatArray:
+        """Adds values up by cell; an example of several groups counts in each. [cells]."""
+        inside = self.codes >= 0
+        by_code = np.bincount(
+            self.codes[inside], values[inside], minlength=len(self.members) * self.classes
+        )
+        cells = self.members.T.astype(float) @ by_code.reshape(-1, self.classes)
+        return np.asarray(cells.ravel())
+
+
+@dataclass(frozen=True)
+class Cells:
+    """Which examples lie in which cell.
+
+    Attributes:
+        frame: a row per cell: `kind`, `attribute`, `group`, `class` (-1 for a whole group), `n`.
+    """
+
+    frame: pd.DataFrame
+    blocks: tuple[_Block, ...]
+    occurring: npt.NDArray[np.bool_]
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def sums(self, values: npt.NDArray[np.number]) -> FloatArray:
+        """Adds values up by cell.
+
+        Args:
+            values: one per example, for every table. [tables, examples]
+
+        Returns:
+            Sums. [tables, cells]
+        """
+        rows = [np.concatenate([block.sums(row) for block in self.blocks]) for row in values]
+        return np.stack(rows)[:, self.occurring]
+
+
+def cells_of(table: Predictions, attributes: Sequence[Attribute]) -> Cells:
+    """Returns the cells of a table that have an example.
+
+    These are the groups of every attribute and every intersection, and the groups of single
+    attributes within every class: the share that is right there is that group's true positive rate.
+
+    Args:
+        attributes: columns, and several of them for their intersection.
+
+    Raises:
+        ValueError: there is no attribute, or one is not in the table or has no group.
+    """
+    if not attributes:
+        raise ValueError("attributes are empty; allowed: at least one")
+    frames: list[pd.DataFrame] = []
+    blocks: list[_Block] = []
+    for attribute in attributes:
+        for frame, block in _cells_by(table, attribute):
+            frames.append(frame)
+            blocks.append(block)
+    frame = pd.concat(frames, ignore_index=True)
+    ones = np.ones(len(table))
+    n = np.concatenate([block.sums(ones) for block in blocks]).round().astype(np.int64)
+    frame = frame.assign(n=n)
+    occurring = np.asarray(n > 0)
+    return Cells(frame[occurring].reset_index(drop=True), tuple(blocks), occurring)
+
+
+def _cells_by(table: Predictions, attribute: Attribute) -> Iterator[tuple[pd.DataFrame, _Block]]:
+    groups = attribute_groups(table, attribute)
+    single = isinstance(attribute, str) or len(attribute) == 1
+    yield (
+        _rows(GROUP if single else INTERSECTION, groups, [-1]),
+        _Block(groups.codes, groups.members, 1),
+    )
+    if single:
+        classes = np.unique(table.labels)
+        places = np.searchsorted(classes, table.labels)
+        codes = np.where(groups.codes < 0, -1, groups.codes * len(classes) + places)
+        yield (
+            _rows(WITHIN_CLASS, groups, classes.tolist()),
+            _Block(codes, groups.members, len(classes)),
+        )
+
+
+def _rows(kind: str, groups: Groups, classes: Sequence[int]) -> pd.DataFrame:
+    """A row per group and class, the classes of a group together, as `_Block.sums` orders them."""
+    return pd.DataFrame(
+        {
+            "kind": kind,
+            "attribute": groups.attribute,
+            "group": np.repeat(np.array(groups.names, dtype=object), len(classes)),
+            "class": np.tile(np.array(classes, dtype=np.int64), len(groups.names)),
+        }
+    )

@@ -1,0 +1,116 @@
+"""McNemar's exact test of pairs of counts: its p, its own chance level, interval and power.
+
+Of `n` examples two models differ on some: `only_a` are right in A alone, `only_b` in B alone. Under
+the null each of these is a coin's toss. The test is discrete: with five examples or fewer it cannot
+reach .05, and its true level is below the nominal one with any number.
+"""
+
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, stats
+
+from kdplatform.analysis.tables import quotient
+from kdplatform.predictions import FloatArray, IntArray
+
+# Up to here the power is that of the exact test, beyond it that of its normal approximation.
+_EXACT_UP_TO = 200
+
+
+def mcnemar_p(only_a: npt.ArrayLike, only_b: npt.ArrayLike) -> FloatArray:
+    """Two-sided exact p of every pair of counts; 1 where the models never differ.
+
+    The number that A alone gets right is binomial(m, 1/2) of the m that one of the models does
+    (McNemar 1947); p is twice the smaller tail, as `scipy.stats.binomtest` gives it.
+
+    >>> mcnemar_p([6, 5, 0], [0, 0, 0]).tolist()
+    [0.03125, 0.0625, 1.0]
+    """
+    a, b = np.asarray(only_a), np.asarray(only_b)
+    return np.asarray(np.minimum(1.0, 2 * stats.binom.cdf(np.minimum(a, b), a + b, 0.5)))
+
+
+def attained_level(discordant: npt.ArrayLike, alpha: float = 0.05) -> FloatArray:
+    """Chance that the exact test gives p below alpha when nothing differs.
+
+    >>> attained_level([3, 5, 6, 20]).round(4).tolist()
+    [0.0, 0.0, 0.0312, 0.0414]
+    """
+    m = np.asarray(discordant, dtype=np.int64)
+    most = _critical_count(m, alpha)
+    return np.asarray(np.where(most < 0, 0.0, 2 * stats.binom.cdf(most, m, 0.5)))
+
+
+def _critical_count(discordant: IntArray, alpha: float) -> FloatArray:
+    """Largest count of the smaller side that is significant; -1 where none is."""
+    most = stats.binom.ppf(alpha / 2, discordant, 0.5)
+    return np.where(2 * stats.binom.cdf(most, discordant, 0.5) < alpha, most, most - 1)
+
+
+def change_interval(
+    only_a: npt.ArrayLike, only_b: npt.ArrayLike, n: npt.ArrayLike, alpha: float = 0.05
+) -> tuple[FloatArray, FloatArray]:
+    """Limits of the change of accuracy, (only_b - only_a) / n, over examples and given the models.
+
+    The wider at each end of two intervals: the adjusted Wald interval of paired proportions (Bonett
+    and Price 2012), which covers with few examples too, and the exact one for the share of
+    differing examples that is B's (Clopper and Pearson 1934). With the second the limits exclude 0
+    only where the exact test gives p below alpha.
+
+    Args:
+        n: examples, at least 1.
+    """
+    a, b, total = (np.asarray(values, dtype=float) for values in (only_a, only_b, n))
+    z = stats.norm.isf(alpha / 2)
+    share_a, share_b = (a + 1) / (total + 2), (b + 1) / (total + 2)
+    centre = share_b - share_a
+    margin = z * np.sqrt((share_a + share_b - centre**2) / (total + 2))
+    m = a + b
+    least = np.where(b > 0, stats.beta.ppf(alpha / 2, np.maximum(b, 1), a + 1), 0.0)
+    most = np.where(a > 0, stats.beta.ppf(1 - alpha / 2, b + 1, np.maximum(a, 1)), 1.0)
+    differing = quotient(m, total)
+    low = np.minimum(centre - margin, (2 * least - 1) * differing)
+    high = np.maximum(centre + margin, (2 * most - 1) * differing)
+    return np.maximum(low, -1.0), np.minimum(high, 1.0)
+
+
+def detectable_change(
+    discordant: npt.ArrayLike, n: npt.ArrayLike, alpha: float = 0.05, power: float = 0.8
+) -> FloatArray:
+    """Change of accuracy that the uncorrected test would have shown with the given power.
+
+    Models are taken to differ on as many examples as they do here, or on as many as the change
+    itself needs. The counts of both sides are taken as Poisson. Infinite where no change of so few
+    examples would have shown.
+
+    >>> detectable_change([0, 0, 40], [10, 100, 1000]).round(3).tolist()
+    [0.791, 0.079, 0.018]
+    """
+    m, total = np.broadcast_arrays(np.asarray(discordant), np.asarray(n, dtype=float))
+    distinct, place = np.unique(m, return_inverse=True)
+    counts = np.array([_detectable_count(int(each), alpha, power) for each in distinct])
+    change = quotient(counts[place.reshape(m.shape)], total)
+    return np.where(change > 1, np.inf, change)
+
+
+@cache
+def _detectable_count(discordant: int, alpha: float, power: float) -> float:
+    """Smallest expected surplus of one side that is found with this power."""
+    z = stats.norm.isf(alpha / 2) + stats.norm.isf(1 - power)
+    if discordant > _EXACT_UP_TO:
+        return float(z * np.sqrt(discordant) + 1)  # the exact test needs about one more
+
+    def excess(surplus: float) -> float:
+        return _power(surplus, max(float(discordant), surplus), alpha) - power
+
+    return float(optimize.brentq(excess, 1e-9, 10 * z * np.sqrt(discordant + z), xtol=1e-6))
+
+
+def _power(surplus: float, differing: float, alpha: float) -> float:
+    """Power with so many differing examples expected, of which one side has so many more."""
+    totals = np.arange(int(differing + 12 * np.sqrt(differing + 1)) + 12, dtype=np.int64)
+    most = _critical_count(totals, alpha)
+    share = (1 + surplus / differing) / 2
+    found = stats.binom.cdf(most, totals, 1 - share) + stats.binom.cdf(most, totals, share)
+    return float((stats.poisson.pmf(totals, differing) * np.where(most < 0, 0.0, found)).sum())

@@ -1,0 +1,139 @@
+"""Changes of many cells' accuracies over seeds: paired test, interval, what could be detected."""
+
+from functools import cache
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from scipy import optimize, special, stats
+
+from kdplatform.analysis.group_cells import Cells
+from kdplatform.analysis.significance import ROUNDING
+from kdplatform.analysis.tables import quotient
+from kdplatform.predictions import FloatArray
+
+_POWER = 0.8
+
+
+class SeedChanges(NamedTuple):
+    """What each cell changed by, arm B minus arm A, over seeds. All [cells].
+
+    Attributes:
+        low: lower limit over seeds and examples.
+        p_value: of the t test over seeds; NaN where no spread over seeds judges a difference.
+        detectable: change that the test finds with power .8; NaN where nothing varies over seeds.
+    """
+
+    difference: FloatArray
+    low: FloatArray
+    high: FloatArray
+    p_value: FloatArray
+    detectable: FloatArray
+
+
+class _Part(NamedTuple):
+    """A mean over seeds of values of every example: of an arm, or of the pairs' differences.
+
+    Attributes:
+        mean: [cells]
+        variance: of that mean over seeds. [cells]
+        by_example: mean over seeds of every example. [examples]
+    """
+
+    mean: FloatArray
+    variance: FloatArray
+    by_example: FloatArray
+    seeds: int
+
+    @classmethod
+    def of(cls, cells: Cells, n: FloatArray, values: FloatArray) -> "_Part":
+        by_seed = cells.sums(values) / n
+        varies = np.ptp(by_seed, axis=0) > ROUNDING
+        variance = np.where(varies, by_seed.var(axis=0, ddof=1), 0.0) / len(values)
+        return cls(by_seed.mean(axis=0), variance, values.mean(axis=0), len(values))
+
+
+def seed_changes(
+    cells: Cells, right_a: FloatArray, right_b: FloatArray, alpha: float = 0.05
+) -> SeedChanges:
+    """Tests every cell's change of accuracy over seeds.
+
+    Equally many seeds are pairs, seed i of A with seed i of B, and so is one model of A with every
+    seed of B, which says nothing of other models in its place. The test is Student's paired t test
+    on the cell's accuracies. Other numbers of seeds are tested by Welch's test.
+
+    The interval is over seeds and examples, as `intervals.mean_of_seeds_and_examples`: the variance
+    over seeds and that over examples are added, which errs on the wide side (Owen 2007), and t has
+    the seeds' degrees of freedom, scaled by Satterthwaite's rule.
+
+    Args:
+        right_a: 1 where a model is right, 0 elsewhere. [seeds of A, examples]
+        right_b: the same of B. One of the two has at least two seeds.
+    """
+    n = cells.frame["n"].to_numpy(dtype=float)
+    seeds = len(right_a), len(right_b)
+    if seeds[0] == seeds[1] or min(seeds) == 1:
+        paired = _Part.of(cells, n, right_b - right_a)
+        difference, by_example = paired.mean, paired.by_example
+        of_seeds = paired.variance
+        degrees = np.full(len(n), float(paired.seeds - 1))
+    else:
+        a, b = (_Part.of(cells, n, right) for right in (right_a, right_b))
+        difference, by_example = b.mean - a.mean, b.by_example - a.by_example
+        of_seeds = a.variance + b.variance
+        share = a.variance**2 / (a.seeds - 1) + b.variance**2 / (b.seeds - 1)
+        degrees = quotient(of_seeds**2, share)
+    p_value = 2 * special.stdtr(degrees, -np.abs(quotient(difference, np.sqrt(of_seeds))))
+    p_value = np.where((of_seeds == 0) & (np.abs(difference) <= ROUNDING), 1.0, p_value)
+    low, high = _limits(cells, n, by_example, difference, of_seeds, degrees, alpha)
+    detectable = noncentrality(degrees, alpha) * np.sqrt(of_seeds)
+    detectable = np.where(of_seeds > 0, detectable, np.nan)
+    detectable = np.where(detectable > 1, np.inf, detectable)
+    return SeedChanges(difference, low, high, p_value, detectable)
+
+
+def _limits(
+    cells: Cells,
+    n: FloatArray,
+    by_example: FloatArray,
+    difference: FloatArray,
+    of_seeds: FloatArray,
+    degrees: FloatArray,
+    alpha: float,
+) -> tuple[FloatArray, FloatArray]:
+    """Limits over seeds and examples; NaN where nothing varies, which is not certainty."""
+    squares = cells.sums(by_example[None] ** 2)[0]
+    spread = np.maximum(squares - n * difference**2, 0.0)
+    of_examples = quotient(spread, (n - 1) * n)
+    total = of_seeds + np.where(spread <= ROUNDING * n, 0.0, of_examples)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scaled = np.where(of_seeds > 0, degrees * (total / of_seeds) ** 2, np.inf)
+    reach = stats.t.isf(alpha / 2, np.minimum(scaled, 1e9)) * np.sqrt(total)
+    reach = np.where(total > 0, reach, np.nan)
+    return np.maximum(difference - reach, -1.0), np.minimum(difference + reach, 1.0)
+
+
+def noncentrality(degrees: npt.ArrayLike, alpha: float = 0.05) -> FloatArray:
+    """True change, in standard errors, that a t test of such degrees of freedom finds at power .8.
+
+    Interpolated between exact values of the non-central t.
+
+    >>> noncentrality([1, 4, 1000]).round(2).tolist()
+    [16.33, 3.77, 2.8]
+    """
+    known = np.nan_to_num(np.asarray(degrees, dtype=float), nan=1.0)
+    return np.asarray(np.interp(np.log(known), *_noncentrality(alpha, _POWER)))
+
+
+@cache
+def _noncentrality(alpha: float, power: float) -> tuple[FloatArray, FloatArray]:
+    """Logarithms of degrees of freedom, and the non-centrality of t that has this power."""
+    degrees = np.geomspace(1, 1000, 40)
+
+    def needed(df: float) -> float:
+        critical = stats.t.isf(alpha / 2, df)
+        return float(
+            optimize.brentq(lambda c: stats.nct.sf(critical, df, c) - power, 0.0, 4 * critical)
+        )
+
+    return np.log(degrees), np.array([needed(df) for df in degrees])

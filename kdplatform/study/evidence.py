@@ -1,0 +1,88 @@
+"""What is known of one side held against another: overall, by group, by class."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from kdplatform.analysis.comparison import ClassComparison
+from kdplatform.analysis.intervals import (
+    Interval,
+    mean_of_examples,
+    mean_of_seeds_and_examples,
+)
+from kdplatform.predictions import Predictions
+from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison
+from kdplatform.study.verdicts import Verdict, by_interval
+
+
+@dataclass(frozen=True)
+class MetricChange:
+    """A metric of side B held against that of side A.
+
+    Attributes:
+        what: the metric in words, such as `EOD by sex`.
+        a: its value on side A, a fraction.
+        interval: B minus A.
+        verdict: "worse", "better" or "undecided".
+        better: 1 where more is better, -1 where less is.
+    """
+
+    what: str
+    a: float
+    b: float
+    interval: Interval
+    verdict: str
+    better: int = 1
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """Side B held against side A, the reference.
+
+    Attributes:
+        between: both in words, such as `DS T=4 against NDS`; empty where there is one comparison.
+        names: of side A and side B.
+        seeds: numbers of models of A and B.
+        metrics: accuracy, and fairness where it has been judged.
+        groups: None without attributes.
+        classes: None where the classes cannot be tested.
+    """
+
+    between: str
+    names: tuple[str, str]
+    seeds: tuple[int, int]
+    metrics: Sequence[MetricChange]
+    groups: GroupComparison | None
+    classes: ClassComparison | None
+    class_names: Sequence[str]
+
+
+def judged(better: int, interval: Interval, chance: float = 0.0) -> str:
+    """Says of a metric's change whether it is worse, better or undecided.
+
+    Args:
+        better: 1 where more is better, -1 where less is.
+        chance: as in `verdicts.by_interval`.
+    """
+    words = {Verdict.SUPPORTED: BETTER, Verdict.CONTRADICTED: WORSE}
+    return words.get(by_interval(better, interval, chance), UNDECIDED)
+
+
+def accuracy_change(a: Sequence[Predictions], b: Sequence[Predictions]) -> MetricChange:
+    """Returns the change of accuracy, with its interval over examples, and seeds where there are.
+
+    Args:
+        a: one table per seed of side A; equally many on both sides are pairs in their order, and
+            one model of A is paired with every seed of B.
+    """
+    first, second = (np.array([table.correct for table in side], dtype=float) for side in (a, b))
+    if len(first) == len(second) == 1:
+        interval = mean_of_examples((second - first)[0])
+    elif len(first) == len(second) or 1 in (len(first), len(second)):
+        interval = mean_of_seeds_and_examples(second - first)
+    else:
+        interval = Interval(float(second.mean() - first.mean()), np.nan, np.nan)
+    interval = interval.within(-1, 1)
+    values = float(first.mean()), float(second.mean())
+    return MetricChange("accuracy", *values, interval, judged(1, interval))

@@ -1,0 +1,256 @@
+"""What was found, in at most seven sentences that a rule makes from the verdicts.
+
+The rule, whatever the numbers: warnings come first; then what got worse, the strongest evidence
+first; then what got better; last one sentence on what cannot be told, with the change that could
+have hidden and what would show it. Strength is the estimate over the half width of its interval.
+A group within a class, or an intersection, is told only where its group as a whole is not.
+"""
+
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.group_cells import GROUP, INTERSECTION, WITHIN_CLASS
+from kdplatform.analysis.intervals import LEVEL, Interval
+from kdplatform.analysis.tables import INTERSECTION as JOINED
+from kdplatform.analysis.tables import listed
+from kdplatform.study.evidence import Evidence
+from kdplatform.study.groups import BETTER, UNDECIDED, WORSE
+from kdplatform.study.planning import what_would_decide
+
+WARNING = "warning"
+MOST = 7
+_MOST_WARNINGS = 2
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One sentence on what was found.
+
+    Attributes:
+        kind: "warning", "worse", "better" or "undecided".
+        strength: estimate over half width of its interval; 0 where there is no estimate.
+        subject: what it is about, such as `sex f`.
+        between: the comparison it is of, as in `Evidence`.
+        numbers: plain values by name, such as `estimate`, `low`, `high`, `n`, `p_family`.
+    """
+
+    kind: str
+    sentence: str
+    strength: float = 0.0
+    subject: str = ""
+    between: str = ""
+    numbers: Mapping[str, float] = field(default_factory=dict)
+
+
+def make_findings(evidence: Sequence[Evidence], warnings: Sequence[str] = ()) -> list[Finding]:
+    """Returns at most seven findings, in the order in which they are to be read.
+
+    Args:
+        evidence: of one comparison, or of every arm of a study against each reference.
+        warnings: what must not be missed, such as a model that predicts one class alone.
+    """
+    found = _merged([each for own in evidence for each in _told(own)], len(evidence))
+    undecided = _undecided(evidence)
+    shown = _warnings(warnings)
+    room = MOST - len(shown) - len(undecided)
+    worse, better = (
+        sorted((f for f in found if f.kind == kind), key=lambda f: -f.strength)
+        for kind in (WORSE, BETTER)
+    )
+    # At least one sentence says who gained, however many lost.
+    for_better = min(len(better), max(1, room - len(worse)))
+    shown += _first(worse, room - for_better)
+    shown += _first(better, for_better)
+    return [*shown, *undecided]
+
+
+def _warnings(warnings: Sequence[str]) -> list[Finding]:
+    if len(warnings) > _MOST_WARNINGS:
+        more = f"{len(warnings) - 1} further warnings: {' '.join(warnings[1:])}"
+        warnings = [warnings[0], more]
+    return [Finding(WARNING, sentence) for sentence in warnings]
+
+
+def _first(findings: Sequence[Finding], most: int) -> list[Finding]:
+    """The first few; the last of them says how many more there are."""
+    shown, left = list(findings[:most]), len(findings) - most
+    if shown and left > 0:
+        more = f" Of {left} more the table says that they got {shown[-1].kind}."
+        shown[-1] = replace(shown[-1], sentence=shown[-1].sentence + more)
+    return shown
+
+
+# ---- what is decided
+
+
+def _told(evidence: Evidence) -> Iterator[Finding]:
+    for change in evidence.metrics:
+        if change.verdict != UNDECIDED:
+            words = f"{_points(change.a)} to {_points(change.b)}% ({_limits(change.interval)})"
+            yield _finding(evidence, change.what, change.verdict, words, change.interval, {})
+    if evidence.groups is not None:
+        yield from _of_groups(evidence, evidence.groups.table)
+    if evidence.classes is not None:
+        yield from _of_classes(evidence, evidence.classes.table)
+
+
+def _of_groups(evidence: Evidence, table: pd.DataFrame) -> Iterator[Finding]:
+    decided = table[table["verdict"].isin([WORSE, BETTER])]
+    whole = {
+        (row["attribute"], row["group"], row["verdict"])
+        for row in decided[decided["kind"] == GROUP].to_dict("records")
+    }
+    for row in decided.to_dict("records"):
+        if row["kind"] == GROUP or not whole & set(_parts(row)):
+            interval = Interval(row["difference"], row["low"], row["high"])
+            only_a, only_b = (f"{row[name]:.4g}" for name in ("only_a", "only_b"))
+            first, second = evidence.names
+            counts = f"{only_a} examples only {first} gets right, {only_b} only {second}"
+            if max(evidence.seeds) > 1:
+                counts = f"a mean of {counts}"
+            values = f"{_points(row['value_a'])} to {_points(row['value_b'])}%"
+            words = f"{values} ({_limits(interval)}; {_family_p(row)}; {counts})"
+            numbers = {str(k): float(v) for k, v in row.items() if isinstance(v, float | int)}
+            yield _finding(evidence, cell_name(row), str(row["verdict"]), words, interval, numbers)
+
+
+def _parts(row: Mapping[Hashable, object]) -> Iterator[tuple[object, object, object]]:
+    """The whole groups that a cell is part of, with its own verdict."""
+    attributes, groups = [str(row["attribute"])], [str(row["group"])]
+    if row["kind"] == INTERSECTION:
+        attributes, groups = attributes[0].split(JOINED), groups[0].split(JOINED)
+    yield from ((a, g, row["verdict"]) for a, g in zip(attributes, groups, strict=False))
+
+
+def cell_name(row: Mapping[Hashable, object]) -> str:
+    """Names a row of a table of group shifts: `sex f`, or `sex f within class dog`."""
+    name = f"{row['attribute']} {row['group']}"
+    return f"{name} within class {row['label']}" if row["kind"] == WITHIN_CLASS else name
+
+
+def _of_classes(evidence: Evidence, table: pd.DataFrame) -> Iterator[Finding]:
+    p = _family_of_classes(evidence)
+    for row, p_family in zip(table.to_dict("records"), p, strict=True):
+        interval = Interval(row["difference"], row["difference_low"], row["difference_high"])
+        verdict = class_verdict(p_family, interval)
+        if verdict == UNDECIDED:
+            continue
+        number = int(row["class"])
+        name = evidence.class_names[number] if evidence.class_names else str(number)
+        which = "Holm" if "p_max_t" not in row else "family-wise"
+        words = (
+            f"{_points(row['accuracy_a'])} to {_points(row['accuracy_b'])}% ({_limits(interval)}; "
+            f"{which} p {_p(p_family)})"
+        )
+        numbers = {"n": float(row["n"]), "p_family": float(p_family)}
+        yield _finding(evidence, f"class {name}", verdict, words, interval, numbers)
+
+
+def _family_of_classes(evidence: Evidence) -> "pd.Series[float]":
+    classes = evidence.classes
+    assert classes is not None
+    permutation = classes.permutation
+    reaches = permutation is not None and 1 / permutation.splits < LEVEL
+    return classes.table["p_max_t" if reaches else "p_holm"]
+
+
+def class_verdict(p_family: float, interval: Interval) -> str:
+    """Says of a class whether it got worse, better, or cannot be told."""
+    if not p_family < LEVEL or not np.isfinite(interval).all():
+        return UNDECIDED
+    return BETTER if interval.low > 0 else WORSE if interval.high < 0 else UNDECIDED
+
+
+def _finding(
+    evidence: Evidence,
+    subject: str,
+    verdict: str,
+    words: str,
+    interval: Interval,
+    numbers: Mapping[str, float],
+) -> Finding:
+    half = (interval.high - interval.low) / 2
+    strength = abs(interval.estimate) / half if half > 0 else 0.0
+    return Finding(
+        verdict,
+        f"{subject} got {verdict}: {words}.",
+        strength,
+        subject,
+        evidence.between,
+        {**numbers, **interval._asdict()},
+    )
+
+
+def _merged(findings: Sequence[Finding], comparisons: int) -> list[Finding]:
+    """One finding of a subject and direction for each reference: that of the strongest evidence."""
+    if comparisons < 2:
+        return list(findings)
+    by_subject: dict[tuple[str, str, str], list[Finding]] = {}
+    for finding in findings:
+        reference = finding.between.partition(" against ")[2]
+        by_subject.setdefault((reference, finding.subject, finding.kind), []).append(finding)
+    shown = []
+    for same in by_subject.values():
+        best = max(same, key=lambda finding: finding.strength)
+        sentence = f"{best.between}: {best.sentence}"
+        if len(same) > 1:
+            others = [finding.between.partition(" against ")[0] for finding in same]
+            sentence += f" So in {len(same)} arms: {listed(others)}."
+        shown.append(replace(best, sentence=sentence))
+    return shown
+
+
+# ---- what is not decided
+
+
+def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
+    """One sentence on all that cannot be told, and what would decide it."""
+    kinds = {GROUP: "groups", INTERSECTION: "intersections", WITHIN_CLASS: "groups within classes"}
+    open_, all_ = dict.fromkeys(kinds.values(), 0), dict.fromkeys(kinds.values(), 0)
+    open_["classes"] = all_["classes"] = open_["metrics"] = all_["metrics"] = 0
+    for each in evidence:
+        if each.groups is not None:
+            measured = each.groups.table[each.groups.table["p_value"].notna()]
+            for kind, name in kinds.items():
+                own = measured[measured["kind"] == kind]["verdict"]
+                all_[name] += len(own)
+                open_[name] += int((own == UNDECIDED).sum())
+        if each.classes is not None:
+            tested = int(each.classes.table["p_value"].notna().sum())
+            all_["classes"] += tested
+            told = {f.subject for f in _of_classes(each, each.classes.table)}
+            open_["classes"] += tested - len(told)
+        all_["metrics"] += len(each.metrics)
+        open_["metrics"] += sum(change.verdict == UNDECIDED for change in each.metrics)
+    parts = [f"{open_[name]} of {all_[name]} {name}" for name in all_ if open_[name]]
+    if not parts:
+        return []
+    sentence = f"Cannot be told: {', '.join(parts)}."
+    hidden = what_would_decide(evidence)
+    return [Finding(UNDECIDED, " ".join(filter(None, [sentence, hidden])))]
+
+
+# ---- words
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _limits(interval: Interval) -> str:
+    if not np.isfinite(interval).all():
+        return f"{100 * interval.estimate:+.1f}, no interval"
+    low, high = _points(interval.low), _points(interval.high)
+    return f"{100 * interval.estimate:+.1f}, {low} to {high}"
+
+
+def _family_p(row: Mapping[Hashable, float]) -> str:
+    name = "Holm" if row["p_family"] == row["p_holm"] else "family-wise"
+    return f"{name} p {_p(row['p_family'])}"
+
+
+def _p(value: float) -> str:
+    return "< .001" if value < 0.001 else f"= {value:.3f}".replace("0.", ".", 1)

@@ -1,0 +1,97 @@
+"""Which groups of one side got worse or better than those of another, and how many by chance."""
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import pandas as pd
+
+from kdplatform.analysis.group_cells import GROUP
+from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
+from kdplatform.analysis.group_shifts import GroupShifts, group_shifts
+from kdplatform.analysis.intervals import LEVEL, Interval
+from kdplatform.analysis.significance import Counts, significance_counts
+from kdplatform.analysis.tables import Attribute
+from kdplatform.predictions import Table
+from kdplatform.study.verdicts import Verdict, by_interval
+
+# What is said of a cell of side B, held against side A.
+WORSE, BETTER, UNDECIDED, NOT_MEASURED = "worse", "better", "undecided", "not measured"
+_WORDS = {Verdict.SUPPORTED: BETTER, Verdict.CONTRADICTED: WORSE, Verdict.UNDECIDABLE: UNDECIDED}
+
+
+@dataclass(frozen=True)
+class GroupComparison:
+    """Groups of two sides compared.
+
+    Attributes:
+        shifts: the tests of all cells; its table has `verdict` beside them: "worse" or "better"
+            where the family-wise p is below .05 and the interval excludes 0, otherwise "undecided",
+            or "not measured".
+        counts: of the groups of single attributes that changed, as #SC counts classes. Those after
+            correction are corrected over all cells tested.
+        global_p: the chance of any such change where no group differs: the smallest family-wise p
+            of these groups.
+    """
+
+    shifts: GroupShifts
+    counts: Counts
+    global_p: float
+
+    @property
+    def table(self) -> pd.DataFrame:
+        """A row per cell, with its verdict."""
+        return self.shifts.table
+
+    @property
+    def groups(self) -> pd.DataFrame:
+        """The rows of `table` that `counts` counts: groups of single attributes."""
+        return self.table[self.table["kind"] == GROUP]
+
+    @property
+    def worst_drop(self) -> Interval:
+        """The group of a single attribute that lost most, with its interval; NaN without any."""
+        known = self.groups.dropna(subset=["difference"])
+        if known.empty:
+            return Interval(np.nan, np.nan, np.nan)
+        row = known.iloc[int(np.argmin(known["difference"].to_numpy()))]
+        return Interval(*(float(row[name]) for name in ("difference", "low", "high")))
+
+
+def compare_groups(
+    tables_a: Sequence[Table],
+    tables_b: Sequence[Table],
+    attributes: Sequence[Attribute],
+    *,
+    min_group_size: int = MIN_GROUP_SIZE,
+    class_names: Sequence[str] = (),
+) -> GroupComparison:
+    """Compares the groups of side B with those of side A, the reference.
+
+    Args:
+        tables_a: one table per seed; equally many on both sides are pairs in their order.
+        attributes: at least one; several columns are an intersection.
+
+    Raises:
+        ValueError: as `group_shifts`.
+    """
+    shifts = group_shifts(
+        tables_a, tables_b, attributes, min_group_size=min_group_size, class_names=class_names
+    )
+    verdicts = [_verdict(row) for row in shifts.table.to_dict("records")]
+    table = shifts.table.assign(verdict=verdicts)
+    groups = table[table["kind"] == GROUP]
+    counts = replace(
+        significance_counts(groups),
+        significant_bh=int((groups["p_bh"] < LEVEL).sum()),
+        significant_holm=int((groups["p_holm"] < LEVEL).sum()),
+    )
+    return GroupComparison(replace(shifts, table=table), counts, float(groups["p_family"].min()))
+
+
+def _verdict(row: Mapping[Hashable, float]) -> str:
+    if not np.isfinite(row["p_value"]):
+        return NOT_MEASURED
+    if not row["p_family"] < LEVEL:
+        return UNDECIDED
+    return _WORDS[by_interval(1, Interval(row["difference"], row["low"], row["high"]))]
