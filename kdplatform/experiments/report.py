@@ -17,6 +17,10 @@ from mlflow.entities import Run
 from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.commands import command_title
+from kdplatform.experiments.former_command import command_of
+from kdplatform.experiments.gate_run import log_gate
+from kdplatform.experiments.gates import checked_gate, enforce
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.results import arm_by, arm_of, by_role
 from kdplatform.experiments.stored_predictions import (
@@ -35,6 +39,7 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
+from kdplatform.reporting.gate_files import write_gate
 from kdplatform.reporting.study_page import (
     PAGE,
     Report,
@@ -45,7 +50,10 @@ from kdplatform.reporting.study_page import (
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
-from kdplatform.study.metrics import SPEED, Similarity, similarity
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.gate_metrics import gate_metrics
+from kdplatform.study.gates import judge_gate
+from kdplatform.study.metrics import REFERENCES, SPEED, Similarity, similarity
 from kdplatform.study.study import (
     NDS,
     TEACHER,
@@ -64,16 +72,46 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     begin_command()
     folder = arguments.out or home_folder() / "reports" / _place(config)
     writable_folder("out", folder)
+    compared = _with_pairs(config.attributes, arguments.intersections)
+    rules = checked_gate(arguments.gate, compared)
+    given = set(arguments.overrides)
+    if arguments.run is not None:
+        config, given = _as_it_was_run(arguments.run, config), {*given, "seeds", "temperatures"}
     with store_errors():
-        study = load_study(config, arguments.overrides.keys(), arguments.intersections)
+        study = load_study(config, given, arguments.intersections)
         report = build_report(study)
         written = write_report(report, folder)
-        with command_run("report", config) as run_id:
+        gate = None
+        if rules is not None:
+            known = gate_metrics(compared, REFERENCES)
+            gate = judge_gate(rules, study, ClassWise(study), known)
+            written += write_gate(gate, folder)
+        tags = {} if arguments.run is None else {"kd.reported_run": arguments.run}
+        title = command_title("report", _of_study(config, study))
+        with command_run("report", config, title, tags) as run_id:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))
+            if gate is not None:
+                log_gate(gate)
     show(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}")
     say(f"report: {time.perf_counter() - started:.0f} s")
+    enforce(gate)
+
+
+def _as_it_was_run(run_id: str, config: ProjectConfig) -> ProjectConfig:
+    """Returns the configuration of a command's run with nothing but what that command trained."""
+    if command_of(run_id) == "sweep":
+        return config
+    single = config.distillation.softmax_temperature
+    temperatures = config.temperatures if single is None else (single,)
+    return config.model_copy(update={"temperatures": temperatures, "methods": ()})
+
+
+def _of_study(config: ProjectConfig, study: Study) -> ProjectConfig:
+    """Returns the configuration with the seeds and temperatures that a study has."""
+    found = sorted({arm.temperature for arm in study.distilled if arm.temperature is not None})
+    return config.model_copy(update={"seeds": study.all_seeds, "temperatures": tuple(found)})
 
 
 def _place(config: ProjectConfig) -> str:
@@ -228,12 +266,15 @@ def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
 def _missing(
     config: ProjectConfig, arms: Mapping[Arm, Mapping[int, Model]], given: set[str]
 ) -> tuple[str, ...]:
-    """Names the models that the study should have: every method and temperature for every seed."""
+    """Names the models that the study should have: every method and temperature for every seed.
+
+    Temperatures that nobody asked for are those that some run has.
+    """
     students = [models for arm, models in arms.items() if arm != TEACHER]
     seeds = set(config.seeds).union(*students)
-    temperatures = set(config.temperatures) | {
-        arm.temperature for arm in arms if arm.temperature is not None
-    }
+    temperatures = {arm.temperature for arm in arms if arm.temperature is not None}
+    if "temperatures" in given:
+        temperatures |= set(config.temperatures)
     shared = config.shared_teacher_seed
     expected = {TEACHER: seeds if shared is None else {shared}, NDS: seeds}
     for method in config.compared_methods:
@@ -331,8 +372,12 @@ def _attributes(
     for attribute in config.attributes:
         if attribute not in known:
             raise unknown_name("attributes", attribute, known or ["none"])
-    pairs = tuple(combinations(config.attributes, 2)) if intersections else ()
-    return (*config.attributes, *pairs)
+    return _with_pairs(config.attributes, intersections)
+
+
+def _with_pairs(attributes: Sequence[str], intersections: bool) -> tuple[Attribute, ...]:
+    pairs = tuple(combinations(attributes, 2)) if intersections else ()
+    return (*attributes, *pairs)
 
 
 def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dict[str, str]:

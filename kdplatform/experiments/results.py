@@ -17,7 +17,7 @@ from kdplatform.reporting.arm_figures import class_figure, compared_classes
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.metrics import REFERENCES, compared_names, count_metrics, known
+from kdplatform.study.metrics import REFERENCES, SCORES, compared_names, count_metrics, known
 from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
 
 # MLflow's steps are integers below 2^63; nobody needs finer temperatures.
@@ -37,13 +37,23 @@ def arm_by(method: DistillationConfig) -> Arm:
 
 
 def study_of(
-    config: ProjectConfig, class_names: Sequence[str], models: Iterable[TrainedModel]
+    config: ProjectConfig,
+    class_names: Sequence[str],
+    models: Iterable[TrainedModel],
+    *,
+    with_scores: bool = False,
 ) -> Study:
-    """Returns trained models as a study."""
+    """Returns trained models as a study.
+
+    Args:
+        with_scores: whether what was measured on logits is read from the models' runs.
+    """
     arms: dict[Arm, dict[int, Model]] = {}
     for model in models:
         own = arms.setdefault(arm_of(model.step), {})
-        own[model.step.seed] = Model(model.run_id, model.test)
+        logged = model.run.data.metrics if with_scores else {}
+        scores = {name: logged[name] for name in SCORES if name in logged}
+        own[model.step.seed] = Model(model.run_id, model.test, scores)
     return Study(
         config.name,
         tuple(class_names),

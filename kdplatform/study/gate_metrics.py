@@ -1,26 +1,30 @@
 """The metrics that a gate may have rules on: their names, what they are, and their values."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from kdplatform.analysis.bootstrap import FairnessBootstrap, bootstrap_fairness
 from kdplatform.analysis.group_fairness import METRICS
 from kdplatform.analysis.intervals import (
+    LEVEL,
     UNKNOWN,
     Interval,
     mean_of_examples,
     mean_of_seeds_and_examples,
     mean_over_seeds,
 )
+from kdplatform.analysis.significance import Counts
 from kdplatform.analysis.tables import Attribute, attribute_name
 from kdplatform.errors import unknown_name
 from kdplatform.predictions import FloatArray, Predictions
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import (
     ACCURACY,
     CONSISTENCY,
@@ -38,6 +42,7 @@ from kdplatform.study.study import TEACHER, Arm, Study
 _DRAWS = 2000
 # What may be left out before the name of a metric.
 _SHORT = ("test/", "classwise/", "groupwise/", "fairness/")
+WORST_GROUP_DROP = "worst_group_drop"
 # A column of the classes themselves, so that the worst class is the worst of groups.
 _CLASSES = "label, as a group"
 
@@ -79,9 +84,13 @@ def gate_metrics(attributes: Iterable[Attribute], roles: Iterable[Role]) -> dict
         GateMetric(CONSISTENCY),
         *(GateMetric(name, is_fraction=False) for name in ("test/brier", "test/nll", INDIVIDUAL)),
     ]
+    attributes = list(attributes)
     for role in roles:
-        known += [_of_a_pair(name, fraction=False) for name in _counts(role)]
+        counts = [*_counts(role), *(_groups(role) if attributes else ())]
+        known += [_of_a_pair(name, fraction=False) for name in counts]
         known.append(_of_a_pair(f"disagreement/{role.value}", fraction=True))
+    if attributes:
+        known.append(GateMetric(WORST_GROUP_DROP, has_change=False))
     for attribute in attributes:
         known += [GateMetric(fairness_metric(attribute, m), attribute=attribute) for m in METRICS]
     return {metric.name: metric for metric in known}
@@ -90,6 +99,12 @@ def gate_metrics(attributes: Iterable[Attribute], roles: Iterable[Role]) -> dict
 def _counts(role: Role) -> list[str]:
     name = f"classwise/n_{REFERENCES[role]}"
     return [name, f"{name}_bh", f"{name}_holm", f"{name}_permutation_p"]
+
+
+def _groups(role: Role) -> list[str]:
+    """The counts of groups that got worse or better, as those of classes; `n_sg` and `n_tg`."""
+    name = f"groupwise/n_{REFERENCES[role][0]}g"
+    return [name, f"{name}_bh", f"{name}_holm"]
 
 
 def _of_a_pair(name: str, *, fraction: bool) -> GateMetric:
@@ -120,17 +135,30 @@ class GateMeasures:
 
     Intervals are over examples, and over seeds where there are several. With one model on either
     side they are conditional on these models.
+
+    Args:
+        groups: gives the comparisons of groups, which are made when a rule asks for them.
     """
 
-    def __init__(self, study: Study, classes: ClassWise, arm: Arm, reference: Arm) -> None:
+    def __init__(
+        self,
+        study: Study,
+        classes: ClassWise,
+        groups: Callable[[], GroupWise],
+        arm: Arm,
+        reference: Arm,
+    ) -> None:
         self._study = study
         self._classes = classes
+        self._groups = groups
         self._arm = arm
         self._reference = reference
         self._bootstraps: dict[str, FairnessBootstrap] = {}
 
     def measured(self, metric: GateMetric, *, with_interval: bool) -> Measured:
         """Returns the value of a metric and its change; NaN what cannot be measured."""
+        if metric.name == WORST_GROUP_DROP:
+            return Measured(self._worst_group_drop(), UNKNOWN)
         if not metric.has_change:
             return Measured(Interval(self._of_pairs(metric.name), np.nan, np.nan), UNKNOWN)
         if metric.name == ACCURACY:
@@ -157,8 +185,31 @@ class GateMeasures:
             if name.endswith("_permutation_p"):
                 return np.nan if test.permutation is None else test.permutation.p_count
             return float(count_metrics(role, test.counts)[name])
+        for role in REFERENCES:
+            if name in _groups(role):
+                groups = self._groups().tests.get((arm, role))
+                return np.nan if groups is None else _count(name, groups.counts)
         values = study.values(arm, name)
         return float(values.mean()) if len(values) else np.nan
+
+    def _worst_group_drop(self) -> Interval:
+        """The largest fall of the accuracy of a group of one attribute, as a positive number.
+
+        The upper end is the highest of the groups' own 95% intervals: the group that truly lost
+        most lies below it as often as below its own. The lower end is the highest of their
+        intervals at the level of Bonferroni, since the group was chosen for its loss.
+        """
+        found = self._groups().tests.get((self._arm, self._reference.role))
+        if found is None:
+            return UNKNOWN
+        known = found.groups[["difference", "low", "high"]].dropna()
+        if known.empty:
+            return UNKNOWN
+        drop, low, high = (-known[name].to_numpy() for name in ("difference", "high", "low"))
+        wider = stats.norm.isf(LEVEL / 2 / len(known)) / stats.norm.isf(LEVEL / 2)
+        return Interval(
+            float(drop.max()), float((drop - wider * (drop - low)).max()), float(high.max())
+        )
 
     def _estimates(self, name: str) -> Measured:
         """Means over seeds, with their intervals over seeds where there are several."""
@@ -234,6 +285,13 @@ class GateMeasures:
         if len(self._tables) == 2 and self._is_paired:
             change = found.difference("arm", "reference", metric)
         return Measured(found.interval("arm", metric), change)
+
+
+def _count(name: str, counts: Counts) -> float:
+    corrected = {"_bh": counts.significant_bh, "_holm": counts.significant_holm}
+    return float(
+        next((n for end, n in corrected.items() if name.endswith(end)), counts.significant)
+    )
 
 
 def _mean(values: FloatArray) -> Interval:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from functools import cached_property
+from functools import cache, cached_property
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from kdplatform.roles import Role
 from kdplatform.settings.gates import GateFile, Rule
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gate_metrics import GateMeasures, GateMetric, gate_metrics, known_metric
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.study import Arm, Study
 
 
@@ -192,9 +193,10 @@ def judge_gate(
     """
     metrics = checked_rules(file, known)
     against = reference or Arm(Role(file.gates.against))
+    groups = cache(lambda: GroupWise(study))
     judged = []
     for arm in study.distilled:
-        measures = GateMeasures(study, classes, arm, against)
+        measures = GateMeasures(study, classes, groups, arm, against)
         for name, rule in file.gates.rules.items():
             found = measures.measured(metrics[name], with_interval=rule.by == "interval")
             for bound, limit in rule.bounds.items():
