@@ -21,7 +21,7 @@ from kdplatform.reporting.comparison import (
     verdict_line,
     with_provenance,
 )
-from kdplatform.reporting.comparison_rows import A
+from kdplatform.reporting.comparison_rows import A, B
 from kdplatform.reporting.gate_files import write_gate
 from kdplatform.reporting.study_page import write_report
 from kdplatform.settings.gates import GateFile
@@ -30,6 +30,7 @@ from kdplatform.study.gates import comparison_metrics, judge_gate
 from kdplatform.study.provenance import Provenance, Source, is_run_id
 
 PAGE, PROVENANCE = "comparison.html", "provenance.json"
+_SIDES = {A: "side A", B: "side B"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +65,7 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
     gate = None
     if ending.gate is not None:
         rules = comparison_metrics(study.attributes)
-        gate = judge_gate(ending.gate, study, ClassWise(study), rules, A)
+        gate = judge_gate(ending.gate, study, ClassWise(study), rules, A, _SIDES)
     provenance = Provenance(
         (list(map(_source, sides[0])), list(map(_source, sides[1]))),
         study.any_table.digest,

@@ -20,7 +20,7 @@ from kdplatform.analysis.intervals import (
 )
 from kdplatform.analysis.significance import Counts
 from kdplatform.analysis.tables import Attribute, attribute_name
-from kdplatform.errors import unknown_name
+from kdplatform.errors import UserError, unknown_name
 from kdplatform.predictions import FloatArray, Predictions
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
@@ -125,6 +125,11 @@ def known_metric(parameter: str, given: str, known: Mapping[str, GateMetric]) ->
         for name in (spelling, encoded):
             if name in known:
                 return known[name]
+    of_attributes = [name for name in known if name.endswith(f"/{given}")]
+    if of_attributes:
+        raise UserError(
+            f"{parameter} {given!r} does not say which; allowed: {' | '.join(of_attributes)}"
+        )
     short = {name.removeprefix(prefix) for name in known for prefix in _SHORT}
     nearest = known if "/" in given else {*known, *(name for name in short if "/" not in name)}
     raise unknown_name(parameter, given, nearest)

@@ -116,7 +116,7 @@ class JudgedGate:
             passed = sum(outcome is Outcome.PASSED for outcome in self.arms.values())
             arms = f", {passed} of {len(self.arms)} arms passed, {self.file.gates.arms} must"
         return (
-            f"gate {self.outcome}: {len(self.broken)} of {len(self.rules)} rules are broken{arms} "
+            f"gate {self.outcome}: {len(self.broken)} of {len(self.rules)} rules broken{arms} "
             f"({self.file.path.name}, {dated})"
         )
 
@@ -181,18 +181,21 @@ def judge_gate(
     classes: ClassWise,
     known: Mapping[str, GateMetric],
     reference: Arm | None = None,
+    titles: Mapping[Arm, str] | None = None,
 ) -> JudgedGate:
     """Holds every distilled arm of a study against the rules of a file.
 
     Args:
         known: the metrics that rules may name.
         reference: what changes are measured from; None: the role that the file says.
+        titles: what arms are called; None: as the study calls them.
 
     Raises:
         UserError: as `checked_rules`.
     """
     metrics = checked_rules(file, known)
     against = reference or Arm(Role(file.gates.against))
+    names = {against: against.title(), **study.names, **(titles or {})}
     groups = cache(lambda: GroupWise(study))
     judged = []
     for arm in study.distilled:
@@ -208,7 +211,7 @@ def judge_gate(
                 counts_as = _counted(file, outcome)
                 judged.append(
                     JudgedRule(
-                        study.names[arm],
+                        names[arm],
                         metrics[name].name,
                         bound,
                         limit,
@@ -219,7 +222,7 @@ def judge_gate(
                         reason,
                     )
                 )
-    return JudgedGate(file, judged, against.title())
+    return JudgedGate(file, judged, names[against])
 
 
 def _negative(interval: Interval) -> Interval:
