@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import mlflow
 import numpy as np
@@ -14,11 +15,16 @@ from kdplatform.experiments.graph import Step
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import class_figure, compared_classes
+from kdplatform.reporting.over_temperature import temperature_figures
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import REFERENCES, SCORES, compared_names, count_metrics, known
+from kdplatform.study.over_seeds import arm_statistics, class_statistics, group_statistics
 from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # MLflow's steps are integers below 2^63; nobody needs finer temperatures.
 _MOST_DECIMALS = 6
@@ -151,6 +157,33 @@ def log_sweep(classes: ClassWise) -> None:
             "temperatures": pd.DataFrame(rows),
         }
     )
+    log_views(classes, scale)
+
+
+def log_views(classes: ClassWise, scale: int) -> None:
+    """Logs a study's views to the command's run: a table and figures each, with their axis.
+
+    `arms.json` has every metric of every arm with mean, deviation and interval over seeds;
+    `classes.json` and `groups.json` the accuracy of every class and group of every arm likewise.
+    Figures of the metrics stand against the temperature. The run's description says what the
+    step of a chart is.
+    """
+    study = classes.study
+    statistics = arm_statistics(study)
+    views = {"arms": statistics, "classes": class_statistics(classes)}
+    if study.attributes:
+        views["groups"] = group_statistics(study)
+    records.log_tables(views)
+    drawn: dict[str, Figure | figures.Drawing] = dict(temperature_figures(statistics))
+    records.log_figures(drawn)
+    step = "the temperature T" if scale == 1 else f"the temperature T times {scale}"
+    mlflow.set_tag(
+        "mlflow.note.content",
+        f"The step of a chart is {step}; choose the metric `temperature` as its x-axis for T "
+        f"itself. `figures/over_T_...png` have T as their axis, with 95% intervals over "
+        f"{len(study.all_seeds)} seeds. Tables: `arms.json`, `classes.json`"
+        + (", `groups.json`." if study.attributes else "."),
+    )
 
 
 def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
@@ -176,13 +209,16 @@ def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
 
 
 def _means(study: Study, arm: Arm) -> dict[str, float]:
-    """Returns mean, and standard deviation of several seeds, named `role/metric`."""
-    frame = study.metrics
-    values = frame.loc[frame["arm"] == study.names[arm], compared_names(study.attributes)]
-    means = {f"{arm.role.value}/{name}": float(values[name].mean()) for name in values}
-    if len(values) > 1:
-        means |= {f"{arm.role.value}/{n}_sd": float(values[n].std(ddof=1)) for n in values}
-    return known(means)
+    """Returns mean, standard deviation and 95% interval over seeds, named `role/metric`.
+
+    The latter end in `_sd`, `_low` and `_high`, and are there for several seeds.
+    """
+    found: dict[str, float] = {}
+    for row in arm_statistics(study, [arm]).to_dict("records"):
+        name = f"{arm.role.value}/{row['metric']}"
+        found[name] = float(row["mean"])
+        found |= {f"{name}_{part}": float(row[part]) for part in ("sd", "low", "high")}
+    return known(found)
 
 
 def step_scale(temperatures: Sequence[float]) -> int:
