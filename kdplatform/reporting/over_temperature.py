@@ -19,7 +19,7 @@ _STYLES = {Role.STUDENT.label: "--", Role.TEACHER.label: ":"}
 
 
 def temperature_figures(statistics: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
-    """Draws a figure for each of the main metrics: mean and 95% interval over seeds, against the temperature.
+    """Draws the main metrics against the temperature: mean and 95% interval over seeds.
 
     Temperatures stand at equal distances, as in the paper's figures. Arms without a temperature
     stand in no figure; Teacher and NDS are lines across.
