@@ -11,6 +11,7 @@ import mlflow
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
+from kdplatform.experiments.delivery import Delivery, deliver
 from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.gate_run import log_gate
@@ -42,6 +43,7 @@ from kdplatform.study.classes import ClassWise
 from kdplatform.study.gate_metrics import gate_metrics
 from kdplatform.study.gates import JudgedGate, judge_gate
 from kdplatform.study.metrics import REFERENCES
+from kdplatform.study.study import Study
 
 
 def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> None:
@@ -51,6 +53,7 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     # A cluster's nodes resolve the device for themselves; this machine only keeps the books.
     device = "cpu" if arguments.executor == "ray" else arguments.device
     rules = checked_gate(arguments.gate, config.attributes, out=arguments.gate_out)
+    delivery = Delivery.checked(arguments)
     workspace = open_workspace(config, arguments.data_folder, device, arguments.reuse)
     changes_are_logged()
     begin_command()
@@ -61,8 +64,10 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
         else:
             steps = _steps(command, config, workspace.dataset.digest)
             trained = _train(workspace, steps, run_id)
-        text, gate = _results(command, workspace, trained, rules, arguments.gate_out)
+        study, text, gate = _results(command, workspace, trained, rules, arguments.gate_out)
         failures = trained.failures
+        if delivery.is_wanted:
+            text = "\n".join([text, *deliver(workspace, command, trained, delivery, study)])
         mlflow.log_text(text, "summary.txt")
         show(f"\n{text}\n\n{where_to_look(run_id)}")
         say(f"{command}: {time.perf_counter() - started:.0f} s")
@@ -101,13 +106,13 @@ def _results(
     trained: Trained,
     rules: GateFile | None,
     gate_out: Path | None,
-) -> tuple[str, JudgedGate | None]:
-    """Logs what came of a command's models; returns it as text, and what the gate came to."""
+) -> tuple[Study, str, JudgedGate | None]:
+    """Logs what came of a command's models; returns it, in words too, and what the gate came to."""
     config, dataset = workspace.config, workspace.dataset
-    if command == "sweep" and not trained.models:
-        return "no model is there", None
     models = [model for role in Role for model in trained.of_role(role)]
     study = study_of(config, dataset.class_names, models, with_scores=rules is not None)
+    if not models:
+        return study, "no model is there", None
     classes = ClassWise(study)
     if command == "sweep":
         log_sweep(classes)
@@ -123,7 +128,7 @@ def _results(
         log_gate(gate, study)
         if gate_out is not None:
             write_gate(gate, gate_out)
-    return text, gate
+    return study, text, gate
 
 
 def _sweep(workspace: Workspace, run_id: str, arguments: Arguments) -> Trained:

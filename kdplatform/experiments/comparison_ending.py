@@ -15,6 +15,9 @@ from kdplatform.files import (
     written_atomically,
 )
 from kdplatform.progress import show
+from kdplatform.reporting.cards.sources import card_of_sides
+from kdplatform.reporting.cards.write import FOLDER as CARDS
+from kdplatform.reporting.cards.write import write_cards
 from kdplatform.reporting.comparison import (
     Comparison,
     comparison_text,
@@ -75,15 +78,26 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
     comparison = with_provenance(comparison, provenance.lines())
     text = comparison_text(comparison)
     show(text)
+    cards = None
+    if ending.with_card:
+        cards = card_of_sides(study, A, B, provenance, comparison.notes)
     files = _write(comparison, provenance, ending.folder) if ending.folder else []
+    if cards is not None and ending.folder is not None:
+        write_cards(cards, ending.folder / CARDS)
     if is_logged(ending.log, sides):
         # MLflow takes seconds to load; files alone need none of it.
-        from kdplatform.experiments.comparison_run import comparison_run, log_comparison
+        from kdplatform.experiments.comparison_run import (
+            comparison_run,
+            log_cards,
+            log_comparison,
+        )
 
         titles = " against ".join(study.settings[letter] for letter in "BA")
         with comparison_run(sides, titles) as run_id, scratch_folder() as scratch:
             pages = files or _write(comparison, provenance, scratch)
             log_comparison(comparison, provenance, text, ending.settings, pages, gate)
+            if cards is not None:
+                log_cards(cards)
             show(f"run {run_id}")
     if ending.folder is not None:
         show(f"read it: {ending.folder / PAGE}")

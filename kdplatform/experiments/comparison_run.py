@@ -19,7 +19,11 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.experiments.weights import WEIGHTS
+from kdplatform.files import scratch_folder
 from kdplatform.redaction import redacted
+from kdplatform.reporting.cards.facts import CardFacts
+from kdplatform.reporting.cards.write import FOLDER as CARDS
+from kdplatform.reporting.cards.write import write_cards
 from kdplatform.reporting.comparison import Comparison
 from kdplatform.reporting.comparison_rows import A, B
 from kdplatform.roles import Role
@@ -102,6 +106,13 @@ def log_comparison(
         mlflow.log_artifact(str(path), "comparison")
     if gate is not None:
         log_gate(gate)
+
+
+def log_cards(facts: CardFacts) -> None:
+    """Logs the cards of side B to the active run."""
+    with scratch_folder() as folder:
+        write_cards(facts, folder)
+        mlflow.log_artifacts(str(folder), CARDS)
 
 
 def metrics_of(comparison: Comparison) -> dict[str, float]:

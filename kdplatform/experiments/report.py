@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run
@@ -18,11 +19,13 @@ from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments.commands import command_title
+from kdplatform.experiments.comparison_run import source_of_run
 from kdplatform.experiments.former_command import command_of
 from kdplatform.experiments.gate_run import log_gate
 from kdplatform.experiments.gates import checked_gate, enforce
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.results import arm_by, arm_of, by_role
+from kdplatform.experiments.setting_words import settings_of
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
     stored_test_predictions,
@@ -39,6 +42,9 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
+from kdplatform.reporting.cards.sources import cards_of_study
+from kdplatform.reporting.cards.write import FOLDER as CARDS
+from kdplatform.reporting.cards.write import write_cards
 from kdplatform.reporting.gate_files import write_gate
 from kdplatform.reporting.study_page import (
     PAGE,
@@ -48,12 +54,13 @@ from kdplatform.reporting.study_page import (
     write_report,
 )
 from kdplatform.roles import Role
-from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
+from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gate_metrics import gate_metrics
-from kdplatform.study.gates import judge_gate
+from kdplatform.study.gates import JudgedGate, judge_gate
 from kdplatform.study.metrics import REFERENCES, SPEED, Similarity, similarity
+from kdplatform.study.provenance import Provenance
 from kdplatform.study.study import (
     NDS,
     TEACHER,
@@ -86,17 +93,59 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
             known = gate_metrics(compared, REFERENCES)
             gate = judge_gate(rules, study, ClassWise(study), known)
             written += write_gate(gate, folder)
+        if arguments.card:
+            _write_cards(config, study, gate, folder / CARDS)
         tags = {} if arguments.run is None else {"kd.reported_run": arguments.run}
         title = command_title("report", _of_study(config, study))
         with command_run("report", config, title, tags) as run_id:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))
+            if arguments.card:
+                mlflow.log_artifacts(str(folder / CARDS), CARDS)
             if gate is not None:
                 log_gate(gate)
     show(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}")
     say(f"report: {time.perf_counter() - started:.0f} s")
     enforce(gate)
+
+
+def _write_cards(
+    config: ProjectConfig, study: Study, gate: JudgedGate | None, folder: Path
+) -> None:
+    """Writes the cards of every distilled arm: to the folder, or to one of its own for each."""
+    cards = cards_of_study(
+        study,
+        config.dataset.name,
+        config.teacher.model,
+        study.settings,
+        _provenance(study, gate),
+    )
+    if not cards:
+        say("card: neither a teacher nor an NDS is there to hold students against; none is written")
+    for facts in cards.values():
+        write_cards(facts, folder if len(cards) == 1 else folder / facts.slug)
+
+
+def _provenance(study: Study, gate: JudgedGate | None) -> dict[Arm, Provenance]:
+    """Returns what each arm's card rests on: the runs of the arm, and of what it is held against.
+
+    The verdict is the gate's, where there is one.
+    """
+    reference = TEACHER if TEACHER in study.arms else NDS
+    sources = {
+        arm: [source_of_run(model.run_id) for _, model in sorted(study.arms.get(arm, {}).items())]
+        for arm in (reference, *study.distilled)
+    }
+    return {
+        arm: Provenance(
+            (sources[reference], sources[arm]),
+            study.any_table.digest,
+            gate.arms[study.names[arm]].value if gate else "no gate was given",
+            gate,
+        )
+        for arm in study.distilled
+    }
 
 
 def _as_it_was_run(run_id: str, config: ProjectConfig) -> ProjectConfig:
@@ -381,27 +430,8 @@ def _with_pairs(attributes: Sequence[str], intersections: bool) -> tuple[Attribu
 
 
 def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dict[str, str]:
-    shared = config.shared_teacher_seed
-    teacher = "one per seed" if shared is None else f"seed {shared}"
     return {
         "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
-        "Teacher": f"{_training(config.teacher)}; {teacher}",
-        "Student": _training(config.student),
-        "Distillation": "; ".join(map(_distillation, config.compared_methods)),
+        **settings_of(config),
         "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
     }
-
-
-def _distillation(method: DistillationConfig) -> str:
-    words = [method.method]
-    if (alpha := method.distillation_weight) is not None:
-        words.append(f"alpha {alpha:g} on the distillation term")
-    if (scaled := getattr(method, "scale_by_t2", None)) is not None:
-        words.append("with T²" if scaled else "without T²")
-    return ", ".join(words)
-
-
-def _training(training: TrainingConfig) -> str:
-    start = "pretrained" if training.pretrained else "given weights" if training.weights else ""
-    trained = "not trained here" if training.frozen else f"epochs: {training.epochs}"
-    return ", ".join(filter(None, (training.model, start, trained)))

@@ -55,9 +55,7 @@ class Provenance:
     examples: str
     verdict: str
     gate: JudgedGate | None = None
-    made: datetime.datetime = field(
-        default_factory=lambda: datetime.datetime.now(datetime.UTC).replace(microsecond=0)
-    )
+    made: datetime.datetime = field(default_factory=lambda: now())
 
     def lines(self) -> list[str]:
         """All of it in words, a fact a line; the verdict first."""
@@ -108,6 +106,11 @@ class Provenance:
             "versions": versions(),
             "made": self.made.isoformat(),
         }
+
+
+def now() -> datetime.datetime:
+    """Returns the time in UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).replace(microsecond=0)
 
 
 def versions() -> dict[str, str]:
