@@ -1,20 +1,37 @@
 """Knowledge distillation whose effect on class bias and fairness is known, not hoped for."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from kdplatform.experiments.compare import compare
     from kdplatform.kernels import KDLossOutput, kd_loss
+    from kdplatform.reporting.comparison_result import ComparisonResult
 
-__version__ = "0.1.0"
-__all__ = ["KDLossOutput", "__version__", "kd_loss"]
+    __version__: str
+
+__all__ = ["ComparisonResult", "KDLossOutput", "__version__", "compare", "kd_loss"]
+
+# Imported when asked for: `import kdplatform` stays free of torch, pandas and MLflow.
+_PLACES = {
+    "ComparisonResult": "kdplatform.reporting.comparison_result",
+    "KDLossOutput": "kdplatform.kernels",
+    "compare": "kdplatform.experiments.compare",
+    "kd_loss": "kdplatform.kernels",
+}
 
 
 def __getattr__(name: str) -> object:
-    # Imported when asked for: `import kdplatform` stays free of torch.
-    if name in ("KDLossOutput", "kd_loss"):
-        from kdplatform import kernels
-
-        value: object = getattr(kernels, name)
+    if name in _PLACES:
+        value: object = getattr(import_module(_PLACES[name]), name)
         globals()[name] = value
         return value
+    if name == "__version__":
+        # pyproject.toml has it, and whatever installs the package writes it down.
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("kdplatform")
+        except PackageNotFoundError:
+            return "unknown (not installed)"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -17,6 +17,8 @@ from kdplatform.settings.project import TUNING_SHORTCUTS
 
 FROM_PROJECT = "from-project"
 EXECUTORS = ("local", "ray")
+# How a report is written beside its page.
+FORMATS = ("markdown", "latex")
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,7 @@ _SPREADING = (
 _REPORTING = (
     Parameter("out", "auto", "auto | path", "folder; auto: below reports in the data folder"),
     Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
+    Parameter("format", "markdown", "none | markdown,latex", "what is written beside the page"),
 )
 _GATE = Parameter(
     "gate", "none", "none | path", "a YAML file with rules that the result must keep; else exit 3"
@@ -141,7 +144,15 @@ WITHOUT_PROJECT: dict[str, tuple[Parameter, ...]] = {
             "integer >= 1",
             "groups smaller than this are listed and not measured",
         ),
+        Parameter(
+            "min_group_share",
+            "0.02",
+            "0 <= number < 1",
+            "groups of a smaller share of the examples have no impact ratio",
+        ),
+        Parameter("positive", "auto", "auto | class", "the favourable class; auto: class 1 of two"),
         Parameter("out", "none", "none | path", "folder for a page and tables"),
+        Parameter("format", "markdown", "none | markdown,latex", "what is written beside the page"),
         _GATE,
         _CARD,
         Parameter(
@@ -165,6 +176,7 @@ class Arguments:
         workers: processes of the local executor; None: as many as fit.
         out: the report's folder; None: below the data folder.
         intersections: whether the report compares pairs of attributes.
+        formats: how the report is written beside its page.
         study: name of the tuner's study; None: made from what is looked for.
         storage: where the study is kept.
         run: the command's run whose study is reported; None: the project's.
@@ -186,6 +198,7 @@ class Arguments:
     address: str
     out: Path | None
     intersections: bool
+    formats: tuple[str, ...]
     study: str | None
     storage: str
     run: str | None
@@ -237,6 +250,7 @@ def read_arguments(
         address=own["address"],
         out=None if out == "auto" else user_path("out", out),
         intersections=boolean("intersections", own["intersections"]),
+        formats=report_formats(own["format"]),
         study=None if study == "auto" else study,
         storage=own["storage"],
         run=_run_of(own),
@@ -343,6 +357,23 @@ def _refuse_what_is_ignored(
             f"{other}={own[other]!r} is not for executor={executor!r}; allowed: {other} with "
             f"executor={right!r}"
         )
+
+
+def report_formats(text: str) -> tuple[str, ...]:
+    """Reads how a report is written beside its page, such as `markdown,latex`; `none`: no way.
+
+    Raises:
+        UserError: a form is not known, or named twice.
+    """
+    if text == "none":
+        return ()
+    given = [name.strip() for name in text.split(",")]
+    for name in given:
+        if name not in FORMATS:
+            raise unknown_name("format", name, ("none", *FORMATS))
+        if given.count(name) > 1:
+            raise UserError(f"format={text!r} names {name!r} twice; allowed: every form once")
+    return tuple(given)
 
 
 def _device(name: str) -> str:

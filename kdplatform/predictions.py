@@ -53,6 +53,8 @@ class Predictions:
         predictions: Predicted classes. [examples]
         logits: None where the table has none. [examples, classes]
         columns: Every further column, in the same order of rows.
+        weights: How much each example counts in every rate, finite and not negative; None where
+            all count alike. [examples]
     """
 
     ids: npt.NDArray[np.generic]
@@ -60,6 +62,7 @@ class Predictions:
     predictions: IntArray
     logits: Logits | None
     columns: pd.DataFrame
+    weights: FloatArray | None = None
 
     def __post_init__(self) -> None:
         largest = max(int(self.labels.max()), int(self.predictions.max()))
@@ -176,7 +179,13 @@ class Predictions:
 
     def _frame(self) -> pd.DataFrame:
         """The table without its logits."""
-        own = {"id": self.ids, "label": self.labels, "prediction": self.predictions}
+        own: dict[str, npt.NDArray[np.generic]] = {
+            "id": self.ids,
+            "label": self.labels,
+            "prediction": self.predictions,
+        }
+        if self.weights is not None:
+            own |= {"weight": self.weights}
         return pd.concat([pd.DataFrame(own), self.columns], axis=1)
 
     def __len__(self) -> int:
@@ -201,8 +210,8 @@ class Predictions:
 
     @property
     def accuracy(self) -> float:
-        """Share of examples whose prediction equals the label."""
-        return float(self.correct.mean())
+        """Share of examples, or of their weight, whose prediction equals the label."""
+        return float(np.average(self.correct, weights=self.weights))
 
     def aligned(self, reference: "Predictions") -> "Predictions":
         """Returns the table with its rows in the order of the reference's ids.
@@ -231,6 +240,7 @@ class Predictions:
             self.predictions[rows],
             None if self.logits is None else self.logits[rows],
             self.columns.iloc[rows].reset_index(drop=True),
+            None if self.weights is None else self.weights[rows],
         )
 
 

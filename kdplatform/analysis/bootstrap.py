@@ -4,25 +4,33 @@ Each draw resamples the examples, the same for every model, and the seeds of eve
 arms share, above all the examples that are hard for all of them, cancels in their differences.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property, partial
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import special
 
-from kdplatform.analysis.group_fairness import METRICS
 from kdplatform.analysis.group_rates import (
     MIN_GROUP_SIZE,
+    Measure,
     group_rates,
     mean_known,
     metric_values,
 )
 from kdplatform.analysis.intervals import Interval
+from kdplatform.analysis.parity import null_row, parity_of_models
 from kdplatform.analysis.profiles import Arms, Models, Profiles, models_of_arms
 from kdplatform.analysis.significance import check_fraction
 from kdplatform.analysis.tables import Attribute, quotient
+from kdplatform.analysis.verdict import (
+    HIGHER_IS_FAIRER,
+    WITHOUT_CHANCE_LEVEL,
+    Change,
+    fairness_word,
+)
 from kdplatform.predictions import FloatArray
 
 
@@ -62,6 +70,13 @@ def _interval(
     return Interval(estimate, estimate - margin, estimate + margin).within(lowest, 1.0)
 
 
+class Comparison(NamedTuple):
+    """A difference between two arms, and what may be said of it."""
+
+    change: Change
+    verdict: str
+
+
 @dataclass(frozen=True)
 class FairnessBootstrap:
     """Metrics of several arms with what is needed for their intervals and differences.
@@ -71,6 +86,7 @@ class FairnessBootstrap:
         samples: Resampled mean over seeds, by arm and metric. [draws]
         group_accuracy: Mean over seeds of each group's accuracy, by arm; NaN for a group that is
             too small. [groups]
+        make_null: Permutes groups, once it is asked for.
     """
 
     attribute: str
@@ -79,10 +95,59 @@ class FairnessBootstrap:
     values: Mapping[str, Mapping[str, FloatArray]]
     samples: Mapping[str, Mapping[str, FloatArray]]
     group_accuracy: Mapping[str, FloatArray]
+    make_null: Callable[[], pd.DataFrame] = field(repr=False)
+
+    @cached_property
+    def null(self) -> pd.DataFrame:
+        """What parity would give, as `parity.parity_null` of the same arms says it."""
+        return self.make_null()
+
+    def compare(self, arm: str, reference: str, metric: str) -> Comparison:
+        """Judges the difference of two arms as every report and command does.
+
+        A largest difference differs between arms by chance too, so no verdict is given by the
+        interval alone: the difference of the chance levels is taken from `null`.
+
+        >>> frame = pd.DataFrame({"id": range(160), "label": [0, 1] * 80, "prediction": [0, 1] * 80,
+        ...                       "color": ["red"] * 80 + ["blue"] * 80})
+        >>> boot = bootstrap_fairness({"A": [frame], "B": [frame]}, "color", draws=50)
+        >>> boot.compare("B", "A", "eod").verdict
+        'undecided'
+        """
+        change = self.change([arm], reference, metric)
+        return Comparison(change, fairness_word(metric, change))
+
+    def change(
+        self, arms: Sequence[str], reference: str, metric: str, null: pd.DataFrame | None = None
+    ) -> Change:
+        """The mean of a metric over arms minus that of a reference, with its paired interval.
+
+        Args:
+            null: `parity.parity_null` of these arms and the attribute; None: it is made.
+        """
+        weights = {arm: 1 / len(arms) for arm in arms}
+        weights[reference] = weights.get(reference, 0.0) - 1.0
+        interval = self.contrast(weights, metric)
+        chance = 0.0
+        if metric not in WITHOUT_CHANCE_LEVEL:
+            under = self.null if null is None else null
+            levels = [null_row(under, arm, metric)["null_mean"] for arm in (*arms, reference)]
+            chance = float(np.mean(levels[:-1]) - levels[-1])
+        improves = interval.estimate > 0 if metric in HIGHER_IS_FAIRER else interval.estimate < 0
+        return Change(interval, chance, improves and self._all_fall(arms, reference))
+
+    def _all_fall(self, arms: Sequence[str], reference: str) -> bool:
+        """Whether the accuracy of every group that is measured is lower than the reference's."""
+        accuracy: FloatArray = np.mean([self.group_accuracy[arm] for arm in arms], axis=0)
+        known, before = np.isfinite(accuracy), self.group_accuracy[reference]
+        return bool(np.all(accuracy[known] < before[known]))
 
     def interval(self, arm: str, metric: str) -> Interval:
         """A metric's mean over the arm's seeds, with its interval."""
-        for name, value, allowed in (("arm", arm, self.values), ("metric", metric, METRICS)):
+        for name, value, allowed in (
+            ("arm", arm, self.values),
+            ("metric", metric, next(iter(self.values.values()))),
+        ):
             if value not in allowed:
                 raise ValueError(f"{name} is {value!r}; allowed: {list(allowed)}")
         values = self.values[arm][metric]
@@ -106,7 +171,7 @@ class FairnessBootstrap:
         Args:
             weights: By arm, such as 1/2 for each of two arms and -1 for what they are held against.
                 Arms with equally many seeds are paired by seed, as they are in the draws.
-            metric: One of `group_fairness.METRICS`.
+            metric: One of `values`; of `bootstrap_fairness` one of `group_fairness.METRICS`.
         """
         estimate, samples = 0.0, np.zeros(1)
         by_seed: dict[int, FloatArray] = {}
@@ -185,19 +250,32 @@ def bootstrap_fairness(
     if draws < 2:
         raise ValueError(f"draws is {draws}; allowed: at least 2")
     models = models_of_arms(arms, attribute, min_group_size)
-    return _bootstrap(models, {k: len(v) for k, v in arms.items()}, draws, confidence, seed)
+    return bootstrap_models(models, {k: len(v) for k, v in arms.items()}, draws, confidence, seed)
 
 
-def _bootstrap(
-    models: Models, seeds: Mapping[str, int], draws: int, confidence: float, seed: int
+def bootstrap_models(
+    models: Models,
+    seeds: Mapping[str, int],
+    draws: int,
+    confidence: float = 0.95,
+    seed: int = 0,
+    measure: Measure = metric_values,
+    make_null: Callable[[], pd.DataFrame] | None = None,
 ) -> FairnessBootstrap:
+    """As `bootstrap_fairness`, of models that are aligned already.
+
+    Args:
+        seeds: Models of each arm, in the order of the models.
+        measure: What is made of the counts of a draw.
+        make_null: Gives the chance levels of the measure; None: those of `metric_values`.
+    """
     generator = np.random.default_rng(seed)
     profiles = Profiles(models)
     observed = profiles.observed()
     large = models.large
-    values = {name: value[0] for name, value in metric_values(observed, large).items()}
-    chunks = [metric_values(counts, large) for counts in profiles.resampled(draws, generator)]
-    drawn = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in METRICS}
+    values = {name: value[0] for name, value in measure(observed, large).items()}
+    chunks = [measure(counts, large) for counts in profiles.resampled(draws, generator)]
+    drawn = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in values}
     weights = {n: _seed_weights(n, draws, generator) for n in sorted(set(seeds.values()))}
     ends = np.cumsum(list(seeds.values()))
     columns = {
@@ -208,15 +286,14 @@ def _bootstrap(
         attribute=models.groups.attribute,
         groups=models.groups.names,
         confidence=confidence,
-        values={arm: {name: values[name][own] for name in METRICS} for arm, own in columns.items()},
+        values={arm: {name: values[name][own] for name in values} for arm, own in columns.items()},
         samples={
-            arm: {
-                name: _weighted_mean(drawn[name][:, own], weights[seeds[arm]]) for name in METRICS
-            }
+            arm: {name: _weighted_mean(drawn[name][:, own], weights[seeds[arm]]) for name in drawn}
             for arm, own in columns.items()
         },
         group_accuracy={
             arm: group_rates(observed, large).accuracy[0, own].mean(axis=0)
             for arm, own in columns.items()
         },
+        make_null=make_null or partial(parity_of_models, models, seeds),
     )

@@ -73,7 +73,8 @@ def _scores(table: Table, temperature: float) -> tuple[_Scores, IntArray, IntArr
 def example_scores(table: Table, *, temperature: float = 1.0) -> dict[str, FloatArray]:
     """Brier score and negative log-likelihood of every example: `brier` and `nll`.
 
-    Arrays of shape [examples]. Their means are those of `calibration`.
+    Arrays of shape [examples]. Their means, weighted where the table has weights, are those of
+    `calibration`.
 
     Raises:
         ValueError: As `calibration`.
@@ -84,16 +85,21 @@ def example_scores(table: Table, *, temperature: float = 1.0) -> dict[str, Float
 
 
 def expected_calibration_error(
-    confidence: npt.ArrayLike, correct: npt.ArrayLike, bins: int = EQUAL_MASS_BINS
+    confidence: npt.ArrayLike,
+    correct: npt.ArrayLike,
+    bins: int = EQUAL_MASS_BINS,
+    weights: FloatArray | None = None,
 ) -> float:
     """ECE over bins of equal mass: sum over bins of n_bin / n |accuracy - mean confidence|.
 
     Bins are cut at quantiles of the confidence (Nixon et al. 2019, arXiv 1904.01685). Equal
-    confidences share a bin whatever their order, so fewer bins may come out.
+    confidences share a bin whatever their order, so fewer bins may come out. Bins hold as many
+    examples each, whatever their weights; accuracy, confidence and the sum over bins count weights.
 
     Args:
         confidence: Probability of the predicted class. [examples]
         correct: Whether the prediction is right. [examples]
+        weights: How much each example counts; None: all alike. [examples]
 
     Raises:
         ValueError: `bins` is below 1, or there are no examples or not as many of both.
@@ -108,11 +114,17 @@ def expected_calibration_error(
         raise ValueError(
             f"confidence has shape {sure.shape}, correct {right.shape}; allowed: [examples], both"
         )
-    first_of_bin = np.arange(1, bins) * len(sure) // bins
-    edges = np.unique(np.sort(sure)[first_of_bin])
-    bin_of = np.searchsorted(edges, sure, side="right")
-    gap = np.bincount(bin_of, weights=right - sure, minlength=len(edges) + 1)
-    return float(np.abs(gap).sum() / len(sure))
+    bin_of = equal_mass_bins(sure, bins)
+    share = np.ones(len(sure)) if weights is None else weights
+    gap = np.bincount(bin_of, weights=share * (right - sure))
+    return float(np.abs(gap).sum() / share.sum())
+
+
+def equal_mass_bins(confidence: FloatArray, bins: int = EQUAL_MASS_BINS) -> IntArray:
+    """Number of the bin of each confidence, cut at quantiles. [examples]."""
+    first_of_bin = np.arange(1, bins) * len(confidence) // bins
+    edges = np.unique(np.sort(confidence)[first_of_bin])
+    return np.searchsorted(edges, confidence, side="right")
 
 
 def calibration(
@@ -132,8 +144,10 @@ def calibration(
     """
     check_temperature(temperature)
     scores, labels, predictions = _scores(table, temperature)
-    ece = expected_calibration_error(scores.confidence, predictions == labels, bins)
-    return Calibration(ece, float(scores.brier.mean()), float(scores.nll.mean()))
+    weights = Predictions.of(table).weights
+    ece = expected_calibration_error(scores.confidence, predictions == labels, bins, weights)
+    brier, nll = (float(np.average(each, weights=weights)) for each in (scores.brier, scores.nll))
+    return Calibration(ece, brier, nll)
 
 
 def calibrating_temperature(table: Table) -> float:

@@ -70,7 +70,8 @@ def class_total(stack: Stack, n_classes: int | None = None, *, predicted: bool =
 def class_table(table: Table, n_classes: int | None = None) -> pd.DataFrame:
     """Accuracy of each class of one model.
 
-    Accuracy of class c is the share of examples of label c that are predicted c (its recall).
+    Accuracy of class c is the share of examples of label c, or of their weight, that are predicted
+    c (its recall).
 
     Args:
         n_classes: Number of classes; the largest class seen decides when it is not given.
@@ -87,14 +88,14 @@ def class_table(table: Table, n_classes: int | None = None) -> pd.DataFrame:
     classes = class_total(stack, n_classes)
     n = np.bincount(stack.labels, minlength=classes)
     predicted = np.bincount(stack.predictions[0], minlength=classes)
-    right = np.bincount(stack.labels[stack.correct[0]], minlength=classes)
+    right = stack.by_class(stack.correct[0], classes)
     note = np.where(n == 0, "absent", np.where(predicted == 0, "never predicted", ""))
     return pd.DataFrame(
         {
             "class": np.arange(classes),
             "n": n,
             "predicted": predicted,
-            "accuracy": quotient(right, n),
+            "accuracy": quotient(right, stack.total_by_class(classes)),
             "note": note,
         }
     )
@@ -125,9 +126,10 @@ def arm_accuracies(tables: Arm, n_classes: int | None = None) -> ArmAccuracies:
     classes = class_total(stack, n_classes, predicted=False)
     n = np.bincount(stack.labels, minlength=classes)
     correct = stack.correct
-    right = np.stack([np.bincount(stack.labels[row], minlength=classes) for row in correct])
-    overall = correct.mean(axis=1, dtype=float)
-    return ArmAccuracies(stack.reference.ids, stack.labels, n, quotient(right, n), overall)
+    right = np.stack([stack.by_class(row, classes) for row in correct])
+    overall = np.average(correct, axis=1, weights=stack.weights)
+    accuracy = quotient(right, stack.total_by_class(classes))
+    return ArmAccuracies(stack.reference.ids, stack.labels, n, accuracy, overall)
 
 
 def check_same_examples(first: ArmAccuracies, second: ArmAccuracies) -> None:

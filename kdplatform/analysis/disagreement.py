@@ -4,22 +4,25 @@ from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from kdplatform.analysis.classwise import class_total
 from kdplatform.analysis.tables import Stack, quotient, stack_tables
-from kdplatform.predictions import FloatArray, IntArray, Table
+from kdplatform.predictions import FloatArray, Table
 
 
-def _by_class(stack: Stack, first: int, second: int, classes: int) -> IntArray:
-    differs = stack.predictions[first] != stack.predictions[second]
-    return np.bincount(stack.labels[differs], minlength=classes)
+def _by_class(
+    stack: Stack, first: int, second: int, classes: int
+) -> npt.NDArray[np.floating | np.integer]:
+    return stack.by_class(stack.predictions[first] != stack.predictions[second], classes)
 
 
 def disagreement(table_a: Table, table_b: Table) -> float:
     """Share of examples on which two models predict different classes (mean of the paper's CMP)."""
     stack = stack_tables([table_a, table_b])
-    return float((stack.predictions[0] != stack.predictions[1]).mean())
+    differs = stack.predictions[0] != stack.predictions[1]
+    return float(np.average(differs, weights=stack.weights))
 
 
 def disagreement_within(tables: Sequence[Table]) -> float:
@@ -43,12 +46,13 @@ def disagreement_by_class(
     classes = class_total(stack, n_classes, predicted=False)
     n = np.bincount(stack.labels, minlength=classes)
     differs = _by_class(stack, 0, 1, classes)
+    pairs = stack.predictions[0] != stack.predictions[1]
     return pd.DataFrame(
         {
             "class": np.arange(classes),
             "n": n,
-            "disagreements": differs,
-            "disagreement": quotient(differs, n),
+            "disagreements": np.bincount(stack.labels[pairs], minlength=classes),
+            "disagreement": quotient(differs, stack.total_by_class(classes)),
         }
     )
 
@@ -78,12 +82,12 @@ def disagreement_matrix(
     )
 
 
-def _mean_over(stack: Stack, pairs: Sequence[tuple[int, int]], n: IntArray) -> FloatArray:
+def _mean_over(stack: Stack, pairs: Sequence[tuple[int, int]], classes: int) -> FloatArray:
     """Mean class disagreement over pairs of tables, NaN when there is no pair."""
     if not pairs:
-        return np.full(n.shape, np.nan)
-    total = np.sum([_by_class(stack, i, j, len(n)) for i, j in pairs], axis=0)
-    return quotient(total, n * len(pairs))
+        return np.full(classes, np.nan)
+    total = np.sum([_by_class(stack, i, j, classes) for i, j in pairs], axis=0)
+    return quotient(total, stack.total_by_class(classes) * len(pairs))
 
 
 def disagreement_over_seeds(
@@ -118,9 +122,9 @@ def disagreement_over_seeds(
         {
             "class": np.arange(classes),
             "n": n,
-            "same_seed": _mean_over(stack, same, n),
-            "other_seed": _mean_over(stack, other, n),
-            "baseline_a": _mean_over(stack, list(combinations(in_a, 2)), n),
-            "baseline_b": _mean_over(stack, list(combinations(in_b, 2)), n),
+            "same_seed": _mean_over(stack, same, classes),
+            "other_seed": _mean_over(stack, other, classes),
+            "baseline_a": _mean_over(stack, list(combinations(in_a, 2)), classes),
+            "baseline_b": _mean_over(stack, list(combinations(in_b, 2)), classes),
         }
     )

@@ -42,9 +42,11 @@ class Cells:
     """Which examples lie in which cell.
 
     Attributes:
+        table: a table of the examples; others are brought into its order.
         frame: a row per cell: `kind`, `attribute`, `group`, `class` (-1 for a whole group), `n`.
     """
 
+    table: Predictions
     frame: pd.DataFrame
     blocks: tuple[_Block, ...]
     occurring: npt.NDArray[np.bool_]
@@ -66,7 +68,7 @@ class Cells:
 
 
 def cells_of(table: Predictions, attributes: Sequence[Attribute]) -> Cells:
-    """Returns the cells of a table that have an example.
+    """Returns the cells that have an example.
 
     These are the groups of every attribute and every intersection, and the groups of single
     attributes within every class: the share that is right there is that group's true positive rate.
@@ -90,7 +92,7 @@ def cells_of(table: Predictions, attributes: Sequence[Attribute]) -> Cells:
     n = np.concatenate([block.sums(ones) for block in blocks]).round().astype(np.int64)
     frame = frame.assign(n=n)
     occurring = np.asarray(n > 0)
-    return Cells(frame[occurring].reset_index(drop=True), tuple(blocks), occurring)
+    return Cells(table, frame[occurring].reset_index(drop=True), tuple(blocks), occurring)
 
 
 def _cells_by(table: Predictions, attribute: Attribute) -> Iterator[tuple[pd.DataFrame, _Block]]:

@@ -84,8 +84,9 @@ class FairnessMetrics:
 class _Measured:
     groups: Groups
     classes: IntArray  # the classes seen, ascending; the columns of the counts
-    examples: GroupCounts  # by code: every example once
-    counts: GroupCounts  # by group
+    sizes: GroupCounts  # numbers of examples by group, those of weight 0 left out
+    examples: GroupCounts  # by code: every example once, with its weight
+    counts: GroupCounts  # by group, with weights
     large: LargeEnough
 
     @property
@@ -106,16 +107,21 @@ def _measure(table: Table, attribute: Attribute, min_group_size: int) -> _Measur
     labels, predictions = (
         np.searchsorted(classes, values) for values in (checked.labels, checked.predictions)
     )
-    examples = count_codes(groups.codes, labels, predictions, len(groups.members), len(classes))
-    counts = examples.of_groups(groups.members)
-    return _Measured(groups, classes, examples, counts, LargeEnough.of(counts, min_group_size))
+    numbers = groups.codes, labels, predictions, len(groups.members), len(classes)
+    examples = count_codes(*numbers, weights=checked.weights)
+    counts = sizes = examples.of_groups(groups.members)
+    if checked.weights is not None:
+        present = (checked.weights > 0).astype(float)
+        sizes = count_codes(*numbers, weights=present).of_groups(groups.members)
+    large = LargeEnough.of(sizes, min_group_size)
+    return _Measured(groups, classes, sizes, examples, counts, large)
 
 
 def _note(measured: _Measured) -> str:
     large, names = measured.large, measured.groups.names
     small = [
-        f"{name} ({n})"
-        for name, n, kept in zip(names, measured.counts.n, large.groups, strict=True)
+        f"{name} ({n:.0f})"
+        for name, n, kept in zip(names, measured.sizes.n, large.groups, strict=True)
         if not kept
     ]
     verb = "is" if len(small) == 1 else "are"
@@ -154,8 +160,8 @@ def _left_out_of_rates(measured: _Measured) -> tuple[list[str], bool]:
     names = np.array(measured.groups.names)[large.groups]
     remarks, undefined, countable = [], False, False
     for rate, enough, count, word in (
-        ("TPR", large.positives, measured.counts.positives, "positives"),
-        ("FPR", large.negatives, measured.counts.negatives, "negatives"),
+        ("TPR", large.positives, measured.sizes.positives, "positives"),
+        ("FPR", large.negatives, measured.sizes.negatives, "negatives"),
     ):
         enough, count = enough[large.groups][:, columns], count[large.groups][:, columns]
         undefined |= not (enough.sum(axis=0) > 1).any()
@@ -212,16 +218,16 @@ def fairness_metrics(
     (0.5, 1.0, 0.0, 'blue')
     """
     measured = _measure(table, attribute, min_group_size)
-    counts, groups, large = measured.counts, measured.groups, measured.large
-    values = {name: float(value) for name, value in metric_values(counts, large).items()}
+    groups, large = measured.groups, measured.large
+    values = {name: float(value) for name, value in metric_values(measured.counts, large).items()}
     accuracy = measured.rates.accuracy
     return FairnessMetrics(
         attribute=groups.attribute,
         groups=int(large.groups.sum()),
-        n=int(measured.examples.n.sum()),
+        n=int((groups.codes >= 0).sum()),
         shared=groups.shared,
         excluded=int((groups.codes < 0).sum()),
-        smallest_group=int(counts.n[large.groups].min()) if large.groups.any() else 0,
+        smallest_group=int(measured.sizes.n[large.groups].min()) if large.groups.any() else 0,
         classes=len(measured.classes),
         worst_group=groups.names[int(np.nanargmin(accuracy))] if large.groups.any() else "",
         note=_note(measured),
@@ -237,20 +243,21 @@ def group_table(
     A group that is too small for a rate is listed with its size, and the rate is NaN.
 
     Returns:
-        One row per group: `attribute`, `group`, `n`, `share` (of the examples that belong to a
-        group), `shared` (how many of the n are in other groups too), `accuracy`,
+        One row per group: `attribute`, `group`, `n`, `share` (of the examples, or the weight, that
+        belong to a group), `shared` (how many of the n are in other groups too), `accuracy`,
         `accuracy_difference` (group minus all examples that belong to one) and, for two classes,
         `positives`, `negatives`, `selection_rate`, `tpr`, `fpr`.
     """
     measured = _measure(table, attribute, min_group_size)
     counts, rates, examples = measured.counts, measured.rates, measured.examples
     overall = examples.hits.sum() / examples.n.sum()
-    members = measured.groups.members
-    shared = examples.n @ (members & (members.sum(axis=1, keepdims=True) > 1))
+    members, codes = measured.groups.members, measured.groups.codes
+    sizes = np.bincount(codes[codes >= 0], minlength=len(members))
+    shared = sizes @ (members & (members.sum(axis=1, keepdims=True) > 1))
     columns = {
         "attribute": measured.groups.attribute,
         "group": list(measured.groups.names),
-        "n": counts.n,
+        "n": measured.sizes.n.astype(np.int64),
         "share": counts.n / examples.n.sum(),
         "shared": shared,
         "accuracy": rates.accuracy,
@@ -258,8 +265,8 @@ def group_table(
     }
     if len(measured.classes) == 2:
         columns |= {
-            "positives": counts.positives[:, 1],
-            "negatives": counts.negatives[:, 1],
+            "positives": measured.sizes.positives[:, 1].astype(np.int64),
+            "negatives": measured.sizes.negatives[:, 1].astype(np.int64),
             "selection_rate": rates.selection[:, 1],
             "tpr": rates.true_positive[:, 1],
             "fpr": rates.false_positive[:, 1],
@@ -277,15 +284,15 @@ def rates_by_class(
         `selection_rate`, `tpr`, `fpr`; NaN where a group is too small for the rate.
     """
     measured = _measure(table, attribute, min_group_size)
-    counts, rates, names = measured.counts, measured.rates, measured.groups.names
-    n_groups, n_classes = counts.positives.shape
+    sizes, rates, names = measured.sizes, measured.rates, measured.groups.names
+    n_groups, n_classes = sizes.positives.shape
     return pd.DataFrame(
         {
             "attribute": measured.groups.attribute,
             "class": np.repeat(measured.classes, n_groups),
             "group": list(names) * n_classes,
-            "n": np.tile(counts.n, n_classes),
-            "positives": counts.positives.T.ravel(),
+            "n": np.tile(sizes.n, n_classes).astype(np.int64),
+            "positives": sizes.positives.T.ravel().astype(np.int64),
             "selection_rate": rates.selection.T.ravel(),
             "tpr": rates.true_positive.T.ravel(),
             "fpr": rates.false_positive.T.ravel(),

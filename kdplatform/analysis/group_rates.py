@@ -7,6 +7,7 @@ A rate over fewer than `min_group_size` examples is not measured: it decides a l
 chance.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,18 +121,30 @@ def group_rates(counts: GroupCounts, large: LargeEnough) -> GroupRates:
 
 
 def count_codes(
-    codes: IntArray, labels: IntArray, predictions: IntArray, n_codes: int, n_classes: int
+    codes: IntArray,
+    labels: IntArray,
+    predictions: IntArray,
+    n_codes: int,
+    n_classes: int,
+    weights: FloatArray | None = None,
 ) -> GroupCounts:
-    """Counts of one table by code; examples with code -1 belong to no group and are left out."""
+    """Counts of one table by code; examples with code -1 belong to no group and are left out.
+
+    Args:
+        weights: How much each example counts; None: all alike. [examples]
+    """
     inside = codes >= 0
+    share = None if weights is None else weights[inside]
     offset, labels, predictions = codes[inside] * n_classes, labels[inside], predictions[inside]
     shape, cells = (n_codes, n_classes), n_codes * n_classes
     hit = labels == predictions
     return GroupCounts(
-        n=np.bincount(codes[inside], minlength=n_codes),
-        positives=np.bincount(offset + labels, minlength=cells).reshape(shape),
-        predicted=np.bincount(offset + predictions, minlength=cells).reshape(shape),
-        hits=np.bincount((offset + labels)[hit], minlength=cells).reshape(shape),
+        n=np.bincount(codes[inside], share, minlength=n_codes),
+        positives=np.bincount(offset + labels, share, minlength=cells).reshape(shape),
+        predicted=np.bincount(offset + predictions, share, minlength=cells).reshape(shape),
+        hits=np.bincount(
+            (offset + labels)[hit], None if share is None else share[hit], minlength=cells
+        ).reshape(shape),
     )
 
 
@@ -146,6 +159,10 @@ def mean_known(values: FloatArray) -> FloatArray:
     """Mean over the last axis of the values that are defined; NaN when none is."""
     known = np.isfinite(values)
     return quotient(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+
+
+# What turns counts into values by metric, each with the counts' leading dimensions.
+Measure = Callable[[GroupCounts, LargeEnough], dict[str, FloatArray]]
 
 
 def metric_values(counts: GroupCounts, large: LargeEnough) -> dict[str, FloatArray]:

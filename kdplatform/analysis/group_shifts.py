@@ -24,7 +24,8 @@ from kdplatform.analysis.permutation import SeedPermutation, permute_values
 from kdplatform.analysis.seed_changes import seed_changes
 from kdplatform.analysis.significance import benjamini_hochberg, check_fraction, holm
 from kdplatform.analysis.tables import Attribute, stack_tables
-from kdplatform.predictions import FloatArray, Table
+from kdplatform.analysis.weighted import weighted_changes, weighted_means
+from kdplatform.predictions import FloatArray, Predictions, Table
 
 TESTED = "tested"
 # Permutations of seeds are worked on together; more than this many values take too long.
@@ -54,7 +55,7 @@ class GroupShifts:
 def group_shifts(
     tables_a: Sequence[Table],
     tables_b: Sequence[Table],
-    attributes: Sequence[Attribute],
+    attributes: Sequence[Attribute] | Cells,
     *,
     min_group_size: int = MIN_GROUP_SIZE,
     class_names: Sequence[str] = (),
@@ -70,11 +71,15 @@ def group_shifts(
 
     Args:
         tables_a: The reference: one table per seed, of the same examples as those of B.
-        attributes: Columns, and several of them for their intersection. Groups within classes are
-            those of single columns.
+        attributes: Columns, and several of them for their intersection, or their cells where many
+            tables of the same examples are compared. Groups within classes are those of single
+            columns.
         min_group_size: Examples that a cell needs; a smaller one is listed and not measured.
         class_names: Of class 0, 1, ...; numbers stand for what has no name.
         alpha: Level; intervals have confidence 1 - alpha.
+
+    Where the tables weigh their examples, shares, differences, intervals and tests over seeds count
+    the weights. McNemar's test and `only_a` and `only_b` count examples.
 
     Returns:
         The table has one row per cell that has an example: `kind` ("group", "intersection" or
@@ -94,20 +99,25 @@ def group_shifts(
     check_fraction("alpha", alpha)
     if min_group_size < 1:
         raise ValueError(f"min_group_size is {min_group_size}; allowed: integer >= 1")
-    stack = stack_tables([*tables_a, *tables_b])
     seeds = len(tables_a), len(tables_b)
     if 0 in seeds:
         raise ValueError(f"sides have {seeds[0]} and {seeds[1]} tables; allowed: at least 1 each")
-    cells = cells_of(stack.reference, attributes)
-    right = stack.correct.astype(float)
+    cells = attributes
+    if not isinstance(cells, Cells):
+        cells = cells_of(Predictions.of(tables_a[0]), cells)
+    stack = stack_tables([cells.table, *tables_a, *tables_b])
+    right, weights = stack.correct[1:].astype(float), stack.weights
     right_a, right_b = right[: seeds[0]], right[seeds[0] :]
-    frame = _values(cells, right_a, right_b, class_names)
-    large = np.asarray(frame["n"] >= min_group_size)
+    frame = _values(cells, right_a, right_b, class_names, weights)
+    large = np.asarray(_counting(cells, weights) >= min_group_size)
     if seeds == (1, 1):
         test, changes = "McNemar", _of_one_pair(frame, alpha)
+        if weights is not None:
+            change = weighted_changes(cells.sums, right_b[0] - right_a[0], weights, alpha)
+            changes = changes.assign(difference=change.mean, low=change.low, high=change.high)
     else:
         test = "paired t" if seeds[0] == seeds[1] or 1 in seeds else "Welch"
-        found = seed_changes(cells, right_a, right_b, alpha)._asdict()
+        found = seed_changes(cells, right_a, right_b, alpha, weights)._asdict()
         changes = pd.DataFrame(found | {"chance": alpha})
     frame = pd.concat([frame, changes], axis=1)
     measured = [
@@ -121,8 +131,7 @@ def group_shifts(
     tested = np.isfinite(p_value)
     if min(seeds) > 1 and tested.any():
         by_seed = [
-            (cells.sums(side) / cells.frame["n"].to_numpy())[:, tested]
-            for side in (right_a, right_b)
+            weighted_means(cells.sums, side, weights)[:, tested] for side in (right_a, right_b)
         ]
         permutation = _permuted(by_seed[0], by_seed[1], alpha)
         p_max[tested] = permutation.p_by_class
@@ -144,24 +153,35 @@ def group_shifts(
 
 
 def _values(
-    cells: Cells, right_a: FloatArray, right_b: FloatArray, class_names: Sequence[str]
+    cells: Cells,
+    right_a: FloatArray,
+    right_b: FloatArray,
+    class_names: Sequence[str],
+    weights: FloatArray | None,
 ) -> pd.DataFrame:
     """Cells with both sides' shares that are right, and how many only one side gets right."""
-    n = cells.frame["n"].to_numpy(dtype=float)
     a, b = right_a.mean(axis=0), right_b.mean(axis=0)
     if len(right_a) == len(right_b):
         only_a = (right_a * (1 - right_b)).mean(axis=0)
         only_b = (right_b * (1 - right_a)).mean(axis=0)
     else:
         only_a, only_b = a * (1 - b), b * (1 - a)
-    sums = cells.sums(np.stack([a, b, only_a, only_b]))
+    value_a, value_b = weighted_means(cells.sums, np.stack([a, b]), weights)
+    only = cells.sums(np.stack([only_a, only_b]))
     labels = [
         "" if c < 0 else class_names[c] if c < len(class_names) else str(c)
         for c in cells.frame["class"].tolist()
     ]
     frame = cells.frame.copy()
     frame.insert(3, "label", labels)
-    return frame.assign(value_a=sums[0] / n, value_b=sums[1] / n, only_a=sums[2], only_b=sums[3])
+    return frame.assign(value_a=value_a, value_b=value_b, only_a=only[0], only_b=only[1])
+
+
+def _counting(cells: Cells, weights: FloatArray | None) -> FloatArray:
+    """Number of examples of every cell that have a weight at all. [cells]."""
+    if weights is None:
+        return np.asarray(cells.frame["n"], dtype=float)
+    return np.asarray(cells.sums((weights > 0).astype(float)[None])[0])
 
 
 def _of_one_pair(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:

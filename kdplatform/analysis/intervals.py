@@ -94,7 +94,9 @@ def paired_difference(
     return Difference(interval, p_value)
 
 
-def mean_of_seeds_and_examples(differences: FloatArray) -> Interval:
+def mean_of_seeds_and_examples(
+    differences: FloatArray, weights: FloatArray | None = None
+) -> Interval:
     """Mean difference with a 95% interval over seeds and test examples, both being samples.
 
     The variance is that of the seeds' means plus that of the examples' means, which counts their
@@ -103,29 +105,47 @@ def mean_of_seeds_and_examples(differences: FloatArray) -> Interval:
 
     Args:
         differences: difference of two models on every example. [seeds, examples]
+        weights: as in `mean_of_examples`.
     """
     seeds, examples = differences.shape
-    mean = float(differences.mean())
+    by_seed = np.average(differences, axis=1, weights=weights)
+    mean = float(by_seed.mean())
     if seeds < 2 or examples < 2:
         return Interval(mean, np.nan, np.nan)
-    of_seeds = float(differences.mean(axis=1).var(ddof=1)) / seeds
-    of_examples = float(differences.mean(axis=0).var(ddof=1)) / examples
+    of_seeds = float(by_seed.var(ddof=1)) / seeds
+    of_examples = _variance_of_mean(differences.mean(axis=0), weights)
     total = of_seeds + of_examples
     degrees = np.inf if of_seeds == 0 else (seeds - 1) * (total / of_seeds) ** 2
     return _symmetric(mean, total, degrees)
 
 
-def mean_of_examples(differences: FloatArray) -> Interval:
+def mean_of_examples(differences: FloatArray, weights: FloatArray | None = None) -> Interval:
     """Mean difference of two models with its 95% t-interval over examples, given these models.
 
     Args:
         differences: difference on every example. [examples]
+        weights: how much each example counts; None: all alike. [examples]
     """
-    mean = float(differences.mean())
+    mean = float(np.average(differences, weights=weights))
     if len(differences) < 2:
         return Interval(mean, np.nan, np.nan)
-    variance = float(differences.var(ddof=1)) / len(differences)
-    return _symmetric(mean, variance, len(differences) - 1)
+    return _symmetric(mean, _variance_of_mean(differences, weights), len(differences) - 1)
+
+
+def _variance_of_mean(values: FloatArray, weights: FloatArray | None) -> float:
+    """Variance of a mean of examples; of a weighted one by linearisation.
+
+    A weighted mean is a ratio of two sums, both of which vary with the examples drawn (Hájek 1971):
+    n / (n - 1) sum of w² (x - mean)² / (sum of w)². Equal weights give the usual s² / n.
+    """
+    if weights is None:
+        return float(values.var(ddof=1)) / len(values)
+    counting = weights > 0
+    values, share = values[counting], weights[counting] / weights.sum()
+    if len(values) < 2 or np.ptp(values) <= ROUNDING:
+        return 0.0
+    residuals = share * (values - share @ values)
+    return float((residuals**2).sum()) * len(values) / (len(values) - 1)
 
 
 def change_over_temperature(

@@ -1,6 +1,6 @@
 """Many models on the same examples, compressed for resampling.
 
-Examples that agree in group, label and every model's prediction are one profile. Resampling
+Examples that agree in group, label, weight and every model's prediction are one profile. Resampling
 examples is then a multinomial draw of profile sizes, and the counts behind every fairness metric
 are one sparse product with them: the same draw serves all models, so their metrics stay paired.
 """
@@ -16,7 +16,7 @@ from scipy import sparse
 from kdplatform.analysis.group_fairness import classes_seen
 from kdplatform.analysis.group_rates import GroupCounts, LargeEnough, count_codes
 from kdplatform.analysis.tables import Attribute, Groups, aligned_tables, attribute_groups
-from kdplatform.predictions import IntArray, Table
+from kdplatform.predictions import FloatArray, IntArray, Table
 
 Arms = Mapping[str, Sequence[Table]]
 
@@ -35,6 +35,7 @@ class Models:
         labels: True classes, numbered 0 to n_classes - 1. [examples]
         predictions: Predicted classes. [models, examples]
         large: Which rates of which groups are measured.
+        weights: How much each example counts; None: all alike. [examples]
     """
 
     groups: Groups
@@ -42,6 +43,7 @@ class Models:
     labels: IntArray
     predictions: IntArray
     large: LargeEnough
+    weights: FloatArray | None = None
 
 
 def models_of_arms(arms: Arms, attribute: Attribute, min_group_size: int) -> Models:
@@ -64,13 +66,17 @@ def models_of_arms(arms: Arms, attribute: Attribute, min_group_size: int) -> Mod
     classes = classes_seen(first.labels, predictions)
     inside = groups.codes >= 0
     codes, labels = groups.codes[inside], np.searchsorted(classes, first.labels[inside])
-    counts = count_codes(codes, labels, labels, len(groups.members), len(classes))
+    weights = None if first.weights is None else first.weights[inside]
+    # Examples that count for nothing make no group larger.
+    present = None if weights is None else (weights > 0).astype(float)
+    counts = count_codes(codes, labels, labels, len(groups.members), len(classes), present)
     return Models(
         groups=replace(groups, codes=codes),
         n_classes=len(classes),
         labels=labels,
         predictions=np.searchsorted(classes, predictions[:, inside]),
         large=LargeEnough.of(counts.of_groups(groups.members), min_group_size),
+        weights=weights,
     )
 
 
@@ -94,6 +100,9 @@ class Profiles:
         for column in (models.labels, *models.predictions):
             # renumbering keeps the key small, so that it cannot overflow
             key = pd.factorize(key * models.n_classes + column)[0].astype(np.int64)
+        if models.weights is not None:
+            level, values = pd.factorize(models.weights)
+            key = pd.factorize(key * len(values) + level)[0].astype(np.int64)
         _, first, profile, size = np.unique(
             key, return_index=True, return_inverse=True, return_counts=True
         )
@@ -105,16 +114,24 @@ class Profiles:
         self._common = int((self.size > _RARE).sum())
         self._rare_profile = self.profile[self.profile >= self._common] - self._common
         self._counting = self._counting_matrix(
-            models.groups.codes[first], models.labels[first], models.predictions[:, first]
+            models.groups.codes[first],
+            models.labels[first],
+            models.predictions[:, first],
+            None if models.weights is None else models.weights[first],
         )
 
     def _counting_matrix(
-        self, codes: IntArray, labels: IntArray, predictions: IntArray
+        self,
+        codes: IntArray,
+        labels: IntArray,
+        predictions: IntArray,
+        weights: FloatArray | None,
     ) -> sparse.csr_array:
         """Which counts each profile enters: [positives, then every model's misses and alarms].
 
         Only errors are counted per model: a hit is a positive that is not missed, and what a model
-        predicts is its hits and its false alarms. Models are mostly right, so this is sparse.
+        predicts is its hits and its false alarms. Models are mostly right, so this is sparse. An
+        example counts as much as its weight.
         """
         cells = self._n_codes * self.n_classes
         model, wrong = np.nonzero(predictions != labels)
@@ -125,9 +142,11 @@ class Profiles:
         rows = np.concatenate([label_cell, misses, alarms])
         columns = np.concatenate([np.arange(len(labels)), wrong, wrong])
         # counts of up to 2^24 examples are exact in single precision
-        kind = np.float32 if len(self.profile) < 2**24 else np.float64
+        exact = len(self.profile) < 2**24 and weights is None
+        kind = np.float32 if exact else np.float64
+        entries = np.ones(len(rows)) if weights is None else weights[columns]
         shape = (cells * (1 + 2 * self.n_models), len(labels))
-        return sparse.csr_array((np.ones(len(rows), dtype=kind), (rows, columns)), shape=shape)
+        return sparse.csr_array((entries.astype(kind), (rows, columns)), shape=shape)
 
     def counts(self, sizes: npt.NDArray[np.number]) -> GroupCounts:
         """Counts of resampled examples.

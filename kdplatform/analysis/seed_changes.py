@@ -10,6 +10,7 @@ from scipy import optimize, special, stats
 from kdplatform.analysis.group_cells import Cells
 from kdplatform.analysis.significance import ROUNDING
 from kdplatform.analysis.tables import quotient
+from kdplatform.analysis.weighted import variance_over_examples, weighted_means
 from kdplatform.predictions import FloatArray
 
 _POWER = 0.8
@@ -46,15 +47,19 @@ class _Part(NamedTuple):
     seeds: int
 
     @classmethod
-    def of(cls, cells: Cells, n: FloatArray, values: FloatArray) -> "_Part":
-        by_seed = cells.sums(values) / n
+    def of(cls, cells: Cells, values: FloatArray, weights: FloatArray | None) -> "_Part":
+        by_seed = weighted_means(cells.sums, values, weights)
         varies = np.ptp(by_seed, axis=0) > ROUNDING
         variance = np.where(varies, by_seed.var(axis=0, ddof=1), 0.0) / len(values)
         return cls(by_seed.mean(axis=0), variance, values.mean(axis=0), len(values))
 
 
 def seed_changes(
-    cells: Cells, right_a: FloatArray, right_b: FloatArray, alpha: float = 0.05
+    cells: Cells,
+    right_a: FloatArray,
+    right_b: FloatArray,
+    alpha: float = 0.05,
+    weights: FloatArray | None = None,
 ) -> SeedChanges:
     """Tests every cell's change of accuracy over seeds.
 
@@ -69,23 +74,24 @@ def seed_changes(
     Args:
         right_a: 1 where a model is right, 0 elsewhere. [seeds of A, examples]
         right_b: the same of B. One of the two has at least two seeds.
+        weights: how much each example counts; None: all alike. [examples]
     """
-    n = cells.frame["n"].to_numpy(dtype=float)
     seeds = len(right_a), len(right_b)
     if seeds[0] == seeds[1] or min(seeds) == 1:
-        paired = _Part.of(cells, n, right_b - right_a)
+        paired = _Part.of(cells, right_b - right_a, weights)
         difference, by_example = paired.mean, paired.by_example
         of_seeds = paired.variance
-        degrees = np.full(len(n), float(paired.seeds - 1))
+        degrees = np.full(len(cells), float(paired.seeds - 1))
     else:
-        a, b = (_Part.of(cells, n, right) for right in (right_a, right_b))
+        a, b = (_Part.of(cells, right, weights) for right in (right_a, right_b))
         difference, by_example = b.mean - a.mean, b.by_example - a.by_example
         of_seeds = a.variance + b.variance
         share = a.variance**2 / (a.seeds - 1) + b.variance**2 / (b.seeds - 1)
         degrees = quotient(of_seeds**2, share)
     p_value = 2 * special.stdtr(degrees, -np.abs(quotient(difference, np.sqrt(of_seeds))))
     p_value = np.where((of_seeds == 0) & (np.abs(difference) <= ROUNDING), 1.0, p_value)
-    low, high = _limits(cells, n, by_example, difference, of_seeds, degrees, alpha)
+    share = np.ones(right_a.shape[1]) if weights is None else weights
+    low, high = _limits(cells, share, by_example, difference, of_seeds, degrees, alpha)
     detectable = noncentrality(degrees, alpha) * np.sqrt(of_seeds)
     detectable = np.where(of_seeds > 0, detectable, np.nan)
     detectable = np.where(detectable > 1, np.inf, detectable)
@@ -94,7 +100,7 @@ def seed_changes(
 
 def _limits(
     cells: Cells,
-    n: FloatArray,
+    weights: FloatArray,
     by_example: FloatArray,
     difference: FloatArray,
     of_seeds: FloatArray,
@@ -102,10 +108,7 @@ def _limits(
     alpha: float,
 ) -> tuple[FloatArray, FloatArray]:
     """Limits over seeds and examples; NaN where nothing varies, which is not certainty."""
-    squares = cells.sums(by_example[None] ** 2)[0]
-    spread = np.maximum(squares - n * difference**2, 0.0)
-    of_examples = quotient(spread, (n - 1) * n)
-    total = of_seeds + np.where(spread <= ROUNDING * n, 0.0, of_examples)
+    total = of_seeds + variance_over_examples(cells.sums, by_example, difference, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.where(of_seeds > 0, degrees * (total / of_seeds) ** 2, np.inf)
     reach = stats.t.isf(alpha / 2, np.minimum(scaled, 1e9)) * np.sqrt(total)

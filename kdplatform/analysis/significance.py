@@ -26,6 +26,7 @@ from kdplatform.analysis.mcnemar import (
     mcnemar_p,
 )
 from kdplatform.analysis.tables import quotient, stack_tables
+from kdplatform.analysis.weighted import weighted_changes
 from kdplatform.predictions import FloatArray, Table
 
 Normalisation = Literal["ratio", "difference", "pooled-difference"]
@@ -368,7 +369,8 @@ def mcnemar_by_class(
     Of the examples of a class that exactly one model gets right, the number that `a` gets right is
     binomial with probability 1/2 under the null; p is two-sided and exact, as `scipy.stats.
     binomtest` gives it. The result is conditional on these two models: it says nothing about other
-    seeds. It tests class accuracy itself, without taking out overall accuracy.
+    seeds. It tests class accuracy itself, without taking out overall accuracy. Accuracies count
+    weights, where the tables have them; the test counts examples.
 
     Args:
         n_classes: Number of classes; the largest label decides when it is not given.
@@ -397,8 +399,18 @@ def mcnemar_by_class(
     right_a, right_b = stack.correct
     n = np.bincount(stack.labels, minlength=classes)
     only_a, only_b = per_class(right_a & ~right_b), per_class(right_b & ~right_a)
-    accuracy_a, accuracy_b = quotient(per_class(right_a), n), quotient(per_class(right_b), n)
+    total = stack.total_by_class(classes)
+    accuracy_a, accuracy_b = (
+        quotient(stack.by_class(right, classes), total) for right in (right_a, right_b)
+    )
     low, high = change_interval(only_a, only_b, n, alpha)
+    if stack.weights is not None:
+        change = right_b.astype(float) - right_a
+
+        def by_label(rows: FloatArray) -> FloatArray:
+            return np.stack([np.bincount(stack.labels, row, minlength=classes) for row in rows])
+
+        _, low, high = weighted_changes(by_label, change, stack.weights, alpha)
     table = pd.DataFrame(
         {
             "class": np.arange(classes),

@@ -35,6 +35,22 @@ class Stack:
         return self.reference.labels
 
     @property
+    def weights(self) -> FloatArray | None:
+        """How much each example counts; None where all count alike. [examples]."""
+        return self.reference.weights
+
+    def by_class(
+        self, chosen: npt.NDArray[np.bool_], classes: int
+    ) -> npt.NDArray[np.floating | np.integer]:
+        """Number of the chosen examples of each class, or their weight. [classes]."""
+        weights = None if self.weights is None else self.weights[chosen]
+        return np.bincount(self.labels[chosen], weights, minlength=classes)
+
+    def total_by_class(self, classes: int) -> npt.NDArray[np.floating | np.integer]:
+        """Number of examples of each class, or their weight: what rates are of. [classes]."""
+        return np.bincount(self.labels, self.weights, minlength=classes)
+
+    @property
     def correct(self) -> npt.NDArray[np.bool_]:
         """Whether each prediction equals the label. [tables, examples]."""
         return np.asarray(self.predictions == self.labels)

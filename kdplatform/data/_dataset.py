@@ -68,6 +68,7 @@ class Dataset:
             all. Given for image files, which may be too many to be decoded for this.
         unlabeled: training examples whose labels are hidden, none of them in `train`; None where
             the configuration hides none.
+        cells: of a table, the cells of the test split as its file has them.
     """
 
     name: str
@@ -80,6 +81,7 @@ class Dataset:
     vocabulary: Vocabulary | None = None
     measured: int | None = None
     unlabeled: Split | None = None
+    cells: pd.DataFrame | None = None
 
     def facts(self) -> DataFacts:
         """Returns what a model needs to know to be built for this dataset."""

@@ -1,7 +1,7 @@
 """What a model needs to know of the data it is built for."""
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from kdplatform.errors import UserError
 
@@ -13,10 +13,12 @@ class Vocabulary:
     Attributes:
         name: of the tokenizer: a hub's name, or `trained`.
         size: number of tokens; ids are 0 to size - 1.
+        tokens: what each id stands for, where texts are to be shown; empty where it is not known.
     """
 
     name: str
     size: int
+    tokens: tuple[str, ...] = field(default=(), compare=False, repr=False)
 
 
 @dataclass(frozen=True)

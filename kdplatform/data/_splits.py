@@ -141,5 +141,7 @@ def assembled(
         attributes=tuple(attributes),
         measured=measured,
         vocabulary=vocabulary,
-        **splits,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
     )

@@ -48,7 +48,9 @@ class TextTokenizer:
                 f"{_NEEDED_BY.format(name)} has not [PAD] as its token 0; allowed: trained, or a "
                 "tokenizer of BERT's kind such as bert-base-uncased"
             )
-        self.vocabulary = Vocabulary(name, tokenizer.get_vocab_size())
+        size = tokenizer.get_vocab_size()
+        tokens = tuple(tokenizer.id_to_token(number) or "" for number in range(size))
+        self.vocabulary = Vocabulary(name, size, tokens)
         self._tokenizer = tokenizer
 
     def encode(self, texts: Sequence[str], max_length: int) -> list[list[int]]:

@@ -153,7 +153,7 @@ def load(config: Config, folder: Path) -> Dataset:
         f"table: validation and test are held out of all rows: {config.val_fraction:g} and "
         f"{config.test_fraction:g} of every class"
     )
-    return assembled(
+    dataset = assembled(
         config,
         digest,
         numbered(torch.from_numpy(features), labels, attributes),
@@ -161,6 +161,7 @@ def load(config: Config, folder: Path) -> Dataset:
         class_names=class_names,
         attributes=config.attributes,
     )
+    return replace(dataset, cells=table.iloc[rows["test"]].drop(columns=config.label))
 
 
 def _path(config: Config) -> Path:

@@ -42,6 +42,7 @@ from kdplatform.stores import absolute_uri, is_server
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gate_metrics import gate_metrics
 from kdplatform.study.gates import JudgedGate, judge_gate
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Study
 
@@ -113,14 +114,14 @@ def _results(
     study = study_of(config, dataset.class_names, models, with_scores=rules is not None)
     if not models:
         return study, "no model is there", None
-    classes = ClassWise(study)
+    classes, groups = ClassWise(study), GroupWise(study)
     if command == "sweep":
-        log_sweep(classes)
-        text = sweep_text(classes, config.seeds)
+        log_sweep(classes, groups)
+        text = sweep_text(classes, groups, config.seeds)
     else:
-        log_arms(classes)
+        log_arms(classes, groups)
         log_samples(dataset)
-        text = arms_text(classes)
+        text = arms_text(classes, groups)
     gate = None
     if rules is not None and study.distilled:
         known = gate_metrics(config.attributes, REFERENCES)

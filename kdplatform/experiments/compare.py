@@ -1,39 +1,31 @@
 """The tool `compare`: two groups of runs, or of prediction files, held against each other."""
 
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING
 
-import numpy as np
-import pandas as pd
-import pyarrow as pa
-
-from kdplatform.analysis.tables import Attribute, attribute_groups, listed
-from kdplatform.arguments import boolean, optional_path
-from kdplatform.columns import RESERVED, check_attributes, is_label, look_alikes
-from kdplatform.data._text_files import read_csv
-from kdplatform.errors import UserError, one_line, unknown_name
-from kdplatform.files import user_path
-from kdplatform.predictions import ClassOrderError, Predictions, Table
-from kdplatform.settings.gates import read_gate
+from kdplatform.analysis.tables import Attribute, attribute_groups
+from kdplatform.arguments import boolean, optional_path, report_formats
+from kdplatform.columns import check_attributes
+from kdplatform.errors import UserError
+from kdplatform.experiments.compared_sides import RUN_ID, Sides, Source, read_sides
+from kdplatform.experiments.prediction_files import USAGE
+from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
+from kdplatform.settings.gates import GateFile, read_gate
 from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
-from kdplatform.study.sides import Side
-from kdplatform.text import visible
 
-USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
-_SUFFIXES = (".parquet", ".csv")
-# A column of more values than this is an id or a measurement, not an attribute with groups.
-_MOST_GROUPS = 20
-# Up to here fractions hold every whole number.
-_LONGEST_WHOLE = 2**53
+if TYPE_CHECKING:
+    from kdplatform.reporting.comparison import Comparison
+    from kdplatform.reporting.comparison_result import ComparisonResult
+    from kdplatform.reporting.gallery import Shown
+
 # Pairs of more attributes than this are compared only when the attributes are named.
 _MOST_FOUND_ATTRIBUTES = 4
+_MIN_GROUP_SHARE = "0.02"
 
 
 def run_compare(
@@ -42,7 +34,10 @@ def run_compare(
     attributes: str = "auto",
     similar_by: str = "auto",
     min_group_size: str = "30",
+    min_group_share: str = _MIN_GROUP_SHARE,
+    positive: str = "auto",
     out: str = "none",
+    format: str = "markdown",
     gate: str = "none",
     card: str = "false",
     log: str = "auto",
@@ -54,7 +49,10 @@ def run_compare(
         attributes: columns whose groups are compared, comma-separated; `auto`: what looks like one.
         similar_by: columns that say how alike two examples are; `auto`: known generating factors.
         min_group_size: groups smaller than this are listed and not measured.
+        min_group_share: groups of a smaller share of the examples have no impact ratio.
+        positive: the favourable class; `auto`: class 1 of two.
         out: folder for the page and its tables; `none`: nowhere.
+        format: how it is written beside the page, such as `markdown,latex`.
         gate: file of rules that side B must keep; `none`: no rules.
         card: whether model cards are written beside the page.
         log: whether the comparison gets a run: `auto`, `true` or `false`.
@@ -64,46 +62,170 @@ def run_compare(
         GateFailedError: a rule of the gate is broken.
     """
     folder = optional_path("out", out)
-    size = _group_size(min_group_size)
+    size, share = _group_size(min_group_size), _group_share(min_group_share)
+    formats = report_formats(format)
+    named = [_predictions_of(side) for side in sides]
     rules, with_card = read_gate(gate), boolean("card", card)
+    if log not in ("auto", "true", "false"):
+        raise UserError(f"log={log!r} is not allowed; allowed: auto | true | false")
     if with_card and folder is None and log == "false":
         raise UserError(
             "card=true has nowhere to go; allowed: with out=folder, or a run of its own"
         )
-    if log not in ("auto", "true", "false"):
-        raise UserError(f"log={log!r} is not allowed; allowed: auto | true | false")
-    named = [_predictions_of(side) for side in sides]
     given = {"attributes": attributes, "similar_by": similar_by}
     asked, alike = (None if t == "auto" else _names_in(n, t) for n, t in given.items())
-    read = _sides(named)
+    comparison = compared_sides(
+        named,
+        attributes=asked,
+        similar_by=alike,
+        min_group_size=size,
+        min_group_share=share,
+        positive=None if positive == "auto" else positive,
+        gate=rules,
+    )
     # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
     from kdplatform.experiments.comparison_ending import Ending, conclude
+
+    settings = {**given, "min_group_size": min_group_size, "min_group_share": min_group_share}
+    settings |= {"positive": positive, "a": sides[0], "b": sides[1]}
+    conclude(comparison, named, Ending(folder, formats, rules, with_card, log, settings))
+
+
+def compare(
+    a: "Source | Sequence[Source]",
+    b: "Source | Sequence[Source]",
+    *,
+    attributes: Sequence[str] | str | None = None,
+    similar_by: Sequence[str] | str | None = None,
+    min_group_size: int = 30,
+    min_group_share: float = float(_MIN_GROUP_SHARE),
+    positive: str | int | None = None,
+) -> "ComparisonResult":
+    """Compares side B with side A, the reference, as the command `kdplatform compare` does.
+
+    A side is one model or several, one per seed: data frames or checked predictions, paths of
+    prediction files, or run ids. Columns are those of prediction files: `id`, `label`,
+    `prediction`, and, where there are any, `logits`, `weight` and attributes. Labels and
+    predictions may be numbers from 0 or names.
+
+    Args:
+        attributes: Columns whose groups, and whose pairs' groups, are compared; None: those that
+            look like attributes.
+        similar_by: Columns that say how alike two examples are, for individual fairness.
+        min_group_size: Groups smaller than this are listed and not measured.
+        min_group_share: Groups of a smaller share of the examples have no impact ratio.
+        positive: The favourable class, by name or number; None: class 1 of two.
+
+    Returns:
+        What was found, as data frames and as a page.
+
+    Raises:
+        UserError: A side cannot be read, or the sides cannot be compared.
+    """
+    return _result(
+        compared_sides(
+            [_sources("a", a), _sources("b", b)],
+            attributes=_listed("attributes", attributes),
+            similar_by=_listed("similar_by", similar_by),
+            min_group_size=_group_size(str(min_group_size)),
+            min_group_share=_group_share(str(min_group_share)),
+            positive=None if positive is None else str(positive),
+        )
+    )
+
+
+def _result(comparison: "Comparison") -> "ComparisonResult":
+    from kdplatform.reporting.comparison_result import ComparisonResult
+
+    return ComparisonResult(comparison)
+
+
+def compared_sides(
+    given: Sequence[Sequence[Source]],
+    *,
+    attributes: tuple[str, ...] | None,
+    similar_by: tuple[str, ...] | None,
+    min_group_size: int,
+    min_group_share: float,
+    positive: str | None,
+    gate: GateFile | None = None,
+) -> "Comparison":
+    """Reads and compares two sides: what the command and the function do alike.
+
+    Args:
+        gate: rules that are checked before anything is measured.
+
+    Raises:
+        UserError: a side cannot be read, or the sides cannot be compared.
+    """
+    read = read_sides(given)
+    # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
     from kdplatform.reporting.comparison import build_comparison
     from kdplatform.study.gates import check_gate_of_comparison
 
     try:
-        found = _attributes(asked, read)
-        compared = [*found, *_intersections(asked, found)]
-        if rules is not None:
-            check_gate_of_comparison(rules, compared)
-        comparison = build_comparison(
+        found = _attributes(attributes, read)
+        compared = [*found, *_intersections(attributes, found)]
+        if gate is not None:
+            check_gate_of_comparison(gate, compared)
+        check_weighted_groups(read.first.tables[0], compared)
+        return build_comparison(
             read.first,
             read.second,
             compared,
-            _similar_by(alike, read),
-            size,
-            remarks=list(_remarks(asked, read, compared)),
+            _similar_by(similar_by, read),
+            min_group_size,
+            remarks=list(_remarks(attributes, read, compared)),
+            previews=_previews(given),
+            positive=positive,
+            min_group_share=min_group_share,
         )
     except ValueError as error:
         raise UserError(str(error)) from None
-    settings = {**given, "min_group_size": min_group_size, "a": sides[0], "b": sides[1]}
-    conclude(comparison, named, Ending(folder, rules, with_card, log, settings))
+
+
+def _sources(side: str, given: "Source | Sequence[Source]") -> Sequence[Source]:
+    """Returns the models of a side: one, several, or several in a text as the command takes it."""
+    if isinstance(given, str):
+        return _predictions_of(given)
+    if isinstance(given, list | tuple):
+        if not given:
+            raise UserError(f"side {side} is empty; allowed: tables, paths or run ids")
+        paths = [os.path.normpath(each) for each in given if isinstance(each, str | Path)]
+        if len(set(paths)) != len(paths):
+            raise UserError(f"side {side} names the same predictions twice")
+        return given
+    return [given]  # type: ignore[list-item]
+
+
+def _listed(parameter: str, given: Sequence[str] | str | None) -> tuple[str, ...] | None:
+    """Returns names that are given as a sequence, or as the command takes them."""
+    if given is None:
+        return None
+    return _names_in(parameter, given) if isinstance(given, str) else tuple(given)
 
 
 def _group_size(text: str) -> int:
     if not re.fullmatch(r"0*[1-9]\d{0,17}", text):
         raise UserError(f"min_group_size={text!r} is not allowed; allowed: integer >= 1")
     return int(text)
+
+
+def _group_share(text: str) -> float:
+    if not re.fullmatch(r"0|0?\.\d{1,17}|0\.0|\d(\.\d+)?e-\d{1,2}", text):
+        raise UserError(f"min_group_share={text!r} is not allowed; allowed: 0 <= number < 1")
+    return float(text)
+
+
+def _previews(sides: Sequence[Sequence[Source]]) -> "Mapping[str, Shown]":
+    """Returns the examples that the runs among the sides have logged."""
+    names = [source for side in sides for source in side if isinstance(source, str)]
+    runs = [name for name in names if RUN_ID.fullmatch(name)]
+    if not runs:
+        return {}
+    from kdplatform.experiments.examples import stored_previews
+
+    return stored_previews(runs)
 
 
 def _names_in(parameter: str, text: str) -> tuple[str, ...]:
@@ -116,57 +238,6 @@ def _names_in(parameter: str, text: str) -> tuple[str, ...]:
     return found
 
 
-class _Read(NamedTuple):
-    """What a run or a file holds.
-
-    Attributes:
-        left_out: columns that are no attributes, with the reason.
-        class_names: of class 0, 1, ...; empty for a file, which has them in its columns.
-    """
-
-    name: str
-    table: Table
-    attributes: tuple[str, ...]
-    left_out: Mapping[str, str]
-    class_names: tuple[str, ...] = ()
-
-
-class _Sides(NamedTuple):
-    """Both sides, with the attributes that all of their tables have."""
-
-    first: Side
-    second: Side
-    attributes: tuple[str, ...]
-    left_out: Mapping[str, str]
-
-
-def _sides(given: Sequence[Sequence[str]]) -> _Sides:
-    """Reads the sides: every run or file is one seed of its side."""
-    read = [[_read(name) for name in side] for side in given]
-    every = [each for side in read for each in side]
-    classes = _class_names(every)
-    first, second = (
-        Side(
-            _title([each.name for each in side]),
-            [_checked(each, classes) for each in side],
-            classes,
-        )
-        for side in read
-    )
-    found = dict.fromkeys(name for each in every for name in (*each.attributes, *each.left_out))
-    left_out = {name: reason for name in found if (reason := _reason(name, every))}
-    attributes = tuple(name for name in found if name not in left_out)
-    return _Sides(first, second, attributes, left_out)
-
-
-def _reason(name: str, read: Sequence[_Read]) -> str:
-    """Says why a column is no attribute of all tables; nothing where it is."""
-    for each in read:
-        if name not in each.attributes:
-            return each.left_out.get(name, f"not in {_title([each.name])}")
-    return ""
-
-
 def _predictions_of(side: str) -> tuple[str, ...]:
     """Returns the runs or files of a side."""
     found = _names_in("side", side)
@@ -177,192 +248,15 @@ def _predictions_of(side: str) -> tuple[str, ...]:
     return found
 
 
-def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
-    """Returns the names of all classes, as runs number them, or else sorted; none without names.
-
-    Raises:
-        UserError: only some of the tables name their classes, they spell one in two ways, or runs
-            have other classes or another order of them.
-    """
-    known = {each.class_names: each.name for each in read if each.class_names}
-    if len(known) > 1:
-        (first, run), (second, other), *_ = known.items()
-        raise UserError(
-            f"run {run} has the classes {listed(first)}, run {other} {listed(second)}; allowed: "
-            "the same classes in the same order"
-        )
-    numbered = next(iter(known), ())
-    named = [each for each in read if any(_is_text(column) for column in _class_columns(each))]
-    if not named:
-        return numbered
-    for each in read:
-        if not (each.class_names or all(_is_text(column) for column in _class_columns(each))):
-            raise UserError(
-                f"{named[0].name} has names of classes and {each.name} has numbers; allowed: the "
-                "same in label and prediction of all tables"
-            )
-    columns = [column.dropna() for each in named for column in _class_columns(each)]
-    spelled = sorted({str(name) for column in columns for name in column})
-    labels = set(numbered) or {str(name) for name in columns[0]}
-    for alike in look_alikes({*spelled, *numbered}):
-        if not labels.issuperset(alike):
-            raise UserError(
-                f"classes {' and '.join(map(repr, alike))} look alike, and not all of them are "
-                f"labels of {read[0].name}; allowed: one spelling of a class in all tables"
-            )
-    if numbered and (unknown := sorted(set(spelled) - set(numbered))):
-        raise unknown_name("class", unknown[0], numbered)
-    return numbered or tuple(spelled)
-
-
-def _class_columns(read: _Read) -> list[pd.Series]:
-    """Returns labels and predictions as a file has them; those of runs are checked already."""
-    if isinstance(read.table, Predictions):
-        return [pd.Series(read.table.labels), pd.Series(read.table.predictions)]
-    return [read.table[name] for name in ("label", "prediction") if name in read.table.columns]
-
-
-def _is_text(column: pd.Series) -> bool:
-    return pd.api.types.infer_dtype(column, skipna=True) == "string"
-
-
-def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
-    """Returns the predictions with their classes as numbers."""
-    table = read.table
-    if classes and isinstance(table, pd.DataFrame):
-        numbers = {name: number for number, name in enumerate(classes)}
-        columns = {str(own.name): own.map(numbers) for own in _class_columns(read) if _is_text(own)}
-        table = table.assign(**{name: column.astype("Int64") for name, column in columns.items()})
-    order = f"; {len(classes)} classes are named, in this order: {listed(classes)}" * bool(classes)
-    try:
-        checked = Predictions.of(table)
-    except ClassOrderError as error:
-        raise UserError(f"{read.name}: {error}{order}") from None
-    except ValueError as error:
-        raise UserError(f"{read.name}: {error}") from None
-    if classes and checked.logits is not None and checked.n_classes != len(classes):
-        raise UserError(
-            f"{read.name}: {checked.n_classes} logits, and the tables name {len(classes)} classes "
-            f"({listed(classes)}), so it is not known which logit is whose; allowed: a logit of "
-            "each of these in this order, classes as numbers, or no logits"
-        )
-    if not np.isin(checked.predictions, checked.labels).any():
-        raise UserError(
-            f"{read.name}: no prediction is one of the labels; allowed: the same names or numbers "
-            "in both columns"
-        )
-    return checked
-
-
-def _title(names: Sequence[str]) -> str:
-    short = [name[:8] if _RUN_ID.fullmatch(name) else Path(name).name for name in names]
-    return visible(", ".join(short) if len(short) <= 3 else f"{short[0]} and {len(short) - 1} more")
-
-
-def _read(name: str) -> _Read:
-    path = user_path("side", name)
-    if path.suffix.lower() in _SUFFIXES:
-        table = _read_file(path)
-        reasons = {name: _no_attribute(table, name) for name in map(str, table)}
-        found = tuple(column for column, reason in reasons.items() if not reason)
-        left_out = {
-            column: why for column, why in reasons.items() if why and column not in RESERVED
-        }
-        return _Read(name, table, found, left_out)
-    if _RUN_ID.fullmatch(name):
-        # MLflow takes seconds to load; files need none of it.
-        from kdplatform.experiments.stored_predictions import read_run
-
-        test, measured, class_names = read_run(name)
-        others = {c: "not measured by its run" for c in map(str, test.columns) if c not in measured}
-        return _Read(name, test, measured, others, class_names)
-    raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")
-
-
-def _read_file(path: Path) -> pd.DataFrame:
-    if not path.is_file():
-        raise UserError(f"{path} is no file; allowed: {USAGE}")
-    if path.suffix.lower() == ".csv":
-        cells = read_csv(path)
-        table = pd.DataFrame({name: _typed(cells[name]) for name in cells})
-        if "logits" in table.columns:
-            logits = [_logits(path, text) for text in cells["logits"]]
-            table["logits"] = pd.Series(logits, dtype=object)
-        return table
-    try:
-        table = pd.read_parquet(path)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        raise UserError(f"{path} cannot be read as a prediction file ({one_line(error)})") from None
-    if any(table.index.names):  # pandas keeps such an index beside the columns
-        table = table.reset_index()
-    columns = [str(name).strip() for name in table]
-    if twice := [name for name in columns if columns.count(name) > 1]:
-        raise UserError(f"{path} has column {twice[0]!r} twice; allowed: every column once")
-    return pd.DataFrame({str(name).strip(): _tidied(table[name]) for name in table})
-
-
-def _typed(cells: pd.Series) -> pd.Series:
-    """Returns a column of texts as numbers where all of its cells are; empty ones are missing."""
-    present = cells.where(cells != "")
-    numbers = pd.to_numeric(present, errors="coerce")
-    # Long numbers are names, which a fraction would round.
-    text = numbers.isna().sum() > present.isna().sum() or (
-        pd.api.types.is_float_dtype(numbers.dtype) and (numbers.abs() > _LONGEST_WHOLE).any()
-    )
-    return _tidied(present if text else numbers)
-
-
-def _tidied(column: pd.Series) -> pd.Series:
-    """Returns a column without blanks around its texts; whole numbers with gaps stay whole.
-
-    pandas keeps whole numbers as fractions where one is missing.
-    """
-    if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
-    if _is_text(column):
-        stripped = column.str.strip()
-        return stripped.where(stripped != "")
-    if pd.api.types.is_float_dtype(column.dtype):
-        known = column.dropna()
-        if (known.abs() <= _LONGEST_WHOLE).all() and (known == known.round()).all():
-            return column.astype("Int64" if len(known) < len(column) else "int64")
-    return column
-
-
-def _logits(path: Path, text: object) -> np.ndarray:
-    """Reads a cell such as `[0.5, -1.0]`."""
-    try:
-        return np.asarray(json.loads(str(text)), dtype=np.float32)
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(
-            f"{path}: logits {str(text)[:40]!r} are not a list of numbers; allowed: [0.5, -1.0]"
-        ) from None
-
-
-def _no_attribute(table: pd.DataFrame, name: str) -> str:
-    """Says why a column of a file is not taken for an attribute; nothing where it is."""
-    column = table[name]
-    if name in RESERVED:
-        return "a column of the format"
-    try:
-        groups = column.nunique()
-    except TypeError:  # lists and the like
-        return "neither text nor numbers"
-    if pd.api.types.is_float_dtype(column.dtype):
-        return "fractions"
-    if groups < 2:
-        return "fewer than two values"
-    if groups > _MOST_GROUPS:
-        return f"{groups} values"
-    if "label" in table.columns and is_label(column, table["label"]):
-        return "the label under another name"
-    return ""
-
-
-def _attributes(given: tuple[str, ...] | None, sides: _Sides) -> tuple[str, ...]:
+def _attributes(given: tuple[str, ...] | None, sides: Sides) -> tuple[str, ...]:
     """Returns the attributes asked for, or those that all tables have."""
     if given is None:
         return sides.attributes
+    if WEIGHT in given and sides.first.tables[0].weights is not None:
+        raise UserError(
+            f"attributes={WEIGHT!r}: that column weighs the examples; allowed: others, or another "
+            "name for it"
+        )
     _check_columns("attributes", given, sides)
     reference = sides.first.tables[0]
     for name in given:
@@ -381,9 +275,12 @@ def _intersections(
 
 
 def _remarks(
-    given: tuple[str, ...] | None, sides: _Sides, attributes: Sequence[Attribute]
+    given: tuple[str, ...] | None, sides: Sides, attributes: Sequence[Attribute]
 ) -> Iterator[str]:
-    """Says what is not compared by group, and why."""
+    """Says how examples count, what is not compared by group, and why."""
+    weights = sides.first.tables[0].weights
+    if weights is not None:
+        yield weight_note(weights)
     if given is None and sides.left_out:
         columns = ", ".join(f"{name} ({reason})" for name, reason in sides.left_out.items())
         yield f"Not compared by group: {columns}; --attributes names columns that are."
@@ -394,7 +291,7 @@ def _remarks(
         )
 
 
-def _similar_by(given: tuple[str, ...] | None, sides: _Sides) -> tuple[str, ...]:
+def _similar_by(given: tuple[str, ...] | None, sides: Sides) -> tuple[str, ...]:
     """Returns the columns asked for, or the generating factors of a dataset that both sides have.
 
     Those are recognised by their names.
@@ -409,7 +306,7 @@ def _similar_by(given: tuple[str, ...] | None, sides: _Sides) -> tuple[str, ...]
     return ()
 
 
-def _check_columns(parameter: str, given: Sequence[str], sides: _Sides) -> None:
+def _check_columns(parameter: str, given: Sequence[str], sides: Sides) -> None:
     for name in given:
         if given.count(name) > 1:
             raise UserError(f"{parameter} has {name!r} twice; allowed: every column once")

@@ -26,7 +26,7 @@ from kdplatform.reporting.comparison import (
 )
 from kdplatform.reporting.comparison_rows import A, B
 from kdplatform.reporting.gate_files import write_gate
-from kdplatform.reporting.study_page import write_report
+from kdplatform.reporting.report import write_report
 from kdplatform.settings.gates import GateFile
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gates import comparison_metrics, judge_gate
@@ -42,6 +42,7 @@ class Ending:
 
     Attributes:
         folder: for the page and its tables; None: they are not written.
+        formats: how they are written beside the page.
         gate: rules that side B must keep.
         with_card: whether cards are written beside the page.
         log: as in `is_logged`.
@@ -49,6 +50,7 @@ class Ending:
     """
 
     folder: Path | None
+    formats: Sequence[str]
     gate: GateFile | None
     with_card: bool
     log: str
@@ -81,7 +83,7 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
     cards = None
     if ending.with_card:
         cards = card_of_sides(study, A, B, provenance, comparison.notes)
-    files = _write(comparison, provenance, ending.folder) if ending.folder else []
+    files = _write(comparison, provenance, ending.folder, ending.formats) if ending.folder else []
     if cards is not None and ending.folder is not None:
         write_cards(cards, ending.folder / CARDS)
     if is_logged(ending.log, sides):
@@ -94,7 +96,7 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
 
         titles = " against ".join(study.settings[letter] for letter in "BA")
         with comparison_run(sides, titles) as run_id, scratch_folder() as scratch:
-            pages = files or _write(comparison, provenance, scratch)
+            pages = files or _write(comparison, provenance, scratch, ending.formats)
             log_comparison(comparison, provenance, text, ending.settings, pages, gate)
             if cards is not None:
                 log_cards(cards)
@@ -104,9 +106,11 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
     enforce(gate)
 
 
-def _write(comparison: Comparison, provenance: Provenance, folder: Path) -> list[Path]:
+def _write(
+    comparison: Comparison, provenance: Provenance, folder: Path, formats: Sequence[str]
+) -> list[Path]:
     """Writes the page, its tables, what it rests on and what its gate came to."""
-    files = write_report(comparison.report, writable_folder("out", folder), PAGE)
+    files = write_report(comparison.report, writable_folder("out", folder), PAGE, formats)
     content = json.dumps(provenance.content(), indent=2, ensure_ascii=False)
     files.append(folder / PROVENANCE)
     with written_atomically(files[-1]) as temporary:

@@ -7,6 +7,7 @@ in the store, unless they are asked for.
 
 import json
 import time
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
@@ -20,6 +21,7 @@ from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments.commands import command_title
 from kdplatform.experiments.comparison_run import source_of_run
+from kdplatform.experiments.examples import stored_previews
 from kdplatform.experiments.former_command import command_of
 from kdplatform.experiments.gate_run import log_gate
 from kdplatform.experiments.gates import checked_gate, enforce
@@ -45,7 +47,10 @@ from kdplatform.progress import say, show
 from kdplatform.reporting.cards.sources import cards_of_study
 from kdplatform.reporting.cards.write import FOLDER as CARDS
 from kdplatform.reporting.cards.write import write_cards
+from kdplatform.reporting.findings_text import findings_text
+from kdplatform.reporting.gallery import Shown
 from kdplatform.reporting.gate_files import write_gate
+from kdplatform.reporting.pairs import usual_arm
 from kdplatform.reporting.study_page import (
     PAGE,
     Report,
@@ -56,6 +61,7 @@ from kdplatform.reporting.study_page import (
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
+from kdplatform.study.claims import Claim
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gate_metrics import gate_metrics
 from kdplatform.study.gates import JudgedGate, judge_gate
@@ -70,6 +76,8 @@ from kdplatform.study.study import (
     scored_model,
 )
 from kdplatform.study.verdicts import Verdict
+
+_MOST_PRINTED = 10
 
 
 def run_report(config: ProjectConfig, arguments: Arguments) -> None:
@@ -86,8 +94,8 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
         config, given = _as_it_was_run(arguments.run, config), {*given, "seeds", "temperatures"}
     with store_errors():
         study = load_study(config, given, arguments.intersections)
-        report = build_report(study)
-        written = write_report(report, folder)
+        report = build_report(study, previews=_previews(study))
+        written = write_report(report, folder, formats=arguments.formats)
         gate = None
         if rules is not None:
             known = gate_metrics(compared, REFERENCES)
@@ -163,6 +171,11 @@ def _of_study(config: ProjectConfig, study: Study) -> ProjectConfig:
     return config.model_copy(update={"seeds": study.all_seeds, "temperatures": tuple(found)})
 
 
+def _previews(study: Study) -> dict[str, Shown]:
+    """Returns the examples that the runs of the arm that the page shows first have logged."""
+    return stored_previews(model.run_id for model in study.arms[usual_arm(study)].values())
+
+
 def _place(config: ProjectConfig) -> str:
     """Returns the name of a report's folder, which no project of other data or store has."""
     store = absolute_uri(mlflow.get_tracking_uri())
@@ -170,13 +183,30 @@ def _place(config: ProjectConfig) -> str:
 
 
 def report_text(report: Report) -> str:
-    """Returns the verdicts as they are printed, one claim per line; then those on methods."""
-    width = max(len(verdict) for verdict in Verdict)
-    lines = [f"{claim.verdict:<{width}}  {claim.claim}" for claim in report.claims]
-    if report.of_methods:
-        lines += ["", *(claim_sentence(claim) for claim in report.of_methods)]
-    of_claims = report.page.sections[0].paragraphs
-    return "\n".join([report.page.subtitle, *report.gaps, *of_claims, "", *lines])
+    """Returns what is printed: what is missing, what was found, and which claims are decided.
+
+    Everything else stands on the page: a study of many methods has hundreds of verdicts.
+    """
+    parts = [
+        "\n".join([report.page.subtitle, *report.gaps]),
+        findings_text(report.findings),
+        _verdicts_text("The paper's claims", report.claims),
+        _verdicts_text("Methods against plain distillation", report.of_methods),
+    ]
+    return "\n\n".join(filter(None, parts))
+
+
+def _verdicts_text(title: str, claims: Sequence[Claim]) -> str:
+    """Counts verdicts, and says the first of those that are decided; empty without any."""
+    if not claims:
+        return ""
+    tally = Counter(claim.verdict for claim in claims)
+    counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict)
+    decided = [claim for claim in claims if claim.verdict is not Verdict.UNDECIDABLE]
+    lines = [f"- {claim_sentence(claim)}" for claim in decided[:_MOST_PRINTED]]
+    if more := len(decided) - len(lines):
+        lines.append(f"- {more} further decided verdicts are on the page.")
+    return "\n".join([f"{title}: {counts}.", *lines])
 
 
 def _tally(report: Report) -> dict[str, float]:

@@ -5,9 +5,9 @@ from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import mlflow
-import numpy as np
 import pandas as pd
 
+from kdplatform.analysis.group_cells import WITHIN_CLASS
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
 from kdplatform.experiments import records
@@ -19,7 +19,17 @@ from kdplatform.reporting.over_temperature import temperature_figures
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.metrics import REFERENCES, SCORES, compared_names, count_metrics, known
+from kdplatform.study.groupwise import GroupWise
+from kdplatform.study.metrics import (
+    REFERENCES,
+    SCORES,
+    class_count,
+    compared_names,
+    count_metrics,
+    group_count,
+    group_count_metrics,
+    known,
+)
 from kdplatform.study.over_seeds import arm_statistics, class_statistics, group_statistics
 from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
 
@@ -93,7 +103,7 @@ def log_samples(dataset: Dataset) -> None:
     records.log_figures({"samples": sheet})
 
 
-def log_arms(classes: ClassWise) -> None:
+def log_arms(classes: ClassWise, groups: GroupWise) -> None:
     """Logs the comparison of Teacher, NDS and one kind of DS to the command's run."""
     study = classes.study
     metrics: dict[str, float] = {}
@@ -101,7 +111,11 @@ def log_arms(classes: ClassWise) -> None:
         metrics |= _means(study, arm)
     for (_, role), test in classes.tests.items():
         metrics |= count_metrics(role, test.counts)
+    for (_, role), shifts in groups.tests.items():
+        metrics |= group_count_metrics(role, shifts.counts)
     mlflow.log_metrics(metrics)
+    if groups.tests:
+        records.log_tables({"group_shifts": groups.table()})
     if not classes.tests:
         return
     [arm] = study.distilled
@@ -114,13 +128,14 @@ def log_arms(classes: ClassWise) -> None:
     records.log_figures({"class_accuracy": class_figure(classes, arm, f"{study.name}: {title}")})
 
 
-def log_sweep(classes: ClassWise) -> None:
+def log_sweep(classes: ClassWise, groups: GroupWise) -> None:
     """Logs a study over temperatures and methods to the command's run, against the temperature.
 
     Metrics have `step` = temperature times `step_scale` (logged as parameter `step_scale`), and 0
     where the method has no temperature. Those of Teacher and NDS are the same at every step; those
     of several methods begin with the method's name. Tables: `sweep.json` has one row per arm and
-    seed, `references.json` one per Teacher and NDS, `temperatures.json` one per arm.
+    seed, `references.json` one per Teacher and NDS, `temperatures.json` one per arm,
+    `group_shifts.json` one per arm, reference and group.
     """
     study = classes.study
     if not study.distilled:
@@ -133,7 +148,7 @@ def log_sweep(classes: ClassWise) -> None:
     rows, steps = [], set[int]()
     for arm in study.distilled:
         metrics, prefix = (
-            _arm_metrics(classes, arm),
+            _arm_metrics(classes, groups, arm),
             f"{arm.method}/" if study.has_several_methods else "",
         )
         step = round((arm.temperature or 0.0) * scale)
@@ -143,11 +158,19 @@ def log_sweep(classes: ClassWise) -> None:
         seeds = ",".join(map(str, study.seeds(arm)))
         rows.append({"arm": study.names[arm], "seeds": seeds, **constant, **metrics})
     frame, names = study.metrics, compared_names(study.attributes)
-    counts = {f"classwise/n_{name}": f"n_{name}_mcnemar" for name in REFERENCES.values()}
+    names_of_counts = (
+        count for role in REFERENCES for count in (class_count(role), group_count(role))
+    )
+    counts = {name: f"{name.partition('/')[2]}_mcnemar" for name in names_of_counts}
     distilled = frame[frame["role"] == Role.DISTILLED.value]
     own = ["arm", "seed", "run_id", *names, *(name for name in counts if name in frame)]
     columns = [*own, "temperature"]
     references = frame[frame["role"] != Role.DISTILLED.value]
+    if groups.tests:
+        shifts = groups.table()
+        # Groups within classes would be thousands of rows; a report has them.
+        whole = shifts[shifts["kind"] != WITHIN_CLASS]
+        records.log_tables({"group_shifts": whole.drop(columns=["label", "class"])})
     records.log_tables(
         {
             "sweep": distilled[columns].rename(columns=counts),
@@ -186,26 +209,37 @@ def log_views(classes: ClassWise, scale: int) -> None:
     )
 
 
-def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
-    """Returns what is logged of an arm: means over seeds, and class-wise counts.
+def _arm_metrics(classes: ClassWise, groups: GroupWise, arm: Arm) -> dict[str, float]:
+    """Returns what is logged of an arm: means over seeds, and counts of classes and groups.
 
     `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the
     global test of that count. Where there is one seed or one teacher, `..._mcnemar` in their place
-    is the mean over seeds of the counts of McNemar's test.
+    is the mean over seeds of the counts of McNemar's test. `groupwise/n_sg` and `n_tg` are of the
+    paired t test over seeds, which one teacher for all seeds allows too, and of McNemar's likewise.
     """
     study = classes.study
     metrics = {} if arm.temperature is None else {"temperature": arm.temperature}
     metrics |= _means(study, arm)
-    for role, suffix in REFERENCES.items():
-        name, test = f"classwise/n_{suffix}", classes.over_seeds(arm, role)
+    for role in REFERENCES:
+        test, shifts = classes.over_seeds(arm, role), groups.over_seeds(arm, role)
         if test is None:
-            pairs = study.values(arm, name)
-            metrics[f"{name}_mcnemar"] = float(pairs.mean()) if len(pairs) else np.nan
+            metrics |= _mean_of_pairs(study, arm, class_count(role))
         else:
             metrics |= count_metrics(role, test.counts)
             assert test.permutation is not None
-            metrics[f"{name}_permutation_p"] = test.permutation.p_count
+            metrics[f"{class_count(role)}_permutation_p"] = test.permutation.p_count
+        if shifts is None:
+            metrics |= _mean_of_pairs(study, arm, group_count(role))
+        else:
+            metrics |= group_count_metrics(role, shifts.counts)
+            metrics[f"{group_count(role)}_permutation_p"] = shifts.permutation_p
     return known(metrics)
+
+
+def _mean_of_pairs(study: Study, arm: Arm, count: str) -> dict[str, float]:
+    """Returns the mean over seeds of a count of McNemar's test; nothing where there is none."""
+    pairs = study.values(arm, count)
+    return {f"{count}_mcnemar": float(pairs.mean())} if len(pairs) else {}
 
 
 def _means(study: Study, arm: Arm) -> dict[str, float]:

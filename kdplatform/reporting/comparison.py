@@ -1,15 +1,14 @@
 """Two sides, each of one or more models of the same examples: what differs between them."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import numpy as np
-import pandas as pd
 
 from kdplatform.analysis.bootstrap import bootstrap_fairness
-from kdplatform.analysis.classwise import class_table_over_seeds
 from kdplatform.analysis.comparison import ClassComparison
-from kdplatform.analysis.disagreement import disagreement_by_class
+from kdplatform.analysis.decisions import MIN_GROUP_SHARE
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.analysis.individual_fairness import (
@@ -20,6 +19,8 @@ from kdplatform.analysis.individual_fairness import (
 from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.tables import Attribute, listed
+from kdplatform.reporting.comparison_measures import FOUR_FIFTHS_TABLE, Measures, measures_of
+from kdplatform.reporting.comparison_page import comparison_report
 from kdplatform.reporting.comparison_rows import (
     A,
     B,
@@ -29,34 +30,51 @@ from kdplatform.reporting.comparison_rows import (
     individual_rows,
     overall_rows,
 )
-from kdplatform.reporting.page import Page, Section
-from kdplatform.reporting.report_table import (
-    Row,
-    Table,
-    change_words,
-    number_words,
-    p_words,
-    table_of,
-)
-from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
+from kdplatform.reporting.findings_text import findings_text
+from kdplatform.reporting.gallery import Shown
+from kdplatform.reporting.page import Section
+from kdplatform.reporting.report import Report
+from kdplatform.reporting.report_table import Row, Table, table_of
+from kdplatform.reporting.study_page import DEFAULT_EFFORT
 from kdplatform.reporting.tables import text_table
-from kdplatform.study.claims import counted
+from kdplatform.study.evidence import Evidence, MetricChange
 from kdplatform.study.fairness import Effort
+from kdplatform.study.findings import WARNING, Finding, make_findings
+from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison, compare_groups
+from kdplatform.study.measures import favourable_class
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
+from kdplatform.study.same_examples import check_examples, with_ids_of_one_kind
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
+from kdplatform.study.warnings import collapse_warnings
 
-_SHOWN_CLASSES = 20
+_NO_PREVIEWS: Mapping[str, Shown] = MappingProxyType({})
+# Rows that are told among the findings: how each is better, by the letters its name begins with.
+_TOLD = {"accuracy": 1, "EOD, ": -1, "DPD, ": -1}
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between side A, the reference, and side B."""
+    """What differs between side A, the reference, and side B.
+
+    Attributes:
+        verdicts: every row with its verdict.
+        notes: what must be known to read them.
+        study: the sides, A where the NDS stands and B where its students do.
+        classes: None where classes cannot be tested.
+        groups: None without attributes.
+        findings: what was found, as the page and the printed text begin.
+        measures: what auditors ask of every group.
+    """
 
     report: Report
     verdicts: Table
     notes: Sequence[str]
     study: Study
+    classes: ClassComparison | None
+    groups: GroupComparison | None
+    findings: Sequence[Finding]
+    measures: Measures
 
 
 def build_comparison(
@@ -67,6 +85,9 @@ def build_comparison(
     min_group_size: int = MIN_GROUP_SIZE,
     effort: Effort = DEFAULT_EFFORT,
     remarks: Sequence[str] = (),
+    previews: Mapping[str, Shown] = _NO_PREVIEWS,
+    positive: str | None = None,
+    min_group_share: float = MIN_GROUP_SHARE,
 ) -> Comparison:
     """Compares side B with side A, the reference.
 
@@ -77,12 +98,17 @@ def build_comparison(
         min_group_size: examples a group needs to be measured.
         effort: draws and permutations.
         remarks: what is not compared and why, where the caller knows.
+        previews: what runs logged of examples, by id.
+        positive: the favourable class by name, or by number where classes have none; None: class 1
+            of two.
+        min_group_share: share of the examples that a group needs for an impact ratio.
 
     Raises:
         ValueError: the sides hold different examples or groups.
+        UserError: there is no such class, or no rate of it.
     """
-    a, b = _with_ids_of_one_kind(a, b)
-    _check_examples(a, b)
+    a, b = with_ids_of_one_kind(a, b)
+    check_examples(a, b)
     reference, similar = a.tables[0], None
     if similar_by:
         space = factor_space(reference, similar_by)
@@ -90,8 +116,9 @@ def build_comparison(
     study = replace(
         _study(a, b, similar), attributes=tuple(attributes), min_group_size=min_group_size
     )
+    favourable = favourable_class(positive, study.class_names, study.any_table)
     tables = {"A": study.tables(A), "B": study.tables(B)}
-    classes = class_test(study)
+    classes, measured = class_test(study), list[Attribute]()
     fairness: list[Row] = []
     notes = [*_notes(study, classes), *remarks]
     for attribute in attributes:
@@ -104,6 +131,7 @@ def build_comparison(
             notes.append(f"{name}: {metrics.note}.")
         if metrics.groups < 2:
             continue
+        measured.append(attribute)
         bootstrap = bootstrap_fairness(
             tables, attribute, draws=effort.draws, min_group_size=min_group_size
         )
@@ -114,6 +142,8 @@ def build_comparison(
             min_group_size=min_group_size,
         )
         fairness.extend(fairness_rows(bootstrap, null, metrics))
+    measures = measures_of(study, measured, favourable, effort, min_group_share)
+    notes += measures.notes
     if similar is None:
         notes.append("I(f): not measured; --similar_by names columns that say how alike two are.")
     else:
@@ -125,6 +155,7 @@ def build_comparison(
             *overall_rows(study),
             *([] if classes is None else [count_row(classes)]),
             *fairness,
+            *measures.rows,
             *individual_rows(study),
         ],
         [
@@ -141,7 +172,14 @@ def build_comparison(
             )
         ],
     )
-    return Comparison(_report(study, verdicts, classes, notes), verdicts, notes, study)
+    groups = _groups(study)
+    evidence = _evidence(study, verdicts, classes, groups)
+    findings = make_findings([evidence], collapse_warnings(study, {A: "A", B: "B"}))
+    report = comparison_report(
+        study, verdicts, notes, classes, groups, findings, previews, measures.tables
+    )
+    report = replace(report, frames={**report.frames, "groups": measures.groups})
+    return Comparison(report, verdicts, notes, study, classes, groups, findings, measures)
 
 
 def with_provenance(comparison: Comparison, lines: Sequence[str]) -> Comparison:
@@ -153,17 +191,14 @@ def with_provenance(comparison: Comparison, lines: Sequence[str]) -> Comparison:
 
 
 def verdict_line(comparison: Comparison) -> str:
-    """Returns what differs in one line: the rows that are decided, and how many are not."""
-    frame = comparison.verdicts.frame
-    words = frame["verdict"].fillna("").astype(str)
-    decided = [
-        f"{what}: {verdict}"
-        for what, verdict in zip(frame["what"], words, strict=True)
-        if verdict.startswith("B ") or verdict == "classes differ"
-    ]
-    open_rows = int(words.isin(["undecided", "no interval", "undefined"]).sum())
-    found = "; ".join(decided) if decided else "no difference is shown"
-    return f"{found}; {open_rows} of {int((words != '').sum())} cannot be told"
+    """Returns what was found in one line: who got worse, who better, and that the rest is open."""
+    found = []
+    for kind in (WARNING, WORSE, BETTER):
+        told = [f for f in comparison.findings if f.kind == kind]
+        if told:
+            subjects = listed(list(dict.fromkeys(f.subject or f.sentence for f in told)))
+            found.append(f"{kind}: {subjects}")
+    return "; ".join(found) if found else "no difference is shown, which is not that there is none"
 
 
 def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
@@ -178,6 +213,40 @@ def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
     return Study("", classes, arms, settings={"A": a.title, "B": b.title})
 
 
+def _groups(study: Study) -> GroupComparison | None:
+    if not study.attributes:
+        return None
+    return compare_groups(
+        study.tables(A),
+        study.tables(B),
+        study.attributes,
+        min_group_size=study.min_group_size,
+        class_names=study.class_names,
+    )
+
+
+def _evidence(
+    study: Study,
+    verdicts: Table,
+    classes: ClassComparison | None,
+    groups: GroupComparison | None,
+) -> Evidence:
+    """What the findings are made from: the verdicts of the rows, as they stand in the table."""
+    words = {"B better": BETTER, "B fairer": BETTER, "B worse": WORSE, "B less fair": WORSE}
+    metrics = []
+    for row in verdicts.frame.to_dict("records"):
+        for name, better in _TOLD.items():
+            what = str(row["what"])
+            if what == name or (name.endswith(", ") and what.startswith(name)):
+                change = Interval(*(float(row[end]) for end in ("difference", "low", "high")))
+                verdict = words.get(str(row["verdict"]).partition(" (")[0], UNDECIDED)
+                metrics.append(
+                    MetricChange(what, float(row["a"]), float(row["b"]), change, verdict, better)
+                )
+    seeds = len(study.seeds(A)), len(study.seeds(B))
+    return Evidence("", ("A", "B"), seeds, metrics, groups, classes, study.class_names)
+
+
 def comparison_text(comparison: Comparison) -> str:
     """Returns the verdict table as it is printed."""
     shown = comparison.verdicts.shown
@@ -186,41 +255,23 @@ def comparison_text(comparison: Comparison) -> str:
         [
             comparison.report.page.subtitle,
             "",
+            findings_text(comparison.findings),
+            "",
             text_table([str(name) for name in shown.columns], rows),
             "",
+            *_rule_lines(comparison.measures),
             *comparison.notes,
         ]
     )
 
 
-def _check_examples(a: Side, b: Side) -> None:
-    first, every = a.tables[0], [*a.tables, *b.tables]
-    classes = next((table.n_classes for table in every if table.logits is not None), None)
-    for side in (a, b):
-        for table in side.tables:
-            if table.logits is not None and table.n_classes != classes:
-                raise ValueError(
-                    f"{side.title} has logits of {table.n_classes} classes, another table of "
-                    f"{classes}; allowed: the same classes in all tables"
-                )
-            if table.digest != first.digest:
-                raise ValueError(
-                    f"different examples: {a.title} has digest {first.digest} ({len(first)} rows), "
-                    f"{side.title} has {table.digest} ({len(table)} rows); "
-                    "allowed: the same ids and labels on both sides"
-                )
-
-
-def _with_ids_of_one_kind(a: Side, b: Side) -> tuple[Side, Side]:
-    """Turns ids into text where one file holds them as numbers and another as text."""
-    kinds = {table.ids.dtype for side in (a, b) for table in side.tables}
-    if len(kinds) == 1:
-        return a, b
-
-    def as_text(side: Side) -> Side:
-        return replace(side, tables=[replace(t, ids=t.ids.astype(str)) for t in side.tables])
-
-    return as_text(a), as_text(b)
+def _rule_lines(measures: Measures) -> Iterator[str]:
+    """The four-fifths rule as it is printed."""
+    for table in measures.tables[:1]:
+        if table.key == FOUR_FIFTHS_TABLE:
+            rows = [[str(cell) for cell in row] for row in table.shown.itertuples(index=False)]
+            yield text_table([str(name) for name in table.shown.columns], rows)
+            yield from ["", *table.notes, ""]
 
 
 def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
@@ -253,79 +304,10 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
             yield f"{title}: a model predicts the same class for every example."
         if any(table.logits is None for table in study.tables(arm)):
             yield f"{title}: without logits, so scores of probabilities are not measured."
-    yield "In %; scores of probabilities, I(f) and consistency as they are."
+    yield "In %; ratios, scores of probabilities, I(f) and consistency as they are."
     if not a == b == 1:
         yield "Disagreement: under A and B that of two models of the side, then that of A with B."
     yield (
-        "EOD, DPD, gap: B fairer or less fair only where the interval excludes 0, also without the "
-        "difference of what chance alone gives."
+        "EOD, DPD, gap, ratios and the like: B fairer or less fair only where the interval "
+        "excludes 0, also without the difference of what chance alone gives."
     )
-
-
-def _class_frame(study: Study, table: pd.DataFrame | None) -> pd.DataFrame:
-    """Every class with its tests, or its accuracies alone where there are none."""
-    frame = _class_rows(study, table)
-    if study.class_names != tuple(map(str, range(len(study.class_names)))):
-        frame.insert(1, "name", [study.class_names[number] for number in frame["class"]])
-    return frame
-
-
-def _class_rows(study: Study, table: pd.DataFrame | None) -> pd.DataFrame:
-    a, b, n_classes = study.tables(A), study.tables(B), len(study.class_names)
-    if table is None:
-        first, second = (class_table_over_seeds(tables, n_classes) for tables in (a, b))
-        frame = first[["class", "n"]]
-        accuracies = first["accuracy"], second["accuracy"]
-        frame = frame.assign(accuracy_a=accuracies[0], accuracy_b=accuracies[1])
-        return frame.assign(difference=accuracies[1] - accuracies[0])
-    shares = [
-        disagreement_by_class(x, y, len(table))["disagreement"].to_numpy(dtype=float)
-        for x in a
-        for y in b
-    ]
-    return table.assign(disagreement=np.mean(shares, axis=0))
-
-
-def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
-    """The classes that differ most, in words; the file has all of them."""
-    order = frame["p_value" if "p_value" in frame else "n"].argsort(kind="stable")
-    rows = []
-    for row in frame.iloc[order].head(_SHOWN_CLASSES).to_dict("records"):
-        change = Interval(
-            row["difference"], row.get("difference_low", np.nan), row.get("difference_high", np.nan)
-        )
-        rows.append(
-            {
-                "class": str(row.get("name", int(row["class"]))),
-                "n": str(int(row["n"])),
-                "A, %": number_words(row["accuracy_a"], 2, 100),
-                "B, %": number_words(row["accuracy_b"], 2, 100),
-                "B minus A": change_words(change),
-                "p": p_words(row.get("p_value", np.nan)),
-                "p, BH": p_words(row.get("p_bh", np.nan)),
-                "p, Holm": p_words(row.get("p_holm", np.nan)),
-            }
-        )
-    return pd.DataFrame(rows)
-
-
-def _report(
-    study: Study, verdicts: Table, classes: ClassComparison | None, notes: Sequence[str]
-) -> Report:
-    frame = _class_frame(study, None if classes is None else classes.table)
-    words = _class_words(frame)
-    hidden = len(frame) - len(words)
-    more = [f"{hidden} further classes are in classes.csv."] if hidden else []
-    shown = Table("classes", "Classes, those that differ most first", frame, words, notes=more)
-    sides = [
-        f"{letter}: {title} ({counted(len(study.seeds(arm)), 'model')})"
-        for arm, (letter, title) in zip((A, B), study.settings.items(), strict=True)
-    ]
-    examples = study.any_table
-    subtitle = f"{'; '.join(sides)}; {len(examples)} examples, digest {examples.digest}"
-    sections = [
-        Section("What differs", tables=[replace(verdicts, notes=list(notes))]),
-        Section("Class by class", tables=[shown]),
-    ]
-    page = Page("Comparison of predictions", subtitle, sections)
-    return Report(page, {each.key: each.frame for each in page.tables()})

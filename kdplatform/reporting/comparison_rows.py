@@ -18,6 +18,8 @@ from kdplatform.analysis.intervals import (
     mean_of_seeds_and_examples,
     mean_over_seeds,
 )
+from kdplatform.analysis.verdict import Change, fairness_word
+from kdplatform.predictions import FloatArray
 from kdplatform.reporting.report_table import (
     Row,
     change_words,
@@ -25,7 +27,6 @@ from kdplatform.reporting.report_table import (
     p_words,
 )
 from kdplatform.roles import Role
-from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, change_between
 from kdplatform.study.metrics import CONSISTENCY, ECE, INDIVIDUAL, INDIVIDUAL_LABELS
 from kdplatform.study.study import NDS, Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
@@ -71,15 +72,16 @@ def _row(what: str, a: float, b: float, change: Interval, verdict: str, scale: f
 def overall_rows(study: Study) -> Iterator[Row]:
     """Accuracy, the scores of probabilities where both sides have logits, disagreement."""
     a, b = study.tables(A), study.tables(B)
+    weights = study.any_table.weights
     correct = [[table.correct for table in tables] for tables in (a, b)]
-    yield _example_row("accuracy", correct, better=1, scale=100, width=1)
+    yield _example_row("accuracy", correct, weights, better=1, scale=100, width=1)
     if all(table.logits is not None for table in (*a, *b)):
         yield from _model_rows(study, {ECE: ("ECE", 0, 1.0)})
         # As means of examples, where those of `Study.metrics` have no interval for single models.
         scores = [[example_scores(table) for table in tables] for tables in (a, b)]
         for name, label, width in (("brier", "Brier score", 2.0), ("nll", "NLL", np.inf)):
             values = ([each[name] for each in side] for side in scores)
-            yield _example_row(label, values, better=-1, scale=1, width=width)
+            yield _example_row(label, values, weights, better=-1, scale=1, width=width)
     shares = {
         "a": disagreement_within(a),
         "b": disagreement_within(b),
@@ -115,6 +117,7 @@ def _model_rows(study: Study, metrics: Mapping[str, tuple[str, int, float]]) -> 
 def _example_row(
     what: str,
     sides: Iterable[Sequence[npt.ArrayLike]],
+    weights: FloatArray | None,
     *,
     better: int,
     scale: float,
@@ -127,19 +130,20 @@ def _example_row(
 
     Args:
         sides: of A and B, the value of every example under every model. [models, examples]
+        weights: how much each example counts; None: all alike. [examples]
         width: largest minus smallest value there can be, where the interval is cut off.
     """
     first, second = (np.asarray(values, dtype=float) for values in sides)
+    a, b = (float(np.average(side, axis=1, weights=weights).mean()) for side in (first, second))
     if len(first) == len(second) == 1:
-        change = mean_of_examples((second - first)[0])
+        change = mean_of_examples((second - first)[0], weights)
     elif len(first) == len(second):
-        change = mean_of_seeds_and_examples(second - first)
+        change = mean_of_seeds_and_examples(second - first, weights)
     else:
         # One side has more seeds: no pairs, and a side of one model has no spread to go by.
-        change = Interval(float(second.mean() - first.mean()), np.nan, np.nan)
+        change = Interval(b - a, np.nan, np.nan)
     change = change.within(-width, width)
-    verdict = _judged(change, better)
-    return _row(what, float(first.mean()), float(second.mean()), change, verdict, scale)
+    return _row(what, a, b, change, _judged(change, better), scale)
 
 
 def _judged(change: Interval, better: int) -> str:
@@ -196,27 +200,27 @@ def fairness_rows(
         groups: how many examples are in groups, and how many in none.
     """
     for metric, label in _METRICS.items():
-        change = change_between(bootstrap, null, ["B"], "A", metric)
+        change = bootstrap.change(["B"], "A", metric, null)
         a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
-        what, verdict = f"{label}, {bootstrap.attribute}", _fairness_verdict(metric, change)
-        row = _row(what, a, b, change.interval, verdict, 100)
-        row.numbers |= {
-            "chance_difference": change.chance,
-            "levelling_down": change.levelling_down,
-            "n": groups.n,
-            "in_no_group": groups.excluded,
-        }
+        row = verdict_row(f"{label}, {bootstrap.attribute}", metric, a, b, change, 100)
+        row.numbers |= {"n": groups.n, "in_no_group": groups.excluded}
         yield row
 
 
+def verdict_row(what: str, metric: str, a: float, b: float, change: Change, scale: float) -> Row:
+    """A fairness metric of both sides with its verdict.
+
+    Args:
+        a: its value under side A.
+        scale: 100 where it is shown in per cent.
+    """
+    row = _row(what, a, b, change.interval, _fairness_verdict(metric, change), scale)
+    row.numbers |= {"chance_difference": change.chance, "levelling_down": change.levelling_down}
+    return row
+
+
 def _fairness_verdict(metric: str, change: Change) -> str:
-    if not np.isfinite([*change.interval, change.chance]).all():
-        return "undefined"
-    higher = metric in HIGHER_IS_FAIRER
-    words = {
-        Verdict.SUPPORTED: "B better" if higher else "B fairer",
-        Verdict.CONTRADICTED: "B worse" if higher else "B less fair",
-        Verdict.UNDECIDABLE: "undecided",
-    }
-    verdict = words[by_interval(1 if higher else -1, change.interval, change.chance)]
-    return f"{verdict} (levelling down)" if change.levelling_down else verdict
+    word = fairness_word(metric, change)
+    verdict = word if word in ("undecided", "undefined") else f"B {word}"
+    down = change.levelling_down and word != "undefined"
+    return f"{verdict} (levelling down)" if down else verdict

@@ -1,20 +1,31 @@
-"""A page of sections, tables and figures, as one self-contained HTML file or as Markdown.
+"""A page of chapters, tables and figures, as one self-contained HTML file, Markdown or LaTeX.
 
-Text from data never becomes markup: the templates escape whatever is put into them.
+Text from data never becomes markup: the templates escape whatever is put into them. The page holds
+its style, its script, the data of its figures and one bundle of Plotly, and asks no network.
 """
 
 import base64
+import hashlib
+import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from matplotlib.figure import Figure
 
+from kdplatform.reporting.chart_plotly import plotly_figure
+from kdplatform.reporting.chart_png import chart_figure
+from kdplatform.reporting.charts import Chart, Dots
+from kdplatform.reporting.class_rates import ClassRates
 from kdplatform.reporting.drawing import figure_png
+from kdplatform.reporting.gallery import Gallery
+from kdplatform.reporting.packing import packed, plotly_bundle
 from kdplatform.reporting.report_table import Table
+from kdplatform.study.findings import Finding
 from kdplatform.text import visible
 
 DPI = 130
@@ -43,6 +54,15 @@ class Section:
         warnings: what a reader must not overlook.
         points: a list of short facts.
         prose: tables of words rather than numbers.
+        findings: the sentences that lead the page.
+        charts: figures that the page draws; each has a picture beside the page.
+        rates: rates of one class, chosen in the page.
+        gallery: examples that are shown.
+        parts: sections within this one.
+        switch: what tells the parts apart, where the reader chooses one of them; empty where all
+            are shown.
+        folded: whether it opens when it is asked for.
+        tally: numbers that stand first, by what they count.
     """
 
     title: str
@@ -52,6 +72,20 @@ class Section:
     prose: Sequence[Table] = ()
     tables: Sequence[Table] = ()
     pictures: Sequence[Picture] = ()
+    findings: Sequence[Finding] = ()
+    charts: Sequence[Chart] = ()
+    rates: ClassRates | None = None
+    gallery: Gallery | None = None
+    parts: Sequence["Section"] = ()
+    switch: str = ""
+    folded: bool = False
+    tally: Sequence[tuple[str, int]] = ()
+
+    def all_parts(self) -> Iterator["Section"]:
+        """The section and everything within it, in the order of the page."""
+        yield self
+        for part in self.parts:
+            yield from part.all_parts()
 
 
 @dataclass(frozen=True)
@@ -59,21 +93,36 @@ class Page:
     """A whole page.
 
     Attributes:
-        tally: numbers that stand at the top, by what they count.
+        kind: what the page is, above its title.
     """
 
     title: str
     subtitle: str
     sections: Sequence[Section] = field(default_factory=tuple)
-    tally: Sequence[tuple[str, int]] = ()
+    kind: str = "Report"
+
+    def parts(self) -> Iterator[Section]:
+        """All sections, with those within others."""
+        for section in self.sections:
+            yield from section.all_parts()
 
     def tables(self) -> list[Table]:
-        """All tables of the page."""
-        return [t for section in self.sections for t in (*section.prose, *section.tables)]
+        """All tables of the page, those with nothing but a file of their own last."""
+        shown = [table for part in self.parts() for table in (*part.prose, *part.tables)]
+        return [*shown, *(part.rates.table for part in self.parts() if part.rates)]
+
+    def charts(self) -> list[Chart]:
+        """All figures that the page draws."""
+        return [chart for part in self.parts() for chart in part.charts]
 
     def pictures(self) -> list[Picture]:
-        """All figures of the page."""
-        return [picture for section in self.sections for picture in section.pictures]
+        """All figures of the page, as pictures."""
+        found = []
+        for part in self.parts():
+            drawn = [chart for chart in part.charts if chart.pictured]
+            found += [Picture(c.key, c.title, chart_figure(c), c.caption) for c in drawn]
+            found += part.pictures
+        return found
 
 
 def render(page: Page, images: Mapping[str, bytes]) -> str:
@@ -82,13 +131,50 @@ def render(page: Page, images: Mapping[str, bytes]) -> str:
     Args:
         images: PNG files by the key of their picture.
     """
+    data = _data(page)
     encoded = {key: base64.b64encode(png).decode() for key, png in images.items()}
-    return _HTML.get_template("page.html.j2").render(page=page, images=encoded)
+    return _HTML.get_template("page.html.j2").render(
+        page=page,
+        images=encoded,
+        data=Markup(packed(json.dumps(data, separators=(",", ":")).encode())),
+        bundle=Markup(plotly_bundle().packed if data["charts"] or data["rates"] else ""),
+        script=Markup(_script()),
+        # Scripts other than the page's own two never run, whatever a name may hold.
+        script_digests=Markup(" ".join(f"'{each}'" for each in _digests())),
+    )
+
+
+def _data(page: Page) -> dict[str, Any]:
+    """What the page's script needs: figures by their keys, and rates by class."""
+    return {
+        "charts": {
+            chart.key: plotly_figure(chart) | {"names": list(map(visible, chart.names))}
+            for chart in page.charts()
+        },
+        "rates": {part.rates.key: part.rates.data() for part in page.parts() if part.rates},
+    }
+
+
+def _script() -> str:
+    source, _, _ = _HTML.loader.get_source(_HTML, "page.js")  # type: ignore[union-attr]
+    return source
+
+
+def _digests() -> Iterator[str]:
+    own = base64.b64encode(hashlib.sha256(_script().encode()).digest()).decode()
+    yield f"sha256-{own}"
+    yield plotly_bundle().digest
 
 
 def render_markdown(page: Page) -> str:
     """Returns the page as GitHub's Markdown; pictures are the PNG files beside it."""
     return _MARKDOWN.get_template("page.md.j2").render(page=page)
+
+
+def _widest(chart: Chart) -> str:
+    """Returns how wide a chart may be drawn: a few rows over the whole page are hard to read."""
+    narrow = isinstance(chart, Dots) and not chart.by_rank
+    return f"{16 + 16 * min(4, len(chart.panels) + 1)}rem" if narrow else "none"
 
 
 def _group_starts(table: Table) -> set[int]:
@@ -130,5 +216,9 @@ _HTML = Environment(
     lstrip_blocks=True,
     keep_trailing_newline=True,
 )
-_HTML.filters |= {"group_starts": _group_starts, "distinct_names": _distinct_names}
+_HTML.filters |= {
+    "group_starts": _group_starts,
+    "distinct_names": _distinct_names,
+    "widest": _widest,
+}
 _MARKDOWN = _HTML.overlay(autoescape=False, finalize=_markdown_text)

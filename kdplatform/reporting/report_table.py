@@ -28,6 +28,8 @@ class Table:
         shown: the same in words, as the page shows it.
         groups: heading and number of columns, for the columns of `shown` from left to right.
         notes: what stands below it.
+        search: what rows are searched for by name; empty where they are few.
+        chart: key of the figure that shows the same names.
     """
 
     key: str
@@ -36,6 +38,8 @@ class Table:
     shown: pd.DataFrame
     groups: Sequence[tuple[str, int]] = ()
     notes: Sequence[str] = ()
+    search: str = ""
+    chart: str = ""
 
 
 @dataclass

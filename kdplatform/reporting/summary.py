@@ -3,31 +3,44 @@
 from collections.abc import Mapping, Sequence
 
 from kdplatform.analysis.tables import Attribute, attribute_name
+from kdplatform.reporting.count_lines import Test, arms_reading, sweep_reading
+from kdplatform.reporting.findings_text import led_by_findings
 from kdplatform.reporting.tables import EMPTY, percent, text_table
-from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.metrics import ACCURACY, REFERENCES, fairness_metric, group_notes
+from kdplatform.study.findings import study_findings
+from kdplatform.study.groupwise import GroupWise
+from kdplatform.study.metrics import (
+    ACCURACY,
+    GROUP_REFERENCES,
+    REFERENCES,
+    fairness_metric,
+    group_notes,
+)
 from kdplatform.study.study import Arm, Study
 
-_COUNTS = tuple(f"n_{name}" for name in REFERENCES.values())
-_DIFFERS = "n_tc, n_sc: classes whose accuracy differs from Teacher and NDS at p < .05"
 
-
-def arms_text(classes: ClassWise) -> str:
-    """Returns the table of a study whose students are of one kind, a row per role."""
+def arms_text(classes: ClassWise, groups: GroupWise) -> str:
+    """Returns the table of a study whose students are of one kind, below what was found."""
     study = classes.study
+    findings = study_findings(classes, groups)
     rows = [
-        [arm.role.label, *_cells(study, arm), *(_count(classes, arm, role) for role in REFERENCES)]
+        [
+            arm.role.label,
+            *_cells(study, arm),
+            *(_count(test) for test in _tests(classes, groups, arm)),
+        ]
         for arm in study.arms
     ]
     seeds = study.seeds(list(study.arms)[-1])
-    if study.distilled:
-        return _text(study, rows, seeds, _COUNTS, _arms_reading(classes, study.distilled[0]))
-    return _text(study, [row[: -len(_COUNTS)] for row in rows], seeds, (), [])
+    if not study.distilled:
+        rows = [row[: len(row) - len(_counts(study))] for row in rows]
+        return led_by_findings(findings, _text(study, rows, seeds, (), []))
+    reading = arms_reading(classes, groups, study.distilled[0])
+    return led_by_findings(findings, _text(study, rows, seeds, _counts(study), reading))
 
 
-def sweep_text(classes: ClassWise, seeds: Sequence[int]) -> str:
-    """Returns the table of a study over temperatures, a row per arm.
+def sweep_text(classes: ClassWise, groups: GroupWise, seeds: Sequence[int]) -> str:
+    """Returns the table of a study over temperatures, a row per arm, below what was found.
 
     Args:
         seeds: those that were asked for; arms that lack some are named.
@@ -35,14 +48,39 @@ def sweep_text(classes: ClassWise, seeds: Sequence[int]) -> str:
     study = classes.study
     rows = []
     for arm in study.arms:
-        counts = [_sweep_count(classes, arm, role) for role in REFERENCES]
+        counts = [
+            _sweep_count(study, arm, name, test)
+            for name, test in zip(_counts(study), _over_seeds(classes, groups, arm), strict=True)
+        ]
         rows.append([study.names[arm], *_cells(study, arm), *counts])
     lines = [
         f"{study.names[arm].removeprefix('DS ')} has seeds {','.join(map(str, own))} alone"
         for arm in study.distilled
         if len(own := study.seeds(arm)) < len(seeds)
     ]
-    return _text(study, rows, seeds, _COUNTS, [*lines, *_sweep_reading(classes)])
+    reading = [*lines, *sweep_reading(classes, groups)]
+    return led_by_findings(
+        study_findings(classes, groups), _text(study, rows, seeds, _counts(study), reading)
+    )
+
+
+def _counts(study: Study) -> list[str]:
+    """Returns the headings of the columns of counts: of classes, and of groups where there are."""
+    classes = [f"n_{name}" for name in REFERENCES.values()]
+    return [*classes, *(f"n_{name}" for name in GROUP_REFERENCES.values() if study.attributes)]
+
+
+def _tests(classes: ClassWise, groups: GroupWise, arm: Arm) -> list[Test | None]:
+    """Returns the tests of an arm in the order of `_counts`."""
+    of_classes = [classes.tests.get((arm, role)) for role in REFERENCES]
+    of_groups = [groups.tests.get((arm, role)) for role in REFERENCES]
+    return [*of_classes, *(of_groups if classes.study.attributes else [])]
+
+
+def _over_seeds(classes: ClassWise, groups: GroupWise, arm: Arm) -> list[Test | None]:
+    of_classes = [classes.over_seeds(arm, role) for role in REFERENCES]
+    of_groups = [groups.over_seeds(arm, role) for role in REFERENCES]
+    return [*of_classes, *(of_groups if classes.study.attributes else [])]
 
 
 def _text(
@@ -79,45 +117,14 @@ def _cells(study: Study, arm: Arm) -> list[str]:
     return [percent(study.values(arm, name).tolist()) for name in metrics]
 
 
-def _count(classes: ClassWise, arm: Arm, role: Role) -> str:
-    if (arm, role) not in classes.tests:
-        return EMPTY
-    counts = classes.tests[arm, role].counts
-    return f"{counts.significant} of {counts.tested}"
+def _count(test: Test | None) -> str:
+    return EMPTY if test is None else f"{test.counts.significant} of {test.counts.tested}"
 
 
-def _sweep_count(classes: ClassWise, arm: Arm, role: Role) -> str:
+def _sweep_count(study: Study, arm: Arm, heading: str, test: Test | None) -> str:
     """Returns the count over seeds; the mean of single pairs where there are no seeds to test."""
-    if classes.over_seeds(arm, role) is not None:
-        return _count(classes, arm, role)
-    pairs = classes.study.values(arm, f"classwise/n_{REFERENCES[role]}")
+    if test is not None:
+        return _count(test)
+    room = "groupwise" if heading.removeprefix("n_") in GROUP_REFERENCES.values() else "classwise"
+    pairs = study.values(arm, f"{room}/{heading}")
     return f"{pairs.mean():.3g} (McNemar)" if len(pairs) else EMPTY
-
-
-def _arms_reading(classes: ClassWise, arm: Arm) -> list[str]:
-    tests = [classes.tests[arm, role] for role in REFERENCES if (arm, role) in classes.tests]
-    if not tests:
-        return []
-    test = "exact McNemar test of this one pair of models"
-    if tests[0].permutation is not None:
-        test = "Welch's test over the seeds"
-    chance = f"{tests[0].counts.expected_by_chance:.1f}"
-    lines = [_DIFFERS, f"({test}); chance alone gives about {chance}"]
-    if (arm, Role.TEACHER) not in classes.tests:
-        lines.append("n_tc needs a teacher per seed: one shared teacher has no spread")
-    return lines
-
-
-def _sweep_reading(classes: ClassWise) -> list[str]:
-    distilled = classes.study.distilled
-    if not distilled:
-        return []
-    tests = [classes.over_seeds(arm, role) for arm in distilled for role in REFERENCES]
-    chance = [test.counts.expected_by_chance for test in tests if test is not None]
-    lines = [_DIFFERS]
-    if chance:
-        lines.append(f"(Welch's test over the seeds); chance alone gives about {max(chance):.1f}")
-    if None in tests:
-        lines.append("(McNemar): exact test of each pair of models, mean over seeds; where there")
-        lines.append("is one seed, or one teacher for all, no test over seeds is possible")
-    return lines

@@ -1,6 +1,6 @@
 """What is known of one side held against another: overall, by group, by class."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,8 +12,17 @@ from kdplatform.analysis.intervals import (
     mean_of_seeds_and_examples,
 )
 from kdplatform.predictions import Predictions
+from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.fairness import HIGHER_IS_FAIRER, GroupFairness
 from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison
+from kdplatform.study.groupwise import GroupWise
+from kdplatform.study.metrics import REFERENCES
+from kdplatform.study.study import Arm
 from kdplatform.study.verdicts import Verdict, by_interval
+
+# The fairness of groups that findings speak of.
+FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group accuracy"}
 
 
 @dataclass(frozen=True)
@@ -86,3 +95,46 @@ def accuracy_change(a: Sequence[Predictions], b: Sequence[Predictions]) -> Metri
     interval = interval.within(-1, 1)
     values = float(first.mean()), float(second.mean())
     return MetricChange("accuracy", *values, interval, judged(1, interval))
+
+
+def study_evidence(
+    classes: ClassWise, groups: GroupWise, fairness: Sequence[GroupFairness] = ()
+) -> list[Evidence]:
+    """Returns the evidence of every distilled arm against its teacher and its NDS.
+
+    Args:
+        fairness: the attributes for which EOD, DPD and the worst group have been bootstrapped.
+    """
+    study, found = classes.study, []
+    for arm in study.distilled:
+        for role in REFERENCES:
+            pairs = list(study.pairs_with(role, arm))
+            if not pairs:
+                continue
+            references, own = zip(*pairs, strict=True)
+            shared = role is Role.TEACHER and study.shared_teacher is not None
+            metrics = [accuracy_change(references[:1] if shared else references, own)]
+            for each in fairness:
+                metrics += _fairness_changes(each, arm, Arm(role))
+            found.append(
+                Evidence(
+                    f"{study.names[arm]} against {role.label}",
+                    (role.label, "DS"),
+                    (1 if shared else len(pairs), len(pairs)),
+                    metrics,
+                    groups.tests.get((arm, role)),
+                    classes.tests.get((arm, role)),
+                    study.class_names,
+                )
+            )
+    return found
+
+
+def _fairness_changes(fairness: GroupFairness, arm: Arm, reference: Arm) -> Iterator[MetricChange]:
+    for metric, name in FAIRNESS.items():
+        change = fairness.change([arm], reference, metric)
+        better = 1 if metric in HIGHER_IS_FAIRER else -1
+        a, b = (fairness.interval(each, metric).estimate for each in (reference, arm))
+        verdict = judged(better, change.interval, change.chance)
+        what = f"{name} by {fairness.name}"
+        yield MetricChange(what, a, b, change.interval, verdict, better)

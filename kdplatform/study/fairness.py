@@ -5,17 +5,16 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 
 from kdplatform.analysis.bootstrap import FairnessBootstrap, bootstrap_fairness
 from kdplatform.analysis.group_fairness import FairnessMetrics, fairness_metrics
 from kdplatform.analysis.intervals import UNKNOWN, Interval
-from kdplatform.analysis.parity import parity_null
+from kdplatform.analysis.parity import null_row, parity_null
 from kdplatform.analysis.tables import Attribute, attribute_name
-from kdplatform.predictions import FloatArray, Predictions
+from kdplatform.analysis.verdict import HIGHER_IS_FAIRER as HIGHER_IS_FAIRER
+from kdplatform.analysis.verdict import Change as Change
+from kdplatform.predictions import Predictions
 from kdplatform.study.study import TEACHER, Arm, Study
-
-HIGHER_IS_FAIRER = frozenset({"worst_group_accuracy"})
 
 
 @dataclass(frozen=True)
@@ -35,26 +34,6 @@ class Effort:
         if isinstance(attribute, str):
             return self
         return Effort(max(2, self.draws // 10), max(1, self.permutations // 10))
-
-
-@dataclass(frozen=True)
-class Change:
-    """A fairness metric of one arm, or of several averaged, against a reference.
-
-    A metric that is a largest difference has a chance level that falls with a model's error rate,
-    so that a more accurate model looks fairer: a verdict needs the interval to exclude 0 both as it
-    is and without the difference of the chance levels.
-
-    Attributes:
-        chance: by how much the chance level of the metric differs; 0 where it has none.
-        levelling_down: the metric improves while every group's accuracy falls.
-        seeds: the seeds both have, where they are known.
-    """
-
-    interval: Interval
-    chance: float
-    levelling_down: bool
-    seeds: tuple[int, ...] = ()
 
 
 class Parity(NamedTuple):
@@ -97,16 +76,16 @@ class GroupFairness:
         if not seeds:
             return Change(UNKNOWN, np.nan, False)
         names = [self.study.names[arm] for arm in arms]
-        found = change_between(
-            self._bootstrap(seeds), self.null, names, self.study.names[reference], metric
-        )
+        reference_name = self.study.names[reference]
+        found = self._bootstrap(seeds).change(names, reference_name, metric, self.null)
         if len(seeds) == 1:
             found = replace(found, interval=found.interval._replace(low=np.nan, high=np.nan))
         return replace(found, seeds=seeds)
 
     def parity(self, arm: Arm, metric: str) -> Parity:
         """What a metric of an arm would be if groups did not matter."""
-        return _parity(self.null, self.study.names[arm], metric)
+        row = null_row(self.null, self.study.names[arm], metric)
+        return Parity(float(row["null_mean"]), float(row["p_value"]))
 
     def _shared_seeds(self, arms: Sequence[Arm]) -> tuple[int, ...]:
         own = [
@@ -134,38 +113,3 @@ class GroupFairness:
             if alone or set(seeds) <= set(study.seeds(arm)):
                 found[study.names[arm]] = study.tables(arm, seeds)
         return found
-
-
-def change_between(
-    bootstrap: FairnessBootstrap,
-    null: pd.DataFrame,
-    arms: Sequence[str],
-    reference: str,
-    metric: str,
-) -> Change:
-    """The mean of a metric over arms minus that of a reference, with its paired interval.
-
-    Args:
-        null: `parity.parity_null` of the same arms and attribute.
-    """
-    weights = {arm: 1 / len(arms) for arm in arms}
-    weights[reference] = weights.get(reference, 0.0) - 1.0
-    interval = bootstrap.contrast(weights, metric)
-    chance = 0.0
-    if metric not in HIGHER_IS_FAIRER:
-        chance = float(np.mean([_parity(null, arm, metric).mean for arm in arms]))
-        chance -= _parity(null, reference, metric).mean
-    improves = interval.estimate > 0 if metric in HIGHER_IS_FAIRER else interval.estimate < 0
-    return Change(interval, chance, improves and _all_fall(bootstrap, arms, reference))
-
-
-def _parity(null: pd.DataFrame, arm: str, metric: str) -> Parity:
-    chosen = null[(null["arm"] == arm) & (null["metric"] == metric)]
-    return Parity(float(chosen["null_mean"].iloc[0]), float(chosen["p_value"].iloc[0]))
-
-
-def _all_fall(bootstrap: FairnessBootstrap, arms: Sequence[str], reference: str) -> bool:
-    """Whether the accuracy of every group that is measured is lower than the reference's."""
-    accuracy: FloatArray = np.mean([bootstrap.group_accuracy[arm] for arm in arms], axis=0)
-    held_against = bootstrap.group_accuracy[reference]
-    return bool(np.all(accuracy[np.isfinite(accuracy)] < held_against[np.isfinite(accuracy)]))

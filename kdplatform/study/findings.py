@@ -16,9 +16,13 @@ from kdplatform.analysis.group_cells import GROUP, INTERSECTION, WITHIN_CLASS
 from kdplatform.analysis.intervals import LEVEL, Interval
 from kdplatform.analysis.tables import INTERSECTION as JOINED
 from kdplatform.analysis.tables import listed
-from kdplatform.study.evidence import Evidence
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.evidence import Evidence, study_evidence
+from kdplatform.study.fairness import GroupFairness
 from kdplatform.study.groups import BETTER, UNDECIDED, WORSE
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.planning import what_would_decide
+from kdplatform.study.warnings import collapse_warnings
 
 WARNING = "warning"
 MOST = 7
@@ -65,6 +69,18 @@ def make_findings(evidence: Sequence[Evidence], warnings: Sequence[str] = ()) ->
     shown += _first(worse, room - for_better)
     shown += _first(better, for_better)
     return [*shown, *undecided]
+
+
+def study_findings(
+    classes: ClassWise, groups: GroupWise, fairness: Sequence[GroupFairness] = ()
+) -> list[Finding]:
+    """Returns what was found in a study: every distilled arm against its teacher and its NDS.
+
+    Args:
+        fairness: as in `evidence.study_evidence`.
+    """
+    evidence = study_evidence(classes, groups, fairness)
+    return make_findings(evidence, collapse_warnings(classes.study))
 
 
 def _warnings(warnings: Sequence[str]) -> list[Finding]:

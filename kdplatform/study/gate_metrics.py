@@ -250,15 +250,16 @@ class GateMeasures:
         return self._reference == TEACHER and self._study.shared_teacher is not None
 
     def _accuracy(self) -> Measured:
-        own = self._correct(self._arm)
+        own, weights = self._correct(self._arm), self._study.any_table.weights
         if self._reference not in self._study.arms:
-            return Measured(_mean(own), UNKNOWN)
+            return Measured(_mean(own, weights), UNKNOWN)
         reference = self._correct(self._reference)
         if self._is_paired:
-            change = _mean(own - reference)
+            change = _mean(own - reference, weights)
         else:
-            change = Interval(float(own.mean() - reference.mean()), np.nan, np.nan)
-        return Measured(_mean(own), change.within(-1.0, 1.0))
+            means = [float(np.average(v.mean(axis=0), weights=weights)) for v in (own, reference)]
+            change = Interval(means[0] - means[1], np.nan, np.nan)
+        return Measured(_mean(own, weights), change.within(-1.0, 1.0))
 
     def _correct(self, arm: Arm) -> FloatArray:
         """Whether each example is right under each model. [seeds, examples]."""
@@ -299,9 +300,11 @@ def _count(name: str, counts: Counts) -> float:
     )
 
 
-def _mean(values: FloatArray) -> Interval:
+def _mean(values: FloatArray, weights: FloatArray | None) -> Interval:
     """Mean over examples, and over seeds where there are several. [seeds, examples]."""
-    return mean_of_examples(values[0]) if len(values) == 1 else mean_of_seeds_and_examples(values)
+    if len(values) == 1:
+        return mean_of_examples(values[0], weights)
+    return mean_of_seeds_and_examples(values, weights)
 
 
 def _with_classes(table: Predictions) -> Predictions:

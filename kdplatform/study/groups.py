@@ -1,23 +1,22 @@
 """Which groups of one side got worse or better than those of another, and how many by chance."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
-from kdplatform.analysis.group_cells import GROUP
+from kdplatform.analysis.group_cells import GROUP, Cells
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.analysis.group_shifts import GroupShifts, group_shifts
 from kdplatform.analysis.intervals import LEVEL, Interval
 from kdplatform.analysis.significance import Counts, significance_counts
 from kdplatform.analysis.tables import Attribute
 from kdplatform.predictions import Table
-from kdplatform.study.verdicts import Verdict, by_interval
 
 # What is said of a cell of side B, held against side A.
 WORSE, BETTER, UNDECIDED, NOT_MEASURED = "worse", "better", "undecided", "not measured"
-_WORDS = {Verdict.SUPPORTED: BETTER, Verdict.CONTRADICTED: WORSE, Verdict.UNDECIDABLE: UNDECIDED}
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,11 @@ class GroupComparison:
         return self.table[self.table["kind"] == GROUP]
 
     @property
+    def permutation_p(self) -> float:
+        """As `global_p`, of the permutation of seeds; NaN where a side has one model."""
+        return float(self.groups["p_max"].min())
+
+    @property
     def worst_drop(self) -> Interval:
         """The group of a single attribute that lost most, with its interval; NaN without any."""
         known = self.groups.dropna(subset=["difference"])
@@ -61,7 +65,7 @@ class GroupComparison:
 def compare_groups(
     tables_a: Sequence[Table],
     tables_b: Sequence[Table],
-    attributes: Sequence[Attribute],
+    attributes: Sequence[Attribute] | Cells,
     *,
     min_group_size: int = MIN_GROUP_SIZE,
     class_names: Sequence[str] = (),
@@ -70,7 +74,7 @@ def compare_groups(
 
     Args:
         tables_a: one table per seed; equally many on both sides are pairs in their order.
-        attributes: at least one; several columns are an intersection.
+        attributes: at least one; several columns are an intersection. Or their cells.
 
     Raises:
         ValueError: as `group_shifts`.
@@ -78,8 +82,7 @@ def compare_groups(
     shifts = group_shifts(
         tables_a, tables_b, attributes, min_group_size=min_group_size, class_names=class_names
     )
-    verdicts = [_verdict(row) for row in shifts.table.to_dict("records")]
-    table = shifts.table.assign(verdict=verdicts)
+    table = shifts.table.assign(verdict=_verdicts(shifts.table))
     groups = table[table["kind"] == GROUP]
     counts = replace(
         significance_counts(groups),
@@ -89,9 +92,11 @@ def compare_groups(
     return GroupComparison(replace(shifts, table=table), counts, float(groups["p_family"].min()))
 
 
-def _verdict(row: Mapping[Hashable, float]) -> str:
-    if not np.isfinite(row["p_value"]):
-        return NOT_MEASURED
-    if not row["p_family"] < LEVEL:
-        return UNDECIDED
-    return _WORDS[by_interval(1, Interval(row["difference"], row["low"], row["high"]))]
+def _verdicts(table: pd.DataFrame) -> npt.NDArray[np.str_]:
+    """The rule of `verdicts.by_interval`, for all rows at once, where the family-wise p allows."""
+    allowed = table["p_family"] < LEVEL
+    return np.select(
+        [table["p_value"].isna(), allowed & (table["low"] > 0), allowed & (table["high"] < 0)],
+        [NOT_MEASURED, BETTER, WORSE],
+        UNDECIDED,
+    )

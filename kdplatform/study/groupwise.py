@@ -1,5 +1,7 @@
 """Group shifts of a whole study: which groups of DS got worse or better than Teacher and NDS."""
 
+import pandas as pd
+
 from kdplatform.roles import Role
 from kdplatform.study.groups import GroupComparison, compare_groups
 from kdplatform.study.metrics import REFERENCES
@@ -18,7 +20,7 @@ class GroupWise:
     def __init__(self, study: Study) -> None:
         self.study = study
         self.tests: dict[tuple[Arm, Role], GroupComparison] = {}
-        if not study.attributes:
+        if study.cells is None:
             return
         for arm in study.distilled:
             for role in REFERENCES:
@@ -30,7 +32,22 @@ class GroupWise:
                     self.tests[arm, role] = compare_groups(
                         references,
                         own,
-                        study.attributes,
+                        study.cells,
                         min_group_size=study.min_group_size,
                         class_names=study.class_names,
                     )
+
+    def over_seeds(self, arm: Arm, role: Role) -> GroupComparison | None:
+        """The comparison over seeds; None where there is none, or one pair of models."""
+        test = self.tests.get((arm, role))
+        return None if test is None or max(test.shifts.seeds) == 1 else test
+
+    def table(self) -> pd.DataFrame:
+        """All cells of all comparisons: `arm` and `reference`, then as `group_shifts` has them."""
+        parts = []
+        for (arm, role), test in self.tests.items():
+            part = test.table.copy()
+            part.insert(0, "arm", self.study.names[arm])
+            part.insert(1, "reference", role.label)
+            parts.append(part)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame()

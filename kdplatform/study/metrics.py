@@ -10,7 +10,9 @@ import numpy as np
 from kdplatform.analysis.calibration import calibrating_temperature, calibration
 from kdplatform.analysis.classwise import class_table, worst_class
 from kdplatform.analysis.disagreement import disagreement
+from kdplatform.analysis.group_cells import Cells
 from kdplatform.analysis.group_fairness import METRICS, fairness_metrics
+from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.analysis.individual_fairness import (
     Neighbours,
     Pairs,
@@ -25,15 +27,18 @@ from kdplatform.analysis.tables import Attribute, attribute_name, quotient
 from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.study.factors import GENERATING_FACTORS
+from kdplatform.study.groups import compare_groups
 
 # The roles that DS is compared with, and what the paper calls the classes that differ.
 REFERENCES = {Role.TEACHER: "tc", Role.STUDENT: "sc"}
+# The same of groups.
+GROUP_REFERENCES = {Role.TEACHER: "tg", Role.STUDENT: "sg"}
 
 ACCURACY = "test/accuracy"
 WORST_CLASS_ACCURACY = "test/worst_class_accuracy"
 ECE = "test/ece"
-# How fast a model was trained, in its last epoch.
-SPEED = "epoch/images_per_second"
+# How fast a model was trained: the median over its epochs.
+SPEED = "training/images_per_second"
 CALIBRATING_TEMPERATURE = "val/calibrating_temperature"
 ECE_CALIBRATED = "test/ece_calibrated"
 INDIVIDUAL = "fairness/individual"
@@ -182,7 +187,25 @@ def individual_metrics(
 
 def count_metrics(role: Role, counts: Counts) -> dict[str, float]:
     """Returns how many classes differ, beside what chance gives and after correction."""
-    name = f"classwise/n_{REFERENCES[role]}"
+    return _counted(class_count(role), counts)
+
+
+def group_count_metrics(role: Role, counts: Counts) -> dict[str, float]:
+    """Returns how many groups changed, beside what chance gives and after correction."""
+    return _counted(group_count(role), counts)
+
+
+def class_count(role: Role) -> str:
+    """Returns the name of the number of classes that differ, such as `classwise/n_sc`."""
+    return f"classwise/n_{REFERENCES[role]}"
+
+
+def group_count(role: Role) -> str:
+    """Returns the name of the number of groups that changed, such as `groupwise/n_sg`."""
+    return f"groupwise/n_{GROUP_REFERENCES[role]}"
+
+
+def _counted(name: str, counts: Counts) -> dict[str, float]:
     return {
         name: counts.significant,
         f"{name}_expected_by_chance": counts.expected_by_chance,
@@ -192,14 +215,28 @@ def count_metrics(role: Role, counts: Counts) -> dict[str, float]:
 
 
 def pair_metrics(
-    role: Role, reference: Predictions, distilled: Predictions, n_classes: int
+    role: Role,
+    reference: Predictions,
+    distilled: Predictions,
+    n_classes: int,
+    attributes: Sequence[Attribute] | Cells = (),
+    min_group_size: int = MIN_GROUP_SIZE,
 ) -> dict[str, float]:
-    """Returns how one distilled student differs from its teacher or NDS: McNemar, disagreement."""
+    """Returns how one distilled student differs from its teacher or NDS: McNemar, disagreement.
+
+    Args:
+        attributes: whose groups are compared, or their cells; none: no group is.
+    """
     by_class = mcnemar_by_class(reference, distilled, n_classes=n_classes)
-    return {
+    metrics = {
         **count_metrics(role, significance_counts(by_class)),
         f"disagreement/{role.value}": disagreement(reference, distilled),
     }
+    if isinstance(attributes, Cells) or attributes:
+        size = min_group_size
+        groups = compare_groups([reference], [distilled], attributes, min_group_size=size)
+        metrics |= group_count_metrics(role, groups.counts)
+    return metrics
 
 
 def class_shift(reference: Predictions, distilled: Predictions) -> float:

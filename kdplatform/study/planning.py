@@ -82,18 +82,25 @@ def _fewer(evidence: Evidence) -> int:
 
 def _words(noun: str, unseen: Sequence[_Unseen]) -> str:
     sizes = np.concatenate([each.detectable for each in unseen])
+    words = size_words(noun, sizes)
+    return f"{words[0].upper()}{words[1:]} could have hidden (power .8){_plan(unseen)}."
+
+
+def size_words(noun: str, sizes: FloatArray) -> str:
+    """Says what changes are as large as given, from the least to the most.
+
+    Args:
+        noun: what changes, such as `group`.
+        sizes: fractions, at least one; infinite where no change can be seen.
+    """
     least, most = 100 * sizes.min(), 100 * sizes.max()
     if np.isinf(least):
-        hidden = f"A change of a {noun} of any size could have hidden"
-    elif np.isinf(most):
-        hidden = (
-            f"Changes of a {noun} by {least:.1f} points, for some of any size, could have hidden"
-        )
-    elif f"{least:.1f}" == f"{most:.1f}":
-        hidden = f"A change of a {noun} by {least:.1f} points could have hidden"
-    else:
-        hidden = f"Changes of a {noun} by {least:.1f} to {most:.1f} points could have hidden"
-    return f"{hidden} (power .8){_plan(unseen)}."
+        return f"a change of a {noun} by any size"
+    if np.isinf(most):
+        return f"changes of a {noun} by {least:.1f} points, of some by any"
+    if f"{least:.1f}" == f"{most:.1f}":
+        return f"a change of a {noun} by {least:.1f} points"
+    return f"changes of a {noun} by {least:.1f} to {most:.1f} points"
 
 
 def _plan(unseen: Sequence[_Unseen]) -> str:

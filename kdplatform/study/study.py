@@ -11,6 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
+from kdplatform.analysis.group_cells import Cells, cells_of
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.analysis.tables import Attribute
 from kdplatform.predictions import FloatArray, Predictions, Table
@@ -200,6 +201,11 @@ class Study:
         return next(iter(next(iter(self.arms.values())).values())).test
 
     @cached_property
+    def cells(self) -> Cells | None:
+        """The groups of the test examples that models are compared in; None without attributes."""
+        return cells_of(self.any_table, self.attributes) if self.attributes else None
+
+    @cached_property
     def metrics(self) -> pd.DataFrame:
         """One row per model: its arm and seed, and its metrics under the names that runs have."""
         rows = [
@@ -234,7 +240,14 @@ class Study:
         for role, name in REFERENCES.items():
             reference = self.reference(role, seed)
             if reference is not None:
-                found |= pair_metrics(role, reference.test, model.test, len(self.class_names))
+                found |= pair_metrics(
+                    role,
+                    reference.test,
+                    model.test,
+                    len(self.class_names),
+                    () if self.cells is None else self.cells,
+                    self.min_group_size,
+                )
                 found[f"classwise/shift_{name}"] = class_shift(reference.test, model.test)
         return found
 

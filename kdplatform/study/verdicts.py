@@ -5,45 +5,17 @@ claim is supported or contradicted only at the 5% level, two-sided; everything e
 with the seeds at hand, which is not the same as false.
 """
 
-from enum import StrEnum
-
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from kdplatform.analysis.effects import Trend
 from kdplatform.analysis.intervals import LEVEL, UNKNOWN, Interval
+from kdplatform.analysis.verdict import Verdict as Verdict
+from kdplatform.analysis.verdict import by_interval as by_interval
 
 # Largest shift of a class, as a share of overall accuracy, that counts as none.
 NEGLIGIBLE_SHIFT = 0.02
-
-
-class Verdict(StrEnum):
-    """What a study says of a claim."""
-
-    SUPPORTED = "supported"
-    CONTRADICTED = "contradicted"
-    UNDECIDABLE = "undecidable"
-
-
-def by_interval(claimed_sign: int, interval: Interval, chance: float = 0.0) -> Verdict:
-    """Judges a claim about the sign of a difference by its 95% interval.
-
-    Supported when the interval lies wholly on the claimed side of 0, contradicted when wholly on
-    the other.
-
-    Args:
-        claimed_sign: 1 for a rise or more, -1 for a fall or less.
-        chance: by how much the metric's chance level alone differs; 0 must lie outside the interval
-            with and without it.
-    """
-    if not np.isfinite([*interval, chance]).all():
-        return Verdict.UNDECIDABLE
-    if min(interval.low, interval.low - chance) > 0:
-        return Verdict.SUPPORTED if claimed_sign > 0 else Verdict.CONTRADICTED
-    if max(interval.high, interval.high - chance) < 0:
-        return Verdict.SUPPORTED if claimed_sign < 0 else Verdict.CONTRADICTED
-    return Verdict.UNDECIDABLE
 
 
 def by_trend(claimed_sign: int, trend: Trend, change: Interval) -> Verdict:

@@ -533,7 +533,7 @@ def test_another_label_of_an_example_is_refused(capsys: pytest.CaptureFixture[st
         (lambda t: t.drop(columns="prediction"), "lacks column 'prediction'"),
         (lambda t: t.drop(columns="label"), "lacks column 'label'"),
         (lambda t: t.assign(label=t["label"].where(t["id"] != 4)), "'label' has no value in row 5"),
-        (lambda t: t.assign(label=t["label"] + 0.5), "allowed: integers"),
+        (lambda t: t.assign(label=t["label"] + 0.5), "holds 0.5: scores of a regression"),
         (lambda t: t.assign(label="circle"), "has numbers; allowed: the same"),
         (lambda t: t.set_axis([*t.columns[:-1], "label"], axis=1), "column 'label' twice"),
         (lambda t: t.assign(prediction=-1), "holds -1"),

@@ -6,6 +6,7 @@ from matplotlib.figure import Figure
 
 from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
 from kdplatform.reporting.report_table import Table
+from kdplatform.study.findings import Finding
 
 
 def page(cell: str = "97.10 ± 0.20") -> Page:
@@ -19,13 +20,14 @@ def page(cell: str = "97.10 ± 0.20") -> Page:
         points=["first", "second"],
         tables=[table, empty],
         pictures=[Picture("figure1", "Figure 1", Figure(), "Accuracy over T.")],
+        tally=[("supported", 2)],
     )
-    return Page("Study small", "3 seeds", [section], [("supported", 2)])
+    return Page("Study small", "3 seeds", [section])
 
 
 def test_a_page_is_headings_tables_lists_and_pictures() -> None:
     assert render_markdown(page()) == (
-        "# Study small\n\n3 seeds\n\n**2 supported**\n\n## Classes\n\nWhat differs.\n\n"
+        "# Study small\n\n3 seeds\n\n## Classes\n\n**2 supported**\n\nWhat differs.\n\n"
         "- first\n- second\n\n> One seed.\n\n### Table 1. Classes\n\n"
         "| arm | accuracy |\n|---|---|\n| DS T=4 | 97.10 ± 0.20 |\n\n- In %.\n\n"
         "### Table 2. Nothing\n\n- No runs.\n\n"
@@ -43,7 +45,7 @@ def test_no_name_is_hidden_or_turns_its_line_around() -> None:
     shown = "&lt;/td&gt;&lt;script&gt;x&lt;/script&gt;\\u202e\\x1b[0m"
     html = render(page(hostile), {"figure1": b""})
     assert f"<td>{shown}</td>" in html
-    assert "<script>" not in html
+    assert "<script>x" not in html
     assert "\\<script\\>x\\</script\\>\\\\u202e\\\\x1b\\[0m" in render_markdown(page(hostile))
 
 
@@ -62,12 +64,14 @@ def test_every_place_of_a_page_is_escaped(text: str, escaped: str) -> None:
     words = pd.DataFrame([[text]], columns=[text])
     table = Table("t", text, words, words, notes=[text])
     picture = Picture("figure_1", text, Figure(), text)
-    section = Section(text, [text], [text], [text], [table], [table], [picture])
-    assert render_markdown(Page(text, text, [section], [("supported", 0)])) == (
-        f"# {escaped}\n\n{escaped}\n\n**0 supported**\n\n## {escaped}\n\n{escaped}\n\n"
+    inner = Section(text, findings=[Finding("worse", text)])
+    section = Section(text, [text], [text], [text], [table], [table], [picture], parts=[inner])
+    assert render_markdown(Page(text, text, [section])) == (
+        f"# {escaped}\n\n{escaped}\n\n## {escaped}\n\n{escaped}\n\n"
         f"- {escaped}\n\n> {escaped}\n"
         + 2 * f"\n### {escaped}\n\n| {escaped} |\n|---|\n| {escaped} |\n\n- {escaped}\n"
         + f"\n### {escaped}\n\n![{escaped}](figure_1.png)\n\n{escaped}\n"
+        + f"\n### {escaped}\n\n1. **worse**: {escaped}\n"
     )
 
 

@@ -1,7 +1,10 @@
 """The report as files: one page without network, everything from data escaped."""
 
 import base64
+import gzip
+import hashlib
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -11,14 +14,18 @@ import pandas as pd
 import pytest
 
 from kdplatform.experiments.report import report_text
+from kdplatform.reporting.gallery import Changed, Gallery, Shown
 from kdplatform.reporting.page import Page, Section, render
 from kdplatform.reporting.report_table import Table
 from kdplatform.reporting.study_page import Report, build_report, write_report
 from kdplatform.study.fairness import Effort
+from kdplatform.study.findings import Finding
 from kdplatform.study.study import Model, Study
 from kdplatform.study.verdicts import Verdict
+from kdplatform.text import visible
 
 FEW = Effort(draws=50, permutations=20)
+MOST_BYTES = 5_000_000
 HOSTILE = '<script>alert("x")</script>&'
 
 
@@ -65,7 +72,7 @@ def folder(report: Report, tmp_path_factory: pytest.TempPathFactory) -> Path:
 class Outline(HTMLParser):
     """What a page is made of; complains about tags that are not closed."""
 
-    VOID = frozenset({"meta", "img", "br"})
+    VOID = frozenset({"meta", "img", "br", "input"})
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -92,16 +99,45 @@ def outline(folder: Path) -> Outline:
     return Outline((folder / "report.html").read_text())
 
 
-def test_what_is_missing_is_printed_with_the_verdicts(report: Report) -> None:
+def test_what_is_missing_is_printed_with_what_was_found(report: Report) -> None:
     assert report.gaps[0] == f"Missing: {HOSTILE}."
     assert report_text(report).splitlines()[1] == report.gaps[0]
 
 
+def test_findings_are_printed_and_verdicts_are_counted(report: Report) -> None:
+    printed = report_text(report)
+    assert visible(report.findings[-1].sentence) in printed
+    tally = Counter(claim.verdict for claim in report.claims)
+    assert f"{tally[Verdict.UNDECIDABLE]} undecidable" in printed
+    undecided = [c.claim for c in report.claims if c.verdict is Verdict.UNDECIDABLE]
+    assert not [claim for claim in undecided if claim in printed]
+
+
+def test_the_chapters_stand_in_the_order_of_reading(report: Report) -> None:
+    assert [section.title for section in report.page.sections] == [
+        "What was found",
+        "Who is in the data",
+        "Groups",
+        "Classes",
+        "Curves over T",
+        "Examples that changed",
+        "Every verdict and its test",
+        "The paper's claims",
+        "Methods and caveats",
+    ]
+    assert len(report.page.sections[0].findings) <= 7
+    assert [section.folded for section in report.page.sections] == [False] * 6 + [True] * 3
+
+
 def test_one_file_per_table_and_figure(folder: Path) -> None:
     names = {path.name for path in folder.iterdir()}
-    assert {f"figure{i}" for i in range(1, 6)} == {
+    assert {f"figure{i}" for i in range(1, 6)} <= {
         name.split("_")[0] for name in names if name.endswith(".png")
     }
+    # Of the pairs of arms, that which the page shows first has pictures.
+    assert "class_changes_ds_t_4_nds.png" in names
+    assert "class_changes_ds_t_10_nds.png" not in names
+    assert "class_changes_ds_t_10_nds.csv" in names
     assert {"table1", "table2", "table3", "table4", "table5"} <= {n.split("_")[0] for n in names}
     assert {"claims.csv", "runs.csv", "classes.csv", "report.html", "report.md"} <= names
     runs = pd.read_csv(folder / "runs.csv")
@@ -112,30 +148,67 @@ def test_one_file_per_table_and_figure(folder: Path) -> None:
 def test_the_page_needs_no_network(folder: Path, outline: Outline) -> None:
     text = (folder / "report.html").read_text()
     assert not re.search(r"https?://|url\(|@import", text)
+    assert len(text.encode()) < MOST_BYTES
     sources = [attrs["src"] for tag, attrs in outline.tags if tag == "img"]
-    assert len(sources) == 5
+    assert len(sources) == 2
     for source in sources:
         assert source
         header, _, data = source.partition(",")
         assert header == "data:image/png;base64"
         assert base64.b64decode(data).startswith(b"\x89PNG")
-    assert not [tag for tag, _ in outline.tags if tag in ("script", "link", "iframe")]
+    assert not [tag for tag, _ in outline.tags if tag in ("link", "iframe", "object")]
+    assert [attrs.get("id") for tag, attrs in outline.tags if tag == "script"] == [
+        *("page-data", "page-bundle", None)
+    ]
+
+
+def test_no_script_runs_but_the_pages_own(folder: Path) -> None:
+    text = (folder / "report.html").read_text()
+    [policy] = re.findall(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy.startswith("default-src 'none'; img-src data: blob:;")
+    own, bundle = re.findall(r"'sha256-([^']*)'", policy)
+    [script] = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    assert own == base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    [packed] = re.findall(r'id="page-bundle">([^<]*)<', text)
+    unpacked = gzip.decompress(base64.b64decode(packed))
+    assert bundle == base64.b64encode(hashlib.sha256(unpacked).digest()).decode()
+    assert unpacked.startswith(b"/**\n* plotly.js")
+    assert b"MIT license" in unpacked[:200]
 
 
 def test_what_comes_from_data_is_shown_and_never_markup(folder: Path, outline: Outline) -> None:
-    text = (folder / "report.html").read_text()
-    assert "<script" not in text
+    assert "<script>alert" not in (folder / "report.html").read_text()
     assert HOSTILE in "".join(outline.text)
 
 
 def test_every_place_of_a_page_is_escaped() -> None:
     words = pd.DataFrame({HOSTILE: [HOSTILE], "second": [HOSTILE]})
     table = Table("t", HOSTILE, words, words, [(HOSTILE, 2)], [HOSTILE])
-    section = Section(HOSTILE, [HOSTILE], [HOSTILE], [HOSTILE], [table], [table])
-    text = render(Page(HOSTILE, HOSTILE, [section], [(HOSTILE, 1)]), {})
+    example = Changed(
+        HOSTILE,
+        Shown(cells=[(HOSTILE, HOSTILE)]),
+        HOSTILE,
+        HOSTILE,
+        HOSTILE,
+        {HOSTILE: HOSTILE},
+        models=1,
+        pairs=2,
+    )
+    inner = Section(
+        HOSTILE,
+        findings=[Finding(HOSTILE, HOSTILE)],
+        gallery=Gallery([example], [HOSTILE], {HOSTILE: 1}, [HOSTILE]),
+    )
+    section = Section(
+        *(HOSTILE, [HOSTILE], [HOSTILE], [HOSTILE], [table], [table]),
+        parts=[inner],
+        switch=HOSTILE,
+        tally=[(HOSTILE, 1)],
+    )
+    text = render(Page(HOSTILE, HOSTILE, [section], HOSTILE), {})
     assert HOSTILE not in text
-    assert "<script" not in text
-    assert text.count("&lt;script&gt;") >= 15
+    assert "<script>alert" not in text
+    assert text.count("&lt;script&gt;") >= 30
 
 
 def test_headings_and_tables_have_an_order(outline: Outline) -> None:
@@ -170,7 +243,8 @@ def test_equal_studies_give_equal_tables(small: Study, report: Report) -> None:
 
 def test_a_study_of_one_seed_says_so(synthetic: Callable[..., Study]) -> None:
     one = build_report(synthetic(temperatures=(1.0, 4.0), seeds=(0,), examples=200), FEW)
-    assert dict(one.page.tally)["undecidable"] == len(one.claims) > 0
+    claims = next(s for s in one.page.sections if s.title == "The paper's claims")
+    assert dict(claims.tally)["undecidable"] == len(one.claims) > 0
     [warning] = one.page.sections[0].warnings
     assert "One seed" in warning
 

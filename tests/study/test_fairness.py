@@ -6,7 +6,7 @@ import pandas as pd
 from kdplatform.analysis.bootstrap import bootstrap_fairness
 from kdplatform.analysis.group_fairness import METRICS
 from kdplatform.analysis.parity import parity_null
-from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, change_between
+from kdplatform.analysis.verdict import HIGHER_IS_FAIRER, Change
 from kdplatform.study.verdicts import Verdict, by_interval
 
 FAIRER, LESS_FAIR, UNDECIDED = Verdict
@@ -35,7 +35,7 @@ def changes(
     arms = {"nds": nds, "ds": ds}
     bootstrap = bootstrap_fairness(arms, "color", draws=500)
     null = parity_null(arms, "color", permutations=permutations)
-    return {m: change_between(bootstrap, null, ["ds"], "nds", m) for m in METRICS}
+    return {m: bootstrap.change(["ds"], "nds", m, null) for m in METRICS}
 
 
 def verdict(metric: str, change: Change, chance: float | None = None) -> Verdict:

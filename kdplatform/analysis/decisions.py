@@ -1,0 +1,346 @@
+"""What auditors ask of decisions: selection rates, impact ratios, equal opportunity, precision.
+
+One class is the favourable one. Tables are turned into decisions first (`decided`, `scored`): 1 for
+the favourable class, 0 for any other. The metrics have fairlearn's names; its values are the
+reference in the tests.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from kdplatform.analysis.bootstrap import Comparison, FairnessBootstrap, bootstrap_models
+from kdplatform.analysis.calibration import probabilities
+from kdplatform.analysis.group_rates import (
+    MIN_GROUP_SIZE,
+    GroupCounts,
+    LargeEnough,
+    count_codes,
+    spread,
+)
+from kdplatform.analysis.parity import lower_p_value, null_table, permuted_values
+from kdplatform.analysis.profiles import Arms, Models, Profiles, models_of_arms
+from kdplatform.analysis.significance import check_fraction
+from kdplatform.analysis.tables import Attribute, quotient
+from kdplatform.predictions import FloatArray, Predictions
+
+# A rate below four fifths of the highest group's is taken as evidence of adverse impact (Uniform
+# Guidelines on Employee Selection Procedures, 29 CFR 1607.4 D).
+FOUR_FIFTHS = 0.8
+# A group with less than this share of the examples may be left out of impact ratios (6 RCNY 5-301).
+MIN_GROUP_SHARE = 0.02
+
+DEMOGRAPHIC_PARITY_RATIO = "demographic_parity_ratio"
+EQUAL_OPPORTUNITY = "equal_opportunity_difference"
+PREDICTIVE_PARITY = "predictive_parity_difference"
+_IMPACT = "impact_ratio"
+
+
+def decided(table: Predictions, positive: int) -> Predictions:
+    """Returns labels and predictions as 1 for the favourable class and 0 for any other."""
+    labels, predictions = (
+        (values == positive).astype(np.int64) for values in (table.labels, table.predictions)
+    )
+    return replace(table, labels=labels, predictions=predictions, logits=None)
+
+
+def scored(table: Predictions, positive: int) -> Predictions:
+    """Returns decisions by score: 1 where it is above the median score of all examples.
+
+    The score is the probability of the favourable class. The share of a group that gets 1 is its
+    scoring rate (6 RCNY 5-300). Scores that equal the median are not above it.
+
+    Raises:
+        ValueError: the table has no logits.
+    """
+    scores = probabilities(table)[:, positive]
+    order = np.argsort(scores, kind="stable")
+    weights = np.ones(len(scores)) if table.weights is None else table.weights
+    reached = np.cumsum(weights[order])
+    median = scores[order][np.searchsorted(reached, reached[-1] / 2)]
+    return replace(decided(table, positive), predictions=(scores > median).astype(np.int64))
+
+
+@dataclass(frozen=True)
+class _Enough:
+    """Which groups have enough examples for a rate.
+
+    Attributes:
+        ratio: for the selection rate, and a large enough share for an impact ratio. [groups]
+        positives: of the favourable class, for the TPR. [groups]
+        selected: that a model selects, for its precision. [models, groups]
+    """
+
+    ratio: npt.NDArray[np.bool_]
+    positives: npt.NDArray[np.bool_]
+    selected: npt.NDArray[np.bool_]
+
+
+def _ratios(counts: GroupCounts, enough: _Enough) -> FloatArray:
+    """Selection rate over that of the group with the highest one. [..., groups]."""
+    rates = np.where(enough.ratio, quotient(counts.predicted[..., 1], counts.n), np.nan)
+    if enough.ratio.sum() < 2:
+        return np.full_like(rates, np.nan)
+    return quotient(rates, np.fmax.reduce(rates, axis=-1)[..., None])
+
+
+def _decision_values(
+    counts: GroupCounts, _: LargeEnough, *, enough: _Enough
+) -> dict[str, FloatArray]:
+    hits = counts.hits[..., 1]
+    tpr = np.where(enough.positives, quotient(hits, counts.positives[..., 1]), np.nan)
+    precision = np.where(enough.selected, quotient(hits, counts.predicted[..., 1]), np.nan)
+    return {
+        DEMOGRAPHIC_PARITY_RATIO: np.fmin.reduce(_ratios(counts, enough), axis=-1),
+        EQUAL_OPPORTUNITY: spread(tpr, -1),
+        PREDICTIVE_PARITY: spread(precision, -1),
+    }
+
+
+def _ratio_values(counts: GroupCounts, _: LargeEnough, *, enough: _Enough) -> dict[str, FloatArray]:
+    return {_IMPACT: _ratios(counts, enough)}
+
+
+@dataclass(frozen=True)
+class Decisions:
+    """The decisions of several arms, for one attribute.
+
+    Attributes:
+        groups: One row per arm and group: `attribute`, `arm`, `group`, `n`, `share` (of the
+            examples in groups, or of their weight), `selection_rate`, `impact_ratio` (over the
+            highest group's), `below_four_fifths`, `tpr`, `precision`. Rates are means over the
+            arm's seeds, NaN where a group is too small for one, an impact ratio also where its
+            share is.
+        rule: One row per arm, the four-fifths rule: `attribute`, `arm`, `impact_ratio` (the lowest
+            of a group), `group` (which it is), `below` (groups below four fifths),
+            `chance_of_below` (share of audits of these sizes in which a group falls below although
+            all have the same rate, simulated), `p_value` (share of permutations of the groups with
+            a lowest ratio as low), `permutations`.
+        left_out: Groups that are large enough to be measured and too small a share for a ratio.
+        bootstrap: The metrics with their intervals.
+    """
+
+    groups: pd.DataFrame
+    rule: pd.DataFrame
+    left_out: tuple[str, ...]
+    bootstrap: FairnessBootstrap
+
+    def compare(self, arm: str, reference: str, metric: str) -> Comparison:
+        """Judges the difference of two arms; see `FairnessBootstrap.compare`."""
+        return self.bootstrap.compare(arm, reference, metric)
+
+
+def decisions(
+    arms: Arms,
+    attribute: Attribute,
+    *,
+    draws: int = 10_000,
+    permutations: int = 1000,
+    seed: int = 0,
+    min_group_size: int = MIN_GROUP_SIZE,
+    min_group_share: float = MIN_GROUP_SHARE,
+) -> Decisions:
+    """Selection rates, impact ratios and metrics of decisions, with intervals and chance levels.
+
+    - `demographic_parity_ratio`: lowest over highest selection rate, the lowest impact ratio;
+    - `equal_opportunity_difference`: spread of P(decision 1 | label 1) (Hardt et al. 2016);
+    - `predictive_parity_difference`: spread of P(label 1 | decision 1), the precision
+      (Chouldechova 2017, arXiv 1610.07524).
+
+    What chance gives is found by permuting groups: among all examples for the ratio, among those of
+    one label for equal opportunity, among those that the model selects for predictive parity. How
+    often equal groups of these sizes fall below four fifths is simulated: every example's decisions
+    are drawn anew from those of all examples.
+
+    Args:
+        arms: Tables of decisions of each arm, one per seed: `decided` or `scored`.
+        min_group_size: Examples a group needs in the denominator of a rate.
+        min_group_share: Share of the examples, or of their weight, that a group needs to have an
+            impact ratio.
+
+    Raises:
+        ValueError: A table is invalid, or ids, labels or groups differ between tables.
+    """
+    if min_group_share:
+        check_fraction("min_group_share", min_group_share)
+    models = models_of_arms(arms, attribute, min_group_size)
+    seeds = {arm: len(tables) for arm, tables in arms.items()}
+    counts = Profiles(models).observed()
+    weights = np.ones(len(models.labels)) if models.weights is None else models.weights
+    share = counts.n[0, 0] / weights.sum()
+    large_share = share >= min_group_share
+    enough = _Enough(
+        models.large.groups & large_share,
+        models.large.positives[:, 1],
+        _selected(models) >= min_group_size,
+    )
+    null = partial(_null, models, seeds, enough, permutations, seed)
+    bootstrap = bootstrap_models(
+        models,
+        seeds,
+        draws,
+        seed=seed,
+        measure=partial(_decision_values, enough=enough),
+        make_null=null,
+    )
+    small = models.large.groups & ~large_share
+    return Decisions(
+        groups=_group_frame(models, seeds, counts, enough, share),
+        rule=_rule(models, seeds, counts, enough, permutations, seed),
+        left_out=tuple(np.array(models.groups.names)[small]),
+        bootstrap=bootstrap,
+    )
+
+
+def _numbers(models: Models, predictions: npt.NDArray[np.int64]) -> GroupCounts:
+    """Numbers of examples by group, those of weight 0 left out."""
+    present = None if models.weights is None else (models.weights > 0).astype(float)
+    n_codes = len(models.groups.members)
+    found = count_codes(models.groups.codes, models.labels, predictions, n_codes, 2, present)
+    return found.of_groups(models.groups.members)
+
+
+def _selected(models: Models) -> npt.NDArray[np.floating | np.integer]:
+    """Number of examples that a model selects. [models, groups]."""
+    return np.stack([_numbers(models, own).predicted[:, 1] for own in models.predictions])
+
+
+def _own(seeds: Mapping[str, int]) -> dict[str, slice]:
+    """The models of every arm."""
+    ends = np.cumsum(list(seeds.values()))
+    return {
+        arm: slice(int(end) - number, int(end))
+        for (arm, number), end in zip(seeds.items(), ends, strict=True)
+    }
+
+
+def _group_frame(
+    models: Models,
+    seeds: Mapping[str, int],
+    counts: GroupCounts,
+    enough: _Enough,
+    share: FloatArray,
+) -> pd.DataFrame:
+    n = _numbers(models, models.labels).n.astype(np.int64)
+    selection = np.where(
+        models.large.groups, quotient(counts.predicted[0, :, :, 1], counts.n[0]), np.nan
+    )
+    tpr = np.where(
+        enough.positives, quotient(counts.hits[0, ..., 1], counts.positives[0, ..., 1]), np.nan
+    )
+    precision = np.where(
+        enough.selected, quotient(counts.hits[0, ..., 1], counts.predicted[0, ..., 1]), np.nan
+    )
+    ratios = _ratios(counts, enough)[0]
+    frames = []
+    for arm, own in _own(seeds).items():
+        impact = ratios[own].mean(axis=0)
+        frames.append(
+            pd.DataFrame(
+                {
+                    "attribute": models.groups.attribute,
+                    "arm": arm,
+                    "group": list(models.groups.names),
+                    "n": n,
+                    "share": share,
+                    "selection_rate": selection[own].mean(axis=0),
+                    "impact_ratio": impact,
+                    "below_four_fifths": impact < FOUR_FIFTHS,
+                    "tpr": tpr[own].mean(axis=0),
+                    "precision": precision[own].mean(axis=0),
+                }
+            )
+        )
+    return pd.concat(frames, ignore_index=True)
+
+
+def _rule(
+    models: Models,
+    seeds: Mapping[str, int],
+    counts: GroupCounts,
+    enough: _Enough,
+    permutations: int,
+    seed: int,
+) -> pd.DataFrame:
+    observed = _ratios(counts, enough)[0]
+    generator, everywhere = np.random.default_rng(seed), np.zeros_like(models.labels)
+    measure = partial(_ratio_values, enough=enough)
+    null, audits = (
+        permuted_values(models, everywhere, permutations, generator, measure, redrawn=redrawn)
+        for redrawn in (False, True)
+    )
+    rows, names = [], np.array(models.groups.names)
+    for arm, own in _own(seeds).items():
+        ratios = observed[own].mean(axis=0)
+        under, chance = (
+            np.fmin.reduce(each[_IMPACT][:, own].mean(axis=1), axis=-1) for each in (null, audits)
+        )
+        known = np.isfinite(ratios).any()
+        lowest = float(np.nanmin(ratios)) if known else np.nan
+        rows.append(
+            {
+                "attribute": models.groups.attribute,
+                "arm": arm,
+                "impact_ratio": lowest,
+                "group": str(names[np.nanargmin(ratios)]) if known else "",
+                "below": ", ".join(names[ratios < FOUR_FIFTHS]),
+                "chance_of_below": float(np.mean(chance < FOUR_FIFTHS)) if known else np.nan,
+                "p_value": lower_p_value(lowest, under),
+                "permutations": permutations,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def _null(
+    models: Models, seeds: Mapping[str, int], enough: _Enough, permutations: int, seed: int
+) -> pd.DataFrame:
+    """What chance gives, as a table of `parity.parity_null`."""
+    generator = np.random.default_rng(seed)
+    measure = partial(_decision_values, enough=enough)
+    everywhere = np.zeros_like(models.labels)
+    values = measure(Profiles(models).observed(), models.large)
+    observed = {name: value[0] for name, value in values.items()}
+    null = {
+        name: permuted_values(models, strata, permutations, generator, measure)[name]
+        for name, strata in (
+            (DEMOGRAPHIC_PARITY_RATIO, everywhere),
+            (EQUAL_OPPORTUNITY, models.labels),
+        )
+    }
+    null[PREDICTIVE_PARITY] = np.concatenate(
+        [
+            _precision_null(models, number, enough, permutations, generator)
+            for number in range(len(models.predictions))
+        ],
+        axis=1,
+    )
+    return null_table(models, seeds, observed, null, {DEMOGRAPHIC_PARITY_RATIO})
+
+
+def _precision_null(
+    models: Models, number: int, enough: _Enough, permutations: int, generator: np.random.Generator
+) -> FloatArray:
+    """Spread of the precision when groups are permuted among what one model selects.
+
+    Returns:
+        [permutations, 1]
+    """
+    chosen = models.predictions[number] == 1
+    if not chosen.any():
+        return np.full((permutations, 1), np.nan)
+    selected = replace(
+        models,
+        groups=replace(models.groups, codes=models.groups.codes[chosen]),
+        labels=models.labels[chosen],
+        predictions=models.predictions[[number]][:, chosen],
+        weights=None if models.weights is None else models.weights[chosen],
+    )
+    own = replace(enough, selected=enough.selected[[number]])
+    strata = np.zeros_like(selected.labels)
+    measure = partial(_decision_values, enough=own)
+    return permuted_values(selected, strata, permutations, generator, measure)[PREDICTIVE_PARITY]

@@ -1,0 +1,88 @@
+"""What may be said of a difference: fixed rules that turn an interval into a word.
+
+A claim is supported or contradicted only at the 5% level, two-sided; everything else is undecidable
+with the seeds and examples at hand, which is not the same as false.
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+
+from kdplatform.analysis.intervals import Interval
+
+# Fairness metrics of which more is fairer, and those that chance alone does not move away from
+# their fairest value.
+HIGHER_IS_FAIRER = frozenset({"worst_group_accuracy", "demographic_parity_ratio"})
+WITHOUT_CHANCE_LEVEL = frozenset({"worst_group_accuracy"})
+# Metrics that measure how good something is, not how equal.
+_QUALITIES = frozenset({"worst_group_accuracy"})
+
+
+class Verdict(StrEnum):
+    """What a study says of a claim."""
+
+    SUPPORTED = "supported"
+    CONTRADICTED = "contradicted"
+    UNDECIDABLE = "undecidable"
+
+
+def by_interval(claimed_sign: int, interval: Interval, chance: float = 0.0) -> Verdict:
+    """Judges a claim about the sign of a difference by its 95% interval.
+
+    Supported when the interval lies wholly on the claimed side of 0, contradicted when wholly on
+    the other.
+
+    Args:
+        claimed_sign: 1 for a rise or more, -1 for a fall or less.
+        chance: by how much the metric's chance level alone differs; 0 must lie outside the interval
+            with and without it.
+    """
+    if not np.isfinite([*interval, chance]).all():
+        return Verdict.UNDECIDABLE
+    if min(interval.low, interval.low - chance) > 0:
+        return Verdict.SUPPORTED if claimed_sign > 0 else Verdict.CONTRADICTED
+    if max(interval.high, interval.high - chance) < 0:
+        return Verdict.SUPPORTED if claimed_sign < 0 else Verdict.CONTRADICTED
+    return Verdict.UNDECIDABLE
+
+
+@dataclass(frozen=True)
+class Change:
+    """A fairness metric of one arm, or of several averaged, against a reference.
+
+    A metric that is a largest difference has a chance level that falls with a model's error rate,
+    so that a more accurate model looks fairer: a verdict needs the interval to exclude 0 both as it
+    is and without the difference of the chance levels.
+
+    Attributes:
+        chance: by how much the chance level of the metric differs; 0 where it has none, NaN where
+            it is not known.
+        levelling_down: the metric improves while every group's accuracy falls.
+        seeds: the seeds both have, where they are known.
+    """
+
+    interval: Interval
+    chance: float
+    levelling_down: bool
+    seeds: tuple[int, ...] = ()
+
+
+def fairness_word(metric: str, change: Change) -> str:
+    """Returns what may be said of the arm: fairer, less fair, better, worse, undecided, undefined.
+
+    >>> fairness_word("eod", Change(Interval(0.2, 0.1, 0.3), 0.01, False))
+    'less fair'
+    >>> fairness_word("eod", Change(Interval(0.2, 0.1, 0.3), 0.15, False))
+    'undecided'
+    """
+    if not np.isfinite([*change.interval, change.chance]).all():
+        return "undefined"
+    quality = metric in _QUALITIES
+    words = {
+        Verdict.SUPPORTED: "better" if quality else "fairer",
+        Verdict.CONTRADICTED: "worse" if quality else "less fair",
+        Verdict.UNDECIDABLE: "undecided",
+    }
+    sign = 1 if metric in HIGHER_IS_FAIRER else -1
+    return words[by_interval(sign, change.interval, change.chance)]

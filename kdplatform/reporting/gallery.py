@@ -1,0 +1,96 @@
+"""Examples that a page shows: images, texts or rows of a table."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class Shown:
+    """One example as it is shown, or as far as it is known.
+
+    Attributes:
+        image: a `data:` address of an image that was checked; empty for other examples.
+        text: a text; empty for other examples.
+        cells: name and value of what is known of a row.
+    """
+
+    image: str = ""
+    text: str = ""
+    cells: Sequence[tuple[str, str]] = ()
+
+
+@dataclass(frozen=True)
+class Changed:
+    """An example whose prediction changed.
+
+    Attributes:
+        direction: which way, one of the gallery's directions.
+        label: name of its class.
+        predicted: what it is predicted as where it is wrong, the most frequent one.
+        groups: by attribute.
+        models: how many pairs of models agree on the change.
+        pairs: how many pairs there are.
+    """
+
+    id: str
+    shown: Shown
+    direction: str
+    label: str
+    predicted: str
+    groups: Mapping[str, str]
+    models: int
+    pairs: int
+
+    def cell(self, name: str) -> str:
+        """What is known of the example under a name."""
+        return dict(self.shown.cells).get(name, "")
+
+    @property
+    def agreement(self) -> str:
+        """How many pairs of models agree, in words."""
+        return f"{self.models} of {self.pairs}" if self.pairs > 1 else ""
+
+
+@dataclass(frozen=True)
+class Gallery:
+    """Examples that changed, and how the page lets a reader choose among them.
+
+    Attributes:
+        examples: those of most agreement first.
+        directions: the ways in which an example may have changed, in the order of the page.
+        counts: how many examples changed this way in all, by direction.
+        notes: what stands below.
+    """
+
+    examples: Sequence[Changed]
+    directions: Sequence[str]
+    counts: Mapping[str, int] = field(default_factory=dict)
+    notes: Sequence[str] = ()
+
+    @property
+    def columns(self) -> list[str]:
+        """Names of what is known of rows, where the examples are rows; none for others."""
+        if any(not example.shown.cells for example in self.examples):
+            return []
+        return list(dict.fromkeys(name for e in self.examples for name, _ in e.shown.cells))
+
+    @property
+    def classes(self) -> list[str]:
+        """The classes of the examples that are shown."""
+        return sorted({example.label for example in self.examples})
+
+    @property
+    def groups(self) -> list[str]:
+        """The groups of the examples that are shown, with their attribute."""
+        return sorted(
+            {f"{name}: {group}" for e in self.examples for name, group in e.groups.items()}
+        )
+
+    def sign(self, example: Changed) -> str:
+        """Whether the change is a loss or a gain, as the page's style sheet calls it."""
+        return "bad" if example.direction == self.directions[0] else "good"
+
+    def group_numbers(self, example: Changed) -> list[int]:
+        """The places of an example's groups among `groups`."""
+        groups = self.groups
+        return [groups.index(f"{name}: {group}") for name, group in example.groups.items()]

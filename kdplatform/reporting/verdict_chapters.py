@@ -1,0 +1,224 @@
+"""Every verdict of a study with its test: tables of all arms, methods, and the paper's claims."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+from kdplatform.reporting.curves_chapter import (
+    accuracy_curves,
+    count_curves,
+    fairness_curves,
+    methods_points,
+    worst_class_interval,
+)
+from kdplatform.reporting.drawing import names_by_number
+from kdplatform.reporting.figures import disagreement_figure
+from kdplatform.reporting.method_tables import methods_table
+from kdplatform.reporting.page import Picture, Section
+from kdplatform.reporting.report_table import Table, file_stem
+from kdplatform.reporting.study_figures import (
+    class_figure,
+    disagreement_matrices,
+    shown_disagreement,
+)
+from kdplatform.reporting.study_tables import (
+    class_counts_table,
+    fairness_table,
+    individual_table,
+)
+from kdplatform.reporting.support_tables import (
+    claims_table,
+    disagreement_table,
+    group_accuracy_table,
+)
+from kdplatform.study.claims import Claim
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.fairness import GroupFairness
+from kdplatform.study.methods import PLAIN, Compared
+from kdplatform.study.study import Study
+from kdplatform.study.verdicts import NEGLIGIBLE_SHIFT, Verdict
+
+_CROSSES = (
+    "Crosses are 95% intervals. Numbers are temperatures. Arms are paired by seed, so that crosses "
+    "that overlap may still differ: the table has the differences."
+)
+
+
+def curves_chapter(
+    study: Study,
+    classes: ClassWise,
+    fairness: Sequence[GroupFairness],
+    compared: Sequence[Compared],
+) -> Section:
+    """Curves over T or methods, and methods side by side.
+
+    Args:
+        fairness: of single attributes.
+        compared: methods against plain distillation; empty where there is one method.
+    """
+    charts = [accuracy_curves(study), count_curves(study, classes)]
+    for number, each in enumerate(fairness):
+        charts.append(fairness_curves(study, each, "figure4" if number == 0 else "figure5"))
+    parts = []
+    if study.has_several_methods:
+        parts.append(_methods(study, classes, fairness, compared))
+    over = "methods" if study.has_several_methods else "T"
+    lead = []
+    if len(study.distilled) == 1:
+        lead = ["One arm of distilled students is there, so every curve is one point."]
+    return Section(f"Curves over {over}", lead, charts=charts, parts=parts)
+
+
+def _methods(
+    study: Study,
+    classes: ClassWise,
+    fairness: Sequence[GroupFairness],
+    compared: Sequence[Compared],
+) -> Section:
+    charts = [
+        methods_points(
+            study,
+            "methods_worst_class",
+            "Accuracy against worst-class accuracy, by method",
+            worst_class_interval(study),
+            "worst-class accuracy",
+            _CROSSES,
+        )
+    ]
+    for each in fairness:
+        charts.append(
+            methods_points(
+                study,
+                f"methods_{file_stem(each.name)}",
+                f"Accuracy against EOD by {each.name}, by method",
+                partial(each.interval, metric="eod"),
+                f"EOD ({each.name})",
+                f"{_CROSSES} Further left is fairer.",
+            )
+        )
+    warnings = []
+    if PLAIN not in {arm.method for arm in study.distilled}:
+        warnings.append(f"Plain distillation ({PLAIN}) is not there: no difference is measured.")
+    return Section(
+        "Methods side by side",
+        ["What does each method change, beside plain distillation at the same temperature?"],
+        warnings,
+        tables=[methods_table(study, classes, fairness, compared)],
+        charts=charts,
+    )
+
+
+def verdicts_chapter(
+    study: Study,
+    classes: ClassWise,
+    fairness: Sequence[GroupFairness],
+    of_methods: Sequence[Claim],
+) -> Section:
+    """Every number of every arm with its test: Tables 1 to 5, and methods; folded."""
+    parts = [
+        Section("Classes", tables=[class_counts_table(study, classes)]),
+        *_fairness(study, fairness),
+        Section(
+            "Individual fairness",
+            ["Do similar examples get similar predictions?"],
+            tables=[individual_table(study)],
+        ),
+        _disagreement(study),
+    ]
+    if of_methods:
+        verdicts = claims_table(of_methods, "methods_verdicts", "method against plain distillation")
+        note = (
+            "Holm's correction is over methods, for each metric and T by itself: not over the "
+            "metrics. Undecidable: the seeds and examples at hand cannot tell."
+        )
+        parts.append(Section("Methods", prose=[replace(verdicts, notes=[note])]))
+    return Section("Every verdict and its test", parts=parts, folded=True)
+
+
+def _fairness(study: Study, fairness: Sequence[GroupFairness]) -> Iterator[Section]:
+    if not fairness:
+        yield Section(
+            "Group fairness", ["The project names no attribute, so Tables 2 and 3 are empty."]
+        )
+        return
+    for number, each in enumerate(fairness):
+        table = 2 if number == 0 else 3
+        key = f"table{table}_{file_stem(each.name)}"
+        title = f"Table {table}. Group fairness by {each.name}"
+        tables: list[Table] = [fairness_table(key, title, study, each)]
+        if isinstance(each.attribute, str):
+            tables.append(group_accuracy_table(study, each))
+        yield Section(f"Group fairness by {each.name}", tables=tables)
+    if len(fairness) == 1:
+        yield Section("", [f"{fairness[0].name} is the only attribute, so there is no Table 3."])
+
+
+def _disagreement(study: Study) -> Section:
+    arm = shown_disagreement(study)
+    matrices = disagreement_matrices(study, arm)
+    pictures = []
+    if matrices:
+        drawn = disagreement_figure(matrices, study.class_names, "Predictions that differ")
+        pictures.append(
+            Picture(
+                "figure2_disagreement",
+                f"Figure 2. Where predictions differ, {study.names[arm]}",
+                drawn.figure(),
+                "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same "
+                "example. The diagonal, where they agree, is left out. Mean number of examples per "
+                f"seed. {names_by_number(study.class_names, 'class')}",
+            )
+        )
+    return Section("Disagreement", tables=[disagreement_table(study)], pictures=pictures)
+
+
+def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) -> Section:
+    """What the study says of the paper's claims, with the figure of its classes."""
+    title = "The paper's claims"
+    without = dict.fromkeys(arm.method for arm in study.distilled if arm.temperature is None)
+    paragraphs = [
+        "Claims of Mohammadshahi and Ioannou (TMLR 2025) on class bias and fairness over T."
+    ]
+    if without:
+        named = ", ".join(map(str, without))
+        paragraphs.append(f"The claims are about T and are not judged for {named}, without one.")
+    elif not claims:
+        paragraphs.append("Without NDS and attributes there is no claim to judge.")
+    pictures = [
+        Picture(
+            "figure1_classes",
+            "Figure 1. Class accuracies of the students over T",
+            class_figure(study, classes),
+            "Marks are uncorrected tests, of which one in twenty is due to chance where nothing "
+            "differs. What is tested is a class's accuracy relative to the overall accuracy: one "
+            "with a large change may be unmarked, and one that lost may be better off than the "
+            "others. The marks are on means over seeds. "
+            + names_by_number(study.class_names, "class"),
+        )
+    ]
+    if not claims:
+        return Section(title, paragraphs, pictures=pictures, folded=True)
+    tally = Counter(claim.verdict for claim in claims)
+    return Section(
+        title,
+        paragraphs,
+        prose=[replace(claims_table(claims), notes=_claim_notes(len(claims)))],
+        pictures=pictures,
+        tally=[(verdict.value, tally[verdict]) for verdict in Verdict],
+        folded=True,
+    )
+
+
+def _claim_notes(number: int) -> list[str]:
+    return [
+        "Fixed beforehand: a difference is supported or contradicted when its 95% interval excludes"
+        " 0; a trend when Page's test and the interval of its change agree; for EOD and DPD also"
+        " after the chance level is taken away; classes differ beyond chance when the permutation"
+        f" of seeds gives p < .05, and do not when all are within ±{NEGLIGIBLE_SHIFT:.0%} of"
+        " accuracy.",
+        "Undecidable means that the seeds and examples at hand cannot tell; it does not mean that "
+        "there is no effect. The width of the interval says how large an effect could hide.",
+        "Each verdict stands at the 5% level by itself: of claims about nothing, about one in "
+        f"twenty would still get one. There are {number} here.",
+    ]

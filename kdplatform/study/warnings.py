@@ -1,0 +1,59 @@
+"""What must not be missed: models that have learnt nothing, or tell nobody apart."""
+
+from collections.abc import Mapping
+
+from kdplatform.analysis.collapse import Collapse, collapse_of
+from kdplatform.analysis.tables import listed
+from kdplatform.study.study import Arm, Study
+
+
+def collapse_warnings(study: Study, names: Mapping[Arm, str] | None = None) -> list[str]:
+    """Returns one sentence for each way in which models of a study have collapsed.
+
+    A constant model is named as such alone: that it is at chance and never predicts the other
+    classes follows.
+
+    Args:
+        names: of the arms, where those of the study are not what its reader knows them by.
+    """
+    titles = study.names if names is None else names
+    attributes = tuple(name for name in study.attributes if isinstance(name, str))
+    constant: dict[int, list[str]] = {}
+    at_chance: list[str] = []
+    never: dict[tuple[str, ...], list[str]] = {}
+    for arm, models in study.arms.items():
+        for seed, model in sorted(models.items()):
+            title = titles[arm] if len(models) == 1 else f"{titles[arm]} seed {seed}"
+            found = collapse_of(model.test, attributes, study.min_group_size)
+            if found.constant is not None:
+                constant.setdefault(found.constant, []).append(title)
+                continue
+            if found.at_chance:
+                at_chance.append(
+                    f"{title} (accuracy {_percent(found.accuracy)}, by chance "
+                    f"{_percent(found.chance)})"
+                )
+            if missing := _never(study, found):
+                never.setdefault(missing, []).append(title)
+    return [
+        *(
+            f"{listed(models)} predicts class {study.class_names[label]} for every example; that "
+            "looks fair (EOD and DPD are 0) because it tells nobody apart."
+            for label, models in constant.items()
+        ),
+        *([f"Not better than chance: {listed(at_chance)}."] if at_chance else []),
+        *(f"{listed(models)} never predicts {listed(what)}." for what, models in never.items()),
+    ]
+
+
+def _never(study: Study, found: Collapse) -> tuple[str, ...]:
+    classes = [f"class {study.class_names[label]}" for label in found.never]
+    in_groups = [
+        f"class {study.class_names[label]} for {attribute} {group}"
+        for attribute, group, label in found.never_in_groups
+    ]
+    return (*classes, *in_groups)
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}%"
