@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
+from kdplatform.version import __version__
+
 if TYPE_CHECKING:
     from kdplatform.experiments.compare import compare
     from kdplatform.kernels import KDLossOutput, kd_loss

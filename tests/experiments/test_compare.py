@@ -699,7 +699,7 @@ def test_a_comparison_says_what_it_rests_on() -> None:
     assert [a["predictions_sha256"], b["predictions_sha256"]] == [
         file_digest(Path(side)) for side in sides
     ]
-    assert found["verdict"].startswith("accuracy: B better")
+    assert "better: accuracy" in found["verdict"]
     assert found["thresholds"] == {
         "file": "gates.yaml", "sha256": file_digest(Path("gates.yaml")), "date": None,
         "outcome": "passed",
@@ -743,7 +743,7 @@ def test_a_comparison_is_a_run_of_its_own(new_place: Any, tmp_path: Path) -> Non
     assert run.info.experiment_id == project
     tags, metrics = run.data.tags, run.data.metrics
     assert (tags["kd.a"], tags["kd.b"], tags["kd.gate"]) == ("a.csv", mlflow_run, "failed")
-    assert tags["kd.verdict"].startswith("accuracy: B worse")
+    assert tags["kd.verdict"].startswith("worse: accuracy")
     assert f"#/experiments/{project}/runs/{mlflow_run}" in tags["mlflow.note.content"]
     accuracies = [(t["label"] == t["prediction"]).mean() for t in (a, b)]
     assert [metrics["a/test/accuracy"], metrics["b/test/accuracy"]] == pytest.approx(accuracies)
