@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from importlib import metadata
 
 from kdplatform.study.gates import JudgedGate
-from kdplatform.version import __version__
+from kdplatform.version import installed_version
 
 # Whose versions decide numbers that are compared.
 _PACKAGES = ("numpy", "scipy", "pandas", "fairlearn")
@@ -115,5 +115,5 @@ def now() -> datetime.datetime:
 
 def versions() -> dict[str, str]:
     """Returns the versions of the platform, of Python and of what numbers are computed with."""
-    found = {"kdplatform": __version__, "Python": platform.python_version()}
+    found = {"kdplatform": installed_version(), "Python": platform.python_version()}
     return found | {name: metadata.version(name) for name in _PACKAGES}
