@@ -59,7 +59,7 @@ def test_only_the_group_that_is_decided_otherwise_exceeds_the_noise_of_seeds() -
     a, b = [model(i) for i in range(5)], [model(10 + i, flip=0.1) for i in range(5)]
     found = agreement_by_group(a, b, "sex").set_index("group")
     assert found.loc["f", "p_value"] == pytest.approx(1 / 126)  # the smallest there is
-    assert found.loc["f", "excess_disagreement"] > 0.05
+    assert found.loc["f", "excess_disagreement"] > 0.03
     assert found.loc["m", "p_value"] > 0.05
     assert abs(found.loc["m", "excess_disagreement"]) < 0.02
 
