@@ -18,7 +18,7 @@ from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments.graph import Step, study_steps
-from kdplatform.experiments.results import arm_by, arm_of, by_role
+from kdplatform.experiments.results import arm_by, arm_of, by_role, log_group_counts
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
     stored_test_predictions,
@@ -35,6 +35,7 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
+from kdplatform.reporting.findings_text import led_by_findings
 from kdplatform.reporting.study_page import (
     PAGE,
     Report,
@@ -72,6 +73,8 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))
+            if report.groups is not None:
+                log_group_counts(report.groups)
     show(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}")
     say(f"report: {time.perf_counter() - started:.0f} s")
 
@@ -83,13 +86,14 @@ def _place(config: ProjectConfig) -> str:
 
 
 def report_text(report: Report) -> str:
-    """Returns the verdicts as they are printed, one claim per line; then those on methods."""
+    """Returns what was found, then the verdicts, one claim per line; then those on methods."""
     width = max(len(verdict) for verdict in Verdict)
     lines = [f"{claim.verdict:<{width}}  {claim.claim}" for claim in report.claims]
     if report.of_methods:
         lines += ["", *(claim_sentence(claim) for claim in report.of_methods)]
     of_claims = report.page.sections[0].paragraphs
-    return "\n".join([report.page.subtitle, *report.gaps, *of_claims, "", *lines])
+    text = "\n".join([report.page.subtitle, *report.gaps, *of_claims, "", *lines])
+    return led_by_findings(report.findings, text)
 
 
 def _tally(report: Report) -> dict[str, float]:

@@ -23,12 +23,17 @@ from kdplatform.analysis.tables import Attribute, listed
 from kdplatform.reporting.comparison_rows import (
     A,
     B,
+    class_count_row,
     class_test,
-    count_row,
+    fairness_changes,
     fairness_rows,
+    group_count_row,
     individual_rows,
     overall_rows,
 )
+from kdplatform.reporting.count_lines import unseen_lines
+from kdplatform.reporting.findings_text import led_by_findings
+from kdplatform.reporting.group_tables import group_shift_table
 from kdplatform.reporting.page import Page, Section
 from kdplatform.reporting.report_table import (
     Row,
@@ -41,21 +46,32 @@ from kdplatform.reporting.report_table import (
 from kdplatform.reporting.study_page import DEFAULT_EFFORT, Report
 from kdplatform.reporting.tables import text_table
 from kdplatform.study.claims import counted
+from kdplatform.study.evidence import Evidence, accuracy_change
 from kdplatform.study.fairness import Effort
+from kdplatform.study.findings import Finding, make_findings
+from kdplatform.study.groups import GroupComparison, compare_groups
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
+from kdplatform.study.warnings import collapse_warnings
 
 _SHOWN_CLASSES = 20
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """What differs between side A, the reference, and side B."""
+    """What differs between side A, the reference, and side B.
+
+    Attributes:
+        findings: what was found, in the order in which it is read.
+        groups: the changes of all groups; None without attributes.
+    """
 
     report: Report
     verdicts: Table
     notes: Sequence[str]
+    findings: Sequence[Finding]
+    groups: GroupComparison | None
 
 
 def build_comparison(
@@ -90,16 +106,26 @@ def build_comparison(
     tables = {"A": study.tables(A), "B": study.tables(B)}
     classes = class_test(study)
     fairness: list[Row] = []
-    notes = [*_notes(study, classes), *remarks]
+    metrics = [accuracy_change(tables["A"], tables["B"])]
+    groups = None
+    if attributes:
+        groups = compare_groups(
+            tables["A"],
+            tables["B"],
+            attributes,
+            min_group_size=min_group_size,
+            class_names=study.class_names,
+        )
+    notes = [*_notes(study, classes), *_unseen_notes(classes, groups), *remarks]
     for attribute in attributes:
-        metrics = fairness_metrics(reference, attribute, min_group_size=min_group_size)
-        name = metrics.attribute
-        if metrics.groups > 1:
-            smallest = f"{name}: {metrics.groups} groups, the smallest of"
-            notes.append(f"{smallest} {metrics.smallest_group} examples.")
-        if metrics.note:
-            notes.append(f"{name}: {metrics.note}.")
-        if metrics.groups < 2:
+        sizes = fairness_metrics(reference, attribute, min_group_size=min_group_size)
+        name = sizes.attribute
+        if sizes.groups > 1:
+            smallest = f"{name}: {sizes.groups} groups, the smallest of"
+            notes.append(f"{smallest} {sizes.smallest_group} examples.")
+        if sizes.note:
+            notes.append(f"{name}: {sizes.note}.")
+        if sizes.groups < 2:
             continue
         bootstrap = bootstrap_fairness(
             tables, attribute, draws=effort.draws, min_group_size=min_group_size
@@ -110,7 +136,8 @@ def build_comparison(
             permutations=effort.permutations,
             min_group_size=min_group_size,
         )
-        fairness.extend(fairness_rows(bootstrap, null, metrics))
+        fairness.extend(fairness_rows(bootstrap, null, sizes))
+        metrics.extend(fairness_changes(bootstrap, null))
     if similar is None:
         notes.append("I(f): not measured; --similar_by names columns that say how alike two are.")
     else:
@@ -120,7 +147,8 @@ def build_comparison(
         "What differs: side B minus side A",
         [
             *overall_rows(study),
-            *([] if classes is None else [count_row(classes)]),
+            *([] if groups is None else [group_count_row(groups)]),
+            *([] if classes is None else [class_count_row(classes)]),
             *fairness,
             *individual_rows(study),
         ],
@@ -138,7 +166,31 @@ def build_comparison(
             )
         ],
     )
-    return Comparison(_report(study, verdicts, classes, notes), verdicts, notes)
+    evidence = Evidence(
+        "",
+        ("A", "B"),
+        (len(a.tables), len(b.tables)),
+        metrics,
+        groups,
+        classes,
+        study.class_names,
+    )
+    findings = make_findings([evidence], _warnings(study, attributes, min_group_size))
+    report = _report(study, verdicts, classes, groups, notes)
+    return Comparison(report, verdicts, notes, findings, groups)
+
+
+def _warnings(study: Study, attributes: Sequence[Attribute], min_group_size: int) -> list[str]:
+    judged = replace(study, attributes=tuple(attributes), min_group_size=min_group_size)
+    names = zip((A, B), study.settings.items(), strict=True)
+    return collapse_warnings(judged, {arm: f"{side} ({name})" for arm, (side, name) in names})
+
+
+def _unseen_notes(classes: ClassComparison | None, groups: GroupComparison | None) -> Iterator[str]:
+    """What a count of 0 does not exclude."""
+    for noun, tests in (("group", [groups]), ("class", [classes])):
+        for line in unseen_lines([test for test in tests if test is not None], noun):
+            yield f"{line[0].upper()}{line[1:]}."
 
 
 def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
@@ -154,10 +206,10 @@ def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """Returns the verdict table as it is printed."""
+    """Returns what was found and the verdict table, as they are printed."""
     shown = comparison.verdicts.shown
     rows = [[str(cell) for cell in row] for row in shown.itertuples(index=False)]
-    return "\n".join(
+    text = "\n".join(
         [
             comparison.report.page.subtitle,
             "",
@@ -166,6 +218,7 @@ def comparison_text(comparison: Comparison) -> str:
             *comparison.notes,
         ]
     )
+    return led_by_findings(comparison.findings, text)
 
 
 def _check_examples(a: Side, b: Side) -> None:
@@ -219,13 +272,8 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
 
     for arm, title in zip((A, B), study.settings.values(), strict=True):
         predicted = [np.unique(table.predictions) for table in study.tables(arm)]
-        never = sorted(labels.difference(*predicted))
-        if never:
-            yield f"{title}: no model predicts class {named(never)}."
         if wrong := sorted(set(np.concatenate(predicted).tolist()) - labels):
             yield f"{title}: class {named(wrong)} is predicted and is no label: always wrong."
-        if any(len(own) == 1 for own in predicted):
-            yield f"{title}: a model predicts the same class for every example."
         if any(table.logits is None for table in study.tables(arm)):
             yield f"{title}: without logits, so scores of probabilities are not measured."
     yield "In %; scores of probabilities, I(f) and consistency as they are."
@@ -285,7 +333,11 @@ def _class_words(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _report(
-    study: Study, verdicts: Table, classes: ClassComparison | None, notes: Sequence[str]
+    study: Study,
+    verdicts: Table,
+    classes: ClassComparison | None,
+    groups: GroupComparison | None,
+    notes: Sequence[str],
 ) -> Report:
     frame = _class_frame(study, None if classes is None else classes.table)
     words = _class_words(frame)
@@ -300,6 +352,7 @@ def _report(
     subtitle = f"{'; '.join(sides)}; {len(examples)} examples, digest {examples.digest}"
     sections = [
         Section("What differs", tables=[replace(verdicts, notes=list(notes))]),
+        *([] if groups is None else [Section("Groups", tables=[group_shift_table(groups)])]),
         Section("Class by class", tables=[shown]),
     ]
     page = Page("Comparison of predictions", subtitle, sections)

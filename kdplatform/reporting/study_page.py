@@ -10,6 +10,7 @@ import pandas as pd
 from kdplatform.files import written_atomically
 from kdplatform.reporting.drawing import names_by_number
 from kdplatform.reporting.figures import disagreement_figure
+from kdplatform.reporting.group_tables import group_counts_table
 from kdplatform.reporting.method_tables import methods_table
 from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
 from kdplatform.reporting.report_table import Table, file_stem, interval_words
@@ -38,6 +39,8 @@ from kdplatform.reporting.tables import EMPTY, csv_text
 from kdplatform.study.claims import Claim, counted, judge
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort, GroupFairness
+from kdplatform.study.findings import Finding, study_findings
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.methods import PLAIN, Compared, compare_methods
 from kdplatform.study.study import Study
 from kdplatform.study.verdicts import NEGLIGIBLE_SHIFT, Verdict
@@ -59,6 +62,8 @@ class Report:
         claims: the verdicts.
         of_methods: those on methods against plain distillation.
         gaps: models that are missing or were left out, with the reason.
+        findings: what was found, in the order in which it is read.
+        groups: the group shifts; None where the report is of no study.
     """
 
     page: Page
@@ -66,12 +71,15 @@ class Report:
     claims: Sequence[Claim] = ()
     of_methods: Sequence[Claim] = ()
     gaps: Sequence[str] = ()
+    findings: Sequence[Finding] = ()
+    groups: GroupWise | None = None
 
 
 def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     """Derives the whole report from a study's predictions."""
     classes = ClassWise(study)
     fairness = [GroupFairness(study, attribute, effort) for attribute in study.attributes]
+    groups = GroupWise(study)
     claims = judge(study, classes, {each.name: each for each in fairness})
     compared: list[Compared] = []
     methods = []
@@ -84,6 +92,7 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
         _verdicts(study, claims),
         _this_study(study, classes),
         *methods,
+        *_group_section(groups),
         _class_section(study, classes),
         _disagreement_section(study),
         *_fairness_sections(study, fairness),
@@ -104,8 +113,11 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     )
     frames = {table.key: table.frame for table in page.tables()}
     frames |= {"runs": study.metrics, "classes": class_detail(study, classes)}
+    if groups.tests:
+        frames["group_shifts"] = groups.table()
     of_methods = [claim for each in compared for claim in each.claims.values()]
-    return Report(page, frames, claims, of_methods, _gaps(study))
+    findings = study_findings(classes, groups, fairness)
+    return Report(page, frames, claims, of_methods, _gaps(study), findings, groups)
 
 
 def _with_distinct_keys(sections: Sequence[Section]) -> list[Section]:
@@ -247,6 +259,18 @@ def _loss_warning(study: Study) -> str:
         "The distillation term is not multiplied by T²: its gradient shrinks about as 1/T², so a "
         "higher T also means less distillation, and trends over T show both at once."
     )
+
+
+def _group_section(groups: GroupWise) -> list[Section]:
+    if not groups.tests:
+        return []
+    return [
+        Section(
+            "Groups",
+            ["Which groups are better or worse off after distillation? group_shifts.csv has each."],
+            tables=[group_counts_table(groups)],
+        )
+    ]
 
 
 def _class_section(study: Study, classes: ClassWise) -> Section:
@@ -398,6 +422,7 @@ def _files() -> Section:
             "One CSV per table, in fractions rather than per cent; one PNG per figure.",
             "report.md: this page as Markdown.",
             "runs.csv: every model with all of its numbers and the run it comes from.",
+            "group_shifts.csv: every group, temperature and reference with its change and tests.",
             "classes.csv: every class, temperature and reference with tests, effect sizes and "
             "disagreement.",
             "docs/statistics.md of the platform says what each number means, with its source.",

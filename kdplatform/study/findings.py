@@ -3,7 +3,8 @@
 The rule, whatever the numbers: warnings come first; then what got worse, the strongest evidence
 first; then what got better; last one sentence on what cannot be told, with the change that could
 have hidden and what would show it. Strength is the estimate over the half width of its interval.
-A group within a class, or an intersection, is told only where its group as a whole is not.
+Where there are more than seven, the strongest of groups, of classes and of metrics stay each. A
+group within a class, or an intersection, is told only where its group as a whole is not.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -36,6 +37,7 @@ class Finding:
     Attributes:
         kind: "warning", "worse", "better" or "undecided".
         strength: estimate over half width of its interval; 0 where there is no estimate.
+        topic: "group", "class" or "metric"; empty of warnings and of what is undecided.
         subject: what it is about, such as `sex f`.
         between: the comparison it is of, as in `Evidence`.
         numbers: plain values by name, such as `estimate`, `low`, `high`, `n`, `p_family`.
@@ -44,6 +46,7 @@ class Finding:
     kind: str
     sentence: str
     strength: float = 0.0
+    topic: str = ""
     subject: str = ""
     between: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -91,10 +94,16 @@ def _warnings(warnings: Sequence[str]) -> list[Finding]:
 
 
 def _first(findings: Sequence[Finding], most: int) -> list[Finding]:
-    """The first few; the last of them says how many more there are."""
-    shown, left = list(findings[:most]), len(findings) - most
+    """So many of findings in the order of their strength, the strongest of every topic among them.
+
+    The last one says how many more there are.
+    """
+    best = {finding.topic: number for number, finding in reversed(list(enumerate(findings)))}
+    kept = sorted(best.values())[:most]
+    kept += [number for number in range(len(findings)) if number not in kept][: most - len(kept)]
+    shown, left = [findings[number] for number in sorted(kept)], len(findings) - len(kept)
     if shown and left > 0:
-        more = f" Of {left} more the table says that they got {shown[-1].kind}."
+        more = f" {left} more got {shown[-1].kind}."
         shown[-1] = replace(shown[-1], sentence=shown[-1].sentence + more)
     return shown
 
@@ -106,7 +115,9 @@ def _told(evidence: Evidence) -> Iterator[Finding]:
     for change in evidence.metrics:
         if change.verdict != UNDECIDED:
             words = f"{_points(change.a)} to {_points(change.b)}% ({_limits(change.interval)})"
-            yield _finding(evidence, change.what, change.verdict, words, change.interval, {})
+            yield _finding(
+                evidence, "metric", change.what, change.verdict, words, change.interval, {}
+            )
     if evidence.groups is not None:
         yield from _of_groups(evidence, evidence.groups.table)
     if evidence.classes is not None:
@@ -130,7 +141,8 @@ def _of_groups(evidence: Evidence, table: pd.DataFrame) -> Iterator[Finding]:
             values = f"{_points(row['value_a'])} to {_points(row['value_b'])}%"
             words = f"{values} ({_limits(interval)}; {_family_p(row)}; {counts})"
             numbers = {str(k): float(v) for k, v in row.items() if isinstance(v, float | int)}
-            yield _finding(evidence, cell_name(row), str(row["verdict"]), words, interval, numbers)
+            verdict = str(row["verdict"])
+            yield _finding(evidence, "group", cell_name(row), verdict, words, interval, numbers)
 
 
 def _parts(row: Mapping[Hashable, object]) -> Iterator[tuple[object, object, object]]:
@@ -162,7 +174,7 @@ def _of_classes(evidence: Evidence, table: pd.DataFrame) -> Iterator[Finding]:
             f"{which} p {_p(p_family)})"
         )
         numbers = {"n": float(row["n"]), "p_family": float(p_family)}
-        yield _finding(evidence, f"class {name}", verdict, words, interval, numbers)
+        yield _finding(evidence, "class", f"class {name}", verdict, words, interval, numbers)
 
 
 def _family_of_classes(evidence: Evidence) -> "pd.Series[float]":
@@ -182,6 +194,7 @@ def class_verdict(p_family: float, interval: Interval) -> str:
 
 def _finding(
     evidence: Evidence,
+    topic: str,
     subject: str,
     verdict: str,
     words: str,
@@ -194,6 +207,7 @@ def _finding(
         verdict,
         f"{subject} got {verdict}: {words}.",
         strength,
+        topic,
         subject,
         evidence.between,
         {**numbers, **interval._asdict()},
