@@ -26,7 +26,7 @@ from kdplatform.reporting.report_table import (
     p_words,
 )
 from kdplatform.roles import Role
-from kdplatform.study.evidence import FAIRNESS, MetricChange, judged
+from kdplatform.study.evidence import FAIRNESS, MetricChange, fairness_change
 from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, change_between
 from kdplatform.study.groups import GroupComparison
 from kdplatform.study.metrics import CONSISTENCY, ECE, INDIVIDUAL, INDIVIDUAL_LABELS
@@ -230,10 +230,7 @@ def fairness_changes(bootstrap: FairnessBootstrap, null: pd.DataFrame) -> Iterat
     for metric, name in FAIRNESS.items():
         change = change_between(bootstrap, null, ["B"], "A", metric)
         a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
-        better = 1 if metric in HIGHER_IS_FAIRER else -1
-        verdict = judged(better, change.interval, change.chance)
-        what = f"{name} by {bootstrap.attribute}"
-        yield MetricChange(what, a, b, change.interval, verdict, better)
+        yield fairness_change(f"{name} by {bootstrap.attribute}", metric, a, b, change)
 
 
 def _fairness_verdict(metric: str, change: Change) -> str:

@@ -14,7 +14,7 @@ from kdplatform.analysis.intervals import (
 from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.fairness import HIGHER_IS_FAIRER, GroupFairness
+from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, GroupFairness
 from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import REFERENCES
@@ -35,6 +35,7 @@ class MetricChange:
         interval: B minus A.
         verdict: "worse", "better" or "undecided".
         better: 1 where more is better, -1 where less is.
+        remark: what its reader must know.
     """
 
     what: str
@@ -43,6 +44,7 @@ class MetricChange:
     interval: Interval
     verdict: str
     better: int = 1
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,19 @@ def judged(better: int, interval: Interval, chance: float = 0.0) -> str:
     """
     words = {Verdict.SUPPORTED: BETTER, Verdict.CONTRADICTED: WORSE}
     return words.get(by_interval(better, interval, chance), UNDECIDED)
+
+
+def fairness_change(what: str, metric: str, a: float, b: float, change: Change) -> MetricChange:
+    """Returns the change of a fairness metric, judged beside what chance alone gives.
+
+    Args:
+        what: the metric in words.
+        metric: one of `FAIRNESS`.
+    """
+    better = 1 if metric in HIGHER_IS_FAIRER else -1
+    verdict = judged(better, change.interval, change.chance)
+    remark = "levelling down: every group's accuracy falls" if change.levelling_down else ""
+    return MetricChange(what, a, b, change.interval, verdict, better, remark)
 
 
 def accuracy_change(a: Sequence[Predictions], b: Sequence[Predictions]) -> MetricChange:
@@ -133,8 +148,5 @@ def study_evidence(
 def _fairness_changes(fairness: GroupFairness, arm: Arm, reference: Arm) -> Iterator[MetricChange]:
     for metric, name in FAIRNESS.items():
         change = fairness.change([arm], reference, metric)
-        better = 1 if metric in HIGHER_IS_FAIRER else -1
         a, b = (fairness.interval(each, metric).estimate for each in (reference, arm))
-        verdict = judged(better, change.interval, change.chance)
-        what = f"{name} by {fairness.name}"
-        yield MetricChange(what, a, b, change.interval, verdict, better)
+        yield fairness_change(f"{name} by {fairness.name}", metric, a, b, change)
