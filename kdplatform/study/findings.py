@@ -69,8 +69,8 @@ def make_findings(evidence: Sequence[Evidence], warnings: Sequence[str] = ()) ->
         sorted((f for f in found if f.kind == kind), key=lambda f: -f.strength)
         for kind in (WORSE, BETTER)
     )
-    # At least one sentence says who gained, however many lost.
-    for_better = min(len(better), max(1, room - len(worse)))
+    # A third of the sentences say who gained, however many lost.
+    for_better = min(len(better), max(room // 3, room - len(worse)))
     shown += _first(worse, room - for_better)
     shown += _first(better, for_better)
     return [*shown, *undecided]

@@ -17,6 +17,7 @@ from kdplatform.reporting.study_page import Report, build_report, write_report
 from kdplatform.study.fairness import Effort
 from kdplatform.study.study import Model, Study
 from kdplatform.study.verdicts import Verdict
+from kdplatform.text import visible
 
 FEW = Effort(draws=50, permutations=20)
 HOSTILE = '<script>alert("x")</script>&'
@@ -94,7 +95,16 @@ def outline(folder: Path) -> Outline:
 
 def test_what_is_missing_is_printed_with_the_verdicts(report: Report) -> None:
     assert report.gaps[0] == f"Missing: {HOSTILE}."
-    assert report_text(report).splitlines()[1] == report.gaps[0]
+    lines = report_text(report).splitlines()
+    assert lines[lines.index(report.page.subtitle) + 1] == report.gaps[0]
+
+
+def test_what_was_found_is_printed_first(report: Report) -> None:
+    assert 0 < len(report.findings) <= 7
+    first = report.findings[0]
+    assert report_text(report).startswith(
+        f"WARNING: {first.sentence}" if first.kind == "warning" else f"- {visible(first.sentence)}"
+    )
 
 
 def test_one_file_per_table_and_figure(folder: Path) -> None:
