@@ -1,6 +1,6 @@
 """Checks the group shifts against known truth, by simulation.
 
-    python -m benchmarks.group_truth          # about two minutes on one core
+    python -m benchmarks.group_truth          # about three minutes on one core
 
 Two sides are models of the same examples, which share part of their luck. Their groups are equally
 accurate, or one group of side B has moved by a known amount. Printed is how many groups changed at
