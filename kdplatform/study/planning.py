@@ -102,7 +102,7 @@ def size_words(noun: str, sizes: FloatArray) -> str:
     if np.isinf(least):
         return f"a change of a {noun} by any size"
     if np.isinf(most):
-        return f"changes of a {noun} by {least:.1f} points, of some by any"
+        return f"changes of a {noun} by {least:.1f} points, and of some by any size"
     if f"{least:.1f}" == f"{most:.1f}":
         return f"a change of a {noun} by {least:.1f} points"
     return f"changes of a {noun} by {least:.1f} to {most:.1f} points"

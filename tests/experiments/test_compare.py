@@ -656,7 +656,7 @@ def test_the_group_that_got_worse_leads_what_is_printed(
     assert row[["difference", "tested", "after_holm"]].tolist() == [2, 2, 2]
     assert row["verdict"] == "groups differ, these two models"
     shifts = pd.read_csv(Path("out") / "group_shifts.csv").set_index(["kind", "group"])
-    assert shifts.loc[("group", "f"), "verdict"].tolist() == ["worse"]
+    assert shifts.loc[("group", "f"), "verdict"] == "worse"
 
 
 def test_a_count_of_zero_is_no_all_clear(capsys: pytest.CaptureFixture[str]) -> None:
