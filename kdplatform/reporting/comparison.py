@@ -53,7 +53,7 @@ from kdplatform.study.groups import GroupComparison, compare_groups
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
-from kdplatform.study.warnings import collapse_warnings
+from kdplatform.study.warnings import arms_at_chance, collapse_warnings
 
 _SHOWN_CLASSES = 20
 
@@ -107,7 +107,7 @@ def build_comparison(
     classes = class_test(study)
     fairness: list[Row] = []
     metrics = [accuracy_change(tables["A"], tables["B"])]
-    groups = None
+    groups, at_chance = None, arms_at_chance(study)
     if attributes:
         groups = compare_groups(
             tables["A"],
@@ -137,7 +137,7 @@ def build_comparison(
             min_group_size=min_group_size,
         )
         fairness.extend(fairness_rows(bootstrap, null, sizes))
-        metrics.extend(fairness_changes(bootstrap, null))
+        metrics.extend(fairness_changes(bootstrap, null, b_at_chance=B in at_chance))
     if similar is None:
         notes.append("I(f): not measured; --similar_by names columns that say how alike two are.")
     else:

@@ -225,12 +225,15 @@ def fairness_rows(
         yield row
 
 
-def fairness_changes(bootstrap: FairnessBootstrap, null: pd.DataFrame) -> Iterator[MetricChange]:
+def fairness_changes(
+    bootstrap: FairnessBootstrap, null: pd.DataFrame, *, b_at_chance: bool
+) -> Iterator[MetricChange]:
     """The same as evidence: what findings are made from."""
     for metric, name in FAIRNESS.items():
         change = change_between(bootstrap, null, ["B"], "A", metric)
         a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
-        yield fairness_change(f"{name} by {bootstrap.attribute}", metric, a, b, change)
+        what = f"{name} by {bootstrap.attribute}"
+        yield fairness_change(what, metric, a, b, change, b_at_chance=b_at_chance)
 
 
 def _fairness_verdict(metric: str, change: Change) -> str:

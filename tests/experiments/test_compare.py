@@ -225,6 +225,10 @@ def test_predictions_that_are_all_equal_are_said(capsys: pytest.CaptureFixture[s
         "WARNING: A (a.csv) predicts class 0 for every example; that looks fa"
     )
     assert rows().loc["DPD, color", "a"] == 0
+    assert compare("b.csv", "a.csv") == 0
+    [first, *others] = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: B (a.csv) predicts class 0 for every example")
+    assert not any(line.startswith("- EOD by color got better") for line in others)
 
 
 def test_a_group_of_one_example_is_listed_and_counts_only_when_asked_to(
