@@ -19,8 +19,8 @@ from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm
-from kdplatform.study.warnings import arms_at_chance
 from kdplatform.study.verdicts import Verdict, by_interval
+from kdplatform.study.warnings import arms_at_chance
 
 # The fairness of groups that findings speak of.
 FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group accuracy"}
