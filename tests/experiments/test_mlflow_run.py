@@ -65,7 +65,7 @@ def test_the_command_succeeds(first_command: Any) -> None:
 def test_it_prints_the_arms_and_where_to_look(first_command: Any) -> None:
     lines = first_command.out.splitlines()
     header = next(number for number, line in enumerate(lines) if line.startswith("    "))
-    columns = ["accuracy", "DPD", "color", "EOD", "color", "n_tc", "n_sc"]
+    columns = ["accuracy", "DPD", "color", "EOD", "color", "n_tc", "n_sc", "n_tg", "n_sg"]
     assert lines[header].split() == columns
     rows = [line.split()[0] for line in lines[header + 2 :][:3]]
     assert rows == ["Teacher", "NDS", "DS"]
