@@ -673,4 +673,4 @@ def test_a_count_of_zero_is_no_all_clear(capsys: pytest.CaptureFixture[str]) -> 
         "In 3 of 3 tests of a class the models differ on too few examples for p to reach .05."
         in (printed)
     )
-    assert "Could have hidden (power .8): changes of a class by" in printed
+    assert "Could have hidden (power .8): a change of a class by 7.9 points." in printed
