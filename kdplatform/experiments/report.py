@@ -20,7 +20,7 @@ from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments.examples import stored_previews
 from kdplatform.experiments.graph import Step, study_steps
-from kdplatform.experiments.results import arm_by, arm_of, by_role
+from kdplatform.experiments.results import arm_by, arm_of, by_role, log_group_counts
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
     stored_test_predictions,
@@ -37,7 +37,7 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
-from kdplatform.reporting.findings_text import findings_text
+from kdplatform.reporting.findings_text import led_by_findings
 from kdplatform.reporting.gallery import Shown
 from kdplatform.reporting.pairs import usual_arm
 from kdplatform.reporting.study_page import (
@@ -80,6 +80,8 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))
+            if report.groups is not None:
+                log_group_counts(report.groups)
     show(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}")
     say(f"report: {time.perf_counter() - started:.0f} s")
 
@@ -96,17 +98,16 @@ def _place(config: ProjectConfig) -> str:
 
 
 def report_text(report: Report) -> str:
-    """Returns what is printed: what is missing, what was found, and which claims are decided.
+    """Returns what is printed: what was found, what is missing, and which claims are decided.
 
     Everything else stands on the page: a study of many methods has hundreds of verdicts.
     """
     parts = [
         "\n".join([report.page.subtitle, *report.gaps]),
-        findings_text(report.findings),
         _verdicts_text("The paper's claims", report.claims),
         _verdicts_text("Methods against plain distillation", report.of_methods),
     ]
-    return "\n\n".join(filter(None, parts))
+    return led_by_findings(report.findings, "\n\n".join(filter(None, parts)))
 
 
 def _verdicts_text(title: str, claims: Sequence[Claim]) -> str:
