@@ -27,11 +27,7 @@ def __getattr__(name: str) -> object:
         globals()[name] = value
         return value
     if name == "__version__":
-        # pyproject.toml has it, and whatever installs the package writes it down.
-        from importlib.metadata import PackageNotFoundError, version
+        from kdplatform.version import installed_version
 
-        try:
-            return version("kdplatform")
-        except PackageNotFoundError:
-            return "unknown (not installed)"
+        return installed_version()
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -76,6 +76,26 @@ _REPORTING = (
     Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
     Parameter("format", "markdown", "none | markdown,latex", "what is written beside the page"),
 )
+_GATE = Parameter(
+    "gate", "none", "none | path", "a YAML file with rules that the result must keep; else exit 3"
+)
+_GATE_OUT = Parameter(
+    "gate_out",
+    "none",
+    "none | path",
+    "folder for the gate's JUnit XML and JSON; none: as artifacts",
+)
+_CARD = Parameter(
+    "card", "false", "true | false", "write a model card and its companions beside the page"
+)
+_GATED = (_GATE, _GATE_OUT)
+_OF_A_RUN = Parameter(
+    "run", "none", "none | run id", "a sweep's or distill's run, whose study is reported as it was"
+)
+_DELIVERY = (
+    Parameter("register", "none", "none | text", "name under which the models are registered"),
+    Parameter("export", "none", "none | onnx", "another form of the models, checked against torch"),
+)
 _STUDY = (
     Parameter("study", "auto", "auto | text", "the study's name; the same name goes on with it"),
     Parameter(
@@ -96,15 +116,52 @@ _METHODS = Parameter("methods", field="tuning.methods")
 _DISTILLED = _fields("alpha", "method", "seeds")
 _COMPARED = _fields("temperatures", "methods")
 ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
-    "teacher": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE),
-    "student": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE),
-    "distill": (_PROJECT, _CONFIG, *_fields("temperature"), *_DISTILLED, *_RUNNING, _REUSE),
+    "teacher": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE, *_DELIVERY),
+    "student": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE, *_DELIVERY),
+    "distill": (
+        *(_PROJECT, _CONFIG, *_fields("temperature"), *_DISTILLED, *_RUNNING, _REUSE),
+        *(*_GATED, *_DELIVERY),
+    ),
     "sweep": (
         *(_PROJECT, *_COMPARED, *_DISTILLED),
-        *(*_SPREADING, *_RUNNING, _REUSE),
+        *(*_SPREADING, *_RUNNING, _REUSE, *_GATED),
     ),
     "tune": (_PROJECT, *_TUNED, _METHODS, *_STUDY, *_SPREADING, *_RUNNING),
-    "report": (_PROJECT, *_COMPARED, *_DISTILLED, *_REPORTING),
+    "report": (_PROJECT, _OF_A_RUN, *_COMPARED, *_DISTILLED, *_REPORTING, _GATE, _CARD),
+}
+# Entry points that need no project.
+WITHOUT_PROJECT: dict[str, tuple[Parameter, ...]] = {
+    "compare": (
+        Parameter("a", "none", "side", "the reference: run ids or files, comma-separated"),
+        Parameter("b", "none", "side", "what is held against it, likewise"),
+        Parameter("attributes", "auto", "auto | a,b", "columns whose groups are compared"),
+        Parameter(
+            "similar_by", "auto", "auto | c,d", "columns that say how alike two examples are"
+        ),
+        Parameter(
+            "min_group_size",
+            "30",
+            "integer >= 1",
+            "groups smaller than this are listed and not measured",
+        ),
+        Parameter(
+            "min_group_share",
+            "0.02",
+            "0 <= number < 1",
+            "groups of a smaller share of the examples have no impact ratio",
+        ),
+        Parameter("positive", "auto", "auto | class", "the favourable class; auto: class 1 of two"),
+        Parameter("out", "none", "none | path", "folder for a page and tables"),
+        Parameter("format", "markdown", "none | markdown,latex", "what is written beside the page"),
+        _GATE,
+        _CARD,
+        Parameter(
+            "log",
+            "auto",
+            "auto | true | false",
+            "log a run; auto: where a side is a run, or $MLFLOW_TRACKING_URI is set",
+        ),
+    )
 }
 
 
@@ -122,6 +179,12 @@ class Arguments:
         formats: how the report is written beside its page.
         study: name of the tuner's study; None: made from what is looked for.
         storage: where the study is kept.
+        run: the command's run whose study is reported; None: the project's.
+        gate: path of a gate's rules, or `none`.
+        gate_out: folder for what a gate came to; None: none.
+        card: whether cards are written beside the report.
+        register: name under which models are registered; None: they are not.
+        export: the other forms that models are exported to.
     """
 
     project: str
@@ -138,6 +201,12 @@ class Arguments:
     formats: tuple[str, ...]
     study: str | None
     storage: str
+    run: str | None
+    gate: str
+    gate_out: Path | None
+    card: bool
+    register: str | None
+    export: str | None
 
 
 def read_arguments(
@@ -161,7 +230,10 @@ def read_arguments(
     own = {
         # One that is not declared here is left among the values, whose names are checked.
         p.name: values.pop(p.name, p.default) if p in declared else p.default
-        for group in (_RUNNING, _SPREADING, _REPORTING, _STUDY, (_PROJECT, _CONFIG, _REUSE))
+        for group in (
+            *(_RUNNING, _SPREADING, _REPORTING, _STUDY, _GATED, _DELIVERY),
+            (_PROJECT, _CONFIG, _REUSE, _OF_A_RUN, _CARD),
+        )
         for p in group
     }
     _refuse_what_is_ignored(entry_point, values, own)
@@ -172,15 +244,21 @@ def read_arguments(
         overrides=_overrides(declared, values),
         data_folder=home_folder() if folder == "auto" else user_path("data_folder", folder),
         device=_device(own["device"]),
-        reuse=_boolean("reuse", own["reuse"]),
+        reuse=boolean("reuse", own["reuse"]),
         workers=_count("workers", own["workers"]),
         executor=own["executor"],
         address=own["address"],
         out=None if out == "auto" else user_path("out", out),
-        intersections=_boolean("intersections", own["intersections"]),
+        intersections=boolean("intersections", own["intersections"]),
         formats=report_formats(own["format"]),
         study=None if study == "auto" else study,
         storage=own["storage"],
+        run=_run_of(own),
+        gate=own["gate"],
+        gate_out=optional_path("gate_out", own["gate_out"]),
+        card=boolean("card", own["card"]),
+        register=_registered_name(own["register"]),
+        export=_export(own["export"]),
     )
 
 
@@ -304,10 +382,55 @@ def _device(name: str) -> str:
     return name
 
 
-def _boolean(name: str, value: str) -> bool:
+def boolean(name: str, value: str) -> bool:
+    """Reads `true` or `false`.
+
+    Raises:
+        UserError: it is neither.
+    """
     if value.lower() not in {"true", "false"}:
         raise UserError(f"{name}={value!r} is not allowed; allowed: true | false")
     return value.lower() == "true"
+
+
+def optional_path(name: str, value: str) -> Path | None:
+    """Reads a path, None for `none`."""
+    return None if value == "none" else user_path(name, value)
+
+
+def _run_of(own: Mapping[str, str]) -> str | None:
+    run, project = own["run"], own["project"]
+    if run == _OF_A_RUN.default:
+        return None
+    if not re.fullmatch(r"[0-9a-f]{32}", run):
+        raise UserError(
+            f"run={run!r} is no run id; allowed: none | the id of a run of sweep or distill, 32 "
+            "hexadecimal digits"
+        )
+    if project != _PROJECT.default:
+        raise UserError(
+            f"run={run!r} and project={project!r} are both given; allowed: one of them, for a run "
+            "knows its project"
+        )
+    return run
+
+
+def _registered_name(name: str) -> str | None:
+    """Returns the name of a registered model, as MLflow's registry takes it."""
+    if name == "none":
+        return None
+    if not name.strip() or set(name) & set("/:"):
+        raise UserError(
+            f"register={name!r} is no name of a registered model; allowed: none | text without / "
+            "and :"
+        )
+    return name
+
+
+def _export(value: str) -> str | None:
+    if value not in ("none", "onnx"):
+        raise UserError(f"export={value!r} is not allowed; allowed: none | onnx")
+    return None if value == "none" else value
 
 
 def _count(name: str, value: str) -> int | None:

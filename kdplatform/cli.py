@@ -17,6 +17,7 @@ import kdplatform
 from kdplatform.arguments import (
     ENTRY_POINTS,
     FROM_PROJECT,
+    WITHOUT_PROJECT,
     Arguments,
     Parameter,
     once,
@@ -57,7 +58,9 @@ _LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
 def main(words: Sequence[str] | None = None) -> int:
-    """Runs one command and returns the exit code: 0, 1 (machine), 2 (input), 130 (interrupted).
+    """Runs one command and returns the exit code.
+
+    0, 1 (machine), 2 (input), 3 (a gate failed, or a search found nothing), 130 (interrupted).
 
     Nothing that its user or its machine did shows a traceback: what is not foreseen is one line
     too, which names the file that keeps the trace.
@@ -176,9 +179,12 @@ class EntryPoint(click.Command):
         """Runs the command, or shows its help."""
         name, arguments = str(self.name), self.read(ctx)
         declared = [parameter.name for parameter in ENTRY_POINTS[name]]
-        config = load_project(
-            arguments.project, arguments.overrides, declared, arguments.project_given_as
-        )
+        project, given_as = arguments.project, arguments.project_given_as
+        if arguments.run is not None:
+            from kdplatform.experiments.former_command import configuration_of
+
+            project, given_as = str(configuration_of(arguments.run)), "run"
+        config = load_project(project, arguments.overrides, declared, given_as)
         if ctx.params["shows_help"]:
             show(self.help_page(ctx, config))
             return
@@ -300,40 +306,52 @@ def read_words(entry_point: str, words: Sequence[str]) -> Arguments:
 _option = partial(click.option, multiple=True)
 
 
-@commands.command()
-@click.argument("sides", nargs=-1, metavar="A B")
-@_option("--attributes", metavar="a,b", help="columns whose groups are compared")
-@_option("--similar_by", metavar="c,d", help="columns that say how alike two examples are")
-@_option(
-    "--min_group_size",
-    metavar="integer >= 1",
-    help="groups smaller than this are listed and not measured; default 30",
-)
-@_option(
-    "--min_group_share",
-    metavar="0 <= number < 1",
-    help="groups of a smaller share of the examples have no impact ratio; default 0.02",
-)
-@_option("--positive", metavar="class", help="the favourable class; default: class 1 of two")
-@_option("--out", metavar="folder", help="where a page and tables are written; none: nowhere")
-@_option(
-    "--format", metavar="markdown,latex", help="what is written beside the page; default markdown"
-)
-def compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
+def _described(parameter: Parameter) -> click.Option:
+    """Returns a parameter of a command without a project, which click's help describes."""
+    default = "" if parameter.default in ("none", "auto") else f"; default {parameter.default}"
+    return click.Option(
+        [f"--{parameter.name}"],
+        multiple=True,
+        metavar=parameter.allowed,
+        help=f"{parameter.description}{default}",
+    )
+
+
+def _compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
     """Hold side B against side A, the reference.
 
     A side is a run id or a prediction file (.parquet or .csv), or several of them, one per seed,
     separated by commas. Without --attributes the columns that look like attributes are compared.
+    A gate that fails ends with exit code 3.
     """
-    if len(sides) != 2:
+    defaults = {parameter.name: parameter.default for parameter in WITHOUT_PROJECT["compare"]}
+    given = defaults | {name: once(name, texts) for name, texts in options.items() if texts}
+    named = [given.pop(name) for name in ("a", "b")]
+    named = [side for side in named if side != "none"]
+    if sides and named:
+        raise UserError("sides are given with --a or --b and without; allowed: A B, or --a A --b B")
+    both = sides or tuple(named)
+    if len(both) != 2:
         raise UserError(
-            f"compare takes two sides, {len(sides)} are given; allowed: A B, each run ids or "
+            f"compare takes two sides, {len(both)} are given; allowed: A B, each run ids or "
             "files, comma-separated"
         )
     from kdplatform.experiments.compare import run_compare
 
-    given = {name: once(name, texts) for name, texts in options.items() if texts}
-    run_compare(sides, **given)
+    run_compare(both, **given)
+
+
+commands.add_command(
+    click.Command(
+        "compare",
+        params=[
+            click.Argument(["sides"], nargs=-1, metavar="A B"),
+            *map(_described, WITHOUT_PROJECT["compare"]),
+        ],
+        help=_compare.__doc__,
+        callback=_compare,
+    )
+)
 
 
 @commands.command()

@@ -45,6 +45,12 @@ class InfeasibleError(KdplatformError):
     exit_code = 3
 
 
+class GateFailedError(KdplatformError):
+    """A gate's rules are broken; what was trained or compared is done and logged."""
+
+    exit_code = 3
+
+
 def unknown_name(parameter: str, value: str, known: Iterable[str]) -> UserError:
     """Returns the error for a name that does not exist: the nearest ones first, then all."""
     names = sorted(known)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kdplatform.arguments import ENTRY_POINTS, Parameter
+from kdplatform.arguments import ENTRY_POINTS, WITHOUT_PROJECT, Parameter
 from kdplatform.settings.project import load_project, project_names
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -25,11 +25,11 @@ def command_of(entry_point: str) -> str:
 
 
 def parameters_of(entry_point: str) -> tuple[Parameter, ...]:
-    return ENTRY_POINTS[command_of(entry_point)]
+    return {**ENTRY_POINTS, **WITHOUT_PROJECT}[command_of(entry_point)]
 
 
 def test_mlproject_has_every_command_and_main() -> None:
-    assert set(DECLARED) == {"main", *ENTRY_POINTS}
+    assert set(DECLARED) == {"main", *ENTRY_POINTS, *WITHOUT_PROJECT}
 
 
 def test_main_is_distill() -> None:

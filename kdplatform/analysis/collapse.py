@@ -87,7 +87,7 @@ def collapse_of(
         p_chance = float(stats.norm.sf((table.correct.sum() - right) / deviation))
     return Collapse(
         constant=int(predicted[0]) if len(predicted) == 1 else None,
-        accuracy=table.accuracy,
+        accuracy=float(table.correct.mean()),  # of examples, as chance is
         chance=float(right / n),
         p_chance=p_chance,
         never=tuple(never.tolist()),

@@ -4,14 +4,18 @@ import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 import mlflow
 
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
+from kdplatform.experiments.delivery import Delivery, deliver
 from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
+from kdplatform.experiments.gate_run import log_gate
+from kdplatform.experiments.gates import checked_gate, enforce
 from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
 from kdplatform.experiments.results import log_arms, log_samples, log_sweep, step_scale, study_of
 from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
@@ -28,12 +32,19 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open_workspace
 from kdplatform.progress import say, show
 from kdplatform.redaction import redacted
+from kdplatform.reporting.gate_files import write_gate
 from kdplatform.reporting.summary import arms_text, sweep_text
 from kdplatform.roles import Role
+from kdplatform.settings.gates import GateFile
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.settings.words import in_ranges
 from kdplatform.stores import absolute_uri, is_server
 from kdplatform.study.classes import ClassWise
+from kdplatform.study.gate_metrics import gate_metrics
+from kdplatform.study.gates import JudgedGate, judge_gate
 from kdplatform.study.groupwise import GroupWise
+from kdplatform.study.metrics import REFERENCES
+from kdplatform.study.study import Study
 
 
 def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> None:
@@ -42,21 +53,40 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     quiet_mlflow()
     # A cluster's nodes resolve the device for themselves; this machine only keeps the books.
     device = "cpu" if arguments.executor == "ray" else arguments.device
+    rules = checked_gate(arguments.gate, config.attributes, out=arguments.gate_out)
+    delivery = Delivery.checked(arguments)
     workspace = open_workspace(config, arguments.data_folder, device, arguments.reuse)
     changes_are_logged()
     begin_command()
-    title = f"{config.name} {method_title(config.distillation)}" if command == "distill" else ""
-    with store_errors(), command_run(command, config, title) as run_id:
+    with store_errors(), command_run(command, config, command_title(command, config)) as run_id:
         records.log_dataset(workspace.dataset)
         if command == "sweep":
-            text, failures = _sweep(workspace, run_id, arguments)
+            trained = _sweep(workspace, run_id, arguments)
         else:
             steps = _steps(command, config, workspace.dataset.digest)
-            text, failures = _trained_text(workspace, _train(workspace, steps, run_id)), []
+            trained = _train(workspace, steps, run_id)
+        study, text, gate = _results(command, workspace, trained, rules, arguments.gate_out)
+        failures = trained.failures
+        if delivery.is_wanted:
+            text = "\n".join([text, *deliver(workspace, command, trained, delivery, study)])
         mlflow.log_text(text, "summary.txt")
         show(f"\n{text}\n\n{where_to_look(run_id)}")
         say(f"{command}: {time.perf_counter() - started:.0f} s")
         report_failures(failures)
+    enforce(gate)
+
+
+def command_title(command: str, config: ProjectConfig) -> str:
+    """Returns what the name of a command's run says behind the command, to tell it from others."""
+    seeds = f"seed{'s' if len(config.seeds) > 1 else ''} {in_ranges(config.seeds)}"
+    if command == "distill":
+        return f"{config.name} {method_title(config.distillation)} {seeds}"
+    if command not in ("sweep", "report"):
+        return f"{config.name} {seeds}"
+    methods = ",".join(method.method for method in config.compared_methods)
+    varied = any(method.softmax_temperature is not None for method in config.compared_methods)
+    temperatures = f" T={in_ranges(config.temperatures)}" if varied else ""
+    return f"{config.name} {methods}{temperatures} {seeds}"
 
 
 def _train(workspace: Workspace, steps: Sequence[Step], run_id: str) -> Trained:
@@ -71,21 +101,39 @@ def _train(workspace: Workspace, steps: Sequence[Step], run_id: str) -> Trained:
     return scheduler.run(steps, run_id)
 
 
-def _trained_text(workspace: Workspace, trained: Trained) -> str:
-    """Logs the comparison of the arms and returns it as text."""
-    dataset = workspace.dataset
+def _results(
+    command: str,
+    workspace: Workspace,
+    trained: Trained,
+    rules: GateFile | None,
+    gate_out: Path | None,
+) -> tuple[Study, str, JudgedGate | None]:
+    """Logs what came of a command's models; returns it, in words too, and what the gate came to."""
+    config, dataset = workspace.config, workspace.dataset
     models = [model for role in Role for model in trained.of_role(role)]
-    classes = ClassWise(study_of(workspace.config, dataset.class_names, models))
-    groups = GroupWise(classes.study)
-    log_arms(classes, groups)
-    log_samples(dataset)
-    return arms_text(classes, groups)
+    study = study_of(config, dataset.class_names, models, with_scores=rules is not None)
+    if not models:
+        return study, "no model is there", None
+    classes, groups = ClassWise(study), GroupWise(study)
+    if command == "sweep":
+        log_sweep(classes, groups)
+        text = sweep_text(classes, groups, config.seeds)
+    else:
+        log_arms(classes, groups)
+        log_samples(dataset)
+        text = arms_text(classes, groups)
+    gate = None
+    if rules is not None and study.distilled:
+        known = gate_metrics(config.attributes, REFERENCES)
+        gate = judge_gate(rules, study, classes, known)
+        log_gate(gate, study)
+        if gate_out is not None:
+            write_gate(gate, gate_out)
+    return study, text, gate
 
 
-def _sweep(
-    workspace: Workspace, run_id: str, arguments: Arguments
-) -> tuple[str, Sequence[Failure]]:
-    """Trains or finds the whole study, logs it and returns it as text, with what failed."""
+def _sweep(workspace: Workspace, run_id: str, arguments: Arguments) -> Trained:
+    """Trains or finds the whole study."""
     config = workspace.config
     if any(method.softmax_temperature is not None for method in config.compared_methods):
         step_scale(config.temperatures)  # refuses what could not be logged at the end
@@ -94,16 +142,9 @@ def _sweep(
     executor = partial(open_executor, arguments)
     steps = study_steps(config, workspace.dataset.digest, config.temperatures)
     try:
-        trained = run_graph(workspace, steps, arguments.device, run_id, executor, "sweep")
+        return run_graph(workspace, steps, arguments.device, run_id, executor, "sweep")
     finally:
         close_abandoned_children(run_id)
-    if not trained.models:
-        return "no model is there", trained.failures
-    models = [model for role in Role for model in trained.of_role(role)]
-    classes = ClassWise(study_of(config, workspace.dataset.class_names, models))
-    groups = GroupWise(classes.study)
-    log_sweep(classes, groups)
-    return sweep_text(classes, groups, config.seeds), trained.failures
 
 
 def report_failures(failures: Sequence[Failure]) -> None:

@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from kdplatform.analysis.tables import Attribute, attribute_groups
-from kdplatform.arguments import report_formats
+from kdplatform.arguments import boolean, optional_path, report_formats
 from kdplatform.columns import check_attributes
 from kdplatform.errors import UserError
 from kdplatform.experiments.compared_sides import RUN_ID, Sides, Source, read_sides
 from kdplatform.experiments.prediction_files import USAGE
 from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
-from kdplatform.files import user_path, writable_folder
-from kdplatform.progress import show
+from kdplatform.settings.gates import GateFile, read_gate
 from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
 
@@ -24,7 +23,6 @@ if TYPE_CHECKING:
     from kdplatform.reporting.comparison_result import ComparisonResult
     from kdplatform.reporting.gallery import Shown
 
-PAGE = "comparison.html"
 # Pairs of more attributes than this are compared only when the attributes are named.
 _MOST_FOUND_ATTRIBUTES = 4
 _MIN_GROUP_SHARE = "0.02"
@@ -33,51 +31,64 @@ _MIN_GROUP_SHARE = "0.02"
 def run_compare(
     sides: Sequence[str],
     *,
-    attributes: str | None = None,
-    similar_by: str | None = None,
+    attributes: str = "auto",
+    similar_by: str = "auto",
     min_group_size: str = "30",
     min_group_share: str = _MIN_GROUP_SHARE,
-    positive: str | None = None,
-    out: str | None = None,
+    positive: str = "auto",
+    out: str = "none",
     format: str = "markdown",
+    gate: str = "none",
+    card: str = "false",
+    log: str = "auto",
 ) -> None:
     """Compares two sides and prints what differs; writes tables and a page where asked to.
 
     Args:
         sides: run ids or prediction files, comma-separated, of either side.
-        attributes: columns whose groups are compared, comma-separated; None: what looks like one.
-        similar_by: columns that say how alike two examples are.
+        attributes: columns whose groups are compared, comma-separated; `auto`: what looks like one.
+        similar_by: columns that say how alike two examples are; `auto`: known generating factors.
         min_group_size: groups smaller than this are listed and not measured.
         min_group_share: groups of a smaller share of the examples have no impact ratio.
-        positive: the favourable class; None: class 1 of two.
-        out: folder for the page and its tables.
+        positive: the favourable class; `auto`: class 1 of two.
+        out: folder for the page and its tables; `none`: nowhere.
         format: how it is written beside the page, such as `markdown,latex`.
+        gate: file of rules that side B must keep; `none`: no rules.
+        card: whether model cards are written beside the page.
+        log: whether the comparison gets a run: `auto`, `true` or `false`.
 
     Raises:
         UserError: a side cannot be read, or the sides cannot be compared.
+        GateFailedError: a rule of the gate is broken.
     """
-    folder = None if out is None else user_path("out", out)
+    folder = optional_path("out", out)
     size, share = _group_size(min_group_size), _group_share(min_group_share)
     formats = report_formats(format)
     named = [_predictions_of(side) for side in sides]
+    rules, with_card = read_gate(gate), boolean("card", card)
+    if log not in ("auto", "true", "false"):
+        raise UserError(f"log={log!r} is not allowed; allowed: auto | true | false")
+    if with_card and folder is None and log == "false":
+        raise UserError(
+            "card=true has nowhere to go; allowed: with out=folder, or a run of its own"
+        )
     given = {"attributes": attributes, "similar_by": similar_by}
-    asked, alike = (None if t is None else _names_in(n, t) for n, t in given.items())
+    asked, alike = (None if t == "auto" else _names_in(n, t) for n, t in given.items())
     comparison = compared_sides(
         named,
         attributes=asked,
         similar_by=alike,
         min_group_size=size,
         min_group_share=share,
-        positive=positive,
+        positive=None if positive == "auto" else positive,
+        gate=rules,
     )
     # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
-    from kdplatform.reporting.comparison import comparison_text
-    from kdplatform.reporting.report import write_report
+    from kdplatform.experiments.comparison_ending import Ending, conclude
 
-    show(comparison_text(comparison))
-    if folder is not None:
-        write_report(comparison.report, writable_folder("out", folder), PAGE, formats)
-        show(f"\nread it: {folder / PAGE}")
+    settings = {**given, "min_group_size": min_group_size, "min_group_share": min_group_share}
+    settings |= {"positive": positive, "a": sides[0], "b": sides[1]}
+    conclude(comparison, named, Ending(folder, formats, rules, with_card, log, settings))
 
 
 def compare(
@@ -137,8 +148,12 @@ def compared_sides(
     min_group_size: int,
     min_group_share: float,
     positive: str | None,
+    gate: GateFile | None = None,
 ) -> "Comparison":
     """Reads and compares two sides: what the command and the function do alike.
+
+    Args:
+        gate: rules that are checked before anything is measured.
 
     Raises:
         UserError: a side cannot be read, or the sides cannot be compared.
@@ -146,10 +161,13 @@ def compared_sides(
     read = read_sides(given)
     # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
     from kdplatform.reporting.comparison import build_comparison
+    from kdplatform.study.gates import check_gate_of_comparison
 
     try:
         found = _attributes(attributes, read)
         compared = [*found, *_intersections(attributes, found)]
+        if gate is not None:
+            check_gate_of_comparison(gate, compared)
         check_weighted_groups(read.first.tables[0], compared)
         return build_comparison(
             read.first,

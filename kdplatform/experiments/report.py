@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import mlflow
 from mlflow.entities import Run
@@ -18,9 +19,15 @@ from mlflow.entities import Run
 from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.commands import command_title
+from kdplatform.experiments.comparison_run import source_of_run
 from kdplatform.experiments.examples import stored_previews
+from kdplatform.experiments.former_command import command_of
+from kdplatform.experiments.gate_run import log_gate
+from kdplatform.experiments.gates import checked_gate, enforce
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.results import arm_by, arm_of, by_role, log_group_counts
+from kdplatform.experiments.setting_words import settings_of
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
     stored_test_predictions,
@@ -37,8 +44,12 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.progress import say, show
+from kdplatform.reporting.cards.sources import cards_of_study
+from kdplatform.reporting.cards.write import FOLDER as CARDS
+from kdplatform.reporting.cards.write import write_cards
 from kdplatform.reporting.findings_text import led_by_findings
 from kdplatform.reporting.gallery import Shown
+from kdplatform.reporting.gate_files import write_gate
 from kdplatform.reporting.pairs import usual_arm
 from kdplatform.reporting.study_page import (
     PAGE,
@@ -48,10 +59,14 @@ from kdplatform.reporting.study_page import (
     write_report,
 )
 from kdplatform.roles import Role
-from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
+from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.claims import Claim
-from kdplatform.study.metrics import SPEED, Similarity, similarity
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.gate_metrics import gate_metrics
+from kdplatform.study.gates import JudgedGate, judge_gate
+from kdplatform.study.metrics import REFERENCES, SPEED, Similarity, similarity
+from kdplatform.study.provenance import Provenance
 from kdplatform.study.study import (
     NDS,
     TEACHER,
@@ -72,18 +87,90 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     begin_command()
     folder = arguments.out or home_folder() / "reports" / _place(config)
     writable_folder("out", folder)
+    compared = _with_pairs(config.attributes, arguments.intersections)
+    rules = checked_gate(arguments.gate, compared)
+    given = set(arguments.overrides)
+    if arguments.run is not None:
+        config, given = _as_it_was_run(arguments.run, config), {*given, "seeds", "temperatures"}
     with store_errors():
-        study = load_study(config, arguments.overrides.keys(), arguments.intersections)
+        study = load_study(config, given, arguments.intersections)
         report = build_report(study, previews=_previews(study))
         written = write_report(report, folder, formats=arguments.formats)
-        with command_run("report", config) as run_id:
+        gate = None
+        if rules is not None:
+            known = gate_metrics(compared, REFERENCES)
+            gate = judge_gate(rules, study, ClassWise(study), known)
+            written += write_gate(gate, folder)
+        if arguments.card:
+            _write_cards(config, study, gate, folder / CARDS)
+        tags = {} if arguments.run is None else {"kd.reported_run": arguments.run}
+        title = command_title("report", _of_study(config, study))
+        with command_run("report", config, title, tags) as run_id:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))
             if report.groups is not None:
                 log_group_counts(report.groups)
+            if arguments.card:
+                mlflow.log_artifacts(str(folder / CARDS), CARDS)
+            if gate is not None:
+                log_gate(gate)
     show(f"\n{report_text(report)}\n\nread it: {folder / PAGE}\nrun {run_id}")
     say(f"report: {time.perf_counter() - started:.0f} s")
+    enforce(gate)
+
+
+def _write_cards(
+    config: ProjectConfig, study: Study, gate: JudgedGate | None, folder: Path
+) -> None:
+    """Writes the cards of every distilled arm: to the folder, or to one of its own for each."""
+    cards = cards_of_study(
+        study,
+        config.dataset.name,
+        config.teacher.model,
+        study.settings,
+        _provenance(study, gate),
+    )
+    if not cards:
+        say("card: neither a teacher nor an NDS is there to hold students against; none is written")
+    for facts in cards.values():
+        write_cards(facts, folder if len(cards) == 1 else folder / facts.slug)
+
+
+def _provenance(study: Study, gate: JudgedGate | None) -> dict[Arm, Provenance]:
+    """Returns what each arm's card rests on: the runs of the arm, and of what it is held against.
+
+    The verdict is the gate's, where there is one.
+    """
+    reference = TEACHER if TEACHER in study.arms else NDS
+    sources = {
+        arm: [source_of_run(model.run_id) for _, model in sorted(study.arms.get(arm, {}).items())]
+        for arm in (reference, *study.distilled)
+    }
+    return {
+        arm: Provenance(
+            (sources[reference], sources[arm]),
+            study.any_table.digest,
+            gate.arms[study.names[arm]].value if gate else "no gate was given",
+            gate,
+        )
+        for arm in study.distilled
+    }
+
+
+def _as_it_was_run(run_id: str, config: ProjectConfig) -> ProjectConfig:
+    """Returns the configuration of a command's run with nothing but what that command trained."""
+    if command_of(run_id) == "sweep":
+        return config
+    single = config.distillation.softmax_temperature
+    temperatures = config.temperatures if single is None else (single,)
+    return config.model_copy(update={"temperatures": temperatures, "methods": ()})
+
+
+def _of_study(config: ProjectConfig, study: Study) -> ProjectConfig:
+    """Returns the configuration with the seeds and temperatures that a study has."""
+    found = sorted({arm.temperature for arm in study.distilled if arm.temperature is not None})
+    return config.model_copy(update={"seeds": study.all_seeds, "temperatures": tuple(found)})
 
 
 def _previews(study: Study) -> dict[str, Shown]:
@@ -259,12 +346,15 @@ def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
 def _missing(
     config: ProjectConfig, arms: Mapping[Arm, Mapping[int, Model]], given: set[str]
 ) -> tuple[str, ...]:
-    """Names the models that the study should have: every method and temperature for every seed."""
+    """Names the models that the study should have: every method and temperature for every seed.
+
+    Temperatures that nobody asked for are those that some run has.
+    """
     students = [models for arm, models in arms.items() if arm != TEACHER]
     seeds = set(config.seeds).union(*students)
-    temperatures = set(config.temperatures) | {
-        arm.temperature for arm in arms if arm.temperature is not None
-    }
+    temperatures = {arm.temperature for arm in arms if arm.temperature is not None}
+    if "temperatures" in given:
+        temperatures |= set(config.temperatures)
     shared = config.shared_teacher_seed
     expected = {TEACHER: seeds if shared is None else {shared}, NDS: seeds}
     for method in config.compared_methods:
@@ -362,32 +452,17 @@ def _attributes(
     for attribute in config.attributes:
         if attribute not in known:
             raise unknown_name("attributes", attribute, known or ["none"])
-    pairs = tuple(combinations(config.attributes, 2)) if intersections else ()
-    return (*config.attributes, *pairs)
+    return _with_pairs(config.attributes, intersections)
+
+
+def _with_pairs(attributes: Sequence[str], intersections: bool) -> tuple[Attribute, ...]:
+    pairs = tuple(combinations(attributes, 2)) if intersections else ()
+    return (*attributes, *pairs)
 
 
 def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dict[str, str]:
-    shared = config.shared_teacher_seed
-    teacher = "one per seed" if shared is None else f"seed {shared}"
     return {
         "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
-        "Teacher": f"{_training(config.teacher)}; {teacher}",
-        "Student": _training(config.student),
-        "Distillation": "; ".join(map(_distillation, config.compared_methods)),
+        **settings_of(config),
         "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
     }
-
-
-def _distillation(method: DistillationConfig) -> str:
-    words = [method.method]
-    if (alpha := method.distillation_weight) is not None:
-        words.append(f"alpha {alpha:g} on the distillation term")
-    if (scaled := getattr(method, "scale_by_t2", None)) is not None:
-        words.append("with T²" if scaled else "without T²")
-    return ", ".join(words)
-
-
-def _training(training: TrainingConfig) -> str:
-    start = "pretrained" if training.pretrained else "given weights" if training.weights else ""
-    trained = "not trained here" if training.frozen else f"epochs: {training.epochs}"
-    return ", ".join(filter(None, (training.model, start, trained)))

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
+from typing import TYPE_CHECKING
 
 import mlflow
 import pandas as pd
@@ -14,6 +15,7 @@ from kdplatform.experiments.graph import Step
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import class_figure, compared_classes
+from kdplatform.reporting.over_temperature import temperature_figures
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig
 from kdplatform.study.classes import ClassWise
@@ -21,6 +23,7 @@ from kdplatform.study.groups import GroupComparison
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import (
     REFERENCES,
+    SCORES,
     class_count,
     compared_names,
     count_metrics,
@@ -28,7 +31,11 @@ from kdplatform.study.metrics import (
     group_count_metrics,
     known,
 )
+from kdplatform.study.over_seeds import arm_statistics, class_statistics, group_statistics
 from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 # MLflow's steps are integers below 2^63; nobody needs finer temperatures.
 _MOST_DECIMALS = 6
@@ -47,13 +54,23 @@ def arm_by(method: DistillationConfig) -> Arm:
 
 
 def study_of(
-    config: ProjectConfig, class_names: Sequence[str], models: Iterable[TrainedModel]
+    config: ProjectConfig,
+    class_names: Sequence[str],
+    models: Iterable[TrainedModel],
+    *,
+    with_scores: bool = False,
 ) -> Study:
-    """Returns trained models as a study."""
+    """Returns trained models as a study.
+
+    Args:
+        with_scores: whether what was measured on logits is read from the models' runs.
+    """
     arms: dict[Arm, dict[int, Model]] = {}
     for model in models:
         own = arms.setdefault(arm_of(model.step), {})
-        own[model.step.seed] = Model(model.run_id, model.test)
+        logged = model.run.data.metrics if with_scores else {}
+        scores = {name: logged[name] for name in SCORES if name in logged}
+        own[model.step.seed] = Model(model.run_id, model.test, scores)
     return Study(
         config.name,
         tuple(class_names),
@@ -164,6 +181,33 @@ def log_sweep(classes: ClassWise, groups: GroupWise) -> None:
             "temperatures": pd.DataFrame(rows),
         }
     )
+    log_views(classes, scale)
+
+
+def log_views(classes: ClassWise, scale: int) -> None:
+    """Logs a study's views to the command's run: a table and figures each, with their axis.
+
+    `arms.json` has every metric of every arm with mean, deviation and interval over seeds;
+    `classes.json` and `groups.json` the accuracy of every class and group of every arm likewise.
+    Figures of the metrics stand against the temperature. The run's description says what the
+    step of a chart is.
+    """
+    study = classes.study
+    statistics = arm_statistics(study)
+    views = {"arms": statistics, "classes": class_statistics(classes)}
+    if study.attributes:
+        views["groups"] = group_statistics(study)
+    records.log_tables(views)
+    drawn: dict[str, Figure | figures.Drawing] = dict(temperature_figures(statistics))
+    records.log_figures(drawn)
+    step = "the temperature T" if scale == 1 else f"the temperature T times {scale}"
+    mlflow.set_tag(
+        "mlflow.note.content",
+        f"The step of a chart is {step}; choose the metric `temperature` as its x-axis for T "
+        f"itself. `figures/over_T_...png` have T as their axis, with 95% intervals over "
+        f"{len(study.all_seeds)} seeds. Tables: `arms.json`, `classes.json`"
+        + (", `groups.json`." if study.attributes else "."),
+    )
 
 
 def _arm_metrics(classes: ClassWise, groups: GroupWise, arm: Arm) -> dict[str, float]:
@@ -217,13 +261,16 @@ def _mean_of_pairs(study: Study, arm: Arm, count: str) -> dict[str, float]:
 
 
 def _means(study: Study, arm: Arm) -> dict[str, float]:
-    """Returns mean, and standard deviation of several seeds, named `role/metric`."""
-    frame = study.metrics
-    values = frame.loc[frame["arm"] == study.names[arm], compared_names(study.attributes)]
-    means = {f"{arm.role.value}/{name}": float(values[name].mean()) for name in values}
-    if len(values) > 1:
-        means |= {f"{arm.role.value}/{n}_sd": float(values[n].std(ddof=1)) for n in values}
-    return known(means)
+    """Returns mean, standard deviation and 95% interval over seeds, named `role/metric`.
+
+    The latter end in `_sd`, `_low` and `_high`, and are there for several seeds.
+    """
+    found: dict[str, float] = {}
+    for row in arm_statistics(study, [arm]).to_dict("records"):
+        name = f"{arm.role.value}/{row['metric']}"
+        found[name] = float(row["mean"])
+        found |= {f"{name}_{part}": float(row[part]) for part in ("sd", "low", "high")}
+    return known(found)
 
 
 def step_scale(temperatures: Sequence[float]) -> int:

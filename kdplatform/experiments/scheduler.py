@@ -106,7 +106,6 @@ class Scheduler:
         for step in steps:
             if step.key not in self.known and not _needed(step) <= there:
                 raise ValueError(f"{step.title} needs a step that is not among those given")
-        experiment_id = mlflow.get_run(parent_run_id).info.experiment_id
         waiting = {step.key: step for step in steps if step.key not in self.known}
         running: dict[Future[Outcome], Step] = {}
         failures: dict[str, Failure] = {}
@@ -116,7 +115,7 @@ class Scheduler:
                 _failed(failures, failure, progress)
             for step in [s for s in waiting.values() if _needed(s) <= self.known.keys()]:
                 del waiting[step.key]
-                assignment = self._assignment(step, parent_run_id, experiment_id)
+                assignment = self._assignment(step, parent_run_id)
                 running[self._executor.submit(assignment)] = step
             if progress is not None:
                 progress.show(in_flight=len(running))
@@ -128,7 +127,7 @@ class Scheduler:
         models = {step.key: self.known[step.key] for step in steps if step.key in self.known}
         return Trained(steps, models, list(failures.values()))
 
-    def _assignment(self, step: Step, parent_run_id: str, experiment_id: str) -> Assignment:
+    def _assignment(self, step: Step, parent_run_id: str) -> Assignment:
         return Assignment(
             config=self._workspace.config,
             step=step,
@@ -137,7 +136,6 @@ class Scheduler:
             device=self._device,
             reuse=self._workspace.reuse,
             tracking_uri=self._tracking_uri,
-            experiment_id=experiment_id,
             parent_run_id=parent_run_id,
         )
 

@@ -392,14 +392,28 @@ def command_run(
     with -P as they were typed; a second spelling of the same value would be refused.
     """
     name = f"{command} {title or config.name}"
-    own = {"mlflow.runName": name, "kd.command": command, "kd.project": config.name}
+    own = {"kd.command": command, "kd.project": config.name}
+    with opened_run(name, config.name, {**own, **(tags or {})}) as run_id:
+        known = MlflowClient().get_run(run_id).data.params
+        mlflow.log_params({k: v for k, v in flatten(config).items() if k not in known})
+        mlflow.log_text(dump_yaml(config), "config.yaml")
+        yield run_id
+
+
+@contextmanager
+def opened_run(name: str, experiment: str | None, tags: Mapping[str, str]) -> Iterator[str]:
+    """Opens a run that lies below no other: the one that `mlflow run` made, or a new one.
+
+    Args:
+        experiment: the experiment of a new run, made where it is not there; MLflow's own choice
+            takes its place where `$MLFLOW_EXPERIMENT_NAME` or `$MLFLOW_EXPERIMENT_ID` is set, and
+            where it is None.
+    """
     # From its first moment on the run says whose it is, so that the next command can close it.
-    process = {TAG_PROCESS: this_process()}
+    own = {"mlflow.runName": name, **tags, TAG_PROCESS: this_process(), **_source_tags()}
     with (
         _nothing_left_running(),
-        mlflow.start_run(
-            run_name=name, tags={**own, **process, **(tags or {}), **_source_tags()}
-        ) as run,
+        mlflow.start_run(run_name=name, experiment_id=_experiment_id(experiment), tags=own) as run,
     ):
         # Such as the address of the repository that `mlflow run` was given.
         if secret := {k: redacted(v) for k, v in run.data.tags.items() if redacted(v) != v}:
@@ -410,9 +424,28 @@ def command_run(
                 f"run {run.info.run_id}: `mlflow run` has logged {parameter} as it was typed, with "
                 "its password; change the password, and leave it out, as PGPASSWORD does"
             )
-        mlflow.log_params({k: v for k, v in flatten(config).items() if k not in known})
-        mlflow.log_text(dump_yaml(config), "config.yaml")
         yield run.info.run_id
+
+
+def _experiment_id(name: str | None) -> str | None:
+    """Returns the id of the experiment of this name, made where it is not there.
+
+    None where the choice is MLflow's: where one was given to it, or nothing is chosen here.
+    """
+    given = any(os.environ.get(f"MLFLOW_EXPERIMENT_{kind}") for kind in ("NAME", "ID"))
+    if name is None or given or os.environ.get("MLFLOW_RUN_ID"):
+        return None
+    client = MlflowClient()
+    if found := client.get_experiment_by_name(name):
+        return str(found.experiment_id)
+    try:
+        return str(client.create_experiment(name))
+    except MlflowException:
+        # Another process has made it meanwhile.
+        found = client.get_experiment_by_name(name)
+        if found is None:
+            raise
+        return str(found.experiment_id)
 
 
 @contextmanager
@@ -426,6 +459,7 @@ def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterato
         run_name=name,
         nested=True,
         parent_run_id=parent_run_id,
+        experiment_id=_experiment_of(mlflow.get_tracking_uri(), parent_run_id),
         tags={**tags, **process, **_source_tags()},
     ) as run:
         try:
@@ -434,6 +468,12 @@ def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterato
             with suppress(MlflowException):
                 mlflow.set_tag(TAG_ERROR, redacted(str(error)))
             raise
+
+
+@cache
+def _experiment_of(tracking_uri: str, run_id: str) -> str:
+    """Returns the experiment of a run; asked for once, for the many models below it."""
+    return str(MlflowClient(tracking_uri).get_run(run_id).info.experiment_id)
 
 
 def log_verified_artifacts(folder: Path) -> dict[str, str]:

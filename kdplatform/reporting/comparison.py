@@ -34,14 +34,15 @@ from kdplatform.reporting.comparison_rows import (
 from kdplatform.reporting.count_lines import unseen_lines
 from kdplatform.reporting.findings_text import led_by_findings
 from kdplatform.reporting.gallery import Shown
+from kdplatform.reporting.page import Section
 from kdplatform.reporting.report import Report
 from kdplatform.reporting.report_table import Row, Table, table_of
 from kdplatform.reporting.study_page import DEFAULT_EFFORT
 from kdplatform.reporting.tables import text_table
 from kdplatform.study.evidence import Evidence, accuracy_change
 from kdplatform.study.fairness import Effort
-from kdplatform.study.findings import Finding, make_findings
-from kdplatform.study.groups import GroupComparison, compare_groups
+from kdplatform.study.findings import WARNING, Finding, make_findings
+from kdplatform.study.groups import BETTER, WORSE, GroupComparison, compare_groups
 from kdplatform.study.measures import favourable_class
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
 from kdplatform.study.same_examples import check_examples, with_ids_of_one_kind
@@ -212,6 +213,25 @@ def _unseen_notes(classes: ClassComparison | None, groups: GroupComparison | Non
     for noun, tests in (("group", [groups]), ("class", [classes])):
         for line in unseen_lines([test for test in tests if test is not None], noun):
             yield f"{line[0].upper()}{line[1:]}."
+
+
+def with_provenance(comparison: Comparison, lines: Sequence[str]) -> Comparison:
+    """Returns a comparison whose page ends with what it rests on, a fact a line."""
+    page = comparison.report.page
+    section = Section("What this comparison rests on", points=list(lines))
+    page = replace(page, sections=[*page.sections, section])
+    return replace(comparison, report=replace(comparison.report, page=page))
+
+
+def verdict_line(comparison: Comparison) -> str:
+    """Returns what was found in one line: who got worse, who better, and that the rest is open."""
+    found = []
+    for kind in (WARNING, WORSE, BETTER):
+        told = [f for f in comparison.findings if f.kind == kind]
+        if told:
+            subjects = listed(list(dict.fromkeys(f.subject or f.sentence for f in told)))
+            found.append(f"{kind}: {subjects}")
+    return "; ".join(found) if found else "no difference is shown, which is not that there is none"
 
 
 def _study(a: Side, b: Side, similar: Similarity | None) -> Study:

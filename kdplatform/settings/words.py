@@ -23,6 +23,26 @@ def plain_text(value: object) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
+def in_ranges(values: Sequence[float]) -> str:
+    """Returns numbers as they are given, with ranges where whole ones follow each other.
+
+    >>> in_ranges((1, 2, 3, 4, 10, 30.5))
+    '1-4,10,30.5'
+    """
+    runs: list[list[float]] = []
+    for value in values:
+        follows = runs and value == runs[-1][-1] + 1 and float(value).is_integer()
+        if follows:
+            runs[-1].append(value)
+        else:
+            runs.append([value])
+    parts = []
+    for run in runs:
+        long = len(run) > 2
+        parts += [f"{run[0]:g}-{run[-1]:g}"] if long else [f"{value:g}" for value in run]
+    return ",".join(parts)
+
+
 def _quoted(text: str) -> str:
     """Returns a part of a list, in quotes where it has a comma or is no list otherwise."""
     if "," in text or text.startswith('"') or text.lower() == "none":

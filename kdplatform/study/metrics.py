@@ -45,6 +45,11 @@ INDIVIDUAL = "fairness/individual"
 INDIVIDUAL_LABELS = "fairness/individual_labels"
 INDIVIDUAL_CALIBRATED = "fairness/individual_calibrated"
 CONSISTENCY = "fairness/consistency"
+# What one model's logits and its pairs of similar examples give.
+SCORES = (
+    *(ECE, ECE_CALIBRATED, "test/brier", "test/nll"),
+    *(INDIVIDUAL, INDIVIDUAL_LABELS, INDIVIDUAL_CALIBRATED, CONSISTENCY),
+)
 
 _NOT_IN_METRICS = re.compile(r"[^\w .-]|^\.{1,2}\Z")
 _LONGEST_PART = 150

@@ -1,8 +1,10 @@
 """`kdplatform compare`: runs and files that need not come from this platform."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import mlflow
 import numpy as np
@@ -23,6 +25,7 @@ from kdplatform.analysis.significance import mcnemar_by_class
 from kdplatform.experiments.compare import run_compare
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import log_verified_artifacts
+from kdplatform.files import file_digest
 from kdplatform.predictions import Predictions
 
 EXAMPLES, COLORS = 300, ("red", "green", "NA")
@@ -603,9 +606,11 @@ def test_groups_that_differ_between_files_are_refused(capsys: pytest.CaptureFixt
 # ---- runs
 
 
-def log_run(table: pd.DataFrame, folder: Path, names: Sequence[str] = ()) -> str:
+def log_run(
+    table: pd.DataFrame, folder: Path, names: Sequence[str] = (), experiment_id: str | None = None
+) -> str:
     Predictions.of(with_logits(table)).write(folder / TEST)
-    with mlflow.start_run() as run:
+    with mlflow.start_run(experiment_id=experiment_id) as run:
         mlflow.set_tags(log_verified_artifacts(folder))
         if names:
             mlflow.log_table(pd.DataFrame({"name": names}), "classwise.json")
@@ -674,3 +679,118 @@ def test_a_count_of_zero_is_no_all_clear(capsys: pytest.CaptureFixture[str]) -> 
         in (printed)
     )
     assert "Could have hidden (power .8): a change of a class by 7.9 points." in printed
+
+
+def gate(text: str) -> str:
+    Path("gates.yaml").write_text(text)
+    return "gates.yaml"
+
+
+def test_a_gate_that_fails_ends_with_3_and_a_line_per_broken_rule(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sides = csv("a.csv", predictions(0.95)), csv("b.csv", predictions(0.7, 1, unfair=0.3))
+    rules = gate(
+        "date: 2026-11-26\nrules:\n  accuracy: {max_drop: 0.02}\n"
+        "  worst_group_drop: {max: 0.02}\n  fairness/color/eod: {max: 1}\n"
+    )
+    assert compare(*sides, "--gate", rules, "--out", "out") == 3
+    *broken, last = capsys.readouterr().err.splitlines()
+    assert [line.partition(" max")[0] for line in broken] == [
+        *("failed: side B: test/accuracy", "failed: side B: worst_group_drop")
+    ]
+    assert last == (
+        "kdplatform: gate failed: 2 of 3 rules broken (gates.yaml, thresholds of 2026-11-26)"
+    )
+    found = json.loads(Path("out/gate.json").read_text())
+    assert (found["outcome"], found["thresholds"]["reference"]) == ("failed", "side A")
+    suite = ElementTree.parse("out/gate.junit.xml").getroot()
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "2")
+
+
+def test_a_gate_that_passes_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    sides = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.95, 1))
+    assert compare(*sides, "--gate", gate("rules: {accuracy: {max_drop: 0}}")) == 0
+    assert "gate passed: 0 of 1 rules broken" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("rules", "said"),
+    [
+        ("{fairness/colour/eod: {max: 1}}", "did you mean 'fairness/color/eod'"),
+        ("{n_tc: {max: 1}}", "did you mean 'n_sc'"),
+        ("{accuracy: {min: 0.9, max: 0.5}}", "min 0.9 is above max 0.5"),
+    ],
+)
+def test_rules_that_cannot_be_are_refused_before_anything_is_compared(
+    rules: str, said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sides = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    code, line = failure(["compare", *sides, "--gate", gate(f"rules: {rules}")], capsys)
+    assert code == 2
+    assert said in line
+
+
+def test_a_comparison_says_what_it_rests_on() -> None:
+    sides = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.95, 1))
+    assert compare(*sides, "--out", "out", "--gate", gate("rules: {accuracy: {min: 0.5}}")) == 0
+    found = json.loads(Path("out/provenance.json").read_text())
+    [a], [b] = found["sides"]["A"], found["sides"]["B"]
+    assert [a["predictions_sha256"], b["predictions_sha256"]] == [
+        file_digest(Path(side)) for side in sides
+    ]
+    assert "better: accuracy" in found["verdict"]
+    assert found["thresholds"] == {
+        "file": "gates.yaml", "sha256": file_digest(Path("gates.yaml")), "date": None,
+        "outcome": "passed",
+    }  # fmt: skip
+    assert {"kdplatform", "Python", "numpy", "scipy"} <= found["versions"].keys()
+    assert a["predictions_sha256"] in Path("out/comparison.html").read_text()
+
+
+def test_sides_may_be_given_by_name(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    assert compare("--a", a, "--b", b) == 0
+    by_name = capsys.readouterr().out
+    assert compare(a, b) == 0
+    assert capsys.readouterr().out == by_name
+    code, line = failure(["compare", a, b, "--a", a], capsys)
+    assert (code, "--a or --b and without" in line) == (2, True)
+    code, line = failure(["compare", "--a", a], capsys)
+    assert (code, "compare takes two sides, 1 are given" in line) == (2, True)
+
+
+def test_files_alone_leave_no_run_behind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    sides = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    assert compare(*sides) == 0
+    assert not Path("mlflow.db").exists()
+    capsys.readouterr()
+    code, line = failure(["compare", *sides, "--log", "maybe"], capsys)
+    assert (code, "log='maybe' is not allowed" in line) == (2, True)
+
+
+def test_a_comparison_is_a_run_of_its_own(new_place: Any, tmp_path: Path) -> None:
+    project = new_place.client.create_experiment("small")
+    a, b = predictions(0.95), predictions(0.7, 1)
+    mlflow_run = log_run(b, tmp_path / "logged", experiment_id=project)
+    rules = gate("rules: {accuracy: {min: 0.99}}")
+    assert compare(csv("a.csv", a), mlflow_run, "--gate", rules) == 3
+    [run] = new_place.runs("comparison")
+    assert run.info.status == "FINISHED"
+    assert run.info.experiment_id == project
+    tags, metrics = run.data.tags, run.data.metrics
+    assert (tags["kd.a"], tags["kd.b"], tags["kd.gate"]) == ("a.csv", mlflow_run, "failed")
+    assert tags["kd.verdict"].startswith("worse: accuracy")
+    assert f"#/experiments/{project}/runs/{mlflow_run}" in tags["mlflow.note.content"]
+    accuracies = [(t["label"] == t["prediction"]).mean() for t in (a, b)]
+    assert [metrics["a/test/accuracy"], metrics["b/test/accuracy"]] == pytest.approx(accuracies)
+    assert metrics["difference/test/accuracy"] == pytest.approx(accuracies[1] - accuracies[0])
+    assert "classwise/n_sc" in metrics
+    folder = new_place.artifact(run, "")
+    assert (folder / "comparison" / "comparison.html").is_file()
+    rests_on = json.loads((folder / "comparison" / "provenance.json").read_text())
+    assert rests_on["sides"]["B"][0]["run_id"] == mlflow_run
+    assert (folder / "gate" / "gate.junit.xml").is_file()

@@ -38,7 +38,6 @@ def assignment(folder: Path, seed: int) -> Assignment:
         device="auto",
         reuse=True,
         tracking_uri="sqlite:///none.db",
-        experiment_id="0",
         parent_run_id="none",
     )
 

@@ -15,8 +15,9 @@ import pytest
 from helpers.refusals import last_line
 from mlflow import MlflowClient
 
+from kdplatform import cli
 from kdplatform.data import Dataset
-from kdplatform.experiments import records, report
+from kdplatform.experiments import commands, records, report, tracking
 from kdplatform.experiments.examples import EXAMPLES as EXAMPLES_LOGGED
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.stored_predictions import TEST
@@ -167,8 +168,9 @@ def test_seeds_and_temperatures_are_what_the_store_has(store: Store) -> None:
     assert seeds_of(study) == dict.fromkeys(
         ("Teacher", "NDS", "DS T=1", "DS T=2", "DS T=5.25"), (0, 1, 2)
     )
-    # The project file's own temperatures are 1 to 4.
-    assert study.missing == ("DS T=3, 4: every seed",)
+    # The project file's own temperatures are 1 to 4, for which nobody asked.
+    assert study.missing == ()
+    assert store.study(("temperatures",), temperatures="1-3").missing == ("DS T=3: every seed",)
     assert study.class_names == CLASSES
 
 
@@ -245,7 +247,7 @@ def test_one_teacher_may_serve_all_seeds(store: Store) -> None:
     study = store.study(**shared)
     assert study.shared_teacher == 1
     assert seeds_of(study)["Teacher"] == (1,)
-    assert study.missing == ("DS T=3, 4: every seed",)
+    assert study.missing == ()
 
 
 def test_a_run_whose_predictions_were_altered_is_left_out(store: Store) -> None:
@@ -336,3 +338,72 @@ def test_an_attribute_the_predictions_lack_is_refused(
 
 def test_one_temperature_alone_is_refused(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
     assert "temperature is not for report" in failure(store, capsys, temperature=4)
+
+
+def logged_command(store: Store, command: str, **overrides: str) -> str:
+    """Logs the run of a command as the command does, without its training."""
+    project = load_project(store.place.project, overrides)
+    with tracking.command_run(command, project, commands.command_title(command, project)) as run:
+        return run
+
+
+def test_a_sweeps_run_is_reported_as_it_was_without_a_flag_again(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = {"temperatures": "1,2", "seeds": "0-1", "alpha": "0.6"}
+    store.log(**words)
+    store.log(temperatures="1,2,3", seeds="0-2", alpha="0.5")
+    sweep = logged_command(store, "sweep", **words)
+    assert cli.main(["report", "--run", sweep, "--out", str(store.out)]) == 0
+    assert "Missing" not in capsys.readouterr().out
+    assert list(store.frame("table1_classes")["arm"]) == ["Teacher", "NDS", "DS T=1", "DS T=2"]
+    assert sorted(store.frame("runs")["seed"].unique()) == [0, 1]
+    reported = store.place.commands()[-1]
+    assert reported.data.tags["kd.reported_run"] == sweep
+    assert reported.info.run_name == "report small kd T=1,2 seeds 0,1"
+
+
+def test_a_distills_run_is_reported_at_its_own_temperature(store: Store) -> None:
+    store.log(temperatures="1,2", seeds="0-1")
+    distill = logged_command(store, "distill", temperature="2", seeds="0-1")
+    assert cli.main(["report", "--run", distill, "--out", str(store.out)]) == 0
+    assert list(store.frame("table1_classes")["arm"]) == ["Teacher", "NDS", "DS T=2"]
+
+
+def test_what_is_no_run_of_a_command_cannot_be_reported(
+    store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ids = store.log(temperatures="1", seeds="0")
+    tune = logged_command(store, "tune")
+    for run, said in (
+        (next(iter(ids.values())), "is no command; allowed: the id of a run of sweep or distill"),
+        (tune, "is a run of tune; allowed"),
+        ("0" * 32, "is not in sqlite:///"),
+        ("mine", "is no run id; allowed: none | the id"),
+    ):
+        assert cli.main(["report", "--run", run]) == 2
+        assert said in last_line(capsys)
+    assert cli.main(["report", "--run", tune, "--project", "digits"]) == 2
+    assert "are both given; allowed: one of them" in last_line(capsys)
+
+
+@pytest.mark.parametrize(("bound", "code"), [("0.5", 0), ("0.99", 3)])
+def test_a_gate_lets_a_report_pass_or_fail(
+    bound: str, code: int, store: Store, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store.log(temperatures="1,2", seeds="0-1")
+    gate = store.folder / "gates.yaml"
+    gate.write_text(
+        f"rules: {{accuracy: {{min: {bound}}}, fairness/color & texture/eod: {{max: 1}}}}\n"
+    )
+    words = {"attributes": "color,texture", "seeds": "0-1", "temperatures": "1,2"}
+    assert store.place.run("report", out=store.out, gate=gate, **words) == code
+    said = capsys.readouterr().err.splitlines()
+    assert sum(line.startswith("failed: DS T=") for line in said) == (2 if code else 0)
+    [run] = store.place.commands()
+    outcome = "failed" if code else "passed"
+    assert run.data.tags["kd.gate"] == outcome
+    assert run.info.status == "FINISHED"
+    for folder in (store.out, store.place.artifact(run, "gate")):
+        assert json.loads((folder / "gate.json").read_text())["outcome"] == outcome
+        assert (folder / "gate.junit.xml").is_file()

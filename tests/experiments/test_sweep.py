@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from helpers.inline import Ended, run_inline
 from helpers.place import copied, spare_figures_and_graphs
+from scipy import stats
 
 from kdplatform.errors import UserError
 from kdplatform.experiments import commands, logged_models, progress, records
@@ -322,3 +323,41 @@ def test_time_left_is_that_of_the_roles_left(monkeypatch):
     shown.done(found[4], [], 20.0, reused=False)
     # One teacher, one student and three distilled students on two slots.
     assert shown.seconds_left() == pytest.approx((100 + 10 + 3 * 20) / 2)
+
+
+def test_arms_have_mean_deviation_and_interval_over_seeds_at_their_step(story: Story) -> None:
+    own = table(story, 2, "sweep.json")
+    values = own.loc[own["temperature"] == 2.5, "test/accuracy"]
+    found = {
+        part: history(story, 2, f"distilled/test/accuracy{part}").get(25)
+        for part in ("", "_sd", "_low", "_high")
+    }
+    assert found[""] == pytest.approx(values.mean())
+    assert found["_sd"] == pytest.approx(values.std())
+    reach = stats.t.ppf(0.975, 1) * values.std() / 2**0.5
+    # Seeds that agree show no spread, and have no interval.
+    limits = [values.mean() - reach, values.mean() + reach] if reach else [None, None]
+    assert [found["_low"], found["_high"]] == pytest.approx(limits)
+
+
+def test_a_sweeps_run_has_a_table_per_view_and_says_what_a_step_is(story: Story) -> None:
+    arms = table(story, 2, "arms.json")
+    one = arms[(arms["arm"] == "DS T=2.5") & (arms["metric"] == "test/accuracy")]
+    assert list(one["seeds"]) == [2]
+    assert one["mean"].item() == pytest.approx(history(story, 2, "distilled/test/accuracy")[25])
+    classes = table(story, 2, "classes.json")
+    assert classes.groupby("arm", sort=False)["name"].nunique().tolist() == [3] * 4
+    assert classes.groupby("arm", sort=False)["n"].sum().nunique() == 1
+    assert table(story, 2, "groups.json")["attribute"].unique().tolist() == ["color"]
+    note = parent(story, 2).data.tags["mlflow.note.content"]
+    assert "The step of a chart is the temperature T times 10" in note
+    assert table(story, 2, "arms.json")["arm"].drop_duplicates().tolist() == [
+        *("Teacher", "NDS", "DS T=1", "DS T=2.5")
+    ]
+
+
+def test_a_sweeps_name_says_methods_temperatures_and_seeds(
+    story: Story, compared: Compared
+) -> None:
+    assert parent(story, 2).info.run_name == "sweep small kd T=1,2.5 seeds 0,1"
+    assert compared.place.commands()[-1].info.run_name == "sweep small kd,cist T=1,2.5 seeds 0,1"

@@ -68,7 +68,7 @@ def test_a_commands_run_says_whose_it_is_from_its_first_moment(
     nameless: list[Any] = []
 
     def source_tags() -> dict[str, str]:
-        found = new_place.client.search_runs(["0"])
+        found = new_place.commands()
         nameless.extend(run for run in found if "kd.process" not in run.data.tags)
         return made()
 
@@ -81,14 +81,14 @@ def test_a_commands_run_says_whose_it_is_from_its_first_moment(
 def test_a_run_that_is_interrupted_as_it_begins_is_closed(
     new_place: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def interrupted(run_name: str, tags: dict[str, str]) -> None:
-        new_place.client.create_run("0", tags=tags)
+    def interrupted(run_name: str, tags: dict[str, str], experiment_id: str) -> None:
+        new_place.client.create_run(experiment_id, tags=tags)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(tracking.mlflow, "start_run", interrupted)
     with pytest.raises(KeyboardInterrupt), tracking.command_run("student", load_project("digits")):
         pass
-    assert [run.info.status for run in new_place.client.search_runs(["0"])] == ["KILLED"]
+    assert [run.info.status for run in new_place.commands()] == ["KILLED"]
 
 
 def test_runs_of_other_machines_and_of_living_processes_are_let_alone(
@@ -176,11 +176,32 @@ def test_a_run_that_was_not_started_for_this_command_is_refused(
 def test_a_deleted_experiment_is_named_with_what_brings_it_back(
     new_place: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    new_place.client.delete_experiment("0")
+    number = new_place.client.create_experiment("small")
+    new_place.client.delete_experiment(number)
     assert new_place.run("student") == 2
     line = last_line(capsys)
-    assert line.startswith("experiment 0 of MLFLOW_TRACKING_URI='sqlite:///")
-    assert "is deleted; allowed: mlflow experiments restore --experiment-id 0, or " in line
+    assert line.startswith(f"experiment {number} of MLFLOW_TRACKING_URI='sqlite:///")
+    assert f"is deleted; allowed: mlflow experiments restore --experiment-id {number}, or " in line
+
+
+@pytest.mark.parametrize("given", [None, "NAME", "ID"])
+def test_runs_go_to_the_experiment_of_their_project_unless_one_is_given(
+    given: str | None, new_place: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mine = new_place.client.create_experiment("mine")
+    if given is not None:
+        monkeypatch.setenv(f"MLFLOW_EXPERIMENT_{given}", "mine" if given == "NAME" else mine)
+    for _ in range(2):
+        with (
+            tracking.command_run("student", load_project("digits")) as parent,
+            tracking.model_run("a model", parent, {}) as model,
+        ):
+            pass
+    expected = "digits" if given is None else "mine"
+    own = new_place.client.get_experiment_by_name(expected).experiment_id
+    runs = [new_place.client.get_run(run_id) for run_id in (parent, model)]
+    assert [run.info.experiment_id for run in runs] == [own, own]
+    assert len(new_place.client.search_runs([own])) == 4
 
 
 @pytest.mark.parametrize("error", [MachineError("no room"), OSError(28, "No space left")])
@@ -188,13 +209,13 @@ def test_a_run_that_fails_is_tagged_with_why(error: Exception, new_place: Any) -
     def fail() -> None:
         with (
             tracking.command_run("distill", load_project("digits")) as parent,
-            tracking.model_run("a model", parent, {"kd.key": KEY}),
+            tracking.model_run("a model", parent, {"kd.key": KEY, "kd.role": "student"}),
         ):
             raise error
 
     with pytest.raises(type(error)):
         fail()
-    [run] = new_place.client.search_runs(["0"], filter_string="tags.`kd.key` != ''")
+    [run] = new_place.runs()
     assert run.info.status == "FAILED"
     assert run.data.tags["kd.error"] == str(error)
 

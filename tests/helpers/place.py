@@ -100,10 +100,9 @@ class Place:
 
     def runs(self, role: str | None = None, status: str | None = None) -> "list[Run]":
         """Returns the models' runs, oldest first; superseded ones too."""
-        found = self.client.search_runs(["0"], order_by=["attributes.start_time ASC"])
         return [
             run
-            for run in found
+            for run in self._all_runs()
             if "kd.role" in run.data.tags
             and role in (None, run.data.tags["kd.role"])
             and status in (None, run.info.status)
@@ -111,8 +110,13 @@ class Place:
 
     def commands(self) -> "list[Run]":
         """Returns the commands' runs, oldest first."""
-        found = self.client.search_runs(["0"], order_by=["attributes.start_time ASC"])
-        return [run for run in found if "kd.role" not in run.data.tags]
+        return [run for run in self._all_runs() if "kd.role" not in run.data.tags]
+
+    def _all_runs(self) -> "list[Run]":
+        client = self.client
+        experiments = [each.experiment_id for each in client.search_experiments()]
+        found = client.search_runs(experiments, order_by=["attributes.start_time ASC"])
+        return list(found)
 
     def artifact(self, run: "Run", path: str) -> Path:
         return Path(run.info.artifact_uri.removeprefix("file://")) / path

@@ -31,7 +31,6 @@ class Assignment:
     device: str
     reuse: bool
     tracking_uri: str
-    experiment_id: str
     parent_run_id: str
 
 

@@ -37,7 +37,6 @@ def run_step(assignment: Assignment) -> Outcome:
     started = time.perf_counter()
     quiet_mlflow()
     mlflow.set_tracking_uri(patient(assignment.tracking_uri))
-    mlflow.set_experiment(experiment_id=assignment.experiment_id)
     with collected_messages() as messages:
         try:
             model = carry_out(assignment)

@@ -1,0 +1,138 @@
+"""The run of a comparison: what it found, its page, and links to what it compared."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from kdplatform.experiments.gate_run import log_gate
+from kdplatform.experiments.stored_predictions import TEST
+from kdplatform.experiments.tracking import (
+    artifact_digests,
+    begin_command,
+    opened_run,
+    quiet_mlflow,
+    store_errors,
+)
+from kdplatform.experiments.weights import WEIGHTS
+from kdplatform.files import scratch_folder
+from kdplatform.redaction import redacted
+from kdplatform.reporting.cards.facts import CardFacts
+from kdplatform.reporting.cards.write import FOLDER as CARDS
+from kdplatform.reporting.cards.write import write_cards
+from kdplatform.reporting.comparison import Comparison
+from kdplatform.reporting.comparison_rows import A, B
+from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.gates import JudgedGate
+from kdplatform.study.metrics import compared_names, count_metrics, known
+from kdplatform.study.provenance import Provenance, Source, is_run_id
+
+ROLE = "comparison"
+# What MLflow's database keeps of a tag.
+_LONGEST_TAG = 5000
+
+
+def source_of_run(run_id: str) -> Source:
+    """Returns a run with the digests of its predictions and weights; it has been read before."""
+    digests = artifact_digests(MlflowClient().get_run(run_id))
+    return Source(run_id, digests[TEST], digests.get(WEIGHTS, ""), run_id)
+
+
+@contextmanager
+def comparison_run(sides: Sequence[Sequence[str]], title: str) -> Iterator[str]:
+    """Opens the run of a comparison, in the experiment of side B's runs where they have one.
+
+    Args:
+        sides: the runs or files of A and of B, as they were given.
+    """
+    quiet_mlflow()
+    begin_command()
+    with store_errors():
+        runs = {n: MlflowClient().get_run(n) for side in sides for n in side if is_run_id(n)}
+        own = [runs[name] for name in sides[1] if name in runs] or list(runs.values())
+        tags = {"kd.command": "compare", "kd.role": ROLE}
+        for letter, side in zip("ab", sides, strict=True):
+            tags[f"kd.{letter}"] = redacted(",".join(side))[:_LONGEST_TAG]
+        experiment = None
+        if own:
+            tags["kd.project"] = own[0].data.tags.get("kd.project", "")
+            experiment = MlflowClient().get_experiment(own[0].info.experiment_id).name
+        tags["mlflow.note.content"] = _note(sides, runs)
+        with opened_run(f"compare {title}", experiment, tags) as run_id:
+            yield run_id
+
+
+def _note(sides: Sequence[Sequence[str]], runs: Mapping[str, Run]) -> str:
+    """Says in Markdown, which MLflow shows on the run's page, what was compared with links."""
+    lines = ["Side B held against side A, the reference.", ""]
+    for letter, side in zip("AB", sides, strict=True):
+        for name in side:
+            shown = f"`{name}`"
+            if run := runs.get(name):
+                link = f"#/experiments/{run.info.experiment_id}/runs/{name}"
+                shown = f"[{run.info.run_name}]({link})"
+            lines.append(f"- {letter}: {shown}")
+    return redacted("\n".join(lines))[:_LONGEST_TAG]
+
+
+def log_comparison(
+    comparison: Comparison,
+    provenance: Provenance,
+    text: str,
+    settings: Mapping[str, str],
+    written: Sequence[Path],
+    gate: JudgedGate | None,
+) -> None:
+    """Logs a comparison to the active run.
+
+    Args:
+        settings: parameters as they were given.
+        written: the page and its tables.
+    """
+    run = mlflow.active_run()
+    assert run is not None
+    # `mlflow run` has logged its own, which a second spelling of the same value would contradict.
+    there = MlflowClient().get_run(run.info.run_id).data.params
+    mlflow.log_params({k: redacted(v) for k, v in settings.items() if k not in there})
+    mlflow.log_metrics(metrics_of(comparison))
+    mlflow.log_text(text, "summary.txt")
+    mlflow.set_tag("kd.verdict", provenance.verdict[:_LONGEST_TAG])
+    for path in written:
+        mlflow.log_artifact(str(path), "comparison")
+    if gate is not None:
+        log_gate(gate)
+
+
+def log_cards(facts: CardFacts) -> None:
+    """Logs the cards of side B to the active run."""
+    with scratch_folder() as folder:
+        write_cards(facts, folder)
+        mlflow.log_artifacts(str(folder), CARDS)
+
+
+def metrics_of(comparison: Comparison) -> dict[str, float]:
+    """Returns a comparison's metrics: `a/...`, `b/...` and their `difference/...`, and counts."""
+    study = comparison.study
+    frame = study.metrics
+    found: dict[str, float] = {}
+    names = [name for name in _own_metrics(comparison) if name in frame]
+    for name in names:
+        a, b = study.values(A, name), study.values(B, name)
+        if len(a) and len(b):
+            found |= {f"a/{name}": float(np.mean(a)), f"b/{name}": float(np.mean(b))}
+            found[f"difference/{name}"] = float(np.mean(b) - np.mean(a))
+    test = ClassWise(study).tests.get((B, Role.STUDENT))
+    if test is not None:
+        found |= count_metrics(Role.STUDENT, test.counts)
+    return known(found)
+
+
+def _own_metrics(comparison: Comparison) -> list[str]:
+    scores = [model.scores for arms in comparison.study.arms.values() for model in arms.values()]
+    every = dict.fromkeys(name for each in scores for name in each)
+    return [*compared_names(comparison.study.attributes), *every]

@@ -1,0 +1,108 @@
+"""A Distillation Loss Statement: what was preserved, what was lost, why that is acceptable.
+
+The statement and the kinds of losses are those of Wang, "Knowledge Distillation Must Account for
+What It Loses" (arXiv:2604.25110). What is filled in was measured; the rest says that it was not.
+"""
+
+from kdplatform.reporting.cards.facts import CardFacts, Fact
+from kdplatform.reporting.cards.markdown import (
+    FACT_HEADER,
+    GROUP_HEADER,
+    escaped,
+    fact_rows,
+    group_rows,
+    points,
+    table,
+)
+from kdplatform.study.groups import BETTER, UNDECIDED, WORSE
+
+# Off-metric losses that the paper names, and which measure of this platform speaks of each.
+_KINDS = {
+    "uncertainty": ("test/ece", "test/brier", "test/nll"),
+    "boundary behaviour": (),
+    "process reliability": (),
+    "on-policy stability": (),
+    "grounding": (),
+    "privacy": (),
+    "safety": (),
+    "diversity": (),
+}
+
+
+def loss_statement(facts: CardFacts) -> str:
+    """Returns the statement as Markdown."""
+    lines = [
+        f"# Distillation Loss Statement: {escaped(facts.name)}",
+        "",
+        f"{escaped(facts.role)}, held against {escaped(facts.reference)} on {facts.examples} test "
+        f"examples of {escaped(facts.dataset)} (digest {facts.digest}). Fractions, not per cent.",
+        "",
+        *points((f"{name}: {value}" for name, value in facts.settings.items()), "Not recorded."),
+        "## Preservation targets",
+        "",
+        *_targets(facts),
+        "## Preserved or gained",
+        "",
+        "The 95% interval of the change excludes a loss.",
+        "",
+        *_changes(facts, BETTER),
+        "## Lost",
+        "",
+        "The 95% interval of the change excludes 0, on the worse side.",
+        "",
+        *_changes(facts, WORSE),
+        "## Cannot be told",
+        "",
+        "The interval holds 0: its worse end is the loss that could have hidden.",
+        "",
+        *_changes(facts, UNDECIDED),
+        "## Not measured",
+        "",
+        *points(_not_measured(facts), "Every kind of loss named here was measured."),
+        "## Why the remaining losses are acceptable",
+        "",
+        *_acceptable(facts),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _targets(facts: CardFacts) -> list[str]:
+    gate = None if facts.provenance is None else facts.provenance.gate
+    if gate is None:
+        return ["None were stated: no gate was given.", ""]
+    return points((rule.sentence for rule in gate.rules), "None.")
+
+
+def _changes(facts: CardFacts, verdict: str) -> list[str]:
+    metrics, groups = facts.of_verdict(verdict), facts.groups_of(verdict)
+    lines = table(FACT_HEADER, fact_rows(metrics)) if metrics else []
+    lines += table(GROUP_HEADER, group_rows(groups)) if groups else []
+    return lines or ["Nothing.", ""]
+
+
+def _not_measured(facts: CardFacts) -> list[str]:
+    measured = {fact.metric for fact in facts.facts}
+    missing = [kind for kind, metrics in _KINDS.items() if not measured & set(metrics)]
+    found = [f"{kind}: not measured" for kind in missing]
+    if facts.groups.empty:
+        found.append("groups: not measured, no attribute was given")
+    return found
+
+
+def _acceptable(facts: CardFacts) -> list[str]:
+    lost: list[Fact] = facts.of_verdict(WORSE)
+    if not lost and not facts.groups_of(WORSE):
+        return ["No loss is shown; what cannot be told stands above.", ""]
+    gate = None if facts.provenance is None else facts.provenance.gate
+    if gate is None:
+        return [
+            "Not stated. No threshold was given that the losses could keep; whoever answers for "
+            "the model says here why they are acceptable.",
+            "",
+        ]
+    kept = (
+        "The losses keep the thresholds"
+        if gate.outcome == "passed"
+        else ("The losses do not keep the thresholds, and are not acceptable by them")
+    )
+    return [f"{kept}: {escaped(gate.sentence)}.", ""]

@@ -1,0 +1,148 @@
+"""The facts of a card, from a comparison of two sides or from an arm of a study."""
+
+import re
+from collections.abc import Mapping, Sequence
+
+from kdplatform.reporting.cards.facts import CardFacts, facts_of
+from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.evidence import Evidence, accuracy_change
+from kdplatform.study.findings import make_findings
+from kdplatform.study.groupwise import GroupWise
+from kdplatform.study.metrics import REFERENCES
+from kdplatform.study.provenance import Provenance
+from kdplatform.study.study import NDS, TEACHER, Arm, Study
+
+# As hubs of models name what a model does; images where nothing else is known of a dataset.
+_TASKS = {"table": "tabular-classification", "hatexplain": "text-classification"}
+_IMAGES, _UNKNOWN = "image-classification", "other"
+_LONGEST_SLUG = 90
+# Notes that explain the printed table of a comparison alone.
+_HOW_TO_READ = ("In %", "EOD, DPD", "I(f)", "Disagreement:")
+
+
+def card_of_sides(
+    study: Study, reference: Arm, side: Arm, provenance: Provenance, cautions: Sequence[str]
+) -> CardFacts:
+    """Returns the facts of side B of a comparison, held against side A.
+
+    Args:
+        study: of the two sides, whose titles are its settings `A` and `B`.
+    """
+    titles = study.settings
+    return _card(
+        study,
+        side,
+        reference,
+        name=titles["B"],
+        role="Side B of a comparison",
+        base_model=titles["A"],
+        task=_UNKNOWN,
+        dataset="not stated",
+        settings={"Side A": titles["A"], "Side B": titles["B"]},
+        cautions=[line for line in cautions if not line.startswith(_HOW_TO_READ)],
+        provenance=provenance,
+    )
+
+
+def cards_of_study(
+    study: Study,
+    dataset: str,
+    base_model: str,
+    settings: Mapping[str, str],
+    provenance: Mapping[Arm, Provenance] | None = None,
+) -> dict[Arm, CardFacts]:
+    """Returns the facts of every distilled arm of a study, held against its teacher.
+
+    It is held against the NDS where no teacher is there.
+    """
+    reference = TEACHER if TEACHER in study.arms else NDS
+    if reference not in study.arms:
+        return {}
+    cautions = []
+    if len(study.all_seeds) == 1:
+        cautions.append("One seed: intervals are conditional on this model.")
+    return {
+        arm: _card(
+            study,
+            arm,
+            reference,
+            name=f"{study.name} {arm.title(with_method=True)}",
+            role="A distilled student",
+            base_model=base_model,
+            task=_TASKS.get(dataset, _IMAGES),
+            dataset=dataset,
+            settings=settings,
+            cautions=cautions,
+            provenance=(provenance or {}).get(arm),
+        )
+        for arm in study.distilled
+    }
+
+
+def _card(
+    study: Study,
+    arm: Arm,
+    reference: Arm,
+    *,
+    name: str,
+    role: str,
+    base_model: str,
+    task: str,
+    dataset: str,
+    settings: Mapping[str, str],
+    cautions: Sequence[str],
+    provenance: Provenance | None,
+) -> CardFacts:
+    facts, groups = facts_of(study, arm, reference)
+    titles = study.settings
+    held = titles["A"] if name == titles.get("B") else reference.title()
+    return CardFacts(
+        name=name,
+        slug=slug(name),
+        role=role,
+        reference=held,
+        base_model=slug(base_model),
+        task=task,
+        dataset=dataset,
+        examples=len(study.any_table),
+        digest=study.any_table.digest,
+        classes=study.class_names,
+        seeds=len(study.seeds(arm)),
+        facts=facts,
+        groups=groups,
+        settings=settings,
+        findings=_findings(study, arm, reference),
+        cautions=cautions,
+        provenance=provenance,
+    )
+
+
+def _findings(study: Study, arm: Arm, reference: Arm) -> list[str]:
+    """The sentences on what was found, by the rule of `study.findings`."""
+    role = Role(reference.role)
+    assert role in REFERENCES
+    pairs = list(study.pairs_with(role, arm))
+    if not pairs:
+        return []
+    first, second = (list(tables) for tables in zip(*pairs, strict=True))
+    groups = GroupWise(study).tests.get((arm, role)) if study.attributes else None
+    evidence = Evidence(
+        "",
+        ("the reference", "the model"),
+        (len(study.seeds(reference)), len(study.seeds(arm))),
+        [accuracy_change(first, second)],
+        groups,
+        ClassWise(study).tests.get((arm, role)),
+        study.class_names,
+    )
+    return [finding.sentence for finding in make_findings([evidence])]
+
+
+def slug(name: str) -> str:
+    """Returns a name as hubs of models take it: letters, digits, dots, dashes and underscores.
+
+    >>> slug("digits DS kd T=4")
+    'digits-DS-kd-T-4'
+    """
+    return re.sub(r"[^\w.]+", "-", name, flags=re.ASCII)[:_LONGEST_SLUG].strip("-.") or "model"
