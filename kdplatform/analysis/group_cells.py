@@ -1,6 +1,6 @@
 """The cells that two models are compared in: every group, and every group within every class."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,12 +15,13 @@ GROUP, INTERSECTION, WITHIN_CLASS = "group", "intersection", "group within class
 
 
 class _Block(NamedTuple):
-    """Cells of one attribute: its groups, or its groups within classes.
+    """Cells of one attribute: its groups, then, where classes count, its groups within classes.
 
     Attributes:
-        codes: row of `members` of every example, times the classes where they count; -1 outside.
+        codes: row of `members` of every example, times the classes plus its own where they count;
+            -1 outside.
         members: as in `Groups`. [codes, groups]
-        classes: 1 where whole groups are the cells.
+        classes: 1 where whole groups alone are the cells.
     """
 
     codes: IntArray
@@ -34,7 +35,8 @@ class _Block(NamedTuple):
             self.codes[inside], values[inside], minlength=len(self.members) * self.classes
         )
         cells = self.members.T.astype(float) @ by_code.reshape(-1, self.classes)
-        return np.asarray(cells.ravel())
+        within = [cells.ravel()] if self.classes > 1 else []
+        return np.concatenate([cells.sum(axis=1), *within])
 
 
 @dataclass(frozen=True)
@@ -84,9 +86,9 @@ def cells_of(table: Predictions, attributes: Sequence[Attribute]) -> Cells:
     frames: list[pd.DataFrame] = []
     blocks: list[_Block] = []
     for attribute in attributes:
-        for frame, block in _cells_by(table, attribute):
-            frames.append(frame)
-            blocks.append(block)
+        frame, block = _cells_by(table, attribute)
+        frames.append(frame)
+        blocks.append(block)
     frame = pd.concat(frames, ignore_index=True)
     ones = np.ones(len(table))
     n = np.concatenate([block.sums(ones) for block in blocks]).round().astype(np.int64)
@@ -95,21 +97,18 @@ def cells_of(table: Predictions, attributes: Sequence[Attribute]) -> Cells:
     return Cells(table, frame[occurring].reset_index(drop=True), tuple(blocks), occurring)
 
 
-def _cells_by(table: Predictions, attribute: Attribute) -> Iterator[tuple[pd.DataFrame, _Block]]:
+def _cells_by(table: Predictions, attribute: Attribute) -> tuple[pd.DataFrame, _Block]:
     groups = attribute_groups(table, attribute)
-    single = isinstance(attribute, str) or len(attribute) == 1
-    yield (
-        _rows(GROUP if single else INTERSECTION, groups, [-1]),
-        _Block(groups.codes, groups.members, 1),
-    )
-    if single:
-        classes = np.unique(table.labels)
-        places = np.searchsorted(classes, table.labels)
-        codes = np.where(groups.codes < 0, -1, groups.codes * len(classes) + places)
-        yield (
-            _rows(WITHIN_CLASS, groups, classes.tolist()),
-            _Block(codes, groups.members, len(classes)),
-        )
+    classes = np.unique(table.labels)
+    if not (isinstance(attribute, str) or len(attribute) == 1):
+        return _rows(INTERSECTION, groups, [-1]), _Block(groups.codes, groups.members, 1)
+    whole = _rows(GROUP, groups, [-1])
+    if len(classes) == 1:  # its groups within the one class are its groups
+        return whole, _Block(groups.codes, groups.members, 1)
+    places = np.searchsorted(classes, table.labels)
+    codes = np.where(groups.codes < 0, -1, groups.codes * len(classes) + places)
+    frame = pd.concat([whole, _rows(WITHIN_CLASS, groups, classes.tolist())], ignore_index=True)
+    return frame, _Block(codes, groups.members, len(classes))
 
 
 def _rows(kind: str, groups: Groups, classes: Sequence[int]) -> pd.DataFrame:

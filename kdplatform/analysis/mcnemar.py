@@ -9,13 +9,14 @@ from functools import cache
 
 import numpy as np
 import numpy.typing as npt
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from kdplatform.analysis.tables import quotient
 from kdplatform.predictions import FloatArray, IntArray
 
-# Up to here the power is that of the exact test, beyond it that of its normal approximation.
-_EXACT_UP_TO = 200
+# Numbers of differing examples for which the exact test's power is computed; beyond the last the
+# normal approximation serves.
+_NODES = (0, 6, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 30, 35, 40, 50, 60, 80, 100, 140, 200)
 
 
 def mcnemar_p(only_a: npt.ArrayLike, only_b: npt.ArrayLike) -> FloatArray:
@@ -87,30 +88,40 @@ def detectable_change(
     >>> detectable_change([0, 0, 40], [10, 100, 1000]).round(3).tolist()
     [0.791, 0.079, 0.018]
     """
-    m, total = np.broadcast_arrays(np.asarray(discordant), np.asarray(n, dtype=float))
-    distinct, place = np.unique(m, return_inverse=True)
-    counts = np.array([_detectable_count(int(each), alpha, power) for each in distinct])
-    change = quotient(counts[place.reshape(m.shape)], total)
+    m, total = np.broadcast_arrays(np.asarray(discordant, dtype=float), np.asarray(n, dtype=float))
+    needed = np.interp(np.sqrt(m), *_detectable_counts(alpha, power))
+    z = stats.norm.isf(alpha / 2) + stats.norm.isf(1 - power)
+    needed = np.where(m > _NODES[-1], z * np.sqrt(m) + 1, needed)  # about one more than the normal
+    change = quotient(needed, total)
     return np.where(change > 1, np.inf, change)
 
 
 @cache
-def _detectable_count(discordant: int, alpha: float, power: float) -> float:
-    """Smallest expected surplus of one side that is found with this power."""
-    z = stats.norm.isf(alpha / 2) + stats.norm.isf(1 - power)
-    if discordant > _EXACT_UP_TO:
-        return float(z * np.sqrt(discordant) + 1)  # the exact test needs about one more
+def _detectable_counts(alpha: float, power: float) -> tuple[FloatArray, FloatArray]:
+    """Roots of numbers of differing examples, and the surplus of one side found with this power.
 
-    def excess(surplus: float) -> float:
-        return _power(surplus, max(float(discordant), surplus), alpha) - power
+    The surplus is smooth in the root, so that a few numbers serve for all between them.
+    """
+    critical = _critical_count(np.arange(2 * _NODES[-1]), alpha)
 
-    return float(optimize.brentq(excess, 1e-9, 10 * z * np.sqrt(discordant + z), xtol=1e-6))
+    def needed(differing: int) -> float:
+        def excess(surplus: float) -> float:
+            return _power(surplus, max(float(differing), surplus), critical) - power
+
+        return float(optimize.brentq(excess, 1e-9, _NODES[-1] / 2, xtol=1e-6))
+
+    return np.sqrt(np.array(_NODES)), np.array([needed(node) for node in _NODES])
 
 
-def _power(surplus: float, differing: float, alpha: float) -> float:
-    """Power with so many differing examples expected, of which one side has so many more."""
-    totals = np.arange(int(differing + 12 * np.sqrt(differing + 1)) + 12, dtype=np.int64)
-    most = _critical_count(totals, alpha)
+def _power(surplus: float, differing: float, critical: FloatArray) -> float:
+    """Power with so many differing examples expected, of which one side has so many more.
+
+    Args:
+        critical: `_critical_count` of 0, 1, ... differing examples.
+    """
+    totals = np.arange(len(critical))
+    chances = np.exp(special.xlogy(totals, differing) - differing - special.gammaln(totals + 1))
     share = (1 + surplus / differing) / 2
-    found = stats.binom.cdf(most, totals, 1 - share) + stats.binom.cdf(most, totals, share)
-    return float((stats.poisson.pmf(totals, differing) * np.where(most < 0, 0.0, found)).sum())
+    most = np.maximum(critical, 0)
+    found = special.bdtr(most, totals, 1 - share) + special.bdtr(most, totals, share)
+    return float((chances * np.where(critical < 0, 0.0, found)).sum())

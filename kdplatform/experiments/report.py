@@ -26,7 +26,7 @@ from kdplatform.experiments.former_command import command_of
 from kdplatform.experiments.gate_run import log_gate
 from kdplatform.experiments.gates import checked_gate, enforce
 from kdplatform.experiments.graph import Step, study_steps
-from kdplatform.experiments.results import arm_by, arm_of, by_role
+from kdplatform.experiments.results import arm_by, arm_of, by_role, log_group_counts
 from kdplatform.experiments.setting_words import settings_of
 from kdplatform.experiments.stored_predictions import (
     calibrating_temperature,
@@ -47,7 +47,7 @@ from kdplatform.progress import say, show
 from kdplatform.reporting.cards.sources import cards_of_study
 from kdplatform.reporting.cards.write import FOLDER as CARDS
 from kdplatform.reporting.cards.write import write_cards
-from kdplatform.reporting.findings_text import findings_text
+from kdplatform.reporting.findings_text import led_by_findings
 from kdplatform.reporting.gallery import Shown
 from kdplatform.reporting.gate_files import write_gate
 from kdplatform.reporting.pairs import usual_arm
@@ -109,6 +109,8 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
             for path in written:
                 mlflow.log_artifact(str(path), "report")
             mlflow.log_metrics(_tally(report))
+            if report.groups is not None:
+                log_group_counts(report.groups)
             if arguments.card:
                 mlflow.log_artifacts(str(folder / CARDS), CARDS)
             if gate is not None:
@@ -183,17 +185,16 @@ def _place(config: ProjectConfig) -> str:
 
 
 def report_text(report: Report) -> str:
-    """Returns what is printed: what is missing, what was found, and which claims are decided.
+    """Returns what is printed: what was found, what is missing, and which claims are decided.
 
     Everything else stands on the page: a study of many methods has hundreds of verdicts.
     """
     parts = [
         "\n".join([report.page.subtitle, *report.gaps]),
-        findings_text(report.findings),
         _verdicts_text("The paper's claims", report.claims),
         _verdicts_text("Methods against plain distillation", report.of_methods),
     ]
-    return "\n\n".join(filter(None, parts))
+    return led_by_findings(report.findings, "\n\n".join(filter(None, parts)))
 
 
 def _verdicts_text(title: str, claims: Sequence[Claim]) -> str:

@@ -19,6 +19,7 @@ from kdplatform.reporting.over_temperature import temperature_figures
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig
 from kdplatform.study.classes import ClassWise
+from kdplatform.study.groups import GroupComparison
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import (
     REFERENCES,
@@ -231,9 +232,26 @@ def _arm_metrics(classes: ClassWise, groups: GroupWise, arm: Arm) -> dict[str, f
         if shifts is None:
             metrics |= _mean_of_pairs(study, arm, group_count(role))
         else:
-            metrics |= group_count_metrics(role, shifts.counts)
-            metrics[f"{group_count(role)}_permutation_p"] = shifts.permutation_p
+            metrics |= _shift_metrics(role, shifts)
     return known(metrics)
+
+
+def _shift_metrics(role: Role, shifts: GroupComparison) -> dict[str, float]:
+    counts = group_count_metrics(role, shifts.counts)
+    return {**counts, f"{group_count(role)}_permutation_p": shifts.permutation_p}
+
+
+def log_group_counts(groups: GroupWise) -> None:
+    """Logs how many groups of each arm changed, as `log_sweep` logs its metrics by temperature."""
+    study = groups.study
+    scale = step_scale([arm.temperature or 0.0 for arm in study.distilled])
+    for arm in study.distilled:
+        prefix = f"{arm.method}/" if study.has_several_methods else ""
+        for role in REFERENCES:
+            if (arm, role) in groups.tests:
+                metrics = known(_shift_metrics(role, groups.tests[arm, role]))
+                named = {f"{prefix}{name}": value for name, value in metrics.items()}
+                mlflow.log_metrics(named, step=round((arm.temperature or 0.0) * scale))
 
 
 def _mean_of_pairs(study: Study, arm: Arm, count: str) -> dict[str, float]:

@@ -16,7 +16,6 @@ from kdplatform.analysis.individual_fairness import (
     nearest_neighbours,
     sample_pairs,
 )
-from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.tables import Attribute, listed
 from kdplatform.reporting.comparison_measures import FOUR_FIFTHS_TABLE, Measures, measures_of
@@ -24,33 +23,34 @@ from kdplatform.reporting.comparison_page import comparison_report
 from kdplatform.reporting.comparison_rows import (
     A,
     B,
+    class_count_row,
     class_test,
-    count_row,
+    fairness_changes,
     fairness_rows,
+    group_count_row,
     individual_rows,
     overall_rows,
 )
-from kdplatform.reporting.findings_text import findings_text
+from kdplatform.reporting.count_lines import unseen_lines
+from kdplatform.reporting.findings_text import led_by_findings
 from kdplatform.reporting.gallery import Shown
 from kdplatform.reporting.page import Section
 from kdplatform.reporting.report import Report
 from kdplatform.reporting.report_table import Row, Table, table_of
 from kdplatform.reporting.study_page import DEFAULT_EFFORT
 from kdplatform.reporting.tables import text_table
-from kdplatform.study.evidence import Evidence, MetricChange
+from kdplatform.study.evidence import Evidence, accuracy_change
 from kdplatform.study.fairness import Effort
 from kdplatform.study.findings import WARNING, Finding, make_findings
-from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison, compare_groups
+from kdplatform.study.groups import BETTER, WORSE, GroupComparison, compare_groups
 from kdplatform.study.measures import favourable_class
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
 from kdplatform.study.same_examples import check_examples, with_ids_of_one_kind
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
-from kdplatform.study.warnings import collapse_warnings
+from kdplatform.study.warnings import arms_at_chance, collapse_warnings
 
 _NO_PREVIEWS: Mapping[str, Shown] = MappingProxyType({})
-# Rows that are told among the findings: how each is better, by the letters its name begins with.
-_TOLD = {"accuracy": 1, "EOD, ": -1, "DPD, ": -1}
 
 
 @dataclass(frozen=True)
@@ -120,16 +120,26 @@ def build_comparison(
     tables = {"A": study.tables(A), "B": study.tables(B)}
     classes, measured = class_test(study), list[Attribute]()
     fairness: list[Row] = []
-    notes = [*_notes(study, classes), *remarks]
+    metrics = [accuracy_change(tables["A"], tables["B"])]
+    groups, at_chance = None, arms_at_chance(study)
+    if attributes:
+        groups = compare_groups(
+            tables["A"],
+            tables["B"],
+            attributes,
+            min_group_size=min_group_size,
+            class_names=study.class_names,
+        )
+    notes = [*_notes(study, classes), *_unseen_notes(classes, groups), *remarks]
     for attribute in attributes:
-        metrics = fairness_metrics(reference, attribute, min_group_size=min_group_size)
-        name = metrics.attribute
-        if metrics.groups > 1:
-            smallest = f"{name}: {metrics.groups} groups, the smallest of"
-            notes.append(f"{smallest} {metrics.smallest_group} examples.")
-        if metrics.note:
-            notes.append(f"{name}: {metrics.note}.")
-        if metrics.groups < 2:
+        sizes = fairness_metrics(reference, attribute, min_group_size=min_group_size)
+        name = sizes.attribute
+        if sizes.groups > 1:
+            smallest = f"{name}: {sizes.groups} groups, the smallest of"
+            notes.append(f"{smallest} {sizes.smallest_group} examples.")
+        if sizes.note:
+            notes.append(f"{name}: {sizes.note}.")
+        if sizes.groups < 2:
             continue
         measured.append(attribute)
         bootstrap = bootstrap_fairness(
@@ -141,7 +151,8 @@ def build_comparison(
             permutations=effort.permutations,
             min_group_size=min_group_size,
         )
-        fairness.extend(fairness_rows(bootstrap, null, metrics))
+        fairness.extend(fairness_rows(bootstrap, null, sizes))
+        metrics.extend(fairness_changes(bootstrap, null, b_at_chance=B in at_chance))
     measures = measures_of(study, measured, favourable, effort, min_group_share)
     notes += measures.notes
     if similar is None:
@@ -153,7 +164,8 @@ def build_comparison(
         "What differs: side B minus side A",
         [
             *overall_rows(study),
-            *([] if classes is None else [count_row(classes)]),
+            *([] if groups is None else [group_count_row(groups)]),
+            *([] if classes is None else [class_count_row(classes)]),
             *fairness,
             *measures.rows,
             *individual_rows(study),
@@ -172,9 +184,16 @@ def build_comparison(
             )
         ],
     )
-    groups = _groups(study)
-    evidence = _evidence(study, verdicts, classes, groups)
-    findings = make_findings([evidence], collapse_warnings(study, {A: "A", B: "B"}))
+    evidence = Evidence(
+        "",
+        ("A", "B"),
+        (len(a.tables), len(b.tables)),
+        metrics,
+        groups,
+        classes,
+        study.class_names,
+    )
+    findings = make_findings([evidence], _warnings(study))
     report = comparison_report(
         *(study, verdicts, notes, classes, groups, findings, previews),
         measures=measures.tables,
@@ -182,6 +201,18 @@ def build_comparison(
     )
     report = replace(report, frames={**report.frames, "groups": measures.groups})
     return Comparison(report, verdicts, notes, study, classes, groups, findings, measures)
+
+
+def _warnings(study: Study) -> list[str]:
+    names = zip((A, B), study.settings.items(), strict=True)
+    return collapse_warnings(study, {arm: f"{side} ({name})" for arm, (side, name) in names})
+
+
+def _unseen_notes(classes: ClassComparison | None, groups: GroupComparison | None) -> Iterator[str]:
+    """What a count of 0 does not exclude."""
+    for noun, tests in (("group", [groups]), ("class", [classes])):
+        for line in unseen_lines([test for test in tests if test is not None], noun):
+            yield f"{line[0].upper()}{line[1:]}."
 
 
 def with_provenance(comparison: Comparison, lines: Sequence[str]) -> Comparison:
@@ -215,49 +246,13 @@ def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
     return Study("", classes, arms, settings={"A": a.title, "B": b.title})
 
 
-def _groups(study: Study) -> GroupComparison | None:
-    if not study.attributes:
-        return None
-    return compare_groups(
-        study.tables(A),
-        study.tables(B),
-        study.attributes,
-        min_group_size=study.min_group_size,
-        class_names=study.class_names,
-    )
-
-
-def _evidence(
-    study: Study,
-    verdicts: Table,
-    classes: ClassComparison | None,
-    groups: GroupComparison | None,
-) -> Evidence:
-    """What the findings are made from: the verdicts of the rows, as they stand in the table."""
-    words = {"B better": BETTER, "B fairer": BETTER, "B worse": WORSE, "B less fair": WORSE}
-    metrics = []
-    for row in verdicts.frame.to_dict("records"):
-        for name, better in _TOLD.items():
-            what = str(row["what"])
-            if what == name or (name.endswith(", ") and what.startswith(name)):
-                change = Interval(*(float(row[end]) for end in ("difference", "low", "high")))
-                verdict = words.get(str(row["verdict"]).partition(" (")[0], UNDECIDED)
-                metrics.append(
-                    MetricChange(what, float(row["a"]), float(row["b"]), change, verdict, better)
-                )
-    seeds = len(study.seeds(A)), len(study.seeds(B))
-    return Evidence("", ("A", "B"), seeds, metrics, groups, classes, study.class_names)
-
-
 def comparison_text(comparison: Comparison) -> str:
-    """Returns the verdict table as it is printed."""
+    """Returns what was found and the verdict table, as they are printed."""
     shown = comparison.verdicts.shown
     rows = [[str(cell) for cell in row] for row in shown.itertuples(index=False)]
-    return "\n".join(
+    text = "\n".join(
         [
             comparison.report.page.subtitle,
-            "",
-            findings_text(comparison.findings),
             "",
             text_table([str(name) for name in shown.columns], rows),
             "",
@@ -265,6 +260,7 @@ def comparison_text(comparison: Comparison) -> str:
             *comparison.notes,
         ]
     )
+    return led_by_findings(comparison.findings, text)
 
 
 def _rule_lines(measures: Measures) -> Iterator[str]:
@@ -297,13 +293,8 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
 
     for arm, title in zip((A, B), study.settings.values(), strict=True):
         predicted = [np.unique(table.predictions) for table in study.tables(arm)]
-        never = sorted(labels.difference(*predicted))
-        if never:
-            yield f"{title}: no model predicts class {named(never)}."
         if wrong := sorted(set(np.concatenate(predicted).tolist()) - labels):
             yield f"{title}: class {named(wrong)} is predicted and is no label: always wrong."
-        if any(len(own) == 1 for own in predicted):
-            yield f"{title}: a model predicts the same class for every example."
         if any(table.logits is None for table in study.tables(arm)):
             yield f"{title}: without logits, so scores of probabilities are not measured."
     yield "In %; ratios, scores of probabilities, I(f) and consistency as they are."

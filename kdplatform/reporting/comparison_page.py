@@ -82,6 +82,8 @@ def comparison_report(
         "B held against A, the reference",
     )
     frames = {each.key: each.frame for each in page.tables()}
+    if groups is not None:
+        frames["group_shifts"] = groups.table
     frames["classes"] = _class_rows(study, pair)
     return Report(page, frames, findings=findings)
 

@@ -18,6 +18,7 @@ from kdplatform.analysis.intervals import (
     mean_of_seeds_and_examples,
     mean_over_seeds,
 )
+from kdplatform.analysis.significance import Counts
 from kdplatform.analysis.verdict import Change, fairness_word
 from kdplatform.predictions import FloatArray
 from kdplatform.reporting.report_table import (
@@ -27,6 +28,8 @@ from kdplatform.reporting.report_table import (
     p_words,
 )
 from kdplatform.roles import Role
+from kdplatform.study.evidence import FAIRNESS, MetricChange, fairness_change
+from kdplatform.study.groups import GroupComparison
 from kdplatform.study.metrics import CONSISTENCY, ECE, INDIVIDUAL, INDIVIDUAL_LABELS
 from kdplatform.study.study import NDS, Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
@@ -162,17 +165,30 @@ def class_test(study: Study) -> ClassComparison | None:
     return compare_pair(a[0], b[0]) if len(a) == len(b) else None
 
 
-def count_row(test: ClassComparison) -> Row:
+def class_count_row(test: ClassComparison) -> Row:
     """How many classes differ, beside chance and corrections."""
-    counts, p, verdict = test.counts, np.nan, "McNemar, these two models"
+    p, verdict = np.nan, "McNemar, these two models"
     if test.permutation is not None:
         p = test.permutation.p_count
         verdict = "classes differ" if p < LEVEL else "undecided"
+    return _count_row("classes that differ", test.counts, p, verdict)
+
+
+def group_count_row(test: GroupComparison) -> Row:
+    """How many groups of single attributes changed, beside chance and corrections."""
+    p = test.global_p
+    verdict = "groups differ" if p < LEVEL else "undecided"
+    if max(test.shifts.seeds) == 1:
+        verdict += ", these two models"
+    return _count_row("groups that changed", test.counts, p, verdict)
+
+
+def _count_row(what: str, counts: Counts, p: float, verdict: str) -> Row:
     corrected = f"{counts.significant_bh} after BH, {counts.significant_holm} after Holm"
-    chance = f"{counts.expected_by_chance:.1f} by chance, {corrected}"
+    chance = f"{counts.expected_by_chance:.2g} by chance, {corrected}"
     return Row(
         {
-            "what": "classes that differ",
+            "what": what,
             "difference": counts.significant,
             "tested": counts.tested,
             "undefined": counts.undefined,
@@ -183,7 +199,7 @@ def count_row(test: ClassComparison) -> Row:
             "verdict": verdict,
         },
         {
-            "what": "classes that differ",
+            "what": what,
             "difference": f"{counts.significant} of {counts.tested} ({chance})",
             "p": p_words(p),
             "verdict": verdict,
@@ -217,6 +233,17 @@ def verdict_row(what: str, metric: str, a: float, b: float, change: Change, scal
     row = _row(what, a, b, change.interval, _fairness_verdict(metric, change), scale)
     row.numbers |= {"chance_difference": change.chance, "levelling_down": change.levelling_down}
     return row
+
+
+def fairness_changes(
+    bootstrap: FairnessBootstrap, null: pd.DataFrame, *, b_at_chance: bool
+) -> Iterator[MetricChange]:
+    """The same as evidence: what findings are made from."""
+    for metric, name in FAIRNESS.items():
+        change = bootstrap.change(["B"], "A", metric, null)
+        a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))
+        what = f"{name} by {bootstrap.attribute}"
+        yield fairness_change(what, metric, a, b, change, b_at_chance=b_at_chance)
 
 
 def _fairness_verdict(metric: str, change: Change) -> str:

@@ -17,6 +17,7 @@ from kdplatform.reporting.report_table import Table
 from kdplatform.reporting.tables import csv_text
 from kdplatform.study.claims import Claim
 from kdplatform.study.findings import Finding
+from kdplatform.study.groupwise import GroupWise
 
 PAGE = "report.html"
 # How a page may be written beside HTML: the ending of its file, and what writes it.
@@ -33,7 +34,8 @@ class Report:
         claims: the verdicts.
         of_methods: those on methods against plain distillation.
         gaps: models that are missing, were left out or are not judged, with the reason.
-        findings: what leads the page.
+        findings: what leads the page, in the order in which it is read.
+        groups: the group shifts; None where the report is of no study.
     """
 
     page: Page
@@ -42,6 +44,7 @@ class Report:
     of_methods: Sequence[Claim] = ()
     gaps: Sequence[str] = ()
     findings: Sequence[Finding] = ()
+    groups: GroupWise | None = None
 
 
 def write_report(

@@ -9,6 +9,7 @@ from kdplatform.reporting.chapters import examples_chapter, findings_chapter, me
 from kdplatform.reporting.classes_chapter import class_frame, classes_of_pair
 from kdplatform.reporting.data_chapter import data_chapter
 from kdplatform.reporting.gallery import Gallery, Shown
+from kdplatform.reporting.group_tables import group_counts_table
 from kdplatform.reporting.groups_chapter import groups_of_pair
 from kdplatform.reporting.page import Page, Section
 from kdplatform.reporting.pairs import Pair, study_pairs
@@ -50,18 +51,18 @@ def build_report(
     """
     classes = ClassWise(study)
     fairness = [GroupFairness(study, attribute, effort) for attribute in study.attributes]
+    groups = GroupWise(study)
     claims = judge(study, classes, {each.name: each for each in fairness})
     # Intersections of attributes are in their own tables.
     single = [each for each in fairness if isinstance(each.attribute, str)]
     compared = compare_methods(study, single) if study.has_several_methods else []
     of_methods = [claim for each in compared for claim in each.claims.values()]
-    groups = GroupWise(study)
-    findings = study_findings(classes, groups, single)
+    findings = study_findings(classes, groups, fairness)
     pairs = study_pairs(study, classes, groups)
     sections = [
         findings_chapter(findings, _one_seed(study)),
         data_chapter(study.any_table, study.attributes, study.class_names, study.min_group_size),
-        _groups(study, pairs),
+        _groups(study, pairs, groups),
         _classes(study, pairs),
         curves_chapter(study, classes, groups, single, compared),
         examples_chapter(_galleries(study, pairs, previews)),
@@ -75,10 +76,12 @@ def build_report(
     frames = {table.key: table.frame for table in page.tables()}
     frames |= {"runs": study.metrics, "classes": class_detail(study, classes)}
     gaps = [*_gaps(study), *not_judged(study, claims)]
-    return Report(page, frames, claims, of_methods, gaps, findings)
+    if groups.tests:
+        frames["group_shifts"] = groups.table()
+    return Report(page, frames, claims, of_methods, gaps, findings, groups)
 
 
-def _groups(study: Study, pairs: Sequence[Pair]) -> Section:
+def _groups(study: Study, pairs: Sequence[Pair], groups: GroupWise) -> Section:
     title = "Groups"
     if not study.attributes:
         return Section(title, ["The project names no attribute, so no group is compared."])
@@ -89,7 +92,9 @@ def _groups(study: Study, pairs: Sequence[Pair]) -> Section:
         for pair in pairs
     ]
     lead = ["Which groups are better or worse off after distillation?"]
-    return Section(title, [*lead, *_others(study, pairs)], parts=parts, switch="Compare")
+    counts = [Section("", tables=[group_counts_table(groups)])] if groups.tests else []
+    chosen = Section("", parts=parts, switch="Compare")
+    return Section(title, [*lead, *_others(study, pairs)], parts=[*counts, chosen])
 
 
 def _classes(study: Study, pairs: Sequence[Pair]) -> Section:
@@ -114,7 +119,7 @@ def _others(study: Study, pairs: Sequence[Pair]) -> list[str]:
         return ["Neither Teacher nor NDS is there, so nothing is compared."]
     if not absent:
         return []
-    return [f"Not shown here: {listed(absent)}; classes.csv has every arm."]
+    return [f"Not shown here: {listed(absent)}; group_shifts.csv and classes.csv have every arm."]
 
 
 def _one_seed(study: Study) -> list[str]:
@@ -150,6 +155,7 @@ _FILES = (
     "One CSV per table, in fractions rather than per cent; one PNG per figure.",
     "report.md: this page as Markdown; report.tex as LaTeX, where it was asked for.",
     "runs.csv: every model with all of its numbers and the run it comes from.",
+    "group_shifts.csv: every group, arm and reference with its change and tests.",
     "classes.csv: every class, arm and reference with tests, effect sizes and disagreement.",
 )
 

@@ -96,7 +96,7 @@ def add_counts(row: Row, name: str, test: ClassComparison) -> None:
     }
     row.words |= {
         f"n_{name}": f"{counts.significant} of {counts.tested}",
-        f"{name}_expected": f"{counts.expected_by_chance:.1f}",
+        f"{name}_expected": f"{counts.expected_by_chance:.2g}",
         f"{name}_bh": str(counts.significant_bh),
         f"{name}_holm": str(counts.significant_holm),
     }

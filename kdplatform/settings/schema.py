@@ -461,7 +461,7 @@ class TuningConfig(Section):
     """A search for the temperature and weight that trade accuracy against fairness."""
 
     trials: int = Field(40, ge=1, description="points tried in all, the paper's grid among them")
-    unfairness: Literal["eod", "dpd", "accuracy_gap", "individual", "n_sc"] = Field(
+    unfairness: Literal["eod", "dpd", "accuracy_gap", "individual", "n_sc", "n_sg"] = Field(
         "eod", description="what is to fall, on validation data"
     )
     attribute: str = Field(

@@ -220,7 +220,7 @@ class _Judge:
         return (
             f"counts: {first.counts.significant} at T={low.temperature:g}, "
             f"{last.counts.significant} at T={high.temperature:g}; "
-            f"{first.counts.expected_by_chance:.1f} by chance"
+            f"{first.counts.expected_by_chance:.2g} by chance"
         )
 
     # ---- accuracy and classes
@@ -276,7 +276,7 @@ class _Judge:
             smallest = 1 / found.permutation.splits
             remark = (
                 f"{counts.significant} of {counts.tested} classes; "
-                f"{counts.expected_by_chance:.1f} by chance"
+                f"{counts.expected_by_chance:.2g} by chance"
             )
             if smallest >= LEVEL:
                 remark += f"; these seeds cannot give p below {smallest:.2g}"

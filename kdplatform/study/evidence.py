@@ -14,12 +14,13 @@ from kdplatform.analysis.intervals import (
 from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.fairness import HIGHER_IS_FAIRER, GroupFairness
+from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, GroupFairness
 from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm
 from kdplatform.study.verdicts import Verdict, by_interval
+from kdplatform.study.warnings import arms_at_chance
 
 # The fairness of groups that findings speak of.
 FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group accuracy"}
@@ -35,6 +36,7 @@ class MetricChange:
         interval: B minus A.
         verdict: "worse", "better" or "undecided".
         better: 1 where more is better, -1 where less is.
+        remark: what its reader must know.
     """
 
     what: str
@@ -43,6 +45,7 @@ class MetricChange:
     interval: Interval
     verdict: str
     better: int = 1
+    remark: str = ""
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,25 @@ def judged(better: int, interval: Interval, chance: float = 0.0) -> str:
     return words.get(by_interval(better, interval, chance), UNDECIDED)
 
 
+def fairness_change(
+    what: str, metric: str, a: float, b: float, change: Change, *, b_at_chance: bool = False
+) -> MetricChange:
+    """Returns the change of a fairness metric, judged beside what chance alone gives.
+
+    Args:
+        what: the metric in words.
+        metric: one of `FAIRNESS`.
+        b_at_chance: whether a model of side B is not better than chance, so that it is not called
+            better for treating all groups alike.
+    """
+    better = 1 if metric in HIGHER_IS_FAIRER else -1
+    verdict = judged(better, change.interval, change.chance)
+    if b_at_chance and verdict == BETTER:
+        verdict = UNDECIDED
+    remark = "levelling down: every group's accuracy falls" if change.levelling_down else ""
+    return MetricChange(what, a, b, change.interval, verdict, better, remark)
+
+
 def accuracy_change(a: Sequence[Predictions], b: Sequence[Predictions]) -> MetricChange:
     """Returns the change of accuracy, with its interval over examples, and seeds where there are.
 
@@ -106,6 +128,7 @@ def study_evidence(
         fairness: the attributes for which EOD, DPD and the worst group have been bootstrapped.
     """
     study, found = classes.study, []
+    at_chance = arms_at_chance(study)
     for arm in study.distilled:
         for role in REFERENCES:
             pairs = list(study.pairs_with(role, arm))
@@ -115,7 +138,7 @@ def study_evidence(
             shared = role is Role.TEACHER and study.shared_teacher is not None
             metrics = [accuracy_change(references[:1] if shared else references, own)]
             for each in fairness:
-                metrics += _fairness_changes(each, arm, Arm(role))
+                metrics += _fairness_changes(each, arm, Arm(role), arm in at_chance)
             found.append(
                 Evidence(
                     f"{study.names[arm]} against {role.label}",
@@ -130,11 +153,11 @@ def study_evidence(
     return found
 
 
-def _fairness_changes(fairness: GroupFairness, arm: Arm, reference: Arm) -> Iterator[MetricChange]:
+def _fairness_changes(
+    fairness: GroupFairness, arm: Arm, reference: Arm, at_chance: bool
+) -> Iterator[MetricChange]:
     for metric, name in FAIRNESS.items():
         change = fairness.change([arm], reference, metric)
-        better = 1 if metric in HIGHER_IS_FAIRER else -1
         a, b = (fairness.interval(each, metric).estimate for each in (reference, arm))
-        verdict = judged(better, change.interval, change.chance)
         what = f"{name} by {fairness.name}"
-        yield MetricChange(what, a, b, change.interval, verdict, better)
+        yield fairness_change(what, metric, a, b, change, b_at_chance=at_chance)

@@ -3,7 +3,8 @@
 The rule, whatever the numbers: warnings come first; then what got worse, the strongest evidence
 first; then what got better; last one sentence on what cannot be told, with the change that could
 have hidden and what would show it. Strength is the estimate over the half width of its interval.
-A group within a class, or an intersection, is told only where its group as a whole is not.
+Where there are more than seven, the strongest of groups, of classes and of metrics stay each. A
+group within a class, or an intersection, is told only where its group as a whole is not.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -12,10 +13,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
+from kdplatform.analysis.comparison import ClassComparison
 from kdplatform.analysis.group_cells import GROUP, INTERSECTION, WITHIN_CLASS
-from kdplatform.analysis.intervals import LEVEL, Interval
+from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.tables import INTERSECTION as JOINED
 from kdplatform.analysis.tables import listed
+from kdplatform.study.class_verdicts import class_p_family, class_verdicts
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.evidence import Evidence, study_evidence
 from kdplatform.study.fairness import GroupFairness
@@ -36,6 +39,7 @@ class Finding:
     Attributes:
         kind: "warning", "worse", "better" or "undecided".
         strength: estimate over half width of its interval; 0 where there is no estimate.
+        topic: "group", "class" or "metric"; empty of warnings and of what is undecided.
         subject: what it is about, such as `sex f`.
         between: the comparison it is of, as in `Evidence`.
         numbers: plain values by name, such as `estimate`, `low`, `high`, `n`, `p_family`.
@@ -44,6 +48,7 @@ class Finding:
     kind: str
     sentence: str
     strength: float = 0.0
+    topic: str = ""
     subject: str = ""
     between: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
@@ -64,8 +69,8 @@ def make_findings(evidence: Sequence[Evidence], warnings: Sequence[str] = ()) ->
         sorted((f for f in found if f.kind == kind), key=lambda f: -f.strength)
         for kind in (WORSE, BETTER)
     )
-    # At least one sentence says who gained, however many lost.
-    for_better = min(len(better), max(1, room - len(worse)))
+    # A third of the sentences say who gained, however many lost.
+    for_better = min(len(better), max(room // 3, room - len(worse)))
     shown += _first(worse, room - for_better)
     shown += _first(better, for_better)
     return [*shown, *undecided]
@@ -91,10 +96,16 @@ def _warnings(warnings: Sequence[str]) -> list[Finding]:
 
 
 def _first(findings: Sequence[Finding], most: int) -> list[Finding]:
-    """The first few; the last of them says how many more there are."""
-    shown, left = list(findings[:most]), len(findings) - most
+    """So many of findings in the order of their strength, the strongest of every topic among them.
+
+    The last one says how many more there are.
+    """
+    best = {finding.topic: number for number, finding in reversed(list(enumerate(findings)))}
+    kept = sorted(best.values())[:most]
+    kept += [number for number in range(len(findings)) if number not in kept][: most - len(kept)]
+    shown, left = [findings[number] for number in sorted(kept)], len(findings) - len(kept)
     if shown and left > 0:
-        more = f" Of {left} more the table says that they got {shown[-1].kind}."
+        more = f" {left} more got {shown[-1].kind}."
         shown[-1] = replace(shown[-1], sentence=shown[-1].sentence + more)
     return shown
 
@@ -105,12 +116,15 @@ def _first(findings: Sequence[Finding], most: int) -> list[Finding]:
 def _told(evidence: Evidence) -> Iterator[Finding]:
     for change in evidence.metrics:
         if change.verdict != UNDECIDED:
-            words = f"{_points(change.a)} to {_points(change.b)}% ({_limits(change.interval)})"
-            yield _finding(evidence, change.what, change.verdict, words, change.interval, {})
+            inner = "; ".join(filter(None, [_limits(change.interval), change.remark]))
+            words = f"{_points(change.a)} to {_points(change.b)}% ({inner})"
+            yield _finding(
+                evidence, "metric", change.what, change.verdict, words, change.interval, {}
+            )
     if evidence.groups is not None:
         yield from _of_groups(evidence, evidence.groups.table)
     if evidence.classes is not None:
-        yield from _of_classes(evidence, evidence.classes.table)
+        yield from _of_classes(evidence, evidence.classes)
 
 
 def _of_groups(evidence: Evidence, table: pd.DataFrame) -> Iterator[Finding]:
@@ -130,7 +144,8 @@ def _of_groups(evidence: Evidence, table: pd.DataFrame) -> Iterator[Finding]:
             values = f"{_points(row['value_a'])} to {_points(row['value_b'])}%"
             words = f"{values} ({_limits(interval)}; {_family_p(row)}; {counts})"
             numbers = {str(k): float(v) for k, v in row.items() if isinstance(v, float | int)}
-            yield _finding(evidence, cell_name(row), str(row["verdict"]), words, interval, numbers)
+            verdict = str(row["verdict"])
+            yield _finding(evidence, "group", cell_name(row), verdict, words, interval, numbers)
 
 
 def _parts(row: Mapping[Hashable, object]) -> Iterator[tuple[object, object, object]]:
@@ -147,41 +162,26 @@ def cell_name(row: Mapping[Hashable, object]) -> str:
     return f"{name} within class {row['label']}" if row["kind"] == WITHIN_CLASS else name
 
 
-def _of_classes(evidence: Evidence, table: pd.DataFrame) -> Iterator[Finding]:
-    p = _family_of_classes(evidence)
-    for row, p_family in zip(table.to_dict("records"), p, strict=True):
-        interval = Interval(row["difference"], row["difference_low"], row["difference_high"])
-        verdict = class_verdict(p_family, interval)
-        if verdict == UNDECIDED:
-            continue
+def _of_classes(evidence: Evidence, classes: ClassComparison) -> Iterator[Finding]:
+    verdicts, p_values = class_verdicts(classes), class_p_family(classes)
+    table = classes.table[verdicts != UNDECIDED]
+    for row in table.to_dict("records"):
         number = int(row["class"])
+        interval = Interval(row["difference"], row["difference_low"], row["difference_high"])
+        verdict, p_family = str(verdicts[number]), float(p_values[number])
         name = evidence.class_names[number] if evidence.class_names else str(number)
         which = "Holm" if "p_max_t" not in row else "family-wise"
         words = (
             f"{_points(row['accuracy_a'])} to {_points(row['accuracy_b'])}% ({_limits(interval)}; "
             f"{which} p {_p(p_family)})"
         )
-        numbers = {"n": float(row["n"]), "p_family": float(p_family)}
-        yield _finding(evidence, f"class {name}", verdict, words, interval, numbers)
-
-
-def _family_of_classes(evidence: Evidence) -> "pd.Series[float]":
-    classes = evidence.classes
-    assert classes is not None
-    permutation = classes.permutation
-    reaches = permutation is not None and 1 / permutation.splits < LEVEL
-    return classes.table["p_max_t" if reaches else "p_holm"]
-
-
-def class_verdict(p_family: float, interval: Interval) -> str:
-    """Says of a class whether it got worse, better, or cannot be told."""
-    if not p_family < LEVEL or not np.isfinite(interval).all():
-        return UNDECIDED
-    return BETTER if interval.low > 0 else WORSE if interval.high < 0 else UNDECIDED
+        numbers = {"n": float(row["n"]), "p_family": p_family}
+        yield _finding(evidence, "class", f"class {name}", verdict, words, interval, numbers)
 
 
 def _finding(
     evidence: Evidence,
+    topic: str,
     subject: str,
     verdict: str,
     words: str,
@@ -194,6 +194,7 @@ def _finding(
         verdict,
         f"{subject} got {verdict}: {words}.",
         strength,
+        topic,
         subject,
         evidence.between,
         {**numbers, **interval._asdict()},
@@ -226,7 +227,9 @@ def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
     """One sentence on all that cannot be told, and what would decide it."""
     kinds = {GROUP: "groups", INTERSECTION: "intersections", WITHIN_CLASS: "groups within classes"}
     open_, all_ = dict.fromkeys(kinds.values(), 0), dict.fromkeys(kinds.values(), 0)
-    open_["classes"] = all_["classes"] = open_["metrics"] = all_["metrics"] = 0
+    open_["classes"] = all_["classes"] = 0
+    metrics = [change for each in evidence for change in each.metrics]
+    unclear = [change.what for change in metrics if change.verdict == UNDECIDED]
     for each in evidence:
         if each.groups is not None:
             measured = each.groups.table[each.groups.table["p_value"].notna()]
@@ -237,11 +240,12 @@ def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
         if each.classes is not None:
             tested = int(each.classes.table["p_value"].notna().sum())
             all_["classes"] += tested
-            told = {f.subject for f in _of_classes(each, each.classes.table)}
-            open_["classes"] += tested - len(told)
-        all_["metrics"] += len(each.metrics)
-        open_["metrics"] += sum(change.verdict == UNDECIDED for change in each.metrics)
+            open_["classes"] += tested - len(list(_of_classes(each, each.classes)))
     parts = [f"{open_[name]} of {all_[name]} {name}" for name in all_ if open_[name]]
+    if len(evidence) > 1 and unclear:
+        parts.append(f"{len(unclear)} of {len(metrics)} metrics")
+    else:
+        parts += unclear
     if not parts:
         return []
     sentence = f"Cannot be told: {', '.join(parts)}."

@@ -9,6 +9,7 @@ from kdplatform.analysis.group_cells import GROUP
 from kdplatform.analysis.mcnemar import detectable_change
 from kdplatform.analysis.seed_changes import noncentrality
 from kdplatform.predictions import FloatArray
+from kdplatform.study.class_verdicts import class_verdicts
 from kdplatform.study.evidence import Evidence
 from kdplatform.study.groups import UNDECIDED
 
@@ -63,10 +64,14 @@ def _groups(evidence: Evidence) -> _Unseen:
 def _classes(evidence: Evidence) -> _Unseen:
     assert evidence.classes is not None
     table, shift = evidence.classes.table, evidence.classes.detectable_shift
+    undecided = table["p_value"].notna() & (class_verdicts(evidence.classes) == UNDECIDED)
+    if not undecided.any():
+        nothing = np.empty(0)
+        return _Unseen(nothing, nothing, nothing, 1)
     if evidence.classes.permutation is not None:
         one = np.array([shift] if np.isfinite(shift) else [])
         return _Unseen(one, one, one, _fewer(evidence))
-    chosen = table[table["p_value"].notna()]
+    chosen = table[undecided]
     n, only_a, only_b, detectable = (
         chosen[name].to_numpy(dtype=float)
         for name in ("n", "only_a_right", "only_b_right", "detectable")
@@ -97,7 +102,7 @@ def size_words(noun: str, sizes: FloatArray) -> str:
     if np.isinf(least):
         return f"a change of a {noun} by any size"
     if np.isinf(most):
-        return f"changes of a {noun} by {least:.1f} points, of some by any"
+        return f"changes of a {noun} by {least:.1f} points, and of some by any size"
     if f"{least:.1f}" == f"{most:.1f}":
         return f"a change of a {noun} by {least:.1f} points"
     return f"changes of a {noun} by {least:.1f} to {most:.1f} points"

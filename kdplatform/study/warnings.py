@@ -46,6 +46,15 @@ def collapse_warnings(study: Study, names: Mapping[Arm, str] | None = None) -> l
     ]
 
 
+def arms_at_chance(study: Study) -> frozenset[Arm]:
+    """Returns the arms of which a model is not better than chance: they are fair to nobody."""
+    return frozenset(
+        arm
+        for arm, models in study.arms.items()
+        if any(collapse_of(model.test).at_chance for model in models.values())
+    )
+
+
 def _never(study: Study, found: Collapse) -> tuple[str, ...]:
     classes = [f"class {study.class_names[label]}" for label in found.never]
     in_groups = [

@@ -20,7 +20,8 @@ from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
-from kdplatform.study.metrics import Similarity
+from kdplatform.study.groups import GroupComparison, compare_groups
+from kdplatform.study.metrics import GROUP_REFERENCES, Similarity
 from kdplatform.study.study import Arm
 from kdplatform.tuning.measures import MEASURES, Measure
 from kdplatform.tuning.references import arms_at, fresh_seeds, point_steps
@@ -40,6 +41,7 @@ class Confirmed:
         differences: by measure, this arm minus the baseline, of the seeds both have.
         p_holm: by measure, corrected for the number of points compared with the baseline.
         largest: by measure, the largest value there can be, 1 where it is not given.
+        groups: of a point, its groups on test held against those of Teacher and NDS.
     """
 
     title: str
@@ -49,6 +51,7 @@ class Confirmed:
     differences: Mapping[str, Difference] = field(default_factory=dict)
     p_holm: Mapping[str, float] = field(default_factory=dict)
     largest: Mapping[str, float] = field(default_factory=dict)
+    groups: Mapping[Role, GroupComparison] = field(default_factory=dict)
 
     def estimate(self, measure: str) -> Interval:
         """Returns a measure's mean over the fresh seeds on test, with its interval."""
@@ -84,7 +87,8 @@ def confirm(
         key = choice.point, role
         largest = {"unfairness": measure.largest}
         chosen = choice if distilled else None
-        return Confirmed(title, chosen, test[key], val[key], largest=largest)
+        groups = _group_changes(measure, arms[choice.point], choice.point) if distilled else {}
+        return Confirmed(title, chosen, test[key], val[key], largest=largest, groups=groups)
 
     found = [
         judged(Role.TEACHER, baseline),
@@ -111,6 +115,31 @@ def _scores(
         scores = measure.scores(tables, similar).set_index("seed")
         for role in Role:
             found[point, role] = scores.loc[scores["role"] == role.value, [*MEASURES]]
+    return found
+
+
+def _group_changes(
+    measure: Measure, arms: Mapping[Arm, Mapping[int, TrainedModel]], point: Point
+) -> dict[Role, GroupComparison]:
+    """Returns the groups of a point's students on test, held against Teacher and NDS.
+
+    Seeds that a reference lacks are left out; one teacher of all seeds is held against each.
+    """
+    if measure.attribute is None:
+        return {}
+    found = {}
+    own = arms.get(point.arm, {})
+    for role in GROUP_REFERENCES:
+        others = arms.get(Arm(role), {})
+        seeds = sorted(own.keys() & others.keys())
+        if seeds:
+            shared = len({others[seed].run_id for seed in seeds}) == 1
+            found[role] = compare_groups(
+                [others[seed].test for seed in (seeds[:1] if shared else seeds)],
+                [own[seed].test for seed in seeds],
+                [measure.attribute],
+                min_group_size=measure.min_group_size,
+            )
     return found
 
 

@@ -13,7 +13,7 @@ _SMALLEST_BEND = 1e-9
 
 
 class Outcome(NamedTuple):
-    """What a point gives; fractions, or a count for n_sc."""
+    """What a point gives; fractions, or a count for n_sc and n_sg."""
 
     accuracy: float
     unfairness: float

@@ -7,7 +7,9 @@ from functools import cached_property
 import numpy as np
 import pandas as pd
 
+from kdplatform.analysis.collapse import collapse_of
 from kdplatform.analysis.group_fairness import fairness_metrics
+from kdplatform.analysis.tables import attribute_groups
 from kdplatform.data import Dataset, Split, unknown_attribute
 from kdplatform.errors import UserError
 from kdplatform.predictions import Predictions
@@ -19,9 +21,10 @@ from kdplatform.study.factors import GENERATING_FACTORS
 from kdplatform.study.metrics import (
     ACCURACY,
     INDIVIDUAL,
-    REFERENCES,
     Similarity,
+    class_count,
     fairness_metric,
+    group_count,
     group_notes,
     individual_metrics,
     pair_metrics,
@@ -30,7 +33,8 @@ from kdplatform.study.metrics import (
 from kdplatform.study.study import NDS, Arm, Model, Study
 from kdplatform.text import visible
 
-_OF_GROUPS = ("eod", "dpd", "accuracy_gap")
+_SHARES = ("eod", "dpd", "accuracy_gap")
+_OF_GROUPS = (*_SHARES, "n_sg")
 _OF_ANY_DATA = ("n_sc",)
 _WORDS = {
     "eod": "EOD {}",
@@ -38,6 +42,7 @@ _WORDS = {
     "accuracy_gap": "accuracy gap {}",
     "individual": "individual unfairness",
     "n_sc": "n_sc",
+    "n_sg": "n_sg {}",
 }
 # What is said of a model, whatever unfairness is searched.
 MEASURES = ("accuracy", "unfairness", "worst_group_accuracy")
@@ -50,6 +55,7 @@ class Measure:
     Attributes:
         attribute: None where the project has none; then nothing of groups is measured.
         min_group_size: examples a group needs to be measured.
+        groups: how many the attribute has on validation data.
     """
 
     unfairness: str
@@ -57,6 +63,7 @@ class Measure:
     classes: int
     dataset: str
     min_group_size: int
+    groups: int = 0
 
     @property
     def label(self) -> str:
@@ -72,20 +79,24 @@ class Measure:
     @property
     def is_share(self) -> bool:
         """Whether it is a fraction, which is shown in per cent."""
-        return self.unfairness in _OF_GROUPS
+        return self.unfairness in _SHARES
 
     @property
     def largest(self) -> float:
         """The largest value there can be; infinite where nothing bounds it."""
         if self.unfairness == "individual":
             return np.inf
+        if self.unfairness == "n_sg":
+            return float(self.groups)
         return 1.0 if self.is_share else float(self.classes)
 
     @property
     def metric(self) -> str:
         """The unfairness by its name in `Study.metrics`."""
         if self.unfairness == "n_sc":
-            return f"classwise/n_{REFERENCES[Role.STUDENT]}"
+            return class_count(Role.STUDENT)
+        if self.unfairness == "n_sg":
+            return group_count(Role.STUDENT)
         if self.unfairness == "individual":
             return INDIVIDUAL
         return fairness_metric(str(self.attribute), self.unfairness)
@@ -111,7 +122,8 @@ class Measure:
     ) -> pd.DataFrame:
         """Judges models on one split, as a study of them.
 
-        Teacher and NDS are held against the NDS of their seed as the students are, in `n_sc` too.
+        Teacher and NDS are held against the NDS of their seed as the students are, in `n_sc` and
+        `n_sg` too.
 
         Args:
             arms: predictions by arm and seed; the NDS of every seed among them.
@@ -121,22 +133,46 @@ class Measure:
             One row per model, in the order given: `role`, `seed` and `MEASURES`, NaN where one is
             not defined.
         """
+        attributes = () if self.attribute is None else (self.attribute,)
         models: dict[Arm, dict[int, Model]] = {}
         for arm, tables in arms.items():
             models[arm] = {}
             for seed, table in tables.items():
                 measured = individual_metrics(table, similar)
                 if arm.role is not Role.DISTILLED:
-                    measured |= pair_metrics(Role.STUDENT, arms[NDS][seed], table, self.classes)
+                    nds = arms[NDS][seed]
+                    measured |= pair_metrics(
+                        Role.STUDENT, nds, table, self.classes, attributes, self.min_group_size
+                    )
                 models[arm][seed] = Model("", table, measured)
         classes = tuple(map(str, range(self.classes)))
-        attributes = () if self.attribute is None else (self.attribute,)
         study = Study("", classes, models, attributes, self.min_group_size)
         columns = {ACCURACY: "accuracy", self.metric: "unfairness"}
         if self.attribute is not None:
             columns[fairness_metric(self.attribute, MEASURES[2])] = MEASURES[2]
         found = study.metrics.rename(columns=columns).reindex(columns=["role", "seed", *MEASURES])
         return found.astype(dict.fromkeys(MEASURES, float))
+
+    def collapsed(self, tables: Iterable[Predictions], students: Iterable[Predictions]) -> int:
+        """Counts the signs that models learnt nothing: the most that a seed has.
+
+        A model not shown to be better than chance is one sign, and so is each class that it never
+        predicts, or never in a group. What the NDS of its seed never predicts either is none: where
+        no model can, nothing would be left to search.
+
+        Args:
+            students: the NDS of each table's seed.
+        """
+        attributes = () if self.attribute is None else (self.attribute,)
+        found = [0]
+        for table, student in zip(tables, students, strict=True):
+            own, nds = (
+                collapse_of(each, attributes, self.min_group_size) for each in (table, student)
+            )
+            classes = set(own.never) - set(nds.never)
+            groups = set(own.never_in_groups) - set(nds.never_in_groups)
+            found.append(int(own.at_chance) + len(classes) + len(groups))
+        return max(found)
 
 
 def means(scores: pd.DataFrame) -> list[float]:
@@ -174,6 +210,7 @@ def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
         len(dataset.class_names),
         config.dataset.name,
         config.min_group_size,
+        _number_of_groups(attribute, dataset.val),
     )
     _check_groups(measure, dataset, confirmed=tuning.confirm_seeds > 0)
     return measure
@@ -188,7 +225,7 @@ def _check_groups(measure: Measure, dataset: Dataset, *, confirmed: bool) -> Non
     Raises:
         UserError: on validation data they do not.
     """
-    if measure.attribute is None or not measure.is_share:
+    if measure.attribute is None or measure.unfairness not in _OF_GROUPS:
         return
     size = measure.min_group_size
     if note := _undefined(measure, dataset.val):
@@ -202,10 +239,21 @@ def _check_groups(measure: Measure, dataset: Dataset, *, confirmed: bool) -> Non
 
 def _undefined(measure: Measure, split: Split) -> str:
     """Says why what is searched is undefined on a split, whatever a model predicts."""
-    labels = split.labels.cpu().numpy()
-    truth = Predictions(split.ids, labels, labels, None, split.columns.reset_index(drop=True))
+    truth = _truth(split)
     found = fairness_metrics(truth, str(measure.attribute), min_group_size=measure.min_group_size)
+    if measure.unfairness == "n_sg":
+        return "" if found.groups else found.note
     return found.note if np.isnan(getattr(found, measure.unfairness)) else ""
+
+
+def _truth(split: Split) -> Predictions:
+    """Predictions that are always right, for what labels and groups alone decide."""
+    labels = split.labels.cpu().numpy()
+    return Predictions(split.ids, labels, labels, None, split.columns.reset_index(drop=True))
+
+
+def _number_of_groups(attribute: str | None, split: Split) -> int:
+    return 0 if attribute is None else len(attribute_groups(_truth(split), attribute).names)
 
 
 def _attribute(config: ProjectConfig, dataset: Dataset) -> str | None:

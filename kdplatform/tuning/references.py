@@ -141,12 +141,20 @@ def floors(config: ProjectConfig, references: References) -> dict[str, float]:
 
 
 def violations(
-    floors: Mapping[str, float], accuracy: float, worst_group_accuracy: float, *, diverged: bool
+    floors: Mapping[str, float],
+    accuracy: float,
+    worst_group_accuracy: float,
+    *,
+    diverged: bool,
+    collapsed: int = 0,
 ) -> dict[str, float]:
     """Returns what Optuna is told of the constraints: above 0 is a violation.
 
     Every trial has all of them, as samplers that model constraints need; `diverged` is 0 or 1.
+
+    Args:
+        collapsed: as `Measure.collapsed` counts it.
     """
     values = {"accuracy": accuracy, "worst_group_accuracy": worst_group_accuracy}
     constraints = {name: floor - values[name] for name, floor in floors.items()}
-    return {"diverged": float(diverged), **constraints}
+    return {"diverged": float(diverged), "collapsed": float(collapsed), **constraints}

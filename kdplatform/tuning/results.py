@@ -23,7 +23,7 @@ from kdplatform.reporting import tuning_figures
 from kdplatform.reporting.tables import csv_text
 from kdplatform.settings.project import dump_yaml, with_absolute_paths
 from kdplatform.settings.schema import ProjectConfig
-from kdplatform.study.metrics import known
+from kdplatform.study.metrics import GROUP_REFERENCES, known
 from kdplatform.text import visible
 from kdplatform.tuning.confirmation import Confirmed, verdict
 from kdplatform.tuning.front import Outcome, hypervolume_history
@@ -286,6 +286,13 @@ def _summary(arm: Confirmed) -> dict[str, object]:
                 f"{name}_p_holm": arm.p_holm[name],
                 f"{name}_verdict": verdict(arm, name),
             }
+    for role, changes in arm.groups.items():
+        count = f"n_{GROUP_REFERENCES[role]}"
+        row |= {
+            count: changes.counts.significant,
+            f"{count}_expected_by_chance": changes.counts.expected_by_chance,
+            f"{count}_holm": changes.counts.significant_holm,
+        }
     return row
 
 

@@ -201,18 +201,24 @@ class Search:
                 outcome=worst, worst_group_accuracy=nan, constraints=constraints, diverged=True
             )
         distilled = trained.of_role(Role.DISTILLED)
-        accuracy, unfairness, worst_group = self._judged(point, distilled, trained)
+        judged, collapsed = self._judged(point, distilled, trained)
+        accuracy, unfairness, worst_group = judged
         return Result(
             outcome=Outcome(accuracy, unfairness),
             worst_group_accuracy=worst_group,
-            constraints=violations(asked, accuracy, worst_group, diverged=False),
+            constraints=violations(
+                asked, accuracy, worst_group, diverged=False, collapsed=collapsed
+            ),
             run_ids=tuple(model.run_id for model in distilled),
         )
 
     def _judged(
         self, point: Point, distilled: Sequence[TrainedModel], trained: Trained
-    ) -> list[float]:
-        """Returns the means of `MEASURES` on validation data over the students of a point."""
+    ) -> tuple[list[float], int]:
+        """Returns the means of `MEASURES` on validation data over the students of a point.
+
+        And how much shows that they collapsed.
+        """
         tables: dict[Arm, dict[int, Predictions]] = {NDS: {}, point.arm: {}}
         for model in distilled:
             seed, key = model.step.seed, model.step.needs[STUDENT].key
@@ -227,7 +233,8 @@ class Search:
             raise TrialFailedError(
                 f"{self.measure.label} is not defined on validation data ({why or 'NaN'})"
             )
-        return found
+        own = tables[point.arm]
+        return found, self.measure.collapsed(own.values(), tables[NDS].values())
 
     def _log(self, run_id: str, point: Point, result: Result) -> None:
         metrics = {
@@ -262,7 +269,8 @@ class Search:
         if known.diverged:
             return title + "its training diverged"
         value = self.measure.shown(known.outcome.unfairness)
-        notes = "" if known.feasible else ", violates a constraint"
+        broken = [name for name, violated in known.constraints.items() if violated > 0]
+        notes = f", violates a constraint ({', '.join(broken)})" if broken else ""
         notes += "" if known.same_as is None else f", as trial {known.same_as}"
         accuracy = f"{100 * known.outcome.accuracy:.2f}"
         return f"{title}validation accuracy {accuracy}, {self.measure.label} {value}{notes}"

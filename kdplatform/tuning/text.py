@@ -4,7 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from kdplatform.reporting.tables import EMPTY, text_table
+from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
+from kdplatform.study.metrics import GROUP_REFERENCES
+from kdplatform.text import visible
 from kdplatform.tuning.confirmation import Confirmed, verdict
 from kdplatform.tuning.dimensions import dimensions, searched_methods
 from kdplatform.tuning.measures import Measure
@@ -106,6 +109,8 @@ def _cells(measure: Measure, accuracy: float, unfairness: float) -> list[str]:
 def confirmation_text(measure: Measure, arms: Sequence[Confirmed], seeds: Sequence[int]) -> str:
     """Returns the table of the chosen points on fresh seeds and test data."""
     rows = []
+    counts = {role: f"n_{name}" for role, name in GROUP_REFERENCES.items()}
+    counts = {role: name for role, name in counts.items() if any(role in a.groups for a in arms)}
     for arm in arms:
         rows.append(
             [
@@ -115,9 +120,11 @@ def confirmation_text(measure: Measure, arms: Sequence[Confirmed], seeds: Sequen
                 _interval(arm, "unfairness", 100.0 if measure.is_share else 1.0),
                 measure.shown(arm.choice.found.unfairness) if arm.choice else EMPTY,
                 measure.shown(arm.again["unfairness"].mean(skipna=False)),
+                *(_count(arm, role) for role in counts),
             ]
         )
     header = ["confirmed", "", "accuracy", measure.label, "as searched", "searched again"]
+    header += counts.values()
     lines = [
         text_table(header, rows),
         f"test data, seeds {seeds[0]}-{seeds[-1]} that the search has not seen: mean [95 % interval"
@@ -125,7 +132,27 @@ def confirmation_text(measure: Measure, arms: Sequence[Confirmed], seeds: Sequen
         f"as searched: {measure.label} on validation data, the search's seeds; searched again: the "
         "same data, the fresh seeds",
     ]
+    if counts:
+        lines.append(_counts_line(measure, arms))
     return "\n".join([*lines, "", *_verdicts(measure, arms)])
+
+
+def _count(arm: Confirmed, role: Role) -> str:
+    if role not in arm.groups:
+        return EMPTY
+    counts = arm.groups[role].counts
+    return f"{counts.significant} of {counts.tested}"
+
+
+def _counts_line(measure: Measure, arms: Sequence[Confirmed]) -> str:
+    found = [comparison for arm in arms for comparison in arm.groups.values()]
+    chance = max(comparison.counts.expected_by_chance for comparison in found)
+    tests = " or ".join(dict.fromkeys(comparison.shifts.test for comparison in found))
+    groups = f"groups of {visible(measure.attribute)}"
+    return (
+        f"n_tg, n_sg: {groups} whose accuracy differs from Teacher and NDS at p < .05 ({tests}); "
+        f"chance alone gives about {chance:.2g}"
+    )
 
 
 def _interval(arm: Confirmed, name: str, scale: float) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.refusals import failure
+from helpers.two_groups import two_groups
 
 from kdplatform import cli
 from kdplatform.analysis.disagreement import disagreement
@@ -212,7 +213,10 @@ def test_models_that_agree_everywhere_are_undecided() -> None:
     table = predictions(0.8)
     assert compare(csv("a.csv", table), csv("b.csv", table), "--out", "out") == 0
     verdicts = rows()["verdict"].dropna()
-    assert set(verdicts) <= {"undecided", "no interval", "McNemar, these two models"}
+    assert set(verdicts) <= {"undecided", "no interval"} | {
+        "McNemar, these two models",
+        "undecided, these two models",
+    }
     assert rows().loc["disagreement", "difference"] == 0
 
 
@@ -220,9 +224,14 @@ def test_predictions_that_are_all_equal_are_said(capsys: pytest.CaptureFixture[s
     same = predictions(0.8).assign(prediction=0)
     assert compare(csv("a.csv", same), csv("b.csv", predictions(0.8)), "--out", "out") == 0
     printed = capsys.readouterr().out
-    assert "a.csv: a model predicts the same class for every example" in printed
-    assert "a.csv: no model predicts class 1, 2" in printed
+    assert printed.startswith(
+        "WARNING: A (a.csv) predicts class 0 for every example; that looks fa"
+    )
     assert rows().loc["DPD, color", "a"] == 0
+    assert compare("b.csv", "a.csv") == 0
+    [first, *others] = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: B (a.csv) predicts class 0 for every example")
+    assert not any(line.startswith("- EOD by color got better") for line in others)
 
 
 def test_a_group_of_one_example_is_listed_and_counts_only_when_asked_to(
@@ -639,6 +648,37 @@ def test_runs_and_files_are_compared_alike(
         pass
     assert f"it has logged no {TEST}" in refusal(capsys, empty.info.run_id, "b.csv")
     assert "is not in the tracking store" in refusal(capsys, "0" * 32, "b.csv")
+
+
+def test_the_group_that_got_worse_leads_what_is_printed(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sides = (csv(f"{name}.csv", table) for name, table in zip("ab", two_groups(), strict=True))
+    assert compare(*sides, "--out", "out") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(
+        "- sex f got worse: 95.1 to 84.9% (-10.2, -12.0 to -8.3; Holm p < .0"
+    )
+    assert lines[1].startswith("- sex m got better: 83.7 to 95.2%")
+    assert lines[2].startswith("- Cannot be told: 2 of 2 classes, accuracy, EOD by sex, DPD by sex")
+    row = rows().loc["groups that changed"]
+    assert row[["difference", "tested", "after_holm"]].tolist() == [2, 2, 2]
+    assert row["verdict"] == "groups differ, these two models"
+    shifts = pd.read_csv(Path("out") / "group_shifts.csv").set_index(["kind", "group"])
+    assert shifts.loc[("group", "f"), "verdict"] == "worse"
+
+
+def test_a_count_of_zero_is_no_all_clear(capsys: pytest.CaptureFixture[str]) -> None:
+    a = predictions(0.9)
+    b = a.assign(prediction=a["prediction"].where(a["id"] > 2, (a["prediction"] + 1) % 3))
+    assert compare(csv("a.csv", a), csv("b.csv", b)) == 0
+    printed = capsys.readouterr().out
+    assert "0 of 3 (0 by chance, 0 after BH, 0 after Holm)" in printed
+    assert (
+        "In 3 of 3 tests of a class the models differ on too few examples for p to reach .05."
+        in (printed)
+    )
+    assert "Could have hidden (power .8): a change of a class by 7.9 points." in printed
 
 
 def gate(text: str) -> str:

@@ -20,7 +20,7 @@ from kdplatform.data import load_dataset
 from kdplatform.files import file_digest
 from kdplatform.predictions import Predictions
 from kdplatform.settings.project import load_project
-from kdplatform.study.metrics import REFERENCES, model_metrics, pair_metrics
+from kdplatform.study.metrics import REFERENCES, group_count, model_metrics, pair_metrics
 
 ROLES = ("teacher", "student", "distilled")
 EPOCHS = {"teacher": 3, "student": 4, "distilled": 4}
@@ -65,7 +65,7 @@ def test_the_command_succeeds(first_command: Any) -> None:
 def test_it_prints_the_arms_and_where_to_look(first_command: Any) -> None:
     lines = first_command.out.splitlines()
     header = next(number for number, line in enumerate(lines) if line.startswith("    "))
-    columns = ["accuracy", "DPD", "color", "EOD", "color", "n_tc", "n_sc"]
+    columns = ["accuracy", "DPD", "color", "EOD", "color", "n_tc", "n_sc", "n_tg", "n_sg"]
     assert lines[header].split() == columns
     rows = [line.split()[0] for line in lines[header + 2 :][:3]]
     assert rows == ["Teacher", "NDS", "DS"]
@@ -198,8 +198,9 @@ def test_the_distilled_student_is_compared_class_by_class(place: Any, run: Run) 
     own, classes = Predictions.of(place.predictions(run)), table(place, run, "classwise")
     for role, name in REFERENCES.items():
         reference = Predictions.of(place.predictions(place.runs(role.value)[0]))
-        expected = pair_metrics(role, reference, own, 3)
+        expected = pair_metrics(role, reference, own, 3, ["color"])
         assert {f"classwise/n_{name}", f"disagreement/{role.value}"} <= set(expected)
+        assert group_count(role) in expected
         assert {name: run.data.metrics[name] for name in expected} == expected
         by_class = mcnemar_by_class(reference, own)
         np.testing.assert_allclose(
@@ -262,11 +263,10 @@ def test_the_commands_run_holds_the_comparison(place: Any, command: Run) -> None
         [run] = place.runs(role)
         assert metrics[f"{role}/test/accuracy"] == run.data.metrics["test/accuracy"]
     [ds] = place.runs("distilled")
-    for name in ("classwise/n_sc", "classwise/n_tc"):
+    for name in ("classwise/n_sc", "classwise/n_tc", "groupwise/n_sg", "groupwise/n_tg"):
         assert metrics[name] == ds.data.metrics[name]
-    assert {"config.yaml", "summary.txt", "classwise.json", "figures/samples.png"} <= artifacts(
-        place, command
-    )
+    logged = {"config.yaml", "summary.txt", "classwise.json", "group_shifts.json"}
+    assert logged | {"figures/samples.png"} <= artifacts(place, command)
 
 
 def test_nothing_of_the_training_is_left_over(place: Any) -> None:

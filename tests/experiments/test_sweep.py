@@ -214,6 +214,9 @@ def test_every_line_says_how_far_the_sweep_is(story):
         "classwise/n_sc_expected_by_chance",
         "classwise/n_tc_bh",
         "classwise/n_tc_permutation_p",
+        "groupwise/n_sg",
+        "groupwise/n_tg_expected_by_chance",
+        "groupwise/n_sg_permutation_p",
         "temperature",
     ],
 )
@@ -247,7 +250,22 @@ def test_the_printed_table_has_a_row_per_arm(story):
     lines = story.mended.out.splitlines()
     titles = [line.split("  ")[0] for line in lines if line.startswith(("Tea", "NDS", "DS"))]
     assert titles == ["Teacher", "NDS", "DS T=1", "DS T=2.5"]
-    assert lines[1].split() == ["accuracy", "DPD", "color", "EOD", "color", "n_tc", "n_sc"]
+    [header] = [line.split() for line in lines if line.split()[:1] == ["accuracy"]]
+    assert header[1:] == ["DPD", "color", "EOD", "color", "n_tc", "n_sc", "n_tg", "n_sg"]
+
+
+def test_what_was_found_leads_what_is_printed(story):
+    lines = [line for line in story.mended.out.splitlines() if line]
+    found = [line for line in lines if line.startswith(("- ", "WARNING: "))]
+    assert 0 < len(found) <= 7
+    assert lines[: len(found)] == found
+
+
+def test_every_group_is_logged_with_its_change(story):
+    shifts = table(story, 1, "group_shifts.json")
+    found = set(zip(shifts["arm"], shifts["reference"], strict=True))
+    assert found == {(f"DS T={t:g}", name) for t in TEMPERATURES for name in ("Teacher", "NDS")}
+    assert {"group", "n", "difference", "low", "p_value", "p_holm", "verdict"} <= set(shifts)
 
 
 def test_a_sweep_of_methods_trains_what_no_other_sweep_has(compared):

@@ -101,7 +101,16 @@ def outline(folder: Path) -> Outline:
 
 def test_what_is_missing_is_printed_with_what_was_found(report: Report) -> None:
     assert report.gaps[0] == f"Missing: {HOSTILE}."
-    assert report_text(report).splitlines()[1] == report.gaps[0]
+    lines = report_text(report).splitlines()
+    assert lines[lines.index(report.page.subtitle) + 1] == report.gaps[0]
+
+
+def test_what_was_found_is_printed_first(report: Report) -> None:
+    assert 0 < len(report.findings) <= 7
+    first = report.findings[0]
+    assert report_text(report).startswith(
+        f"WARNING: {first.sentence}" if first.kind == "warning" else f"- {visible(first.sentence)}"
+    )
 
 
 def test_findings_are_printed_and_verdicts_are_counted(report: Report) -> None:

@@ -100,7 +100,7 @@ def test_a_training_that_diverges_is_an_infeasible_point_and_no_crash(url: str) 
     assert (dict(lost.point.fields)["temperature"], lost.feasible, lost.constraints) == (
         10,
         False,
-        {"diverged": 1.0},
+        {"diverged": 1.0, "collapsed": 0.0},
     )
     assert lost.number not in {trial.number for trial in search.study.best_trials}
     assert counted(search).completed == 5

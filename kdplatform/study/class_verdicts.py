@@ -1,0 +1,31 @@
+"""Which classes got worse or better, by the rule that groups are judged by."""
+
+import numpy as np
+import numpy.typing as npt
+
+from kdplatform.analysis.comparison import ClassComparison
+from kdplatform.analysis.intervals import LEVEL
+from kdplatform.predictions import FloatArray
+from kdplatform.study.groups import BETTER, UNDECIDED, WORSE
+
+
+def class_p_family(classes: ClassComparison) -> FloatArray:
+    """The family-wise p of every class that a verdict goes by. [classes].
+
+    That of the permutation of seeds where so many seeds can give it below .05, otherwise Holm's.
+    """
+    permutation = classes.permutation
+    reaches = permutation is not None and 1 / permutation.splits < LEVEL
+    return classes.table["p_max_t" if reaches else "p_holm"].to_numpy(dtype=float)
+
+
+def class_verdicts(classes: ClassComparison) -> npt.NDArray[np.str_]:
+    """Says of every class whether it is worse, better or undecided on side B. [classes].
+
+    Decided is what has a family-wise p below .05 and an interval of its accuracy's change without
+    0. Over seeds the p is of accuracy relative to the overall accuracy: a class that only keeps
+    pace with its model is not told, nor one that only lags behind it.
+    """
+    table, allowed = classes.table, class_p_family(classes) < LEVEL
+    low, high = table["difference_low"].to_numpy(), table["difference_high"].to_numpy()
+    return np.select([allowed & (low > 0), allowed & (high < 0)], [BETTER, WORSE], UNDECIDED)
