@@ -42,6 +42,11 @@ class Collapse:
         return self.constant is not None or not self.p_chance < _LEVEL
 
     @property
+    def no_better(self) -> bool:
+        """Whether the model is right no more often than chance, be it by luck or not."""
+        return self.constant is not None or self.accuracy <= self.chance
+
+    @property
     def signs(self) -> int:
         """How much is wrong: 0 for a model that may be judged."""
         return int(self.at_chance) + len(self.never) + len(self.never_in_groups)
@@ -60,8 +65,8 @@ def collapse_of(
     frequent class is at chance whatever its accuracy.
 
     Args:
-        attributes: a class is looked for in each of their groups that has `min_group_size` examples
-            of it.
+        attributes: a class is looked for in each of their groups that has 30 examples of it, or
+            `min_group_size` where that is more.
 
     >>> import pandas as pd
     >>> labels = [0, 0, 0, 1]
@@ -91,7 +96,9 @@ def collapse_of(
         chance=float(right / n),
         p_chance=p_chance,
         never=tuple(never.tolist()),
-        never_in_groups=_never_in_groups(table, attributes, set(never.tolist()), min_group_size),
+        never_in_groups=_never_in_groups(
+            table, attributes, set(never.tolist()), max(min_group_size, MIN_GROUP_SIZE)
+        ),
     )
 
 

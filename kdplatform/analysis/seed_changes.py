@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 from scipy import optimize, special, stats
 
 from kdplatform.analysis.group_cells import Cells
@@ -22,7 +23,8 @@ class SeedChanges(NamedTuple):
     Attributes:
         low: lower limit over seeds and examples.
         p_value: of the t test over seeds; NaN where no spread over seeds judges a difference.
-        detectable: change that the test finds with power .8; NaN where nothing varies over seeds.
+        detectable: change that the test finds with power .8, from the deviation over seeds of all
+            cells of its kind; NaN where nothing varies over seeds.
     """
 
     difference: FloatArray
@@ -92,10 +94,25 @@ def seed_changes(
     p_value = np.where((of_seeds == 0) & (np.abs(difference) <= ROUNDING), 1.0, p_value)
     share = np.ones(right_a.shape[1]) if weights is None else weights
     low, high = _limits(cells, share, by_example, difference, of_seeds, degrees, alpha)
-    detectable = noncentrality(degrees, alpha) * np.sqrt(of_seeds)
-    detectable = np.where(of_seeds > 0, detectable, np.nan)
+    planned = max(seeds) - 1 if seeds[0] == seeds[1] or min(seeds) == 1 else sum(seeds) - 2
+    detectable = float(noncentrality(planned, alpha)) * _typical_error(cells, of_seeds)
     detectable = np.where(detectable > 1, np.inf, detectable)
     return SeedChanges(difference, low, high, p_value, detectable)
+
+
+def _typical_error(cells: Cells, of_seeds: FloatArray) -> FloatArray:
+    """Standard error over seeds of cells of one kind and size; NaN where none of a kind varies.
+
+    Pooled: that of a single cell rests on few seeds, and by luck is now and then far too small. The
+    variance is taken to fall with the number of examples.
+
+    Args:
+        of_seeds: variance of every cell's mean over seeds. [cells]
+    """
+    n = cells.frame["n"].to_numpy(dtype=float)
+    pooled = pd.Series(of_seeds * n).groupby(cells.frame["kind"].to_numpy()).transform("mean")
+    error = np.sqrt(pooled.to_numpy(dtype=float) / n)
+    return np.where(error > 0, error, np.nan)
 
 
 def _limits(

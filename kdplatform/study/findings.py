@@ -242,15 +242,18 @@ def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
             all_["classes"] += tested
             open_["classes"] += tested - len(list(_of_classes(each, each.classes)))
     parts = [f"{open_[name]} of {all_[name]} {name}" for name in all_ if open_[name]]
+    one_pair = bool(evidence) and all(max(each.seeds) == 1 for each in evidence)
+    limited = "One model a side: what was found is of these models, not of other seeds."
     if len(evidence) > 1 and unclear:
         parts.append(f"{len(unclear)} of {len(metrics)} metrics")
     else:
         parts += unclear
     if not parts:
-        return []
+        return [Finding(UNDECIDED, limited)] if one_pair else []
     sentence = f"Cannot be told: {', '.join(parts)}."
     hidden = what_would_decide(evidence)
-    return [Finding(UNDECIDED, " ".join(filter(None, [sentence, hidden])))]
+    words = [sentence, hidden, limited if one_pair else ""]
+    return [Finding(UNDECIDED, " ".join(filter(None, words)))]
 
 
 # ---- words

@@ -156,9 +156,9 @@ class Measure:
     def collapsed(self, tables: Iterable[Predictions], students: Iterable[Predictions]) -> int:
         """Counts the signs that models learnt nothing: the most that a seed has.
 
-        A model not shown to be better than chance is one sign, and so is each class that it never
-        predicts, or never in a group. What the NDS of its seed never predicts either is none: where
-        no model can, nothing would be left to search.
+        A model that is right no more often than chance is one sign, and so is each class that it
+        never predicts, or never in a group. What the NDS of its seed never predicts either is none:
+        where no model can, nothing would be left to search.
 
         Args:
             students: the NDS of each table's seed.
@@ -171,7 +171,7 @@ class Measure:
             )
             classes = set(own.never) - set(nds.never)
             groups = set(own.never_in_groups) - set(nds.never_in_groups)
-            found.append(int(own.at_chance) + len(classes) + len(groups))
+            found.append(int(own.no_better) + len(classes) + len(groups))
         return max(found)
 
 

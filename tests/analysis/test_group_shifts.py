@@ -112,8 +112,17 @@ def test_over_seeds_p_is_the_paired_t_test_and_the_interval_counts_examples_too(
     )
     assert row["only_a"] == pytest.approx((a * (1 - b)).sum(axis=1).mean())
     assert row["chance"] == 0.05
-    error = stats.sem((b - a).mean(axis=1))
-    assert row["detectable"] == pytest.approx(float(noncentrality(3)) * error)
+
+
+def test_what_can_be_detected_over_seeds_is_pooled_over_the_groups() -> None:
+    table = group_shifts(A, B, ["color"]).table
+    groups = table[table["kind"] == "group"]
+    pooled = []
+    for name, n in zip(groups["group"], groups["n"], strict=True):
+        chosen = A[0]["color"] == name
+        pooled.append(n * stats.sem((right_in(B, chosen) - right_in(A, chosen)).mean(axis=1)) ** 2)
+    expected = float(noncentrality(3)) * np.sqrt(np.mean(pooled) / groups["n"])
+    assert groups["detectable"].tolist() == pytest.approx(expected.tolist())
 
 
 def test_the_family_wise_p_is_the_largest_t_of_all_splits() -> None:

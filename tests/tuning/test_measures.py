@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from helpers.two_groups import two_groups
 
 from kdplatform.errors import UserError
+from kdplatform.predictions import Predictions
 from kdplatform.settings.project import load_project
-from kdplatform.tuning.measures import open_measure
+from kdplatform.study.study import NDS, distilled_arm
+from kdplatform.tuning.measures import Measure, open_measure
 
 
 def dataset(positives: int, in_test: int = 40) -> Any:
@@ -55,3 +58,33 @@ def test_what_the_confirmation_cannot_measure_is_said_before_the_search(
     open_measure(config(confirm_seeds=confirmed), dataset(positives=40, in_test=0))
     line = "tune: min_group_size=30 leaves no EOD color on test data (TPR leaves out every group ("
     assert (line in capsys.readouterr().err) is said
+
+
+def table(predictions: np.ndarray, labels: np.ndarray) -> Predictions:
+    frame = {"id": range(len(labels)), "label": labels, "prediction": predictions}
+    return Predictions.of(pd.DataFrame(frame | {"color": ["red", "green"] * (len(labels) // 2)}))
+
+
+def test_a_collapsed_student_is_counted_unless_no_student_can() -> None:
+    labels = np.arange(400) // 2 % 2 + (np.arange(400) < 40)
+    measure = Measure("eod", "color", 3, "toy", 30, 2)
+    right, constant = table(labels, labels), table(np.zeros(400, dtype=int), labels)
+    without_two = table(np.minimum(labels, 1), labels)
+    assert measure.collapsed([right], [right]) == 0
+    # At chance, and two classes that the NDS predicts are never predicted.
+    assert measure.collapsed([constant], [right]) == 3
+    assert measure.collapsed([right, without_two], [right, right]) == 1
+    assert measure.collapsed([without_two], [without_two]) == 0
+
+
+def test_the_number_of_groups_that_changed_can_be_searched() -> None:
+    measure = open_measure(config(tuning__unfairness="n_sg"), dataset(positives=40))
+    assert (measure.metric, measure.largest, measure.is_share) == ("groupwise/n_sg", 3.0, False)
+    assert (measure.label, measure.slug) == ("n_sg color", "n_sg-color")
+    a, b = map(Predictions.of, two_groups())
+    arms = {NDS: {0: a}, distilled_arm(4.0): {0: b}}
+    by_sex = Measure("n_sg", "sex", 2, "toy", 30, 2)
+    scores = by_sex.scores(arms, None)
+    assert scores["unfairness"].tolist() == [0, 2]
+    with pytest.raises(UserError, match="min_group_size=201 leaves no n_sg color on validation"):
+        open_measure(config(tuning__unfairness="n_sg", min_group_size="201"), dataset(positives=40))
