@@ -1,10 +1,11 @@
 """The words of a command line are told apart into parameters and fields."""
 
+import re
 from pathlib import Path
 
 import pytest
 
-from kdplatform.arguments import ENTRY_POINTS
+from kdplatform.arguments import ENTRY_POINTS, report_formats
 from kdplatform.cli import read_words
 from kdplatform.errors import UserError
 
@@ -88,3 +89,32 @@ def test_a_path_of_an_unknown_user_is_refused(name: str) -> None:
 def test_a_configuration_that_is_not_there_is_answered_with_where_it_leads() -> None:
     with pytest.raises(UserError, match=rf"is no file \(looked at '{Path.cwd()}/a\.yaml'\); all"):
         read_words("distill", ["--config", "a.yaml"])
+
+
+@pytest.mark.parametrize(
+    ("text", "formats"),
+    [
+        ("none", ()),
+        ("markdown", ("markdown",)),
+        ("latex, markdown", ("latex", "markdown")),
+    ],
+)
+def test_a_report_is_written_in_the_forms_that_are_asked_for(
+    text: str, formats: tuple[str, ...]
+) -> None:
+    assert report_formats(text) == formats
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("html", "format='html' does not exist"),
+        ("markdwn", "did you mean 'markdown'"),
+        ("latex,latex", "names 'latex' twice"),
+        ("", "format='' does not exist"),
+        ("none,latex", "format='none' does not exist"),
+    ],
+)
+def test_other_forms_of_a_report_are_refused(text: str, said: str) -> None:
+    with pytest.raises(UserError, match=re.escape(said)):
+        report_formats(text)

@@ -56,6 +56,26 @@ def probabilities(table: Table, temperature: float = 1.0) -> FloatArray:
     return softened
 
 
+def probability_of(table: Table, classes: npt.ArrayLike) -> FloatArray:
+    """Probability that each example has a class: its own, or one of all. [examples].
+
+    Some rows at a time, so that very many classes need no more memory.
+
+    Args:
+        classes: Number of the class of every example, or of one class. [examples] or a number
+
+    Raises:
+        ValueError: The table has no logits.
+    """
+    logits = _inputs(table)[0]
+    chosen = np.broadcast_to(np.asarray(classes), len(logits))
+    found = np.empty(len(logits))
+    for rows in _chunks(len(logits)):
+        p = special.softmax(logits[rows].astype(float), axis=1)
+        found[rows] = p[np.arange(len(p)), chosen[rows]]
+    return found
+
+
 def _scores(table: Table, temperature: float) -> tuple[_Scores, IntArray, IntArray]:
     logits, labels, predictions = _inputs(table)
     confidence, brier, nll = (np.empty(len(labels)) for _ in range(3))

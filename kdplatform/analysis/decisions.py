@@ -5,7 +5,7 @@ the favourable class, 0 for any other. The metrics have fairlearn's names; its v
 reference in the tests.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from kdplatform.analysis.bootstrap import Comparison, FairnessBootstrap, bootstrap_models
-from kdplatform.analysis.calibration import probabilities
+from kdplatform.analysis.calibration import probability_of
 from kdplatform.analysis.group_rates import (
     MIN_GROUP_SIZE,
     GroupCounts,
@@ -37,6 +37,7 @@ MIN_GROUP_SHARE = 0.02
 DEMOGRAPHIC_PARITY_RATIO = "demographic_parity_ratio"
 EQUAL_OPPORTUNITY = "equal_opportunity_difference"
 PREDICTIVE_PARITY = "predictive_parity_difference"
+METRICS = (DEMOGRAPHIC_PARITY_RATIO, EQUAL_OPPORTUNITY, PREDICTIVE_PARITY)
 _IMPACT = "impact_ratio"
 
 
@@ -48,16 +49,20 @@ def decided(table: Predictions, positive: int) -> Predictions:
     return replace(table, labels=labels, predictions=predictions, logits=None)
 
 
-def scored(table: Predictions, positive: int) -> Predictions:
+def scored(table: Predictions, positive: int, scores: FloatArray | None = None) -> Predictions:
     """Returns decisions by score: 1 where it is above the median score of all examples.
 
     The score is the probability of the favourable class. The share of a group that gets 1 is its
     scoring rate (6 RCNY 5-300). Scores that equal the median are not above it.
 
+    Args:
+        scores: The probabilities, where they are known already. [examples]
+
     Raises:
         ValueError: the table has no logits.
     """
-    scores = probabilities(table)[:, positive]
+    if scores is None:
+        scores = probability_of(table, positive)
     order = np.argsort(scores, kind="stable")
     weights = np.ones(len(scores)) if table.weights is None else table.weights
     reached = np.cumsum(weights[order])
@@ -102,7 +107,8 @@ def _decision_values(
 
 
 def _ratio_values(counts: GroupCounts, _: LargeEnough, *, enough: _Enough) -> dict[str, FloatArray]:
-    return {_IMPACT: _ratios(counts, enough)}
+    ratios = _ratios(counts, enough)
+    return {_IMPACT: ratios, DEMOGRAPHIC_PARITY_RATIO: np.fmin.reduce(ratios, axis=-1)}
 
 
 @dataclass(frozen=True)
@@ -140,9 +146,11 @@ def decisions(
     *,
     draws: int = 10_000,
     permutations: int = 1000,
+    null_permutations: int | None = None,
     seed: int = 0,
     min_group_size: int = MIN_GROUP_SIZE,
     min_group_share: float = MIN_GROUP_SHARE,
+    metrics: Collection[str] = METRICS,
 ) -> Decisions:
     """Selection rates, impact ratios and metrics of decisions, with intervals and chance levels.
 
@@ -158,9 +166,12 @@ def decisions(
 
     Args:
         arms: Tables of decisions of each arm, one per seed: `decided` or `scored`.
+        permutations: For the four-fifths rule and the ratio.
+        null_permutations: For the chance levels of the other metrics; None: as many.
         min_group_size: Examples a group needs in the denominator of a rate.
         min_group_share: Share of the examples, or of their weight, that a group needs to have an
             impact ratio.
+        metrics: Those that will be compared; only they get chance levels, which take time.
 
     Raises:
         ValueError: A table is invalid, or ids, labels or groups differ between tables.
@@ -178,7 +189,17 @@ def decisions(
         models.large.positives[:, 1],
         _selected(models) >= min_group_size,
     )
-    null = partial(_null, models, seeds, enough, permutations, seed)
+    permuted = _permuted_ratios(models, enough, permutations, seed)
+    null = partial(
+        _null,
+        models,
+        seeds,
+        enough,
+        permuted[DEMOGRAPHIC_PARITY_RATIO],
+        metrics,
+        null_permutations or permutations,
+        seed,
+    )
     bootstrap = bootstrap_models(
         models,
         seeds,
@@ -190,7 +211,7 @@ def decisions(
     small = models.large.groups & ~large_share
     return Decisions(
         groups=_group_frame(models, seeds, counts, enough, share),
-        rule=_rule(models, seeds, counts, enough, permutations, seed),
+        rule=_rule(models, seeds, counts, enough, permuted[_IMPACT], seed),
         left_out=tuple(np.array(models.groups.names)[small]),
         bootstrap=bootstrap,
     )
@@ -249,13 +270,15 @@ def _group_frame(
                     "share": share,
                     "selection_rate": selection[own].mean(axis=0),
                     "impact_ratio": impact,
-                    "below_four_fifths": impact < FOUR_FIFTHS,
+                    "below_four_fifths": pd.array(impact < FOUR_FIFTHS, dtype="boolean"),
                     "tpr": tpr[own].mean(axis=0),
                     "precision": precision[own].mean(axis=0),
                 }
             )
         )
-    return pd.concat(frames, ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True)
+    unknown = frame["impact_ratio"].isna()
+    return frame.assign(below_four_fifths=frame["below_four_fifths"].mask(unknown))
 
 
 def _rule(
@@ -263,21 +286,21 @@ def _rule(
     seeds: Mapping[str, int],
     counts: GroupCounts,
     enough: _Enough,
-    permutations: int,
+    permuted: FloatArray,
     seed: int,
 ) -> pd.DataFrame:
-    observed = _ratios(counts, enough)[0]
-    generator, everywhere = np.random.default_rng(seed), np.zeros_like(models.labels)
-    measure = partial(_ratio_values, enough=enough)
-    null, audits = (
-        permuted_values(models, everywhere, permutations, generator, measure, redrawn=redrawn)
-        for redrawn in (False, True)
-    )
+    """The four-fifths rule.
+
+    Args:
+        permuted: Impact ratios when groups are permuted. [permutations, models, groups]
+    """
+    observed, permutations = _ratios(counts, enough)[0], len(permuted)
+    audits = _permuted_ratios(models, enough, permutations, seed, redrawn=True)[_IMPACT]
     rows, names = [], np.array(models.groups.names)
     for arm, own in _own(seeds).items():
         ratios = observed[own].mean(axis=0)
         under, chance = (
-            np.fmin.reduce(each[_IMPACT][:, own].mean(axis=1), axis=-1) for each in (null, audits)
+            np.fmin.reduce(each[:, own].mean(axis=1), axis=-1) for each in (permuted, audits)
         )
         known = np.isfinite(ratios).any()
         lowest = float(np.nanmin(ratios)) if known else np.nan
@@ -296,29 +319,50 @@ def _rule(
     return pd.DataFrame(rows)
 
 
+def _permuted_ratios(
+    models: Models, enough: _Enough, permutations: int, seed: int, *, redrawn: bool = False
+) -> dict[str, FloatArray]:
+    """Impact ratios when groups do not matter; see `parity.permuted_values`."""
+    return permuted_values(
+        models,
+        np.zeros_like(models.labels),
+        permutations,
+        np.random.default_rng(seed),
+        partial(_ratio_values, enough=enough),
+        redrawn=redrawn,
+    )
+
+
 def _null(
-    models: Models, seeds: Mapping[str, int], enough: _Enough, permutations: int, seed: int
+    models: Models,
+    seeds: Mapping[str, int],
+    enough: _Enough,
+    ratios: FloatArray,
+    metrics: Collection[str],
+    permutations: int,
+    seed: int,
 ) -> pd.DataFrame:
-    """What chance gives, as a table of `parity.parity_null`."""
+    """What chance gives, as a table of `parity.parity_null`.
+
+    Args:
+        ratios: The demographic parity ratio when groups are permuted. [permutations, models]
+    """
     generator = np.random.default_rng(seed)
     measure = partial(_decision_values, enough=enough)
-    everywhere = np.zeros_like(models.labels)
     values = measure(Profiles(models).observed(), models.large)
-    observed = {name: value[0] for name, value in values.items()}
-    null = {
-        name: permuted_values(models, strata, permutations, generator, measure)[name]
-        for name, strata in (
-            (DEMOGRAPHIC_PARITY_RATIO, everywhere),
-            (EQUAL_OPPORTUNITY, models.labels),
+    null = {DEMOGRAPHIC_PARITY_RATIO: ratios}
+    if EQUAL_OPPORTUNITY in metrics:
+        found = permuted_values(models, models.labels, permutations, generator, measure)
+        null[EQUAL_OPPORTUNITY] = found[EQUAL_OPPORTUNITY]
+    if PREDICTIVE_PARITY in metrics:
+        null[PREDICTIVE_PARITY] = np.concatenate(
+            [
+                _precision_null(models, number, enough, permutations, generator)
+                for number in range(len(models.predictions))
+            ],
+            axis=1,
         )
-    }
-    null[PREDICTIVE_PARITY] = np.concatenate(
-        [
-            _precision_null(models, number, enough, permutations, generator)
-            for number in range(len(models.predictions))
-        ],
-        axis=1,
-    )
+    observed = {name: values[name][0] for name in null}
     return null_table(models, seeds, observed, null, {DEMOGRAPHIC_PARITY_RATIO})
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from kdplatform.analysis.calibration import equal_mass_bins, probabilities
+from kdplatform.analysis.calibration import equal_mass_bins, probability_of
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
 from kdplatform.analysis.tables import Attribute, attribute_groups
 from kdplatform.predictions import FloatArray, IntArray, Predictions, Table
@@ -17,6 +17,8 @@ def calibration_by_group(
     attribute: Attribute,
     *,
     positive: int | None = None,
+    confidence: FloatArray | None = None,
+    scores: FloatArray | None = None,
     min_group_size: int = MIN_GROUP_SIZE,
     draws: int = _DRAWS,
     seed: int = 0,
@@ -30,6 +32,8 @@ def calibration_by_group(
 
     Args:
         positive: The favourable class; None: no score.
+        confidence: Probability of the predicted class, where it is known already. [examples]
+        scores: Probability of the favourable class, likewise. [examples]
         min_group_size: Smaller groups are listed and not measured.
         draws: Simulations.
 
@@ -42,8 +46,10 @@ def calibration_by_group(
     """
     checked = Predictions.of(table)
     groups = attribute_groups(checked, attribute)
-    odds = probabilities(checked)
-    confidence = odds[np.arange(len(checked)), checked.predictions]
+    if confidence is None:
+        confidence = probability_of(checked, checked.predictions)
+    if positive is not None and scores is None:
+        scores = probability_of(checked, positive)
     weights = np.ones(len(checked)) if checked.weights is None else checked.weights
     generator = np.random.default_rng(seed)
     rows = []
@@ -57,8 +63,8 @@ def calibration_by_group(
             right = generator.random((draws, len(own))) < sure
             row["ece"] = float(_errors(bins, checked.correct[None, own] - sure, share)[0])
             row["ece_by_chance"] = float(_errors(bins, right - sure, share).mean())
-            if positive is not None:
-                row["mean_score"] = float(np.average(odds[own, positive], weights=share))
+            if positive is not None and scores is not None:
+                row["mean_score"] = float(np.average(scores[own], weights=share))
                 row["base_rate"] = float(np.average(checked.labels[own] == positive, weights=share))
         rows.append(row)
     columns = ["attribute", "group", "n", "ece", "ece_by_chance"]

@@ -21,6 +21,7 @@ class ClassRates:
         key: stem of the file that has all of them.
         sides: names of side A and side B.
         class_names: of the classes in `changes.classes`.
+        first: place of the class that is shown first.
     """
 
     key: str
@@ -28,6 +29,7 @@ class ClassRates:
     sides: tuple[str, str]
     class_names: Sequence[str]
     changes: RateChanges
+    first: int = 0
 
     @property
     def table(self) -> Table:
@@ -59,6 +61,7 @@ class ClassRates:
         }
         return {
             "sides": list(self.sides),
+            "first": self.first,
             "measures": [MEASURES[name] for name in values],
             "classes": list(self.class_names),
             "groups": list(changes.groups),

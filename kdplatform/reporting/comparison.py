@@ -176,7 +176,9 @@ def build_comparison(
     evidence = _evidence(study, verdicts, classes, groups)
     findings = make_findings([evidence], collapse_warnings(study, {A: "A", B: "B"}))
     report = comparison_report(
-        study, verdicts, notes, classes, groups, findings, previews, measures.tables
+        *(study, verdicts, notes, classes, groups, findings, previews),
+        measures=measures.tables,
+        positive=favourable,
     )
     report = replace(report, frames={**report.frames, "groups": measures.groups})
     return Comparison(report, verdicts, notes, study, classes, groups, findings, measures)

@@ -19,7 +19,7 @@ from kdplatform.reporting.comparison_rows import A, B, verdict_row
 from kdplatform.reporting.report_table import Row, Table, file_stem, number_words, p_words, table_of
 from kdplatform.reporting.tables import EMPTY
 from kdplatform.study.fairness import Effort
-from kdplatform.study.measures import GroupMeasures, group_measures
+from kdplatform.study.measures import Auditor, GroupMeasures
 from kdplatform.study.study import Study
 
 _METRICS = {
@@ -62,20 +62,17 @@ def measures_of(
         positive: number of the favourable class; None: nothing that needs one is measured.
         min_group_share: share of the examples that a group needs for an impact ratio.
     """
-    found = {
-        attribute: group_measures(
-            study.tables(A),
-            study.tables(B),
-            attribute,
-            positive,
-            effort=effort,
-            min_group_size=study.min_group_size,
-            min_group_share=min_group_share,
-        )
-        for attribute in attributes
-    }
-    if not found:
+    if not attributes:
         return Measures([], pd.DataFrame(), [], [])
+    auditor = Auditor(
+        study.tables(A),
+        study.tables(B),
+        positive,
+        effort=effort,
+        min_group_size=study.min_group_size,
+        min_group_share=min_group_share,
+    )
+    found = {attribute: auditor.measure(attribute) for attribute in attributes}
     groups = pd.concat([each.groups for each in found.values()], ignore_index=True)
     tables = [*_rule_table(found), *_group_tables(found)]
     rows = [row for name, each in found.items() for row in _rows(attribute_name(name), each)]

@@ -39,6 +39,7 @@ def comparison_report(
     findings: Sequence[Finding],
     previews: Mapping[str, Shown],
     measures: Sequence[Table] = (),
+    positive: int | None = None,
 ) -> Report:
     """Returns a comparison as a page with its files.
 
@@ -48,6 +49,7 @@ def comparison_report(
         notes: what must be known to read the rows.
         previews: what runs logged of examples, by id.
         measures: what auditors ask of every group.
+        positive: number of the favourable class, where there is one.
     """
     pair = _pair(study, classes, groups)
     subtitle = "; ".join(
@@ -57,7 +59,7 @@ def comparison_report(
     examples = study.any_table
     groups_section = Section("Groups", ["No attribute is compared, so no group is known."])
     if study.attributes:
-        parts = list(groups_of_pair(pair, study.attributes, study.min_group_size))
+        parts = list(groups_of_pair(pair, study.attributes, study.min_group_size, positive))
         groups_section = Section(
             "Groups", ["Which groups does B treat better or worse?"], parts=parts
         )
@@ -66,7 +68,7 @@ def comparison_report(
             groups_section = replace(groups_section, parts=[*parts, asked])
     sections = [
         findings_chapter(findings),
-        data_chapter(examples, study.attributes, study.class_names, study.min_group_size),
+        data_chapter(examples, study.attributes, study.class_names, study.min_group_size, positive),
         groups_section,
         replace(classes_of_pair(pair, class_frame(pair)), title="Classes"),
         examples_chapter([(pair.title, gallery_of(pair, study.attributes, previews))]),

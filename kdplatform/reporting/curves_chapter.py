@@ -1,21 +1,22 @@
 """Curves over temperatures or methods, and methods as points of two numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
 from kdplatform.analysis.intervals import Interval, mean_over_seeds
+from kdplatform.analysis.significance import Counts
 from kdplatform.reporting.charts import Crosses, Curves, Level, Look, Panel, Points
 from kdplatform.reporting.report_table import file_stem
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import GroupFairness
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import ACCURACY, WORST_CLASS_ACCURACY
 from kdplatform.study.study import Arm, Study
 
 _REFERENCES = {Role.STUDENT: Look.NDS, Role.TEACHER: Look.TEACHER}
-_COUNTED = {Role.STUDENT: "#SC, from the NDS", Role.TEACHER: "#TC, from the teacher"}
 _FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group accuracy"}
 
 
@@ -36,29 +37,50 @@ def accuracy_curves(study: Study) -> Curves:
 
 def count_curves(study: Study, classes: ClassWise) -> Curves:
     """#SC and #TC of every arm, beside what chance gives."""
-    panels = []
-    for role, title in (
-        (Role.STUDENT, "#SC, from the NDS"),
-        (Role.TEACHER, "#TC, from the teacher"),
-    ):
-        tests = {arm: classes.tests.get((arm, role)) for arm in study.distilled}
-        counts = [float(t.counts.significant) if t else np.nan for t in tests.values()]
-        chance = [t.counts.expected_by_chance for t in tests.values() if t]
-        after = [float(t.counts.significant_holm) if t else np.nan for t in tests.values()]
-        unknown = [np.nan] * len(counts)
-        series = [
-            Points("classes with p < .05", Look.OTHER, counts, unknown, unknown),
-            Points("after Holm", Look.BETTER, after, unknown, unknown),
-        ]
-        levels = [Level("by chance", Look.UNSURE, max(chance))] if chance else []
-        panels.append(Panel(title, series, levels))
-    return _curves(
+    counts = {pair: test.counts for pair, test in classes.tests.items()}
+    return _count_curves(
         study,
+        counts,
+        {Role.STUDENT: "#SC, from the NDS", Role.TEACHER: "#TC, from the teacher"},
         "figure3_counts",
         "Classes that differ: #SC and #TC",
-        "Counts near the line are what chance gives.",
-        panels,
-        percent=False,
+    )
+
+
+def group_count_curves(study: Study, groups: GroupWise) -> Curves:
+    """How many groups of each arm changed against NDS and teacher, beside what chance gives."""
+    counts = {pair: test.counts for pair, test in groups.tests.items()}
+    return _count_curves(
+        study,
+        counts,
+        {Role.STUDENT: "against the NDS", Role.TEACHER: "against the teacher"},
+        "group_counts",
+        "Groups that changed",
+    )
+
+
+def _count_curves(
+    study: Study,
+    counts: Mapping[tuple[Arm, Role], Counts],
+    titles: Mapping[Role, str],
+    key: str,
+    caption: str,
+) -> Curves:
+    panels = []
+    for role, title in titles.items():
+        own = [counts.get((arm, role)) for arm in study.distilled]
+        unknown = [np.nan] * len(own)
+        found = [float(each.significant) if each else np.nan for each in own]
+        after = [float(each.significant_holm) if each else np.nan for each in own]
+        chance = [each.expected_by_chance for each in own if each]
+        series = [
+            Points("p < .05", Look.OTHER, found, unknown, unknown),
+            Points("after Holm", Look.UNSURE, after, unknown, unknown),
+        ]
+        levels = [Level("by chance", Look.REFERENCE, max(chance))] if chance else []
+        panels.append(Panel(title, series, levels))
+    return _curves(
+        study, key, caption, "Counts near the line are what chance gives.", panels, percent=False
     )
 
 

@@ -20,13 +20,15 @@ def data_chapter(
     attributes: Sequence[Attribute],
     class_names: Sequence[str],
     min_group_size: int,
-    title: str = "Who is in the data",
+    positive: int | None = None,
 ) -> Section:
     """Lists the groups of every attribute; intersections are folded.
 
     Args:
         examples: any table; its predictions are not looked at.
+        positive: number of the class whose base rate is shown; None: class 1 of two.
     """
+    title = "Who is in the data"
     truth = replace(examples, predictions=examples.labels)
     present = len(np.unique(truth.labels))
     lead = (
@@ -41,23 +43,29 @@ def data_chapter(
     )
     single = [a for a in attributes if isinstance(a, str)]
     crossed = [a for a in attributes if not isinstance(a, str)]
-    parts = [_attribute(truth, a, class_names, min_group_size) for a in single]
+    parts = [_attribute(truth, a, class_names, min_group_size, positive) for a in single]
     if crossed:
-        inner = [_attribute(truth, a, class_names, min_group_size) for a in crossed]
+        inner = [_attribute(truth, a, class_names, min_group_size, positive) for a in crossed]
         parts.append(Section("Intersections", parts=inner, folded=True))
     return Section(title, [lead, rule], parts=parts)
 
 
 def _attribute(
-    truth: Predictions, attribute: Attribute, class_names: Sequence[str], size: int
+    truth: Predictions,
+    attribute: Attribute,
+    class_names: Sequence[str],
+    size: int,
+    positive: int | None,
 ) -> Section:
     name = attribute_name(attribute)
     groups = group_table(truth, attribute, min_group_size=size)
     facts = fairness_metrics(truth, attribute, min_group_size=size)
     rates = rates_by_class(truth, attribute, min_group_size=1)
-    binary = facts.classes == 2
-    rows = list(_rows(groups, rates, class_names, size, binary=binary))
-    base = f"base rate of {_named(class_names, 1)}, %" if binary else "most frequent class"
+    shown = 1 if positive is None and facts.classes == 2 else positive
+    rows = list(_rows(groups, rates, class_names, size, shown))
+    base = "most frequent class"
+    if shown is not None:
+        base = f"base rate of {_named(class_names, shown)}, %"
     columns = {"group": "", "n": "n", "share": "share, %", "base": base, "measured": "measured"}
     table = table_of(f"data_{file_stem(name)}", f"Groups by {name}", rows, [("", columns)])
     notes = [f"{facts.excluded} examples are in no group."] if facts.excluded else []
@@ -71,13 +79,12 @@ def _rows(
     rates: pd.DataFrame,
     class_names: Sequence[str],
     size: int,
-    *,
-    binary: bool,
+    shown: int | None,
 ) -> Iterator[Row]:
     for own in groups.to_dict("records"):
         of_group = rates[rates["group"] == own["group"]]
-        if binary:
-            base = float(of_group.loc[of_group["class"] == 1, "selection_rate"].iloc[0])
+        if shown is not None:
+            base = float(of_group.loc[of_group["class"] == shown, "selection_rate"].iloc[0])
             words = number_words(base, 1, 100)
             numbers: dict[str, object] = {"base_rate": base}
         else:

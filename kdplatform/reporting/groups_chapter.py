@@ -36,15 +36,22 @@ _LINES = (
 
 
 def groups_of_pair(
-    pair: Pair, attributes: Sequence[Attribute], min_group_size: int
+    pair: Pair,
+    attributes: Sequence[Attribute],
+    min_group_size: int,
+    positive: int | None = None,
 ) -> Iterator[Section]:
-    """Yields who got worse and better, then a section per attribute; intersections are folded."""
+    """Yields who got worse and better, then a section per attribute; intersections are folded.
+
+    Args:
+        positive: number of the class whose rates are shown first; None: class 1 of two.
+    """
     if pair.groups is not None:
         yield Section("", tables=[_shifts(pair, pair.groups, whole=True)])
     crossed = []
     for attribute in attributes:
         changes = rate_changes(pair.a, pair.b, attribute, min_group_size=min_group_size)
-        part = _attribute(pair, changes, of_attribute=isinstance(attribute, str))
+        part = _attribute(pair, changes, positive, of_attribute=isinstance(attribute, str))
         if isinstance(attribute, str):
             yield part
         else:
@@ -128,17 +135,21 @@ def _percent(value: float) -> str:
     return f"{100 * value:.1f}" if np.isfinite(value) else EMPTY
 
 
-def _attribute(pair: Pair, changes: RateChanges, *, of_attribute: bool) -> Section:
+def _attribute(
+    pair: Pair, changes: RateChanges, positive: int | None, *, of_attribute: bool
+) -> Section:
     stem = file_stem(changes.attribute)
     binary = len(changes.classes) == 2
     order = _by_difference(changes.accuracy)
-    column = 1 if binary else None
+    classes = changes.classes.tolist()
+    shown = classes.index(positive) if positive in classes else min(1, len(classes) - 1)
+    column = shown if binary else None
     measures = list(MEASURES) if binary else ["accuracy"]
     what = "Rates" if binary else "Accuracy"
     chart = Dots(
         pair.stem(f"groups_{stem}"),
         f"{what} by {changes.attribute}: {pair.title}",
-        _LINES + (f" Rates are of class {_class(pair, changes, 1)}." if binary else ""),
+        _LINES + (f" Rates are of class {_class(pair, changes, shown)}." if binary else ""),
         [changes.groups[row] for row in order],
         [_panel(pair, changes, measure, order, column) for measure in measures],
         pictured=pair.leads and of_attribute,
@@ -153,11 +164,12 @@ def _attribute(pair: Pair, changes: RateChanges, *, of_attribute: bool) -> Secti
             pair.names,
             names,
             changes,
+            shown if positive is not None else 0,
         )
     return Section(
         f"By {changes.attribute}",
         charts=[chart] if changes.measured.sum() > 1 else [],
-        tables=[_table(pair, changes, order, measures, stem)] if binary else [],
+        tables=[_table(pair, changes, order, measures, stem, column)] if binary else [],
         rates=rates,
     )
 
@@ -197,7 +209,12 @@ def _panel(
 
 
 def _table(
-    pair: Pair, changes: RateChanges, order: Sequence[int], measures: Sequence[str], stem: str
+    pair: Pair,
+    changes: RateChanges,
+    order: Sequence[int],
+    measures: Sequence[str],
+    stem: str,
+    column: int | None,
 ) -> Table:
     rows = []
     for group in order:
@@ -206,7 +223,7 @@ def _table(
             {"group": changes.groups[group], "n": str(changes.n[group])},
         )
         for measure in measures:
-            _add(row, measure, changes.of(measure), group, None if len(measures) == 1 else 1)
+            _add(row, measure, changes.of(measure), group, column)
         rows.append(row)
     columns = [
         (

@@ -11,7 +11,7 @@ from kdplatform.text import visible
 
 _HEAD = r"""% {title}
 % \input this file; the preamble needs
-% \usepackage{{booktabs,graphicx,longtable,multirow,textcomp}}
+% \usepackage{{booktabs,graphicx,longtable,textcomp}}
 """
 _SPECIAL = {
     "\\": r"\textbackslash{}",

@@ -32,7 +32,7 @@ class Report:
         frames: what is written as CSV, by file stem.
         claims: the verdicts.
         of_methods: those on methods against plain distillation.
-        gaps: models that are missing or were left out, with the reason.
+        gaps: models that are missing, were left out or are not judged, with the reason.
         findings: what leads the page.
     """
 

@@ -1,27 +1,23 @@
-"""Figures 1 to 5 of the paper in a study's own numbers.
+"""Figures 1 and 2 of the paper in a study's own numbers; the page draws the others as curves.
 
 Temperatures stand at equal distances, since 20, 30 and 40 would press 1 to 10 together.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
 
 from kdplatform.analysis.disagreement import disagreement_matrix
-from kdplatform.analysis.intervals import Interval, mean_over_seeds
-from kdplatform.predictions import FloatArray
 from kdplatform.reporting.drawing import figure_names, own_style
 from kdplatform.reporting.figures import COLORS, SIGNIFICANT
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.fairness import GroupFairness
-from kdplatform.study.metrics import ACCURACY, REFERENCES, WORST_CLASS_ACCURACY
+from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm, Study
 
 DS = Role.DISTILLED.label
@@ -33,14 +29,6 @@ _CURVE: dict[str, Any] = {
 }  # fmt: skip
 _MOST_CLASSES = 20
 _COLUMNS = 4
-# Methods are told apart by the colours of matplotlib's cycle, and further ones by their markers.
-_METHOD_COLORS, _METHOD_MARKERS = 10, "osD^"
-_LEGEND_COLUMNS = 5
-_FAIRNESS = {
-    "eod": "EOD, %",
-    "dpd": "DPD, %",
-    "worst_group_accuracy": "worst-group accuracy, %",
-}
 
 
 @own_style()
@@ -172,153 +160,3 @@ def disagreement_matrices(study: Study, arm: Arm) -> dict[str, pd.DataFrame]:
         if counts:
             matrices[role.label] = sum(counts[1:], counts[0]) / len(counts)
     return matrices
-
-
-@own_style()
-def count_figure(study: Study, classes: ClassWise) -> Figure:
-    """Figure 3: test accuracy, #SC and #TC against T."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    _points(left, study, [100 * study.values(arm, ACCURACY) for arm in study.distilled])
-    for role, style in _LINES.items():
-        values = 100 * study.values(Arm(role), ACCURACY)
-        if len(values):
-            level, color = float(values.mean()), COLORS[role.label]
-            left.axhline(level, color=color, linestyle=style, label=role.label)
-    left.set_title("test accuracy, % (DS: mean ± sd)", fontsize=10)
-    for role, name, marker in (
-        (Role.STUDENT, "#SC, from NDS", "o"),
-        (Role.TEACHER, "#TC, from Teacher", "s"),
-    ):
-        heights = {
-            position: classes.tests[arm, role].counts.significant
-            for position, arm in enumerate(study.distilled)
-            if (arm, role) in classes.tests
-        }
-        for own in _by_method(study):
-            known = [position for position in own if position in heights]
-            label = name if known and known[0] == min(heights) else None
-            color, shown = COLORS[role.label], [heights[position] for position in known]
-            right.plot(known, shown, color=color, marker=marker, label=label)
-    chance = [test.counts.expected_by_chance for test in classes.tests.values()]
-    if chance:
-        right.axhline(max(chance), color="grey", linestyle="--", label="expected by chance")
-    right.set_ylim(bottom=0)
-    right.yaxis.set_major_locator(MaxNLocator(integer=True))
-    right.set_title("classes that differ (p < .05, uncorrected)", fontsize=10)
-    for axes in (left, right):
-        _name_temperatures(axes, study)
-        axes.set_xlabel(_axis_name(study))
-        axes.grid(axis="y", alpha=0.3)
-        # below the axes, where no curve runs, unless long names stand there
-        below = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.16), "ncols": 3}
-        place = {} if study.has_several_methods else below
-        if axes.get_legend_handles_labels()[0]:
-            axes.legend(frameon=False, fontsize=8, **place)
-    return figure
-
-
-@own_style()
-def fairness_figure(study: Study, attributes: Sequence[GroupFairness]) -> Figure:
-    """Figures 4 and 5: EOD, DPD and worst-group accuracy against T, one row per attribute."""
-    figure = Figure(figsize=(11, 0.7 + 2.9 * len(attributes)), layout="constrained")
-    grid = figure.subplots(len(attributes), len(_FAIRNESS), squeeze=False)
-    names = figure_names([fairness.name for fairness in attributes], "attribute")
-    for panels, fairness, name in zip(grid, attributes, names, strict=True):
-        for axes, (metric, label) in zip(panels, _FAIRNESS.items(), strict=True):
-            _fairness_panel(axes, study, fairness, metric)
-            axes.set_title(f"{name}: {label}", fontsize=10)
-            axes.set_xlabel(_axis_name(study))
-    handles = [
-        Line2D([], [], color=COLORS[DS], marker="o", markersize=4, label="DS, 95% interval"),
-        *_reference_lines(),
-        Line2D([], [], color="grey", linestyle="-.", label="DS if groups did not matter"),
-    ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4, frameon=False, fontsize=9)
-    return figure
-
-
-def _fairness_panel(axes: Axes, study: Study, fairness: GroupFairness, metric: str) -> None:
-    intervals = [fairness.interval(arm, metric) for arm in study.distilled]
-    estimates, low, high = 100 * np.array(intervals).T
-    limits = np.nan_to_num([estimates - low, high - estimates])
-    for own in _by_method(study):
-        axes.errorbar(own, estimates[own], limits[:, own], **_CURVE)
-    for role, style in _LINES.items():
-        if Arm(role) in study.arms:
-            level = fairness.interval(Arm(role), metric)
-            color = COLORS[role.label]
-            axes.axhline(100 * level.estimate, color=color, linestyle=style, linewidth=1.2)
-            if np.isfinite([level.low, level.high]).all():
-                axes.axhspan(100 * level.low, 100 * level.high, color=color, alpha=0.08)
-    if metric in ("eod", "dpd"):
-        null = 100 * np.array([fairness.parity(arm, metric).mean for arm in study.distilled])
-        for own in _by_method(study):
-            axes.plot(own, null[own], color="grey", linestyle="-.", linewidth=1)
-        axes.set_ylim(bottom=0)
-    _name_temperatures(axes, study)
-    axes.grid(axis="y", alpha=0.3)
-
-
-class Points(NamedTuple):
-    """What stands on the x axis of a figure of methods: its name, and a value of every arm."""
-
-    label: str
-    values: Mapping[Arm, Interval]
-
-
-def worst_class_points(study: Study) -> Points:
-    """Worst-class accuracy of every arm, with its interval over seeds."""
-    values = {arm: mean_over_seeds(study.values(arm, WORST_CLASS_ACCURACY)) for arm in study.arms}
-    return Points("worst-class accuracy, %", values)
-
-
-def eod_points(study: Study, fairness: GroupFairness) -> Points:
-    """EOD of every arm, with its interval over seeds and examples."""
-    [name] = figure_names([fairness.name], "attribute")
-    return Points(f"EOD ({name}), %", {arm: fairness.interval(arm, "eod") for arm in study.arms})
-
-
-@own_style()
-def methods_figure(study: Study, points: Points) -> Figure:
-    """Accuracy against another metric: a point with the cross of its intervals for every arm."""
-    methods = list(dict.fromkeys(arm.method for arm in study.distilled))
-    figure = Figure(figsize=(8, 5 + 0.2 * (len(methods) // _LEGEND_COLUMNS)), layout="constrained")
-    axes = figure.subplots()
-    named = set[str]()
-    for arm, across in points.values.items():
-        up = mean_over_seeds(study.values(arm, ACCURACY))
-        x, y = 100 * across.estimate, 100 * up.estimate
-        name = arm.method or arm.role.label
-        axes.errorbar(
-            [x],
-            [y],
-            _reach(up),
-            _reach(across),
-            linewidth=0.8,
-            label=None if name in named else name,
-            **_look(arm, methods),
-        )
-        named.add(name)
-        if arm.temperature is not None and np.isfinite([x, y]).all():
-            words, place = f"{arm.temperature:g}", "offset points"
-            axes.annotate(words, (x, y), xytext=(4, 3), textcoords=place, fontsize=7)
-    axes.set_xlabel(points.label)
-    axes.set_ylabel("test accuracy, %")
-    axes.grid(alpha=0.3)
-    figure.legend(loc="outside lower center", ncols=_LEGEND_COLUMNS, frameon=False, fontsize=8)
-    return figure
-
-
-def _reach(interval: Interval) -> FloatArray:
-    """How far an interval goes down and up, in per cent; 0 where it is not known."""
-    down, up = interval.estimate - interval.low, interval.high - interval.estimate
-    return 100 * np.nan_to_num([[down], [up]])
-
-
-def _look(arm: Arm, methods: Sequence[str | None]) -> dict[str, Any]:
-    if arm.method is None:
-        return {"color": COLORS[arm.role.label], "marker": "*", "markersize": 10}
-    round_, color = divmod(methods.index(arm.method), _METHOD_COLORS)
-    marker = _METHOD_MARKERS[round_ % len(_METHOD_MARKERS)]
-    return {"color": f"C{color}", "marker": marker, "markersize": 5}

@@ -22,6 +22,7 @@ from kdplatform.reporting.tables import EMPTY
 from kdplatform.reporting.verdict_chapters import (
     claims_chapter,
     curves_chapter,
+    not_judged,
     verdicts_chapter,
 )
 from kdplatform.roles import Role
@@ -62,7 +63,7 @@ def build_report(
         data_chapter(study.any_table, study.attributes, study.class_names, study.min_group_size),
         _groups(study, pairs),
         _classes(study, pairs),
-        curves_chapter(study, classes, single, compared),
+        curves_chapter(study, classes, groups, single, compared),
         examples_chapter(_galleries(study, pairs, previews)),
         verdicts_chapter(study, classes, fairness, of_methods),
         claims_chapter(study, classes, claims),
@@ -73,7 +74,8 @@ def build_report(
     )
     frames = {table.key: table.frame for table in page.tables()}
     frames |= {"runs": study.metrics, "classes": class_detail(study, classes)}
-    return Report(page, frames, claims, of_methods, _gaps(study), findings)
+    gaps = [*_gaps(study), *not_judged(study, claims)]
+    return Report(page, frames, claims, of_methods, gaps, findings)
 
 
 def _groups(study: Study, pairs: Sequence[Pair]) -> Section:

@@ -9,6 +9,7 @@ from kdplatform.reporting.curves_chapter import (
     accuracy_curves,
     count_curves,
     fairness_curves,
+    group_count_curves,
     methods_points,
     worst_class_interval,
 )
@@ -35,6 +36,7 @@ from kdplatform.reporting.support_tables import (
 from kdplatform.study.claims import Claim
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import GroupFairness
+from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.methods import PLAIN, Compared
 from kdplatform.study.study import Study
 from kdplatform.study.verdicts import NEGLIGIBLE_SHIFT, Verdict
@@ -48,6 +50,7 @@ _CROSSES = (
 def curves_chapter(
     study: Study,
     classes: ClassWise,
+    groups: GroupWise,
     fairness: Sequence[GroupFairness],
     compared: Sequence[Compared],
 ) -> Section:
@@ -58,6 +61,8 @@ def curves_chapter(
         compared: methods against plain distillation; empty where there is one method.
     """
     charts = [accuracy_curves(study), count_curves(study, classes)]
+    if groups.tests:
+        charts.append(group_count_curves(study, groups))
     for number, each in enumerate(fairness):
         charts.append(fairness_curves(study, each, "figure4" if number == 0 else "figure5"))
     parts = []
@@ -176,15 +181,10 @@ def _disagreement(study: Study) -> Section:
 def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) -> Section:
     """What the study says of the paper's claims, with the figure of its classes."""
     title = "The paper's claims"
-    without = dict.fromkeys(arm.method for arm in study.distilled if arm.temperature is None)
     paragraphs = [
-        "Claims of Mohammadshahi and Ioannou (TMLR 2025) on class bias and fairness over T."
+        "Claims of Mohammadshahi and Ioannou (TMLR 2025) on class bias and fairness over T.",
+        *not_judged(study, claims),
     ]
-    if without:
-        named = ", ".join(map(str, without))
-        paragraphs.append(f"The claims are about T and are not judged for {named}, without one.")
-    elif not claims:
-        paragraphs.append("Without NDS and attributes there is no claim to judge.")
     pictures = [
         Picture(
             "figure1_classes",
@@ -208,6 +208,15 @@ def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) ->
         tally=[(verdict.value, tally[verdict]) for verdict in Verdict],
         folded=True,
     )
+
+
+def not_judged(study: Study, claims: Sequence[Claim]) -> list[str]:
+    """Says of which methods the claims are not judged, and why."""
+    without = dict.fromkeys(arm.method for arm in study.distilled if arm.temperature is None)
+    if without:
+        named = ", ".join(map(str, without))
+        return [f"The claims are about T and are not judged for {named}, without one."]
+    return [] if claims else ["Without NDS and attributes there is no claim to judge."]
 
 
 def _claim_notes(number: int) -> list[str]:

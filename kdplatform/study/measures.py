@@ -4,14 +4,17 @@ Selection and scoring rates with their impact ratios, equal opportunity, predict
 calibration, and agreement of the sides against the noise between seeds.
 """
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from kdplatform.analysis.agreement import agreement_by_group
+from kdplatform.analysis.calibration import probability_of
 from kdplatform.analysis.decisions import (
+    DEMOGRAPHIC_PARITY_RATIO,
+    METRICS,
     MIN_GROUP_SHARE,
     Decisions,
     decided,
@@ -19,14 +22,16 @@ from kdplatform.analysis.decisions import (
     scored,
 )
 from kdplatform.analysis.group_calibration import calibration_by_group
+from kdplatform.analysis.group_fairness import group_table
 from kdplatform.analysis.group_rates import MIN_GROUP_SIZE
-from kdplatform.analysis.rate_changes import RateChanges, rate_changes
+from kdplatform.analysis.rate_changes import Cells, rate_changes
 from kdplatform.analysis.tables import Attribute
 from kdplatform.errors import UserError, unknown_name
-from kdplatform.predictions import Predictions
+from kdplatform.predictions import FloatArray, Predictions
 from kdplatform.study.fairness import Effort
 
-_NAMES = {"accuracy": "accuracy", "selection": "selection_rate", "tpr": "tpr", "fpr": "fpr"}
+_RATES = {"selection": "selection_rate", "tpr": "tpr", "fpr": "fpr"}
+_DRAWS = 2000
 _SIDES = ("A", "B")
 
 
@@ -79,114 +84,161 @@ def favourable_class(
     return number
 
 
-def group_measures(
-    a: Sequence[Predictions],
-    b: Sequence[Predictions],
-    attribute: Attribute,
-    positive: int | None,
-    *,
-    effort: Effort,
-    min_group_size: int = MIN_GROUP_SIZE,
-    min_group_share: float = MIN_GROUP_SHARE,
-) -> GroupMeasures:
-    """Measures the groups of one attribute under two sides.
+class Auditor:
+    """Measures two sides, attribute by attribute."""
 
-    Args:
-        a: the reference, one table per seed.
-        positive: number of the favourable class; None: nothing is measured that needs one.
-        effort: draws and permutations.
-        min_group_size: examples that a rate needs in its denominator.
-        min_group_share: share of the examples that a group needs for an impact ratio.
+    def __init__(
+        self,
+        a: Sequence[Predictions],
+        b: Sequence[Predictions],
+        positive: int | None,
+        *,
+        effort: Effort,
+        min_group_size: int = MIN_GROUP_SIZE,
+        min_group_share: float = MIN_GROUP_SHARE,
+    ) -> None:
+        """Scores every model once.
 
-    Raises:
-        ValueError: tables hold different examples or groups.
-    """
-    sides = dict(zip(_SIDES, (a, b), strict=True))
-    rates = rate_changes(a, b, attribute, min_group_size=min_group_size)
-    columns: dict[str, object] = {
-        "attribute": rates.attribute,
-        "group": list(rates.groups),
-        "n": rates.n,
-    }
-    columns |= _rate_columns(rates, positive)
+        Args:
+            a: the reference, one table per seed.
+            b: the other side, on the same examples.
+            positive: number of the favourable class; None: nothing is measured that needs one.
+            effort: draws and permutations.
+            min_group_size: examples that a rate needs in its denominator.
+            min_group_share: share of the examples that a group needs for an impact ratio.
+        """
+        self.sides = dict(zip(_SIDES, (a, b), strict=True))
+        self.positive = positive
+        self.effort, self.min_group_size, self.share = effort, min_group_size, min_group_share
+        self.with_logits = all(table.logits is not None for table in (*a, *b))
+        self.right = {side: [_right(table) for table in own] for side, own in self.sides.items()}
+        if self.with_logits:
+            self.confidence = {
+                side: [probability_of(table, table.predictions) for table in own]
+                for side, own in self.sides.items()
+            }
+        self.decided: dict[str, list[Predictions]] = {}
+        self.scores: dict[str, list[FloatArray]] = {}
+        if positive is not None:
+            self.decided = {s: [decided(t, positive) for t in own] for s, own in self.sides.items()}
+            if self.with_logits:
+                self.scores = {
+                    side: [probability_of(table, positive) for table in own]
+                    for side, own in self.sides.items()
+                }
 
-    def of(make: Callable[[Predictions, int], Predictions], number: int) -> Decisions:
-        return decisions(
-            {side: [make(table, number) for table in tables] for side, tables in sides.items()},
-            attribute,
-            draws=effort.draws,
-            permutations=effort.permutations,
-            min_group_size=min_group_size,
-            min_group_share=min_group_share,
-        )
+    def measure(self, attribute: Attribute) -> GroupMeasures:
+        """Measures the groups of one attribute under both sides.
 
-    with_logits = all(table.logits is not None for table in (*a, *b))
-    found = scores = None
-    if positive is not None:
-        found = of(decided, positive)
-        columns |= _by_side(
-            found.groups, {n: n for n in ("impact_ratio", "below_four_fifths", "precision")}
-        )
-        columns["share"] = found.groups.loc[found.groups["arm"] == "A", "share"].to_numpy()
-        if with_logits:
-            scores = of(scored, positive)
-            columns |= _by_side(
-                scores.groups, {"selection_rate": "scoring_rate", "impact_ratio": "scoring_ratio"}
+        Raises:
+            ValueError: tables hold different examples or groups.
+        """
+        a, b = self.sides["A"], self.sides["B"]
+        size = self.min_group_size
+        table = group_table(a[0], attribute, min_group_size=size)
+        columns: dict[str, object] = {
+            name: table[name].to_numpy() for name in ("attribute", "group", "n", "share")
+        }
+        rates = rate_changes(self.right["A"], self.right["B"], attribute, min_group_size=size)
+        columns |= _cells("accuracy", rates.accuracy, 0)
+        found = scores = None
+        if self.positive is not None:
+            rates = rate_changes(
+                self.decided["A"], self.decided["B"], attribute, min_group_size=size
             )
-    if with_logits:
-        columns |= _calibration_columns(sides, attribute, positive, min_group_size)
-    columns |= _agreement_columns(a, b, attribute, min_group_size)
-    return GroupMeasures(pd.DataFrame(columns), found, scores)
+            for measure, name in _RATES.items():
+                columns |= _cells(name, rates.of(measure), 1)
+            found = self._decisions(self.decided, attribute, METRICS)
+            columns |= _by_side(found, ("impact_ratio", "below_four_fifths", "precision"))
+            if self.scores:
+                above = {
+                    side: [
+                        scored(table, self.positive, score)
+                        for table, score in zip(own, self.scores[side], strict=True)
+                    ]
+                    for side, own in self.sides.items()
+                }
+                scores = self._decisions(above, attribute, (DEMOGRAPHIC_PARITY_RATIO,))
+                renamed = _by_side(scores, ("selection_rate", "impact_ratio"))
+                columns |= {
+                    name.replace("selection", "scoring").replace("impact", "scoring"): values
+                    for name, values in renamed.items()
+                }
+        if self.with_logits:
+            columns |= self._calibration(attribute)
+        columns |= _agreement(a, b, attribute, size)
+        return GroupMeasures(pd.DataFrame(columns), found, scores)
+
+    def _decisions(
+        self,
+        tables: Mapping[str, Sequence[Predictions]],
+        attribute: Attribute,
+        metrics: Sequence[str],
+    ) -> Decisions:
+        own = self.effort.for_attribute(attribute)
+        return decisions(
+            tables,
+            attribute,
+            # A deviation needs fewer draws than a quantile: these give it to 2%.
+            draws=max(2, min(_DRAWS, own.draws)),
+            permutations=self.effort.permutations,
+            null_permutations=own.permutations,
+            min_group_size=self.min_group_size,
+            min_group_share=self.share,
+            metrics=metrics,
+        )
+
+    def _calibration(self, attribute: Attribute) -> dict[str, object]:
+        """Means over the seeds of every side; the base rate is that of the labels, so of both."""
+        found: dict[str, object] = {}
+        names = ["ece", "ece_by_chance", *([] if self.positive is None else ["mean_score"])]
+        for side, tables in self.sides.items():
+            each = [
+                calibration_by_group(
+                    table,
+                    attribute,
+                    positive=self.positive,
+                    confidence=self.confidence[side][seed],
+                    scores=self.scores[side][seed] if self.scores else None,
+                    min_group_size=self.min_group_size,
+                    seed=seed,
+                )
+                for seed, table in enumerate(tables)
+            ]
+            for name in names:
+                values = [frame[name].to_numpy(dtype=float) for frame in each]
+                found[f"{name}_{side.lower()}"] = np.mean(values, axis=0)
+            if self.positive is not None:
+                found["base_rate"] = each[0]["base_rate"].to_numpy(dtype=float)
+        return found
 
 
-def _rate_columns(rates: RateChanges, positive: int | None) -> dict[str, object]:
-    found: dict[str, object] = {}
-    for measure, name in _NAMES.items():
-        at = 0
-        if measure != "accuracy":
-            if positive is None or positive not in rates.classes:
-                continue
-            at = int(np.searchsorted(rates.classes, positive))
-        cells = rates.of(measure)
-        found |= {f"{name}_a": cells.a.value[:, at], f"{name}_b": cells.b.value[:, at]}
-        for end, values in zip(("", "_low", "_high"), cells.difference, strict=True):
-            found[f"{name}_difference{end}"] = values[:, at]
-    return found
+def _right(table: Predictions) -> Predictions:
+    """A table of two classes with the same accuracy, however many classes there are."""
+    ones = np.ones_like(table.labels)
+    return replace(table, labels=ones, predictions=table.correct.astype(np.int64), logits=None)
 
 
-def _by_side(frame: pd.DataFrame, names: Mapping[str, str]) -> dict[str, object]:
+def _cells(name: str, cells: Cells, at: int) -> dict[str, object]:
+    """A measure of both sides, and its difference with limits."""
+    ends = zip(("", "_low", "_high"), cells.difference, strict=True)
     return {
-        f"{name}_{side.lower()}": frame.loc[frame["arm"] == side, column].to_numpy()
-        for column, name in names.items()
+        f"{name}_a": cells.a.value[:, at],
+        f"{name}_b": cells.b.value[:, at],
+        **{f"{name}_difference{end}": values[:, at] for end, values in ends},
+    }
+
+
+def _by_side(found: Decisions, names: Sequence[str]) -> dict[str, object]:
+    frame = found.groups
+    return {
+        f"{name}_{side.lower()}": frame.loc[frame["arm"] == side, name].array
+        for name in names
         for side in _SIDES
     }
 
 
-def _calibration_columns(
-    sides: Mapping[str, Sequence[Predictions]],
-    attribute: Attribute,
-    positive: int | None,
-    min_group_size: int,
-) -> dict[str, object]:
-    """Means over the seeds of every side; the base rate is that of the labels, so of both."""
-    found: dict[str, object] = {}
-    for side, tables in sides.items():
-        each = [
-            calibration_by_group(
-                table, attribute, positive=positive, min_group_size=min_group_size, seed=seed
-            )
-            for seed, table in enumerate(tables)
-        ]
-        for name in ("ece", "ece_by_chance", *([] if positive is None else ["mean_score"])):
-            found[f"{name}_{side.lower()}"] = np.mean(
-                [frame[name].to_numpy(dtype=float) for frame in each], axis=0
-            )
-        if positive is not None:
-            found["base_rate"] = each[0]["base_rate"].to_numpy(dtype=float)
-    return found
-
-
-def _agreement_columns(
+def _agreement(
     a: Sequence[Predictions], b: Sequence[Predictions], attribute: Attribute, min_group_size: int
 ) -> dict[str, object]:
     frame = agreement_by_group(a, b, attribute, min_group_size=min_group_size)

@@ -131,11 +131,11 @@ def test_a_low_ratio_is_flagged_with_its_group_and_p() -> None:
 
 def test_p_is_uniform_when_groups_do_not_matter() -> None:
     rng, low = np.random.default_rng(0), 0
-    for _ in range(100):
+    for _ in range(60):
         table = selected(*rng.binomial(80, 0.4, 3), size=80)
         rule = decisions({"A": [table]}, "race", draws=2, permutations=99).rule
         low += rule["p_value"].iloc[0] <= 0.1
-    assert 3 <= low <= 20  # 10 are expected
+    assert 1 <= low <= 14  # 6 are expected
 
 
 def test_a_small_share_is_measured_and_has_no_impact_ratio() -> None:

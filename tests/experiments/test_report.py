@@ -13,10 +13,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from helpers.refusals import last_line
+from mlflow import MlflowClient
 
 from kdplatform import cli
 from kdplatform.data import Dataset
 from kdplatform.experiments import commands, records, report, tracking
+from kdplatform.experiments.examples import EXAMPLES as EXAMPLES_LOGGED
 from kdplatform.experiments.graph import Step, study_steps
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import log_verified_artifacts
@@ -132,13 +134,26 @@ def seeds_of(study: Any) -> Mapping[str, tuple[int, ...]]:
 
 
 def test_a_report_is_written_and_logged(store: Store, capsys: pytest.CaptureFixture[str]) -> None:
-    store.log(temperatures="1,10", seeds="0-1")
-    assert store.place.run("report", out=store.out, seeds="0-1", temperatures="1,10") == 0
+    ids = store.log(temperatures="1,10", seeds="0-1")
+    # What the runs of the arm that is shown first have logged of their examples.
+    of_first = [run for title, run in ids.items() if "T=10 " in title]
+    assert len(of_first) == 2
+    for run in of_first:
+        shown = [{"id": number, "text": f"text {number}"} for number in range(EXAMPLES)]
+        MlflowClient().log_text(run, json.dumps({"examples": shown}), EXAMPLES_LOGGED)
+    words = {"seeds": "0-1", "temperatures": "1,10", "format": "latex"}
+    assert store.place.run("report", out=store.out, **words) == 0
     printed = capsys.readouterr().out
-    assert "DS is more accurate than the NDS" in printed
+    assert "Cannot be told: " in printed
+    assert re.search(
+        r"The paper's claims: \d+ supported, \d+ contradicted, \d+ undecidable", printed
+    )
     assert str(store.out / "report.html") in printed
     written = {path.name for path in store.out.iterdir()}
     assert {"report.html", "figure1_classes.png", "table1_classes.csv", "claims.csv"} <= written
+    assert "report.tex" in written
+    assert "report.md" not in written
+    assert re.search(r"<blockquote>text \d+</blockquote>", (store.out / "report.html").read_text())
     [run] = store.place.commands()
     assert run.data.tags["kd.command"] == "report"
     logged = store.place.artifact(run, "report")
@@ -182,7 +197,7 @@ def test_methods_are_reported_side_by_side(
     assert study.settings["Distillation"].endswith("; rld; cist")
     assert store.place.run("report", out=store.out, **words) == 0
     printed = capsys.readouterr().out
-    assert "rld is more accurate than kd at T=1: undecidable (" in printed
+    assert "Methods against plain distillation: " in printed
     assert "The claims are about T and are not judged for cist" in printed
     table = store.frame("methods").set_index("arm")
     assert table.loc["DS cist", "against"] == "DS kd T=2"

@@ -262,6 +262,7 @@
     const rates = data.rates[box.dataset.rates];
     const [select, plot, table] = ["select", ".plot", "table"].map((what) => box.querySelector(what));
     for (const name of rates.classes) select.add(new Option(name));
+    select.selectedIndex = rates.first;
     const show = () => {
       const at = select.selectedIndex;
       ratesTable(table, rates, at);
