@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -28,11 +28,17 @@ class Needs:
             network itself, on any inputs; "none" without a teacher.
         teacher_statistics: whether it asks for the teacher's logits of whole splits.
         unlabeled: whether it learns from examples without labels too.
+        several: whether it can learn from several teachers.
+        reference: whether it asks a further model, `DistillationConfig.reference_teacher`.
+        steps: whether it is trained in steps; one that is not has done all once it has begun.
     """
 
     teacher: Literal["none", "logits", "live"] = "none"
     teacher_statistics: bool = False
     unlabeled: bool = False
+    several: bool = False
+    reference: bool = False
+    steps: bool = True
 
 
 class Output(NamedTuple):
@@ -138,10 +144,18 @@ class Run(Protocol):
         ...
 
     def teacher(self, batch: Batch, *, features: bool = False) -> Output:
-        """Returns what the teacher says about a batch, without gradients.
+        """Returns what the teacher says about a batch, without gradients; the first of several.
 
         A table answers for inputs that the loop made; the network for all others, and for features.
         """
+        ...
+
+    def teachers(self, batch: Batch) -> Sequence[Tensor]:
+        """Returns what each teacher says about a batch: logits [B, C], in the order of the list."""
+        ...
+
+    def reference(self, batch: Batch) -> Tensor:
+        """Returns what the method's further model says about a batch: logits [B, C]."""
         ...
 
     def student_logits(self, split: Literal["train", "val"]) -> Tensor:
@@ -186,7 +200,7 @@ class Method(Generic[ConfigT]):
 
     def __repr__(self) -> str:
         """Returns the method and its fields, for messages."""
-        fields = {k: v for k, v in self.config.model_dump().items() if k != "teacher_seed"}
+        fields = self.config.model_dump(exclude={"teacher_seed", "teachers", "start"})
         name = fields.pop("method")
         return f"{name}({', '.join(f'{k}={plain_text(v)}' for k, v in fields.items())})"
 
@@ -197,6 +211,13 @@ class Method(Generic[ConfigT]):
 
         Raises:
             UserError: the method cannot learn from these data.
+        """
+
+    def check_teachers(self, names: Sequence[str], dataset: Dataset) -> None:
+        """Called like `check`, with the teachers in words, in the order of the list.
+
+        Raises:
+            UserError: the method cannot learn from these teachers.
         """
 
     def begin(self, run: Run) -> None:

@@ -85,7 +85,7 @@ class Config(LogitConfig):
                 f"allowed: {', '.join(known)}"
             )
         own = method_config_class(self.base)
-        taken = {"method", "teacher_seed", "ce_weight", *_fixed(own, self.temperature)}
+        taken = {"ce_weight", *DistillationConfig.model_fields, *_fixed(own, self.temperature)}
         free = [name for name in own.model_fields if name not in taken]
         for field in self.base_fields:
             name, equals, _ = field.partition("=")

@@ -4,6 +4,7 @@ Nothing here knows which datasets, models and methods there are; `settings.proje
 """
 
 import csv
+import re
 from collections.abc import Iterable
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -80,6 +81,16 @@ def names(value: object) -> object:
     except (csv.Error, ValueError):
         raise ValueError('names are separated by commas; one with a comma: "a, b",c') from None
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def entries(value: object) -> object:
+    """Returns the names of a text, or of a list in which YAML has read some as numbers."""
+    if isinstance(value, list | tuple):
+        return tuple(str(part) if type(part) is int else part for part in value)
+    found = names(str(value) if type(value) is int else value)
+    if found == () and str(value).strip().lower() != "none":
+        raise ValueError("the list is empty")
+    return found
 
 
 def span(value: object) -> object:
@@ -178,6 +189,7 @@ Optional = BeforeValidator(optional)
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(integers)]
 Temperatures = Annotated[tuple[Temperature, ...], BeforeValidator(numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(names)]
+Entries = Annotated[tuple[str, ...], BeforeValidator(entries)]
 Span = BeforeValidator(span)
 OptionalSpan = BeforeValidator(lambda value: None if optional(value) is None else span(value))
 Channels = BeforeValidator(channels)
@@ -283,6 +295,14 @@ class MethodConfig(Section):
             update[str(field)] = value
         return self.model_copy(update=update)
 
+    def first_training(self, training: "TrainingConfig") -> "TrainingConfig | None":
+        """Returns how the model is trained that the method needs before; None: it needs none.
+
+        Args:
+            training: of the model that the method trains.
+        """
+        return None
+
     def at_each(self, temperatures: Iterable[float]) -> list[Self]:
         """Returns the method at every temperature; itself alone where it has none."""
         if self.softmax_temperature is None:
@@ -296,12 +316,27 @@ class DistillationConfig(MethodConfig):
     teacher_seed: Literal["same"] | Annotated[int, Field(ge=0)] = Field(
         "same", description="same: students of seed i learn from teacher i; a number: all from one"
     )
+    teachers: Entries = Field(
+        (),
+        description="in place of teacher_seed: seeds such as 0-3, PROJECT:0-3, run ids, and files "
+        "of weights; none: the one of teacher_seed",
+        json_schema_extra=NEUTRAL,
+    )
+    start: Literal["fresh", "teacher"] = Field(
+        "fresh",
+        description="weights the student starts from; teacher: the teacher's, where shapes allow",
+        json_schema_extra=NEUTRAL,
+    )
+
+    @property
+    def reference_teacher(self) -> str | None:
+        """A further model that the method asks, named as one of `teachers`; None: it asks none."""
+        return None
 
     def matters(self) -> dict[str, Any]:
-        """Returns the fields that decide a result; the teacher meant stands in a key of its own."""
+        """Returns the fields that decide a result; teachers stand in keys of their own."""
         settings = super().matters()
-        del settings["teacher_seed"]
-        return settings
+        return {k: v for k, v in settings.items() if k not in ("teacher_seed", "teachers")}
 
 
 class AugmentationConfig(Section):
@@ -365,6 +400,17 @@ class TrainingConfig(Section):
         description="take the weights as they are, without training",
         json_schema_extra=NEUTRAL,
     )
+    logits: Names = Field(
+        (),
+        description="files of a teacher's logits (.parquet, .csv: id, logits) in place of a model; "
+        "several are several teachers",
+        json_schema_extra=NEUTRAL,
+    )
+    logits_temperature: Temperature = Field(
+        1.0,
+        description="softmax temperature of log-probabilities in these files",
+        json_schema_extra=NEUTRAL,
+    )
     image_size: Annotated[Count | None, Optional] = Field(
         None,
         description="side to which the model resizes images; none: as its weights want them",
@@ -410,12 +456,26 @@ class TrainingConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _frozen_needs_no_recipe(cls, value: object) -> object:
-        if isinstance(value, dict) and str(value.get("frozen", "")).lower() == "true":
+        if not isinstance(value, dict):
+            return value
+        logits = value.get("logits")
+        if logits and str(logits).lower() != "none":
+            value = {"frozen": True, **value}
+        if str(value.get("frozen", "")).lower() == "true":
             return {"epochs": 1, "learning_rate": 1.0, **value}
         return value
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
+        if self.logits and not self.frozen:
+            raise ValueError("frozen=false is not allowed with logits; allowed: true, or no logits")
+        if self.logits and (self.pretrained or self.weights is not None):
+            raise ValueError("logits and weights are given; allowed: one of them")
+        if self.logits_temperature != 1 and not self.logits:
+            raise ValueError(
+                f"logits_temperature={self.logits_temperature:g} is not allowed without logits; "
+                "allowed: with files of log-probabilities"
+            )
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained and weights are given; allowed: one of them")
         if self.weights_entry is not None and self.weights is None:
@@ -450,6 +510,9 @@ class TrainingConfig(Section):
         del settings["method"]
         settings["warmup_epochs"] = self.warmup
         settings["augmentation"] = self.augmentation.matters()
+        if self.logits:
+            # No model at all; where the files lie decides nothing, the caller adds what they hold.
+            return {"logits_temperature": self.logits_temperature}
         if not self.frozen:
             return settings
         start = ("model", "pretrained", "weights", "weights_entry", "frozen")
@@ -544,10 +607,16 @@ class ProjectConfig(Section):
     def shared_teacher_seed(self) -> int | None:
         """The seed of the one teacher that all students learn from; None: each seed has its own.
 
-        A frozen teacher is the same for every seed.
+        A frozen teacher is the same for every seed, and so are several that no seed chooses: they
+        are one ensemble, of seed 0.
         """
         if self.teacher.frozen:
             return 0
+        if named := self.distillation.teachers:
+            if any(entry.rpartition(":")[2] == "same" for entry in named):
+                return None
+            one = len(named) == 1 and re.fullmatch(r"\d{1,9}", named[0])
+            return int(named[0]) if one else 0
         chosen = self.distillation.teacher_seed
         return None if chosen == "same" else chosen
 
@@ -558,6 +627,8 @@ class ProjectConfig(Section):
 
     @model_validator(mode="after")
     def _students_train(self) -> Self:
+        if self.student.logits:
+            raise ValueError("student.logits is not allowed; allowed: teacher.logits")
         if self.student.frozen:
             raise ValueError("student.frozen=True is not allowed; allowed: false, students train")
         return self

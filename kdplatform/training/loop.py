@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -74,7 +74,8 @@ def fit(
     seed: int,
     role: Role,
     device: torch.device,
-    teacher: Teacher | None = None,
+    teacher: Teacher | Sequence[Teacher] | None = None,
+    reference: Teacher | None = None,
     validation: Split | None = None,
     unlabeled: Split | None = None,
     checkpoint: Path | None = None,
@@ -92,6 +93,8 @@ def fit(
         config: its `model` and `method` are not read again.
         seed: of the run, see `seeds.py`.
         role: with the seed chooses the random streams; names the progress bar.
+        teacher: one, or several for a method that learns from several.
+        reference: the further model that a method asks.
         unlabeled: examples without labels, for a method that needs them.
         validation: measured after every `config.validate_every` epochs, and after the last.
         checkpoint: file to restore from and to write after an epoch. The caller removes it when
@@ -110,8 +113,11 @@ def fit(
         MachineError: the checkpoint cannot be written.
         ValueError: the method needs a teacher and none is given.
     """
-    if method.needs.teacher != "none" and teacher is None:
+    teachers = [teacher] if isinstance(teacher, Teacher) else list(teacher or ())
+    if method.needs.teacher != "none" and not teachers:
         raise ValueError(f"{method!r} needs a teacher")
+    if len(teachers) > 1 and not method.needs.several:
+        raise ValueError(f"{method!r} learns from one teacher, and {len(teachers)} are given")
     check_fit(method, config, split, unlabeled)
     with global_generators_seeded(seed, role, Purpose.MODEL_NOISE, device):
         run = _Run(
@@ -122,7 +128,8 @@ def fit(
             seed=seed,
             role=role,
             device=device,
-            teacher=teacher,
+            teachers=teachers,
+            reference=reference,
             validation=validation,
             unlabeled=unlabeled,
         )
@@ -135,7 +142,7 @@ def fit(
             on_epoch(record)
         saved = time.perf_counter()
         with run.bar:
-            while run.epoch < config.epochs:
+            while method.needs.steps and run.epoch < config.epochs:
                 record = run.train_epoch()
                 due = time.perf_counter() - saved >= checkpoint_seconds
                 if checkpoint is not None and (due or run.epoch == config.epochs):
@@ -159,7 +166,8 @@ class _Run:
         seed: int,
         role: Role,
         device: torch.device,
-        teacher: Teacher | None,
+        teachers: Sequence[Teacher],
+        reference: Teacher | None,
         validation: Split | None,
         unlabeled: Split | None,
     ) -> None:
@@ -171,7 +179,8 @@ class _Run:
         self.precision = resolve_precision(config, device)
         self._method, self._state = method, MethodState(method)
         self._role, self.validation = role, validation
-        self._teacher = teacher.to(device) if teacher is not None else None
+        self._teachers = [teacher.to(device) for teacher in teachers]
+        self._reference = reference.to(device) if reference is not None else None
 
         def stream(purpose: Purpose) -> torch.Generator:
             return torch.Generator().manual_seed(derived_seed(seed, role, purpose))
@@ -213,8 +222,16 @@ class _Run:
 
     def teacher(self, batch: Batch, *, features: bool = False) -> Output:
         """Returns what the teacher says about a batch, without gradients."""
-        assert self._teacher is not None
-        return self._teacher(batch, features=features)
+        return self._teachers[0](batch, features=features)
+
+    def teachers(self, batch: Batch) -> Sequence[Tensor]:
+        """Returns what each teacher says about a batch: logits [B, C], in the order of the list."""
+        return [teacher(batch).logits for teacher in self._teachers]
+
+    def reference(self, batch: Batch) -> Tensor:
+        """Returns what the method's further model says about a batch: logits [B, C]."""
+        assert self._reference is not None
+        return self._reference(batch).logits
 
     def another_view(self, batch: Batch) -> Batch:
         """Returns a batch of the training split with its images augmented anew."""
@@ -222,9 +239,8 @@ class _Run:
 
     def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns the teacher's logits [N, C] of a whole split, not augmented."""
-        assert self._teacher is not None
         inputs = self._inputs_of(split)
-        return predict_logits(self._teacher.network(), inputs, device=self.device)
+        return self._teachers[0].of_split(split, inputs)
 
     def student_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns logits [N, C] of a whole split by the model as it is, in eval mode."""

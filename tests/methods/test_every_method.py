@@ -264,7 +264,7 @@ def test_training_goes_on_bit_for_bit(case: str, precision: str, tmp_path: Path)
 
 
 def own_fields(name: str) -> list[str]:
-    shared = {"method", "teacher_seed"}
+    shared = set(DistillationConfig.model_fields)
     return [field for field in type(config_of(name)).model_fields if field not in shared]
 
 
