@@ -32,12 +32,14 @@ class Split:
         ids: int64 [N], unique over all splits of the dataset.
         columns: N rows: the attributes' groups as strings, and whatever else of an example is to
             be kept beside its prediction.
+        names: text [N], by which files of the user's name the examples; None: their ids do.
     """
 
     inputs: Inputs
     labels: torch.Tensor
     ids: NDArray[np.int64]
     columns: pd.DataFrame
+    names: NDArray[np.str_] | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,6 +51,7 @@ class Split:
             self.labels[torch.from_numpy(rows)],
             self.ids[rows],
             self.columns.iloc[rows].reset_index(drop=True),
+            None if self.names is None else self.names[rows],
         )
 
 
@@ -68,6 +71,7 @@ class Dataset:
             all. Given for image files, which may be too many to be decoded for this.
         unlabeled: training examples whose labels are hidden, none of them in `train`; None where
             the configuration hides none.
+        named_by: the column of the user's files that has the names of the examples, or their ids.
     """
 
     name: str
@@ -80,6 +84,7 @@ class Dataset:
     vocabulary: Vocabulary | None = None
     measured: int | None = None
     unlabeled: Split | None = None
+    named_by: str = "id"
 
     def facts(self) -> DataFacts:
         """Returns what a model needs to know to be built for this dataset."""

@@ -12,8 +12,24 @@ from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
 from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
-from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
-from kdplatform.experiments.results import log_arms, log_samples, log_sweep, step_scale, study_of
+from kdplatform.experiments.graph import (
+    Step,
+    logits_steps,
+    method_title,
+    student_step,
+    study_steps,
+    teacher_step,
+    with_needs,
+)
+from kdplatform.experiments.results import (
+    log_arms,
+    log_members,
+    log_samples,
+    log_sweep,
+    members_of,
+    step_scale,
+    study_of,
+)
 from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
 from kdplatform.experiments.steps import check_steps, find_trained, reused_line
 from kdplatform.experiments.tracking import (
@@ -29,7 +45,6 @@ from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open
 from kdplatform.progress import say, show
 from kdplatform.redaction import redacted
 from kdplatform.reporting.summary import arms_text, sweep_text
-from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.stores import absolute_uri, is_server
 from kdplatform.study.classes import ClassWise
@@ -73,11 +88,12 @@ def _train(workspace: Workspace, steps: Sequence[Step], run_id: str) -> Trained:
 def _trained_text(workspace: Workspace, trained: Trained) -> str:
     """Logs the comparison of the arms and returns it as text."""
     dataset = workspace.dataset
-    models = [model for role in Role for model in trained.of_role(role)]
-    classes = ClassWise(study_of(workspace.config, dataset.class_names, models))
+    classes = ClassWise(study_of(workspace.config, dataset.class_names, trained))
+    members = members_of(workspace.config, dataset.class_names, trained)
     log_arms(classes)
+    log_members(members)
     log_samples(dataset)
-    return arms_text(classes)
+    return arms_text(classes, members)
 
 
 def _sweep(
@@ -97,10 +113,14 @@ def _sweep(
         close_abandoned_children(run_id)
     if not trained.models:
         return "no model is there", trained.failures
-    models = [model for role in Role for model in trained.of_role(role)]
-    classes = ClassWise(study_of(config, workspace.dataset.class_names, models))
+    names = workspace.dataset.class_names
+    study, members = study_of(config, names, trained), members_of(config, names, trained)
+    if not study.arms:
+        return "no model is there", trained.failures
+    classes = ClassWise(study)
     log_sweep(classes)
-    return sweep_text(classes, config.seeds), trained.failures
+    log_members(members)
+    return sweep_text(classes, config.seeds, members), trained.failures
 
 
 def report_failures(failures: Sequence[Failure]) -> None:
@@ -127,9 +147,11 @@ def _steps(command: str, config: ProjectConfig, digest: str) -> list[Step]:
     if command == "teacher":
         # A frozen teacher is the same for every seed.
         seeds = (config.teacher_seed(0),) if config.teacher.frozen else config.seeds
-        return [teacher_step(config, seed, digest) for seed in seeds]
+        if config.teacher.logits:
+            return logits_steps(config, digest)
+        return with_needs(teacher_step(config, seed, digest) for seed in seeds)
     if command == "student":
-        return [student_step(config, seed, digest) for seed in config.seeds]
+        return with_needs(student_step(config, seed, digest) for seed in config.seeds)
     return study_steps(config, digest)
 
 

@@ -126,6 +126,12 @@ def _teacher(chosen: ChosenTeacher, dataset_digest: str, *, labelled: bool) -> S
     return replace(step, label=chosen.label) if labelled and chosen.label != own else step
 
 
+def logits_steps(config: ProjectConfig, dataset_digest: str) -> list[Step]:
+    """Returns the steps of teachers that are files of logits."""
+    chosen = chosen_teachers(config, 0, dataset_digest)
+    return [_teacher(own, dataset_digest, labelled=True) for own in chosen]
+
+
 def _check_different(chosen: Sequence[ChosenTeacher], steps: Sequence[Step]) -> None:
     """Refuses a teacher that is there twice under two names.
 
@@ -152,9 +158,7 @@ def _without_teacher(role: Role, training: TrainingConfig, seed: int, dataset_di
             settings["method"] = training.method.matters()
         if first := training.method.first_training(training):
             needs[FIRST] = _without_teacher(role, first, seed, dataset_digest)
-    return Step(
-        role, seed, training, run_key(role, settings, dataset_digest, needs), needs=needs
-    )
+    return Step(role, seed, training, run_key(role, settings, dataset_digest, needs), needs=needs)
 
 
 def run_key(

@@ -17,19 +17,23 @@ from mlflow.entities import Run
 from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
-from kdplatform.experiments.graph import Step, study_steps
+from kdplatform.experiments.ensembles import mixed, mixture_weights
+from kdplatform.experiments.graph import Step, arm_keys, study_steps
 from kdplatform.experiments.results import arm_by, arm_of, by_role
 from kdplatform.experiments.stored_predictions import (
+    TEST,
     calibrating_temperature,
     stored_test_predictions,
 )
 from kdplatform.experiments.tracking import (
+    artifact_digests,
     begin_command,
     by_key,
     class_names,
     command_run,
     finished_runs,
     quiet_mlflow,
+    runs_with_key,
     store_errors,
 )
 from kdplatform.experiments.trained import former_needs
@@ -44,6 +48,7 @@ from kdplatform.reporting.study_page import (
 )
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
+from kdplatform.settings.words import plain_text
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.metrics import SPEED, Similarity, similarity
 from kdplatform.study.study import (
@@ -118,9 +123,10 @@ def load_study(
     found = _find_steps(_widened(config, runs, set(given)), digest, runs)
     if not any(step.role is Role.DISTILLED for step, _ in found):
         raise UserError(_nothing_found(config, runs))
-    reader = _Reader(config)
+    reader = _Reader(config, arm_keys(step for step, _ in found))
     for step, candidates in found:
         reader.read(step, candidates)
+    reader.add_together()
     if not any(arm.role is Role.DISTILLED for arm in reader.arms):
         raise UserError(
             f"project={config.name!r}: no distilled run can be used ({reader.left_out[0]}); allowed"
@@ -200,7 +206,11 @@ def _find_steps(
     """Returns the study's steps that have been trained, with their runs, the newest first."""
     found = by_key(runs)
     steps = study_steps(config, digest, config.temperatures)
-    return [(step, found[step.key]) for step in steps if step.key in found]
+    for step in steps:
+        # Teachers of another project stand under its name.
+        if step.key not in found and step.label and (others := runs_with_key(step.key)):
+            found[step.key] = [run for run in others if run.info.status == "FINISHED"]
+    return [(step, found[step.key]) for step in steps if found.get(step.key)]
 
 
 def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
@@ -267,14 +277,15 @@ def _names(arms: Sequence[Arm], with_method: bool) -> str:
 class _Reader:
     """Reads the models of a study, one after another; their logits are not kept."""
 
-    def __init__(self, config: ProjectConfig) -> None:
-        self._config = config
+    def __init__(self, config: ProjectConfig, compared: set[str]) -> None:
+        self._config, self._compared = config, compared
         self.similar: Similarity | None = None
         self._names: tuple[str, ...] = ()
         self._examples: tuple[str, str] | None = None
         self.arms: dict[Arm, dict[int, Model]] = {}
         self.left_out: list[str] = []
         self._read: dict[str, Run] = {}
+        self._students: list[Step] = []
 
     def columns(self) -> list[str]:
         """What the tables carry beside predictions."""
@@ -298,12 +309,34 @@ class _Reader:
             try:
                 if former := former_needs(run, needed):
                     raise ValueError(f"it was made with a former {' and '.join(former)}")
+                if step.key not in self._compared or (step.training.logits and not _has_test(run)):
+                    self._read[step.key] = run
+                    return
                 model = self._model(run)
                 self._read[step.key] = run
+                if len(step.teachers) > 1:
+                    self._students.append(step)
                 self.arms.setdefault(arm_of(step), {})[step.seed] = model
                 return
             except ValueError as error:
                 self.left_out.append(f"{step.title}, run {run.info.run_id}: {error}")
+
+    def add_together(self) -> None:
+        """Adds the several teachers of students as one teacher, as far as all of them are there."""
+        together = self.arms.setdefault(TEACHER, {})
+        for step in self._students:
+            seed = self._config.teacher_seed(step.seed)
+            runs = [self._read.get(own.key) for own in step.teachers.values()]
+            if seed not in together and all(run is not None and _has_test(run) for run in runs):
+                try:
+                    tables = [stored_test_predictions(run) for run in runs if run is not None]
+                except ValueError as error:
+                    self.left_out.append(f"teachers of {step.title}: {error}")
+                    continue
+                test = mixed(tables, mixture_weights(step))
+                together[seed] = scored_model("", test, similar=self.similar)
+        if not together:
+            del self.arms[TEACHER]
 
     def _model(self, run: Run) -> Model:
         test = stored_test_predictions(run)
@@ -325,6 +358,10 @@ class _Reader:
             )
 
 
+def _has_test(run: Run) -> bool:
+    return TEST in artifact_digests(run)
+
+
 def _attributes(
     config: ProjectConfig, known: Sequence[str], intersections: bool
 ) -> tuple[Attribute, ...]:
@@ -336,11 +373,9 @@ def _attributes(
 
 
 def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dict[str, str]:
-    shared = config.shared_teacher_seed
-    teacher = "one per seed" if shared is None else f"seed {shared}"
     return {
         "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
-        "Teacher": f"{_training(config.teacher)}; {teacher}",
+        "Teacher": _teacher(config),
         "Student": _training(config.student),
         "Distillation": "; ".join(map(_distillation, config.compared_methods)),
         "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
@@ -354,6 +389,15 @@ def _distillation(method: DistillationConfig) -> str:
     if (scaled := getattr(method, "scale_by_t2", None)) is not None:
         words.append("with T²" if scaled else "without T²")
     return ", ".join(words)
+
+
+def _teacher(config: ProjectConfig) -> str:
+    if named := config.distillation.teachers or config.teacher.logits:
+        kind = "logits of" if config.teacher.logits else "teachers"
+        return f"{kind} {plain_text(named)}" + ", together" * (len(named) > 1)
+    shared = config.shared_teacher_seed
+    seeds = "one per seed" if shared is None else f"seed {shared}"
+    return f"{_training(config.teacher)}; {seeds}"
 
 
 def _training(training: TrainingConfig) -> str:

@@ -1,6 +1,6 @@
 """A command's trained models as a Study, and what its run logs of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 import mlflow
@@ -10,15 +10,18 @@ import pandas as pd
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
 from kdplatform.experiments import records
-from kdplatform.experiments.graph import Step
+from kdplatform.experiments.ensembles import taught_by
+from kdplatform.experiments.graph import Step, arm_keys
+from kdplatform.experiments.scheduler import Trained
 from kdplatform.experiments.trained import TrainedModel
+from kdplatform.predictions import Predictions
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import class_figure, compared_classes
 from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import REFERENCES, compared_names, count_metrics, known
-from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
+from kdplatform.study.study import MEMBER, NDS, TEACHER, Arm, Model, Study
 
 # MLflow's steps are integers below 2^63; nobody needs finer temperatures.
 _MOST_DECIMALS = 6
@@ -36,14 +39,21 @@ def arm_by(method: DistillationConfig) -> Arm:
     return Arm(Role.DISTILLED, method.method, settings)
 
 
-def study_of(
-    config: ProjectConfig, class_names: Sequence[str], models: Iterable[TrainedModel]
-) -> Study:
-    """Returns trained models as a study."""
+def study_of(config: ProjectConfig, class_names: Sequence[str], trained: Trained) -> Study:
+    """Returns trained models as a study; several teachers of one student are one, together.
+
+    A teacher that is a file without test rows is not among them.
+    """
     arms: dict[Arm, dict[int, Model]] = {}
-    for model in models:
+    compared = arm_keys(trained.steps)
+    for model in trained.models.values():
+        if model.step.key not in compared or not model.has("test"):
+            continue
         own = arms.setdefault(arm_of(model.step), {})
         own[model.step.seed] = Model(model.run_id, model.test)
+        if together := _together(model.step, trained.models):
+            seed = config.teacher_seed(model.step.seed)
+            arms.setdefault(TEACHER, {}).setdefault(seed, Model("", together))
     return Study(
         config.name,
         tuple(class_names),
@@ -52,6 +62,39 @@ def study_of(
         config.min_group_size,
         config.shared_teacher_seed,
     )
+
+
+def _together(step: Step, models: Mapping[str, TrainedModel]) -> Predictions | None:
+    """Returns what several teachers of a student say together; None where it has one."""
+    needed = {name: models[own.key] for name, own in step.teachers.items() if own.key in models}
+    if len(step.teachers) < 2 or len(needed) < len(step.teachers):
+        return None
+    return taught_by(step, needed)
+
+
+def members_of(config: ProjectConfig, class_names: Sequence[str], trained: Trained) -> Study | None:
+    """Returns several teachers of one student as a study of their own, an arm each.
+
+    None where students have one teacher.
+    """
+    steps = {
+        own.key: own
+        for step in trained.steps
+        if len(step.teachers) > 1
+        for own in step.teachers.values()
+    }
+    arms: dict[Arm, dict[int, Model]] = {}
+    for key, step in steps.items():
+        model = trained.models.get(key)
+        if model is not None and model.has("test"):
+            label = step.label or f"seed {step.seed}"
+            arms[Arm(Role.TEACHER, settings=((MEMBER, label),))] = {
+                step.seed: Model(model.run_id, model.test)
+            }
+    if not arms:
+        return None
+    names = tuple(class_names)
+    return Study(config.name, names, arms, config.attributes, config.min_group_size)
 
 
 def by_role(arms: Mapping[Arm, Mapping[int, Model]]) -> dict[Arm, Mapping[int, Model]]:
@@ -96,6 +139,13 @@ def log_arms(classes: ClassWise) -> None:
     words = f"mean ± standard deviation of {len(seeds)} seeds"
     title = f"Teacher, NDS and DS, {words if len(seeds) > 1 else f'seed {seeds[0]}'}"
     records.log_figures({"class_accuracy": class_figure(classes, arm, f"{study.name}: {title}")})
+
+
+def log_members(members: Study | None) -> None:
+    """Logs several teachers of one student to the command's run: `teachers.json`, a row each."""
+    if members is not None:
+        rows = members.metrics[["arm", "run_id", *compared_names(members.attributes)]]
+        records.log_tables({"teachers": rows})
 
 
 def log_sweep(classes: ClassWise) -> None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import pandas as pd
@@ -11,13 +12,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
-from kdplatform.data import Split
+from kdplatform.data import Dataset, Split
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import logged_models, records
+from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.frozen import check_outputs
-from kdplatform.experiments.graph import TEACHER, Step
-from kdplatform.experiments.starting import size_tag, starting_model
-from kdplatform.experiments.teacher_logits import teacher_for
+from kdplatform.experiments.graph import FIRST, STUDENT, TEACHER, Step
+from kdplatform.experiments.logits_files import check_file_teacher, file_logits, remark_on_tests
+from kdplatform.experiments.starting import restored_model, size_tag, start_from, starting_model
+from kdplatform.experiments.teacher_logits import AskedTeachers, teachers_for
 from kdplatform.experiments.tracking import (
     artifact_path,
     by_key,
@@ -36,9 +39,10 @@ from kdplatform.experiments.trained import (
     needs_tag,
     state_digest,
 )
+from kdplatform.experiments.weights import logits_digest
 from kdplatform.experiments.workspace import Workspace, backend_status, build_loss_kernels
-from kdplatform.files import locked, remove_left_overs, written_digest
-from kdplatform.methods import build_method
+from kdplatform.files import locked, remove_left_overs
+from kdplatform.methods import Method, build_method
 from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import Predictions
 from kdplatform.progress import collected_messages, say
@@ -52,7 +56,13 @@ from kdplatform.reporting.arm_figures import (
 )
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.metrics import fairness_metric, group_metrics, model_metrics, pair_metrics
+from kdplatform.study.metrics import (
+    fairness_metric,
+    group_metrics,
+    model_metrics,
+    own_metrics,
+    pair_metrics,
+)
 from kdplatform.study.study import Arm, Model, Study
 from kdplatform.training import FitResult, check_fit, fit, predict_logits
 
@@ -120,6 +130,9 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
     """
     dataset, steps = workspace.dataset, list(steps)
     for step in {step.training: step for step in steps}.values():
+        if step.training.logits:
+            remark_on_tests(file_logits(step, dataset), step.training.logits)
+            continue
         with collected_messages():  # which are said when the step's turn comes
             starting_model(step, dataset)
     with collected_messages() as lines:
@@ -128,8 +141,39 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
                 method = build_method(step.method)
                 check_fit(method, step.training, dataset.train, dataset.unlabeled)
                 method.check(dataset)
+                _check_teachers(step, method, dataset)
     for line in dict.fromkeys(lines):
         say(line)
+
+
+def _check_teachers(step: Step, method: Method[Any], dataset: Dataset) -> None:
+    """Refuses teachers that a step cannot learn from.
+
+    Raises:
+        UserError: says why.
+    """
+    teachers = step.teachers.values()
+    if not teachers:
+        return
+    method.check_teachers([own.label or f"seed {own.seed}" for own in teachers], dataset)
+    needs = method.needs
+    for teacher in teachers:
+        if teacher.training.logits and needs.teacher == "live":
+            raise UserError(
+                f"method={step.method.method!r} asks the teacher about inputs of its own, and "
+                "teacher.logits has no network; allowed: a teacher that is one, or another method"
+            )
+        if teacher.training.logits and needs.teacher == "logits":
+            check_file_teacher(
+                file_logits(teacher, dataset),
+                step,
+                needs_val=needs.teacher_statistics,
+                needs_unlabeled=needs.unlabeled,
+            )
+        if step.distillation is not None and step.distillation.start == "teacher":
+            with collected_messages():
+                student, source = (starting_model(own, dataset) for own in (step, teacher))
+            start_from(student, source, step.title)
 
 
 def _fits(
@@ -165,7 +209,7 @@ def _fits(
 
 def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
     _complete_attributes(workspace, run)
-    if step.training.frozen:
+    if step.training.frozen and not step.training.logits:
         path = artifact_path(run.info.run_id, PREDICTIONS.format(split="val"))
         val = pd.read_parquet(path, columns=["label", "prediction"])  # logits may be large
         labels, predictions = (val[name].to_numpy() for name in val.columns)
@@ -183,8 +227,10 @@ def _train(
     remove_left_overs(_checkpoint(workspace, step))
     if not workspace.reuse:
         _checkpoint(workspace, step).unlink(missing_ok=True)
-    build_loss_kernels()
     dataset = workspace.dataset
+    if step.training.logits:
+        return _logged_file(workspace, step, parent_run_id)
+    build_loss_kernels()
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
         parameters = records.log_origin(workspace.config, step, dataset)
@@ -212,6 +258,36 @@ def _train(
     return run_id
 
 
+def _logged_file(workspace: Workspace, step: Step, parent_run_id: str) -> str:
+    """Logs what a file of logits predicts, of the splits that it has; returns the run's id."""
+    dataset, known = workspace.dataset, file_logits(step, workspace.dataset)
+    tags = records.step_tags(workspace.config, step)
+    with model_run(step.title, parent_run_id, tags) as run_id:
+        records.log_origin(workspace.config, step, dataset)
+        tables = {
+            name: Predictions.from_logits(split, known.splits[name])
+            for name, split in (("val", dataset.val), ("test", dataset.test))
+            if name in known.splits
+        }
+        if "val" in tables:
+            val = tables["val"]
+            check_outputs(step, val.labels, val.predictions, dataset.class_names)
+        held = {"sha256": logits_digest(step.training.logits[0])}
+        held |= {name: str(len(own)) for name, own in known.splits.items()}
+        tags = records.log_predictions(tables, held)
+        metrics, measured = {}, {}
+        if "test" in tables:
+            test, config = tables["test"], workspace.config
+            metrics = own_metrics(
+                test, tables.get("val"), config.attributes, config.min_group_size, dataset.name
+            )
+            measured["classwise"] = class_accuracies(test, dataset.class_names)
+        records.log_results(metrics, tags, measured, None)
+    said = f"test accuracy {tables['test'].accuracy:.2%}" if "test" in tables else "no test rows"
+    say(f"{step.title}: {said}")
+    return run_id
+
+
 def _predictions(workspace: Workspace, step: Step, model: nn.Module, split: Split) -> Predictions:
     logits = predict_logits(model, split.inputs, device=workspace.device)
     try:
@@ -236,11 +312,17 @@ def _fit(
     if step.training.frozen:
         return model.eval(), FitResult((), 0, "fp32")
     method = build_method(step.method)
-    teacher = None
+    asked = AskedTeachers([], None, [])
     if method.needs.teacher != "none":
-        teacher, table = teacher_for(workspace, step, needed[TEACHER], method.needs)
-        if table is not None:
-            mlflow.set_tag(TAG_TABLE, written_digest(table))
+        asked = teachers_for(workspace, step, needed, method.needs)
+        if asked.digests:
+            mlflow.set_tag(TAG_TABLE, ",".join(asked.digests))
+    if method.needs.from_first:
+        first = needed[FIRST]
+        model.load_state_dict(restored_model(first.step, dataset, first.run_id).state_dict())
+    if step.distillation is not None and step.distillation.start == "teacher":
+        source = needed[TEACHER]
+        say(start_from(model, restored_model(source.step, dataset, source.run_id), step.title))
     with records.EpochLog() as log:
         result = fit(
             model,
@@ -250,7 +332,8 @@ def _fit(
             seed=step.seed,
             role=step.role,
             device=workspace.device,
-            teacher=teacher,
+            teacher=asked.teachers,
+            reference=asked.reference,
             validation=dataset.val,
             unlabeled=dataset.unlabeled,
             checkpoint=_checkpoint(workspace, step),
@@ -282,9 +365,10 @@ def _results(
     if result.records:
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
     if step.role is Role.DISTILLED:
-        for name, trained in needed.items():
-            metrics |= pair_metrics(Role(name), trained.test, test, len(dataset.class_names))
         study, arm = _with_references(workspace, step, test, needed)
+        for role in (Role.TEACHER, Role.STUDENT):
+            if (reference := study.reference(role, step.seed)) is not None:
+                metrics |= pair_metrics(role, reference.test, test, len(dataset.class_names))
         classes = ClassWise(study)
         measured["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)
         drawn |= model_figures(classes, arm, step.title)
@@ -297,15 +381,18 @@ def _with_references(
 ) -> tuple[Study, Arm]:
     """Returns the study of one distilled student with its teacher and NDS, and its arm."""
     arm = Arm(Role.DISTILLED)
-    arms = {Arm(own.step.role): {own.step.seed: Model("", own.test)} for own in needed.values()}
-    config = workspace.config
+    config, nds = workspace.config, needed[STUDENT]
+    shared = config.teacher_seed(step.seed)
+    taught = taught_by(step, needed)
+    arms = {Arm(Role.TEACHER): {shared: Model("", taught)}} if taught is not None else {}
+    arms[Arm(Role.STUDENT)] = {nds.step.seed: Model("", nds.test)}
     return Study(
         config.name,
         workspace.dataset.class_names,
         {**arms, arm: {step.seed: Model("", test)}},
         config.attributes,
         config.min_group_size,
-        shared_teacher=needed[TEACHER].step.seed,
+        shared_teacher=shared,
     ), arm
 
 

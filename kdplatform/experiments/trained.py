@@ -41,6 +41,10 @@ class TrainedModel:
         """Predictions of the test split, read when it is asked for first."""
         return self.predictions("test")
 
+    def has(self, split: str) -> bool:
+        """Tells whether predictions of a split were logged; a teacher's file may lack them."""
+        return PREDICTIONS.format(split=split) in artifact_digests(self.run)
+
     def predictions(self, split: str) -> Predictions:
         """Returns the predictions of a split."""
         return Predictions.read(artifact_path(self.run_id, PREDICTIONS.format(split=split)))

@@ -31,6 +31,7 @@ class Needs:
         several: whether it can learn from several teachers.
         reference: whether it asks a further model, `DistillationConfig.reference_teacher`.
         steps: whether it is trained in steps; one that is not has done all once it has begun.
+        from_first: whether it starts from the weights of the model of `first_training`.
     """
 
     teacher: Literal["none", "logits", "live"] = "none"
@@ -39,6 +40,7 @@ class Needs:
     several: bool = False
     reference: bool = False
     steps: bool = True
+    from_first: bool = False
 
 
 class Output(NamedTuple):

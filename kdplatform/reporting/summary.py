@@ -7,17 +7,28 @@ from kdplatform.reporting.tables import EMPTY, percent, text_table
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import ACCURACY, REFERENCES, fairness_metric, group_notes
-from kdplatform.study.study import Arm, Study
+from kdplatform.study.study import TEACHER, Arm, Study
 
+# How the ensemble's row is named beside its teachers'.
+TOGETHER = "Teachers together"
 _COUNTS = tuple(f"n_{name}" for name in REFERENCES.values())
 _DIFFERS = "n_tc, n_sc: classes whose accuracy differs from Teacher and NDS at p < .05"
 
 
-def arms_text(classes: ClassWise) -> str:
-    """Returns the table of a study whose students are of one kind, a row per role."""
+def arms_text(classes: ClassWise, members: Study | None = None) -> str:
+    """Returns the table of a study whose students are of one kind, a row per role.
+
+    Args:
+        members: the several teachers of one student, each a row before the one of them together.
+    """
     study = classes.study
-    rows = [
-        [arm.role.label, *_cells(study, arm), *(_count(classes, arm, role) for role in REFERENCES)]
+    rows = _member_rows(members)
+    rows += [
+        [
+            _name(arm, members) or arm.role.label,
+            *_cells(study, arm),
+            *(_count(classes, arm, role) for role in REFERENCES),
+        ]
         for arm in study.arms
     ]
     seeds = study.seeds(list(study.arms)[-1])
@@ -26,23 +37,39 @@ def arms_text(classes: ClassWise) -> str:
     return _text(study, [row[: -len(_COUNTS)] for row in rows], seeds, (), [])
 
 
-def sweep_text(classes: ClassWise, seeds: Sequence[int]) -> str:
+def sweep_text(classes: ClassWise, seeds: Sequence[int], members: Study | None = None) -> str:
     """Returns the table of a study over temperatures, a row per arm.
 
     Args:
         seeds: those that were asked for; arms that lack some are named.
+        members: as `arms_text`.
     """
     study = classes.study
-    rows = []
+    rows = _member_rows(members)
     for arm in study.arms:
         counts = [_sweep_count(classes, arm, role) for role in REFERENCES]
-        rows.append([study.names[arm], *_cells(study, arm), *counts])
+        name = _name(arm, members) or study.names[arm]
+        rows.append([name, *_cells(study, arm), *counts])
     lines = [
         f"{study.names[arm].removeprefix('DS ')} has seeds {','.join(map(str, own))} alone"
         for arm in study.distilled
         if len(own := study.seeds(arm)) < len(seeds)
     ]
     return _text(study, rows, seeds, _COUNTS, [*lines, *_sweep_reading(classes)])
+
+
+def _member_rows(members: Study | None) -> list[list[str]]:
+    if members is None:
+        return []
+    return [
+        [members.names[arm], *_cells(members, arm), *[EMPTY] * len(REFERENCES)]
+        for arm in members.arms
+    ]
+
+
+def _name(arm: Arm, members: Study | None) -> str:
+    """Returns how the ensemble is named beside its teachers; nothing for other arms."""
+    return TOGETHER if members is not None and arm == TEACHER else ""
 
 
 def _text(

@@ -49,10 +49,14 @@ class Arm:
     def title(self, *, with_method: bool = False) -> str:
         """The arm in words, such as `DS T=4` or `DS kd T=4`."""
         method = [self.method] if with_method and self.method else []
+        if member := dict(self.settings).get(MEMBER):
+            return f"{self.role.label} {member}"
         settings = [f"{_SHORT.get(name, name)}={_word(value)}" for name, value in self.settings]
         return " ".join([self.role.label, *method, *settings])
 
 
+# The setting that tells apart the several teachers of one student.
+MEMBER = "teacher"
 TEACHER, NDS = Arm(Role.TEACHER), Arm(Role.STUDENT)
 _SHORT = {"temperature": "T"}
 
