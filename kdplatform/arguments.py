@@ -73,6 +73,16 @@ _REPORTING = (
     Parameter("out", "auto", "auto | path", "folder; auto: below reports in the data folder"),
     Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
 )
+_PREDICTING = (
+    Parameter("model", "none", "run id | runs:/... | models:/...", "the model that is asked"),
+    Parameter("split", "test", "train,val,test,unlabeled", "what it is asked about"),
+    Parameter(
+        "out", "auto", "auto | path", "file, .parquet or .csv; auto: below predictions in the home"
+    ),
+    Parameter(
+        "trust_model", "false", "true | false", "let a pickled model run what its maker put in"
+    ),
+)
 _STUDY = (
     Parameter("study", "auto", "auto | text", "the study's name; the same name goes on with it"),
     Parameter(
@@ -101,6 +111,7 @@ ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
         *(*_SPREADING, *_RUNNING, _REUSE),
     ),
     "tune": (_PROJECT, *_TUNED, _METHODS, *_STUDY, *_SPREADING, *_RUNNING),
+    "predict": (_PROJECT, *_PREDICTING, *_RUNNING),
     "report": (_PROJECT, *_COMPARED, *_DISTILLED, *_REPORTING),
 }
 
@@ -114,10 +125,12 @@ class Arguments:
         project_given_as: the parameter that said it, `project` or `config`.
         overrides: fields of the configuration by the names they were given, as text.
         workers: processes of the local executor; None: as many as fit.
-        out: the report's folder; None: below the data folder.
+        out: the report's folder, or the file of `predict`; None: below the data folder.
         intersections: whether the report compares pairs of attributes.
         study: name of the tuner's study; None: made from what is looked for.
         storage: where the study is kept.
+        model: what `predict` asks, and `split` what about.
+        trust_model: whether it may be unpickled.
     """
 
     project: str
@@ -133,6 +146,9 @@ class Arguments:
     intersections: bool
     study: str | None
     storage: str
+    model: str
+    split: str
+    trust_model: bool
 
 
 def read_arguments(
@@ -153,12 +169,10 @@ def read_arguments(
     if no_reuse:
         words["reuse"] = ["false", *words["reuse"]]
     values = {name: once(name, texts) for name, texts in (words | _pairs(rest)).items() if texts}
-    own = {
-        # One that is not declared here is left among the values, whose names are checked.
-        p.name: values.pop(p.name, p.default) if p in declared else p.default
-        for group in (_RUNNING, _SPREADING, _REPORTING, _STUDY, (_PROJECT, _CONFIG, _REUSE))
-        for p in group
-    }
+    groups = (_RUNNING, _SPREADING, _REPORTING, _PREDICTING, _STUDY, (_PROJECT, _CONFIG, _REUSE))
+    own = {p.name: p.default for group in groups for p in group}
+    # One that is not declared here is left among the values, whose names are checked.
+    own |= {p.name: values.pop(p.name) for p in declared if p.name in own and p.name in values}
     _refuse_what_is_ignored(entry_point, values, own)
     folder, out, study = own["data_folder"], own["out"], own["study"]
     return Arguments(
@@ -175,6 +189,9 @@ def read_arguments(
         intersections=_boolean("intersections", own["intersections"]),
         study=None if study == "auto" else study,
         storage=own["storage"],
+        model=own["model"],
+        split=own["split"],
+        trust_model=_boolean("trust_model", own["trust_model"]),
     )
 
 
@@ -255,6 +272,11 @@ def _refuse_what_is_ignored(
             )
         if entry_point != "tune" and (name in tuned or name.startswith("tuning.")):
             raise UserError(f"{name} is not for {entry_point}; allowed: {name} with tune")
+        of_data = name.startswith("dataset.") or name in ("attributes", "min_group_size")
+        if entry_point == "predict" and not of_data:
+            raise UserError(
+                f"{name} is not for predict, which trains nothing; allowed: fields of dataset"
+            )
         if name == "methods" and name not in declared:
             raise UserError(
                 f"{name} is not for {entry_point}; allowed: {name} with sweep, tune or report"

@@ -206,6 +206,10 @@ class EntryPoint(click.Command):
             from kdplatform.tuning.command import run_tune
 
             run_tune(config, arguments)
+        elif name == "predict":
+            from kdplatform.experiments.predict import run_predict
+
+            run_predict(config, arguments)
         else:
             from kdplatform.experiments.commands import run_command
 
@@ -264,6 +268,7 @@ for _name, _help in (
     ("student", "Train the student without a teacher (NDS) for each seed, or find it."),
     ("sweep", "Distil for all temperatures and seeds, side by side; trains what is missing."),
     ("tune", "Look for the temperature and alpha that trade accuracy against fairness."),
+    ("predict", "Write what any model says about a dataset's examples to a file."),
     ("report", "Tables, figures and verdicts of a study, from the tracking store alone."),
 ):
     commands.add_command(EntryPoint(_name, _help))
