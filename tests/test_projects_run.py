@@ -19,6 +19,7 @@ from helpers.dataset_files import (
     write_imagenet,
     write_svhn,
     write_tiny_imagenet,
+    write_waterbirds,
 )
 from helpers.hatexplain_files import post, write_posts
 from helpers.place import Place, spare_figures_and_graphs
@@ -96,6 +97,15 @@ def imagenet(teacher: str, weights: str) -> Callable[[Path, Patch], Fields]:
     return write
 
 
+def waterbirds(root: Path, patch: Patch) -> Fields:
+    patch.setenv("TORCH_HOME", str(root / "torch"))
+    seen = DataFacts((3, 72, 72), ("landbird", "waterbird"))
+    for model in ("resnet50", "resnet18"):
+        name = f"{model.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1"
+        publish_image_model(root / "torch", name, build_model(model, seen))
+    return {"dataset.root": str(write_waterbirds(root / "images"))}
+
+
 def posts(root: Path, patch: Patch) -> Fields:
     """Writes posts of both labels about every community that the projects compare."""
     targets = (["None"], ["Men"], ["Women"], ["African"], ["Arab"], ["Asian"], ["Caucasian"])
@@ -144,6 +154,7 @@ DATA: dict[str, Callable[[Path, Patch], Fields]] = {
     "table": table,
     "tiny_imagenet": tiny_imagenet,
     "trifeature": nothing,
+    "waterbirds": waterbirds,
 }
 # What else is set, and why: on the way from data to metrics nothing depends on it.
 CUT: dict[str, Fields] = {
@@ -152,6 +163,7 @@ CUT: dict[str, Fields] = {
     # A third of the work or less; above 64 pixels ResNets keep the layers of their weights.
     "celeba": {"dataset.image_size": "72"},
     "celeba_male": {"dataset.image_size": "72"},
+    "waterbirds": {"dataset.image_size": "72", "dataset.resize": "80"},
     "imagenet": {
         "dataset.image_size": "72",
         "dataset.resize": "80",

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 # What stands for an attribute: the project's first one, and the classes themselves. Prediction
 # tables call the class `label`, so that no attribute has this name.
 AUTO, CLASSES = "auto", "label"
+# Before an attribute: the groups are those of class and attribute together, such as `3 red`.
+BY_CLASS = f"{CLASSES}*"
+BY_CLASS_AUTO = BY_CLASS + AUTO
 _MOST_NAMED = 5
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
@@ -30,7 +33,9 @@ class GroupedConfig(MethodConfig):
     """The fields of a method that goes by groups."""
 
     attribute: str = Field(
-        AUTO, description="whose groups; auto: the project's first attribute; label: the classes"
+        AUTO,
+        description="whose groups; auto: the project's first attribute; label: the classes; "
+        "label*A: class and A together",
     )
 
 
@@ -54,7 +59,8 @@ class Groups:
         """Returns the group of each example of a split: int64 [N], -1 for one that is in none."""
         if self.attribute == CLASSES:
             return split.labels
-        places = pandas.Index(self.names).get_indexer(pandas.Index(split.columns[self.attribute]))
+        own = _group_names(split, self.attribute)
+        places = pandas.Index(self.names).get_indexer(pandas.Index(own))
         return torch.from_numpy(places.astype("int64"))
 
 
@@ -67,10 +73,11 @@ def groups_of(split: Split, attribute: str) -> Groups:
     if attribute == CLASSES:
         counts = class_counts(split)
         return Groups(attribute, tuple(map(str, range(len(counts)))), counts)
-    if attribute not in split.columns:
+    column = column_of(attribute)
+    if column not in split.columns:
         known = ", ".join(map(str, split.columns)) or "none"
         raise UserError(f"attribute={attribute!r} is no column of the training split ({known})")
-    names = tuple(sorted(split.columns[attribute].dropna().unique()))
+    names = tuple(sorted(_group_names(split, attribute).dropna().unique()))
     if len(names) < 2:
         found = f"one group ({names[0]!r})" if names else "no group"
         raise UserError(
@@ -80,6 +87,33 @@ def groups_of(split: Split, attribute: str) -> Groups:
     groups = Groups(attribute, names, torch.zeros(0))
     own = groups.of(split)
     return Groups(attribute, names, own[own >= 0].bincount(minlength=len(names)))
+
+
+def column_of(attribute: str) -> str:
+    """Returns the column that groups go by: the attribute, without `label*` before it."""
+    return attribute.removeprefix(BY_CLASS)
+
+
+def _group_names(split: Split, attribute: str) -> pandas.Series:
+    """Returns the name of each example's group; missing for one in none."""
+    column = split.columns[column_of(attribute)]
+    if not attribute.startswith(BY_CLASS):
+        return column
+    numbers = pandas.Series(split.labels.numpy().astype(str), index=column.index)
+    return (numbers + " " + column).where(column.notna())
+
+
+def group_shares(groups: Tensor) -> Tensor:
+    """Returns how often each row is drawn if all groups come equally often: float64 [N], sum 1.
+
+    Args:
+        groups: int64 [N], -1 for a row in none, which counts as one of the mean group's.
+    """
+    inside = groups >= 0
+    counts = groups[inside].bincount()
+    mean = counts[counts > 0].double().mean()
+    sizes = torch.where(inside, counts[groups.clamp(min=0)].double(), mean)
+    return (1 / sizes) / (1 / sizes).sum()
 
 
 def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
@@ -93,8 +127,9 @@ def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
         return
     if not dataset.attributes:
         raise _without_groups(config.method, f"dataset {dataset.name}")
-    if attribute not in dataset.attributes:
-        raise unknown_attribute("attribute", attribute, dataset.name, dataset.attributes)
+    column = column_of(attribute)
+    if column not in dataset.attributes:
+        raise unknown_attribute("attribute", column, dataset.name, dataset.attributes)
     groups = groups_of(dataset.train, attribute)
     pairs = list(zip(groups.names, groups.sizes.tolist(), strict=True))
     words = [f"{name} {size:,}" for name, size in pairs[:_MOST_NAMED]]
@@ -113,11 +148,12 @@ def grouped_by_project(config: ConfigT, attributes: tuple[str, ...], project: st
     Raises:
         UserError: the project has no attributes.
     """
-    if not (isinstance(config, GroupedConfig) and config.attribute == AUTO):
+    if not (isinstance(config, GroupedConfig) and column_of(config.attribute) == AUTO):
         return config
     if not attributes:
         raise _without_groups(config.method, f"project {project}")
-    return config.model_copy(update={"attribute": attributes[0]})
+    by_class = BY_CLASS if config.attribute.startswith(BY_CLASS) else ""
+    return config.model_copy(update={"attribute": by_class + attributes[0]})
 
 
 def class_counts(split: Split) -> Tensor:

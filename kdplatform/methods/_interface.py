@@ -225,6 +225,14 @@ class Method(Generic[ConfigT]):
     def begin(self, run: Run) -> None:
         """Called once, inside the run's seeded block, before a checkpoint is restored."""
 
+    def row_shares(self, run: Run) -> Tensor | None:
+        """Returns how often each training row is drawn, as shares [N] on the CPU.
+
+        Rows are then drawn with replacement, as many as there are in every epoch. None: an epoch
+        sees each row once. Called once, after `begin`.
+        """
+        return None
+
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row of the batch."""
         raise NotImplementedError

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 Correctness = Literal["softmax_ce", "inverse_ce", "camkd"]
+_TELLING = 1e-5
 RowWeight = Literal["inverse_ce", "probability"]
 Disagreement = Literal["jsd", "variance", "pairwise_kl"]
 
@@ -81,7 +82,9 @@ def shortcut_weights(student: Tensor, teachers: Tensor, reference: Tensor, t: fl
     biased = functional.normalize(q - (reference / t).softmax(1), dim=1)
     raw = (1 - (pulls * biased).sum(2)).clamp(min=0)
     total = raw.sum(0)
-    return torch.where(total > 0, raw / total.clamp(min=1e-12), 1 / len(teachers))
+    # Below this float32 has no digits of 1 - <g_i, g_r> left.
+    telling = total > _TELLING
+    return torch.where(telling, raw / total.clamp(min=_TELLING), 1 / len(teachers))
 
 
 def row_weights(log_mixed: Tensor, labels: Tensor, form: RowWeight) -> Tensor:

@@ -40,7 +40,7 @@ from kdplatform.methods._mixing import (
 from kdplatform.methods._rows import DistilledRows
 from kdplatform.methods._terms import kd_rows
 from kdplatform.progress import say
-from kdplatform.settings.schema import Names, Positive
+from kdplatform.settings.schema import Names, Positive, Shares
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,7 +61,7 @@ class Config(GroupedConfig, DistilledRows):
     weighting: Literal["mean", "fixed", "correctness", "group", "agre"] = Field(
         "mean", description="what a teacher's weight in a row goes by"
     )
-    weights: tuple[Annotated[float, Field(ge=0)], ...] = Field(
+    weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Shares] = Field(
         (), description="of weighting=fixed: one per teacher, scaled to sum 1"
     )
     correctness: Correctness = Field("softmax_ce", description="form of weighting=correctness")
@@ -92,15 +92,6 @@ class Config(GroupedConfig, DistilledRows):
     def reference_teacher(self) -> str | None:
         """The biased model of `agre`, where it is not the NDS."""
         return self.reference if self.weighting == "agre" and self.reference != NDS else None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _numbers_of_a_text(cls, value: object) -> object:
-        given = value.get("weights") if isinstance(value, dict) else None
-        if isinstance(value, dict) and isinstance(given, str):
-            parts = [] if given.strip().lower() == "none" else given.split(",")
-            return {**value, "weights": tuple(part.strip() for part in parts)}
-        return value
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:

@@ -130,7 +130,9 @@ def _arms_reading(classes: ClassWise, arm: Arm) -> list[str]:
         test = "Welch's test over the seeds"
     chance = f"{tests[0].counts.expected_by_chance:.1f}"
     lines = [_DIFFERS, f"({test}); chance alone gives about {chance}"]
-    if (arm, Role.TEACHER) not in classes.tests:
+    if TEACHER not in classes.study.arms:
+        lines.append("n_tc needs the teacher's test predictions, which are not there")
+    elif (arm, Role.TEACHER) not in classes.tests:
         lines.append("n_tc needs a teacher per seed: one shared teacher has no spread")
     return lines
 

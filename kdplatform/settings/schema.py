@@ -161,6 +161,13 @@ def channels(value: object) -> object:
     return tuple(_parts(value)) if isinstance(value, str) else value
 
 
+def shares(value: object) -> object:
+    """Returns the numbers of a text such as `1,2,1`, which may be equal; none of `none`."""
+    if isinstance(value, int | float):
+        return (value,)
+    return tuple(_parts(value)) if isinstance(value, str) else value
+
+
 def optional(value: object) -> object:
     """Returns None for the text `none` or `null`."""
     return None if isinstance(value, str) and value.lower() in {"none", "null"} else value
@@ -193,6 +200,7 @@ Entries = Annotated[tuple[str, ...], BeforeValidator(entries)]
 Span = BeforeValidator(span)
 OptionalSpan = BeforeValidator(lambda value: None if optional(value) is None else span(value))
 Channels = BeforeValidator(channels)
+Shares = BeforeValidator(shares)
 # Two ends, and whether what lies between is searched on a linear or a log scale.
 SearchedRange = tuple[float, float, Literal["linear", "log"]]
 
@@ -216,9 +224,9 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _each_value_once(cls, value: object, info: ValidationInfo) -> object:
-        """Refuses a value given twice in a list; ends of a range and channels may be equal."""
+        """Refuses a value given twice in a list; ends of a range, channels, shares may be equal."""
         metadata = cls.model_fields[str(info.field_name)].metadata
-        listed = not any(kind in metadata for kind in (Span, OptionalSpan, Channels))
+        listed = not any(kind in metadata for kind in (Span, OptionalSpan, Channels, Shares))
         if isinstance(value, tuple) and listed and len(set(value)) != len(value):
             raise ValueError("a value is given twice")
         return value

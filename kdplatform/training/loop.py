@@ -206,6 +206,7 @@ class _Run:
 
     def prepare(self) -> None:
         """Builds the optimiser, once the method has built what is trained along."""
+        self._batches.shares = self._method.row_shares(self)
         self._state.to(self.device)
         self.parameters = [*self.model.parameters(), *self._state.parameters()]
         self.optimizer = build_optimizer(self.parameters, self.config)

@@ -57,6 +57,8 @@ def given_run(
         steps_per_epoch=1,
         student=lambda inputs, features=False: Output(student),
         teacher=lambda batch, features=False: Output(teacher),
+        teachers=lambda batch: [teacher],
+        reference=lambda batch: -teacher,
         teacher_logits=lambda split: whole,
     )
 
