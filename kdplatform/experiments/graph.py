@@ -157,7 +157,8 @@ def _without_teacher(role: Role, training: TrainingConfig, seed: int, dataset_di
         if training.method.method != "cross_entropy":
             settings["method"] = training.method.matters()
         if first := training.method.first_training(training):
-            needs[FIRST] = _without_teacher(role, first, seed, dataset_digest)
+            step = _without_teacher(role, first, seed, dataset_digest)
+            needs[FIRST] = replace(step, label=f"first model of seed {seed}")
     return Step(role, seed, training, run_key(role, settings, dataset_digest, needs), needs=needs)
 
 

@@ -37,6 +37,8 @@ VARIANTS = (
     "divergence kind=skew",
     "divergence kind=symmetric",
     "divergence kind=total_variation",
+    "ensemble row_weight=inverse_ce",
+    "ensemble weighting=correctness",
     "group_dro attribute=label",
     "group_stratified cross_term=recalibrated",
     "group_stratified cross_term=kept",
@@ -76,9 +78,14 @@ OTHER = {
     "base": "dkd",
     "base_fields": ("scale_by_t2=false",),
     "given": "0/1-3",
+    "group_teachers": ("a=1", "b=2"),
     "group_temperatures": ("a=2",),
+    "reference": "1",
     "temperatures": (1.0, 2.0),
+    "weights": (1.0, 1.0, 2.0),
 }
+# Without which a field is refused.
+BESIDE = {"group_teachers": {"weighting": "group"}, "weights": {"weighting": "fixed"}}
 
 
 def config_of(case: str, **fields: Any) -> MethodConfig:
@@ -273,7 +280,7 @@ def other_value(name: str, field: str) -> MethodConfig:
     config = config_of(name)
     value, allowed = getattr(config, field), type(config).model_fields[field]
     if field in OTHER:
-        return config_of(name, **{field: OTHER[field]})
+        return config_of(name, **BESIDE.get(field, {}), **{field: OTHER[field]})
     if isinstance(value, bool):
         candidates: list[Any] = [not value]
     elif isinstance(value, str):
