@@ -36,6 +36,7 @@ PROJECT = {
         "name": "trifeature",
         "image_size": 32,
         "shape_size": 96,
+        "values_per_feature": 7,
         "versions_train": 2,
         "versions_val": 4,
         "versions_test": 20,
