@@ -32,6 +32,7 @@ class Needs:
         reference: whether it asks a further model, `DistillationConfig.reference_teacher`.
         steps: whether it is trained in steps; one that is not has done all once it has begun.
         from_first: whether it starts from the weights of the model of `first_training`.
+        augmentation: whether it asks for images that are augmented.
     """
 
     teacher: Literal["none", "logits", "live"] = "none"
@@ -41,6 +42,7 @@ class Needs:
     reference: bool = False
     steps: bool = True
     from_first: bool = False
+    augmentation: bool = False
 
 
 class Output(NamedTuple):
@@ -119,6 +121,7 @@ class Run(Protocol):
         split: the training split: its labelled part.
         validation: the validation split; None where a fit has none.
         unlabeled: the examples without labels; None where every example has one.
+        class_names: in the order of the logits; empty where a fit is given none.
         device: where the run computes.
         generator: random numbers for the method alone, on the CPU, restored with the run.
         epoch: finished epochs.
@@ -131,6 +134,7 @@ class Run(Protocol):
     split: Split
     validation: Split | None
     unlabeled: Split | None
+    class_names: Sequence[str]
     device: torch.device
     generator: torch.Generator
     epoch: int

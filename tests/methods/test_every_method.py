@@ -81,6 +81,7 @@ OTHER = {
     "group_teachers": ("a=1", "b=2"),
     "group_temperatures": ("a=2",),
     "reference": "1",
+    "margins": ("0=0.5", "1=0"),
     "temperatures": (1.0, 2.0),
     "weights": (1.0, 1.0, 2.0),
 }
