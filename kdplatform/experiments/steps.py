@@ -54,7 +54,13 @@ from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import fairness_metric, group_metrics, model_metrics, pair_metrics
 from kdplatform.study.study import Arm, Model, Study
-from kdplatform.training import FitResult, check_fit, fit, predict_logits
+from kdplatform.training import (
+    FitResult,
+    check_fit,
+    fit,
+    predict_logits,
+    remove_checkpoint,
+)
 
 # The digest of the table of the teacher's logits that a student learnt from.
 TAG_TABLE = "kd.teacher_logits"
@@ -81,7 +87,7 @@ def obtain(
         close_dead(known)
         run_id = _train(workspace, step, parent_run_id, needed)
         supersede_finished(step.key, except_run_id=run_id)
-        _checkpoint(workspace, step).unlink(missing_ok=True)
+        remove_checkpoint(_checkpoint(workspace, step))
         return TrainedModel(step, run_id, reused=False)
 
 
@@ -182,7 +188,7 @@ def _train(
 ) -> str:
     remove_left_overs(_checkpoint(workspace, step))
     if not workspace.reuse:
-        _checkpoint(workspace, step).unlink(missing_ok=True)
+        remove_checkpoint(_checkpoint(workspace, step))
     build_loss_kernels()
     dataset = workspace.dataset
     tags = records.step_tags(workspace.config, step)

@@ -1,5 +1,6 @@
 """Training: the loop, its data, schedules, teachers and checkpoints. Knows nothing of tracking."""
 
+from kdplatform.training.checkpoint import remove_checkpoint
 from kdplatform.training.initialisation import initialised_model
 from kdplatform.training.loop import FitResult, check_fit, fit
 from kdplatform.training.precision import Precision, resolve_precision
@@ -17,6 +18,7 @@ __all__ = [
     "fit",
     "initialised_model",
     "predict_logits",
+    "remove_checkpoint",
     "resolve_precision",
     "view_logits",
 ]
