@@ -31,12 +31,16 @@ METHODS = [
 VARIANTS = (
     "adaptive_margin attribute=label",
     "balanced form=logit_adjustment",
+    "crckd teacher=frozen",
     "ctkd level=row",
     "divergence kind=forward",
     "divergence kind=jsd",
     "divergence kind=skew",
     "divergence kind=symmetric",
     "divergence kind=total_variation",
+    "feature kind=rkd",
+    "feature kind=selectivity",
+    "feature kind=similarity",
     "group_dro attribute=label",
     "group_stratified cross_term=recalibrated",
     "group_stratified cross_term=kept",
@@ -63,6 +67,9 @@ SHIFTED = {"teacher_correction correction=rc": "the highest logit, which is adde
 # Parts that are not 0 where student and teacher agree, and what they are.
 NO_DIVERGENCE = {
     ("adaptive_margin", "margin_kl"): "a divergence with a margin",
+    ("crckd", "contrast"): "a contrast with random vectors",
+    ("crckd", "relation"): "a divergence between two projections",
+    ("feature", "feature"): "features behind a layer that has learnt nothing yet",
     ("balanced", "kl"): "a divergence between two balances of the classes",
     ("group_stratified", "cross"): "where it is recalibrated, a divergence between two balances",
     ("low_temperature", "kl"): "a divergence between two temperatures",
@@ -78,6 +85,7 @@ OTHER = {
     "given": "0/1-3",
     "group_temperatures": ("a=2",),
     "temperatures": (1.0, 2.0),
+    "weight": 2.0,
 }
 
 
@@ -240,7 +248,16 @@ class StopError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("case", [*METHODS, "ctkd level=row", "logit_standardization base=ctkd"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *METHODS,
+        "crckd teacher=frozen",
+        "crckd batch_norm=average",
+        "ctkd level=row",
+        "logit_standardization base=ctkd",
+    ],
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_goes_on_bit_for_bit(case: str, precision: str, tmp_path: Path) -> None:
     def stop(record: Any) -> None:
