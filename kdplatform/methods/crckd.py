@@ -129,8 +129,8 @@ class RelationPreservingDistillation(Method[WithoutTeacher]):
             check_room(rows, config.width, _BANKS, memory, "the device")
         if config.start_epoch >= run.config.epochs:
             say(
-                f"crckd: start_epoch={config.start_epoch} is not before the end of {run.config.epochs} "
-                "epochs: the mean teacher's logits and relations do not count"
+                f"crckd: start_epoch={config.start_epoch} is not within the {run.config.epochs} "
+                "epochs of training: the mean teacher's logits and relations do not count"
             )
         self.views_differ = config.another_view and run.config.augmentation.active
         if self.views_differ and not isinstance(run.split.inputs, torch.Tensor):

@@ -21,9 +21,9 @@ What is our reading: all of them take the last features, where FitNets teach a m
 itself first, and SP and NST take maps with positions in the image. In `selectivity` the examples of
 the batch stand in the place of positions. The teacher may have another number of features.
 
-`weight` is by default 1 for `fitnet`, which is ours. For the others it is the usual one of benchmarks
-of distillation (Tian et al. 2020, 1910.10699): 12.5 for `rkd`, that is 25 distance + 50 angle, 3000
-for `similarity`, 50 for `selectivity`.
+`weight` is by default 1 for `fitnet`, which is ours. For the others it is the usual one of
+benchmarks of distillation (Tian et al. 2020, 1910.10699): 12.5 for `rkd`, that is 25 distance + 50
+angle, 3000 for `similarity`, 50 for `selectivity`.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class FeatureDistillation(Method[Config]):
     needs = Needs(teacher="live")
 
     def begin(self, run: Run) -> None:
-        """Builds the layer that takes the student's features to the teacher's, where one is used."""
+        """Builds the layer from the student's features to the teacher's, where one is used."""
         if self.config.kind == "fitnet":
             self.projector = torch.nn.Linear(student_width(run), teacher_width(run))
 

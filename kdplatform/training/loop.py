@@ -216,7 +216,7 @@ class _Run:
         return self.ask(self.model, inputs, features=features)
 
     def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:
-        """Returns what any network says about inputs [B, ...], asked as `student` asks the model."""
+        """Returns what any network says about inputs [B, ...], with gradients."""
         with autocast(self.precision, self.device):
             if not features:
                 return Output(network(inputs).float())
