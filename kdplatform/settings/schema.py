@@ -150,6 +150,15 @@ def channels(value: object) -> object:
     return tuple(_parts(value)) if isinstance(value, str) else value
 
 
+def quotient(value: object) -> object:
+    """Returns the number of a text such as `8/255`."""
+    above, slash, below = value.partition("/") if isinstance(value, str) else ("", "", "")
+    try:
+        return float(above) / float(below) if slash else value
+    except (ValueError, ZeroDivisionError):
+        return value
+
+
 def optional(value: object) -> object:
     """Returns None for the text `none` or `null`."""
     return None if isinstance(value, str) and value.lower() in {"none", "null"} else value
@@ -173,6 +182,8 @@ NEUTRAL: dict[str, Any] = {"neutral": True}
 Temperature = Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# A distance between images whose pixels are 0 to 1, as a number or such as 8/255.
+PixelDistance = Annotated[float, BeforeValidator(quotient), Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Optional = BeforeValidator(optional)
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(integers)]
@@ -288,6 +299,34 @@ class MethodConfig(Section):
         if self.softmax_temperature is None:
             return [self]
         return [self.at(temperature=temperature) for temperature in temperatures]
+
+
+class AttackConfig(Section):
+    """How images are changed to mislead a model; pixels are 0 to 1, whatever the normalisation."""
+
+    attack: Literal["pgd", "fgsm"] = Field(
+        "pgd", description="projected gradient descent, or one step of the size eps"
+    )
+    eps: PixelDistance = Field(
+        8 / 255, description="largest change of an image, such as 8/255, by norm; pixels are 0 to 1"
+    )
+    steps: int = Field(10, ge=1, description="steps of pgd")
+    step_size: PixelDistance = Field(2 / 255, gt=0, description="size of a step of pgd")
+    norm: Annotated[Literal["inf", "2"], BeforeValidator(str)] = Field(
+        "inf", description="largest change of a pixel, or Euclidean length of the change"
+    )
+    random_start: bool = Field(True, description="begin pgd at a random place within eps")
+
+    @model_validator(mode="after")
+    def _one_step_has_no_choices(self) -> Self:
+        for name in ("steps", "step_size", "random_start") if self.attack == "fgsm" else ():
+            default = AttackConfig.model_fields[name].default
+            if getattr(self, name) != default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} is not allowed with attack='fgsm', which is "
+                    "one step of the size eps; allowed: with attack='pgd'"
+                )
+        return self
 
 
 class DistillationConfig(MethodConfig):

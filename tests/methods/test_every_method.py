@@ -29,6 +29,8 @@ METHODS = [
 ]
 # Settings by which a method takes another way than by its defaults, as `name field=value`.
 VARIANTS = (
+    "adversarial base=kd",
+    "adversarial form=trades",
     "adaptive_margin attribute=label",
     "balanced form=logit_adjustment",
     "crckd teacher=frozen",
@@ -66,6 +68,7 @@ CONSTANTS = {
 SHIFTED = {"teacher_correction correction=rc": "the highest logit, which is added to the true one"}
 # Parts that are not 0 where student and teacher agree, and what they are.
 NO_DIVERGENCE = {
+    ("adversarial", "kl"): "a divergence between two temperatures",
     ("adaptive_margin", "margin_kl"): "a divergence with a margin",
     ("crckd", "contrast"): "a contrast with random vectors",
     ("crckd", "relation"): "a divergence between two projections",
@@ -77,8 +80,18 @@ NO_DIVERGENCE = {
     ("teacher_correction", "rc"): "a divergence from the student itself, corrected",
     ("ttm", "kl"): "a divergence between two temperatures",
 }
+# What a case needs beside its defaults: the splits here are no images that can be attacked.
+GIVEN: dict[str, dict[str, Any]] = {
+    "adversarial": {"eps": 0, "base_fields": "ce_weight=0.5"},
+    "adversarial alone": {"eps": 0},
+    "adversarial base=kd": {"eps": 0},
+    "adversarial form=trades": {"eps": 0, "base_fields": "ce_weight=0.5"},
+}
+# What a field needs beside it to have another value than its default.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {("adversarial", "beta"): {"form": "trades"}}
 # Another value of a field that its type does not suggest.
-OTHER = {
+OTHER: dict[str | tuple[str, str], Any] = {
+    ("adversarial", "base_fields"): ("kd_weight=2",),
     "attribute": "label",
     "base": "dkd",
     "base_fields": ("scale_by_t2=false",),
@@ -97,7 +110,7 @@ def config_of(case: str, **fields: Any) -> MethodConfig:
         own, settings = method_config_classes(name)[False], []
     groups = {"attribute": "group"} if "attribute" in own.model_fields else {}
     given = dict(setting.split("=") for setting in settings)
-    return own.model_validate({**groups, **given, **fields})
+    return own.model_validate({**groups, **GIVEN.get(case, {}), **given, **fields})
 
 
 WITH_TEACHER = [case for case in CASES if isinstance(config_of(case), DistillationConfig)]
@@ -287,10 +300,13 @@ def own_fields(name: str) -> list[str]:
 
 def other_value(name: str, field: str) -> MethodConfig:
     """Returns a method with another value of one of its fields."""
-    config = config_of(name)
+    method = name.split()[0]
+    beside = BESIDE.get((method, field), {})
+    config = config_of(name, **beside)
     value, allowed = getattr(config, field), type(config).model_fields[field]
-    if field in OTHER:
-        return config_of(name, **{field: OTHER[field]})
+    for known in ((method, field), field):
+        if known in OTHER:
+            return config_of(name, **{field: OTHER[known]})
     if isinstance(value, bool):
         candidates: list[Any] = [not value]
     elif isinstance(value, str):
@@ -299,7 +315,7 @@ def other_value(name: str, field: str) -> MethodConfig:
         candidates = [value / 2, value + 1, value * 2, value - 1, (value + 1) / 2]
     for candidate in candidates:
         try:
-            other = config_of(name, **{field: candidate})
+            other = config_of(name, **{**beside, field: candidate})
         except ValueError:
             continue
         if getattr(other, field) != value:
@@ -317,7 +333,8 @@ def key(config: MethodConfig) -> str:
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n in METHODS for f in own_fields(n)])
 def test_each_own_field_enters_the_key(name: str, field: str) -> None:
-    assert key(other_value(name, field)) != key(config_of(name))
+    beside = BESIDE.get((name.split()[0], field), {})
+    assert key(other_value(name, field)) != key(config_of(name, **beside))
 
 
 @pytest.mark.parametrize("name", METHODS)
