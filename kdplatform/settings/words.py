@@ -21,8 +21,10 @@ def plain_text(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, float):
-        # The short form only where it is the same number.
-        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
+        levels = round(255 * value)
+        # A distance between images: the short form would be another number.
+        exact = float(f"{value:g}") == value or levels / 255 != value
+        return f"{value:g}" if exact else f"{levels}/255"
     return str(value)
 
 

@@ -52,6 +52,7 @@ VARIANTS = (
     "teacher_correction correction=lr",
     "teacher_correction correction=rc",
     "ttm weighted=true",
+    "warmup_preference then=crckd",
 )
 CASES = (*METHODS, *VARIANTS)
 # In whose gradient something computed from the student's logits counts as a constant. Their own
@@ -75,6 +76,8 @@ NO_DIVERGENCE = {
     ("feature", "feature"): "features behind a layer that has learnt nothing yet",
     ("balanced", "kl"): "a divergence between two balances of the classes",
     ("group_stratified", "cross"): "where it is recalibrated, a divergence between two balances",
+    ("warmup_preference", "contrast"): "that of crckd",
+    ("warmup_preference", "relation"): "that of crckd",
     ("low_temperature", "kl"): "a divergence between two temperatures",
     ("nkd", "target"): "cross entropy with the label",
     ("teacher_correction", "rc"): "a divergence from the student itself, corrected",
@@ -84,6 +87,8 @@ NO_DIVERGENCE = {
 GIVEN: dict[str, dict[str, Any]] = {
     "adversarial": {"eps": 0, "base_fields": "ce_weight=0.5"},
     "adversarial alone": {"eps": 0},
+    "warmup_preference": {"eta": 0},
+    "warmup_preference then=crckd": {"eta": 0, "warmup_epochs": 1},
     "adversarial base=kd": {"eps": 0},
     "adversarial form=trades": {"eps": 0, "base_fields": "ce_weight=0.5"},
 }
@@ -98,6 +103,8 @@ OTHER: dict[str | tuple[str, str], Any] = {
     "given": "0/1-3",
     "group_temperatures": ("a=2",),
     "temperatures": (1.0, 2.0),
+    "then": "dkd",
+    "then_fields": ("alpha=0.5",),
     "weight": 2.0,
 }
 
@@ -269,6 +276,7 @@ class StopError(Exception):
         "crckd batch_norm=average",
         "ctkd level=row",
         "logit_standardization base=ctkd",
+        "warmup_preference then=crckd",
     ],
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
