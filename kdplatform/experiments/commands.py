@@ -10,6 +10,7 @@ import mlflow
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
+from kdplatform.experiments.condition_results import log_conditions
 from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
@@ -77,7 +78,8 @@ def _trained_text(workspace: Workspace, trained: Trained) -> str:
     classes = ClassWise(study_of(workspace.config, dataset.class_names, models))
     log_arms(classes)
     log_samples(dataset)
-    return arms_text(classes)
+    under = log_conditions(workspace.config, dataset.class_names, models)
+    return "\n\n".join([arms_text(classes), *under])
 
 
 def _sweep(
@@ -100,7 +102,10 @@ def _sweep(
     models = [model for role in Role for model in trained.of_role(role)]
     classes = ClassWise(study_of(config, workspace.dataset.class_names, models))
     log_sweep(classes)
-    return sweep_text(classes, config.seeds), trained.failures
+    scale = step_scale([arm.temperature or 0.0 for arm in classes.study.distilled])
+    names = workspace.dataset.class_names
+    under = log_conditions(config, names, models, step_scale=scale)
+    return "\n\n".join([sweep_text(classes, config.seeds), *under]), trained.failures
 
 
 def report_failures(failures: Sequence[Failure]) -> None:

@@ -1,6 +1,6 @@
 """A command's trained models as a Study, and what its run logs of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from decimal import Decimal
 
 import mlflow
@@ -12,6 +12,7 @@ from kdplatform.errors import UserError
 from kdplatform.experiments import records
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.trained import TrainedModel
+from kdplatform.predictions import Predictions
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import class_figure, compared_classes
 from kdplatform.roles import Role
@@ -37,13 +38,20 @@ def arm_by(method: DistillationConfig) -> Arm:
 
 
 def study_of(
-    config: ProjectConfig, class_names: Sequence[str], models: Iterable[TrainedModel]
+    config: ProjectConfig,
+    class_names: Sequence[str],
+    models: Iterable[TrainedModel],
+    predictions: Callable[[TrainedModel], Predictions] = lambda model: model.test,
 ) -> Study:
-    """Returns trained models as a study."""
+    """Returns trained models as a study.
+
+    Args:
+        predictions: which predictions of a model the study is of; those of the test split.
+    """
     arms: dict[Arm, dict[int, Model]] = {}
     for model in models:
         own = arms.setdefault(arm_of(model.step), {})
-        own[model.step.seed] = Model(model.run_id, model.test)
+        own[model.step.seed] = Model(model.run_id, predictions(model))
     return Study(
         config.name,
         tuple(class_names),
@@ -117,7 +125,7 @@ def log_sweep(classes: ClassWise) -> None:
     rows, steps = [], set[int]()
     for arm in study.distilled:
         metrics, prefix = (
-            _arm_metrics(classes, arm),
+            arm_metrics(classes, arm),
             f"{arm.method}/" if study.has_several_methods else "",
         )
         step = round((arm.temperature or 0.0) * scale)
@@ -143,7 +151,7 @@ def log_sweep(classes: ClassWise) -> None:
     )
 
 
-def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
+def arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
     """Returns what is logged of an arm: means over seeds, and class-wise counts.
 
     `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the

@@ -13,7 +13,7 @@ from torch import nn
 
 from kdplatform.data import Split
 from kdplatform.errors import DivergedError, UserError
-from kdplatform.experiments import logged_models, records
+from kdplatform.experiments import conditions, logged_models, records
 from kdplatform.experiments.frozen import check_outputs
 from kdplatform.experiments.graph import TEACHER, Step
 from kdplatform.experiments.starting import size_tag, starting_model
@@ -83,6 +83,7 @@ def obtain(
         run = find_finished(known, _fits(workspace, step, needed)) if workspace.reuse else None
         if run is not None:
             say(reused_line(step, run.info.run_id))
+            conditions.complete(workspace, step, run, needed)
             return _reused(workspace, step, run)
         close_dead(known)
         run_id = _train(workspace, step, parent_run_id, needed)
@@ -94,6 +95,7 @@ def obtain(
 def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
     """Returns by key the models of those steps that are trained already, from a single search.
 
+    One that lacks a condition is not among them: `obtain` measures it.
     A run that another project of the same configuration logged is not among them; `obtain` does
     find it.
 
@@ -107,7 +109,8 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
             continue
         needed = {name: found[own.key] for name, own in step.needs.items()}
         fits = _fits(workspace, step, needed, quiet=True)
-        if run := find_finished(runs[step.key], fits):
+        run = find_finished(runs[step.key], fits)
+        if run is not None and not conditions.missing_conditions(workspace.config, run):
             found[step.key] = _reused(workspace, step, run)
     return found
 
@@ -127,7 +130,9 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
     dataset, steps = workspace.dataset, list(steps)
     for step in {step.training: step for step in steps}.values():
         with collected_messages():  # which are said when the step's turn comes
-            starting_model(step, dataset)
+            model = starting_model(step, dataset)
+            if is_user_model(step.training.model):
+                conditions.check_conditions(model, workspace.config, dataset)
     with collected_messages() as lines:
         for step in {(step.training, step.method): step for step in steps}.values():
             if not step.training.frozen:
@@ -203,8 +208,11 @@ def _train(
         }
         val = tables["val"]
         check_outputs(step, val.labels, val.predictions, dataset.class_names)
-        tags = records.log_predictions_and_weights(tables, model.cpu())
-        tags |= needs_tag(needed)
+        wanted = workspace.config.evaluation.conditions
+        under = conditions.measured(workspace, step, model, wanted)
+        changed = {conditions.split_under(name): table for name, table in under.items()}
+        tags = records.log_predictions_and_weights(tables | changed, model.cpu())
+        tags |= needs_tag(needed) | conditions.conditions_tag(workspace.config)
         tags |= {
             "kd.precision": result.precision,
             "kd.device": workspace.device.type,
@@ -213,6 +221,7 @@ def _train(
         }
         model_id = logged_models.log_model(step, model, dataset, parameters)
         metrics, measured = _results(workspace, step, tables, result, needed)
+        metrics |= conditions.condition_metrics(workspace, step, under, needed)
         records.log_results(metrics, tags, measured, model_id)
     say(f"{step.title}: test accuracy {tables['test'].accuracy:.2%}")
     return run_id
