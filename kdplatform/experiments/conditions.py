@@ -15,7 +15,7 @@ from torch import nn
 from kdplatform.data import Dataset
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.starting import restored_model
-from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_digests
+from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_digests, log_artifacts_of
 from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.files import file_digest, scratch_folder
@@ -123,7 +123,7 @@ def complete(
         for name, table in tables.items():
             table.write(folder / paths[name])
             digests[paths[name]] = file_digest(folder / paths[name])
-        client.log_artifacts(run_id, str(folder))
+        log_artifacts_of(run_id, folder)
     ended = run.info.end_time
     logged = [Metric(name, value, ended, 0) for name, value in metrics.items()]
     client.log_batch(run_id, metrics=logged)
