@@ -102,6 +102,7 @@ OTHER: dict[str | tuple[str, str], Any] = {
     "base_fields": ("scale_by_t2=false",),
     "given": "0/1-3",
     "group_temperatures": ("a=2",),
+    "margins": ("0=0.5", "1=0"),
     "temperatures": (1.0, 2.0),
     "then": "dkd",
     "then_fields": ("alpha=0.5",),
