@@ -71,6 +71,12 @@ _SPREADING = (
 )
 _REPORTING = (
     Parameter("out", "auto", "auto | path", "folder; auto: below reports in the data folder"),
+    Parameter(
+        "condition",
+        "clean",
+        "clean | name",
+        "the test split as it is, or a condition of its runs",
+    ),
     Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
 )
 _PREDICTING = (
@@ -126,6 +132,7 @@ class Arguments:
         overrides: fields of the configuration by the names they were given, as text.
         workers: processes of the local executor; None: as many as fit.
         out: the report's folder, or the file of `predict`; None: below the data folder.
+        condition: which predictions the report is of; empty: those of the test split as it is.
         intersections: whether the report compares pairs of attributes.
         study: name of the tuner's study; None: made from what is looked for.
         storage: where the study is kept.
@@ -143,6 +150,7 @@ class Arguments:
     executor: str
     address: str
     out: Path | None
+    condition: str
     intersections: bool
     study: str | None
     storage: str
@@ -186,6 +194,7 @@ def read_arguments(
         executor=own["executor"],
         address=own["address"],
         out=None if out == "auto" else user_path("out", out),
+        condition="" if own["condition"] == "clean" else own["condition"],
         intersections=_boolean("intersections", own["intersections"]),
         study=None if study == "auto" else study,
         storage=own["storage"],
@@ -280,6 +289,11 @@ def _refuse_what_is_ignored(
         if name == "methods" and name not in declared:
             raise UserError(
                 f"{name} is not for {entry_point}; allowed: {name} with sweep, tune or report"
+            )
+        if entry_point == "tune" and name.startswith("evaluation."):
+            raise UserError(
+                f"{name} is not for tune, which looks at validation data alone; allowed: {name} "
+                "with distill or sweep"
             )
         single = name in ("temperature", "distillation.temperature")
         if entry_point in ("sweep", "report") and single:

@@ -318,8 +318,9 @@ _option = partial(click.option, multiple=True)
 def compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
     """Hold side B against side A, the reference.
 
-    A side is a run id or a prediction file (.parquet or .csv), or several of them, one per seed,
-    separated by commas. Without --attributes the columns that look like attributes are compared.
+    A side is a run id, what a run predicts under a condition (RUN@condition), or a prediction file
+    (.parquet or .csv), or several of them, one per seed, separated by commas. Without --attributes
+    the columns that look like attributes are compared.
     """
     if len(sides) != 2:
         raise UserError(

@@ -10,6 +10,7 @@ import mlflow
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
+from kdplatform.experiments.condition_results import log_conditions
 from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.graph import (
@@ -93,7 +94,8 @@ def _trained_text(workspace: Workspace, trained: Trained) -> str:
     log_arms(classes)
     log_members(members)
     log_samples(dataset)
-    return arms_text(classes, members)
+    under = log_conditions(workspace.config, dataset.class_names, trained)
+    return "\n\n".join([arms_text(classes, members), *under])
 
 
 def _sweep(
@@ -120,7 +122,9 @@ def _sweep(
     classes = ClassWise(study)
     log_sweep(classes)
     log_members(members)
-    return sweep_text(classes, config.seeds, members), trained.failures
+    scale = step_scale([arm.temperature or 0.0 for arm in classes.study.distilled])
+    under = log_conditions(config, names, trained, step_scale=scale)
+    return "\n\n".join([sweep_text(classes, config.seeds, members), *under]), trained.failures
 
 
 def report_failures(failures: Sequence[Failure]) -> None:

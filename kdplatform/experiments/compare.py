@@ -26,7 +26,8 @@ from kdplatform.text import visible
 
 PAGE = "comparison.html"
 USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
+# A run, or what it predicts under one of its conditions.
+_RUN_ID = re.compile(r"([0-9a-f]{32})(?:@([A-Za-z0-9_.-]+))?")
 _SUFFIXES = (".parquet", ".csv")
 # A column of more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
@@ -239,7 +240,11 @@ def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
 
 
 def _title(names: Sequence[str]) -> str:
-    short = [name[:8] if _RUN_ID.fullmatch(name) else Path(name).name for name in names]
+    runs = [_RUN_ID.fullmatch(name) for name in names]
+    short = [
+        Path(name).name if run is None else f"{run[1][:8]}{f'@{run[2]}' if run[2] else ''}"
+        for name, run in zip(names, runs, strict=True)
+    ]
     return visible(", ".join(short) if len(short) <= 3 else f"{short[0]} and {len(short) - 1} more")
 
 
@@ -253,11 +258,11 @@ def _read(name: str) -> _Read:
             column: why for column, why in reasons.items() if why and column not in RESERVED
         }
         return _Read(name, table, found, left_out)
-    if _RUN_ID.fullmatch(name):
+    if run := _RUN_ID.fullmatch(name):
         # MLflow takes seconds to load; files need none of it.
         from kdplatform.experiments.stored_predictions import read_run
 
-        test, measured, class_names = read_run(name)
+        test, measured, class_names = read_run(run[1], "" if run[2] in (None, "clean") else run[2])
         others = {c: "not measured by its run" for c in map(str, test.columns) if c not in measured}
         return _Read(name, test, measured, others, class_names)
     raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")

@@ -11,10 +11,12 @@ from kdplatform.experiments.trained import TrainedModel
 from kdplatform.predictions import Predictions
 
 
-def taught_by(step: Step, needed: Mapping[str, TrainedModel]) -> Predictions | None:
-    """Returns what a distilled student's teacher predicts of the test split.
+def taught_by(
+    step: Step, needed: Mapping[str, TrainedModel], split: str = "test"
+) -> Predictions | None:
+    """Returns what a distilled student's teacher predicts of a split.
 
-    Of several teachers it is their mixture. None where a teacher is a file without test rows.
+    Of several teachers it is their mixture. None where a teacher is a file without its rows.
 
     Args:
         needed: the step's models, by the names it gives them.
@@ -23,9 +25,9 @@ def taught_by(step: Step, needed: Mapping[str, TrainedModel]) -> Predictions | N
         UserError: the teachers hold other examples, or no logits.
     """
     teachers = [needed[name] for name in step.teachers]
-    if not teachers or not all(teacher.has("test") for teacher in teachers):
+    if not teachers or not all(teacher.has(split) for teacher in teachers):
         return None
-    return mixed([teacher.test for teacher in teachers], mixture_weights(step))
+    return mixed([teacher.predictions(split) for teacher in teachers], mixture_weights(step))
 
 
 def mixture_weights(step: Step) -> tuple[float, ...]:

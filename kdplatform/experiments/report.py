@@ -17,6 +17,8 @@ from mlflow.entities import Run
 from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.condition_results import condition_words
+from kdplatform.experiments.conditions import settings_of
 from kdplatform.experiments.ensembles import mixed, mixture_weights
 from kdplatform.experiments.graph import Step, arm_keys, study_steps
 from kdplatform.experiments.results import arm_by, arm_of, by_role
@@ -47,10 +49,16 @@ from kdplatform.reporting.study_page import (
     write_report,
 )
 from kdplatform.roles import Role
-from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
+from kdplatform.settings.schema import (
+    ConditionConfig,
+    DistillationConfig,
+    ProjectConfig,
+    TrainingConfig,
+    flatten,
+)
 from kdplatform.settings.words import plain_text
 from kdplatform.stores import absolute_uri, told_apart
-from kdplatform.study.metrics import SPEED, Similarity, similarity
+from kdplatform.study.metrics import SPEED, Similarity, condition_metric, similarity
 from kdplatform.study.study import (
     NDS,
     TEACHER,
@@ -70,7 +78,9 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     folder = arguments.out or home_folder() / "reports" / _place(config)
     writable_folder("out", folder)
     with store_errors():
-        study = load_study(config, arguments.overrides.keys(), arguments.intersections)
+        study = load_study(
+            config, arguments.overrides.keys(), arguments.intersections, arguments.condition
+        )
         report = build_report(study)
         written = write_report(report, folder)
         with command_run("report", config) as run_id:
@@ -105,7 +115,10 @@ def _tally(report: Report) -> dict[str, float]:
 
 
 def load_study(
-    config: ProjectConfig, given: Iterable[str] = (), intersections: bool = True
+    config: ProjectConfig,
+    given: Iterable[str] = (),
+    intersections: bool = True,
+    condition: str = "",
 ) -> Study:
     """Reads the study of a configuration from the tracking store.
 
@@ -113,6 +126,7 @@ def load_study(
         given: names of the fields that were asked for; `seeds` and `temperatures` among them are
             kept to, otherwise whatever the store has of this configuration is used.
         intersections: whether pairs of attributes are compared too.
+        condition: under which the predictions were made; empty: the test split as it is.
 
     Raises:
         UserError: there is no distilled student of this configuration, an attribute is unknown, or
@@ -123,7 +137,9 @@ def load_study(
     found = _find_steps(_widened(config, runs, set(given)), digest, runs)
     if not any(step.role is Role.DISTILLED for step, _ in found):
         raise UserError(_nothing_found(config, runs))
-    reader = _Reader(config, arm_keys(step for step, _ in found))
+    if condition:
+        _check_condition(condition, [run for _, runs in found for run in runs])
+    reader = _Reader(config, arm_keys(step for step, _ in found), condition)
     for step, candidates in found:
         reader.read(step, candidates)
     reader.add_together()
@@ -134,7 +150,7 @@ def load_study(
         )
     used = sum(len(models) for models in reader.arms.values())
     return Study(
-        name=config.name,
+        name=f"{config.name} under {condition}" if condition else config.name,
         class_names=reader.class_names(),
         arms=by_role(reader.arms),
         attributes=_attributes(config, reader.columns(), intersections),
@@ -142,7 +158,7 @@ def load_study(
         shared_teacher=config.shared_teacher_seed,
         missing=_missing(config, reader.arms, set(given)),
         left_out=(*reader.left_out, *others),
-        settings=_settings(config, digest, used, len(runs) - used),
+        settings=_settings(config, digest, used, len(runs) - used) | reader.condition_setting,
         scale_by_t2=all(getattr(own, "scale_by_t2", True) for own in config.compared_methods),
         space=reader.similar.pairs.space.name if reader.similar else "",
         pairs=len(reader.similar.pairs.first) if reader.similar else 0,
@@ -213,6 +229,13 @@ def _find_steps(
     return [(step, found[step.key]) for step in steps if found.get(step.key)]
 
 
+def _check_condition(condition: str, runs: Sequence[Run]) -> None:
+    """Refuses a condition that none of a study's runs was measured under."""
+    there = dict.fromkeys(name for run in runs for name in settings_of(run))
+    if condition not in there:
+        raise unknown_name("condition", condition, ["clean", *there])
+
+
 def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
     allowed = "allowed: the settings that sweep or distill were given"
     if not runs:
@@ -277,8 +300,10 @@ def _names(arms: Sequence[Arm], with_method: bool) -> str:
 class _Reader:
     """Reads the models of a study, one after another; their logits are not kept."""
 
-    def __init__(self, config: ProjectConfig, compared: set[str]) -> None:
-        self._config, self._compared = config, compared
+    def __init__(self, config: ProjectConfig, compared: set[str], condition: str = "") -> None:
+        self._config, self._compared, self._condition = config, compared, condition
+        # As the project says, or else the first run that has it.
+        self._conditions = {n: own.matters() for n, own in config.evaluation.conditions.items()}
         self.similar: Similarity | None = None
         self._names: tuple[str, ...] = ()
         self._examples: tuple[str, str] | None = None
@@ -329,7 +354,11 @@ class _Reader:
             runs = [self._read.get(own.key) for own in step.teachers.values()]
             if seed not in together and all(run is not None and _has_test(run) for run in runs):
                 try:
-                    tables = [stored_test_predictions(run) for run in runs if run is not None]
+                    tables = [
+                        stored_test_predictions(run, self._condition)
+                        for run in runs
+                        if run is not None
+                    ]
                 except ValueError as error:
                     self.left_out.append(f"teachers of {step.title}: {error}")
                     continue
@@ -338,8 +367,34 @@ class _Reader:
         if not together:
             del self.arms[TEACHER]
 
+    @property
+    def condition_setting(self) -> dict[str, str]:
+        """What the reader of a report under a condition must know of it."""
+        if not self._condition:
+            return {}
+        own = ConditionConfig.model_validate(self._conditions[self._condition])
+        return {"Condition": f"{self._condition}: {condition_words(own)}"}
+
+    def _of_conditions(self, run: Run) -> dict[str, float]:
+        """Returns what a run logged of the conditions whose settings are those of the others.
+
+        Raises:
+            ValueError: those of the condition that is reported are others.
+        """
+        names = []
+        for name, settings in settings_of(run).items():
+            if self._conditions.setdefault(name, settings) == settings:
+                names.append(name)
+            elif name == self._condition:
+                raise ValueError(f"it was measured under {name} of other settings")
+        if self._condition:
+            return {}
+        prefixes = tuple(condition_metric(name, "") for name in names)
+        return {k: v for k, v in run.data.metrics.items() if prefixes and k.startswith(prefixes)}
+
     def _model(self, run: Run) -> Model:
-        test = stored_test_predictions(run)
+        conditions = self._of_conditions(run)
+        test = stored_test_predictions(run, self._condition)
         self._check_examples(run, test.digest)
         if self.similar is None:
             self.similar = similarity(test, self._config.dataset.name, neighbours=True)
@@ -347,7 +402,8 @@ class _Reader:
             self._names = class_names(run)
         model = scored_model(run.info.run_id, test, calibrating_temperature(run), self.similar)
         speed = run.data.metrics.get(SPEED)
-        return model if speed is None else replace(model, scores={**model.scores, SPEED: speed})
+        conditions |= {} if speed is None else {SPEED: speed}
+        return replace(model, scores={**model.scores, **conditions})
 
     def _check_examples(self, run: Run, digest: str) -> None:
         first_run, first = self._examples = self._examples or (run.info.run_id, digest)

@@ -39,19 +39,24 @@ def arm_by(method: DistillationConfig) -> Arm:
     return Arm(Role.DISTILLED, method.method, settings)
 
 
-def study_of(config: ProjectConfig, class_names: Sequence[str], trained: Trained) -> Study:
+def study_of(
+    config: ProjectConfig, class_names: Sequence[str], trained: Trained, split: str = "test"
+) -> Study:
     """Returns trained models as a study; several teachers of one student are one, together.
 
-    A teacher that is a file without test rows is not among them.
+    A teacher that is a file without rows of the split is not among them.
+
+    Args:
+        split: whose predictions the study is of, such as the test split under a condition.
     """
     arms: dict[Arm, dict[int, Model]] = {}
     compared = arm_keys(trained.steps)
     for model in trained.models.values():
-        if model.step.key not in compared or not model.has("test"):
+        if model.step.key not in compared or not model.has(split):
             continue
         own = arms.setdefault(arm_of(model.step), {})
-        own[model.step.seed] = Model(model.run_id, model.test)
-        if together := _together(model.step, trained.models):
+        own[model.step.seed] = Model(model.run_id, model.predictions(split))
+        if together := _together(model.step, trained.models, split):
             seed = config.teacher_seed(model.step.seed)
             arms.setdefault(TEACHER, {}).setdefault(seed, Model("", together))
     return Study(
@@ -64,12 +69,12 @@ def study_of(config: ProjectConfig, class_names: Sequence[str], trained: Trained
     )
 
 
-def _together(step: Step, models: Mapping[str, TrainedModel]) -> Predictions | None:
+def _together(step: Step, models: Mapping[str, TrainedModel], split: str) -> Predictions | None:
     """Returns what several teachers of a student say together; None where it has one."""
     needed = {name: models[own.key] for name, own in step.teachers.items() if own.key in models}
     if len(step.teachers) < 2 or len(needed) < len(step.teachers):
         return None
-    return taught_by(step, needed)
+    return taught_by(step, needed, split)
 
 
 def members_of(config: ProjectConfig, class_names: Sequence[str], trained: Trained) -> Study | None:
@@ -167,7 +172,7 @@ def log_sweep(classes: ClassWise) -> None:
     rows, steps = [], set[int]()
     for arm in study.distilled:
         metrics, prefix = (
-            _arm_metrics(classes, arm),
+            arm_metrics(classes, arm),
             f"{arm.method}/" if study.has_several_methods else "",
         )
         step = round((arm.temperature or 0.0) * scale)
@@ -193,7 +198,7 @@ def log_sweep(classes: ClassWise) -> None:
     )
 
 
-def _arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
+def arm_metrics(classes: ClassWise, arm: Arm) -> dict[str, float]:
     """Returns what is logged of an arm: means over seeds, and class-wise counts.
 
     `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the

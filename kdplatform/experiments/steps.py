@@ -15,7 +15,7 @@ from torch import nn
 
 from kdplatform.data import Dataset, Split
 from kdplatform.errors import DivergedError, UserError
-from kdplatform.experiments import logged_models, records
+from kdplatform.experiments import conditions, logged_models, records
 from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.frozen import check_outputs
 from kdplatform.experiments.graph import FIRST, STUDENT, TEACHER, Step
@@ -66,7 +66,13 @@ from kdplatform.study.metrics import (
     pair_metrics,
 )
 from kdplatform.study.study import Arm, Model, Study
-from kdplatform.training import FitResult, check_fit, fit, predict_logits
+from kdplatform.training import (
+    FitResult,
+    check_fit,
+    fit,
+    predict_logits,
+    remove_checkpoint,
+)
 
 # The digest of the table of the teacher's logits that a student learnt from.
 TAG_TABLE = "kd.teacher_logits"
@@ -89,17 +95,19 @@ def obtain(
         run = find_finished(known, _fits(workspace, step, needed)) if workspace.reuse else None
         if run is not None:
             say(reused_line(step, run.info.run_id))
+            conditions.complete(workspace, step, run, needed)
             return _reused(workspace, step, run)
         close_dead(known)
         run_id = _train(workspace, step, parent_run_id, needed)
         supersede_finished(step.key, except_run_id=run_id)
-        _checkpoint(workspace, step).unlink(missing_ok=True)
+        remove_checkpoint(_checkpoint(workspace, step))
         return TrainedModel(step, run_id, reused=False)
 
 
 def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
     """Returns by key the models of those steps that are trained already, from a single search.
 
+    One that lacks a condition is not among them: `obtain` measures it.
     A run that another project of the same configuration logged is not among them; `obtain` does
     find it.
 
@@ -113,7 +121,8 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
             continue
         needed = {name: found[own.key] for name, own in step.needs.items()}
         fits = _fits(workspace, step, needed, quiet=True)
-        if run := find_finished(runs[step.key], fits):
+        run = find_finished(runs[step.key], fits)
+        if run is not None and not conditions.missing_conditions(workspace.config, run):
             found[step.key] = _reused(workspace, step, run)
     return found
 
@@ -136,7 +145,9 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
             remark_on_tests(file_logits(step, dataset), step.training.logits)
             continue
         with collected_messages():  # which are said when the step's turn comes
-            starting_model(step, dataset)
+            model = starting_model(step, dataset)
+            if is_user_model(step.training.model):
+                conditions.check_conditions(model, workspace.config, dataset)
     with collected_messages() as lines:
         for step in {(step.training, step.method): step for step in steps}.values():
             if not step.training.frozen:
@@ -228,7 +239,7 @@ def _train(
 ) -> str:
     remove_left_overs(_checkpoint(workspace, step))
     if not workspace.reuse:
-        _checkpoint(workspace, step).unlink(missing_ok=True)
+        remove_checkpoint(_checkpoint(workspace, step))
     dataset = workspace.dataset
     if step.training.logits:
         return _logged_file(workspace, step, parent_run_id)
@@ -245,8 +256,11 @@ def _train(
         }
         val = tables["val"]
         check_outputs(step, val.labels, val.predictions, dataset.class_names)
-        tags = records.log_predictions_and_weights(tables, model.cpu())
-        tags |= needs_tag(needed)
+        wanted = workspace.config.evaluation.conditions
+        under = conditions.measured(workspace, step, model, wanted)
+        changed = {conditions.split_under(name): table for name, table in under.items()}
+        tags = records.log_predictions_and_weights(tables | changed, model.cpu())
+        tags |= needs_tag(needed) | conditions.conditions_tag(workspace.config)
         tags |= {
             "kd.precision": result.precision,
             "kd.device": workspace.device.type,
@@ -255,6 +269,7 @@ def _train(
         }
         model_id = logged_models.log_model(step, model, dataset, parameters)
         metrics, measured = _results(workspace, step, tables, result, needed)
+        metrics |= conditions.condition_metrics(workspace, step, under, needed)
         records.log_results(metrics, tags, measured, model_id)
     say(f"{step.title}: test accuracy {tables['test'].accuracy:.2%}")
     return run_id

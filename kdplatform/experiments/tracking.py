@@ -24,6 +24,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking.context.git_context import GitRunContext
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
@@ -455,6 +456,13 @@ def artifact_path(run_id: str, path: str) -> Path:
         artifact_uri=f"{folder}/{path}", dst_path=None if target is None else str(target)
     )
     return Path(found)
+
+
+def log_artifacts_of(run_id: str, folder: Path) -> None:
+    """Logs the files below `folder` to a run that has ended."""
+    # MLflow's client keeps the places of artifacts by run id alone, whatever the store.
+    place = _artifact_folder(mlflow.get_tracking_uri(), run_id)
+    get_artifact_repository(place).log_artifacts(str(folder))
 
 
 @cache

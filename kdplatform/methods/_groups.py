@@ -11,6 +11,7 @@ from pydantic import Field
 from kdplatform.data import SEVERAL, unknown_attribute
 from kdplatform.errors import UserError
 from kdplatform.lazy import pandas, torch
+from kdplatform.methods._building import BuildingConfig
 from kdplatform.progress import say
 from kdplatform.settings.schema import MethodConfig
 
@@ -142,18 +143,30 @@ def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
     say(f"groups of {attribute} in training: {', '.join(words)}{note}")
 
 
+def grouping(config: MethodConfig) -> GroupedConfig | None:
+    """Returns the method that goes by groups: this one, or the one that it builds on; else None."""
+    if isinstance(config, BuildingConfig):
+        config = config.base_config
+    return config if isinstance(config, GroupedConfig) else None
+
+
 def grouped_by_project(config: ConfigT, attributes: tuple[str, ...], project: str) -> ConfigT:
     """Returns a method that goes by the project's first attribute where it says `auto`.
 
     Raises:
         UserError: the project has no attributes.
     """
-    if not (isinstance(config, GroupedConfig) and column_of(config.attribute) == AUTO):
+    grouped = grouping(config)
+    if grouped is None or column_of(grouped.attribute) != AUTO:
         return config
     if not attributes:
-        raise _without_groups(config.method, f"project {project}")
-    by_class = BY_CLASS if config.attribute.startswith(BY_CLASS) else ""
-    return config.model_copy(update={"attribute": by_class + attributes[0]})
+        raise _without_groups(grouped.method, f"project {project}")
+    by_class = BY_CLASS if grouped.attribute.startswith(BY_CLASS) else ""
+    attribute = by_class + attributes[0]
+    if not isinstance(config, BuildingConfig):
+        return config.model_copy(update={"attribute": attribute})
+    fields = (*getattr(config, config.base_settings), f"attribute={attribute}")
+    return config.model_copy(update={config.base_settings: fields})
 
 
 def class_counts(split: Split) -> Tensor:

@@ -164,6 +164,17 @@ class Run(Protocol):
         """Returns what the method's further model says about a batch: logits [B, C]."""
         ...
 
+    def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:
+        """Returns what any network says about inputs [B, ...], asked as `student` asks the model.
+
+        For networks of the method's own, such as a mean teacher. Gradients flow, unless they are
+        switched off around the call.
+
+        Raises:
+            UserError: features are asked for and the network has no linear layer.
+        """
+        ...
+
     def student_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns logits [N, C] of a whole split by the model as it is, in eval mode."""
         ...
@@ -194,12 +205,15 @@ class Method(Generic[ConfigT]):
         in_eval: names of attributes that stay in eval mode, such as a frozen copy of the student.
         rebuilt: names of attributes that `begin` builds again and that never change: they are left
             out of the checkpoints.
+        by_reference: names of tensors that are large and change, such as a memory bank: each lies
+            in a file of its own beside the checkpoint, which names it.
         config: the method's fields.
     """
 
     needs: Needs = Needs()
     in_eval: ClassVar[frozenset[str]] = frozenset()
     rebuilt: ClassVar[frozenset[str]] = frozenset()
+    by_reference: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config

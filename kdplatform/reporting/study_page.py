@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from kdplatform.files import written_atomically
+from kdplatform.reporting.condition_tables import conditions_table
 from kdplatform.reporting.drawing import names_by_number
 from kdplatform.reporting.figures import disagreement_figure
 from kdplatform.reporting.method_tables import methods_table
@@ -87,6 +88,7 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
         _class_section(study, classes),
         _disagreement_section(study),
         *_fairness_sections(study, fairness),
+        *_condition_sections(study),
         Section(
             "Individual fairness",
             ["Do similar examples get similar predictions?"],
@@ -106,6 +108,13 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     frames |= {"runs": study.metrics, "classes": class_detail(study, classes)}
     of_methods = [claim for each in compared for claim in each.claims.values()]
     return Report(page, frames, claims, of_methods, _gaps(study))
+
+
+def _condition_sections(study: Study) -> list[Section]:
+    table = conditions_table(study)
+    if table is None:
+        return []
+    return [Section("Under conditions", ["Who stays right when images change?"], tables=[table])]
 
 
 def _with_distinct_keys(sections: Sequence[Section]) -> list[Section]:

@@ -14,7 +14,7 @@ from kdplatform.data import dataset_config_class
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import not_there, user_path
 from kdplatform.methods import method_config_classes, method_names
-from kdplatform.methods._groups import CLASSES, GroupedConfig, column_of, grouped_by_project
+from kdplatform.methods._groups import CLASSES, column_of, grouped_by_project, grouping
 from kdplatform.models import model_names
 from kdplatform.models.pretrained import pretrained_names
 from kdplatform.models.user_models import is_user_model, with_absolute_file
@@ -247,12 +247,12 @@ def method_remarks(config: ProjectConfig, overrides: Iterable[str]) -> list[str]
 def grouping_attributes(config: ProjectConfig) -> dict[str, tuple[str, ...]]:
     """Returns the attributes whose groups methods go by, by the field that names them."""
     return {
-        f"{path}.attribute": (column_of(method.attribute),)
+        f"{path}.attribute": (column_of(grouped.attribute),)
         for path, method in [
             *_methods(config).items(),
             *((f"methods.{method.method}", method) for method in config.methods),
         ]
-        if isinstance(method, GroupedConfig) and method.attribute != CLASSES
+        if (grouped := grouping(method)) is not None and grouped.attribute != CLASSES
     }
 
 

@@ -85,6 +85,11 @@ def in_metric_name(text: str) -> str:
     return f"{spelled[: _LONGEST_PART - len(digest) - 1]}:{digest}"
 
 
+def condition_metric(condition: str, name: str) -> str:
+    """Returns the name of a metric under a condition, such as `conditions/pgd20/test/accuracy`."""
+    return f"conditions/{condition}/{name}"
+
+
 def model_metrics(
     test: Predictions,
     val: Predictions,

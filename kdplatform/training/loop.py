@@ -31,6 +31,9 @@ from kdplatform.training.teacher import Teacher
 # Looking at a loss makes the host wait for a device; on the CPU it costs nothing.
 CHECK_EVERY = {"cpu": 1}
 CHECK_EVERY_ELSEWHERE = 50
+# A checkpoint that takes long to write, such as one with a large memory bank, is written seldom:
+# writing takes one part in 21 of the time at most.
+PAUSE_PER_SECOND = 20
 
 
 @dataclass(frozen=True)
@@ -107,8 +110,8 @@ def fit(
         validation: measured after every `config.validate_every` epochs, and after the last.
         checkpoint: file to restore from and to write after an epoch. The caller removes it when
             the run's results are safe.
-        checkpoint_seconds: the least time between two checkpoints; the last epoch's is always
-            written.
+        checkpoint_seconds: the least time between two checkpoints, longer where writing one takes
+            long; the last epoch's is always written.
         identity: of the run; a checkpoint of another identity is not used.
         on_epoch: called with every epoch's record, after its checkpoint where one is written.
             Epochs restored from a checkpoint are reported first, so that a caller always sees them
@@ -150,12 +153,17 @@ def fit(
             on_epoch(record)
         saved = time.perf_counter()
         with run.bar:
+            pause = checkpoint_seconds
             while method.needs.steps and run.epoch < config.epochs:
                 record = run.train_epoch()
-                due = time.perf_counter() - saved >= checkpoint_seconds
-                if checkpoint is not None and (due or run.epoch == config.epochs):
-                    save_checkpoint(checkpoint, identity, run.content())
+                begun = time.perf_counter()
+                if checkpoint is not None and (
+                    begun - saved >= pause or run.epoch == config.epochs
+                ):
+                    save_checkpoint(checkpoint, identity, run.content(), run.references())
                     saved = time.perf_counter()
+                    if checkpoint_seconds:
+                        pause = max(checkpoint_seconds, PAUSE_PER_SECOND * (saved - begun))
                 on_epoch(record)
     model.eval()
     return FitResult(tuple(run.records), restored_epochs, run.precision)
@@ -225,10 +233,14 @@ class _Run:
 
     def student(self, inputs: Tensor, *, features: bool = False) -> Output:
         """Returns what the model being trained says about inputs [B, ...], with gradients."""
+        return self.ask(self.model, inputs, features=features)
+
+    def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:
+        """Returns what any network says about inputs [B, ...], with gradients."""
         with autocast(self.precision, self.device):
             if not features:
-                return Output(self.model(inputs).float())
-            logits, taken = logits_and_features(self.model, inputs)
+                return Output(network(inputs).float())
+            logits, taken = logits_and_features(network, inputs)
         return Output(logits.float(), taken.float())
 
     def teacher(self, batch: Batch, *, features: bool = False) -> Output:
@@ -287,10 +299,15 @@ class _Run:
             "records": [asdict(record) for record in self.records],
         }
 
+    def references(self) -> dict[str, Tensor]:
+        """Returns the large tensors of the method, which lie in files beside the checkpoint."""
+        return self._state.references()
+
     def restore(self, content: Content) -> None:
         """Takes over what a run of the same identity had reached."""
         self.model.load_state_dict(content["model"])
         self._state.restore(content["method"])
+        self._state.restore_references(content["references"])
         self.optimizer.load_state_dict(content["optimizer"])
         for name, state in content["generators"].items():
             self._generators[name].set_state(state)

@@ -29,8 +29,11 @@ METHODS = [
 ]
 # Settings by which a method takes another way than by its defaults, as `name field=value`.
 VARIANTS = (
+    "adversarial base=kd",
+    "adversarial form=trades",
     "adaptive_margin attribute=label",
     "balanced form=logit_adjustment",
+    "crckd teacher=frozen",
     "ctkd level=row",
     "divergence kind=forward",
     "divergence kind=jsd",
@@ -39,6 +42,9 @@ VARIANTS = (
     "divergence kind=total_variation",
     "ensemble row_weight=inverse_ce",
     "ensemble weighting=correctness",
+    "feature kind=rkd",
+    "feature kind=selectivity",
+    "feature kind=similarity",
     "group_dro attribute=label",
     "group_stratified cross_term=recalibrated",
     "group_stratified cross_term=kept",
@@ -48,6 +54,7 @@ VARIANTS = (
     "teacher_correction correction=lr",
     "teacher_correction correction=rc",
     "ttm weighted=true",
+    "warmup_preference then=crckd",
 )
 CASES = (*METHODS, *VARIANTS)
 # In whose gradient something computed from the student's logits counts as a constant. Their own
@@ -64,16 +71,34 @@ CONSTANTS = {
 SHIFTED = {"teacher_correction correction=rc": "the highest logit, which is added to the true one"}
 # Parts that are not 0 where student and teacher agree, and what they are.
 NO_DIVERGENCE = {
+    ("adversarial", "kl"): "a divergence between two temperatures",
     ("adaptive_margin", "margin_kl"): "a divergence with a margin",
+    ("crckd", "contrast"): "a contrast with random vectors",
+    ("crckd", "relation"): "a divergence between two projections",
+    ("feature", "feature"): "features behind a layer that has learnt nothing yet",
     ("balanced", "kl"): "a divergence between two balances of the classes",
     ("group_stratified", "cross"): "where it is recalibrated, a divergence between two balances",
+    ("warmup_preference", "contrast"): "that of crckd",
+    ("warmup_preference", "relation"): "that of crckd",
     ("low_temperature", "kl"): "a divergence between two temperatures",
     ("nkd", "target"): "cross entropy with the label",
     ("teacher_correction", "rc"): "a divergence from the student itself, corrected",
     ("ttm", "kl"): "a divergence between two temperatures",
 }
+# What a case needs beside its defaults: the splits here are no images that can be attacked.
+GIVEN: dict[str, dict[str, Any]] = {
+    "adversarial": {"eps": 0, "base_fields": "ce_weight=0.5"},
+    "adversarial alone": {"eps": 0},
+    "warmup_preference": {"eta": 0},
+    "warmup_preference then=crckd": {"eta": 0, "warmup_epochs": 1},
+    "adversarial base=kd": {"eps": 0},
+    "adversarial form=trades": {"eps": 0, "base_fields": "ce_weight=0.5"},
+}
+# What a field needs beside it to have another value than its default.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {("adversarial", "beta"): {"form": "trades"}}
 # Another value of a field that its type does not suggest.
-OTHER = {
+OTHER: dict[str | tuple[str, str], Any] = {
+    ("adversarial", "base_fields"): ("kd_weight=2",),
     "attribute": "label",
     "base": "dkd",
     "base_fields": ("scale_by_t2=false",),
@@ -84,6 +109,9 @@ OTHER = {
     "margins": ("0=0.5", "1=0"),
     "temperatures": (1.0, 2.0),
     "weights": (1.0, 1.0, 2.0),
+    "then": "dkd",
+    "then_fields": ("alpha=0.5",),
+    "weight": 2.0,
 }
 # Without which a field is refused.
 BESIDE = {"group_teachers": {"weighting": "group"}, "weights": {"weighting": "fixed"}}
@@ -97,7 +125,7 @@ def config_of(case: str, **fields: Any) -> MethodConfig:
         own, settings = method_config_classes(name)[False], []
     groups = {"attribute": "group"} if "attribute" in own.model_fields else {}
     given = dict(setting.split("=") for setting in settings)
-    return own.model_validate({**groups, **given, **fields})
+    return own.model_validate({**groups, **GIVEN.get(case, {}), **given, **fields})
 
 
 WITH_TEACHER = [case for case in CASES if isinstance(config_of(case), DistillationConfig)]
@@ -248,7 +276,17 @@ class StopError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("case", [*METHODS, "ctkd level=row", "logit_standardization base=ctkd"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *METHODS,
+        "crckd teacher=frozen",
+        "crckd batch_norm=average",
+        "ctkd level=row",
+        "logit_standardization base=ctkd",
+        "warmup_preference then=crckd",
+    ],
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_goes_on_bit_for_bit(case: str, precision: str, tmp_path: Path) -> None:
     def stop(record: Any) -> None:
@@ -278,10 +316,15 @@ def own_fields(name: str) -> list[str]:
 
 def other_value(name: str, field: str) -> MethodConfig:
     """Returns a method with another value of one of its fields."""
-    config = config_of(name)
+    method = name.split()[0]
+    beside = BESIDE.get((method, field), {})
+    config = config_of(name, **beside)
     value, allowed = getattr(config, field), type(config).model_fields[field]
     if field in OTHER:
         return config_of(name, **BESIDE.get(field, {}), **{field: OTHER[field]})
+    for known in ((method, field), field):
+        if known in OTHER:
+            return config_of(name, **{field: OTHER[known]})
     if isinstance(value, bool):
         candidates: list[Any] = [not value]
     elif isinstance(value, str):
@@ -290,7 +333,7 @@ def other_value(name: str, field: str) -> MethodConfig:
         candidates = [value / 2, value + 1, value * 2, value - 1, (value + 1) / 2]
     for candidate in candidates:
         try:
-            other = config_of(name, **{field: candidate})
+            other = config_of(name, **{**beside, field: candidate})
         except ValueError:
             continue
         if getattr(other, field) != value:
@@ -308,7 +351,8 @@ def key(config: MethodConfig) -> str:
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n in METHODS for f in own_fields(n)])
 def test_each_own_field_enters_the_key(name: str, field: str) -> None:
-    assert key(other_value(name, field)) != key(config_of(name))
+    beside = BESIDE.get((name.split()[0], field), {})
+    assert key(other_value(name, field)) != key(config_of(name, **beside))
 
 
 @pytest.mark.parametrize("name", METHODS)
