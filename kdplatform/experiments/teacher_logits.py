@@ -61,7 +61,10 @@ def teacher_for(
     if needs.teacher == "logits":
         logits, file = _logits(workspace, student, teacher)
     precision = resolve_precision(teacher.step.training, workspace.device)
-    return Teacher(None if logits is None else TeacherTable(logits), network, precision), file
+    if logits is None:
+        return Teacher(None, network, precision), file
+    _, places = workspace.dataset.train.distinct()
+    return Teacher(TeacherTable(logits, places), network, precision), file
 
 
 def _logits(
@@ -91,14 +94,17 @@ def views_pay(student: TrainingConfig, examples: int, classes: int) -> bool:
 
 
 def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> tuple[Tensor, Path]:
-    """Returns the teacher's logits [N, C] of the training split, from the cache or computed."""
+    """Returns the teacher's logits of the training split, from the cache or computed.
+
+    [N, C], a row for each of the inputs that `Split.distinct` returns.
+    """
     # By run and not by key: a teacher trained afresh may differ in its last bits.
     path = workspace.folder / "teacher_logits" / f"{run_id}.npz"
     with locked(path.with_suffix(".lock"), _waiting(teacher)):
         if (cached := load_arrays(path)) is not None:
             return torch.from_numpy(cached["logits"]), path
         model = restored_model(teacher, workspace.dataset, run_id)
-        inputs = workspace.dataset.train.inputs
+        inputs, _ = workspace.dataset.train.distinct()
         logits = predict_logits(model, inputs, device=workspace.device).cpu()
         save_arrays(path, {"logits": logits.numpy()})
         return logits, path
