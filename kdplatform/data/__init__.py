@@ -17,7 +17,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kdplatform.data._dataset import SEVERAL, Dataset, Inputs, Seen, Split
+from kdplatform.data._dataset import OUT_OF_THE_RUNNING, SEVERAL, Dataset, Inputs, Seen, Split
 from kdplatform.data._facts import DataFacts, Interactions, Vocabulary
 from kdplatform.data._imbalance import with_imbalance
 from kdplatform.data._remarks import remarks
@@ -27,6 +27,7 @@ from kdplatform.errors import UserError, unknown_name
 from kdplatform.settings.schema import DatasetConfig
 
 __all__ = [
+    "OUT_OF_THE_RUNNING",
     "SEVERAL",
     "DataFacts",
     "Dataset",

@@ -157,7 +157,7 @@ def check_files(root: str, edition: str) -> None:
     folder = given_files(root, edition)
     found = _layout(folder, edition, root)
     for path, separator in found.files if found else ():
-        if path.suffix in _ATOMIC:
+        if path.name not in _COLUMNS:
             with path.open(encoding="utf-8-sig", errors="replace") as file:
                 _header(path, file.readline().rstrip("\n").split(separator))
 
@@ -238,7 +238,7 @@ def _read(path: Path, separator: str) -> _Table:
     Raises:
         UserError: a line has more or fewer columns than the layout; says which.
     """
-    atomic = path.suffix in _ATOMIC
+    atomic = path.name not in _COLUMNS
     # The official files are older than UTF-8.
     content = read_text(path, "utf-8-sig" if atomic else "latin-1").split("\n")
     columns: Sequence[str | None] = () if atomic else _COLUMNS[path.name]

@@ -23,7 +23,6 @@ from pydantic import Field
 from kdplatform.columns import usable_attributes
 from kdplatform.data import Dataset, Seen, Split
 from kdplatform.data._movielens_files import (
-    ARCHIVES,
     MovieLens,
     User,
     check_files,
@@ -96,8 +95,7 @@ def load(config: Config, folder: Path) -> Dataset:
         UserError: files are missing or damaged, or too few users have movies; says which.
         MachineError: the archive cannot be downloaded.
     """
-    archive = ARCHIVES[config.edition]
-    read = read_files(config.root, config.edition, folder / "movielens" / archive.folder)
+    read = read_files(config.root, config.edition, folder / "movielens")
     taken = _Taken.of(config, read)
     rows, items = _warm(config, taken, _parts(config, taken))
     labels = np.full(len(taken.item_ids), -1, dtype=np.int64)
@@ -308,9 +306,14 @@ def _with_seen(
     trained = torch.zeros(shape, dtype=torch.bool)
     trained[number[taken.users[rows["train"]]], labels[taken.items[rows["train"]]]] = True
     tables["train"] = trained
-    splits = {
-        name: replace(split, seen=Seen(split.inputs.squeeze(1), tables[name]))
-        for name, split in dataset.splits().items()
-        if isinstance(split.inputs, torch.Tensor)
-    }
-    return replace(dataset, **splits)
+
+    def knowing(name: str, split: Split) -> Split:
+        users = torch.from_numpy(number[taken.users[rows[name]]])
+        return replace(split, seen=Seen(users, tables[name]))
+
+    return replace(
+        dataset,
+        train=knowing("train", dataset.train),
+        val=knowing("val", dataset.val),
+        test=knowing("test", dataset.test),
+    )

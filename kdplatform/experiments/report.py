@@ -26,6 +26,7 @@ from kdplatform.experiments.stored_predictions import (
 from kdplatform.experiments.tracking import (
     begin_command,
     by_key,
+    class_counts,
     class_names,
     command_run,
     finished_runs,
@@ -46,6 +47,7 @@ from kdplatform.roles import Role
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.metrics import SPEED, Similarity, similarity
+from kdplatform.study.ranking import Ranked
 from kdplatform.study.study import (
     NDS,
     TEACHER,
@@ -271,6 +273,7 @@ class _Reader:
         self._config = config
         self.similar: Similarity | None = None
         self._names: tuple[str, ...] = ()
+        self._counts: tuple[int, ...] = ()
         self._examples: tuple[str, str] | None = None
         self.arms: dict[Arm, dict[int, Model]] = {}
         self.left_out: list[str] = []
@@ -312,7 +315,13 @@ class _Reader:
             self.similar = similarity(test, self._config.dataset.name, neighbours=True)
         if not self._names:
             self._names = class_names(run)
-        model = scored_model(run.info.run_id, test, calibrating_temperature(run), self.similar)
+        if not self._counts:
+            self._counts = class_counts(run)
+        config = self._config
+        ranked = Ranked(self._counts, config.attributes, config.min_group_size)
+        model = scored_model(
+            run.info.run_id, test, calibrating_temperature(run), self.similar, ranked
+        )
         speed = run.data.metrics.get(SPEED)
         return model if speed is None else replace(model, scores={**model.scores, SPEED: speed})
 

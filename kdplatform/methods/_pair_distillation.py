@@ -24,7 +24,6 @@ from kdplatform.methods._groups import class_counts
 from kdplatform.methods._pairs import (
     Negatives,
     Ranking,
-    bpr_rows,
     draw_pairs,
     order_rows,
     out_of_pairs,
@@ -91,10 +90,13 @@ class PairMethod(Method[ConfigT]):
         """Returns the loss of each row."""
         config = self.config
         student = run.student(batch.inputs)
-        logits = student.logits
-        bpr = bpr_rows(logits, batch, run, self._negatives, config.negatives)
-        first, second = (own.to(logits.device) for own in self._pairs(batch, run, logits.shape[1]))
-        pairs = order_rows(logits, first, second)
+        classes = student.logits.shape[1]
+        bpr, pairs = order_rows(
+            student.logits,
+            self._negatives.against_labels(batch, run, classes, config.negatives),
+            self._pairs(batch, run, classes),
+            smoothing=run.config.label_smoothing,
+        )
         parts = {"bpr": bpr.detach(), "pairs": pairs.detach()}
         return Loss(bpr + config.kd_weight * pairs, student, parts)
 
@@ -122,15 +124,13 @@ class PairMethod(Method[ConfigT]):
         # Any example of a user asks the teacher the same.
         rows = torch.zeros(len(split.seen.table), dtype=torch.int64)
         rows[split.seen.users] = torch.arange(len(split))
-        inputs, ids = split.inputs[rows], torch.from_numpy(split.ids)[rows]
-        examples = Batch(inputs, split.labels[rows], ids, rows)
-        moved = Batch(**{name: _moved(own, run) for name, own in vars(examples).items()})
-        teacher = run.teacher(moved.as_made()).logits
+        ids = torch.from_numpy(split.ids)[rows]
+        assert isinstance(split.inputs, torch.Tensor)
+        examples = Batch(
+            *(own.to(run.device) for own in (split.inputs[rows], split.labels[rows], ids, rows))
+        )
+        teacher = run.teacher(examples.as_made()).logits
         return ranking(teacher, split.seen.of(rows), self._strata, self.config.candidates)
-
-
-def _moved(value: object, run: Run) -> object:
-    return value.to(run.device) if hasattr(value, "to") else value
 
 
 def apportioned(count: int, shares: Sequence[float]) -> list[int]:

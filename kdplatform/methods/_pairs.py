@@ -32,22 +32,31 @@ def out_of_pairs(batch: Batch, run: Run, classes: int) -> Tensor:
     return functional.one_hot(batch.labels.cpu().clamp(min=0), classes).bool()
 
 
-def order_rows(logits: Tensor, first: Tensor, second: Tensor, smoothing: float = 0.0) -> Tensor:
-    """Returns softplus(z_second - z_first), the mean over the pairs of each row: [B].
+def order_rows(
+    logits: Tensor, *pairs: tuple[Tensor, Tensor], smoothing: float = 0.0
+) -> list[Tensor]:
+    """Returns softplus(z_second - z_first), the mean over the pairs of each row: [B] for each kind.
 
-    That is the cross entropy of a choice between the two, which smoothing makes less certain. A row
-    without pairs has 0.
+    That is the cross entropy of a choice between the two. A row without pairs has 0.
 
     Args:
         logits: [B, C].
-        first: int64 [B, n], the classes that are to stand before.
-        second: int64 [B, n]; -1 in both where there is no pair.
-        smoothing: as that of labels: the share that both of the two get.
+        pairs: of each kind int64 [B, n] twice: the classes that are to stand before, and the
+            others; -1 in both where there is no pair.
+        smoothing: of the first kind, as that of labels: the share that both of the two get.
     """
-    there = first >= 0
-    margin = logits.gather(1, first.clamp(min=0)) - logits.gather(1, second.clamp(min=0))
-    losses = functional.softplus(-margin) + smoothing / 2 * margin
-    return (losses * there).sum(1) / there.sum(1).clamp(min=1)
+    # Looked up at once: the gradient of each look-up is a table as large as the logits.
+    columns = [classes.to(logits.device) for pair in pairs for classes in pair]
+    found = logits.gather(1, torch.cat(columns, dim=1).clamp(min=0))
+    parts = found.split([classes.shape[1] for classes in columns], dim=1)
+    losses = []
+    for place in range(len(pairs)):
+        there, margin = columns[2 * place] >= 0, parts[2 * place] - parts[2 * place + 1]
+        own = functional.softplus(-margin)
+        if place == 0:
+            own = own + smoothing / 2 * margin
+        losses.append((own * there).sum(1) / there.sum(1).clamp(min=1))
+    return losses
 
 
 class Negatives:
@@ -65,6 +74,16 @@ class Negatives:
             self._candidates = table.byte().argsort(dim=1, stable=True).int()
             self._counts = (~table).sum(1)
 
+    def against_labels(
+        self, batch: Batch, run: Run, classes: int, count: int
+    ) -> tuple[Tensor, Tensor]:
+        """Returns each row's label beside classes drawn for it, int64 [B, count] both.
+
+        -1 in both where a row has no candidate.
+        """
+        drawn = self.draw(batch, classes, count, run.generator).to(batch.labels.device)
+        return torch.where(drawn >= 0, batch.labels.unsqueeze(1), -1), drawn
+
     def draw(self, batch: Batch, classes: int, count: int, generator: torch.Generator) -> Tensor:
         """Returns classes int64 [B, count] on the CPU; -1 where a row has no candidate."""
         share = torch.rand(len(batch.labels), count, generator=generator, dtype=torch.float64)
@@ -76,13 +95,6 @@ class Negatives:
         counts = self._counts[users].unsqueeze(1)
         places = (share * counts).long().clamp(max=classes - 1)
         return torch.where(counts > 0, self._candidates[users].gather(1, places).long(), -1)
-
-
-def bpr_rows(logits: Tensor, batch: Batch, run: Run, negatives: Negatives, count: int) -> Tensor:
-    """Returns the mean over negatives j of softplus(z_j - z_label) of each row: [B]."""
-    drawn = negatives.draw(batch, logits.shape[1], count, run.generator).to(logits.device)
-    labels = torch.where(drawn >= 0, batch.labels.unsqueeze(1), -1)
-    return order_rows(logits, labels, drawn, run.config.label_smoothing)
 
 
 @dataclass(frozen=True)

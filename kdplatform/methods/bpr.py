@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 
 from kdplatform.methods import Batch, Loss, Method, Run
-from kdplatform.methods._pairs import Negatives, bpr_rows
+from kdplatform.methods._pairs import Negatives, order_rows
 from kdplatform.settings.schema import MethodConfig
 
 
@@ -35,5 +35,7 @@ class BayesianPersonalisedRanking(Method[Config]):
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row."""
         student = run.student(batch.inputs)
-        rows = bpr_rows(student.logits, batch, run, self._negatives, self.config.negatives)
+        classes = student.logits.shape[1]
+        pairs = self._negatives.against_labels(batch, run, classes, self.config.negatives)
+        [rows] = order_rows(student.logits, pairs, smoothing=run.config.label_smoothing)
         return Loss(rows, student, {})

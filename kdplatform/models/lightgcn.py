@@ -55,7 +55,8 @@ class LightGCN(nn.Module):
         # A user or item without a neighbour has a sum of nothing, whatever it is divided by.
         of_users = graph.sum(1, keepdim=True).clamp(min=1).rsqrt()
         of_items = graph.sum(0).unsqueeze(1).clamp(min=1).rsqrt()
-        users, items = self.users, self.items
+        users: Tensor = self.users
+        items: Tensor = self.items
         all_users, all_items = users, items
         for _ in range(LAYERS):
             users, items = (
