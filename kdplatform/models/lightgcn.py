@@ -30,7 +30,7 @@ class LightGCN(nn.Module):
         size: numbers in a vector.
     """
 
-    graph: Tensor
+    taken: Tensor
 
     def __init__(
         self, users: Tensor, items: Tensor, *, user_count: int, item_count: int, size: int
@@ -42,7 +42,8 @@ class LightGCN(nn.Module):
             nn.init.normal_(weights, std=DEVIATION)
         graph = torch.zeros(user_count, item_count, dtype=torch.bool)
         graph[users, items] = True
-        self.register_buffer("graph", graph)
+        # Not called graph: exported modules have an attribute of that name.
+        self.register_buffer("taken", graph)
 
     def forward(self, inputs: Tensor) -> Tensor:
         """Maps numbers of users [B, 1] to logits [B, items]."""
@@ -51,7 +52,7 @@ class LightGCN(nn.Module):
 
     def vectors(self) -> tuple[Tensor, Tensor]:
         """Returns the vectors of users [U, size] and of items [I, size] that are multiplied."""
-        graph = self.graph.to(self.users.dtype)
+        graph = self.taken.to(self.users.dtype)
         # A user or item without a neighbour has a sum of nothing, whatever it is divided by.
         of_users = graph.sum(1, keepdim=True).clamp(min=1).rsqrt()
         of_items = graph.sum(0).unsqueeze(1).clamp(min=1).rsqrt()
