@@ -126,9 +126,9 @@ class PairMethod(Method[ConfigT]):
         rows[split.seen.users] = torch.arange(len(split))
         ids = torch.from_numpy(split.ids)[rows]
         assert isinstance(split.inputs, torch.Tensor)
-        examples = Batch(
-            *(own.to(run.device) for own in (split.inputs[rows], split.labels[rows], ids, rows))
-        )
+        of_rows = (split.inputs[rows], split.labels[rows], ids, rows)
+        inputs, labels, ids, rows_there = (own.to(run.device) for own in of_rows)
+        examples = Batch(inputs, labels, ids, rows_there)
         teacher = run.teacher(examples.as_made()).logits
         return ranking(teacher, split.seen.of(rows), self._strata, self.config.candidates)
 

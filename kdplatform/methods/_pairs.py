@@ -48,7 +48,7 @@ def order_rows(
     # Looked up at once: the gradient of each look-up is a table as large as the logits.
     columns = [classes.to(logits.device) for pair in pairs for classes in pair]
     found = logits.gather(1, torch.cat(columns, dim=1).clamp(min=0))
-    parts = found.split([classes.shape[1] for classes in columns], dim=1)
+    parts = torch.split(found, [classes.shape[1] for classes in columns], dim=1)
     losses = []
     for place in range(len(pairs)):
         there, margin = columns[2 * place] >= 0, parts[2 * place] - parts[2 * place + 1]
