@@ -62,12 +62,16 @@ def ranking_scores(ranks: IntArray, cutoffs: Sequence[int] = CUTOFFS) -> Ranking
     ({2: 0.5}, {2: 0.5}, 0.6667)
     """
     count = len(ranks)
-    gains = 1 / np.log2(1 + ranks)
     return RankingScores(
         {k: float(quotient((ranks <= k).sum(), count)) for k in cutoffs},
-        {k: float(quotient(gains[ranks <= k].sum(), count)) for k in cutoffs},
+        {k: float(quotient(places_gain(ranks, k).sum(), count)) for k in cutoffs},
         float(quotient((1 / ranks).sum(), count)),
     )
+
+
+def places_gain(ranks: IntArray, k: int) -> FloatArray:
+    """Gain of each example: 1 / log2(1 + rank) where the rank is at most k, else 0. [examples]."""
+    return np.where(ranks <= k, 1 / np.log2(1 + np.asarray(ranks)), 0.0)
 
 
 def top_places(table: Table, k: int = CUTOFFS[0]) -> IntArray:

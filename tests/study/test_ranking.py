@@ -7,6 +7,7 @@ from mlflow.utils.validation import _validate_metric_name
 
 from kdplatform.analysis.intervals import paired_difference
 from kdplatform.predictions import Predictions
+from kdplatform.reporting.comparison import build_comparison
 from kdplatform.reporting.ranking_tables import ranking_tables
 from kdplatform.reporting.study_page import build_report
 from kdplatform.roles import Role
@@ -17,11 +18,13 @@ from kdplatform.study.ranking import (
     Ranked,
     class_strata,
     group_metric,
+    ndcg_metric,
     ranking_metrics,
     recall_metric,
     stratum_metric,
 )
 from kdplatform.study.ranking_changes import POPULAR, change, judge_exposure
+from kdplatform.study.sides import Side
 from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study, scored_model
 from kdplatform.study.verdicts import Verdict
 
@@ -146,3 +149,17 @@ def test_a_study_of_few_classes_has_no_such_section() -> None:
     }
     assert ranking_tables(Study("few", own.class_names, arms)) == []
     assert judge_exposure(Study("few", own.class_names, arms)) == []
+
+
+def test_a_comparison_of_many_classes_holds_rankings_against_each_other() -> None:
+    sides = [Side(name, [table(seed, lift)]) for name, seed, lift in (("a", 0, 0.0), ("b", 1, 3.0))]
+    comparison = build_comparison(*sides, (), effort=Effort(20, 5))
+    rows = comparison.verdicts.frame.set_index("what")
+    metrics = [ranking_metrics(side.tables[0], Ranked()) for side in sides]
+    for what, name in (
+        ("recall@10", recall_metric()),
+        ("NDCG@10", ndcg_metric()),
+        ("Gini of the top 10 places", GINI),
+    ):
+        assert rows.loc[what, ["a", "b"]].tolist() == pytest.approx([own[name] for own in metrics])
+    assert rows.loc["recall@10", "verdict"] == "B worse"
