@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from kdplatform.kernels import KDLossOutput, kd_loss
 
-__version__ = "0.1.0"
+    __version__: str
+
 __all__ = ["KDLossOutput", "__version__", "kd_loss"]
 
 
@@ -17,4 +18,12 @@ def __getattr__(name: str) -> object:
         value: object = getattr(kernels, name)
         globals()[name] = value
         return value
+    if name == "__version__":
+        # pyproject.toml has it, and whatever installs the package writes it down.
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            return version("kdplatform")
+        except PackageNotFoundError:
+            return "unknown (not installed)"
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,6 +13,7 @@ from multiprocessing import resource_tracker
 
 import click
 
+import kdplatform
 from kdplatform.arguments import (
     ENTRY_POINTS,
     FROM_PROJECT,
@@ -50,6 +51,7 @@ INTERRUPTED = 130
 # As of a process that SIGPIPE ends.
 BROKEN_PIPE = 141
 _HELP_WORDS = ["-h", "--help"]
+_VERSION = "--version"
 # Words that belong to no option are kept: they set fields of the configuration.
 _LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
@@ -148,7 +150,7 @@ class _Group(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         first = args[0] if args else ""
-        if first not in self.commands and first not in _HELP_WORDS:
+        if first not in self.commands and first not in (*_HELP_WORDS, _VERSION):
             name = "command" if ctx.parent is None else str(ctx.info_name)
             raise unknown_name(name, first, self.commands)
         return super().parse_args(ctx, args)
@@ -258,6 +260,24 @@ commands = _Group(
     "runs the same.",
     context_settings={"help_option_names": _HELP_WORDS},
 )
+
+
+def _show_version(ctx: click.Context, _: click.Parameter, given: bool) -> None:
+    if given:
+        show(f"kdplatform {kdplatform.__version__}")
+        ctx.exit()
+
+
+commands.params.append(
+    click.Option(
+        [_VERSION],
+        is_flag=True,
+        expose_value=False,
+        is_eager=True,
+        callback=_show_version,
+        help="Show the version and exit.",
+    )
+)
 for _name, _help in (
     ("distill", "Train or find teacher and NDS, distil the student, compare the three."),
     ("teacher", "Train the teacher of each seed, or find it."),
@@ -305,6 +325,19 @@ def compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
 
     given = {name: once(name, texts) for name, texts in options.items() if texts}
     run_compare(sides, **given)
+
+
+@commands.command()
+@click.argument("folder", default=".")
+@_option("--project", metavar="name", help="one of projects/ to begin with; default digits")
+@_option("--name", metavar="text", help="of the new project; default: that of --project")
+def init(folder: str, **options: tuple[str, ...]) -> None:
+    """Write MLproject, python_env.yaml and a project file into FOLDER, for `mlflow run .` there."""
+    from kdplatform.starter import write_starter
+
+    given = {name: once(name, texts) for name, texts in options.items() if texts}
+    for path in write_starter(folder, given.get("project", "digits"), given.get("name")):
+        show(f"written: {path}")
 
 
 @commands.command(context_settings=_LENIENT)

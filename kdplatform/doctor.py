@@ -6,11 +6,12 @@ import shutil
 import sys
 from collections.abc import Callable, Iterator
 from functools import partial
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 
 import mlflow
 import torch
+from packaging.requirements import Requirement
 
 from kdplatform import __version__
 from kdplatform.errors import KdplatformError, MachineError, UserError
@@ -30,6 +31,7 @@ from kdplatform.redaction import redacted
 from kdplatform.stores import sqlite_path
 
 _PACKAGES = ("torch", "torchvision", "mlflow", "scipy", "fairlearn", "scikit-learn", "pydantic")
+_MISSING = "not installed"
 _GIB = 1024**3
 # A run of another machine that is RUNNING for longer than this looks dead.
 _LONGEST_SECONDS = 24 * 3600
@@ -43,6 +45,7 @@ def report() -> str:
         ("kdplatform", f"{__version__} in {Path(__file__).resolve().parent.parent}"),
         ("python", f"{platform.python_version()} ({sys.executable})"),
         *((name, _version(name)) for name in _PACKAGES),
+        *(("too old", line) for line in older_than_required()),
         ("device", _device()),
         *_kernels(),
         ("tracking store", _checked(shown_store(), check_store)),
@@ -71,7 +74,21 @@ def _version(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError:
-        return "not installed"
+        return _MISSING
+
+
+def older_than_required() -> list[str]:
+    """Returns one line for each dependency that is missing or older than the package allows."""
+    lines = []
+    for text in requires("kdplatform") or []:
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        found = _version(requirement.name)
+        if found == _MISSING or not requirement.specifier.contains(found, prereleases=True):
+            allowed = f"{requirement.specifier or 'any'}"
+            lines.append(f"{requirement.name} {found}; allowed: {allowed}")
+    return lines
 
 
 def _device() -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
+from statistics import median
 
 import mlflow
 import pandas as pd
@@ -54,6 +55,7 @@ from kdplatform.reporting.arm_figures import (
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.metrics import (
+    SPEED,
     fairness_metric,
     group_metrics,
     known,
@@ -261,6 +263,7 @@ def _fit(
             teacher=teacher,
             validation=dataset.val,
             unlabeled=dataset.unlabeled,
+            class_names=dataset.class_names,
             checkpoint=_checkpoint(workspace, step),
             checkpoint_seconds=_CHECKPOINT_SECONDS,
             identity=step.key,
@@ -290,6 +293,7 @@ def _results(
         measured["groups"] = group_accuracies(test, config.attributes, size)
     drawn = {}
     if result.records:
+        metrics[SPEED] = median(record.images_per_second for record in result.records)
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
     if step.role is Role.DISTILLED:
         for name, trained in needed.items():

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from kdplatform.kernels import cache
+from kdplatform.kernels.interface import check_operators
 from kdplatform.kernels.modes import mode
 from kdplatform.kernels.toolchain import (
     MODULE_NAME,
@@ -137,6 +138,7 @@ def load(path: Path) -> None:
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
+    check_operators()
     module.set_output_type(KDLossOutput)
     loaded.module, loaded.path = module, path
     loaded.devices = frozenset({"cpu", "cuda"} if module.cuda_architectures else {"cpu"})

@@ -14,8 +14,10 @@ from pathlib import Path
 
 import torch
 
+from kdplatform.shipped import changed_since_installed, shipped
+
 MODULE_NAME = "kdplatform_kernels"
-SOURCES = Path(__file__).resolve().parents[2] / "csrc"
+SOURCES = shipped("csrc")
 CUDA_ARCHITECTURES = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 _OPTIMISE = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden")
@@ -60,13 +62,18 @@ def source_files() -> list[Path]:
     """Returns every file that goes into the extension.
 
     Raises:
-        ToolchainError: this installation came without the sources.
+        ToolchainError: this installation lacks the sources, or has other ones than it came with.
     """
     files = sorted(
         path for path in SOURCES.rglob("*") if path.suffix in {".h", ".cuh", ".cpp", ".cu"}
     )
     if not files:
-        raise ToolchainError(f"no sources at {SOURCES} (install with: pip install -e .)")
+        raise ToolchainError(f"no sources at {SOURCES}; install the package anew")
+    if changed := changed_since_installed(SOURCES):
+        raise ToolchainError(
+            f"{len(changed)} of the sources in {SOURCES} are not those that were installed "
+            f"({changed[0]}); install the package anew"
+        )
     return files
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
@@ -28,11 +28,13 @@ class Needs:
             network itself, on any inputs; "none" without a teacher.
         teacher_statistics: whether it asks for the teacher's logits of whole splits.
         unlabeled: whether it learns from examples without labels too.
+        augmentation: whether it asks for images that are augmented.
     """
 
     teacher: Literal["none", "logits", "live"] = "none"
     teacher_statistics: bool = False
     unlabeled: bool = False
+    augmentation: bool = False
 
 
 class Output(NamedTuple):
@@ -111,6 +113,7 @@ class Run(Protocol):
         split: the training split: its labelled part.
         validation: the validation split; None where a fit has none.
         unlabeled: the examples without labels; None where every example has one.
+        class_names: in the order of the logits; empty where a fit is given none.
         device: where the run computes.
         generator: random numbers for the method alone, on the CPU, restored with the run.
         epoch: finished epochs.
@@ -123,6 +126,7 @@ class Run(Protocol):
     split: Split
     validation: Split | None
     unlabeled: Split | None
+    class_names: Sequence[str]
     device: torch.device
     generator: torch.Generator
     epoch: int

@@ -2,19 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, field_validator
 
+from kdplatform.data._text_files import read_csv
+from kdplatform.errors import UserError
 from kdplatform.lazy import functional, torch
 from kdplatform.methods import Method, Needs, Run
 from kdplatform.methods._groups import CLASSES, GroupedConfig, check_groups, groups_of
 from kdplatform.progress import say
+from kdplatform.settings.schema import NEUTRAL, Names
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torch import Tensor
 
     from kdplatform.data import Dataset
+
+# The columns of a file of margins.
+_COLUMNS = ["name", "margin"]
+_MOST_NAMED = 3
+
+
+def _margins_of_a_file(value: object) -> object:
+    """Returns what a file says, as `name=margin` each; what is no file's name is left as it is."""
+    if not (isinstance(value, str) and value.strip().lower().endswith(".csv")):
+        return value
+    try:
+        cells = read_csv(Path(value.strip()))
+    except UserError as error:
+        raise ValueError(str(error)) from None
+    if list(cells.columns) != _COLUMNS:
+        raise ValueError(f"its columns are {', '.join(cells.columns)}; wanted: name, margin")
+    return tuple(f"{name}={margin}" for name, margin in cells.itertuples(index=False))
 
 
 class MarginConfig(GroupedConfig):
@@ -28,6 +51,27 @@ class MarginConfig(GroupedConfig):
     smoothing: float = Field(
         5.0, ge=0, description="examples of the overall mean margin added to every class or group"
     )
+    # The values themselves are the field, so that the key of a run is theirs and not a path's.
+    margins: Annotated[Names, BeforeValidator(_margins_of_a_file)] = Field(
+        (),
+        description="mean margins in place of measured ones: cat=0.4,dog=0.9, or a CSV file with "
+        "columns name and margin",
+        json_schema_extra=NEUTRAL,
+    )
+
+    @field_validator("margins")
+    @classmethod
+    def _each_is_a_margin(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for part in value:
+            try:
+                number = float(part.rpartition("=")[2])
+            except ValueError:
+                number = float("nan")
+            if "=" not in part or not -1 <= number <= 1:
+                raise ValueError(f"{part!r} is no name=margin, from -1 to 1")
+        if len({part.rpartition("=")[0] for part in value}) != len(value):
+            raise ValueError("a name is given twice")
+        return value
 
 
 ConfigT = TypeVar("ConfigT", bound=MarginConfig)
@@ -39,7 +83,8 @@ class MarginMethod(Method[ConfigT]):
     The margin of an example is the teacher's probability of the label less its highest other one.
     Its mean over the n examples of a class or group is drawn to the overall mean, as by
     `smoothing` further examples. Margins on the teacher's own training examples are near 1
-    whatever it has learnt, so that those held out of training are measured.
+    whatever it has learnt, so that those held out of training are measured. Margins that are given
+    take the place of measured ones, without smoothing.
 
     Attributes:
         groups: int64 [N], the class or group of each training example; -1 in none.
@@ -53,8 +98,11 @@ class MarginMethod(Method[ConfigT]):
         """Refuses data whose groups are not there; says which have no margin of their own."""
         check_groups(self.config, dataset)
         groups = groups_of(dataset.train, self.config.attribute)
-        known = set(groups.of(dataset.val).tolist())
         names = dataset.class_names if self.config.attribute == CLASSES else groups.names
+        if self.config.margins:
+            self._given(names)
+            return
+        known = set(groups.of(dataset.val).tolist())
         if without := [repr(n) for place, n in enumerate(names) if place not in known]:
             say(
                 f"without validation examples, the overall mean margin counts for: "
@@ -62,10 +110,16 @@ class MarginMethod(Method[ConfigT]):
             )
 
     def begin(self, run: Run) -> None:
-        """Measures the teacher's margins on the validation split."""
+        """Measures the teacher's margins on the validation split, or takes those that are given."""
         config = self.config
         groups = groups_of(run.split, config.attribute)
         self.groups = groups.of(run.split)
+        if config.margins:
+            names = run.class_names if config.attribute == CLASSES else groups.names
+            given = torch.tensor(self._given(names), dtype=torch.float64, device=run.device)
+            overall = (given * groups.sizes.to(given)).sum() / groups.sizes.sum()
+            self._trust(given, overall)
+            return
         assert run.validation is not None
         margins = label_margins(run.teacher_logits("val"), run.validation.labels.to(run.device))
         own = groups.of(run.validation).to(run.device)
@@ -75,7 +129,32 @@ class MarginMethod(Method[ConfigT]):
         counts = own[own >= 0].bincount(minlength=len(groups.names)) + config.smoothing
         means = (sums + config.smoothing * overall) / counts.clamp(min=1e-9)
         means = torch.where(counts > 0, means, overall)
+        self._trust(means, overall)
+
+    def _trust(self, means: Tensor, overall: Tensor) -> None:
+        config = self.config
         self.trust = config.scale * torch.cat([means, overall[None]]).clamp(min=config.floor)
+
+    def _given(self, names: Sequence[str]) -> list[float]:
+        """Returns the given margins in the order of the classes or groups.
+
+        Raises:
+            UserError: they are those of others.
+        """
+        pairs = [part.rpartition("=")[::2] for part in self.config.margins]
+        given = {name: float(margin) for name, margin in pairs}
+        kind = "classes" if self.config.attribute == CLASSES else "groups"
+        missing = [name for name in names if name not in given]
+        unknown = [name for name in given if name not in names]
+        for words, own in (("is without", missing), ("has unknown", unknown)):
+            if own:
+                listed = ", ".join(map(repr, own[:_MOST_NAMED]))
+                more = f" and {len(own) - _MOST_NAMED} more" if len(own) > _MOST_NAMED else ""
+                raise UserError(
+                    f"distillation.margins {words} {kind}: {listed}{more}; allowed: a margin for "
+                    f"each of {len(names)} {kind}, and for no others"
+                )
+        return [given[name] for name in names]
 
 
 def label_margins(logits: Tensor, labels: Tensor) -> Tensor:

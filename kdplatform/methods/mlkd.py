@@ -21,12 +21,12 @@ Defaults are that code's: its five temperatures, and the weights of plain distil
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from kdplatform import kernels
-from kdplatform.errors import UserError
 from kdplatform.methods import Batch, Run
 from kdplatform.methods._logits import LogitConfig, LogitMethod
 from kdplatform.settings.schema import Temperatures
@@ -52,17 +52,10 @@ class Config(LogitConfig):
 class MultiLevelDistillation(LogitMethod[Config]):
     """Cross entropy, and agreement on rows, between rows and between classes."""
 
-    def begin(self, run: Run) -> None:
-        """Checks that two views can differ.
-
-        Raises:
-            UserError: two are asked for, and inputs are not augmented.
-        """
-        if self.config.views == 2 and not run.config.augmentation.active:
-            raise UserError(
-                "views=2 of method='mlkd' is not allowed without augmentation; allowed: 1, or with "
-                "student.augmentation.crop_padding or horizontal_flip"
-            )
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if config.views == 2:  # two views of an image that is not augmented are equal
+            self.needs = replace(self.needs, augmentation=True)
 
     def views(self, batch: Batch, run: Run) -> Sequence[Batch]:
         """Returns the batch, and with views=2 its images augmented anew."""

@@ -63,8 +63,9 @@ def methods_table(
             "against the same students. The p-values stand in methods_verdicts.csv.",
             "#SC, #TC: over the seeds, as in Table 1. Their differences are of the counts of "
             "single pairs of models (McNemar), which have one value per seed.",
-            "Training time: of an epoch, relative to the NDS of the same seed, by the speed of the "
-            "last epoch. It means little where models were trained side by side or elsewhere.",
+            "Training time: of an epoch, relative to the NDS of the same seed, by the median "
+            "speed of its epochs. It means little where models were trained side by side, or "
+            "elsewhere.",
         ],
     )
 

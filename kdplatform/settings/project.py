@@ -27,8 +27,9 @@ from kdplatform.settings.schema import (
 )
 from kdplatform.settings.words import allowed, plain_text
 from kdplatform.settings.yaml_files import read_mapping
+from kdplatform.shipped import shipped
 
-PROJECTS_FOLDER = Path(__file__).resolve().parents[2] / "projects"
+PROJECTS_FOLDER = shipped("projects")
 # Short spellings of the fields that are set most often; `temperature` and `alpha` are those of the
 # method, whatever it calls them.
 SHORTCUTS = {

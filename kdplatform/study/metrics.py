@@ -32,8 +32,8 @@ REFERENCES = {Role.TEACHER: "tc", Role.STUDENT: "sc"}
 ACCURACY = "test/accuracy"
 WORST_CLASS_ACCURACY = "test/worst_class_accuracy"
 ECE = "test/ece"
-# How fast a model was trained, in its last epoch.
-SPEED = "epoch/images_per_second"
+# How fast a model was trained: the median over its epochs.
+SPEED = "training/images_per_second"
 CALIBRATING_TEMPERATURE = "val/calibrating_temperature"
 ECE_CALIBRATED = "test/ece_calibrated"
 INDIVIDUAL = "fairness/individual"

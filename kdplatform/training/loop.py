@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -55,9 +55,15 @@ def check_fit(
 
     Raises:
         UserError: augmentation is asked for where the inputs are not images, or the method needs
-            examples without labels and there are none.
+            augmentation or examples without labels and there are none.
     """
     check_augmentation(config.augmentation, split)
+    if method.needs.augmentation and not config.augmentation.active:
+        raise UserError(
+            f"method={method.config.method!r} learns from several views of an image, and without "
+            "augmentation they are equal; allowed: student.augmentation.crop_padding or "
+            "horizontal_flip"
+        )
     if method.needs.unlabeled and unlabeled is None:
         raise UserError(
             f"method={method.config.method!r} learns from examples without labels, and "
@@ -77,6 +83,7 @@ def fit(
     teacher: Teacher | None = None,
     validation: Split | None = None,
     unlabeled: Split | None = None,
+    class_names: Sequence[str] = (),
     checkpoint: Path | None = None,
     checkpoint_seconds: float = 0.0,
     identity: str = "",
@@ -93,6 +100,7 @@ def fit(
         seed: of the run, see `seeds.py`.
         role: with the seed chooses the random streams; names the progress bar.
         unlabeled: examples without labels, for a method that needs them.
+        class_names: in the order of the logits, for a method that is told things by class.
         validation: measured after every `config.validate_every` epochs, and after the last.
         checkpoint: file to restore from and to write after an epoch. The caller removes it when
             the run's results are safe.
@@ -105,8 +113,7 @@ def fit(
 
     Raises:
         DivergedError: the training or validation loss became NaN or infinite.
-        UserError: augmentation is asked for where the inputs are not images, or the method needs
-            examples without labels and there are none.
+        UserError: `check_fit` refuses it.
         MachineError: the checkpoint cannot be written.
         ValueError: the method needs a teacher and none is given.
     """
@@ -125,6 +132,7 @@ def fit(
             teacher=teacher,
             validation=validation,
             unlabeled=unlabeled,
+            class_names=class_names,
         )
         method.begin(run)
         run.prepare()
@@ -162,10 +170,12 @@ class _Run:
         teacher: Teacher | None,
         validation: Split | None,
         unlabeled: Split | None,
+        class_names: Sequence[str],
     ) -> None:
         layout = torch.channels_last if config.channels_last else torch.preserve_format
         self.model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
         self.config, self.split, self.unlabeled, self.device = config, split, unlabeled, device
+        self.class_names = class_names
         self.epoch = self.step = 0
         self.records: list[EpochRecord] = []
         self.precision = resolve_precision(config, device)

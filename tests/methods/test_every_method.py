@@ -82,6 +82,7 @@ OTHER = {
     "base_fields": ("scale_by_t2=false",),
     "given": "0/1-3",
     "group_temperatures": ("a=2",),
+    "margins": ("0=0.5", "1=0"),
     "temperatures": (1.0, 2.0),
 }
 

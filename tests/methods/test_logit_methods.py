@@ -2,6 +2,8 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,10 +15,13 @@ from helpers.refusals import refusal_of
 from numpy.typing import NDArray
 from torch import Tensor
 
+from kdplatform.data import load_dataset
+from kdplatform.experiments.graph import distilled_step
+from kdplatform.experiments.steps import check_steps
 from kdplatform.methods import method_config_class
 from kdplatform.methods.ctkd import reversal
 from kdplatform.settings.project import load_project
-from kdplatform.settings.schema import TrainingConfig
+from kdplatform.settings.schema import MethodConfig, TrainingConfig
 
 Formula = Callable[..., Array]
 B, K = 6, 5
@@ -651,7 +656,18 @@ def test_a_field_out_of_range_is_refused(name: str, field: str, value: str) -> N
     assert "allowed: " in line
 
 
-def test_two_views_without_augmentation_are_refused(given: Any) -> None:
-    config = method_config_class("mlkd")(views=2)
-    line = refusal_of(evaluate, config, *given)
-    assert line.startswith("views=2 of method='mlkd' is not allowed without augmentation; allowed:")
+@pytest.mark.parametrize(
+    "config",
+    [
+        method_config_class("mlkd")(views=2),
+        method_config_class("logit_standardization")(base="mlkd", base_fields=("views=2",)),
+    ],
+)
+def test_two_views_without_augmentation_are_refused_before_a_teacher_is_trained(
+    config: MethodConfig,
+) -> None:
+    project = load_project("digits")
+    project = project.model_copy(update={"distillation": config})
+    workspace: Any = SimpleNamespace(dataset=load_dataset(project.dataset, Path()))
+    line = refusal_of(check_steps, workspace, [distilled_step(project, 0, "0")])
+    assert line.startswith(f"method={config.method!r} learns from several views of an image")

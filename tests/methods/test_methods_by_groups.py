@@ -11,10 +11,12 @@ import pytest
 import torch
 from helpers.formulas import Array, ce, kd, kl, softmax
 from helpers.given_logits import begun, given_batch, given_run, random_logits
+from helpers.refusals import refusal_of
 from torch import Tensor
 
 from kdplatform.data import Split
 from kdplatform.methods import Loss, Method, method_config_class, method_config_classes
+from kdplatform.settings.project import load_project
 from kdplatform.strata import strata_by_frequency
 
 B, K = 6, 4
@@ -460,6 +462,68 @@ def test_margins_are_measured_on_validation_alone(name: str, given: Any) -> None
     method_of(name, run)
     assert run.asked == ["val"]
     assert not set(TRAIN.ids) & set(VAL.ids)
+
+
+GIVEN = ("one=0.8", "two=-0.2", "three=0", "four=0.3")
+NAMES = ("four", "three", "two", "one")
+
+
+def with_margins(name: str, given: Any, margins: object, **fields: Any) -> tuple[Method[Any], Any]:
+    run = run_on(given[0], given[1])
+    run.class_names = NAMES
+    return method_of(name, run, margins=margins, **fields), run
+
+
+@pytest.mark.parametrize("name", ["adaptive_alpha", "adaptive_margin"])
+def test_margins_that_are_given_go_by_names_and_are_not_measured(name: str, given: Any) -> None:
+    method, run = with_margins(name, given, GIVEN, attribute="label", floor=0.1, scale=2)
+    # Six of the training examples are of the first class, three, two and one of the others.
+    overall = (6 * 0.3 + 3 * 0 + 2 * -0.2 + 1 * 0.8) / 12
+    assert method.trust.tolist() == pytest.approx([0.6, 0.2, 0.2, 1.6, 2 * overall])
+    assert run.asked == []
+
+
+def test_margins_of_a_file_are_its_values(given: Any, tmp_path: Any) -> None:
+    file = tmp_path / "margins.csv"
+    file.write_text("name,margin\nb,0.25\nc,1\na,-1\n")
+    method, _ = with_margins("adaptive_alpha", given, str(file))
+    assert method.config.margins == ("b=0.25", "c=1", "a=-1")
+    assert method.trust[:3].tolist() == [0, 0.25, 1]
+    unset = method_config_class("adaptive_alpha")()
+    assert "margins" not in unset.matters()
+
+
+@pytest.mark.parametrize(
+    ("margins", "line"),
+    [
+        ("one=0.5", "distillation.margins is without classes: 'four', 'three', 'two'; allowed: "),
+        ((*GIVEN, "cat=0"), "distillation.margins has unknown classes: 'cat'; allowed: a margin "),
+    ],
+)
+def test_margins_of_other_classes_are_refused(given: Any, margins: object, line: str) -> None:
+    refused = refusal_of(with_margins, "adaptive_alpha", given, margins, attribute="label")
+    assert refused.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [
+        ("class,margin\na,1\n", "its columns are class, margin; wanted: name, margin"),
+        ("name,margin\na,high\n", "'a=high' is no name=margin, from -1 to 1"),
+        ("name,margin\na,nan\n", "'a=nan' is no name=margin, from -1 to 1"),
+        ("name,margin\na,1.5\n", "'a=1.5' is no name=margin, from -1 to 1"),
+        ("name,margin\na,1\na,0\n", "a name is given twice"),
+        (None, "is missing"),
+    ],
+)
+def test_a_file_of_margins_is_checked(content: str | None, fault: str, tmp_path: Any) -> None:
+    file = tmp_path / "margins.csv"
+    if content is not None:
+        file.write_text(content)
+    overrides = {"method": "adaptive_alpha", "distillation.margins": str(file)}
+    line = refusal_of(load_project, "digits", overrides)
+    assert line.startswith("distillation.margins=")
+    assert fault in line
 
 
 def test_a_larger_margin_is_a_larger_loss(given: Any) -> None:
