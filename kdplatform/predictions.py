@@ -122,6 +122,8 @@ class Predictions:
     def from_logits(cls, split: "Split", logits: "Tensor") -> "Predictions":
         """Returns the predictions of one model on one split.
 
+        Items that a user took before are out of the running, see `Split.in_the_running`.
+
         Args:
             logits: float32 [examples, classes], in the order of the split; the prediction is the
                 largest.
@@ -130,7 +132,7 @@ class Predictions:
             DivergedError: A logit is NaN or infinite; such a model predicts nothing.
             UserError: The model returns probabilities.
         """
-        values = logits.detach().cpu().float().numpy()
+        values = split.in_the_running(logits.detach().cpu().float()).numpy()
         if not np.isfinite(values).all():
             raise DivergedError(
                 "the trained model's logits are NaN or infinite; "

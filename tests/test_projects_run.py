@@ -22,6 +22,7 @@ from helpers.dataset_files import (
     write_waterbirds,
 )
 from helpers.hatexplain_files import post, write_posts
+from helpers.movielens_files import write_100k, zipf_ratings
 from helpers.place import Place, spare_figures_and_graphs
 from helpers.published_weights import (
     publish_image_model,
@@ -75,6 +76,10 @@ def table(root: Path, patch: Patch) -> Fields:
     root.mkdir()
     people().to_csv(root / "people.csv", index=False)
     return {"dataset.file": str(root / "people.csv"), "dataset.label": "income"}
+
+
+def ratings(root: Path, patch: Patch) -> Fields:
+    return {"dataset.root": str(write_100k(root, zipf_ratings()))}
 
 
 def nothing(root: Path, patch: Patch) -> Fields:
@@ -150,6 +155,7 @@ DATA: dict[str, Callable[[Path, Patch], Fields]] = {
     "imagefolder": image_folder,
     "imagenet": imagenet("resnet50", "ResNet50_Weights.IMAGENET1K_V1"),
     "imagenet_vit": imagenet("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1"),
+    "movielens": ratings,
     "svhn": svhn,
     "table": table,
     "tiny_imagenet": tiny_imagenet,

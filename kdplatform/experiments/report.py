@@ -31,6 +31,7 @@ from kdplatform.experiments.tracking import (
     artifact_digests,
     begin_command,
     by_key,
+    class_counts,
     class_names,
     command_run,
     finished_runs,
@@ -59,6 +60,7 @@ from kdplatform.settings.schema import (
 from kdplatform.settings.words import plain_text
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.metrics import SPEED, Similarity, condition_metric, similarity
+from kdplatform.study.ranking import Ranked
 from kdplatform.study.study import (
     NDS,
     TEACHER,
@@ -306,6 +308,7 @@ class _Reader:
         self._conditions = {n: own.matters() for n, own in config.evaluation.conditions.items()}
         self.similar: Similarity | None = None
         self._names: tuple[str, ...] = ()
+        self._counts: tuple[int, ...] = ()
         self._examples: tuple[str, str] | None = None
         self.arms: dict[Arm, dict[int, Model]] = {}
         self.left_out: list[str] = []
@@ -400,7 +403,13 @@ class _Reader:
             self.similar = similarity(test, self._config.dataset.name, neighbours=True)
         if not self._names:
             self._names = class_names(run)
-        model = scored_model(run.info.run_id, test, calibrating_temperature(run), self.similar)
+        if not self._counts:
+            self._counts = class_counts(run)
+        config = self._config
+        ranked = Ranked(self._counts, config.attributes, config.min_group_size)
+        model = scored_model(
+            run.info.run_id, test, calibrating_temperature(run), self.similar, ranked
+        )
         speed = run.data.metrics.get(SPEED)
         conditions |= {} if speed is None else {SPEED: speed}
         return replace(model, scores={**model.scores, **conditions})

@@ -147,6 +147,7 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
     target = model.model if bare and isinstance(model, InputNormalization) else model
     if source.are_of_another(dataset.digest) and not dataset.facts().holds_images:
         parts = "columns" if dataset.vocabulary is None else "tokens"
+        parts = "users" if dataset.facts().interactions is not None else parts
         say(
             f"{weights}: trained on another dataset; inputs are matched by position, so its "
             f"{parts} must be these, in this order"

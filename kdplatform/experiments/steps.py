@@ -23,6 +23,7 @@ from kdplatform.experiments.logits_files import check_file_teacher, file_logits,
 from kdplatform.experiments.starting import restored_model, size_tag, start_from, starting_model
 from kdplatform.experiments.teacher_logits import AskedTeachers, teachers_for
 from kdplatform.experiments.tracking import (
+    TRAINING_EXAMPLES,
     artifact_path,
     by_key,
     close_dead,
@@ -61,10 +62,12 @@ from kdplatform.study.metrics import (
     SPEED,
     fairness_metric,
     group_metrics,
+    known,
     model_metrics,
     own_metrics,
     pair_metrics,
 )
+from kdplatform.study.ranking import Ranked, ranking_metrics
 from kdplatform.study.study import Arm, Model, Study
 from kdplatform.training import (
     FitResult,
@@ -375,7 +378,9 @@ def _results(
     """Logs the figures of a trained model, and returns its metrics and tables."""
     dataset, config, test = workspace.dataset, workspace.config, tables["test"]
     size = config.min_group_size
+    counts = dataset.train.labels.bincount(minlength=len(dataset.class_names)).tolist()
     metrics = model_metrics(test, tables["val"], config.attributes, size, dataset.name)
+    metrics |= known(ranking_metrics(test, Ranked(counts, config.attributes, size)))
     measured = {"classwise": class_accuracies(test, dataset.class_names)}
     if config.attributes:
         measured["groups"] = group_accuracies(test, config.attributes, size)
@@ -391,6 +396,7 @@ def _results(
         classes = ClassWise(study)
         measured["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)
         drawn |= model_figures(classes, arm, step.title)
+    measured["classwise"] = measured["classwise"].assign(**{TRAINING_EXAMPLES: counts})
     records.log_figures(drawn)
     return metrics, measured
 

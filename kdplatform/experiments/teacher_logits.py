@@ -99,18 +99,26 @@ def teacher_for(
     if teacher.step.training.logits:
         return file_teacher(teacher.step, workspace.dataset), None
     logits = file = unlabeled = None
+    split = workspace.dataset.unlabeled
     if needs.teacher == "logits":
         logits, file = _logits(workspace, student, teacher)
-        split = workspace.dataset.unlabeled
         if needs.unlabeled and split is not None and not student.training.augmentation.active:
             unlabeled, _ = _split_logits(workspace, teacher, split, "-unlabeled")
     precision = resolve_precision(teacher.step.training, workspace.device)
-    asked = Teacher(_table(logits), network, precision, unlabeled=_table(unlabeled))
+    asked = Teacher(
+        _table(workspace.dataset.train, logits),
+        network,
+        precision,
+        unlabeled=None if unlabeled is None or split is None else _table(split, unlabeled),
+    )
     return asked, file
 
 
-def _table(logits: Tensor | None) -> TeacherTable | None:
-    return None if logits is None else TeacherTable(logits)
+def _table(split: Split, logits: Tensor | None) -> TeacherTable | None:
+    if logits is None:
+        return None
+    _, places = split.distinct()
+    return TeacherTable(logits, places)
 
 
 def _logits(
@@ -142,14 +150,18 @@ def views_pay(student: TrainingConfig, examples: int, classes: int) -> bool:
 def _split_logits(
     workspace: Workspace, teacher: TrainedModel, split: Split, suffix: str = ""
 ) -> tuple[Tensor, Path]:
-    """Returns the teacher's logits [N, C] of a split, from the cache or computed."""
+    """Returns the teacher's logits of a split, from the cache or computed.
+
+    [N, C], a row for each of the inputs that `Split.distinct` returns.
+    """
     # By run and not by key: a teacher trained afresh may differ in its last bits.
     path = workspace.folder / "teacher_logits" / f"{teacher.run_id}{suffix}.npz"
     with locked(path.with_suffix(".lock"), _waiting(teacher.step)):
         if (cached := load_arrays(path)) is not None:
             return torch.from_numpy(cached["logits"]), path
         model = restored_model(teacher.step, workspace.dataset, teacher.run_id)
-        logits = predict_logits(model, split.inputs, device=workspace.device).cpu()
+        inputs, _ = split.distinct()
+        logits = predict_logits(model, inputs, device=workspace.device).cpu()
         save_arrays(path, {"logits": logits.numpy()})
         return logits, path
 

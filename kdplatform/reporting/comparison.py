@@ -28,6 +28,7 @@ from kdplatform.reporting.comparison_rows import (
     fairness_rows,
     individual_rows,
     overall_rows,
+    ranking_rows,
 )
 from kdplatform.reporting.page import Page, Section
 from kdplatform.reporting.report_table import (
@@ -43,6 +44,7 @@ from kdplatform.reporting.tables import text_table
 from kdplatform.study.claims import counted
 from kdplatform.study.fairness import Effort
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
+from kdplatform.study.ranking import Ranked, ranking_metrics
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
 
@@ -120,6 +122,7 @@ def build_comparison(
         "What differs: side B minus side A",
         [
             *overall_rows(study),
+            *ranking_rows(study),
             *([] if classes is None else [count_row(classes)]),
             *fairness,
             *individual_rows(study),
@@ -147,6 +150,7 @@ def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
     for arm, side in ((A, a), (B, b)):
         for seed, table in enumerate(table.aligned(a.tables[0]) for table in side.tables):
             scores = score_metrics(table) | individual_metrics(table, similar)
+            scores |= ranking_metrics(table, Ranked())
             arms[arm][seed] = Model("", table, scores)
     numbers = range(max(table.n_classes for side in (a, b) for table in side.tables))
     classes = a.class_names or tuple(map(str, numbers))

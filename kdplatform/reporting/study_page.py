@@ -13,6 +13,7 @@ from kdplatform.reporting.drawing import names_by_number
 from kdplatform.reporting.figures import disagreement_figure
 from kdplatform.reporting.method_tables import methods_table
 from kdplatform.reporting.page import Page, Picture, Section, render, render_markdown
+from kdplatform.reporting.ranking_tables import ranking_tables
 from kdplatform.reporting.report_table import Table, file_stem, interval_words
 from kdplatform.reporting.study_figures import (
     class_figure,
@@ -40,6 +41,7 @@ from kdplatform.study.claims import Claim, counted, judge
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort, GroupFairness
 from kdplatform.study.methods import PLAIN, Compared, compare_methods
+from kdplatform.study.ranking_changes import judge_exposure
 from kdplatform.study.study import Study
 from kdplatform.study.verdicts import NEGLIGIBLE_SHIFT, Verdict
 
@@ -81,11 +83,13 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
         single = [each for each in fairness if isinstance(each.attribute, str)]
         compared = compare_methods(study, single)
         methods = [_methods_section(study, classes, single, compared)]
+    of_exposure = judge_exposure(study)
     sections = [
         _verdicts(study, claims),
         _this_study(study, classes),
         *methods,
         _class_section(study, classes),
+        *_ranking_sections(study, of_exposure),
         _disagreement_section(study),
         *_fairness_sections(study, fairness),
         *_condition_sections(study),
@@ -107,7 +111,7 @@ def build_report(study: Study, effort: Effort = DEFAULT_EFFORT) -> Report:
     frames = {table.key: table.frame for table in page.tables()}
     frames |= {"runs": study.metrics, "classes": class_detail(study, classes)}
     of_methods = [claim for each in compared for claim in each.claims.values()]
-    return Report(page, frames, claims, of_methods, _gaps(study))
+    return Report(page, frames, claims, [*of_methods, *of_exposure], _gaps(study))
 
 
 def _condition_sections(study: Study) -> list[Section]:
@@ -283,6 +287,22 @@ def _class_section(study: Study, classes: ClassWise) -> Section:
         tables=[class_counts_table(study, classes)],
         pictures=pictures,
     )
+
+
+def _ranking_sections(study: Study, claims: Sequence[Claim]) -> list[Section]:
+    """Returns the section of ranking where classes are many."""
+    tables = ranking_tables(study)
+    if not tables:
+        return []
+    verdicts = claims_table(claims, "ranking_verdicts", "exposure of the most frequent classes")
+    return [
+        Section(
+            "Ranking and exposure",
+            ["How high do labels stand among many classes, and which classes are shown?"],
+            tables=tables,
+            prose=[verdicts] if claims else [],
+        )
+    ]
 
 
 def _methods_section(

@@ -66,8 +66,13 @@ class ClassWise:
         """Classes that are absent, and models that never predict a class."""
         study = self.study
         numbers = self.accuracies[next(iter(study.arms))].n
-        absent = [str(name) for name, n in zip(study.class_names, numbers, strict=True) if n == 0]
-        found = [f"Without test examples, not tested: {', '.join(absent)}."] if absent else []
+        absent = [name for name, n in zip(study.class_names, numbers, strict=True) if n == 0]
+        found = [f"Without test examples, not tested: {listed(absent)}."] if absent else []
+        if single := int((numbers == 1).sum()):
+            found.append(
+                f"With one test example: {single} classes. Their accuracy is 0 or 1 in each model, "
+                "so that no test by class can say much of them."
+            )
         labels = set(np.unique(study.any_table.labels))
         blind: dict[tuple[int, ...], list[str]] = {}
         for arm, models in study.arms.items():

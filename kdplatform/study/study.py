@@ -24,6 +24,7 @@ from kdplatform.study.metrics import (
     pair_metrics,
     score_metrics,
 )
+from kdplatform.study.ranking import Ranked, ranking_metrics
 from kdplatform.text import visible
 
 
@@ -92,19 +93,25 @@ class Model:
 
 
 def scored_model(
-    run_id: str, test: Table, calibrating: float = float("nan"), similar: Similarity | None = None
+    run_id: str,
+    test: Table,
+    calibrating: float = float("nan"),
+    similar: Similarity | None = None,
+    ranked: Ranked | None = None,
 ) -> Model:
     """Measures what needs a model's logits, and lets go of them.
 
     Args:
         calibrating: the temperature that calibrates the model on validation; NaN when not known.
         similar: the pairs of individual fairness; None where they are not known.
+        ranked: by what rankings of many classes are taken apart; None: by nothing.
 
     Raises:
         ValueError: the predictions are invalid.
     """
     checked = Predictions.of(test)
     scores = score_metrics(checked, calibrating) | individual_metrics(checked, similar, calibrating)
+    scores |= ranking_metrics(checked, ranked or Ranked())
     return Model(run_id, replace(checked, logits=None), scores)
 
 

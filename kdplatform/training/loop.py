@@ -402,7 +402,7 @@ class _Run:
     def _validate(self) -> tuple[float | None, float | None]:
         if self.validation is None:
             return None, None
-        logits = self.student_logits("val")
+        logits = self.validation.in_the_running(self.student_logits("val"))
         labels = self.validation.labels.to(self.device)
         loss = float(F.cross_entropy(logits, labels))
         # The weights of the last step show in no training loss any more.

@@ -24,21 +24,25 @@ class TeacherTable:
         logits: row i is of example i of the training split. Floating point [N, C] for inputs that
             never change; [N, views, C] for augmented ones, views as `batches.view_numbers` counts
             them. It may be a file mapped into memory: only the batch's logits are read.
+        places: int64 [N], which row of `logits` is of each example, where examples share inputs;
+            None: each has its own.
     """
 
-    def __init__(self, logits: Tensor) -> None:
-        self._logits = logits.detach()
+    def __init__(self, logits: Tensor, places: Tensor | None = None) -> None:
+        self._logits, self._places = logits.detach(), places
 
     def __call__(self, batch: Batch) -> Tensor:
         """Looks the batch's logits up: float32 [B, C]."""
         if self._logits.ndim == 2:
-            return self._logits[batch.rows].float()
+            rows = batch.rows if self._places is None else self._places[batch.rows]
+            return self._logits[rows].float()
         assert batch.views is not None
         return self._logits[batch.rows, batch.views].float()
 
     def to(self, device: torch.device) -> "TeacherTable":
         """Returns the table on the device."""
-        return TeacherTable(self._logits.to(device))
+        places = None if self._places is None else self._places.to(device)
+        return TeacherTable(self._logits.to(device), places)
 
 
 class Teacher:

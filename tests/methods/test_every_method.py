@@ -82,6 +82,11 @@ NO_DIVERGENCE = {
     ("warmup_preference", "relation"): "that of crckd",
     ("low_temperature", "kl"): "a divergence between two temperatures",
     ("nkd", "target"): "cross entropy with the label",
+    **{
+        (method, part): "a choice between two classes"
+        for method in ("rank_distillation", "unkd")
+        for part in ("bpr", "pairs")
+    },
     ("teacher_correction", "rc"): "a divergence from the student itself, corrected",
     ("ttm", "kl"): "a divergence between two temperatures",
 }
