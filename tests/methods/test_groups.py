@@ -163,7 +163,7 @@ def test_strata_hold_every_class_once(given: str) -> None:
         (
             ["--teacher.method", "cvar"],
             "teacher.method='cvar' learns from a teacher; allowed: class_balanced, cross_entropy, "
-            "group_dro, reweighing, self_distillation",
+            "dfr, group_balanced, group_dro, jtt, reweighing, self_distillation",
         ),
     ],
 )
