@@ -104,6 +104,8 @@ def config_of(case: str, **fields: Any) -> MethodConfig:
 
 # Those that have done all once they have begun have no loss of a row.
 IN_STEPS = [case for case in CASES if method_class(case.split()[0]).needs.steps]
+RESUMED = [*(m for m in METHODS if m in IN_STEPS), "ctkd level=row"]
+RESUMED += ["logit_standardization base=ctkd"]
 WITH_TEACHER = [case for case in CASES if isinstance(config_of(case), DistillationConfig)]
 
 
@@ -254,7 +256,7 @@ class StopError(Exception):
 
 @pytest.mark.parametrize(
     "case",
-    [*(m for m in METHODS if m in IN_STEPS), "ctkd level=row", "logit_standardization base=ctkd"],
+    RESUMED,
 )
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_goes_on_bit_for_bit(case: str, precision: str, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from helpers.refusals import failure
 
 from kdplatform import cli, methods
 from kdplatform.experiments import logged_models, records
+from kdplatform.settings.schema import DistillationConfig
 
 TOY = '''
 """The student's features, projected, near the teacher's."""
