@@ -128,6 +128,8 @@ def difference(own: dict[int, float], other: dict[int, float]) -> str:
     if len(seeds) < 2:
         return "one seed"
     found = paired_difference([own[s] for s in seeds], [other[s] for s in seeds]).interval
+    if np.isnan(found.low):
+        return f"{found.estimate:+.1f}, all seeds alike"
     return f"{found.estimate:+.1f} ({found.low:.1f} to {found.high:.1f})"
 
 
