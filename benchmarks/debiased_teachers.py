@@ -128,6 +128,8 @@ def difference(own: dict[int, float], other: dict[int, float]) -> str:
     if len(seeds) < 2:
         return "one seed"
     found = paired_difference([own[s] for s in seeds], [other[s] for s in seeds]).interval
+    if np.isnan(found.low):
+        return f"{found.estimate:+.1f}, all seeds alike"
     return f"{found.estimate:+.1f} ({found.low:.1f} to {found.high:.1f})"
 
 
@@ -135,6 +137,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", default="0-4")
     parser.add_argument("--workers", default="auto")
+    parser.add_argument("--epochs", type=int, help="of every model; for a first try")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()) / "debiased")
     asked = parser.parse_args()
@@ -143,10 +146,14 @@ def main() -> int:
     rows = []
     for teacher, student, path in projects(asked.folder.resolve()):
         words = ["--project", str(path), "--seeds", asked.seeds]
+        fields = {"seeds": asked.seeds}
+        if asked.epochs:
+            fields |= {f"{model}.epochs": str(asked.epochs) for model in ("teacher", "student")}
+            words += [word for k, v in list(fields.items())[1:] for word in (f"--{k}", v)]
         if code := cli.main(["sweep", *words, "--workers", asked.workers]):
             return code
         prepare_store()
-        config = load_project(str(path), {"seeds": asked.seeds})
+        config = load_project(str(path), fields)
         study = load_study(config, ("seeds", "temperatures"), intersections=False)
         rows.append(Row(teacher, student, study))
     plain = values(rows[0].study, rows[0].study.distilled[0], "worst")

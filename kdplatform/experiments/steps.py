@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from statistics import median
-from typing import Any
 
 import mlflow
 import pandas as pd
@@ -13,14 +12,15 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
-from kdplatform.data import Dataset, Split
+from kdplatform.data import Split
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import conditions, logged_models, records
 from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.frozen import check_outputs
 from kdplatform.experiments.graph import FIRST, STUDENT, TEACHER, Step
-from kdplatform.experiments.logits_files import check_file_teacher, file_logits, remark_on_tests
+from kdplatform.experiments.logits_files import file_logits, remark_on_tests
 from kdplatform.experiments.starting import restored_model, size_tag, start_from, starting_model
+from kdplatform.experiments.teacher_checks import check_teachers
 from kdplatform.experiments.teacher_logits import AskedTeachers, teachers_for
 from kdplatform.experiments.tracking import (
     TRAINING_EXAMPLES,
@@ -44,7 +44,7 @@ from kdplatform.experiments.trained import (
 from kdplatform.experiments.weights import logits_digest
 from kdplatform.experiments.workspace import Workspace, backend_status, build_loss_kernels
 from kdplatform.files import locked, remove_left_overs
-from kdplatform.methods import Method, build_method
+from kdplatform.methods import build_method
 from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import Predictions
 from kdplatform.progress import collected_messages, say
@@ -157,39 +157,9 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
                 method = build_method(step.method)
                 check_fit(method, step.training, dataset.train, dataset.unlabeled)
                 method.check(dataset)
-                _check_teachers(step, method, dataset)
+                check_teachers(step, method, dataset)
     for line in dict.fromkeys(lines):
         say(line)
-
-
-def _check_teachers(step: Step, method: Method[Any], dataset: Dataset) -> None:
-    """Refuses teachers that a step cannot learn from.
-
-    Raises:
-        UserError: says why.
-    """
-    teachers = step.teachers.values()
-    if not teachers:
-        return
-    method.check_teachers([own.label or f"seed {own.seed}" for own in teachers], dataset)
-    needs = method.needs
-    for teacher in teachers:
-        if teacher.training.logits and needs.teacher == "live":
-            raise UserError(
-                f"method={step.method.method!r} asks the teacher about inputs of its own, and "
-                "teacher.logits has no network; allowed: a teacher that is one, or another method"
-            )
-        if teacher.training.logits and needs.teacher == "logits":
-            check_file_teacher(
-                file_logits(teacher, dataset),
-                step,
-                needs_val=needs.teacher_statistics,
-                needs_unlabeled=needs.unlabeled,
-            )
-        if step.distillation is not None and step.distillation.start == "teacher":
-            with collected_messages():
-                student, source = (starting_model(own, dataset) for own in (step, teacher))
-            start_from(student, source, step.title)
 
 
 def _fits(

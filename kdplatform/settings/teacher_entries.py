@@ -33,13 +33,14 @@ class TeacherEntry:
     model: str = ""
 
     def label(self, seed: int) -> str:
-        """Returns the teacher in words; a run by the head of its id, a file by its name.
+        """Returns the teacher in words; a run by the head of its id, files by their names.
 
         Args:
             seed: of the student.
         """
         if not self.weights:
-            return f"{self.project} seed {seed if self.seed is None else self.seed}".strip()
+            own = seed if self.seed is None else self.seed
+            return f"{self.project.rpartition('/')[2]} seed {own}".strip()
         if _RUN_ID.fullmatch(self.weights):
             return f"run {self.weights[:8]}"
         return self.weights.rpartition("/")[2]

@@ -82,7 +82,7 @@ def test_another_projects_teacher_is_that_projects_own_step(tmp_path: Path) -> N
     other.write_text(dump_yaml(config))
     step = student(**ENSEMBLE, distillation__teachers=f"0,{other}:1")
     assert step.teachers["teacher 2"].key == teacher_step(config, 1, "digits").key
-    assert step.teachers["teacher 2"].title == f"Teacher resnet8 {other} seed 1"
+    assert step.teachers["teacher 2"].title == "Teacher resnet8 other.yaml seed 1"
 
 
 def test_several_teachers_are_not_compared_one_by_one() -> None:
