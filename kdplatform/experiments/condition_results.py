@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import mlflow
 
-from kdplatform.experiments.conditions import predictions_under
+from kdplatform.experiments.conditions import is_measured, predictions_under
 from kdplatform.experiments.results import arm_metrics, study_of
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.reporting.summary import arms_text, sweep_text
@@ -30,10 +30,13 @@ def log_conditions(
             the students are of one kind.
     """
     for name, condition in config.evaluation.conditions.items():
+        asked = [model for model in models if is_measured(model, name)]
+        if not asked:
+            continue
         study = study_of(
             config,
             class_names,
-            models,
+            asked,
             lambda own, name=name: predictions_under(own, name),  # type: ignore[misc]
         )
         classes = ClassWise(study)
