@@ -31,6 +31,8 @@ def log_conditions(
     """
     for name, condition in config.evaluation.conditions.items():
         study = study_of(config, class_names, trained, split_under(name))
+        if not study.arms:
+            continue
         classes = ClassWise(study)
         for arm in study.arms:
             step = round((arm.temperature or 0.0) * (step_scale or 0))

@@ -17,6 +17,7 @@ from kdplatform.experiments.graph import Step
 from kdplatform.experiments.starting import restored_model
 from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_digests, log_artifacts_of
 from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
+from kdplatform.experiments.weights import WEIGHTS
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.files import file_digest, scratch_folder
 from kdplatform.methods._attacks import check_takes_fractions
@@ -47,7 +48,12 @@ def settings_of(run: Run) -> dict[str, Any]:
 
 
 def missing_conditions(config: ProjectConfig, run: Run) -> dict[str, ConditionConfig]:
-    """Returns the project's conditions that a run was not measured under, by their names."""
+    """Returns the project's conditions that a run was not measured under, by their names.
+
+    None of a run without weights, which nothing can be asked of.
+    """
+    if WEIGHTS not in artifact_digests(run):
+        return {}
     there = settings_of(run)
     wanted = config.evaluation.conditions
     return {name: own for name, own in wanted.items() if there.get(name) != own.matters()}
@@ -91,14 +97,19 @@ def measured(
 def condition_metrics(
     workspace: Workspace, step: Step, tables: Tables, needed: Mapping[str, TrainedModel]
 ) -> dict[str, float]:
-    """Returns the metrics of a model under conditions, those of a distilled one against others."""
+    """Returns the metrics of a model under conditions, of a distilled one beside teacher and NDS.
+
+    Against those that were measured under the condition themselves.
+    """
     config, classes = workspace.config, len(workspace.dataset.class_names)
     metrics: dict[str, float] = {}
     for name, table in tables.items():
         own = compared_metrics(table, config.attributes, config.min_group_size)
-        for role, trained in needed.items() if step.role is Role.DISTILLED else ():
-            reference = trained.predictions(split_under(name))
-            own |= pair_metrics(Role(role), reference, table, classes)
+        for role in (Role.TEACHER, Role.STUDENT) if step.role is Role.DISTILLED else ():
+            reference = needed.get(role.value)
+            if reference is not None and is_measured(reference, name):
+                compared = predictions_under(reference, name)
+                own |= pair_metrics(role, compared, table, classes)
         metrics |= {condition_metric(name, key): value for key, value in own.items()}
     return metrics
 
@@ -129,6 +140,11 @@ def complete(
     client.log_batch(run_id, metrics=logged)
     settings |= {name: own.matters() for name, own in missing.items()}
     _set_tags(run_id, settings, digests)
+
+
+def is_measured(trained: TrainedModel, condition: str) -> bool:
+    """Tells whether a model was measured under a condition."""
+    return condition in settings_of(trained.run)
 
 
 def predictions_under(trained: TrainedModel, condition: str) -> Predictions:

@@ -675,6 +675,10 @@ class ConditionConfig(_AttackFields):
         return self.model_dump(mode="json", exclude_defaults=True)
 
 
+# A run's tag, of 8,000 characters at most, has their settings.
+_MOST_CONDITIONS = 30
+
+
 def named_conditions(value: object) -> object:
     """Returns conditions by their names, sorted.
 
@@ -693,6 +697,8 @@ def named_conditions(value: object) -> object:
         value = {name.strip(): _fields_of(name.strip(), words) for name, words in pairs}
     if not isinstance(value, dict):
         raise ValueError("not a block of conditions")
+    if len(value) > _MOST_CONDITIONS:
+        raise ValueError(f"{len(value)} conditions are given, at most {_MOST_CONDITIONS} are taken")
     return {str(name): _condition(str(name), value[name]) for name in sorted(value, key=str)}
 
 

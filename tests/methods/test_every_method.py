@@ -121,7 +121,7 @@ OTHER: dict[str | tuple[str, str], Any] = {
     "weight": 2.0,
 }
 # Without which a field is refused.
-BESIDE = {"group_teachers": {"weighting": "group"}, "weights": {"weighting": "fixed"}}
+ALLOWED_WITH = {"group_teachers": {"weighting": "group"}, "weights": {"weighting": "fixed"}}
 
 
 def config_of(case: str, **fields: Any) -> MethodConfig:
@@ -330,11 +330,9 @@ def other_value(name: str, field: str) -> MethodConfig:
     beside = BESIDE.get((method, field), {})
     config = config_of(name, **beside)
     value, allowed = getattr(config, field), type(config).model_fields[field]
-    if field in OTHER:
-        return config_of(name, **BESIDE.get(field, {}), **{field: OTHER[field]})
     for known in ((method, field), field):
         if known in OTHER:
-            return config_of(name, **{field: OTHER[known]})
+            return config_of(name, **ALLOWED_WITH.get(field, {}), **{field: OTHER[known]})
     if isinstance(value, bool):
         candidates: list[Any] = [not value]
     elif isinstance(value, str):

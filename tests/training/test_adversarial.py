@@ -43,8 +43,7 @@ def trained(
     return train(dataset, config, method=build_method(method), teacher=teacher, **named)
 
 
-@pytest.mark.parametrize("form", ["at", "trades"])
-@pytest.mark.parametrize("base", ["ttm", "kd", "none"])
+@pytest.mark.parametrize(("base", "form"), [("ttm", "at"), ("kd", "trades"), ("none", "at")])
 def test_without_distance_it_is_the_unattacked_method_to_the_bit(
     base: str, form: Any, dataset: Dataset, short: TrainingConfig, teacher: Teacher
 ) -> None:
