@@ -71,14 +71,15 @@ class Config(DatasetConfig):
 
 def check(config: Config) -> None:
     """Checks that the user's folder holds the lists, and that each field means something here."""
-    for name, value in (
-        ("unlabeled_fraction", config.unlabeled_fraction),
-        ("imbalance", config.imbalance - 1),
+    for name, value, neutral in (
+        ("unlabeled_fraction", config.unlabeled_fraction, 0),
+        ("imbalance", config.imbalance, 1),
     ):
-        if value:
+        if value != neutral:
             raise UserError(
-                f"dataset.{name} is not allowed with dataset.name='movielens': a label is an "
-                "interaction, and movies are as unequal as they are; allowed: its default"
+                f"dataset.{name}={value:g} is not allowed with dataset.name='movielens': a label "
+                "is an interaction, and movies are as unequal as they are; allowed: "
+                f"{neutral}"
             )
     if config.root:
         check_files(config.root, config.edition)

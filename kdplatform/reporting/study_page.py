@@ -1,5 +1,6 @@
 """The report of a study: every table, figure and verdict, as one page and as files."""
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -351,7 +352,8 @@ def claim_sentence(claim: Claim) -> str:
     """Returns a claim with its verdict, estimate, interval and remark."""
     digits = 2 if claim.scale == 100 else 1
     interval = claim.interval
-    estimate = f"{claim.scale * interval.estimate:+.{digits}f}"
+    known = math.isfinite(interval.estimate)
+    estimate = f"{claim.scale * interval.estimate:+.{digits}f}" if known else "not measured"
     limits = interval_words(interval, claim.scale, digits)
     words = f"{estimate}, {'no interval' if limits == EMPTY else limits}"
     return f"{claim.claim}: {claim.verdict} ({'; '.join(filter(None, (words, claim.remark)))})"

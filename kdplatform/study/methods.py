@@ -87,7 +87,7 @@ class Compared:
 def compare_methods(study: Study, fairness: Sequence[GroupFairness]) -> list[Compared]:
     """Holds every arm of every other method against plain distillation."""
     others = [arm for arm in study.distilled if arm.method != PLAIN]
-    references = {arm: _reference(study, arm) for arm in others}
+    references = {arm: plain_reference(study, arm) for arm in others}
     found: dict[Arm, dict[str, Claim]] = {arm: {} for arm in others}
     for reference in dict.fromkeys(references.values()):
         if reference is None:
@@ -110,7 +110,7 @@ def compare_methods(study: Study, fairness: Sequence[GroupFairness]) -> list[Com
     return [Compared(arm, references[arm], found[arm]) for arm in others]
 
 
-def _reference(study: Study, arm: Arm) -> Arm | None:
+def plain_reference(study: Study, arm: Arm) -> Arm | None:
     """Plain distillation at an arm's T, or near its usual one where the arm has none."""
     plain = {own.temperature: own for own in study.distilled if own.method == PLAIN}
     if arm.temperature is not None:

@@ -10,7 +10,7 @@ from kdplatform.analysis.intervals import LEVEL, Interval, paired_difference
 from kdplatform.analysis.significance import holm
 from kdplatform.study import verdicts
 from kdplatform.study.claims import Claim, counted
-from kdplatform.study.methods import PLAIN, paired_values
+from kdplatform.study.methods import PLAIN, paired_values, plain_reference
 from kdplatform.study.ranking import K, stratum_metric
 from kdplatform.study.study import Arm, Study
 from kdplatform.study.verdicts import Verdict
@@ -27,12 +27,15 @@ def change(study: Study, metric: str, arm: Arm, reference: Arm) -> Interval:
 def reference_of(study: Study, arm: Arm) -> Arm | None:
     """The students of another method that an arm is held against, at the same T where it has one.
 
-    None for that method itself, and where it has no such students.
+    Plain distillation as in `study.methods`. None for that method itself, and where it has no such
+    students.
     """
     methods = list(dict.fromkeys(own.method for own in study.distilled))
     against = PLAIN if PLAIN in methods else methods[0]
     if arm.method == against:
         return None
+    if against == PLAIN:
+        return plain_reference(study, arm)
     own = [other for other in study.distilled if other.method == against]
     same = [other for other in own if other.temperature == arm.temperature]
     if same or len(own) != 1:

@@ -1,5 +1,7 @@
 """Ranking metrics of models and studies of many classes."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -11,6 +13,7 @@ from kdplatform.reporting.comparison import build_comparison
 from kdplatform.reporting.ranking_tables import ranking_tables
 from kdplatform.reporting.study_page import build_report
 from kdplatform.roles import Role
+from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import Effort
 from kdplatform.study.ranking import (
     GINI,
@@ -25,7 +28,15 @@ from kdplatform.study.ranking import (
 )
 from kdplatform.study.ranking_changes import POPULAR, change, judge_exposure
 from kdplatform.study.sides import Side
-from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study, scored_model
+from kdplatform.study.study import (
+    NDS,
+    TEACHER,
+    Arm,
+    Model,
+    Study,
+    distilled_arm,
+    scored_model,
+)
 from kdplatform.study.verdicts import Verdict
 
 CLASSES, EXAMPLES = 60, 300
@@ -122,6 +133,25 @@ def test_exposure_is_judged_by_the_paired_difference_of_seeds() -> None:
     [undecided] = judge_exposure(study({**LIFTS, UNKD: 1.0}))
     assert undecided.verdict is Verdict.UNDECIDABLE
     assert judge_exposure(study({TEACHER: 0.0, NDS: 1.0, UNKD: 1.0})) == []
+
+
+def test_a_method_without_a_temperature_is_held_against_plain_distillation_near_its_usual() -> None:
+    plain = {distilled_arm(temperature): 1.0 for temperature in (1, 4, 20)}
+    claims = judge_exposure(study({TEACHER: 0.0, **plain, UNKD: 0.2, PLAIN_RANKS: 1.0}))
+    assert [claim.claim.rpartition("than ")[2] for claim in claims] == ["kd T=4", "kd T=4"]
+    assert claims[0].verdict is Verdict.SUPPORTED
+
+
+def test_a_model_that_is_never_right_leaves_its_comparison_out_with_the_reason() -> None:
+    own = study({NDS: 1.0, UNKD: 0.2}, seeds=2)
+    right = own.arms[NDS][1].test
+    wrong = replace(right, predictions=(right.labels + 1) % CLASSES, logits=None)
+    blind = Study(
+        "", own.class_names, {**own.arms, NDS: {0: own.arms[NDS][0], 1: Model("", wrong)}}
+    )
+    classes = ClassWise(blind)
+    assert (UNKD, Role.STUDENT) not in classes.tests
+    assert classes.reasons[UNKD, Role.STUDENT].startswith("NDS seed 1 is right in no example")
 
 
 def test_the_report_has_the_tables_of_ranking() -> None:
