@@ -13,6 +13,7 @@ from mlflow.entities import Metric, Run
 from torch import nn
 
 from kdplatform.data import Dataset
+from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.starting import restored_model
 from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_digests, log_artifacts_of
@@ -105,11 +106,15 @@ def condition_metrics(
     metrics: dict[str, float] = {}
     for name, table in tables.items():
         own = compared_metrics(table, config.attributes, config.min_group_size)
-        for role in (Role.TEACHER, Role.STUDENT) if step.role is Role.DISTILLED else ():
-            reference = needed.get(role.value)
-            if reference is not None and is_measured(reference, name):
-                compared = predictions_under(reference, name)
-                own |= pair_metrics(role, compared, table, classes)
+        if step.role is Role.DISTILLED:
+            split, student = split_under(name), needed[Role.STUDENT.value]
+            references = {
+                Role.TEACHER: taught_by(step, needed, split),
+                Role.STUDENT: student.predictions(split) if student.has(split) else None,
+            }
+            for role, reference in references.items():
+                if reference is not None:
+                    own |= pair_metrics(role, reference, table, classes)
         metrics |= {condition_metric(name, key): value for key, value in own.items()}
     return metrics
 
@@ -140,16 +145,6 @@ def complete(
     client.log_batch(run_id, metrics=logged)
     settings |= {name: own.matters() for name, own in missing.items()}
     _set_tags(run_id, settings, digests)
-
-
-def is_measured(trained: TrainedModel, condition: str) -> bool:
-    """Tells whether a model was measured under a condition."""
-    return condition in settings_of(trained.run)
-
-
-def predictions_under(trained: TrainedModel, condition: str) -> Predictions:
-    """Returns what a model predicted under a condition."""
-    return trained.predictions(split_under(condition))
 
 
 def _set_tags(run_id: str, settings: Mapping[str, Any], digests: Mapping[str, str]) -> None:
