@@ -45,7 +45,7 @@ PARTS = {
     ("kdplatform.experiments.workspace", "_loaded_dataset"): "loading the dataset",
     ("kdplatform.experiments.steps", "runs_with_key"): "looking for finished and abandoned runs",
     ("kdplatform.experiments.steps", "supersede_finished"): "superseding older runs",
-    ("kdplatform.experiments.steps", "teacher_for"): "the teacher's logits",
+    ("kdplatform.experiments.steps", "teachers_for"): "the teacher's logits",
     ("kdplatform.experiments.steps", "starting_model"): "building the model",
     ("kdplatform.experiments.steps", "_results"): "statistics of the predictions",
     ("kdplatform.experiments.steps", "_train"): "opening and closing the run",

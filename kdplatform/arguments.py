@@ -73,6 +73,12 @@ _SPREADING = (
 )
 _REPORTING = (
     Parameter("out", "auto", "auto | path", "folder; auto: below reports in the data folder"),
+    Parameter(
+        "condition",
+        "clean",
+        "clean | name",
+        "the test split as it is, or a condition of its runs",
+    ),
     Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
     Parameter("format", "markdown", "none | markdown,latex", "what is written beside the page"),
 )
@@ -95,6 +101,16 @@ _OF_A_RUN = Parameter(
 _DELIVERY = (
     Parameter("register", "none", "none | text", "name under which the models are registered"),
     Parameter("export", "none", "none | onnx", "another form of the models, checked against torch"),
+)
+_PREDICTING = (
+    Parameter("model", "none", "run id | runs:/... | models:/...", "the model that is asked"),
+    Parameter("split", "test", "train,val,test,unlabeled", "what it is asked about"),
+    Parameter(
+        "out", "auto", "auto | path", "file, .parquet or .csv; auto: below predictions in the home"
+    ),
+    Parameter(
+        "trust_model", "false", "true | false", "let a pickled model run what its maker put in"
+    ),
 )
 _STUDY = (
     Parameter("study", "auto", "auto | text", "the study's name; the same name goes on with it"),
@@ -127,6 +143,7 @@ ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
         *(*_SPREADING, *_RUNNING, _REUSE, *_GATED),
     ),
     "tune": (_PROJECT, *_TUNED, _METHODS, *_STUDY, *_SPREADING, *_RUNNING),
+    "predict": (_PROJECT, *_PREDICTING, *_RUNNING),
     "report": (_PROJECT, _OF_A_RUN, *_COMPARED, *_DISTILLED, *_REPORTING, _GATE, _CARD),
 }
 # Entry points that need no project.
@@ -174,7 +191,8 @@ class Arguments:
         project_given_as: the parameter that said it, `project` or `config`.
         overrides: fields of the configuration by the names they were given, as text.
         workers: processes of the local executor; None: as many as fit.
-        out: the report's folder; None: below the data folder.
+        out: the report's folder, or the file of `predict`; None: below the data folder.
+        condition: which predictions the report is of; empty: those of the test split as it is.
         intersections: whether the report compares pairs of attributes.
         formats: how the report is written beside its page.
         study: name of the tuner's study; None: made from what is looked for.
@@ -185,6 +203,8 @@ class Arguments:
         card: whether cards are written beside the report.
         register: name under which models are registered; None: they are not.
         export: the other forms that models are exported to.
+        model: what `predict` asks, and `split` what about.
+        trust_model: whether it may be unpickled.
     """
 
     project: str
@@ -197,6 +217,7 @@ class Arguments:
     executor: str
     address: str
     out: Path | None
+    condition: str
     intersections: bool
     formats: tuple[str, ...]
     study: str | None
@@ -207,6 +228,9 @@ class Arguments:
     card: bool
     register: str | None
     export: str | None
+    model: str
+    split: str
+    trust_model: bool
 
 
 def read_arguments(
@@ -227,15 +251,13 @@ def read_arguments(
     if no_reuse:
         words["reuse"] = ["false", *words["reuse"]]
     values = {name: once(name, texts) for name, texts in (words | _pairs(rest)).items() if texts}
-    own = {
-        # One that is not declared here is left among the values, whose names are checked.
-        p.name: values.pop(p.name, p.default) if p in declared else p.default
-        for group in (
-            *(_RUNNING, _SPREADING, _REPORTING, _STUDY, _GATED, _DELIVERY),
-            (_PROJECT, _CONFIG, _REUSE, _OF_A_RUN, _CARD),
-        )
-        for p in group
-    }
+    groups = (
+        *(_RUNNING, _SPREADING, _REPORTING, _PREDICTING, _STUDY, _GATED, _DELIVERY),
+        (_PROJECT, _CONFIG, _REUSE, _OF_A_RUN, _CARD),
+    )
+    own = {p.name: p.default for group in groups for p in group}
+    # One that is not declared here is left among the values, whose names are checked.
+    own |= {p.name: values.pop(p.name) for p in declared if p.name in own and p.name in values}
     _refuse_what_is_ignored(entry_point, values, own)
     folder, out, study = own["data_folder"], own["out"], own["study"]
     return Arguments(
@@ -249,6 +271,7 @@ def read_arguments(
         executor=own["executor"],
         address=own["address"],
         out=None if out == "auto" else user_path("out", out),
+        condition="" if own["condition"] == "clean" else own["condition"],
         intersections=boolean("intersections", own["intersections"]),
         formats=report_formats(own["format"]),
         study=None if study == "auto" else study,
@@ -259,6 +282,9 @@ def read_arguments(
         card=boolean("card", own["card"]),
         register=_registered_name(own["register"]),
         export=_export(own["export"]),
+        model=own["model"],
+        split=own["split"],
+        trust_model=boolean("trust_model", own["trust_model"]),
     )
 
 
@@ -339,9 +365,19 @@ def _refuse_what_is_ignored(
             )
         if entry_point != "tune" and (name in tuned or name.startswith("tuning.")):
             raise UserError(f"{name} is not for {entry_point}; allowed: {name} with tune")
+        of_data = name.startswith("dataset.") or name in ("attributes", "min_group_size")
+        if entry_point == "predict" and not of_data:
+            raise UserError(
+                f"{name} is not for predict, which trains nothing; allowed: fields of dataset"
+            )
         if name == "methods" and name not in declared:
             raise UserError(
                 f"{name} is not for {entry_point}; allowed: {name} with sweep, tune or report"
+            )
+        if entry_point == "tune" and name.startswith("evaluation."):
+            raise UserError(
+                f"{name} is not for tune, which looks at validation data alone; allowed: {name} "
+                "with distill or sweep"
             )
         single = name in ("temperature", "distillation.temperature")
         if entry_point in ("sweep", "report") and single:

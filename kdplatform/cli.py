@@ -214,6 +214,10 @@ class EntryPoint(click.Command):
             from kdplatform.tuning.command import run_tune
 
             run_tune(config, arguments)
+        elif name == "predict":
+            from kdplatform.experiments.predict import run_predict
+
+            run_predict(config, arguments)
         else:
             from kdplatform.experiments.commands import run_command
 
@@ -290,6 +294,7 @@ for _name, _help in (
     ("student", "Train the student without a teacher (NDS) for each seed, or find it."),
     ("sweep", "Distil for all temperatures and seeds, side by side; trains what is missing."),
     ("tune", "Look for the temperature and alpha that trade accuracy against fairness."),
+    ("predict", "Write what any model says about a dataset's examples to a file."),
     ("report", "Tables, figures and verdicts of a study, from the tracking store alone."),
 ):
     commands.add_command(EntryPoint(_name, _help))
@@ -320,8 +325,9 @@ def _described(parameter: Parameter) -> click.Option:
 def _compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
     """Hold side B against side A, the reference.
 
-    A side is a run id or a prediction file (.parquet or .csv), or several of them, one per seed,
-    separated by commas. Without --attributes the columns that look like attributes are compared.
+    A side is a run id, what a run predicts under a condition (RUN@condition), or a prediction file
+    (.parquet or .csv), or several of them, one per seed, separated by commas. Without --attributes
+    the columns that look like attributes are compared.
     A gate that fails ends with exit code 3.
     """
     defaults = {parameter.name: parameter.default for parameter in WITHOUT_PROJECT["compare"]}

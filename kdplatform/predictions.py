@@ -106,7 +106,7 @@ class Predictions:
         """Checks what can be known of logits: columns without names are taken by position."""
         if self.logits is None:
             return
-        if _are_probabilities(self.logits):
+        if are_probabilities(self.logits):
             raise ValueError(
                 "logits of every row are at least 0 and add up to 1: they are probabilities; "
                 "allowed: logits, before the softmax, or the logarithms of the probabilities"
@@ -125,6 +125,8 @@ class Predictions:
     def from_logits(cls, split: "Split", logits: "Tensor") -> "Predictions":
         """Returns the predictions of one model on one split.
 
+        Items that a user took before are out of the running, see `Split.in_the_running`.
+
         Args:
             logits: float32 [examples, classes], in the order of the split; the prediction is the
                 largest.
@@ -133,13 +135,13 @@ class Predictions:
             DivergedError: A logit is NaN or infinite; such a model predicts nothing.
             UserError: The model returns probabilities.
         """
-        values = logits.detach().cpu().float().numpy()
+        values = split.in_the_running(logits.detach().cpu().float()).numpy()
         if not np.isfinite(values).all():
             raise DivergedError(
                 "the trained model's logits are NaN or infinite; "
                 "try a lower learning rate, a warm-up or gradient clipping"
             )
-        if _are_probabilities(values):
+        if are_probabilities(values):
             raise UserError(
                 "the model's outputs are at least 0 and add up to 1 for every example: they are "
                 "probabilities; allowed: a model without softmax, whose outputs are logits"
@@ -281,7 +283,8 @@ def _ids(table: pd.DataFrame) -> npt.NDArray[np.generic]:
     return np.asarray(index.to_numpy())
 
 
-def _are_probabilities(logits: Logits) -> bool:
+def are_probabilities(logits: Logits) -> bool:
+    """Tells whether rows [N, C] are probabilities that may have been rounded, and no logits."""
     return bool((logits >= 0).all() and (np.abs(logits.sum(axis=1) - 1) <= _ROUNDED).all())
 
 

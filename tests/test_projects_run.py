@@ -19,8 +19,10 @@ from helpers.dataset_files import (
     write_imagenet,
     write_svhn,
     write_tiny_imagenet,
+    write_waterbirds,
 )
 from helpers.hatexplain_files import post, write_posts
+from helpers.movielens_files import write_100k, zipf_ratings
 from helpers.place import Place, spare_figures_and_graphs
 from helpers.published_weights import (
     publish_image_model,
@@ -76,6 +78,10 @@ def table(root: Path, patch: Patch) -> Fields:
     return {"dataset.file": str(root / "people.csv"), "dataset.label": "income"}
 
 
+def ratings(root: Path, patch: Patch) -> Fields:
+    return {"dataset.root": str(write_100k(root, zipf_ratings()))}
+
+
 def nothing(root: Path, patch: Patch) -> Fields:
     return {}
 
@@ -94,6 +100,15 @@ def imagenet(teacher: str, weights: str) -> Callable[[Path, Patch], Fields]:
         return {"dataset.root": str(write_imagenet(root / "images"))}
 
     return write
+
+
+def waterbirds(root: Path, patch: Patch) -> Fields:
+    patch.setenv("TORCH_HOME", str(root / "torch"))
+    seen = DataFacts((3, 72, 72), ("landbird", "waterbird"))
+    for model in ("resnet50", "resnet18"):
+        name = f"{model.replace('resnet', 'ResNet')}_Weights.IMAGENET1K_V1"
+        publish_image_model(root / "torch", name, build_model(model, seen))
+    return {"dataset.root": str(write_waterbirds(root / "images"))}
 
 
 def posts(root: Path, patch: Patch) -> Fields:
@@ -140,10 +155,12 @@ DATA: dict[str, Callable[[Path, Patch], Fields]] = {
     "imagefolder": image_folder,
     "imagenet": imagenet("resnet50", "ResNet50_Weights.IMAGENET1K_V1"),
     "imagenet_vit": imagenet("vit_b_16", "ViT_B_16_Weights.IMAGENET1K_V1"),
+    "movielens": ratings,
     "svhn": svhn,
     "table": table,
     "tiny_imagenet": tiny_imagenet,
     "trifeature": nothing,
+    "waterbirds": waterbirds,
 }
 # What else is set, and why: on the way from data to metrics nothing depends on it.
 CUT: dict[str, Fields] = {
@@ -152,6 +169,7 @@ CUT: dict[str, Fields] = {
     # A third of the work or less; above 64 pixels ResNets keep the layers of their weights.
     "celeba": {"dataset.image_size": "72"},
     "celeba_male": {"dataset.image_size": "72"},
+    "waterbirds": {"dataset.image_size": "72", "dataset.resize": "80"},
     "imagenet": {
         "dataset.image_size": "72",
         "dataset.resize": "80",

@@ -17,8 +17,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from kdplatform.data._dataset import SEVERAL, Dataset, Inputs, Split
-from kdplatform.data._facts import DataFacts, Vocabulary
+from kdplatform.data._dataset import OUT_OF_THE_RUNNING, SEVERAL, Dataset, Inputs, Seen, Split
+from kdplatform.data._facts import DataFacts, Interactions, Vocabulary
 from kdplatform.data._imbalance import with_imbalance
 from kdplatform.data._remarks import remarks
 from kdplatform.data._streams import StreamedInputs
@@ -27,10 +27,13 @@ from kdplatform.errors import UserError, unknown_name
 from kdplatform.settings.schema import DatasetConfig
 
 __all__ = [
+    "OUT_OF_THE_RUNNING",
     "SEVERAL",
     "DataFacts",
     "Dataset",
     "Inputs",
+    "Interactions",
+    "Seen",
     "Split",
     "StreamedInputs",
     "Vocabulary",

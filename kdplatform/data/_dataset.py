@@ -9,7 +9,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from kdplatform.data._facts import DataFacts, Vocabulary
+from kdplatform.data._facts import DataFacts, Interactions, Vocabulary
 from kdplatform.data._streams import StreamedInputs
 from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
@@ -18,6 +18,31 @@ from kdplatform.lazy import torch
 Inputs: TypeAlias = "torch.Tensor | StreamedInputs"
 # Between the names of an attribute's groups, for an example that is in several of them.
 SEVERAL = " + "
+# The logit of a class that is out of the running: its probability is 0 at every temperature up to
+# a million, and unlike minus infinity it survives a product with 0.
+OUT_OF_THE_RUNNING = -1e9
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the users behind the examples of a split have taken before: items are classes.
+
+    Attributes:
+        users: int64 [N], whose each example is.
+        table: bool [users, C], the items of each user that no longer are in the running. In the
+            training split its own examples are among them; in the others none is its own label.
+    """
+
+    users: torch.Tensor
+    table: torch.Tensor
+
+    def at(self, rows: torch.Tensor) -> Seen:
+        """Returns what the users of these examples have taken."""
+        return Seen(self.users[rows], self.table)
+
+    def of(self, rows: torch.Tensor) -> torch.Tensor:
+        """Returns the items that the users of these examples have taken: bool [B, C]."""
+        return self.table[self.users[rows]]
 
 
 @dataclass(frozen=True)
@@ -25,19 +50,23 @@ class Split:
     """The examples of one split.
 
     Attributes:
-        inputs: uint8 images [N, channels, height, width], float32 features [N, ...] or int64 token
-            ids [N, length], 0 where a text has ended, in memory; or images that are decoded from
-            their files when they are needed.
+        inputs: uint8 images [N, channels, height, width], float32 features [N, ...], int64 token
+            ids [N, length], 0 where a text has ended, or int64 numbers of users [N, 1], in memory;
+            or images that are decoded from their files when they are needed.
         labels: int64 [N], 0 to number of classes - 1; -1 throughout where they are hidden.
         ids: int64 [N], unique over all splits of the dataset.
         columns: N rows: the attributes' groups as strings, and whatever else of an example is to
             be kept beside its prediction.
+        names: text [N], by which files of the user's name the examples; None: their ids do.
+        seen: of datasets whose inputs are users and whose classes are items; None for any other.
     """
 
     inputs: Inputs
     labels: torch.Tensor
     ids: NDArray[np.int64]
     columns: pd.DataFrame
+    names: NDArray[np.str_] | None = None
+    seen: Seen | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -49,7 +78,28 @@ class Split:
             self.labels[torch.from_numpy(rows)],
             self.ids[rows],
             self.columns.iloc[rows].reset_index(drop=True),
+            None if self.names is None else self.names[rows],
+            None if self.seen is None else self.seen.at(torch.from_numpy(rows)),
         )
+
+    def in_the_running(self, logits: torch.Tensor) -> torch.Tensor:
+        """Returns logits [N, C] of the split without what its users have taken before.
+
+        Those become `OUT_OF_THE_RUNNING`; logits of other data stay as they are.
+        """
+        if self.seen is None:
+            return logits
+        taken = self.seen.table[self.seen.users].to(logits.device)
+        return logits.masked_fill(taken, OUT_OF_THE_RUNNING)
+
+    def distinct(self) -> tuple[Inputs, torch.Tensor | None]:
+        """Returns inputs that are all different, and which of them each example has: int64 [N].
+
+        Users have many examples each. Of other data the inputs themselves, and None.
+        """
+        if self.seen is None:
+            return self.inputs, None
+        return torch.arange(len(self.seen.table)).unsqueeze(1), self.seen.users
 
 
 def inputs_at(inputs: Inputs, rows: NDArray[np.int64]) -> Inputs:
@@ -69,6 +119,7 @@ class Dataset:
         unlabeled: training examples whose labels are hidden, none of them in `train`; None where
             the configuration hides none.
         cells: of a table, the cells of the test split as its file has them.
+        named_by: the column of the user's files that has the names of the examples, or their ids.
     """
 
     name: str
@@ -82,11 +133,15 @@ class Dataset:
     measured: int | None = None
     unlabeled: Split | None = None
     cells: pd.DataFrame | None = None
+    named_by: str = "id"
 
     def facts(self) -> DataFacts:
         """Returns what a model needs to know to be built for this dataset."""
-        shape = tuple(self.train.inputs.shape[1:])
-        return DataFacts(shape, self.class_names, self.vocabulary)
+        shape, seen = tuple(self.train.inputs.shape[1:]), self.train.seen
+        taken = None
+        if seen is not None:
+            taken = Interactions(len(seen.table), seen.users, self.train.labels)
+        return DataFacts(shape, self.class_names, self.vocabulary, taken)
 
     def splits(self) -> dict[str, Split]:
         """Returns the labelled splits by name."""

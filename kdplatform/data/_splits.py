@@ -43,10 +43,16 @@ def fields_that_matter(config: DatasetConfig) -> dict[str, Any]:
     return {k: v for k, v in config.matters().items() if k not in _WITHOUT_EFFECT}
 
 
-def numbered(inputs: Inputs, labels: Rows, columns: pd.DataFrame | None = None) -> Split:
+def numbered(
+    inputs: Inputs,
+    labels: Rows,
+    columns: pd.DataFrame | None = None,
+    names: NDArray[np.str_] | None = None,
+) -> Split:
     """Returns examples whose ids count from 0; without columns when there are no attributes."""
     columns = pd.DataFrame(index=range(len(labels))) if columns is None else columns
-    return Split(inputs, torch.from_numpy(labels), np.arange(len(labels), dtype=np.int64), columns)
+    ids = np.arange(len(labels), dtype=np.int64)
+    return Split(inputs, torch.from_numpy(labels), ids, columns, names)
 
 
 def hold_out(labels: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
@@ -118,6 +124,7 @@ def assembled(
     attributes: Sequence[str] = (),
     measured: int | None = None,
     vocabulary: Vocabulary | None = None,
+    named_by: str = "id",
 ) -> Dataset:
     """Returns the dataset of the splits `train`, `val` and `test`.
 
@@ -141,6 +148,7 @@ def assembled(
         attributes=tuple(attributes),
         measured=measured,
         vocabulary=vocabulary,
+        named_by=named_by,
         train=splits["train"],
         val=splits["val"],
         test=splits["test"],

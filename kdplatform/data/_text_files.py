@@ -12,14 +12,17 @@ from kdplatform.errors import UserError
 from kdplatform.lazy import pandas as pd
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, encoding: str = "utf-8-sig") -> str:
     """Reads a file in UTF-8, without its byte order mark.
+
+    Args:
+        encoding: another that the file is published in, such as latin-1.
 
     Raises:
         UserError: it is not there, cannot be read, or is in another encoding; says where.
     """
     try:
-        return path.read_text(encoding="utf-8-sig")
+        return path.read_text(encoding=encoding)
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise UserError(

@@ -132,11 +132,14 @@ def load(config: Config, folder: Path) -> Dataset:
     return assembled(
         config,
         digest,
-        numbered(inputs_at(inputs, good) if bad else inputs, labels, columns),
+        numbered(
+            inputs_at(inputs, good) if bad else inputs, labels, columns, np.array(files)[good]
+        ),
         rows,
         class_names=listing.classes,
         attributes=attributes,
         measured=MEASURED_IMAGES,
+        named_by=_FILE,
     )
 
 

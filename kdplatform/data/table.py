@@ -36,7 +36,7 @@ from kdplatform.files import file_digest, not_there, user_path
 from kdplatform.lazy import pandas as pd
 from kdplatform.lazy import torch
 from kdplatform.progress import say
-from kdplatform.settings.schema import DatasetConfig, Names
+from kdplatform.settings.schema import NEUTRAL, DatasetConfig, Names, Optional
 from kdplatform.settings.words import plain_text
 
 # Cells that say nothing; an empty one is what all of them become.
@@ -74,6 +74,11 @@ class Config(DatasetConfig):
     attributes_as_features: bool = Field(False, description="let models see these columns too")
     categorical: Names = Field((), description="columns of numbers that are names, such as codes")
     leave_out: Names = Field((), description="columns to be ignored, such as row numbers")
+    id: Annotated[str | None, Optional] = Field(
+        None,
+        description="column that names the rows in files of logits, no feature; none: row numbers",
+        json_schema_extra=NEUTRAL,
+    )
     most_categories: int = Field(
         100, ge=2, le=10_000, description="more different names than this in a column are refused"
     )
@@ -105,6 +110,7 @@ def check(config: Config) -> None:
         "attributes": config.attributes,
         "categorical": config.categorical,
         "leave_out": config.leave_out,
+        "id": () if config.id is None else (config.id,),
     }
     for parameter, names in asked.items():
         for name in names:
@@ -136,6 +142,7 @@ def load(config: Config, folder: Path) -> Dataset:
         table[name], joined = spelled_once(table[name], f"table: {kind} {name!r}")
         readings += [f"{name}: {texts}" for texts in joined]
     where = f"dataset.file={config.file!r}"
+    names = None if config.id is None else _names(table[config.id], config.id)
     labels, class_names = _labels(config, table, where)
     check_classes({"training, validation and test": labels}, class_names, where, least=3)
     attributes = _attributes(config, table)
@@ -156,12 +163,29 @@ def load(config: Config, folder: Path) -> Dataset:
     dataset = assembled(
         config,
         digest,
-        numbered(torch.from_numpy(features), labels, attributes),
+        numbered(torch.from_numpy(features), labels, attributes, names),
         rows,
         class_names=class_names,
         attributes=config.attributes,
+        named_by=config.id or "id",
     )
     return replace(dataset, cells=table.iloc[rows["test"]].drop(columns=config.label))
+
+
+def _names(cells: pd.Series, column: str) -> NDArray[np.str_]:
+    """Returns what names the rows.
+
+    Raises:
+        UserError: a row has no name, or another's.
+    """
+    for what, wrong in (("no name", cells == ""), ("the name of another", cells.duplicated())):
+        if wrong.any():
+            row = int(wrong.to_numpy().argmax()) + 1
+            raise UserError(
+                f"dataset.id={column!r}: row {row} has {what}, one of {int(wrong.sum())} such rows;"
+                " allowed: a column that names every row once"
+            )
+    return cells.to_numpy().astype(str)
 
 
 def _path(config: Config) -> Path:
@@ -219,7 +243,9 @@ def _check_types(config: Config) -> None:
     kinds = pyarrow.types
     odd = (kinds.is_nested, kinds.is_binary, kinds.is_large_binary, kinds.is_duration)
     for column in schema:
-        if column.name not in config.leave_out and any(kind(column.type) for kind in odd):
+        if column.name not in (*config.leave_out, config.id) and any(
+            kind(column.type) for kind in odd
+        ):
             raise UserError(
                 f"dataset.file={config.file!r}: column {column.name!r} is of type {column.type}; "
                 "allowed: numbers, texts, truth values, dates, or its name in dataset.leave_out"
@@ -251,7 +277,7 @@ def _read(path: Path, separator: str) -> pd.DataFrame:
 
 def _without_index(config: Config, table: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
     """Leaves out the indexes that pandas wrote, unless the configuration names them."""
-    named = {config.label, *config.attributes, *config.categorical, *config.leave_out}
+    named = {config.label, *config.attributes, *config.categorical, *config.leave_out, config.id}
     names = [str(name) for name in table if name not in named]
     found = [name for name in names if is_index(name, table[name])]
     if found:
@@ -317,7 +343,7 @@ def _features(
     config: Config, table: pd.DataFrame, labels: Rows, train: Rows, where: str
 ) -> tuple[NDArray[np.float32], list[str]]:
     """Returns the features of all rows, and what was read in another spelling than its own."""
-    ignored = {config.label, *config.leave_out}
+    ignored = {config.label, *config.leave_out, config.id}
     if not config.attributes_as_features:
         ignored |= set(config.attributes)
     names = [str(name) for name in table.columns if name not in ignored]

@@ -11,13 +11,30 @@ import mlflow
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UnfinishedError
 from kdplatform.experiments import records
+from kdplatform.experiments.condition_results import log_conditions
 from kdplatform.experiments.delivery import Delivery, deliver
 from kdplatform.experiments.executors import open_executor
 from kdplatform.experiments.executors.inline import InlineExecutor
 from kdplatform.experiments.gate_run import log_gate
 from kdplatform.experiments.gates import checked_gate, enforce
-from kdplatform.experiments.graph import Step, method_title, student_step, study_steps, teacher_step
-from kdplatform.experiments.results import log_arms, log_samples, log_sweep, step_scale, study_of
+from kdplatform.experiments.graph import (
+    Step,
+    logits_steps,
+    method_title,
+    student_step,
+    study_steps,
+    teacher_step,
+    with_needs,
+)
+from kdplatform.experiments.results import (
+    log_arms,
+    log_members,
+    log_samples,
+    log_sweep,
+    members_of,
+    step_scale,
+    study_of,
+)
 from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
 from kdplatform.experiments.steps import check_steps, find_trained, reused_line
 from kdplatform.experiments.tracking import (
@@ -34,7 +51,6 @@ from kdplatform.progress import say, show
 from kdplatform.redaction import redacted
 from kdplatform.reporting.gate_files import write_gate
 from kdplatform.reporting.summary import arms_text, sweep_text
-from kdplatform.roles import Role
 from kdplatform.settings.gates import GateFile
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.settings.words import in_ranges
@@ -109,19 +125,24 @@ def _results(
     gate_out: Path | None,
 ) -> tuple[Study, str, JudgedGate | None]:
     """Logs what came of a command's models; returns it, in words too, and what the gate came to."""
-    config, dataset = workspace.config, workspace.dataset
-    models = [model for role in Role for model in trained.of_role(role)]
-    study = study_of(config, dataset.class_names, models, with_scores=rules is not None)
-    if not models:
+    config, names = workspace.config, workspace.dataset.class_names
+    study = study_of(config, names, trained, with_scores=rules is not None)
+    if not study.arms:
         return study, "no model is there", None
     classes, groups = ClassWise(study), GroupWise(study)
+    members = members_of(config, names, trained)
+    scale = None
     if command == "sweep":
         log_sweep(classes, groups)
-        text = sweep_text(classes, groups, config.seeds)
+        scale = step_scale([arm.temperature or 0.0 for arm in study.distilled])
+        text = sweep_text(classes, groups, config.seeds, members)
     else:
         log_arms(classes, groups)
-        log_samples(dataset)
-        text = arms_text(classes, groups)
+        log_samples(workspace.dataset)
+        text = arms_text(classes, groups, members)
+    log_members(members)
+    under = log_conditions(config, names, trained, step_scale=scale)
+    text = "\n\n".join([text, *under])
     gate = None
     if rules is not None and study.distilled:
         known = gate_metrics(config.attributes, REFERENCES)
@@ -171,9 +192,11 @@ def _steps(command: str, config: ProjectConfig, digest: str) -> list[Step]:
     if command == "teacher":
         # A frozen teacher is the same for every seed.
         seeds = (config.teacher_seed(0),) if config.teacher.frozen else config.seeds
-        return [teacher_step(config, seed, digest) for seed in seeds]
+        if config.teacher.logits:
+            return logits_steps(config, digest)
+        return with_needs(teacher_step(config, seed, digest) for seed in seeds)
     if command == "student":
-        return [student_step(config, seed, digest) for seed in config.seeds]
+        return with_needs(student_step(config, seed, digest) for seed in config.seeds)
     return study_steps(config, digest)
 
 

@@ -11,12 +11,13 @@ from kdplatform.analysis.tables import Attribute, attribute_groups
 from kdplatform.arguments import boolean, optional_path, report_formats
 from kdplatform.columns import check_attributes
 from kdplatform.errors import UserError
-from kdplatform.experiments.compared_sides import RUN_ID, Sides, Source, read_sides
+from kdplatform.experiments.compared_sides import Sides, Source, read_sides
 from kdplatform.experiments.prediction_files import USAGE
 from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
 from kdplatform.settings.gates import GateFile, read_gate
 from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
+from kdplatform.study.provenance import named_run
 
 if TYPE_CHECKING:
     from kdplatform.reporting.comparison import Comparison
@@ -220,7 +221,7 @@ def _group_share(text: str) -> float:
 def _previews(sides: Sequence[Sequence[Source]]) -> "Mapping[str, Shown]":
     """Returns the examples that the runs among the sides have logged."""
     names = [source for side in sides for source in side if isinstance(source, str)]
-    runs = [name for name in names if RUN_ID.fullmatch(name)]
+    runs = [run.run_id for name in names if (run := named_run(name))]
     if not runs:
         return {}
     from kdplatform.experiments.examples import stored_previews

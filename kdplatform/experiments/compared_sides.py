@@ -1,6 +1,5 @@
 """The sides of a comparison: runs, prediction files or data frames, read and checked together."""
 
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,13 +21,13 @@ from kdplatform.experiments.prediction_files import (
 from kdplatform.experiments.weight_column import WEIGHT, check_equal_weights, with_weights
 from kdplatform.files import user_path
 from kdplatform.predictions import ClassOrderError, IntArray, Predictions, Table
+from kdplatform.study.provenance import named_run
 from kdplatform.study.sides import Side
 from kdplatform.text import visible
 
 # Where predictions come from: a run id, the path of a prediction file, or a table in memory.
 Source = str | Path | pd.DataFrame | Predictions
 
-RUN_ID = re.compile(r"[0-9a-f]{32}")
 # A column of more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
 
@@ -173,7 +172,11 @@ def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
 
 def title_of(names: Sequence[str]) -> str:
     """Names a side by its runs or files."""
-    short = [name[:8] if RUN_ID.fullmatch(name) else Path(name).name for name in names]
+    short = []
+    for name in names:
+        run = named_run(name)
+        under = f"@{run.condition}" if run and run.condition else ""
+        short.append(Path(name).name if run is None else f"{run.run_id[:8]}{under}")
     return visible(", ".join(short) if len(short) <= 3 else f"{short[0]} and {len(short) - 1} more")
 
 
@@ -192,11 +195,11 @@ def _read(source: Source, table_name: str) -> _Read:
     if path.suffix.lower() in SUFFIXES:
         table = read_prediction_file(path)
         return _Read(name, table, *_columns_of(table, table.get("label")))
-    if RUN_ID.fullmatch(name):
+    if run := named_run(name):
         # MLflow takes seconds to load; files need none of it.
         from kdplatform.experiments.stored_predictions import read_run
 
-        test, measured, class_names = read_run(name)
+        test, measured, class_names = read_run(run.run_id, run.condition)
         others = {c: "not measured by its run" for c in map(str, test.columns) if c not in measured}
         return _Read(name, test, measured, others, class_names)
     raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")

@@ -30,7 +30,7 @@ from kdplatform.reporting.report import write_report
 from kdplatform.settings.gates import GateFile
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gates import comparison_metrics, judge_gate
-from kdplatform.study.provenance import Provenance, Source, is_run_id
+from kdplatform.study.provenance import Provenance, Source, named_run
 
 PAGE, PROVENANCE = "comparison.html", "provenance.json"
 _SIDES = {A: "side A", B: "side B"}
@@ -127,13 +127,13 @@ def is_logged(log: str, sides: Sequence[Sequence[str]]) -> bool:
     """
     if log != "auto":
         return log == "true"
-    named = any(is_run_id(name) for side in sides for name in side)
+    named = any(named_run(name) for side in sides for name in side)
     return named or any(os.environ.get(v) for v in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"))
 
 
 def _source(name: str) -> Source:
-    if not is_run_id(name):
+    if (run := named_run(name)) is None:
         return Source(name, file_digest(user_path("side", name)))
     from kdplatform.experiments.comparison_run import source_of_run
 
-    return source_of_run(name)
+    return source_of_run(run.run_id, run.condition)

@@ -9,6 +9,7 @@ import numpy as np
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from kdplatform.experiments.conditions import split_under
 from kdplatform.experiments.gate_run import log_gate
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import (
@@ -18,6 +19,7 @@ from kdplatform.experiments.tracking import (
     quiet_mlflow,
     store_errors,
 )
+from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import WEIGHTS
 from kdplatform.files import scratch_folder
 from kdplatform.redaction import redacted
@@ -30,17 +32,23 @@ from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gates import JudgedGate
 from kdplatform.study.metrics import compared_names, count_metrics, known
-from kdplatform.study.provenance import Provenance, Source, is_run_id
+from kdplatform.study.provenance import Provenance, Source, named_run
 
 ROLE = "comparison"
 # What MLflow's database keeps of a tag.
 _LONGEST_TAG = 5000
 
 
-def source_of_run(run_id: str) -> Source:
-    """Returns a run with the digests of its predictions and weights; it has been read before."""
+def source_of_run(run_id: str, condition: str = "") -> Source:
+    """Returns a run with the digests of its predictions and weights; it has been read before.
+
+    Args:
+        condition: whose predictions; empty: those of the test split as it is.
+    """
     digests = artifact_digests(MlflowClient().get_run(run_id))
-    return Source(run_id, digests[TEST], digests.get(WEIGHTS, ""), run_id)
+    table = PREDICTIONS.format(split=split_under(condition)) if condition else TEST
+    name = f"{run_id}@{condition}" if condition else run_id
+    return Source(name, digests[table], digests.get(WEIGHTS, ""), run_id)
 
 
 @contextmanager
@@ -53,7 +61,12 @@ def comparison_run(sides: Sequence[Sequence[str]], title: str) -> Iterator[str]:
     quiet_mlflow()
     begin_command()
     with store_errors():
-        runs = {n: MlflowClient().get_run(n) for side in sides for n in side if is_run_id(n)}
+        runs = {
+            name: MlflowClient().get_run(run.run_id)
+            for side in sides
+            for name in side
+            if (run := named_run(name))
+        }
         own = [runs[name] for name in sides[1] if name in runs] or list(runs.values())
         tags = {"kd.command": "compare", "kd.role": ROLE}
         for letter, side in zip("ab", sides, strict=True):
@@ -74,8 +87,9 @@ def _note(sides: Sequence[Sequence[str]], runs: Mapping[str, Run]) -> str:
         for name in side:
             shown = f"`{name}`"
             if run := runs.get(name):
-                link = f"#/experiments/{run.info.experiment_id}/runs/{name}"
-                shown = f"[{run.info.run_name}]({link})"
+                link = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
+                under = name.partition("@")[1] + name.partition("@")[2]
+                shown = f"[{run.info.run_name}{under}]({link})"
             lines.append(f"- {letter}: {shown}")
     return redacted("\n".join(lines))[:_LONGEST_TAG]
 

@@ -3,9 +3,15 @@
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from kdplatform.errors import UserError
+from kdplatform.experiments.chosen_teachers import (
+    ChosenTeacher,
+    chosen_teachers,
+    reference_teacher,
+)
 from kdplatform.experiments.weights import key_settings
 from kdplatform.roles import Role
 from kdplatform.settings.schema import (
@@ -20,6 +26,9 @@ from kdplatform.settings.schema import (
 STEP_VERSION = 2
 # What a distilled student needs: the teacher it learns from, and the NDS it is compared with.
 TEACHER, STUDENT = Role.TEACHER.value, Role.STUDENT.value
+# Where it learns from several, they are `teacher 1`, `teacher 2` and so on. A further model that a
+# method asks, and the model that one needs before its training.
+REFERENCE, FIRST = "reference", "first"
 
 
 @dataclass(frozen=True)
@@ -29,6 +38,7 @@ class Step:
     Attributes:
         needs: by name, the steps whose models it uses; any number, under any names.
         distillation: how it learns from its teachers; None for a model without one.
+        label: which of several teachers it is, in words; empty: its seed says it.
     """
 
     role: Role
@@ -37,6 +47,12 @@ class Step:
     key: str
     distillation: DistillationConfig | None = None
     needs: Mapping[str, "Step"] = field(default_factory=dict)
+    label: str = field(default="", compare=False)
+
+    @property
+    def teachers(self) -> dict[str, "Step"]:
+        """The teachers it learns from, by the names it gives them."""
+        return {k: own for k, own in self.needs.items() if k.partition(" ")[0] == TEACHER}
 
     @property
     def method(self) -> MethodConfig:
@@ -46,10 +62,10 @@ class Step:
     @property
     def title(self) -> str:
         """The name of the step's run."""
-        words = [self.role.label, self.training.model]
+        words = [self.role.label, "logits" if self.training.logits else self.training.model]
         if self.distillation is not None:
             words.append(method_title(self.distillation))
-        return " ".join([*words, f"seed {self.seed}"])
+        return " ".join([*words, self.label or f"seed {self.seed}"])
 
     def within(self, project: ProjectConfig) -> ProjectConfig:
         """Returns the project as it is at this step: with its training and its distillation."""
@@ -84,10 +100,17 @@ def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Ste
 
     It needs the NDS too: the comparison with it is among the run's results.
     """
-    needs = {
-        TEACHER: teacher_step(config, config.teacher_seed(seed), dataset_digest),
-        STUDENT: student_step(config, seed, dataset_digest),
-    }
+    chosen = chosen_teachers(config, seed, dataset_digest)
+    steps = [_teacher(own, dataset_digest, labelled=len(chosen) > 1) for own in chosen]
+    needs = {STUDENT: student_step(config, seed, dataset_digest)}
+    if len(steps) == 1:
+        needs = {TEACHER: steps[0], **needs}
+    else:
+        needs |= {f"{TEACHER} {place}": step for place, step in enumerate(steps, start=1)}
+        _check_different(chosen, steps)
+    if entry := config.distillation.reference_teacher:
+        asked = reference_teacher(config, entry, seed, dataset_digest)
+        needs[REFERENCE] = _teacher(asked, dataset_digest, labelled=True)
     settings = {
         "training": key_settings(config.student, dataset_digest),
         "distillation": config.distillation.matters(),
@@ -97,14 +120,46 @@ def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Ste
     return Step(Role.DISTILLED, seed, config.student, key, config.distillation, needs)
 
 
+def _teacher(chosen: ChosenTeacher, dataset_digest: str, *, labelled: bool) -> Step:
+    step = _without_teacher(Role.TEACHER, chosen.training, chosen.seed, dataset_digest)
+    own = f"seed {chosen.seed}"
+    return replace(step, label=chosen.label) if labelled and chosen.label != own else step
+
+
+def logits_steps(config: ProjectConfig, dataset_digest: str) -> list[Step]:
+    """Returns the steps of teachers that are files of logits."""
+    chosen = chosen_teachers(config, 0, dataset_digest)
+    return [_teacher(own, dataset_digest, labelled=True) for own in chosen]
+
+
+def _check_different(chosen: Sequence[ChosenTeacher], steps: Sequence[Step]) -> None:
+    """Refuses a teacher that is there twice under two names.
+
+    Raises:
+        UserError: two are the same model.
+    """
+    labels: dict[str, str] = {}
+    for teacher, step in zip(chosen, steps, strict=True):
+        if step.key in labels:
+            raise UserError(
+                f"distillation.teachers: {labels[step.key]} and {teacher.label} are the same "
+                "model; allowed: each teacher once"
+            )
+        labels[step.key] = teacher.label
+
+
 def _without_teacher(role: Role, training: TrainingConfig, seed: int, dataset_digest: str) -> Step:
     settings: dict[str, Any] = {"training": key_settings(training, dataset_digest)}
+    needs: dict[str, Step] = {}
     if not training.frozen:
         # A frozen model is the same whatever the seed and the method.
         settings["seed"] = seed
         if training.method.method != "cross_entropy":
             settings["method"] = training.method.matters()
-    return Step(role, seed, training, run_key(role, settings, dataset_digest, {}))
+        if first := training.method.first_training(training):
+            step = _without_teacher(role, first, seed, dataset_digest)
+            needs[FIRST] = replace(step, label=f"first model of seed {seed}")
+    return Step(role, seed, training, run_key(role, settings, dataset_digest, needs), needs=needs)
 
 
 def run_key(
@@ -141,6 +196,17 @@ def study_steps(
     projects = [config.model_copy(update={"distillation": method}) for method in methods]
     distilled = [distilled_step(p, s, dataset_digest) for p in projects for s in config.seeds]
     return with_needs(distilled)
+
+
+def arm_keys(steps: Iterable[Step]) -> set[str]:
+    """Returns the keys of the steps that are compared with each other.
+
+    The others are there for them: several teachers of one student, models that a method asks.
+    """
+    steps = list(steps)
+    named = [(name, own.key) for step in steps for name, own in step.needs.items()]
+    compared = {key for name, key in named if name in (TEACHER, STUDENT)}
+    return {s.key for s in steps} - {key for _, key in named if key not in compared}
 
 
 def with_needs(steps: Iterable[Step]) -> list[Step]:

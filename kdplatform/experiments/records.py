@@ -49,7 +49,7 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
         "kd.role": step.role.value,
         "kd.project": config.name,
         "kd.seed": str(step.seed),
-        TAG_MODEL: step.training.model,
+        TAG_MODEL: "logits" if step.training.logits else step.training.model,
         "kd.method": method.method,
     }
     if method.softmax_temperature is not None:
@@ -91,6 +91,9 @@ def _run_id() -> str:
 def _settings(training: TrainingConfig, prefix: str) -> dict[str, object]:
     """Returns the fields of a model by name; without its recipe where it is not trained."""
     settings = flatten(training, prefix)
+    if training.logits:
+        kept = {f"{prefix}{name}" for name in ("logits", "logits_temperature")}
+        return {name: value for name, value in settings.items() if name in kept}
     if training.frozen:
         kept = {f"{prefix}{name}" for name in ("frozen", *training.matters())}
         return {name: value for name, value in settings.items() if name in kept}
@@ -152,6 +155,20 @@ def log_predictions_and_weights(
         weights = io.BytesIO()
         torch.save(model.state_dict(), weights)
         (folder / WEIGHTS).write_bytes(weights.getbuffer())
+        return log_verified_artifacts(folder)
+
+
+def log_predictions(tables: Mapping[str, Predictions], held: Mapping[str, str]) -> dict[str, str]:
+    """Logs what a file of logits predicts; returns the tag with the digests that reuse checks.
+
+    Args:
+        tables: predictions by split.
+        held: of the file: its digest, and the rows of each split.
+    """
+    with scratch_folder() as folder:
+        (folder / "logits_file.json").write_text(json.dumps(held))
+        for split, table in tables.items():
+            table.write(folder / PREDICTIONS.format(split=split))
         return log_verified_artifacts(folder)
 
 

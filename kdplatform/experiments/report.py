@@ -19,26 +19,33 @@ from mlflow.entities import Run
 from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments import conditions
 from kdplatform.experiments.commands import command_title
 from kdplatform.experiments.comparison_run import source_of_run
+from kdplatform.experiments.condition_results import condition_words
+from kdplatform.experiments.ensembles import mixed, mixture_weights
 from kdplatform.experiments.examples import stored_previews
 from kdplatform.experiments.former_command import command_of
 from kdplatform.experiments.gate_run import log_gate
 from kdplatform.experiments.gates import checked_gate, enforce
-from kdplatform.experiments.graph import Step, study_steps
+from kdplatform.experiments.graph import Step, arm_keys, study_steps
 from kdplatform.experiments.results import arm_by, arm_of, by_role, log_group_counts
 from kdplatform.experiments.setting_words import settings_of
 from kdplatform.experiments.stored_predictions import (
+    TEST,
     calibrating_temperature,
     stored_test_predictions,
 )
 from kdplatform.experiments.tracking import (
+    artifact_digests,
     begin_command,
     by_key,
+    class_counts,
     class_names,
     command_run,
     finished_runs,
     quiet_mlflow,
+    runs_with_key,
     store_errors,
 )
 from kdplatform.experiments.trained import former_needs
@@ -59,14 +66,21 @@ from kdplatform.reporting.study_page import (
     write_report,
 )
 from kdplatform.roles import Role
-from kdplatform.settings.schema import ProjectConfig, flatten
+from kdplatform.settings.schema import ConditionConfig, ProjectConfig, flatten
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.claims import Claim
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gate_metrics import gate_metrics
 from kdplatform.study.gates import JudgedGate, judge_gate
-from kdplatform.study.metrics import REFERENCES, SPEED, Similarity, similarity
+from kdplatform.study.metrics import (
+    REFERENCES,
+    SPEED,
+    Similarity,
+    condition_metric,
+    similarity,
+)
 from kdplatform.study.provenance import Provenance
+from kdplatform.study.ranking import Ranked
 from kdplatform.study.study import (
     NDS,
     TEACHER,
@@ -93,7 +107,7 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     if arguments.run is not None:
         config, given = _as_it_was_run(arguments.run, config), {*given, "seeds", "temperatures"}
     with store_errors():
-        study = load_study(config, given, arguments.intersections)
+        study = load_study(config, given, arguments.intersections, arguments.condition)
         report = build_report(study, previews=_previews(study))
         written = write_report(report, folder, formats=arguments.formats)
         gate = None
@@ -218,7 +232,10 @@ def _tally(report: Report) -> dict[str, float]:
 
 
 def load_study(
-    config: ProjectConfig, given: Iterable[str] = (), intersections: bool = True
+    config: ProjectConfig,
+    given: Iterable[str] = (),
+    intersections: bool = True,
+    condition: str = "",
 ) -> Study:
     """Reads the study of a configuration from the tracking store.
 
@@ -226,6 +243,7 @@ def load_study(
         given: names of the fields that were asked for; `seeds` and `temperatures` among them are
             kept to, otherwise whatever the store has of this configuration is used.
         intersections: whether pairs of attributes are compared too.
+        condition: under which the predictions were made; empty: the test split as it is.
 
     Raises:
         UserError: there is no distilled student of this configuration, an attribute is unknown, or
@@ -236,9 +254,12 @@ def load_study(
     found = _find_steps(_widened(config, runs, set(given)), digest, runs)
     if not any(step.role is Role.DISTILLED for step, _ in found):
         raise UserError(_nothing_found(config, runs))
-    reader = _Reader(config)
+    if condition:
+        _check_condition(condition, [run for _, runs in found for run in runs])
+    reader = _Reader(config, arm_keys(step for step, _ in found), condition)
     for step, candidates in found:
         reader.read(step, candidates)
+    reader.add_together()
     if not any(arm.role is Role.DISTILLED for arm in reader.arms):
         raise UserError(
             f"project={config.name!r}: no distilled run can be used ({reader.left_out[0]}); allowed"
@@ -246,7 +267,7 @@ def load_study(
         )
     used = sum(len(models) for models in reader.arms.values())
     return Study(
-        name=config.name,
+        name=f"{config.name} under {condition}" if condition else config.name,
         class_names=reader.class_names(),
         arms=by_role(reader.arms),
         attributes=_attributes(config, reader.columns(), intersections),
@@ -254,7 +275,7 @@ def load_study(
         shared_teacher=config.shared_teacher_seed,
         missing=_missing(config, reader.arms, set(given)),
         left_out=(*reader.left_out, *others),
-        settings=_settings(config, digest, used, len(runs) - used),
+        settings=_settings(config, digest, used, len(runs) - used) | reader.condition_setting,
         scale_by_t2=all(getattr(own, "scale_by_t2", True) for own in config.compared_methods),
         space=reader.similar.pairs.space.name if reader.similar else "",
         pairs=len(reader.similar.pairs.first) if reader.similar else 0,
@@ -318,7 +339,18 @@ def _find_steps(
     """Returns the study's steps that have been trained, with their runs, the newest first."""
     found = by_key(runs)
     steps = study_steps(config, digest, config.temperatures)
-    return [(step, found[step.key]) for step in steps if step.key in found]
+    for step in steps:
+        # Teachers of another project stand under its name.
+        if step.key not in found and step.label and (others := runs_with_key(step.key)):
+            found[step.key] = [run for run in others if run.info.status == "FINISHED"]
+    return [(step, found[step.key]) for step in steps if found.get(step.key)]
+
+
+def _check_condition(condition: str, runs: Sequence[Run]) -> None:
+    """Refuses a condition that none of a study's runs was measured under."""
+    there = dict.fromkeys(name for run in runs for name in conditions.settings_of(run))
+    if condition not in there:
+        raise unknown_name("condition", condition, ["clean", *there])
 
 
 def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
@@ -388,14 +420,18 @@ def _names(arms: Sequence[Arm], with_method: bool) -> str:
 class _Reader:
     """Reads the models of a study, one after another; their logits are not kept."""
 
-    def __init__(self, config: ProjectConfig) -> None:
-        self._config = config
+    def __init__(self, config: ProjectConfig, compared: set[str], condition: str = "") -> None:
+        self._config, self._compared, self._condition = config, compared, condition
+        # As the project says, or else the first run that has it.
+        self._conditions = {n: own.matters() for n, own in config.evaluation.conditions.items()}
         self.similar: Similarity | None = None
         self._names: tuple[str, ...] = ()
+        self._counts: tuple[int, ...] = ()
         self._examples: tuple[str, str] | None = None
         self.arms: dict[Arm, dict[int, Model]] = {}
         self.left_out: list[str] = []
         self._read: dict[str, Run] = {}
+        self._students: list[Step] = []
 
     def columns(self) -> list[str]:
         """What the tables carry beside predictions."""
@@ -419,23 +455,82 @@ class _Reader:
             try:
                 if former := former_needs(run, needed):
                     raise ValueError(f"it was made with a former {' and '.join(former)}")
+                if step.key not in self._compared or (step.training.logits and not _has_test(run)):
+                    self._read[step.key] = run
+                    return
                 model = self._model(run)
                 self._read[step.key] = run
+                if len(step.teachers) > 1:
+                    self._students.append(step)
                 self.arms.setdefault(arm_of(step), {})[step.seed] = model
                 return
             except ValueError as error:
                 self.left_out.append(f"{step.title}, run {run.info.run_id}: {error}")
 
+    def add_together(self) -> None:
+        """Adds the several teachers of students as one teacher, as far as all of them are there."""
+        together = self.arms.setdefault(TEACHER, {})
+        for step in self._students:
+            seed = self._config.teacher_seed(step.seed)
+            runs = [self._read.get(own.key) for own in step.teachers.values()]
+            if seed not in together and all(run is not None and _has_test(run) for run in runs):
+                try:
+                    tables = [
+                        stored_test_predictions(run, self._condition)
+                        for run in runs
+                        if run is not None
+                    ]
+                except ValueError as error:
+                    self.left_out.append(f"teachers of {step.title}: {error}")
+                    continue
+                test = mixed(tables, mixture_weights(step))
+                together[seed] = scored_model("", test, similar=self.similar)
+        if not together:
+            del self.arms[TEACHER]
+
+    @property
+    def condition_setting(self) -> dict[str, str]:
+        """What the reader of a report under a condition must know of it."""
+        if not self._condition:
+            return {}
+        own = ConditionConfig.model_validate(self._conditions[self._condition])
+        return {"Condition": f"{self._condition}: {condition_words(own)}"}
+
+    def _of_conditions(self, run: Run) -> dict[str, float]:
+        """Returns what a run logged of the conditions whose settings are those of the others.
+
+        Raises:
+            ValueError: those of the condition that is reported are others.
+        """
+        names = []
+        for name, settings in conditions.settings_of(run).items():
+            if self._conditions.setdefault(name, settings) == settings:
+                names.append(name)
+            elif name == self._condition:
+                raise ValueError(f"it was measured under {name} of other settings")
+        if self._condition:
+            return {}
+        prefixes = tuple(condition_metric(name, "") for name in names)
+        return {k: v for k, v in run.data.metrics.items() if prefixes and k.startswith(prefixes)}
+
     def _model(self, run: Run) -> Model:
-        test = stored_test_predictions(run)
+        under = self._of_conditions(run)
+        test = stored_test_predictions(run, self._condition)
         self._check_examples(run, test.digest)
         if self.similar is None:
             self.similar = similarity(test, self._config.dataset.name, neighbours=True)
         if not self._names:
             self._names = class_names(run)
-        model = scored_model(run.info.run_id, test, calibrating_temperature(run), self.similar)
+        if not self._counts:
+            self._counts = class_counts(run)
+        config = self._config
+        ranked = Ranked(self._counts, config.attributes, config.min_group_size)
+        model = scored_model(
+            run.info.run_id, test, calibrating_temperature(run), self.similar, ranked
+        )
         speed = run.data.metrics.get(SPEED)
-        return model if speed is None else replace(model, scores={**model.scores, SPEED: speed})
+        under |= {} if speed is None else {SPEED: speed}
+        return replace(model, scores={**model.scores, **under})
 
     def _check_examples(self, run: Run, digest: str) -> None:
         first_run, first = self._examples = self._examples or (run.info.run_id, digest)
@@ -444,6 +539,10 @@ class _Reader:
                 f"project={self._config.name!r}: run {first_run} holds examples of digest {first},"
                 f" run {run.info.run_id} of {digest}; allowed: runs of one dataset and split"
             )
+
+
+def _has_test(run: Run) -> bool:
+    return TEST in artifact_digests(run)
 
 
 def _attributes(

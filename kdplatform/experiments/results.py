@@ -1,6 +1,6 @@
 """A command's trained models as a Study, and what its run logs of it."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -11,8 +11,11 @@ from kdplatform.analysis.group_cells import WITHIN_CLASS
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError
 from kdplatform.experiments import records
-from kdplatform.experiments.graph import Step
+from kdplatform.experiments.ensembles import taught_by
+from kdplatform.experiments.graph import Step, arm_keys
+from kdplatform.experiments.scheduler import Trained
 from kdplatform.experiments.trained import TrainedModel
+from kdplatform.predictions import Predictions
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import class_figure, compared_classes
 from kdplatform.reporting.over_temperature import temperature_figures
@@ -32,7 +35,7 @@ from kdplatform.study.metrics import (
     known,
 )
 from kdplatform.study.over_seeds import arm_statistics, class_statistics, group_statistics
-from kdplatform.study.study import NDS, TEACHER, Arm, Model, Study
+from kdplatform.study.study import MEMBER, NDS, TEACHER, Arm, Model, Study
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,21 +59,31 @@ def arm_by(method: DistillationConfig) -> Arm:
 def study_of(
     config: ProjectConfig,
     class_names: Sequence[str],
-    models: Iterable[TrainedModel],
+    trained: Trained,
+    split: str = "test",
     *,
     with_scores: bool = False,
 ) -> Study:
-    """Returns trained models as a study.
+    """Returns trained models as a study; several teachers of one student are one, together.
+
+    A teacher that is a file without rows of the split is not among them.
 
     Args:
+        split: whose predictions the study is of, such as the test split under a condition.
         with_scores: whether what was measured on logits is read from the models' runs.
     """
     arms: dict[Arm, dict[int, Model]] = {}
-    for model in models:
+    compared = arm_keys(trained.steps)
+    for model in trained.models.values():
+        if model.step.key not in compared or not model.has(split):
+            continue
         own = arms.setdefault(arm_of(model.step), {})
         logged = model.run.data.metrics if with_scores else {}
         scores = {name: logged[name] for name in SCORES if name in logged}
-        own[model.step.seed] = Model(model.run_id, model.test, scores)
+        own[model.step.seed] = Model(model.run_id, model.predictions(split), scores)
+        if together := _together(model.step, trained.models, split):
+            seed = config.teacher_seed(model.step.seed)
+            arms.setdefault(TEACHER, {}).setdefault(seed, Model("", together))
     return Study(
         config.name,
         tuple(class_names),
@@ -79,6 +92,39 @@ def study_of(
         config.min_group_size,
         config.shared_teacher_seed,
     )
+
+
+def _together(step: Step, models: Mapping[str, TrainedModel], split: str) -> Predictions | None:
+    """Returns what several teachers of a student say together; None where it has one."""
+    needed = {name: models[own.key] for name, own in step.teachers.items() if own.key in models}
+    if len(step.teachers) < 2 or len(needed) < len(step.teachers):
+        return None
+    return taught_by(step, needed, split)
+
+
+def members_of(config: ProjectConfig, class_names: Sequence[str], trained: Trained) -> Study | None:
+    """Returns several teachers of one student as a study of their own, an arm each.
+
+    None where students have one teacher.
+    """
+    steps = {
+        own.key: own
+        for step in trained.steps
+        if len(step.teachers) > 1
+        for own in step.teachers.values()
+    }
+    arms: dict[Arm, dict[int, Model]] = {}
+    for key, step in steps.items():
+        model = trained.models.get(key)
+        if model is not None and model.has("test"):
+            label = step.label or f"seed {step.seed}"
+            arms[Arm(Role.TEACHER, settings=((MEMBER, label),))] = {
+                step.seed: Model(model.run_id, model.test)
+            }
+    if not arms:
+        return None
+    names = tuple(class_names)
+    return Study(config.name, names, arms, config.attributes, config.min_group_size)
 
 
 def by_role(arms: Mapping[Arm, Mapping[int, Model]]) -> dict[Arm, Mapping[int, Model]]:
@@ -129,6 +175,13 @@ def log_arms(classes: ClassWise, groups: GroupWise) -> None:
     records.log_figures({"class_accuracy": class_figure(classes, arm, f"{study.name}: {title}")})
 
 
+def log_members(members: Study | None) -> None:
+    """Logs several teachers of one student to the command's run: `teachers.json`, a row each."""
+    if members is not None:
+        rows = members.metrics[["arm", "run_id", *compared_names(members.attributes)]]
+        records.log_tables({"teachers": rows})
+
+
 def log_sweep(classes: ClassWise, groups: GroupWise) -> None:
     """Logs a study over temperatures and methods to the command's run, against the temperature.
 
@@ -149,7 +202,7 @@ def log_sweep(classes: ClassWise, groups: GroupWise) -> None:
     rows, steps = [], set[int]()
     for arm in study.distilled:
         metrics, prefix = (
-            _arm_metrics(classes, groups, arm),
+            arm_metrics(classes, groups, arm),
             f"{arm.method}/" if study.has_several_methods else "",
         )
         step = round((arm.temperature or 0.0) * scale)
@@ -210,7 +263,7 @@ def log_views(classes: ClassWise, scale: int) -> None:
     )
 
 
-def _arm_metrics(classes: ClassWise, groups: GroupWise, arm: Arm) -> dict[str, float]:
+def arm_metrics(classes: ClassWise, groups: GroupWise, arm: Arm) -> dict[str, float]:
     """Returns what is logged of an arm: means over seeds, and counts of classes and groups.
 
     `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the

@@ -1,17 +1,25 @@
 """How the models of a project are trained, in words for a report or a card."""
 
 from kdplatform.settings.schema import DistillationConfig, ProjectConfig, TrainingConfig
+from kdplatform.settings.words import plain_text
 
 
 def settings_of(config: ProjectConfig) -> dict[str, str]:
     """Returns how teacher, student and distillation are set, by their names."""
-    shared = config.shared_teacher_seed
-    teacher = "one per seed" if shared is None else f"seed {shared}"
     return {
-        "Teacher": f"{_training(config.teacher)}; {teacher}",
+        "Teacher": _teacher(config),
         "Student": _training(config.student),
         "Distillation": "; ".join(map(_distillation, config.compared_methods)),
     }
+
+
+def _teacher(config: ProjectConfig) -> str:
+    if named := config.distillation.teachers or config.teacher.logits:
+        kind = "logits of" if config.teacher.logits else "teachers"
+        return f"{kind} {plain_text(named)}" + ", together" * (len(named) > 1)
+    shared = config.shared_teacher_seed
+    seeds = "one per seed" if shared is None else f"seed {shared}"
+    return f"{_training(config.teacher)}; {seeds}"
 
 
 def _distillation(method: DistillationConfig) -> str:

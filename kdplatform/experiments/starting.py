@@ -60,6 +60,33 @@ def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
     return model.eval()
 
 
+def start_from(model: nn.Module, source: nn.Module, title: str) -> str:
+    """Gives a model the weights of another one where names and shapes agree; says how many did.
+
+    Raises:
+        UserError: none did.
+    """
+    theirs, own = dict(source.named_parameters()), dict(model.named_parameters())
+    fitting = {n for n, tensor in own.items() if n in theirs and theirs[n].shape == tensor.shape}
+    if not fitting:
+        raise UserError(
+            f"distillation.start='teacher': no weight of the student has name and shape of one of "
+            f"the teacher's ({title}); allowed: models of one family, or fresh"
+        )
+    state = source.state_dict()
+    # Statistics that a layer keeps beside its weights come along with them.
+    layers = {name.rpartition(".")[0] for name in fitting}
+    taken = {
+        name: state[name]
+        for name, tensor in model.state_dict().items()
+        if name in state
+        and state[name].shape == tensor.shape
+        and (name in fitting or (name not in own and name.rpartition(".")[0] in layers))
+    }
+    model.load_state_dict(taken, strict=False)
+    return f"{title}: starts from {len(fitting)} of {len(own)} weights of the teacher"
+
+
 def size_tag(model: nn.Module) -> dict[str, str]:
     """Returns the tag that says to which size a model resizes its images; none when it does not."""
     size = model.image_size if isinstance(model, InputNormalization) else None
@@ -120,6 +147,7 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
     target = model.model if bare and isinstance(model, InputNormalization) else model
     if source.are_of_another(dataset.digest) and not dataset.facts().holds_images:
         parts = "columns" if dataset.vocabulary is None else "tokens"
+        parts = "users" if dataset.facts().interactions is not None else parts
         say(
             f"{weights}: trained on another dataset; inputs are matched by position, so its "
             f"{parts} must be these, in this order"

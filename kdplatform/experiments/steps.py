@@ -14,13 +14,17 @@ from torch import nn
 
 from kdplatform.data import Split
 from kdplatform.errors import DivergedError, UserError
-from kdplatform.experiments import logged_models, records
+from kdplatform.experiments import conditions, logged_models, records
+from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.examples import log_examples
 from kdplatform.experiments.frozen import check_outputs
-from kdplatform.experiments.graph import TEACHER, Step
-from kdplatform.experiments.starting import size_tag, starting_model
-from kdplatform.experiments.teacher_logits import teacher_for
+from kdplatform.experiments.graph import FIRST, STUDENT, TEACHER, Step
+from kdplatform.experiments.logits_files import file_logits, remark_on_tests
+from kdplatform.experiments.starting import restored_model, size_tag, start_from, starting_model
+from kdplatform.experiments.teacher_checks import check_teachers
+from kdplatform.experiments.teacher_logits import AskedTeachers, teachers_for
 from kdplatform.experiments.tracking import (
+    TRAINING_EXAMPLES,
     artifact_path,
     by_key,
     close_dead,
@@ -38,8 +42,9 @@ from kdplatform.experiments.trained import (
     needs_tag,
     state_digest,
 )
+from kdplatform.experiments.weights import logits_digest
 from kdplatform.experiments.workspace import Workspace, backend_status, build_loss_kernels
-from kdplatform.files import locked, remove_left_overs, written_digest
+from kdplatform.files import locked, remove_left_overs
 from kdplatform.methods import build_method
 from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import Predictions
@@ -58,11 +63,20 @@ from kdplatform.study.metrics import (
     SPEED,
     fairness_metric,
     group_metrics,
+    known,
     model_metrics,
+    own_metrics,
     pair_metrics,
 )
+from kdplatform.study.ranking import Ranked, ranking_metrics
 from kdplatform.study.study import Arm, Model, Study
-from kdplatform.training import FitResult, check_fit, fit, predict_logits
+from kdplatform.training import (
+    FitResult,
+    check_fit,
+    fit,
+    predict_logits,
+    remove_checkpoint,
+)
 
 # The digest of the table of the teacher's logits that a student learnt from.
 TAG_TABLE = "kd.teacher_logits"
@@ -85,17 +99,19 @@ def obtain(
         run = find_finished(known, _fits(workspace, step, needed)) if workspace.reuse else None
         if run is not None:
             say(reused_line(step, run.info.run_id))
+            conditions.complete(workspace, step, run, needed)
             return _reused(workspace, step, run)
         close_dead(known)
         run_id = _train(workspace, step, parent_run_id, needed)
         supersede_finished(step.key, except_run_id=run_id)
-        _checkpoint(workspace, step).unlink(missing_ok=True)
+        remove_checkpoint(_checkpoint(workspace, step))
         return TrainedModel(step, run_id, reused=False)
 
 
 def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
     """Returns by key the models of those steps that are trained already, from a single search.
 
+    One that lacks a condition is not among them: `obtain` measures it.
     A run that another project of the same configuration logged is not among them; `obtain` does
     find it.
 
@@ -109,7 +125,8 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
             continue
         needed = {name: found[own.key] for name, own in step.needs.items()}
         fits = _fits(workspace, step, needed, quiet=True)
-        if run := find_finished(runs[step.key], fits):
+        run = find_finished(runs[step.key], fits)
+        if run is not None and not conditions.missing_conditions(workspace.config, run):
             found[step.key] = _reused(workspace, step, run)
     return found
 
@@ -128,14 +145,20 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
     """
     dataset, steps = workspace.dataset, list(steps)
     for step in {step.training: step for step in steps}.values():
+        if step.training.logits:
+            remark_on_tests(file_logits(step, dataset), step.training.logits)
+            continue
         with collected_messages():  # which are said when the step's turn comes
-            starting_model(step, dataset)
+            model = starting_model(step, dataset)
+            if is_user_model(step.training.model):
+                conditions.check_conditions(model, workspace.config, dataset)
     with collected_messages() as lines:
         for step in {(step.training, step.method): step for step in steps}.values():
             if not step.training.frozen:
                 method = build_method(step.method)
                 check_fit(method, step.training, dataset.train, dataset.unlabeled)
                 method.check(dataset)
+                check_teachers(step, method, dataset)
     for line in dict.fromkeys(lines):
         say(line)
 
@@ -173,7 +196,7 @@ def _fits(
 
 def _reused(workspace: Workspace, step: Step, run: Run) -> TrainedModel:
     _complete_attributes(workspace, run)
-    if step.training.frozen:
+    if step.training.frozen and not step.training.logits:
         path = artifact_path(run.info.run_id, PREDICTIONS.format(split="val"))
         val = pd.read_parquet(path, columns=["label", "prediction"])  # logits may be large
         labels, predictions = (val[name].to_numpy() for name in val.columns)
@@ -190,9 +213,11 @@ def _train(
 ) -> str:
     remove_left_overs(_checkpoint(workspace, step))
     if not workspace.reuse:
-        _checkpoint(workspace, step).unlink(missing_ok=True)
-    build_loss_kernels()
+        remove_checkpoint(_checkpoint(workspace, step))
     dataset = workspace.dataset
+    if step.training.logits:
+        return _logged_file(workspace, step, parent_run_id)
+    build_loss_kernels()
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
         parameters = records.log_origin(workspace.config, step, dataset)
@@ -205,8 +230,11 @@ def _train(
         }
         val = tables["val"]
         check_outputs(step, val.labels, val.predictions, dataset.class_names)
-        tags = records.log_predictions_and_weights(tables, model.cpu())
-        tags |= needs_tag(needed)
+        wanted = workspace.config.evaluation.conditions
+        under = conditions.measured(workspace, step, model, wanted)
+        changed = {conditions.split_under(name): table for name, table in under.items()}
+        tags = records.log_predictions_and_weights(tables | changed, model.cpu())
+        tags |= needs_tag(needed) | conditions.conditions_tag(workspace.config)
         tags |= {
             "kd.precision": result.precision,
             "kd.device": workspace.device.type,
@@ -215,8 +243,39 @@ def _train(
         }
         model_id = logged_models.log_model(step, model, dataset, parameters)
         metrics, measured = _results(workspace, step, tables, result, needed)
+        metrics |= conditions.condition_metrics(workspace, step, under, needed)
         records.log_results(metrics, tags, measured, model_id)
     say(f"{step.title}: test accuracy {tables['test'].accuracy:.2%}")
+    return run_id
+
+
+def _logged_file(workspace: Workspace, step: Step, parent_run_id: str) -> str:
+    """Logs what a file of logits predicts, of the splits that it has; returns the run's id."""
+    dataset, known = workspace.dataset, file_logits(step, workspace.dataset)
+    tags = records.step_tags(workspace.config, step)
+    with model_run(step.title, parent_run_id, tags) as run_id:
+        records.log_origin(workspace.config, step, dataset)
+        tables = {
+            name: Predictions.from_logits(split, known.splits[name])
+            for name, split in (("val", dataset.val), ("test", dataset.test))
+            if name in known.splits
+        }
+        if "val" in tables:
+            val = tables["val"]
+            check_outputs(step, val.labels, val.predictions, dataset.class_names)
+        held = {"sha256": logits_digest(step.training.logits[0])}
+        held |= {name: str(len(own)) for name, own in known.splits.items()}
+        tags = records.log_predictions(tables, held)
+        metrics, measured = {}, {}
+        if "test" in tables:
+            test, config = tables["test"], workspace.config
+            metrics = own_metrics(
+                test, tables.get("val"), config.attributes, config.min_group_size, dataset.name
+            )
+            measured["classwise"] = class_accuracies(test, dataset.class_names)
+        records.log_results(metrics, tags, measured, None)
+    said = f"test accuracy {tables['test'].accuracy:.2%}" if "test" in tables else "no test rows"
+    say(f"{step.title}: {said}")
     return run_id
 
 
@@ -244,11 +303,17 @@ def _fit(
     if step.training.frozen:
         return model.eval(), FitResult((), 0, "fp32")
     method = build_method(step.method)
-    teacher = None
+    asked = AskedTeachers([], None, [])
     if method.needs.teacher != "none":
-        teacher, table = teacher_for(workspace, step, needed[TEACHER], method.needs)
-        if table is not None:
-            mlflow.set_tag(TAG_TABLE, written_digest(table))
+        asked = teachers_for(workspace, step, needed, method.needs)
+        if asked.digests:
+            mlflow.set_tag(TAG_TABLE, ",".join(asked.digests))
+    if method.needs.from_first:
+        first = needed[FIRST]
+        model.load_state_dict(restored_model(first.step, dataset, first.run_id).state_dict())
+    if step.distillation is not None and step.distillation.start == "teacher":
+        source = needed[TEACHER]
+        say(start_from(model, restored_model(source.step, dataset, source.run_id), step.title))
     with records.EpochLog() as log:
         result = fit(
             model,
@@ -258,7 +323,8 @@ def _fit(
             seed=step.seed,
             role=step.role,
             device=workspace.device,
-            teacher=teacher,
+            teacher=asked.teachers,
+            reference=asked.reference,
             validation=dataset.val,
             unlabeled=dataset.unlabeled,
             class_names=dataset.class_names,
@@ -283,7 +349,9 @@ def _results(
     """Logs the figures of a trained model, and returns its metrics and tables."""
     dataset, config, test = workspace.dataset, workspace.config, tables["test"]
     size = config.min_group_size
+    counts = dataset.train.labels.bincount(minlength=len(dataset.class_names)).tolist()
     metrics = model_metrics(test, tables["val"], config.attributes, size, dataset.name)
+    metrics |= known(ranking_metrics(test, Ranked(counts, config.attributes, size)))
     measured = {"classwise": class_accuracies(test, dataset.class_names)}
     if config.attributes:
         measured["groups"] = group_accuracies(test, config.attributes, size)
@@ -292,20 +360,20 @@ def _results(
         metrics[SPEED] = median(record.images_per_second for record in result.records)
         drawn["curves"] = figures.curves_figure(records.curves(result.records), step.title)
     if step.role is Role.DISTILLED:
-        for name, trained in needed.items():
-            metrics |= pair_metrics(
-                Role(name),
-                trained.test,
-                test,
-                len(dataset.class_names),
-                config.attributes,
-                size,
-            )
-        log_examples(dataset, test, {name: own.test for name, own in needed.items()})
         study, arm = _with_references(workspace, step, test, needed)
+        references = {
+            role: reference.test
+            for role in (Role.TEACHER, Role.STUDENT)
+            if (reference := study.reference(role, step.seed)) is not None
+        }
+        for role, table in references.items():
+            number = len(dataset.class_names)
+            metrics |= pair_metrics(role, table, test, number, config.attributes, size)
+        log_examples(dataset, test, {role.value: own for role, own in references.items()})
         classes = ClassWise(study)
         measured["classwise"] = with_disagreement(compared_classes(classes, arm), study, arm)
         drawn |= model_figures(classes, arm, step.title)
+    measured["classwise"] = measured["classwise"].assign(**{TRAINING_EXAMPLES: counts})
     records.log_figures(drawn)
     return metrics, measured
 
@@ -315,15 +383,18 @@ def _with_references(
 ) -> tuple[Study, Arm]:
     """Returns the study of one distilled student with its teacher and NDS, and its arm."""
     arm = Arm(Role.DISTILLED)
-    arms = {Arm(own.step.role): {own.step.seed: Model("", own.test)} for own in needed.values()}
-    config = workspace.config
+    config, nds = workspace.config, needed[STUDENT]
+    shared = config.teacher_seed(step.seed)
+    taught = taught_by(step, needed)
+    arms = {Arm(Role.TEACHER): {shared: Model("", taught)}} if taught is not None else {}
+    arms[Arm(Role.STUDENT)] = {nds.step.seed: Model("", nds.test)}
     return Study(
         config.name,
         workspace.dataset.class_names,
         {**arms, arm: {step.seed: Model("", test)}},
         config.attributes,
         config.min_group_size,
-        shared_teacher=needed[TEACHER].step.seed,
+        shared_teacher=shared,
     ), arm
 
 

@@ -6,7 +6,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
-from kdplatform.errors import UserError
+from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.conditions import settings_of, split_under
 from kdplatform.experiments.tracking import (
     artifact_digests,
     artifact_path,
@@ -26,20 +27,21 @@ TEST = PREDICTIONS.format(split="test")
 _NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 
 
-def stored_test_predictions(run: Run) -> Predictions:
-    """Returns the predictions a run logged for the test split.
+def stored_test_predictions(run: Run, condition: str = "") -> Predictions:
+    """Returns the predictions a run logged for the test split, as it is or under a condition.
 
     Raises:
         ValueError: they are missing, not what was logged, or no prediction table.
     """
-    digest = artifact_digests(run).get(TEST)
+    table = PREDICTIONS.format(split=split_under(condition)) if condition else TEST
+    digest = artifact_digests(run).get(table)
     if digest is None:
-        raise ValueError(f"it has logged no {TEST}")
+        raise ValueError(f"it has logged no {table}")
     try:
-        path = artifact_path(run.info.run_id, TEST)
+        path = artifact_path(run.info.run_id, table)
         sound = digest == file_digest(path)
     except (OSError, MlflowException) as error:
-        raise ValueError(f"its {TEST} cannot be read now ({reason_of(error)})") from None
+        raise ValueError(f"its {table} cannot be read now ({reason_of(error)})") from None
     if not sound:
         raise ValueError("its predictions are not what was logged")
     return Predictions.read(path)
@@ -63,8 +65,11 @@ class StoredRun(NamedTuple):
     class_names: tuple[str, ...]
 
 
-def read_run(run_id: str) -> StoredRun:
+def read_run(run_id: str, condition: str = "") -> StoredRun:
     """Returns the test predictions of a run, with its attributes and the names of its classes.
+
+    Args:
+        condition: under which they were made; empty: the test split as it is.
 
     Raises:
         UserError: there is no such run, or no predictions of it that can be believed.
@@ -81,8 +86,10 @@ def read_run(run_id: str) -> StoredRun:
                 f"run {run_id} is not in the tracking store {shown_store()!r}; allowed: a run of "
                 "it, or another MLFLOW_TRACKING_URI"
             ) from None
+    if condition and condition not in settings_of(run):
+        raise unknown_name(f"run {run_id}: condition", condition, ["clean", *settings_of(run)])
     try:
-        test = stored_test_predictions(run)
+        test = stored_test_predictions(run, condition)
     except ValueError as error:
         raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
     # The metric that a run has of every attribute of its project.

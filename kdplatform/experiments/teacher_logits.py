@@ -6,13 +6,17 @@ of the study's students and the table is not too large. Otherwise the teacher it
 """
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdplatform.experiments.graph import Step
+from kdplatform.data import Split
+from kdplatform.experiments.graph import FIRST, REFERENCE, STUDENT, Step
+from kdplatform.experiments.logits_files import file_teacher
 from kdplatform.experiments.starting import restored_model
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
@@ -22,6 +26,7 @@ from kdplatform.files import (
     locked,
     remove_left_overs,
     save_arrays,
+    written_digest,
     written_with_digest,
 )
 from kdplatform.methods import Needs
@@ -42,6 +47,40 @@ STUDENTS_OF_A_TEACHER = 13
 _HALF = np.finfo(np.float16)
 
 
+class AskedTeachers(NamedTuple):
+    """Whom a fit asks.
+
+    Attributes:
+        reference: the further model that the method asks.
+        digests: SHA-256 of the tables of the teachers, in the order of their list.
+    """
+
+    teachers: list[Teacher]
+    reference: Teacher | None
+    digests: list[str]
+
+
+def teachers_for(
+    workspace: Workspace, step: Step, needed: Mapping[str, TrainedModel], needs: Needs
+) -> AskedTeachers:
+    """Returns whom a step's fit asks: its teachers, or the first model of one without a teacher.
+
+    Args:
+        needed: the step's models, by the names it gives them.
+    """
+    teachers, digests = [], []
+    for name in step.teachers or (FIRST,):
+        teacher, table = teacher_for(workspace, step, needed[name], needs)
+        teachers.append(teacher)
+        digests += [written_digest(table)] if table is not None else []
+    reference = None
+    if needs.reference:
+        asked = needed.get(REFERENCE, needed.get(STUDENT))
+        assert asked is not None
+        reference, _ = teacher_for(workspace, step, asked, needs)
+    return AskedTeachers(teachers, reference, digests)
+
+
 def teacher_for(
     workspace: Workspace, student: Step, teacher: TrainedModel, needs: Needs
 ) -> tuple[Teacher, Path | None]:
@@ -57,11 +96,29 @@ def teacher_for(
     def network() -> nn.Module:
         return restored_model(teacher.step, workspace.dataset, teacher.run_id)
 
-    logits = file = None
+    if teacher.step.training.logits:
+        return file_teacher(teacher.step, workspace.dataset), None
+    logits = file = unlabeled = None
+    split = workspace.dataset.unlabeled
     if needs.teacher == "logits":
         logits, file = _logits(workspace, student, teacher)
+        if needs.unlabeled and split is not None and not student.training.augmentation.active:
+            unlabeled, _ = _split_logits(workspace, teacher, split, "-unlabeled")
     precision = resolve_precision(teacher.step.training, workspace.device)
-    return Teacher(None if logits is None else TeacherTable(logits), network, precision), file
+    asked = Teacher(
+        _table(workspace.dataset.train, logits),
+        network,
+        precision,
+        unlabeled=None if unlabeled is None or split is None else _table(split, unlabeled),
+    )
+    return asked, file
+
+
+def _table(split: Split, logits: Tensor | None) -> TeacherTable | None:
+    if logits is None:
+        return None
+    _, places = split.distinct()
+    return TeacherTable(logits, places)
 
 
 def _logits(
@@ -69,7 +126,7 @@ def _logits(
 ) -> tuple[Tensor | None, Path | None]:
     """Returns the logits that a table holds and its file; neither where the network is asked."""
     if not student.training.augmentation.active:
-        return _training_logits(workspace, teacher.step, teacher.run_id)
+        return _split_logits(workspace, teacher, workspace.dataset.train)
     train = workspace.dataset.train
     # A streamed split would be decoded anew for every view, and holds too many images anyway.
     in_memory = isinstance(train.inputs, Tensor)
@@ -90,15 +147,20 @@ def views_pay(student: TrainingConfig, examples: int, classes: int) -> bool:
     return views <= passes and examples * views * classes * _HALF.bits // 8 <= MOST_VIEW_BYTES
 
 
-def _training_logits(workspace: Workspace, teacher: Step, run_id: str) -> tuple[Tensor, Path]:
-    """Returns the teacher's logits [N, C] of the training split, from the cache or computed."""
+def _split_logits(
+    workspace: Workspace, teacher: TrainedModel, split: Split, suffix: str = ""
+) -> tuple[Tensor, Path]:
+    """Returns the teacher's logits of a split, from the cache or computed.
+
+    [N, C], a row for each of the inputs that `Split.distinct` returns.
+    """
     # By run and not by key: a teacher trained afresh may differ in its last bits.
-    path = workspace.folder / "teacher_logits" / f"{run_id}.npz"
-    with locked(path.with_suffix(".lock"), _waiting(teacher)):
+    path = workspace.folder / "teacher_logits" / f"{teacher.run_id}{suffix}.npz"
+    with locked(path.with_suffix(".lock"), _waiting(teacher.step)):
         if (cached := load_arrays(path)) is not None:
             return torch.from_numpy(cached["logits"]), path
-        model = restored_model(teacher, workspace.dataset, run_id)
-        inputs = workspace.dataset.train.inputs
+        model = restored_model(teacher.step, workspace.dataset, teacher.run_id)
+        inputs, _ = split.distinct()
         logits = predict_logits(model, inputs, device=workspace.device).cpu()
         save_arrays(path, {"logits": logits.numpy()})
         return logits, path

@@ -24,6 +24,7 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking.context.git_context import GitRunContext
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
@@ -51,6 +52,8 @@ SUPERSEDED = "~"
 TAG_DIGESTS = "kd.artifact_digests"
 TAG_PROCESS = "kd.process"
 TAG_ERROR = "kd.error"
+# The column of a model's table of classes with the training examples of each.
+TRAINING_EXAMPLES = "training_examples"
 
 # Closed when the process ends.
 _AT_EXIT = ExitStack()
@@ -497,6 +500,13 @@ def artifact_path(run_id: str, path: str) -> Path:
     return Path(found)
 
 
+def log_artifacts_of(run_id: str, folder: Path) -> None:
+    """Logs the files below `folder` to a run that has ended."""
+    # MLflow's client keeps the places of artifacts by run id alone, whatever the store.
+    place = _artifact_folder(mlflow.get_tracking_uri(), run_id)
+    get_artifact_repository(place).log_artifacts(str(folder))
+
+
 @cache
 def _fetched() -> Path:
     """Returns a folder for what is fetched from remote stores, gone with the process."""
@@ -512,13 +522,26 @@ def _artifact_folder(tracking_uri: str, run_id: str) -> str:
 
 def class_names(run: Run) -> tuple[str, ...]:
     """Returns the class of each output of a run's model; none where the run has no such table."""
+    return tuple(map(str, _by_class(run, "name")))
+
+
+def class_counts(run: Run) -> tuple[int, ...]:
+    """Returns the training examples of each class; none where the run has not logged them."""
+    try:
+        return tuple(int(str(count)) for count in _by_class(run, TRAINING_EXAMPLES))
+    except ValueError:
+        return ()
+
+
+def _by_class(run: Run, column: str) -> list[object]:
+    """Returns a column of a run's table of classes, empty where it has none."""
     try:
         path = artifact_path(run.info.run_id, "classwise.json")
         logged = json.loads(path.read_text())
-        position = logged["columns"].index("name")
-        return tuple(str(row[position]) for row in logged["data"])
+        position = logged["columns"].index(column)
+        return [row[position] for row in logged["data"]]
     except (OSError, MlflowException, ValueError, KeyError):
-        return ()
+        return []
 
 
 @cache

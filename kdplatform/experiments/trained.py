@@ -39,10 +39,17 @@ class TrainedModel:
     @cached_property
     def test(self) -> Predictions:
         """Predictions of the test split, read when it is asked for first."""
-        return self.predictions("test")
+        return self._read("test")
+
+    def has(self, split: str) -> bool:
+        """Tells whether predictions of a split were logged; a teacher's file may lack them."""
+        return PREDICTIONS.format(split=split) in artifact_digests(self.run)
 
     def predictions(self, split: str) -> Predictions:
         """Returns the predictions of a split."""
+        return self.test if split == "test" else self._read(split)
+
+    def _read(self, split: str) -> Predictions:
         return Predictions.read(artifact_path(self.run_id, PREDICTIONS.format(split=split)))
 
 

@@ -21,7 +21,7 @@ from kdplatform.experiments.tracking import (
     check_store,
     class_names,
 )
-from kdplatform.files import file_digest, user_path
+from kdplatform.files import file_digest, not_there, user_path
 from kdplatform.models.pretrained import pretrained
 from kdplatform.models.user_models import by_content, is_user_model, user_model_digest
 from kdplatform.progress import say
@@ -89,6 +89,8 @@ def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any
         UserError: weights, or a function of the user's, cannot be found.
     """
     settings = training.matters()
+    if training.logits:
+        return {**settings, "logits": [logits_digest(file) for file in training.logits]}
     if training.pretrained:
         settings["pretrained"] = pretrained(training.model).source
     if training.weights is not None:
@@ -284,6 +286,18 @@ def _of_uri(uri: str, tracking_uri: str) -> Source:
             raise UserError(f"weights={uri!r} hold {len(graphs)} graphs ({names}); allowed: one")
         path = graphs[0]
     return _source(path, file_digest(path), run)
+
+
+def logits_digest(file: str) -> str:
+    """Returns the SHA-256 of a file of a teacher's logits.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = user_path("teacher.logits", file)
+    if not path.is_file():
+        raise not_there("teacher.logits", file, path, "a file of logits")
+    return _digest(path, path.stat().st_mtime_ns)
 
 
 @lru_cache(maxsize=16)

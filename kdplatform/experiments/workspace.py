@@ -12,6 +12,7 @@ from kdplatform.errors import MachineError, UserError
 from kdplatform.files import use_scratch, writable_folder
 from kdplatform.kernels import BackendStatus, status
 from kdplatform.kernels.build import BuildError, ensure_built
+from kdplatform.methods._attacks import check_attackable
 from kdplatform.progress import changing_line, say
 from kdplatform.settings.schema import DatasetConfig, ProjectConfig
 
@@ -35,12 +36,15 @@ class Workspace:
         """The project's dataset, made or downloaded when it is not there yet; says what it holds.
 
         Raises:
-            UserError: the project names an attribute that the dataset does not have.
+            UserError: the project names an attribute that the dataset does not have, or a
+                condition under which its inputs cannot be put.
         """
         dataset = _loaded_dataset(self.config.dataset, self.folder / "datasets")
         for attribute in self.config.attributes:
             if attribute not in dataset.attributes:
                 raise unknown_attribute("attributes", attribute, dataset.name, dataset.attributes)
+        for name in self.config.evaluation.conditions:
+            check_attackable(dataset, f"condition {name!r}")
         for line in remarks(dataset, self.config.attributes):
             say(line)
         return dataset

@@ -11,6 +11,7 @@ from pydantic import Field
 from kdplatform.data import SEVERAL, unknown_attribute
 from kdplatform.errors import UserError
 from kdplatform.lazy import pandas, torch
+from kdplatform.methods._building import BuildingConfig
 from kdplatform.progress import say
 from kdplatform.settings.schema import MethodConfig
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 # What stands for an attribute: the project's first one, and the classes themselves. Prediction
 # tables call the class `label`, so that no attribute has this name.
 AUTO, CLASSES = "auto", "label"
+# Before an attribute: the groups are those of class and attribute together, such as `3 red`.
+BY_CLASS = f"{CLASSES}*"
+BY_CLASS_AUTO = BY_CLASS + AUTO
 _MOST_NAMED = 5
 ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
@@ -30,7 +34,9 @@ class GroupedConfig(MethodConfig):
     """The fields of a method that goes by groups."""
 
     attribute: str = Field(
-        AUTO, description="whose groups; auto: the project's first attribute; label: the classes"
+        AUTO,
+        description="whose groups; auto: the project's first attribute; label: the classes; "
+        "label*A: class and A together",
     )
 
 
@@ -54,7 +60,8 @@ class Groups:
         """Returns the group of each example of a split: int64 [N], -1 for one that is in none."""
         if self.attribute == CLASSES:
             return split.labels
-        places = pandas.Index(self.names).get_indexer(pandas.Index(split.columns[self.attribute]))
+        own = _group_names(split, self.attribute)
+        places = pandas.Index(self.names).get_indexer(pandas.Index(own))
         return torch.from_numpy(places.astype("int64"))
 
 
@@ -67,10 +74,11 @@ def groups_of(split: Split, attribute: str) -> Groups:
     if attribute == CLASSES:
         counts = class_counts(split)
         return Groups(attribute, tuple(map(str, range(len(counts)))), counts)
-    if attribute not in split.columns:
+    column = column_of(attribute)
+    if column not in split.columns:
         known = ", ".join(map(str, split.columns)) or "none"
         raise UserError(f"attribute={attribute!r} is no column of the training split ({known})")
-    names = tuple(sorted(split.columns[attribute].dropna().unique()))
+    names = tuple(sorted(_group_names(split, attribute).dropna().unique()))
     if len(names) < 2:
         found = f"one group ({names[0]!r})" if names else "no group"
         raise UserError(
@@ -80,6 +88,33 @@ def groups_of(split: Split, attribute: str) -> Groups:
     groups = Groups(attribute, names, torch.zeros(0))
     own = groups.of(split)
     return Groups(attribute, names, own[own >= 0].bincount(minlength=len(names)))
+
+
+def column_of(attribute: str) -> str:
+    """Returns the column that groups go by: the attribute, without `label*` before it."""
+    return attribute.removeprefix(BY_CLASS)
+
+
+def _group_names(split: Split, attribute: str) -> pandas.Series:
+    """Returns the name of each example's group; missing for one in none."""
+    column = split.columns[column_of(attribute)]
+    if not attribute.startswith(BY_CLASS):
+        return column
+    numbers = pandas.Series(split.labels.numpy().astype(str), index=column.index)
+    return (numbers + " " + column).where(column.notna())
+
+
+def group_shares(groups: Tensor) -> Tensor:
+    """Returns how often each row is drawn if all groups come equally often: float64 [N], sum 1.
+
+    Args:
+        groups: int64 [N], -1 for a row in none, which counts as one of the mean group's.
+    """
+    inside = groups >= 0
+    counts = groups[inside].bincount()
+    mean = counts[counts > 0].double().mean()
+    sizes = torch.where(inside, counts[groups.clamp(min=0)].double(), mean)
+    return (1 / sizes) / (1 / sizes).sum()
 
 
 def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
@@ -93,8 +128,9 @@ def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
         return
     if not dataset.attributes:
         raise _without_groups(config.method, f"dataset {dataset.name}")
-    if attribute not in dataset.attributes:
-        raise unknown_attribute("attribute", attribute, dataset.name, dataset.attributes)
+    column = column_of(attribute)
+    if column not in dataset.attributes:
+        raise unknown_attribute("attribute", column, dataset.name, dataset.attributes)
     groups = groups_of(dataset.train, attribute)
     pairs = list(zip(groups.names, groups.sizes.tolist(), strict=True))
     words = [f"{name} {size:,}" for name, size in pairs[:_MOST_NAMED]]
@@ -107,17 +143,30 @@ def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
     say(f"groups of {attribute} in training: {', '.join(words)}{note}")
 
 
+def grouping(config: MethodConfig) -> GroupedConfig | None:
+    """Returns the method that goes by groups: this one, or the one that it builds on; else None."""
+    if isinstance(config, BuildingConfig):
+        config = config.base_config
+    return config if isinstance(config, GroupedConfig) else None
+
+
 def grouped_by_project(config: ConfigT, attributes: tuple[str, ...], project: str) -> ConfigT:
     """Returns a method that goes by the project's first attribute where it says `auto`.
 
     Raises:
         UserError: the project has no attributes.
     """
-    if not (isinstance(config, GroupedConfig) and config.attribute == AUTO):
+    grouped = grouping(config)
+    if grouped is None or column_of(grouped.attribute) != AUTO:
         return config
     if not attributes:
-        raise _without_groups(config.method, f"project {project}")
-    return config.model_copy(update={"attribute": attributes[0]})
+        raise _without_groups(grouped.method, f"project {project}")
+    by_class = BY_CLASS if grouped.attribute.startswith(BY_CLASS) else ""
+    attribute = by_class + attributes[0]
+    if not isinstance(config, BuildingConfig):
+        return config.model_copy(update={"attribute": attribute})
+    fields = (*getattr(config, config.base_settings), f"attribute={attribute}")
+    return config.model_copy(update={config.base_settings: fields})
 
 
 def class_counts(split: Split) -> Tensor:

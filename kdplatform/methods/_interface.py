@@ -28,12 +28,20 @@ class Needs:
             network itself, on any inputs; "none" without a teacher.
         teacher_statistics: whether it asks for the teacher's logits of whole splits.
         unlabeled: whether it learns from examples without labels too.
+        several: whether it can learn from several teachers.
+        reference: whether it asks a further model, `DistillationConfig.reference_teacher`.
+        steps: whether it is trained in steps; one that is not has done all once it has begun.
+        from_first: whether it starts from the weights of the model of `first_training`.
         augmentation: whether it asks for images that are augmented.
     """
 
     teacher: Literal["none", "logits", "live"] = "none"
     teacher_statistics: bool = False
     unlabeled: bool = False
+    several: bool = False
+    reference: bool = False
+    steps: bool = True
+    from_first: bool = False
     augmentation: bool = False
 
 
@@ -142,9 +150,28 @@ class Run(Protocol):
         ...
 
     def teacher(self, batch: Batch, *, features: bool = False) -> Output:
-        """Returns what the teacher says about a batch, without gradients.
+        """Returns what the teacher says about a batch, without gradients; the first of several.
 
         A table answers for inputs that the loop made; the network for all others, and for features.
+        """
+        ...
+
+    def teachers(self, batch: Batch) -> Sequence[Tensor]:
+        """Returns what each teacher says about a batch: logits [B, C], in the order of the list."""
+        ...
+
+    def reference(self, batch: Batch) -> Tensor:
+        """Returns what the method's further model says about a batch: logits [B, C]."""
+        ...
+
+    def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:
+        """Returns what any network says about inputs [B, ...], asked as `student` asks the model.
+
+        For networks of the method's own, such as a mean teacher. Gradients flow, unless they are
+        switched off around the call.
+
+        Raises:
+            UserError: features are asked for and the network has no linear layer.
         """
         ...
 
@@ -178,19 +205,22 @@ class Method(Generic[ConfigT]):
         in_eval: names of attributes that stay in eval mode, such as a frozen copy of the student.
         rebuilt: names of attributes that `begin` builds again and that never change: they are left
             out of the checkpoints.
+        by_reference: names of tensors that are large and change, such as a memory bank: each lies
+            in a file of its own beside the checkpoint, which names it.
         config: the method's fields.
     """
 
     needs: Needs = Needs()
     in_eval: ClassVar[frozenset[str]] = frozenset()
     rebuilt: ClassVar[frozenset[str]] = frozenset()
+    by_reference: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: ConfigT) -> None:
         self.config = config
 
     def __repr__(self) -> str:
         """Returns the method and its fields, for messages."""
-        fields = {k: v for k, v in self.config.model_dump().items() if k != "teacher_seed"}
+        fields = self.config.model_dump(exclude={"teacher_seed", "teachers", "start"})
         name = fields.pop("method")
         return f"{name}({', '.join(f'{k}={plain_text(v)}' for k, v in fields.items())})"
 
@@ -203,8 +233,23 @@ class Method(Generic[ConfigT]):
             UserError: the method cannot learn from these data.
         """
 
+    def check_teachers(self, names: Sequence[str], dataset: Dataset) -> None:
+        """Called like `check`, with the teachers in words, in the order of the list.
+
+        Raises:
+            UserError: the method cannot learn from these teachers.
+        """
+
     def begin(self, run: Run) -> None:
         """Called once, inside the run's seeded block, before a checkpoint is restored."""
+
+    def row_shares(self, run: Run) -> Tensor | None:
+        """Returns how often each training row is drawn, as shares [N] on the CPU.
+
+        Rows are then drawn with replacement, as many as there are in every epoch. None: an epoch
+        sees each row once. Called once, after `begin`.
+        """
+        return None
 
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row of the batch."""

@@ -35,6 +35,7 @@ from kdplatform.methods._groups import class_counts
 from kdplatform.methods._logits import LogitConfig, LogitMethod
 from kdplatform.progress import say
 from kdplatform.settings.schema import Temperature, parse_integers
+from kdplatform.strata import strata_by_frequency
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,18 +133,3 @@ class GroupStratified(LogitMethod[Config]):
         """Returns logits whose softmax is the strata's probabilities at T: [B, G]."""
         scaled = (logits / self.config.temperature).unsqueeze(1)
         return scaled.masked_fill(~self.masks, float("-inf")).logsumexp(2)
-
-
-def strata_by_frequency(counts: Sequence[int], strata: int) -> list[list[int]]:
-    """Cuts classes, the most frequent first, into strata of about equally many examples."""
-    quota = sum(counts) / strata
-    order = sorted(range(len(counts)), key=lambda number: -counts[number])
-    found: list[list[int]] = [[]]
-    for number in order:
-        if sum(counts[c] for c in found[-1]) >= quota:
-            found.append([])
-        found[-1].append(number)
-    if len(found) > 1 and sum(counts[c] for c in found[-1]) < quota / 2:
-        last = found.pop()
-        found[-1] += last
-    return found

@@ -16,19 +16,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, Self
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from kdplatform.methods import (
     Batch,
     Run,
     build_method,
     method_class,
-    method_config_class,
-    method_names,
 )
+from kdplatform.methods._building import BuildingConfig, methods_of_logits
 from kdplatform.methods._logits import LogitConfig, LogitMethod
 from kdplatform.settings.schema import DistillationConfig, MethodConfig, Names, Temperature
-from kdplatform.settings.words import allowed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -40,7 +38,7 @@ if TYPE_CHECKING:
 _EPSILON = 1e-7
 
 
-class Config(LogitConfig):
+class Config(BuildingConfig, LogitConfig):
     """Which distillation term is given standardised logits, and its weight."""
 
     temperature_field: ClassVar[str] = "temperature"
@@ -57,57 +55,17 @@ class Config(LogitConfig):
         "unbiased", description="divide squares by the number of classes less one, or by it"
     )
 
-    @property
-    def softmax_temperature(self) -> float | None:
-        """T, which is the base's; None where the base has none."""
-        has_one = method_config_class(self.base).temperature_field is not None
-        return self.temperature if has_one else None
-
-    @property
-    def base_config(self) -> MethodConfig:
-        """The base with its fields."""
-        own = method_config_class(self.base)
-        given = dict(field.split("=", 1) for field in self.base_fields)
-        return own.model_validate(given | _fixed(own, self.temperature))
-
-    def matters(self) -> dict[str, Any]:
-        """Returns the fields that decide a result, those of the base as its own key has them."""
-        settings = super().matters()
-        del settings["base_fields"]
-        return settings | {"base": self.base_config.matters()}
+    def fixed(self, own: type[MethodConfig]) -> Mapping[str, Any]:
+        """Returns the base's temperature, and 1 for what weighs its distillation term."""
+        fixed = {own.temperature_field: self.temperature, own.alpha_field: 1.0}
+        return {name: value for name, value in fixed.items() if name is not None}
 
     @model_validator(mode="after")
     def _base_is_one_of_logits(self) -> Self:
-        known = [name for name in method_names() if _is_base(name)]
-        if self.base not in known:
-            raise ValueError(
-                f"base={self.base!r} is no method whose logits can be standardised; "
-                f"allowed: {', '.join(known)}"
-            )
-        own = method_config_class(self.base)
-        taken = {"method", "teacher_seed", "ce_weight", *_fixed(own, self.temperature)}
-        free = [name for name in own.model_fields if name not in taken]
-        for field in self.base_fields:
-            name, equals, _ = field.partition("=")
-            if name not in free or not equals:
-                raise ValueError(
-                    f"base_fields={field!r} is not allowed with base={self.base!r}; "
-                    f"allowed: name=value, names: {', '.join(free) or 'none'}"
-                )
-        default = type(self).model_fields["temperature"].default
-        if own.temperature_field is None and self.temperature != default:
-            raise ValueError(
-                f"temperature={self.temperature:g} is not allowed with base={self.base!r}, which "
-                f"has no temperature of this kind; allowed: {default:g}, the default"
-            )
-        try:
-            self.base_config  # noqa: B018 - builds it, to see that it can be built
-        except ValidationError as error:
-            problem = error.errors()[0]
-            name = str(problem["loc"][0]) if problem["loc"] else ""
-            words = f"; allowed: {allowed(own.model_fields[name])}" if name else ""
-            value = f" {name}={problem['input']!r} is not allowed" if name else problem["msg"]
-            raise ValueError(f"base_fields:{value}{words}") from None
+        known = [n for n in methods_of_logits() if method_class(n) is not LogitStandardization]
+        self.check_base(known, "no method whose logits can be standardised", ["ce_weight"])
+        self.check_temperature(self.temperature)
+        self.check_base_fields()
         return self
 
 
@@ -154,14 +112,3 @@ class LogitStandardization(LogitMethod[Config]):
         constant = variance == 0
         std = variance.masked_fill(constant, 1.0).sqrt().masked_fill(constant, 0.0)
         return centred / (std + _EPSILON)
-
-
-def _is_base(name: str) -> bool:
-    own = method_class(name)
-    return issubclass(own, LogitMethod) and own is not LogitStandardization
-
-
-def _fixed(own: type[MethodConfig], temperature: float) -> dict[str, Any]:
-    """Returns the fields of the base that this method's own stand for."""
-    fixed = {own.temperature_field: temperature, own.alpha_field: 1.0}
-    return {name: value for name, value in fixed.items() if name is not None}

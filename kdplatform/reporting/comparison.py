@@ -30,6 +30,7 @@ from kdplatform.reporting.comparison_rows import (
     group_count_row,
     individual_rows,
     overall_rows,
+    ranking_rows,
 )
 from kdplatform.reporting.count_lines import unseen_lines
 from kdplatform.reporting.findings_text import led_by_findings
@@ -45,6 +46,7 @@ from kdplatform.study.findings import WARNING, Finding, make_findings
 from kdplatform.study.groups import BETTER, WORSE, GroupComparison, compare_groups
 from kdplatform.study.measures import favourable_class
 from kdplatform.study.metrics import Similarity, individual_metrics, score_metrics
+from kdplatform.study.ranking import Ranked, ranking_metrics
 from kdplatform.study.same_examples import check_examples, with_ids_of_one_kind
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
@@ -164,6 +166,7 @@ def build_comparison(
         "What differs: side B minus side A",
         [
             *overall_rows(study),
+            *ranking_rows(study),
             *([] if groups is None else [group_count_row(groups)]),
             *([] if classes is None else [class_count_row(classes)]),
             *fairness,
@@ -240,6 +243,7 @@ def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
     for arm, side in ((A, a), (B, b)):
         for seed, table in enumerate(table.aligned(a.tables[0]) for table in side.tables):
             scores = score_metrics(table) | individual_metrics(table, similar)
+            scores |= ranking_metrics(table, Ranked())
             arms[arm][seed] = Model("", table, scores)
     numbers = range(max(table.n_classes for side in (a, b) for table in side.tables))
     classes = a.class_names or tuple(map(str, numbers))

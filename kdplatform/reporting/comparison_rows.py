@@ -18,6 +18,7 @@ from kdplatform.analysis.intervals import (
     mean_of_seeds_and_examples,
     mean_over_seeds,
 )
+from kdplatform.analysis.ranking import label_ranks, places_gain
 from kdplatform.analysis.significance import Counts
 from kdplatform.analysis.verdict import Change, fairness_word
 from kdplatform.predictions import FloatArray
@@ -31,6 +32,7 @@ from kdplatform.roles import Role
 from kdplatform.study.evidence import FAIRNESS, MetricChange, fairness_change
 from kdplatform.study.groups import GroupComparison
 from kdplatform.study.metrics import CONSISTENCY, ECE, INDIVIDUAL, INDIVIDUAL_LABELS
+from kdplatform.study.ranking import GINI, MANY_CLASSES, K
 from kdplatform.study.study import NDS, Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
 
@@ -92,6 +94,20 @@ def overall_rows(study: Study) -> Iterator[Row]:
     }
     words = {name: number_words(share, 2, 100) for name, share in shares.items()}
     yield Row({"what": "disagreement", **shares}, {"what": "disagreement", **words})
+
+
+def ranking_rows(study: Study) -> Iterator[Row]:
+    """How high labels stand among many classes, where both sides have logits."""
+    sides = study.tables(A), study.tables(B)
+    every = [table for side in sides for table in side]
+    if any(table.logits is None or table.n_classes <= MANY_CLASSES for table in every):
+        return
+    ranks = [[label_ranks(table) for table in side] for side in sides]
+    recall = [[own <= K for own in side] for side in ranks]
+    gains = [[places_gain(own, K) for own in side] for side in ranks]
+    yield _example_row(f"recall@{K}", recall, study.any_table.weights, better=1, scale=100, width=1)
+    yield _example_row(f"NDCG@{K}", gains, study.any_table.weights, better=1, scale=100, width=1)
+    yield from _model_rows(study, {GINI: (f"Gini of the top {K} places", 0, 1.0)})
 
 
 def individual_rows(study: Study) -> Iterator[Row]:

@@ -1,5 +1,6 @@
 """The report of a study: what was found, group by group and class by class, and every verdict."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 
@@ -33,6 +34,7 @@ from kdplatform.study.fairness import Effort, GroupFairness
 from kdplatform.study.findings import study_findings
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.methods import compare_methods
+from kdplatform.study.ranking_changes import judge_exposure
 from kdplatform.study.study import Study
 
 DEFAULT_EFFORT = Effort()
@@ -57,6 +59,7 @@ def build_report(
     single = [each for each in fairness if isinstance(each.attribute, str)]
     compared = compare_methods(study, single) if study.has_several_methods else []
     of_methods = [claim for each in compared for claim in each.claims.values()]
+    of_exposure = judge_exposure(study)
     findings = study_findings(classes, groups, fairness)
     pairs = study_pairs(study, classes, groups)
     sections = [
@@ -66,7 +69,7 @@ def build_report(
         _classes(study, pairs),
         curves_chapter(study, classes, groups, single, compared),
         examples_chapter(_galleries(study, pairs, previews)),
-        verdicts_chapter(study, classes, fairness, of_methods),
+        verdicts_chapter(study, classes, fairness, of_methods, of_exposure),
         claims_chapter(study, classes, claims),
         methods_and_caveats(list(_facts(study)), list(_caveats(study, classes)), _FILES),
     ]
@@ -78,7 +81,7 @@ def build_report(
     gaps = [*_gaps(study), *not_judged(study, claims)]
     if groups.tests:
         frames["group_shifts"] = groups.table()
-    return Report(page, frames, claims, of_methods, gaps, findings, groups)
+    return Report(page, frames, claims, [*of_methods, *of_exposure], gaps, findings, groups)
 
 
 def _groups(study: Study, pairs: Sequence[Pair], groups: GroupWise) -> Section:
@@ -164,7 +167,8 @@ def claim_sentence(claim: Claim) -> str:
     """Returns a claim with its verdict, estimate, interval and remark."""
     digits = 2 if claim.scale == 100 else 1
     interval = claim.interval
-    estimate = f"{claim.scale * interval.estimate:+.{digits}f}"
+    known = math.isfinite(interval.estimate)
+    estimate = f"{claim.scale * interval.estimate:+.{digits}f}" if known else "not measured"
     limits = interval_words(interval, claim.scale, digits)
     words = f"{estimate}, {'no interval' if limits == EMPTY else limits}"
     return f"{claim.claim}: {claim.verdict} ({'; '.join(filter(None, (words, claim.remark)))})"

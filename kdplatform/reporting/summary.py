@@ -16,16 +16,24 @@ from kdplatform.study.metrics import (
     fairness_metric,
     group_notes,
 )
-from kdplatform.study.study import Arm, Study
+from kdplatform.study.study import TEACHER, Arm, Study
+
+# How the ensemble's row is named beside its teachers'.
+TOGETHER = "Teachers together"
 
 
-def arms_text(classes: ClassWise, groups: GroupWise) -> str:
-    """Returns the table of a study whose students are of one kind, below what was found."""
+def arms_text(classes: ClassWise, groups: GroupWise, members: Study | None = None) -> str:
+    """Returns the table of a study whose students are of one kind, below what was found.
+
+    Args:
+        members: the several teachers of one student, each a row before the one of them together.
+    """
     study = classes.study
     findings = study_findings(classes, groups)
-    rows = [
+    rows = _member_rows(members, len(_counts(study)))
+    rows += [
         [
-            arm.role.label,
+            _name(arm, members) or arm.role.label,
             *_cells(study, arm),
             *(_count(test) for test in _tests(classes, groups, arm)),
         ]
@@ -39,20 +47,23 @@ def arms_text(classes: ClassWise, groups: GroupWise) -> str:
     return led_by_findings(findings, _text(study, rows, seeds, _counts(study), reading))
 
 
-def sweep_text(classes: ClassWise, groups: GroupWise, seeds: Sequence[int]) -> str:
+def sweep_text(
+    classes: ClassWise, groups: GroupWise, seeds: Sequence[int], members: Study | None = None
+) -> str:
     """Returns the table of a study over temperatures, a row per arm, below what was found.
 
     Args:
         seeds: those that were asked for; arms that lack some are named.
+        members: as `arms_text`.
     """
     study = classes.study
-    rows = []
+    rows = _member_rows(members, len(_counts(study)))
     for arm in study.arms:
         counts = [
             _sweep_count(study, arm, name, test)
             for name, test in zip(_counts(study), _over_seeds(classes, groups, arm), strict=True)
         ]
-        rows.append([study.names[arm], *_cells(study, arm), *counts])
+        rows.append([_name(arm, members) or study.names[arm], *_cells(study, arm), *counts])
     lines = [
         f"{study.names[arm].removeprefix('DS ')} has seeds {','.join(map(str, own))} alone"
         for arm in study.distilled
@@ -81,6 +92,18 @@ def _over_seeds(classes: ClassWise, groups: GroupWise, arm: Arm) -> list[Test | 
     of_classes = [classes.over_seeds(arm, role) for role in REFERENCES]
     of_groups = [groups.over_seeds(arm, role) for role in REFERENCES]
     return [*of_classes, *(of_groups if classes.study.attributes else [])]
+
+
+def _member_rows(members: Study | None, counts: int) -> list[list[str]]:
+    """Returns a row per teacher, with as many empty cells as there are counts."""
+    if members is None:
+        return []
+    return [[members.names[arm], *_cells(members, arm), *[EMPTY] * counts] for arm in members.arms]
+
+
+def _name(arm: Arm, members: Study | None) -> str:
+    """Returns how the ensemble is named beside its teachers; nothing for other arms."""
+    return TOGETHER if members is not None and arm == TEACHER else ""
 
 
 def _text(

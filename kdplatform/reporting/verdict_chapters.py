@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from kdplatform.reporting.condition_tables import conditions_table
 from kdplatform.reporting.curves_chapter import (
     accuracy_curves,
     count_curves,
@@ -17,6 +18,7 @@ from kdplatform.reporting.drawing import names_by_number
 from kdplatform.reporting.figures import disagreement_figure
 from kdplatform.reporting.method_tables import methods_table
 from kdplatform.reporting.page import Picture, Section
+from kdplatform.reporting.ranking_tables import ranking_tables
 from kdplatform.reporting.report_table import Table, file_stem
 from kdplatform.reporting.study_figures import (
     class_figure,
@@ -119,8 +121,13 @@ def verdicts_chapter(
     classes: ClassWise,
     fairness: Sequence[GroupFairness],
     of_methods: Sequence[Claim],
+    of_exposure: Sequence[Claim] = (),
 ) -> Section:
-    """Every number of every arm with its test: Tables 1 to 5, and methods; folded."""
+    """Every number of every arm with its test: Tables 1 to 5, methods, ranking, conditions; folded.
+
+    Args:
+        of_exposure: verdicts on which classes fill the top places.
+    """
     parts = [
         Section("Classes", tables=[class_counts_table(study, classes)]),
         *_fairness(study, fairness),
@@ -138,7 +145,26 @@ def verdicts_chapter(
             "metrics. Undecidable: the seeds and examples at hand cannot tell."
         )
         parts.append(Section("Methods", prose=[replace(verdicts, notes=[note])]))
+    parts += [*_ranking(study, of_exposure), *_conditions(study)]
     return Section("Every verdict and its test", parts=parts, folded=True)
+
+
+def _ranking(study: Study, claims: Sequence[Claim]) -> Iterator[Section]:
+    """Yields the section of ranking where classes are many."""
+    tables = ranking_tables(study)
+    if tables:
+        key, heading = "ranking_verdicts", "exposure of the most frequent classes"
+        yield Section(
+            "Ranking and exposure",
+            ["How high do labels stand among many classes, and which classes are shown?"],
+            tables=tables,
+            prose=[claims_table(claims, key, heading)] if claims else [],
+        )
+
+
+def _conditions(study: Study) -> Iterator[Section]:
+    if (table := conditions_table(study)) is not None:
+        yield Section("Under conditions", ["Who stays right when images change?"], tables=[table])
 
 
 def _fairness(study: Study, fairness: Sequence[GroupFairness]) -> Iterator[Section]:

@@ -14,7 +14,7 @@ from kdplatform.data import dataset_config_class
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import not_there, user_path
 from kdplatform.methods import method_config_classes, method_names
-from kdplatform.methods._groups import CLASSES, GroupedConfig, grouped_by_project
+from kdplatform.methods._groups import CLASSES, column_of, grouped_by_project, grouping
 from kdplatform.models import model_names
 from kdplatform.models.pretrained import pretrained_names
 from kdplatform.models.user_models import is_user_model, with_absolute_file
@@ -25,6 +25,7 @@ from kdplatform.settings.schema import (
     TrainingConfig,
     names,
 )
+from kdplatform.settings.teachers import absolute_entries, check_teachers
 from kdplatform.settings.words import allowed, plain_text
 from kdplatform.settings.yaml_files import read_mapping
 from kdplatform.shipped import shipped
@@ -51,6 +52,8 @@ TUNING_SHORTCUTS = {
     )
 }
 _DEFAULT_METHOD = "kd"
+# What says which teachers a student has, whatever the method.
+SHARED_FIELDS = frozenset(DistillationConfig.model_fields) - {"method"}
 # Kinds of problems to which "allowed: number > 0" is the whole answer.
 _SAID_BY_ALLOWED = (
     "_type",
@@ -187,7 +190,12 @@ def with_absolute_paths(config: ProjectConfig) -> ProjectConfig:
         if weights is not None and (path := user_path(f"{name}.weights", weights)).exists():
             weights = str(path.resolve())
         own = with_absolute_file(block.model) if is_user_model(block.model) else block.model
-        update[name] = block.model_copy(update={"weights": weights, "model": own})
+        logits = tuple(str(user_path(f"{name}.logits", file).resolve()) for file in block.logits)
+        own_places = {"weights": weights, "model": own, "logits": logits}
+        update[name] = block.model_copy(update=own_places)
+    update["distillation"] = config.distillation.model_copy(
+        update={"teachers": absolute_entries(config.distillation.teachers)}
+    )
     return config.model_copy(update=update)
 
 
@@ -202,7 +210,8 @@ def with_method(project: ProjectConfig, name: str) -> DistillationConfig:
         return project.distillation
     own = _method_class("method", name, distils=True)
     assert issubclass(own, DistillationConfig)
-    config = own(teacher_seed=project.distillation.teacher_seed)
+    shared = {name: getattr(project.distillation, name) for name in SHARED_FIELDS}
+    config = own.model_validate(shared)
     return grouped_by_project(config, project.attributes, project.name)
 
 
@@ -238,12 +247,12 @@ def method_remarks(config: ProjectConfig, overrides: Iterable[str]) -> list[str]
 def grouping_attributes(config: ProjectConfig) -> dict[str, tuple[str, ...]]:
     """Returns the attributes whose groups methods go by, by the field that names them."""
     return {
-        f"{path}.attribute": (method.attribute,)
+        f"{path}.attribute": (column_of(grouped.attribute),)
         for path, method in [
             *_methods(config).items(),
             *((f"methods.{method.method}", method) for method in config.methods),
         ]
-        if isinstance(method, GroupedConfig) and method.attribute != CLASSES
+        if (grouped := grouping(method)) is not None and grouped.attribute != CLASSES
     }
 
 
@@ -304,7 +313,7 @@ def _name_in(content: Content, block_name: str, key: str, asked: str | None) -> 
     own = block.get(key) if isinstance(block, dict) else None
     if asked is None or asked == own:
         return None if own is None else str(own)
-    kept = {"teacher_seed"} if block_name == "distillation" else set()
+    kept = SHARED_FIELDS if block_name == "distillation" else frozenset[str]()
     old = block if isinstance(block, dict) else {}
     content[block_name] = {k: v for k, v in old.items() if k in kept} | {key: asked}
     return asked
@@ -379,7 +388,7 @@ def _with_methods(
     own_block = content.get("distillation")
     own_block = own_block if isinstance(own_block, dict) else {}
     own_name = str(own_block.get("method", _DEFAULT_METHOD))
-    shared = {name: value for name, value in own_block.items() if name == "teacher_seed"}
+    shared = {name: value for name, value in own_block.items() if name in SHARED_FIELDS}
     classes = {name: _method_class("methods", name, distils=True) for name in blocks}
     own_class = _method_class("distillation.method", own_name, distils=True)
 
@@ -396,11 +405,11 @@ def _with_methods(
         chosen = own_block if name == own_name and len(block) == 1 else {**shared, **block}
         methods.append(loaded(chosen, partial(_takes, classes[name])).distillation)
     project = loaded(own_block, of_own_or_none)
-    seeds = dict.fromkeys(own.teacher_seed for own in [project.distillation, *methods])
-    if len(seeds) > 1:
-        raise UserError(
-            f"methods: teacher_seed is {' and '.join(map(str, seeds))}; allowed: the same for all"
-        )
+    for name in ("teacher_seed", "teachers"):
+        given = dict.fromkeys(getattr(own, name) for own in [project.distillation, *methods])
+        if len(given) > 1:
+            words = " and ".join(map(plain_text, given))
+            raise UserError(f"methods: {name} is {words}; allowed: the same for all")
     return project.model_copy(update={"methods": tuple(methods)})
 
 
@@ -519,6 +528,8 @@ def _checked(config: ProjectConfig, spelled: Mapping[str, str]) -> ProjectConfig
     for name in config.tuning.methods:
         _method_class("tuning.methods", name, distils=True)
         with_method(config, name)
+    for method in (config.distillation, *config.methods):
+        check_teachers(config, method)
     teacher, student, distillation = (
         grouped_by_project(method, config.attributes, config.name)
         for method in _methods(config).values()
@@ -545,6 +556,8 @@ def _check_model(section: str, block: TrainingConfig, spelled: Mapping[str, str]
     if not own and model not in model_names():
         name = f"{section}.model"
         raise unknown_name(spelled.get(name, name), model, model_names())
+    if block.logits:
+        return
     given = (block.weights, block.image_size, block.mean)
     if own and (block.pretrained or any(value is not None for value in given)):
         raise UserError(

@@ -4,6 +4,7 @@ Nothing here knows which datasets, models and methods there are; `settings.proje
 """
 
 import csv
+import re
 from collections.abc import Iterable
 from math import isfinite
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -14,6 +15,7 @@ from pydantic import (
     ConfigDict,
     Field,
     SerializeAsAny,
+    ValidationError,
     ValidationInfo,
     field_validator,
     model_validator,
@@ -80,6 +82,16 @@ def names(value: object) -> object:
     except (csv.Error, ValueError):
         raise ValueError('names are separated by commas; one with a comma: "a, b",c') from None
     return tuple(part.strip() for part in parts if part.strip())
+
+
+def entries(value: object) -> object:
+    """Returns the names of a text, or of a list in which YAML has read some as numbers."""
+    if isinstance(value, list | tuple):
+        return tuple(str(part) if type(part) is int else part for part in value)
+    found = names(str(value) if type(value) is int else value)
+    if found == () and str(value).strip().lower() != "none":
+        raise ValueError("the list is empty")
+    return found
 
 
 def span(value: object) -> object:
@@ -150,6 +162,22 @@ def channels(value: object) -> object:
     return tuple(_parts(value)) if isinstance(value, str) else value
 
 
+def shares(value: object) -> object:
+    """Returns the numbers of a text such as `1,2,1`, which may be equal; none of `none`."""
+    if isinstance(value, int | float):
+        return (value,)
+    return tuple(_parts(value)) if isinstance(value, str) else value
+
+
+def quotient(value: object) -> object:
+    """Returns the number of a text such as `8/255`."""
+    above, slash, below = value.partition("/") if isinstance(value, str) else ("", "", "")
+    try:
+        return float(above) / float(below) if slash else value
+    except (ValueError, ZeroDivisionError):
+        return value
+
+
 def optional(value: object) -> object:
     """Returns None for the text `none` or `null`."""
     return None if isinstance(value, str) and value.lower() in {"none", "null"} else value
@@ -173,14 +201,18 @@ NEUTRAL: dict[str, Any] = {"neutral": True}
 Temperature = Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)]
 Positive = Annotated[float, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
+# A distance between images whose pixels are 0 to 1, as a number or such as 8/255.
+PixelDistance = Annotated[float, BeforeValidator(quotient), Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Optional = BeforeValidator(optional)
 Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(integers)]
 Temperatures = Annotated[tuple[Temperature, ...], BeforeValidator(numbers)]
 Names = Annotated[tuple[str, ...], BeforeValidator(names)]
+Entries = Annotated[tuple[str, ...], BeforeValidator(entries)]
 Span = BeforeValidator(span)
 OptionalSpan = BeforeValidator(lambda value: None if optional(value) is None else span(value))
 Channels = BeforeValidator(channels)
+Shares = BeforeValidator(shares)
 # Two ends, and whether what lies between is searched on a linear or a log scale.
 SearchedRange = tuple[float, float, Literal["linear", "log"]]
 
@@ -204,9 +236,9 @@ class Section(BaseModel):
     @field_validator("*")
     @classmethod
     def _each_value_once(cls, value: object, info: ValidationInfo) -> object:
-        """Refuses a value given twice in a list; ends of a range and channels may be equal."""
+        """Refuses a value given twice in a list; ends of a range, channels, shares may be equal."""
         metadata = cls.model_fields[str(info.field_name)].metadata
-        listed = not any(kind in metadata for kind in (Span, OptionalSpan, Channels))
+        listed = not any(kind in metadata for kind in (Span, OptionalSpan, Channels, Shares))
         if isinstance(value, tuple) and listed and len(set(value)) != len(value):
             raise ValueError("a value is given twice")
         return value
@@ -283,11 +315,55 @@ class MethodConfig(Section):
             update[str(field)] = value
         return self.model_copy(update=update)
 
+    def first_training(self, training: "TrainingConfig") -> "TrainingConfig | None":
+        """Returns how the model is trained that the method needs before; None: it needs none.
+
+        Args:
+            training: of the model that the method trains.
+        """
+        return None
+
     def at_each(self, temperatures: Iterable[float]) -> list[Self]:
         """Returns the method at every temperature; itself alone where it has none."""
         if self.softmax_temperature is None:
             return [self]
         return [self.at(temperature=temperature) for temperature in temperatures]
+
+
+class _AttackFields(Section):
+    eps: PixelDistance = Field(
+        8 / 255, description="largest change of an image, such as 8/255, by norm; pixels are 0 to 1"
+    )
+    steps: int = Field(10, ge=1, description="steps of pgd")
+    step_size: PixelDistance = Field(2 / 255, gt=0, description="size of a step of pgd")
+    norm: Annotated[Literal["inf", "2"], BeforeValidator(str)] = Field(
+        "inf", description="largest change of a pixel, or Euclidean length of the change"
+    )
+    random_start: bool = Field(True, description="begin pgd at a random place within eps")
+
+    def _refuse(self, names: Iterable[str], reason: str) -> None:
+        """Refuses fields that mean nothing here and have another value than their default."""
+        for name in names:
+            value = getattr(self, name)
+            if value != type(self).model_fields[name].default:
+                raise ValueError(f"{name}={value!r} is not allowed {reason}")
+
+
+_OF_PGD = ("steps", "step_size", "random_start")
+_ONE_STEP = "with attack='fgsm', which is one step of the size eps; allowed: with attack='pgd'"
+
+
+class AttackConfig(_AttackFields):
+    """How images are changed to mislead a model; pixels are 0 to 1, whatever the normalisation."""
+
+    attack: Literal["pgd", "fgsm"] = Field(
+        "pgd", description="projected gradient descent, or one step of the size eps"
+    )
+
+    @model_validator(mode="after")
+    def _one_step_has_no_choices(self) -> Self:
+        self._refuse(_OF_PGD if self.attack == "fgsm" else (), _ONE_STEP)
+        return self
 
 
 class DistillationConfig(MethodConfig):
@@ -296,12 +372,27 @@ class DistillationConfig(MethodConfig):
     teacher_seed: Literal["same"] | Annotated[int, Field(ge=0)] = Field(
         "same", description="same: students of seed i learn from teacher i; a number: all from one"
     )
+    teachers: Entries = Field(
+        (),
+        description="in place of teacher_seed: seeds such as 0-3, PROJECT:0-3, run ids, and files "
+        "of weights; none: the one of teacher_seed",
+        json_schema_extra=NEUTRAL,
+    )
+    start: Literal["fresh", "teacher"] = Field(
+        "fresh",
+        description="weights the student starts from; teacher: the teacher's, where shapes allow",
+        json_schema_extra=NEUTRAL,
+    )
+
+    @property
+    def reference_teacher(self) -> str | None:
+        """A further model that the method asks, named as one of `teachers`; None: it asks none."""
+        return None
 
     def matters(self) -> dict[str, Any]:
-        """Returns the fields that decide a result; the teacher meant stands in a key of its own."""
+        """Returns the fields that decide a result; teachers stand in keys of their own."""
         settings = super().matters()
-        del settings["teacher_seed"]
-        return settings
+        return {k: v for k, v in settings.items() if k not in ("teacher_seed", "teachers")}
 
 
 class AugmentationConfig(Section):
@@ -365,6 +456,17 @@ class TrainingConfig(Section):
         description="take the weights as they are, without training",
         json_schema_extra=NEUTRAL,
     )
+    logits: Names = Field(
+        (),
+        description="files of a teacher's logits (.parquet, .csv: id, logits) in place of a model; "
+        "several are several teachers",
+        json_schema_extra=NEUTRAL,
+    )
+    logits_temperature: Temperature = Field(
+        1.0,
+        description="softmax temperature of log-probabilities in these files",
+        json_schema_extra=NEUTRAL,
+    )
     image_size: Annotated[Count | None, Optional] = Field(
         None,
         description="side to which the model resizes images; none: as its weights want them",
@@ -410,12 +512,26 @@ class TrainingConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _frozen_needs_no_recipe(cls, value: object) -> object:
-        if isinstance(value, dict) and str(value.get("frozen", "")).lower() == "true":
+        if not isinstance(value, dict):
+            return value
+        logits = value.get("logits")
+        if logits and str(logits).lower() != "none":
+            value = {"frozen": True, **value}
+        if str(value.get("frozen", "")).lower() == "true":
             return {"epochs": 1, "learning_rate": 1.0, **value}
         return value
 
     @model_validator(mode="after")
     def _fields_fit_together(self) -> Self:
+        if self.logits and not self.frozen:
+            raise ValueError("frozen=false is not allowed with logits; allowed: true, or no logits")
+        if self.logits and (self.pretrained or self.weights is not None):
+            raise ValueError("logits and weights are given; allowed: one of them")
+        if self.logits_temperature != 1 and not self.logits:
+            raise ValueError(
+                f"logits_temperature={self.logits_temperature:g} is not allowed without logits; "
+                "allowed: with files of log-probabilities"
+            )
         if self.pretrained and self.weights is not None:
             raise ValueError("pretrained and weights are given; allowed: one of them")
         if self.weights_entry is not None and self.weights is None:
@@ -450,6 +566,9 @@ class TrainingConfig(Section):
         del settings["method"]
         settings["warmup_epochs"] = self.warmup
         settings["augmentation"] = self.augmentation.matters()
+        if self.logits:
+            # No model at all; where the files lie decides nothing, the caller adds what they hold.
+            return {"logits_temperature": self.logits_temperature}
         if not self.frozen:
             return settings
         start = ("model", "pretrained", "weights", "weights_entry", "frozen")
@@ -514,6 +633,112 @@ class TuningConfig(Section):
         return self
 
 
+class ConditionConfig(_AttackFields):
+    """What is done to test images before a model is asked about them: an attack or a corruption."""
+
+    attack: Annotated[Literal["pgd", "fgsm"] | None, Optional] = Field(
+        None, description="projected gradient descent, or one step of the size eps"
+    )
+    corruption: Annotated[
+        Literal["gaussian_noise", "gaussian_blur", "contrast"] | None, Optional
+    ] = Field(None, description="a common corruption, the same for every model")
+    severity: int = Field(3, ge=1, le=5, description="of the corruption, 5 the strongest")
+    seed: int = Field(0, ge=0, description="of noise and random starts")
+
+    @model_validator(mode="after")
+    def _one_of_both(self) -> Self:
+        if (self.attack is None) == (self.corruption is None):
+            given = "neither attack nor" if self.attack is None else "both attack and"
+            raise ValueError(f"{given} corruption is given; allowed: one of them")
+        if self.attack is None:
+            self._refuse(_AttackFields.model_fields, "without attack")
+        else:
+            self._refuse(["severity"], "without corruption")
+            self._refuse(_OF_PGD if self.attack == "fgsm" else (), _ONE_STEP)
+        return self
+
+    @property
+    def as_attack(self) -> AttackConfig | None:
+        """The attack; None for a corruption."""
+        fields = {name: getattr(self, name) for name in _AttackFields.model_fields}
+        return None if self.attack is None else AttackConfig(attack=self.attack, **fields)
+
+    def matters(self) -> dict[str, Any]:
+        """Returns the fields that decide a result, as plain JSON values."""
+        mattering: tuple[str, ...] = ("corruption", "severity", "seed")
+        if self.attack is not None:
+            mattering = ("attack", *_AttackFields.model_fields, "seed")
+        return self.model_dump(mode="json", include=set(mattering))
+
+    def given(self) -> dict[str, Any]:
+        """Returns the fields that have another value than their default, as plain JSON values."""
+        return self.model_dump(mode="json", exclude_defaults=True)
+
+
+# A run's tag, of 8,000 characters at most, has their settings.
+_MOST_CONDITIONS = 30
+
+
+def named_conditions(value: object) -> object:
+    """Returns conditions by their names, sorted.
+
+    Args:
+        value: a block such as `dark: {corruption: contrast}`, or as text
+            `pgd20: attack=pgd, eps=8/255, steps=20; dark: corruption=contrast, severity=5`.
+
+    Raises:
+        ValueError: a name or a field is not allowed, or a name is given twice.
+    """
+    if isinstance(value, str):
+        parts = [] if value.strip().lower() == "none" else value.split(";")
+        pairs = [part.partition(":")[::2] for part in parts if part.strip()]
+        if len({name.strip() for name, _ in pairs}) != len(pairs):
+            raise ValueError("a condition is given twice")
+        value = {name.strip(): _fields_of(name.strip(), words) for name, words in pairs}
+    if not isinstance(value, dict):
+        raise ValueError("not a block of conditions")
+    if len(value) > _MOST_CONDITIONS:
+        raise ValueError(f"{len(value)} conditions are given, at most {_MOST_CONDITIONS} are taken")
+    return {str(name): _condition(str(name), value[name]) for name in sorted(value, key=str)}
+
+
+def _fields_of(name: str, text: str) -> dict[str, str]:
+    pairs = [part.partition("=") for part in text.split(",") if part.strip()]
+    for field, equals, _ in pairs:
+        if not equals:
+            raise ValueError(f"{name}: {field.strip()!r} is not field=value, such as attack=pgd")
+    return {field.strip(): value.strip() for field, _, value in pairs}
+
+
+def _condition(name: str, fields: object) -> ConditionConfig:
+    if not re.fullmatch(r"[A-Za-z0-9_.-]{1,60}", name) or name in ("clean", ".", ".."):
+        raise ValueError(f"{name!r} is no name of a condition; allowed: letters, digits, _ . -")
+    if isinstance(fields, ConditionConfig):
+        return fields
+    try:
+        return ConditionConfig.model_validate(fields)
+    except ValidationError as error:
+        problem = error.errors()[0]
+        place = ".".join(map(str, problem["loc"]))
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(ConditionConfig.model_fields)
+            raise ValueError(f"{name}: unknown field {place!r}; known: {known}") from None
+        said = problem["msg"].removeprefix("Value error, ")
+        where = f"{place}={problem['input']!r}: " if place else ""
+        raise ValueError(f"{name}: {where}{said[:1].lower()}{said[1:]}") from None
+
+
+class EvaluationConfig(Section):
+    """What models are measured on beside the test split as it is."""
+
+    conditions: Annotated[dict[str, ConditionConfig], BeforeValidator(named_conditions)] = Field(
+        {},
+        description="the test split under attacks and corruptions, such as pgd20: attack=pgd, "
+        "eps=8/255, steps=20; none: as it is alone",
+        json_schema_extra=NEUTRAL,
+    )
+
+
 class ProjectConfig(Section):
     """A study: its data, its pair of models, its temperatures, seeds and attributes."""
 
@@ -533,6 +758,7 @@ class ProjectConfig(Section):
     min_group_size: int = Field(
         30, ge=1, description="groups smaller than this are listed and not measured"
     )
+    evaluation: EvaluationConfig = EvaluationConfig()
     tuning: TuningConfig = TuningConfig()
 
     @property
@@ -544,10 +770,16 @@ class ProjectConfig(Section):
     def shared_teacher_seed(self) -> int | None:
         """The seed of the one teacher that all students learn from; None: each seed has its own.
 
-        A frozen teacher is the same for every seed.
+        A frozen teacher is the same for every seed, and so are several that no seed chooses: they
+        are one ensemble, of seed 0.
         """
         if self.teacher.frozen:
             return 0
+        if named := self.distillation.teachers:
+            if any(entry.rpartition(":")[2] == "same" for entry in named):
+                return None
+            one = len(named) == 1 and re.fullmatch(r"\d{1,9}", named[0])
+            return int(named[0]) if one else 0
         chosen = self.distillation.teacher_seed
         return None if chosen == "same" else chosen
 
@@ -558,6 +790,8 @@ class ProjectConfig(Section):
 
     @model_validator(mode="after")
     def _students_train(self) -> Self:
+        if self.student.logits:
+            raise ValueError("student.logits is not allowed; allowed: teacher.logits")
         if self.student.frozen:
             raise ValueError("student.frozen=True is not allowed; allowed: false, students train")
         return self
@@ -587,7 +821,9 @@ def flatten(config: BaseModel, prefix: str = "") -> dict[str, object]:
     flat: dict[str, object] = {}
     for name in type(config).model_fields:
         value = getattr(config, name)
-        if name == "methods" and isinstance(config, ProjectConfig):
+        if isinstance(config, EvaluationConfig):
+            flat[prefix + name] = {key: own.given() for key, own in value.items()}
+        elif name == "methods" and isinstance(config, ProjectConfig):
             flat[prefix + name] = tuple(method.method for method in config.methods)
         elif not isinstance(value, BaseModel):
             flat[prefix + name] = value

@@ -14,13 +14,24 @@ def plain_text(value: object) -> str:
     """Returns a value as it is written on the command line."""
     if isinstance(value, tuple | list):
         return ",".join(_quoted(plain_text(part)) for part in value) or "none"
+    if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
+        return "; ".join(f"{name}: {_fields_text(part)}" for name, part in value.items())
     if isinstance(value, dict):
         return "; ".join(f"{name}={plain_text(part)}" for name, part in value.items()) or "none"
     if value is None:
         return "none"
     if isinstance(value, bool):
         return str(value).lower()
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    if isinstance(value, float):
+        levels = round(255 * value)
+        # A distance between images: the short form would be another number.
+        exact = float(f"{value:g}") == value or levels / 255 != value
+        return f"{value:g}" if exact else f"{levels}/255"
+    return str(value)
+
+
+def _fields_text(fields: dict[str, object]) -> str:
+    return ", ".join(f"{name}={plain_text(value)}" for name, value in fields.items())
 
 
 def in_ranges(values: Sequence[float]) -> str:
@@ -64,6 +75,8 @@ def _type_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
         return " | ".join(str(choice) for choice in get_args(annotation))
     if origin in (Union, UnionType):
         return " | ".join(_type_words(part) for part in get_args(annotation))
+    if origin is dict and isinstance(get_args(annotation)[1], type):
+        return "name: field=value, ...; one or several"
     if origin is dict:
         return "fields with two ends each, and linear or log"
     if origin is tuple:

@@ -36,7 +36,12 @@ class ClassWise:
         study, reference = self.study, Arm(role)
         seeds = len(study.seeds(reference)), len(study.seeds(arm))
         pairs = list(study.pairs_with(role, arm))
-        if min(seeds) > 1:
+        if min(seeds) > 1 and (blind := self._never_right(reference, arm)):
+            self.reasons[arm, role] = (
+                f"{listed(blind)} is right in no example, so that no class can be measured by its "
+                "overall accuracy"
+            )
+        elif min(seeds) > 1:
             self.tests[arm, role] = compare_classes(
                 self.accuracies[reference], self.accuracies[arm], n_classes=self.n_classes
             )
@@ -50,6 +55,17 @@ class ClassWise:
             word = "seed" if seeds[1] == 1 else "seeds"
             name = study.names[arm]
             self.reasons[arm, role] = f"{seeds[1]} {word} of {name}, {seeds[0]} of {role.label}"
+
+    def _never_right(self, *arms: Arm) -> list[str]:
+        """Names the models of arms whose accuracy is 0: with many classes there may be some."""
+        return [
+            f"{self.study.names[arm]} seed {seed}"
+            for arm in arms
+            for seed, overall in zip(
+                self.study.seeds(arm), self.accuracies[arm].overall, strict=True
+            )
+            if overall == 0
+        ]
 
     def over_seeds(self, arm: Arm, role: Role) -> ClassComparison | None:
         """The comparison over seeds; None where there is none."""
@@ -66,8 +82,13 @@ class ClassWise:
         """Classes that are absent, and models that never predict a class."""
         study = self.study
         numbers = self.accuracies[next(iter(study.arms))].n
-        absent = [str(name) for name, n in zip(study.class_names, numbers, strict=True) if n == 0]
-        found = [f"Without test examples, not tested: {', '.join(absent)}."] if absent else []
+        absent = [name for name, n in zip(study.class_names, numbers, strict=True) if n == 0]
+        found = [f"Without test examples, not tested: {listed(absent)}."] if absent else []
+        if single := int((numbers == 1).sum()):
+            found.append(
+                f"With one test example: {single} classes. Their accuracy is 0 or 1 in each model, "
+                "so that no test by class can say much of them."
+            )
         labels = set(np.unique(study.any_table.labels))
         blind: dict[tuple[int, ...], list[str]] = {}
         for arm, models in study.arms.items():

@@ -87,7 +87,7 @@ class Compared:
 def compare_methods(study: Study, fairness: Sequence[GroupFairness]) -> list[Compared]:
     """Holds every arm of every other method against plain distillation."""
     others = [arm for arm in study.distilled if arm.method != PLAIN]
-    references = {arm: _reference(study, arm) for arm in others}
+    references = {arm: plain_reference(study, arm) for arm in others}
     found: dict[Arm, dict[str, Claim]] = {arm: {} for arm in others}
     for reference in dict.fromkeys(references.values()):
         if reference is None:
@@ -110,7 +110,7 @@ def compare_methods(study: Study, fairness: Sequence[GroupFairness]) -> list[Com
     return [Compared(arm, references[arm], found[arm]) for arm in others]
 
 
-def _reference(study: Study, arm: Arm) -> Arm | None:
+def plain_reference(study: Study, arm: Arm) -> Arm | None:
     """Plain distillation at an arm's T, or near its usual one where the arm has none."""
     plain = {own.temperature: own for own in study.distilled if own.method == PLAIN}
     if arm.temperature is not None:
@@ -123,7 +123,9 @@ def _reference(study: Study, arm: Arm) -> Arm | None:
     return plain[near[0][1]] if near else None
 
 
-def _pairs(study: Study, column: str, arm: Arm, reference: Arm) -> tuple[FloatArray, FloatArray]:
+def paired_values(
+    study: Study, column: str, arm: Arm, reference: Arm
+) -> tuple[FloatArray, FloatArray]:
     """The values of both arms for the seeds that both have, by rising seed."""
     frame = study.metrics
     if column not in frame:
@@ -148,7 +150,7 @@ def _change(study: Study, measure: Measure, arm: Arm, reference: Arm) -> Change:
         ]
         interval = mean_of_seeds_and_examples(right[0] - right[1]).within(-1, 1)
     elif len(seeds):
-        pair = _pairs(study, measure.column, arm, reference)
+        pair = paired_values(study, measure.column, arm, reference)
         most = 1 if measure.scale == 100 else len(study.class_names)
         interval = paired_difference(*pair).interval.within(-most, most)
     return Change(interval, 0.0, False, seeds)
@@ -163,7 +165,8 @@ def _judge(
 ) -> None:
     """Adds the claims about one metric for all methods that are held against the same students."""
     p_values = [
-        paired_difference(*_pairs(study, measure.column, arm, reference)).p_value for arm in changes
+        paired_difference(*paired_values(study, measure.column, arm, reference)).p_value
+        for arm in changes
     ]
     adjusted = holm(p_values)
     methods = counted(len(changes), "method")

@@ -95,6 +95,11 @@ def in_metric_name(text: str) -> str:
     return f"{spelled[: _LONGEST_PART - len(digest) - 1]}:{digest}"
 
 
+def condition_metric(condition: str, name: str) -> str:
+    """Returns the name of a metric under a condition, such as `conditions/pgd20/test/accuracy`."""
+    return f"conditions/{condition}/{name}"
+
+
 def model_metrics(
     test: Predictions,
     val: Predictions,
@@ -103,12 +108,25 @@ def model_metrics(
     dataset_name: str,
 ) -> dict[str, float]:
     """Returns everything that the run of one model logs of its own predictions."""
-    calibrating = calibrating_temperature(val)
+    return own_metrics(test, val, attributes, min_group_size, dataset_name)
+
+
+def own_metrics(
+    test: Predictions,
+    val: Predictions | None,
+    attributes: Sequence[str],
+    min_group_size: int,
+    dataset_name: str,
+) -> dict[str, float]:
+    """Returns `model_metrics`, without those of validation where its predictions are not there."""
+    calibrating = float("nan") if val is None else calibrating_temperature(val)
+    of_val = {} if val is None else {"val/accuracy": val.accuracy}
+    if val is not None:
+        of_val[CALIBRATING_TEMPERATURE] = calibrating
     return {
         **compared_metrics(test, attributes, min_group_size),
         "test/worst_class": float(worst_class(test).label),
-        "val/accuracy": val.accuracy,
-        CALIBRATING_TEMPERATURE: calibrating,
+        **of_val,
         **score_metrics(test),
         **individual_metrics(test, similarity(test, dataset_name), calibrating),
     }

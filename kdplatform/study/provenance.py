@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
+from typing import NamedTuple
 
 from kdplatform.study.gates import JudgedGate
 from kdplatform.version import installed_version
@@ -14,12 +15,23 @@ from kdplatform.version import installed_version
 _PACKAGES = ("numpy", "scipy", "pandas", "fairlearn")
 
 
-_RUN_ID = re.compile(r"[0-9a-f]{32}")
+# A run, or what it predicts under one of its conditions.
+_RUN = re.compile(r"([0-9a-f]{32})(?:@([A-Za-z0-9_.-]+))?")
 
 
-def is_run_id(name: str) -> bool:
-    """Tells whether a side's name is the id of a run, and not a file's."""
-    return bool(_RUN_ID.fullmatch(name))
+class NamedRun(NamedTuple):
+    """A run as a side names it; `condition` is empty for the test split as it is."""
+
+    run_id: str
+    condition: str
+
+
+def named_run(name: str) -> NamedRun | None:
+    """Returns the run of a name such as `RUN` or `RUN@condition`; None for a file."""
+    found = _RUN.fullmatch(name)
+    if found is None:
+        return None
+    return NamedRun(found[1], "" if found[2] in (None, "clean") else found[2])
 
 
 @dataclass(frozen=True)
@@ -27,7 +39,7 @@ class Source:
     """One table of predictions.
 
     Attributes:
-        name: a file as it was given, or a run id.
+        name: a file as it was given, or a run id, with its condition.
         predictions: SHA-256 of the file.
         weights: SHA-256 of the weights of the run's model; empty for a file.
         run_id: empty for a file.

@@ -25,6 +25,7 @@ from kdplatform.study.metrics import (
     pair_metrics,
     score_metrics,
 )
+from kdplatform.study.ranking import Ranked, ranking_metrics
 from kdplatform.text import visible
 
 
@@ -50,10 +51,14 @@ class Arm:
     def title(self, *, with_method: bool = False) -> str:
         """The arm in words, such as `DS T=4` or `DS kd T=4`."""
         method = [self.method] if with_method and self.method else []
+        if member := dict(self.settings).get(MEMBER):
+            return f"{self.role.label} {member}"
         settings = [f"{_SHORT.get(name, name)}={_word(value)}" for name, value in self.settings]
         return " ".join([self.role.label, *method, *settings])
 
 
+# The setting that tells apart the several teachers of one student.
+MEMBER = "teacher"
 TEACHER, NDS = Arm(Role.TEACHER), Arm(Role.STUDENT)
 _SHORT = {"temperature": "T"}
 
@@ -89,19 +94,25 @@ class Model:
 
 
 def scored_model(
-    run_id: str, test: Table, calibrating: float = float("nan"), similar: Similarity | None = None
+    run_id: str,
+    test: Table,
+    calibrating: float = float("nan"),
+    similar: Similarity | None = None,
+    ranked: Ranked | None = None,
 ) -> Model:
     """Measures what needs a model's logits, and lets go of them.
 
     Args:
         calibrating: the temperature that calibrates the model on validation; NaN when not known.
         similar: the pairs of individual fairness; None where they are not known.
+        ranked: by what rankings of many classes are taken apart; None: by nothing.
 
     Raises:
         ValueError: the predictions are invalid.
     """
     checked = Predictions.of(test)
     scores = score_metrics(checked, calibrating) | individual_metrics(checked, similar, calibrating)
+    scores |= ranking_metrics(checked, ranked or Ranked())
     return Model(run_id, replace(checked, logits=None), scores)
 
 

@@ -96,6 +96,9 @@ class TrainingBatches:
     memory lies on the device as one tensor; a streamed one is decoded ahead by worker processes.
     Equal images give equal batches either way.
 
+    Attributes:
+        shares: how often each row is drawn; None: an epoch sees each once.
+
     Args:
         config: its batch size is the most examples of one step.
         generator: draws order and augmentation, on the CPU so that every device sees the same.
@@ -129,6 +132,7 @@ class TrainingBatches:
             self._source = StreamLoader(split.inputs, pinned=device.type == "cuda")
         else:
             self._source = self._padded(split.inputs.to(device))
+        self.shares: Tensor | None = None
         self._labels = split.labels.to(device)
         self._ids = torch.from_numpy(split.ids).to(device)
         self.steps = math.ceil(len(split) / config.batch_size)
@@ -139,7 +143,7 @@ class TrainingBatches:
         Raises:
             UserError: an image file of a streamed split cannot be decoded.
         """
-        order = torch.randperm(len(self._labels), generator=self._generator)
+        order = self._order()
         steps = order.to(self._device).tensor_split(self.steps)
         changes = self._changes()
         crops = self._crops()
@@ -150,6 +154,13 @@ class TrainingBatches:
             inputs = inputs.contiguous(memory_format=self._layout)
             labels, ids = self._labels[rows], self._ids[rows]
             yield Batch(inputs, labels, ids, rows, views, self._labelled).as_made()
+
+    def _order(self) -> Tensor:
+        """Draws the rows of an epoch: each once, or with replacement by their shares."""
+        count = len(self._labels)
+        if self.shares is None:
+            return torch.randperm(count, generator=self._generator)
+        return torch.multinomial(self.shares, count, replacement=True, generator=self._generator)
 
     def another_view(self, batch: Batch, generator: torch.Generator) -> Batch:
         """Returns a batch of this split with its images augmented anew, drawn from a generator.

@@ -1,14 +1,21 @@
-"""Checkpoints: one file that is either whole and of this run, or not used."""
+"""Checkpoints: one file that is either whole and of this run, or not used.
 
+Large tensors that change, such as a memory bank, lie in files of their own beside it. The
+checkpoint has their digests, so that it stays small, and one that has not changed is not rewritten.
+"""
+
+import glob
 import hashlib
 import io
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kdplatform.errors import MachineError
-from kdplatform.files import written_atomically
+from kdplatform.files import remove_left_overs, written_atomically
 from kdplatform.progress import say
 from kdplatform.tensor_files import UnreadableError, read_tensors
 
@@ -18,22 +25,37 @@ FORMAT = 1
 Content = dict[str, Any]
 
 
-def save_checkpoint(path: Path, identity: str, content: Content) -> None:
+def save_checkpoint(
+    path: Path, identity: str, content: Content, references: Mapping[str, Tensor] | None = None
+) -> None:
     """Replaces the checkpoint by one of tensors, numbers, strings, and lists and dicts of these.
 
     The file is the SHA-256 of what follows, then what `torch.save` writes: digest and content are
-    renamed into place together, so no moment exists at which they disagree.
+    renamed into place together, so no moment exists at which they disagree. Files of large tensors
+    are written before it, and former ones removed after it.
+
+    Args:
+        references: large tensors that get files of their own.
 
     Raises:
-        MachineError: the file cannot be written.
+        MachineError: a file cannot be written.
     """
-    buffer = io.BytesIO()
-    torch.save({"format": FORMAT, "identity": identity, "content": content}, buffer)
-    payload = buffer.getbuffer()
     try:
+        digests = {}
+        for name, tensor in (references or {}).items():
+            # Its own numbers alone: a view would be saved with all that it is a view of.
+            payload = _saved(tensor.detach().cpu().clone())
+            digests[name] = hashlib.sha256(payload).hexdigest()
+            own = _reference_path(path, digests[name])
+            if not own.exists():
+                with written_atomically(own) as temporary:
+                    temporary.write_bytes(payload)
+        saved = {"format": FORMAT, "identity": identity, "content": content, "references": digests}
+        payload = _saved(saved)
         with written_atomically(path) as temporary, temporary.open("wb") as file:
             file.write(hashlib.sha256(payload).digest())
             file.write(payload)
+        _remove_references(path, but=digests)
     except OSError as error:
         raise MachineError(
             f"checkpoint {str(path)!r} cannot be written ({error.strerror}); "
@@ -42,7 +64,7 @@ def save_checkpoint(path: Path, identity: str, content: Content) -> None:
 
 
 def load_checkpoint(path: Path, identity: str) -> Content | None:
-    """Returns the content of the checkpoint, its tensors on the CPU.
+    """Returns the content of the checkpoint, its tensors on the CPU, with those of `references`.
 
     None where there is no checkpoint, or only one that is no good: cut short, altered, of another
     run or another format. The latter is said in one line. One that holds other objects than tensors
@@ -68,4 +90,38 @@ def load_checkpoint(path: Path, identity: str) -> Content | None:
         say(f"checkpoint {path} is of another run: ignored, training begins anew")
         return None
     content: Content = saved["content"]
+    content["references"] = {}
+    for name, digest in saved.get("references", {}).items():
+        payload = _read(_reference_path(path, str(digest)))
+        if hashlib.sha256(payload).hexdigest() != digest:
+            say(f"checkpoint {path}: its {name} is missing or altered, training begins anew")
+            return None
+        content["references"][name] = read_tensors(io.BytesIO(payload))
     return content
+
+
+def remove_checkpoint(path: Path) -> None:
+    """Removes a checkpoint, what belongs to it, and what a killed process left of it."""
+    path.unlink(missing_ok=True)
+    _remove_references(path)
+    remove_left_overs(path)
+
+
+def _saved(content: object) -> memoryview:
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    return buffer.getbuffer()
+
+
+def _read(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def _reference_path(path: Path, digest: str) -> Path:
+    return path.with_name(f"{path.name}.{digest[:32]}.part")
+
+
+def _remove_references(path: Path, but: Mapping[str, str] | None = None) -> None:
+    kept = {_reference_path(path, digest) for digest in (but or {}).values()}
+    for own in set(path.parent.glob(f"{glob.escape(path.name)}.*.part")) - kept:
+        own.unlink(missing_ok=True)

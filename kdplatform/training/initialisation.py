@@ -40,7 +40,7 @@ def initialised_model(
     with global_generators_seeded(seed, role, Purpose.INITIALISATION):
         if is_user_model(name):
             return user_model(name, facts)
-        if facts.vocabulary is not None:
+        if not facts.holds_numbers:
             return build_model(name, facts)
         if image_size is None and trained_on is not None:
             image_size = trained_on.image_size

@@ -31,6 +31,9 @@ from kdplatform.training.teacher import Teacher
 # Looking at a loss makes the host wait for a device; on the CPU it costs nothing.
 CHECK_EVERY = {"cpu": 1}
 CHECK_EVERY_ELSEWHERE = 50
+# A checkpoint that takes long to write, such as one with a large memory bank, is written seldom:
+# writing takes one part in 21 of the time at most.
+PAUSE_PER_SECOND = 20
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,8 @@ def fit(
     seed: int,
     role: Role,
     device: torch.device,
-    teacher: Teacher | None = None,
+    teacher: Teacher | Sequence[Teacher] | None = None,
+    reference: Teacher | None = None,
     validation: Split | None = None,
     unlabeled: Split | None = None,
     class_names: Sequence[str] = (),
@@ -99,13 +103,15 @@ def fit(
         config: its `model` and `method` are not read again.
         seed: of the run, see `seeds.py`.
         role: with the seed chooses the random streams; names the progress bar.
+        teacher: one, or several for a method that learns from several.
+        reference: the further model that a method asks.
         unlabeled: examples without labels, for a method that needs them.
         class_names: in the order of the logits, for a method that is told things by class.
         validation: measured after every `config.validate_every` epochs, and after the last.
         checkpoint: file to restore from and to write after an epoch. The caller removes it when
             the run's results are safe.
-        checkpoint_seconds: the least time between two checkpoints; the last epoch's is always
-            written.
+        checkpoint_seconds: the least time between two checkpoints, longer where writing one takes
+            long; the last epoch's is always written.
         identity: of the run; a checkpoint of another identity is not used.
         on_epoch: called with every epoch's record, after its checkpoint where one is written.
             Epochs restored from a checkpoint are reported first, so that a caller always sees them
@@ -117,8 +123,11 @@ def fit(
         MachineError: the checkpoint cannot be written.
         ValueError: the method needs a teacher and none is given.
     """
-    if method.needs.teacher != "none" and teacher is None:
+    teachers = [teacher] if isinstance(teacher, Teacher) else list(teacher or ())
+    if method.needs.teacher != "none" and not teachers:
         raise ValueError(f"{method!r} needs a teacher")
+    if len(teachers) > 1 and not method.needs.several:
+        raise ValueError(f"{method!r} learns from one teacher, and {len(teachers)} are given")
     check_fit(method, config, split, unlabeled)
     with global_generators_seeded(seed, role, Purpose.MODEL_NOISE, device):
         run = _Run(
@@ -129,7 +138,8 @@ def fit(
             seed=seed,
             role=role,
             device=device,
-            teacher=teacher,
+            teachers=teachers,
+            reference=reference,
             validation=validation,
             unlabeled=unlabeled,
             class_names=class_names,
@@ -143,12 +153,17 @@ def fit(
             on_epoch(record)
         saved = time.perf_counter()
         with run.bar:
-            while run.epoch < config.epochs:
+            pause = checkpoint_seconds
+            while method.needs.steps and run.epoch < config.epochs:
                 record = run.train_epoch()
-                due = time.perf_counter() - saved >= checkpoint_seconds
-                if checkpoint is not None and (due or run.epoch == config.epochs):
-                    save_checkpoint(checkpoint, identity, run.content())
+                begun = time.perf_counter()
+                if checkpoint is not None and (
+                    begun - saved >= pause or run.epoch == config.epochs
+                ):
+                    save_checkpoint(checkpoint, identity, run.content(), run.references())
                     saved = time.perf_counter()
+                    if checkpoint_seconds:
+                        pause = max(checkpoint_seconds, PAUSE_PER_SECOND * (saved - begun))
                 on_epoch(record)
     model.eval()
     return FitResult(tuple(run.records), restored_epochs, run.precision)
@@ -167,7 +182,8 @@ class _Run:
         seed: int,
         role: Role,
         device: torch.device,
-        teacher: Teacher | None,
+        teachers: Sequence[Teacher],
+        reference: Teacher | None,
         validation: Split | None,
         unlabeled: Split | None,
         class_names: Sequence[str],
@@ -181,7 +197,8 @@ class _Run:
         self.precision = resolve_precision(config, device)
         self._method, self._state = method, MethodState(method)
         self._role, self.validation = role, validation
-        self._teacher = teacher.to(device) if teacher is not None else None
+        self._teachers = [teacher.to(device) for teacher in teachers]
+        self._reference = reference.to(device) if reference is not None else None
 
         def stream(purpose: Purpose) -> torch.Generator:
             return torch.Generator().manual_seed(derived_seed(seed, role, purpose))
@@ -207,6 +224,7 @@ class _Run:
 
     def prepare(self) -> None:
         """Builds the optimiser, once the method has built what is trained along."""
+        self._batches.shares = self._method.row_shares(self)
         self._state.to(self.device)
         self.parameters = [*self.model.parameters(), *self._state.parameters()]
         self.optimizer = build_optimizer(self.parameters, self.config)
@@ -215,16 +233,28 @@ class _Run:
 
     def student(self, inputs: Tensor, *, features: bool = False) -> Output:
         """Returns what the model being trained says about inputs [B, ...], with gradients."""
+        return self.ask(self.model, inputs, features=features)
+
+    def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:
+        """Returns what any network says about inputs [B, ...], with gradients."""
         with autocast(self.precision, self.device):
             if not features:
-                return Output(self.model(inputs).float())
-            logits, taken = logits_and_features(self.model, inputs)
+                return Output(network(inputs).float())
+            logits, taken = logits_and_features(network, inputs)
         return Output(logits.float(), taken.float())
 
     def teacher(self, batch: Batch, *, features: bool = False) -> Output:
         """Returns what the teacher says about a batch, without gradients."""
-        assert self._teacher is not None
-        return self._teacher(batch, features=features)
+        return self._teachers[0](batch, features=features)
+
+    def teachers(self, batch: Batch) -> Sequence[Tensor]:
+        """Returns what each teacher says about a batch: logits [B, C], in the order of the list."""
+        return [teacher(batch).logits for teacher in self._teachers]
+
+    def reference(self, batch: Batch) -> Tensor:
+        """Returns what the method's further model says about a batch: logits [B, C]."""
+        assert self._reference is not None
+        return self._reference(batch).logits
 
     def another_view(self, batch: Batch) -> Batch:
         """Returns a batch of the training split with its images augmented anew."""
@@ -232,9 +262,8 @@ class _Run:
 
     def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns the teacher's logits [N, C] of a whole split, not augmented."""
-        assert self._teacher is not None
         inputs = self._inputs_of(split)
-        return predict_logits(self._teacher.network(), inputs, device=self.device)
+        return self._teachers[0].of_split(split, inputs)
 
     def student_logits(self, split: Literal["train", "val"]) -> Tensor:
         """Returns logits [N, C] of a whole split by the model as it is, in eval mode."""
@@ -270,10 +299,15 @@ class _Run:
             "records": [asdict(record) for record in self.records],
         }
 
+    def references(self) -> dict[str, Tensor]:
+        """Returns the large tensors of the method, which lie in files beside the checkpoint."""
+        return self._state.references()
+
     def restore(self, content: Content) -> None:
         """Takes over what a run of the same identity had reached."""
         self.model.load_state_dict(content["model"])
         self._state.restore(content["method"])
+        self._state.restore_references(content["references"])
         self.optimizer.load_state_dict(content["optimizer"])
         for name, state in content["generators"].items():
             self._generators[name].set_state(state)
@@ -368,7 +402,7 @@ class _Run:
     def _validate(self) -> tuple[float | None, float | None]:
         if self.validation is None:
             return None, None
-        logits = self.student_logits("val")
+        logits = self.validation.in_the_running(self.student_logits("val"))
         labels = self.validation.labels.to(self.device)
         loss = float(F.cross_entropy(logits, labels))
         # The weights of the last step show in no training loss any more.

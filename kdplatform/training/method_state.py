@@ -56,12 +56,30 @@ class MethodState:
             inner.train()
 
     def content(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: everything but what `begin` builds again."""
+        """Returns what a checkpoint keeps: all but what `begin` builds again, and `references`."""
         modules = {name: module.state_dict() for name, module in self._modules().items()}
         tensors = {name: tensor.detach() for name, tensor in self._tensors().items()}
         inner = {name: state.content() for name, state in self._inner().items()}
         kept = {**modules, **tensors, **inner}
-        return {name: value for name, value in kept.items() if name not in self._method.rebuilt}
+        apart = self._method.rebuilt | self._method.by_reference
+        return {name: value for name, value in kept.items() if name not in apart}
+
+    def references(self) -> dict[str, Tensor]:
+        """Returns the tensors of `by_reference`; those of a method within as `its name/name`."""
+        tensors = self._tensors()
+        own = {n: tensors[n].detach() for n in sorted(self._method.by_reference & tensors.keys())}
+        for outer, state in self._inner().items():
+            own |= {f"{outer}/{name}": tensor for name, tensor in state.references().items()}
+        return own
+
+    def restore_references(self, references: dict[str, Tensor]) -> None:
+        """Takes over what `references` returned."""
+        for path, value in references.items():
+            *outer, name = path.split("/")
+            method = self._method
+            for inner in outer:
+                method = getattr(method, inner)
+            setattr(method, name, value.to(getattr(method, name).device))
 
     def restore(self, content: dict[str, Any]) -> None:
         """Takes over what `content` returned."""

@@ -1,10 +1,11 @@
 """Where the teacher's logits for a batch come from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
+from kdplatform.data import Inputs
 from kdplatform.errors import UserError
 from kdplatform.methods import Batch, Output
 from kdplatform.settings.schema import AugmentationConfig
@@ -23,31 +24,37 @@ class TeacherTable:
         logits: row i is of example i of the training split. Floating point [N, C] for inputs that
             never change; [N, views, C] for augmented ones, views as `batches.view_numbers` counts
             them. It may be a file mapped into memory: only the batch's logits are read.
+        places: int64 [N], which row of `logits` is of each example, where examples share inputs;
+            None: each has its own.
     """
 
-    def __init__(self, logits: Tensor) -> None:
-        self._logits = logits.detach()
+    def __init__(self, logits: Tensor, places: Tensor | None = None) -> None:
+        self._logits, self._places = logits.detach(), places
 
     def __call__(self, batch: Batch) -> Tensor:
         """Looks the batch's logits up: float32 [B, C]."""
         if self._logits.ndim == 2:
-            return self._logits[batch.rows].float()
+            rows = batch.rows if self._places is None else self._places[batch.rows]
+            return self._logits[rows].float()
         assert batch.views is not None
         return self._logits[batch.rows, batch.views].float()
 
     def to(self, device: torch.device) -> "TeacherTable":
         """Returns the table on the device."""
-        return TeacherTable(self._logits.to(device))
+        places = None if self._places is None else self._places.to(device)
+        return TeacherTable(self._logits.to(device), places)
 
 
 class Teacher:
     """Says what the teacher says about a batch.
 
-    The table answers for inputs that the loop made, and for them alone: inputs that a method
+    The tables answer for inputs that the loop made, and for them alone: inputs that a method
     replaced or changed, and features, are asked of the network.
 
     Args:
         table: logits of the training split; None where the network is asked for everything.
+        unlabeled: logits of the examples without labels, likewise.
+        splits: logits of whole splits, not augmented, by name; of the others the network is asked.
         network: returns the network, which takes raw inputs; called when it is needed first. None
             for a teacher that is a table alone.
         precision: of the network's forward pass.
@@ -58,17 +65,22 @@ class Teacher:
         table: TeacherTable | None,
         network: Callable[[], nn.Module] | None,
         precision: Precision = "fp32",
+        *,
+        unlabeled: TeacherTable | None = None,
+        splits: Mapping[str, Tensor] | None = None,
     ) -> None:
-        self._table = table
+        self._tables = {True: table, False: unlabeled}
+        self._splits = splits or {}
         self._load = network
         self._precision = precision
         self._network: nn.Module | None = None
         self._device = torch.device("cpu")
 
     def to(self, device: torch.device) -> "Teacher":
-        """Moves table and network to the device and returns itself."""
+        """Moves tables and network to the device and returns itself."""
         self._device = device
-        self._table = None if self._table is None else self._table.to(device)
+        for labelled, table in self._tables.items():
+            self._tables[labelled] = None if table is None else table.to(device)
         if self._network is not None:
             self._network.to(device)
         return self
@@ -76,15 +88,25 @@ class Teacher:
     @torch.no_grad()
     def __call__(self, batch: Batch, *, features: bool = False) -> Output:
         """Returns the teacher's output for the batch; no gradient flows into it."""
-        known = batch.labelled and batch.inputs_are_the_loops and not features
-        if self._table is not None and known:
-            return Output(self._table(batch))
+        table = self._tables[batch.labelled]
+        if table is not None and batch.inputs_are_the_loops and not features:
+            return Output(table(batch))
         network = self.network()
         with autocast(self._precision, batch.inputs.device):
             if not features:
                 return Output(network(batch.inputs).float())
             logits, taken = logits_and_features(network, batch.inputs)
         return Output(logits.float(), taken.float())
+
+    def of_split(self, split: str, inputs: Inputs) -> Tensor:
+        """Returns the teacher's logits [N, C] of a whole split, not augmented, on the device.
+
+        Raises:
+            UserError: the teacher is a table alone, which lacks the split.
+        """
+        if split in self._splits:
+            return self._splits[split].to(self._device)
+        return predict_logits(self.network(), inputs, device=self._device)
 
     def network(self) -> nn.Module:
         """Returns the network on the device, in eval mode.

@@ -19,7 +19,12 @@ from kdplatform.experiments.tracking import (
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.progress import say, show
 from kdplatform.redaction import redacted
-from kdplatform.settings.schema import ProjectConfig, flatten, neutral_values
+from kdplatform.settings.schema import (
+    EvaluationConfig,
+    ProjectConfig,
+    flatten,
+    neutral_values,
+)
 from kdplatform.settings.words import plain_text
 from kdplatform.tuning.measures import Measure, open_measure
 from kdplatform.tuning.storage import (
@@ -42,6 +47,9 @@ def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
     started = time.perf_counter()
     quiet_mlflow()
     device = "cpu" if arguments.executor == "ray" else arguments.device
+    if config.evaluation.conditions:
+        say("evaluation.conditions are of test data: a search measures none")
+        config = config.model_copy(update={"evaluation": EvaluationConfig()})
     workspace = open_workspace(config, arguments.data_folder, device, reuse=True)
     changes_are_logged()
     with quiet_optuna(), storage_errors(arguments.storage):

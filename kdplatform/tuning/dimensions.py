@@ -10,6 +10,7 @@ from kdplatform.errors import UserError, unknown_name
 from kdplatform.methods import method_config_classes, method_names
 from kdplatform.settings.project import with_method
 from kdplatform.settings.schema import DistillationConfig, MethodConfig, ProjectConfig
+from kdplatform.settings.teacher_entries import teacher_entries
 from kdplatform.settings.words import allowed
 
 # Neighbours this near give the same student but for chance: they are one point, trained once.
@@ -103,6 +104,7 @@ def check_search(project: ProjectConfig) -> None:
         UserError: `tuning.space` names a field that no method of the search has, a range leaves
             that of its field, or nothing is searched at all.
     """
+    _check_teachers(project)
     tuning, names = project.tuning, searched_methods(project)
     configs = {name: with_method(project, name) for name in names}
     for name in tuning.space:
@@ -118,6 +120,20 @@ def check_search(project: ProjectConfig) -> None:
         raise UserError(
             f"method={names[0]!r} has no temperature and no alpha, so tune has nothing to search; "
             f"allowed: {where}tuning.learning_rate, tuning.epochs, or several methods"
+        )
+
+
+def _check_teachers(project: ProjectConfig) -> None:
+    """Refuses teachers that a search does not compare its points with."""
+    if project.teacher.logits:
+        raise UserError(
+            "teacher.logits is not for tune; allowed: a teacher that is a network, or sweep"
+        )
+    own = project.distillation
+    if len(teacher_entries(own.teachers)) > 1 or own.reference_teacher is not None:
+        raise UserError(
+            f"distillation.teachers={','.join(own.teachers)!r} is not for tune; allowed: one "
+            "teacher, or sweep"
         )
 
 

@@ -114,7 +114,7 @@ class GroupDro(MethodConfig):
 
 
 @pytest.mark.parametrize(
-    "field", sorted(kd.Config.model_fields.keys() - {"method", "teacher_seed"})
+    "field", sorted(kd.Config.model_fields.keys() - DistillationConfig.model_fields.keys())
 )
 def test_each_own_field_of_kd_enters_the_key_of_its_student(field: str) -> None:
     assert changed(**{f"distillation__{field}": OTHER_VALUES[field]}) == {"distilled"}

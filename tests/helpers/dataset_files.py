@@ -153,6 +153,27 @@ def write_celeba(root: Path) -> Path:
     return root
 
 
+WATERBIRDS_COUNTS = {"0": (6, 2, 2, 6), "1": (2, 2, 2, 2), "2": (3, 3, 3, 3)}
+
+
+def write_waterbirds(root: Path, side: int = 40) -> Path:
+    """Writes images of both birds before both backgrounds with the official list; returns `root`.
+
+    `WATERBIRDS_COUNTS` has those of landbirds on land and water, then of waterbirds, by split.
+    """
+    lines = ["img_id,img_filename,y,split,place,place_filename"]
+    for split, counts in WATERBIRDS_COUNTS.items():
+        for cell, count in enumerate(counts):
+            for _ in range(count):
+                number = len(lines)
+                file = f"{number:03d}.Bird_{cell // 2}/Bird_{number:04d}.jpg"
+                write_image(root / file, number, side, side + 4)
+                place = f"/o/ocean/{number:08d}.jpg"
+                lines.append(f"{number},{file},{cell // 2},{split},{cell % 2},{place}")
+    (root / "metadata.csv").write_text("\n".join([*lines, ""]))
+    return root
+
+
 # Numbers as in the devkit: not in the order of the codes. The fourth is an inner node.
 IMAGENET_SYNSETS = [
     (1, "n02", "crane, bird", 0),

@@ -33,6 +33,21 @@ def split_of(classes: int, rows: int = SPLIT_ROWS) -> Split:
     return Split(inputs, labels, np.arange(rows), pd.DataFrame({"group": groups}))
 
 
+class Given(torch.nn.Module):
+    """A network that says the same whatever it is asked."""
+
+    def __init__(self, logits: Tensor) -> None:
+        super().__init__()
+        self.logits = logits
+
+
+def answer(logits: Tensor, features: bool = False) -> Output:
+    """Returns logits with features made of them: no shift of a row's logits changes those."""
+    weights = torch.arange(1, logits.shape[1] + 1, dtype=logits.dtype)
+    centred = logits - logits.mean(dim=1, keepdim=True)
+    return Output(logits, centred * weights if features else None)
+
+
 def given_run(
     student: Tensor, teacher: Tensor, *, smoothing: float = 0.0, epoch: int = 100
 ) -> SimpleNamespace:
@@ -55,8 +70,13 @@ def given_run(
         epoch=epoch,
         step=epoch,
         steps_per_epoch=1,
-        student=lambda inputs, features=False: Output(student),
-        teacher=lambda batch, features=False: Output(teacher),
+        # What a method makes of the model, such as its moving average, says what the teacher says.
+        model=Given(teacher),
+        student=lambda inputs, features=False: answer(student, features),
+        ask=lambda network, inputs, features=False: answer(network.logits, features),
+        teachers=lambda batch: [teacher],
+        reference=lambda batch: -teacher,
+        teacher=lambda batch, features=False: answer(teacher, features),
         teacher_logits=lambda split: whole,
     )
 

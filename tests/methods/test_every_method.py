@@ -12,6 +12,7 @@ from kdplatform.data import Split
 from kdplatform.experiments.graph import distilled_step, student_step
 from kdplatform.methods import (
     build_method,
+    method_class,
     method_config_class,
     method_config_classes,
     method_names,
@@ -29,14 +30,22 @@ METHODS = [
 ]
 # Settings by which a method takes another way than by its defaults, as `name field=value`.
 VARIANTS = (
+    "adversarial base=kd",
+    "adversarial form=trades",
     "adaptive_margin attribute=label",
     "balanced form=logit_adjustment",
+    "crckd teacher=frozen",
     "ctkd level=row",
     "divergence kind=forward",
     "divergence kind=jsd",
     "divergence kind=skew",
     "divergence kind=symmetric",
     "divergence kind=total_variation",
+    "ensemble row_weight=inverse_ce",
+    "ensemble weighting=correctness",
+    "feature kind=rkd",
+    "feature kind=selectivity",
+    "feature kind=similarity",
     "group_dro attribute=label",
     "group_stratified cross_term=recalibrated",
     "group_stratified cross_term=kept",
@@ -46,6 +55,7 @@ VARIANTS = (
     "teacher_correction correction=lr",
     "teacher_correction correction=rc",
     "ttm weighted=true",
+    "warmup_preference then=crckd",
 )
 CASES = (*METHODS, *VARIANTS)
 # In whose gradient something computed from the student's logits counts as a constant. Their own
@@ -62,24 +72,56 @@ CONSTANTS = {
 SHIFTED = {"teacher_correction correction=rc": "the highest logit, which is added to the true one"}
 # Parts that are not 0 where student and teacher agree, and what they are.
 NO_DIVERGENCE = {
+    ("adversarial", "kl"): "a divergence between two temperatures",
     ("adaptive_margin", "margin_kl"): "a divergence with a margin",
+    ("crckd", "contrast"): "a contrast with random vectors",
+    ("crckd", "relation"): "a divergence between two projections",
+    ("feature", "feature"): "features behind a layer that has learnt nothing yet",
     ("balanced", "kl"): "a divergence between two balances of the classes",
+    ("ensemble", "row_weight"): "how far the teachers are right",
     ("group_stratified", "cross"): "where it is recalibrated, a divergence between two balances",
+    ("warmup_preference", "contrast"): "that of crckd",
+    ("warmup_preference", "relation"): "that of crckd",
     ("low_temperature", "kl"): "a divergence between two temperatures",
     ("nkd", "target"): "cross entropy with the label",
+    **{
+        (method, part): "a choice between two classes"
+        for method in ("rank_distillation", "unkd")
+        for part in ("bpr", "pairs")
+    },
     ("teacher_correction", "rc"): "a divergence from the student itself, corrected",
     ("ttm", "kl"): "a divergence between two temperatures",
 }
+# What a case needs beside its defaults: the splits here are no images that can be attacked.
+GIVEN: dict[str, dict[str, Any]] = {
+    "adversarial": {"eps": 0, "base_fields": "ce_weight=0.5"},
+    "adversarial alone": {"eps": 0},
+    "warmup_preference": {"eta": 0},
+    "warmup_preference then=crckd": {"eta": 0, "warmup_epochs": 1},
+    "adversarial base=kd": {"eps": 0},
+    "adversarial form=trades": {"eps": 0, "base_fields": "ce_weight=0.5"},
+}
+# What a field needs beside it to have another value than its default.
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {("adversarial", "beta"): {"form": "trades"}}
 # Another value of a field that its type does not suggest.
-OTHER = {
+OTHER: dict[str | tuple[str, str], Any] = {
+    ("adversarial", "base_fields"): ("kd_weight=2",),
     "attribute": "label",
     "base": "dkd",
     "base_fields": ("scale_by_t2=false",),
     "given": "0/1-3",
+    "group_teachers": ("a=1", "b=2"),
     "group_temperatures": ("a=2",),
+    "reference": "1",
     "margins": ("0=0.5", "1=0"),
     "temperatures": (1.0, 2.0),
+    "weights": (1.0, 1.0, 2.0),
+    "then": "dkd",
+    "then_fields": ("alpha=0.5",),
+    "weight": 2.0,
 }
+# Without which a field is refused.
+ALLOWED_WITH = {"group_teachers": {"weighting": "group"}, "weights": {"weighting": "fixed"}}
 
 
 def config_of(case: str, **fields: Any) -> MethodConfig:
@@ -90,9 +132,19 @@ def config_of(case: str, **fields: Any) -> MethodConfig:
         own, settings = method_config_classes(name)[False], []
     groups = {"attribute": "group"} if "attribute" in own.model_fields else {}
     given = dict(setting.split("=") for setting in settings)
-    return own.model_validate({**groups, **given, **fields})
+    return own.model_validate({**groups, **GIVEN.get(case, {}), **given, **fields})
 
 
+# Those that have done all once they have begun have no loss of a row.
+IN_STEPS = [case for case in CASES if method_class(case.split()[0]).needs.steps]
+RESUMED = [
+    *(case for case in METHODS if case in IN_STEPS),
+    "crckd teacher=frozen",
+    "crckd batch_norm=average",
+    "ctkd level=row",
+    "logit_standardization base=ctkd",
+    "warmup_preference then=crckd",
+]
 WITH_TEACHER = [case for case in CASES if isinstance(config_of(case), DistillationConfig)]
 
 
@@ -109,7 +161,7 @@ def gradient(case: str, student: Tensor, teacher: Tensor, labels: Tensor, **run:
     return found
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in CONSTANTS])
+@pytest.mark.parametrize("case", [case for case in IN_STEPS if case not in CONSTANTS])
 def test_the_gradient_is_that_of_the_loss(case: str) -> None:
     student, teacher, labels = random_logits(4, 4)
 
@@ -128,7 +180,7 @@ def test_a_student_that_agrees_with_its_teacher_has_nothing_to_learn_from_it(cas
             torch.testing.assert_close(values, torch.zeros_like(values), atol=1e-7, rtol=0)
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case not in SHIFTED])
+@pytest.mark.parametrize("case", [case for case in IN_STEPS if case not in SHIFTED])
 def test_a_shift_of_a_rows_logits_changes_nothing(case: str) -> None:
     student, teacher, labels = random_logits()
     shift = torch.arange(6.0, dtype=torch.float64).unsqueeze(1)
@@ -144,7 +196,7 @@ def test_another_teacher_gives_another_gradient(case: str) -> None:
     assert not torch.equal(one, gradient(case, student, teacher.flip(1), labels))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", IN_STEPS)
 @pytest.mark.parametrize("opposite", [False, True])
 def test_extreme_logits_give_finite_numbers(case: str, opposite: bool) -> None:
     student, teacher, labels = random_logits(dtype=torch.float32)
@@ -154,7 +206,7 @@ def test_extreme_logits_give_finite_numbers(case: str, opposite: bool) -> None:
     gradient(case, student, torch.zeros_like(teacher), labels)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", IN_STEPS)
 def test_two_classes_one_row_and_a_batch_that_lacks_most_give_finite_numbers(case: str) -> None:
     gradient(case, *random_logits(4, 2))
     gradient(case, *random_logits(1, 5))
@@ -163,7 +215,7 @@ def test_two_classes_one_row_and_a_batch_that_lacks_most_give_finite_numbers(cas
     gradient(case, student, teacher, torch.tensor([1, 1]), first_row=1)
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", IN_STEPS)
 def test_labels_are_smoothed(case: str) -> None:
     student, teacher, _ = random_logits()
     given = student, teacher, teacher.argmax(dim=1)
@@ -241,7 +293,10 @@ class StopError(Exception):
     """Stands for whatever ends a process."""
 
 
-@pytest.mark.parametrize("case", [*METHODS, "ctkd level=row", "logit_standardization base=ctkd"])
+@pytest.mark.parametrize(
+    "case",
+    RESUMED,
+)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_training_goes_on_bit_for_bit(case: str, precision: str, tmp_path: Path) -> None:
     def stop(record: Any) -> None:
@@ -265,16 +320,19 @@ def test_training_goes_on_bit_for_bit(case: str, precision: str, tmp_path: Path)
 
 
 def own_fields(name: str) -> list[str]:
-    shared = {"method", "teacher_seed"}
+    shared = set(DistillationConfig.model_fields)
     return [field for field in type(config_of(name)).model_fields if field not in shared]
 
 
 def other_value(name: str, field: str) -> MethodConfig:
     """Returns a method with another value of one of its fields."""
-    config = config_of(name)
+    method = name.split()[0]
+    beside = BESIDE.get((method, field), {})
+    config = config_of(name, **beside)
     value, allowed = getattr(config, field), type(config).model_fields[field]
-    if field in OTHER:
-        return config_of(name, **{field: OTHER[field]})
+    for known in ((method, field), field):
+        if known in OTHER:
+            return config_of(name, **ALLOWED_WITH.get(field, {}), **{field: OTHER[known]})
     if isinstance(value, bool):
         candidates: list[Any] = [not value]
     elif isinstance(value, str):
@@ -283,7 +341,7 @@ def other_value(name: str, field: str) -> MethodConfig:
         candidates = [value / 2, value + 1, value * 2, value - 1, (value + 1) / 2]
     for candidate in candidates:
         try:
-            other = config_of(name, **{field: candidate})
+            other = config_of(name, **{**beside, field: candidate})
         except ValueError:
             continue
         if getattr(other, field) != value:
@@ -301,7 +359,8 @@ def key(config: MethodConfig) -> str:
 
 @pytest.mark.parametrize(("name", "field"), [(n, f) for n in METHODS for f in own_fields(n)])
 def test_each_own_field_enters_the_key(name: str, field: str) -> None:
-    assert key(other_value(name, field)) != key(config_of(name))
+    beside = BESIDE.get((name.split()[0], field), {})
+    assert key(other_value(name, field)) != key(config_of(name, **beside))
 
 
 @pytest.mark.parametrize("name", METHODS)

@@ -16,8 +16,8 @@ from torch import Tensor
 
 from kdplatform.data import Split
 from kdplatform.methods import Loss, Method, method_config_class, method_config_classes
-from kdplatform.methods.group_stratified import strata_by_frequency
 from kdplatform.settings.project import load_project
+from kdplatform.strata import strata_by_frequency
 
 B, K = 6, 4
 # Of the first six rows, which are the batch, each class and the groups a and b are; c is not.

@@ -7,7 +7,7 @@ import torch
 from helpers.damage import Touch, cut_short, flip_a_bit
 
 from kdplatform.errors import MachineError
-from kdplatform.training.checkpoint import load_checkpoint, save_checkpoint
+from kdplatform.training.checkpoint import load_checkpoint, remove_checkpoint, save_checkpoint
 
 CONTENT = {"weights": {"w": torch.arange(1000.0)}, "epoch": 3, "records": [{"loss": 0.5}]}
 
@@ -102,3 +102,43 @@ def test_a_write_that_fails_keeps_the_last_checkpoint(
     content = load_checkpoint(path, "this run")
     assert content is not None
     assert content["epoch"] == 3
+
+
+# ---- large tensors, in files of their own
+
+
+BANK = torch.arange(5000.0)
+
+
+def test_a_large_tensor_lies_beside_the_checkpoint(path: Path) -> None:
+    save_checkpoint(path, "this run", CONTENT, {"method/bank": BANK[:2000]})
+    [part] = path.parent.glob("*.part")
+    assert 8000 < part.stat().st_size < 12_000
+    assert path.stat().st_size < part.stat().st_size
+    content = load_checkpoint(path, "this run")
+    assert content is not None
+    assert torch.equal(content["references"]["method/bank"], BANK[:2000])
+
+
+def test_one_that_stays_is_not_written_again_and_a_former_one_is_removed(path: Path) -> None:
+    save_checkpoint(path, "this run", CONTENT, {"bank": BANK})
+    [part] = path.parent.glob("*.part")
+    written = part.stat().st_mtime_ns, part.stat().st_ino
+    save_checkpoint(path, "this run", {"epoch": 4}, {"bank": BANK.clone()})
+    assert (part.stat().st_mtime_ns, part.stat().st_ino) == written
+    save_checkpoint(path, "this run", {"epoch": 5}, {"bank": BANK + 1})
+    [other] = path.parent.glob("*.part")
+    assert other != part
+    remove_checkpoint(path)
+    assert list(path.parent.iterdir()) == []
+
+
+@pytest.mark.parametrize("damage", ["removed", "altered"])
+def test_a_checkpoint_whose_large_tensor_is_not_there_is_not_used(
+    path: Path, damage: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    save_checkpoint(path, "this run", CONTENT, {"bank": BANK})
+    [part] = path.parent.glob("*.part")
+    part.unlink() if damage == "removed" else flip_a_bit(part, 3000)
+    assert load_checkpoint(path, "this run") is None
+    assert "its bank is missing or altered, training begins anew" in capsys.readouterr().err

@@ -1,0 +1,64 @@
+"""What a command's run logs and says of its models under conditions: a study for each of them."""
+
+from collections.abc import Iterator, Sequence
+
+import mlflow
+
+from kdplatform.experiments.conditions import split_under
+from kdplatform.experiments.results import arm_metrics, study_of
+from kdplatform.experiments.scheduler import Trained
+from kdplatform.reporting.summary import arms_text, sweep_text
+from kdplatform.settings.schema import ConditionConfig, ProjectConfig
+from kdplatform.settings.words import plain_text
+from kdplatform.study.classes import ClassWise
+from kdplatform.study.groupwise import GroupWise
+from kdplatform.study.metrics import condition_metric
+
+
+def log_conditions(
+    config: ProjectConfig,
+    class_names: Sequence[str],
+    trained: Trained,
+    *,
+    step_scale: int | None = None,
+) -> Iterator[str]:
+    """Logs each condition's means over seeds to the command's run; yields its table as text.
+
+    Metrics are those of the test split as it is, below `conditions/<name>/`.
+
+    Args:
+        step_scale: of a sweep, what temperatures are multiplied by to become MLflow's steps; None:
+            the students are of one kind.
+    """
+    for name, condition in config.evaluation.conditions.items():
+        study = study_of(config, class_names, trained, split_under(name))
+        if not study.arms:
+            continue
+        classes, groups = ClassWise(study), GroupWise(study)
+        for arm in study.arms:
+            step = round((arm.temperature or 0.0) * (step_scale or 0))
+            prefix = f"{arm.method}/" if arm.method and study.has_several_methods else ""
+            metrics = arm_metrics(classes, groups, arm)
+            logged = {prefix + condition_metric(name, key): v for key, v in metrics.items()}
+            mlflow.log_metrics(logged, step=step)
+        text = (
+            arms_text(classes, groups)
+            if step_scale is None
+            else sweep_text(classes, groups, config.seeds)
+        )
+        yield f"under {name} ({condition_words(condition)}):\n{text}"
+
+
+def condition_words(condition: ConditionConfig) -> str:
+    """Returns a condition in words, such as `pgd eps=8/255 steps=20`."""
+    fields = condition.given()
+    first = fields.pop("attack", None) or fields.pop("corruption", None)
+    if condition.attack is not None:
+        fields = {"eps": condition.eps, **fields}
+        if condition.attack == "pgd":
+            fields = {"eps": condition.eps, "steps": condition.steps, **fields}
+    else:
+        fields = {"severity": condition.severity, **fields}
+    return " ".join(
+        [str(first), *(f"{name}={plain_text(value)}" for name, value in fields.items())]
+    )

@@ -1,0 +1,41 @@
+"""Bayesian personalised ranking (Rendle et al. 2009, arXiv 1205.2618).
+
+    mean over negatives j of softplus(z_j - z_label)
+
+A negative is a class that the row's user has not taken, all of them equally likely; on data
+without users any class but the label. The authors' L2 term is the optimiser's weight decay.
+`label_smoothing` is that of the choice between the label and a negative, which is ours.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from kdplatform.methods import Batch, Loss, Method, Run
+from kdplatform.methods._pairs import Negatives, order_rows
+from kdplatform.settings.schema import MethodConfig
+
+
+class Config(MethodConfig):
+    """How many negatives each example is held against."""
+
+    method: Literal["bpr"] = Field("bpr", description="method")
+    negatives: int = Field(1, ge=1, le=1000, description="classes that a label is held against")
+
+
+class BayesianPersonalisedRanking(Method[Config]):
+    """The label is to stand before classes that the user has not taken."""
+
+    def begin(self, run: Run) -> None:
+        """Lists what each user has not taken."""
+        self._negatives = Negatives(run.split)
+
+    def loss(self, batch: Batch, run: Run) -> Loss:
+        """Returns the loss of each row."""
+        student = run.student(batch.inputs)
+        classes = student.logits.shape[1]
+        pairs = self._negatives.against_labels(batch, run, classes, self.config.negatives)
+        [rows] = order_rows(student.logits, pairs, smoothing=run.config.label_smoothing)
+        return Loss(rows, student, {})

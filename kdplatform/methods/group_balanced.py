@@ -1,0 +1,60 @@
+"""Training rows drawn so that all groups come equally often (Idrissi et al. 2022, SUBG and RWG).
+
+An epoch draws as many rows as there are, with replacement: first a group, all alike, then a row of
+it, all alike. A row's loss is the usual one: alpha * T^2 * KL + (1 - alpha) * CE, or CE without a
+teacher. The default groups are those of class and attribute together, as arXiv 2110.14503 has them
+("Simple data balancing achieves competitive worst-group-accuracy"; RWG; our reading). Rows in no
+group are drawn as often as one of the mean group's.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from pydantic import Field
+
+from kdplatform.methods import Batch, Loss, Run
+from kdplatform.methods._groups import (
+    BY_CLASS_AUTO,
+    GroupedConfig,
+    check_groups,
+    group_shares,
+    groups_of,
+)
+from kdplatform.methods._rows import DistilledRows, RowMethod
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from kdplatform.data import Dataset
+
+
+class WithoutTeacher(GroupedConfig):
+    """Whose groups come equally often."""
+
+    method: Literal["group_balanced"] = Field("group_balanced", description="method")
+    attribute: str = Field(
+        BY_CLASS_AUTO,
+        description="whose groups; label*A: of class and A together; A auto: the project's first "
+        "attribute; label: the classes",
+    )
+
+
+class Config(WithoutTeacher, DistilledRows):
+    """The same with the fields of distillation."""
+
+
+class GroupBalanced(RowMethod[WithoutTeacher]):
+    """All groups are seen equally often."""
+
+    def check(self, dataset: Dataset) -> None:
+        """Refuses data whose groups are not there."""
+        check_groups(self.config, dataset)
+
+    def row_shares(self, run: Run) -> Tensor:
+        """Returns how often each training row is drawn, as shares: float64 [N]."""
+        return group_shares(groups_of(run.split, self.config.attribute).of(run.split))
+
+    def loss(self, batch: Batch, run: Run) -> Loss:
+        """Returns the usual loss of each row; parts are `kl` and `ce`, or none."""
+        return self.usual(batch, run)

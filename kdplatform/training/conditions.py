@@ -1,0 +1,108 @@
+"""What a model says about a split under a condition: an attack on it, or a corruption of images."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from kdplatform.data import Split
+from kdplatform.methods._attacks import in_eval, iterates, pixels
+from kdplatform.settings.schema import AttackConfig, ConditionConfig
+from kdplatform.training.corruptions import corrupted
+
+# Random numbers are drawn batch by batch: another size would give other numbers.
+_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What a model says about a split under a condition.
+
+    Attributes:
+        logits: float32 [N, C], on the CPU.
+        without_slope: share of the examples that were right and that an attack could not move: the
+            model's loss has no slope there, so that the attack says nothing of them. 0 for a
+            corruption.
+    """
+
+    logits: Tensor
+    without_slope: float = 0.0
+
+
+def answers_under(
+    model: nn.Module, split: Split, condition: ConditionConfig, device: torch.device
+) -> Answers:
+    """Returns what a model says under a condition, in eval mode and fp32.
+
+    Equal conditions change every model's images by the same noise, and begin attacks at the same
+    places. Of an attack the example's worst step counts, the unchanged image among them: one that
+    is wrong, of these the one of the highest cross entropy. More steps never raise accuracy.
+
+    Args:
+        model: takes raw inputs, images of bytes and of fractions; left as it was, on the device.
+        split: its inputs are images.
+    """
+    generator = torch.Generator().manual_seed(condition.seed)
+    model.to(device)
+    attack, logits, still = condition.as_attack, [], 0
+    with in_eval(model):
+        for images, labels in _batches(split, device):
+            if attack is None:
+                assert condition.corruption is not None
+                changed = corrupted(images, condition.corruption, condition.severity, generator)
+                with torch.no_grad():
+                    logits.append(model(changed).float().cpu())
+                continue
+            worst, unmoved = _attacked(model, images, labels, attack, generator)
+            logits.append(worst.cpu())
+            still += unmoved
+    return Answers(torch.cat(logits), still / len(split))
+
+
+def _batches(split: Split, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
+    steps = torch.split(torch.arange(len(split)), _BATCH)
+    if isinstance(split.inputs, Tensor):
+        inputs: Iterable[Tensor] = torch.split(split.inputs, _BATCH)
+    else:
+        inputs = split.inputs.batches(steps, pinned=device.type == "cuda")
+    for rows, images in zip(steps, inputs, strict=True):
+        yield images.to(device), split.labels[rows].to(device)
+
+
+def _attacked(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    attack: AttackConfig,
+    generator: torch.Generator,
+) -> tuple[Tensor, int]:
+    """Returns the logits of each image's worst step, and how many right ones no step moved."""
+
+    def loss(found: Tensor) -> Tensor:
+        return F.cross_entropy(model(found).float(), labels, reduction="none")
+
+    with torch.no_grad():
+        worst = model(images).float()
+    if attack.eps == 0:
+        return worst, 0
+    highest = F.cross_entropy(worst, labels, reduction="none")
+    wrong = wrong_first = worst.argmax(dim=1) != labels
+    first, last = None, None
+    for found in iterates(pixels(images), loss, attack, generator):
+        first, last = (found if first is None else first), found
+        with torch.no_grad():
+            logits = model(found).float()
+        raised, fooled = (
+            F.cross_entropy(logits, labels, reduction="none"),
+            logits.argmax(1) != labels,
+        )
+        better = (fooled & ~wrong) | ((fooled == wrong) & (raised > highest))
+        worst = torch.where(better[:, None], logits, worst)
+        highest = torch.where(better, raised, highest)
+        wrong = wrong | fooled
+    assert first is not None
+    assert last is not None
+    unmoved = (last == first).flatten(1).all(dim=1) & ~wrong_first
+    return worst, int(unmoved.sum())
