@@ -5,6 +5,7 @@ is reused, by whichever process obtains the model.
 """
 
 import json
+import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -140,8 +141,9 @@ def complete(
             table.write(folder / paths[name])
             digests[paths[name]] = file_digest(folder / paths[name])
         log_artifacts_of(run_id, folder)
-    ended = run.info.end_time
-    logged = [Metric(name, value, ended, 0) for name, value in metrics.items()]
+    # Of two values of a metric the store takes the later for the last.
+    now = round(time.time() * 1000)
+    logged = [Metric(name, value, now, 0) for name, value in metrics.items()]
     client.log_batch(run_id, metrics=logged)
     settings |= {name: own.matters() for name, own in missing.items()}
     _set_tags(run_id, settings, digests)
