@@ -154,7 +154,9 @@ def sweep(project: str, folder: Path, temperatures: str, seeds: str) -> tuple[Co
 
 def grid_cost(uri: str, students: int, workers: int) -> Cost:
     """Counts the time of the distilled students' runs for all of the grid's."""
-    runs = MlflowClient(uri).search_runs(["0"], "tags.`kd.role` = 'distilled'")
+    client = MlflowClient(uri)
+    experiments = [each.experiment_id for each in client.search_experiments()]
+    runs = client.search_runs(experiments, "tags.`kd.role` = 'distilled'")
     seconds = [(run.info.end_time - run.info.start_time) / 1000 for run in runs]
     mean = sum(seconds) / len(seconds)
     return Cost(

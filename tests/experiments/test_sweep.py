@@ -4,6 +4,7 @@ import json
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -361,3 +362,22 @@ def test_a_sweeps_name_says_methods_temperatures_and_seeds(
 ) -> None:
     assert parent(story, 2).info.run_name == "sweep small kd T=1,2.5 seeds 0,1"
     assert compared.place.commands()[-1].info.run_name == "sweep small kd,cist T=1,2.5 seeds 0,1"
+
+
+def test_a_sweeps_gate_tags_every_student_with_the_outcome_of_its_arm(
+    story: Story, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = copied(story.place, tmp_path / "gated")
+    place.enter(monkeypatch)
+    spare_figures_and_graphs(monkeypatch)
+    accuracies = {t: history(story, 2, "distilled/test/accuracy")[round(10 * t)] for t in (1, 2.5)}
+    gate = tmp_path / "gates.yaml"
+    gate.write_text(f"rules: {{accuracy: {{min: {max(accuracies.values())}}}}}\n")
+    words = {"temperatures": "1,2.5", "seeds": "0-1", "gate": gate, "gate_out": tmp_path / "out"}
+    ended = run_inline(place, monkeypatch, commands, "sweep", **words)
+    outcomes = {t: "passed" if a == max(accuracies.values()) else "failed"
+                for t, a in accuracies.items()}  # fmt: skip
+    assert ended.code == (3 if "failed" in outcomes.values() else 0)
+    for run in place.runs("distilled", status="FINISHED"):
+        assert run.data.tags["kd.gate"] == outcomes[float(run.data.tags["kd.temperature"])]
+    assert (tmp_path / "out" / "gate.junit.xml").is_file()
