@@ -103,20 +103,23 @@ def fairness_change(
 def accuracy_change(a: Sequence[Predictions], b: Sequence[Predictions]) -> MetricChange:
     """Returns the change of accuracy, with its interval over examples, and seeds where there are.
 
+    It counts weights, where the tables have them.
+
     Args:
         a: one table per seed of side A; equally many on both sides are pairs in their order, and
             one model of A is paired with every seed of B.
     """
     first, second = (np.array([table.correct for table in side], dtype=float) for side in (a, b))
+    weights = a[0].weights
+    before, after = (float(np.average(s.mean(axis=0), weights=weights)) for s in (first, second))
     if len(first) == len(second) == 1:
-        interval = mean_of_examples((second - first)[0])
+        interval = mean_of_examples((second - first)[0], weights)
     elif len(first) == len(second) or 1 in (len(first), len(second)):
-        interval = mean_of_seeds_and_examples(second - first)
+        interval = mean_of_seeds_and_examples(second - first, weights)
     else:
-        interval = Interval(float(second.mean() - first.mean()), np.nan, np.nan)
+        interval = Interval(after - before, np.nan, np.nan)
     interval = interval.within(-1, 1)
-    values = float(first.mean()), float(second.mean())
-    return MetricChange("accuracy", *values, interval, judged(1, interval))
+    return MetricChange("accuracy", before, after, interval, judged(1, interval))
 
 
 def study_evidence(

@@ -27,6 +27,7 @@ from kdplatform.analysis.intervals import mean_of_examples, mean_of_seeds_and_ex
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.significance import mcnemar_by_class
 from kdplatform.predictions import Predictions
+from kdplatform.study.evidence import accuracy_change
 
 N = 400
 
@@ -245,3 +246,17 @@ def test_an_unweighted_test_of_a_pair_has_the_p_of_its_examples() -> None:
     columns = ["n", "only_a", "only_b", "p_value", "p_holm"]
     pd.testing.assert_frame_equal(weighted[columns], plain[columns])
     assert not np.allclose(weighted["difference"], plain["difference"])
+
+
+@pytest.mark.parametrize("seeds", [1, 2])
+def test_the_change_of_accuracy_that_findings_tell_is_weighted(seeds: int) -> None:
+    a, b = ([model(10 * s + i, weights=WEIGHTS) for i in range(seeds)] for s in (0, 1))
+    found = accuracy_change(a, b)
+    change = np.subtract(*[[t.correct.astype(float) for t in side] for side in (b, a)])
+    expected = (
+        mean_of_examples(change[0], WEIGHTS)
+        if seeds == 1
+        else mean_of_seeds_and_examples(change, WEIGHTS)
+    )
+    assert found.interval == pytest.approx(expected)
+    assert found.b - found.a == pytest.approx(expected.estimate)
