@@ -1,0 +1,268 @@
+"""Measures commands on a tracking store that holds many finished runs.
+
+    python -m benchmarks.store --runs 10000 --out store.json
+    python -m benchmarks.store --runs 500 --stores sqlite    # a quick look
+
+A study of 75 models on a table of 400 rows is trained by the command itself. Its runs are then
+copied in the database under other keys, until the store has as many as asked for. All copies are
+of the same project. What is measured then: finding the 75 models of the study, `distill` whose
+models are all there, and `report`.
+
+Stores: a SQLite file, and an MLflow server in front of PostgreSQL. Both are started here; Debian's
+package postgresql and psycopg are needed. The report of a SQLite file that has the 75 runs alone is
+what the others are held against.
+"""
+
+import argparse
+import json
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import sqlalchemy
+
+from benchmarks._attempts import Place
+
+TEMPERATURES = "1-10,20,30,40"
+STUDY = ["--temperatures", TEMPERATURES, "--seeds", "0-4"]
+# In seconds; of the report, beyond that of local files without other runs.
+TARGETS = {"finding": 3.0, "distill": 15.0, "report": 20.0}
+# What belongs to a run, a row each, and the column that says to which.
+TABLES = ("tags", "params", "latest_metrics", "metrics")
+_BATCH = 20_000
+_FINDING = """
+import sys, time, mlflow
+from kdplatform.cli import read_words
+from kdplatform.experiments.graph import study_steps
+from kdplatform.experiments.steps import find_trained
+from kdplatform.experiments.tracking import quiet_mlflow
+from kdplatform.experiments.workspace import open_workspace
+from kdplatform.settings.project import load_project
+
+quiet_mlflow()
+arguments = read_words("sweep", sys.argv[1:])
+config = load_project(arguments.project, arguments.overrides, ["temperatures", "seeds"])
+workspace = open_workspace(config, arguments.data_folder, "cpu", True)
+steps = study_steps(config, workspace.dataset.digest, config.temperatures)
+mlflow.search_experiments()  # a first question opens the store
+start = time.perf_counter()
+found = find_trained(workspace, steps)
+print(len(found), len(steps), time.perf_counter() - start)
+"""
+
+
+def fill(uri: str, wanted: int) -> int:
+    """Copies finished models' runs under other ids and keys until there are `wanted` runs."""
+    engine = sqlalchemy.create_engine(uri)
+    schema = sqlalchemy.MetaData()
+    schema.reflect(engine, only=["runs", *TABLES])
+    runs, tags = schema.tables["runs"], schema.tables["tags"]
+    with engine.begin() as connection:
+        present = connection.execute(sqlalchemy.select(sqlalchemy.func.count(runs.c.run_uuid)))
+        missing = max(0, wanted - present.scalar_one())
+        keyed = sqlalchemy.select(tags.c.run_uuid).where(tags.c.key == "kd.key")
+        models = [
+            dict(row)
+            for row in connection.execute(
+                sqlalchemy.select(runs).where(runs.c.run_uuid.in_(keyed))
+            ).mappings()
+        ]
+        belongings = {
+            name: {
+                model["run_uuid"]: [
+                    dict(row)
+                    for row in connection.execute(
+                        sqlalchemy.select(schema.tables[name]).where(
+                            schema.tables[name].c.run_uuid == model["run_uuid"]
+                        )
+                    ).mappings()
+                ]
+                for model in models
+            }
+            for name in TABLES
+        }
+        waiting: dict[str, list[dict[str, object]]] = {name: [] for name in ("runs", *TABLES)}
+
+        def flush() -> None:
+            for name, rows in waiting.items():
+                if rows:
+                    connection.execute(schema.tables[name].insert(), rows)
+                rows.clear()
+
+        for number in range(missing):
+            model = models[number % len(models)]
+            own = secrets.token_hex(16)
+            waiting["runs"].append(model | {"run_uuid": own})
+            for name in TABLES:
+                rows = [row | {"run_uuid": own} for row in belongings[name][model["run_uuid"]]]
+                if name == "tags":
+                    for row in rows:
+                        if row["key"] == "kd.key":
+                            row["value"] = secrets.token_hex(16)
+                waiting[name] += rows
+            if sum(map(len, waiting.values())) > _BATCH:
+                flush()
+        flush()
+    engine.dispose()
+    return missing
+
+
+@contextmanager
+def postgresql(folder: Path) -> Iterator[str]:
+    """Starts PostgreSQL below a folder, on a port of its own; yields the database's URI."""
+    [tools] = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:]
+    # PostgreSQL refuses to run as root.
+    as_user = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
+    data, port = folder / "postgresql", _free_port()
+    data.mkdir()
+    if as_user:
+        for path in (folder, *folder.parents[:-1]):
+            with suppress(PermissionError):
+                path.chmod(path.stat().st_mode | 0o011)
+        shutil.chown(data, "postgres")
+
+    def call(*words: str) -> None:
+        subprocess.run([*as_user, *words], check=True, cwd="/", stdout=subprocess.DEVNULL)
+
+    call(str(tools / "initdb"), "-D", str(data), "-U", "mlflow", "--auth", "trust")
+    options = f"-p {port} -k {data} -h 127.0.0.1"
+    call(str(tools / "pg_ctl"), "-D", str(data), "-o", options, "-l", f"{data}/log", "-w", "start")
+    try:
+        words = ["-h", "127.0.0.1", "-p", str(port), "-U", "mlflow", "mlflow"]
+        call(str(tools / "createdb"), *words)
+        yield f"postgresql+psycopg://mlflow@127.0.0.1:{port}/mlflow"
+    finally:
+        call(str(tools / "pg_ctl"), "-D", str(data), "-m", "immediate", "stop")
+
+
+@contextmanager
+def server(folder: Path, database: str) -> Iterator[str]:
+    """Starts an MLflow server on a database; yields its address."""
+    port = _free_port()
+    words = [sys.executable, "-m", "mlflow", "server", "--backend-store-uri", database]
+    words += ["--artifacts-destination", str(folder / "artifacts"), "--port", str(port)]
+    with open(folder / "server.log", "wb") as log:
+        process = subprocess.Popen(words, stdout=log, stderr=log, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        patience = time.monotonic() + 300
+        while time.monotonic() < patience:
+            with suppress(OSError), urllib.request.urlopen(f"{uri}/health", timeout=5):
+                break
+            time.sleep(0.5)
+        yield uri
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+class Store:
+    """A place whose commands write to one store."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._environment = os.environ | place.environment()
+
+    def timed(self, command: str, *more: str) -> float:
+        """Runs a command; returns its seconds."""
+        words = [sys.executable, "-m", "kdplatform", *self._place.words(command, *more)]
+        start = time.perf_counter()
+        done = subprocess.run(
+            words, env=self._environment, cwd=self._place.folder, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise SystemExit(f"{command}: {done.stderr}")
+        return time.perf_counter() - start
+
+    def finding(self) -> float:
+        """Returns the seconds that finding the study's models takes."""
+        words = [sys.executable, "-c", _FINDING, *self._place.words("", *STUDY)]
+        done = subprocess.run(
+            words, env=self._environment, cwd=self._place.folder, capture_output=True, text=True
+        )
+        if done.returncode != 0:
+            raise SystemExit(done.stderr)
+        found, wanted, seconds = done.stdout.split()
+        if found != wanted:
+            raise SystemExit(f"{found} of {wanted} models were found")
+        return float(seconds)
+
+    def measured(self) -> dict[str, float]:
+        """Returns the seconds of everything that is measured."""
+        return {
+            "finding": self.finding(),
+            "distill": self.timed("distill", "--seeds", "0-4"),
+            "report": self.timed("report", *STUDY),
+        }
+
+
+def measure(kind: str, folder: Path, runs: int) -> dict[str, dict[str, float]]:
+    """Measures a store of one kind, with the study alone and with many runs beside it."""
+    folder.mkdir()
+    found = {}
+    if kind == "sqlite":
+        place = Place(folder / "place")
+        database = f"sqlite:///{place.database}"
+        store = Store(place)
+        store.timed("sweep", *STUDY)
+        found[f"{kind}, the study alone"] = store.measured()
+        fill(database, runs)
+        found[f"{kind}, {runs:,} runs"] = store.measured()
+        return found
+    with postgresql(folder) as database, server(folder, database) as uri:
+        store = Store(Place(folder / "place", {"MLFLOW_TRACKING_URI": uri}))
+        store.timed("sweep", *STUDY)
+        found["server on PostgreSQL, the study alone"] = store.measured()
+        fill(database, runs)
+        found[f"server on PostgreSQL, {runs:,} runs"] = store.measured()
+    return found
+
+
+def main() -> int:
+    """Prints the table; returns 1 where a target is missed."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--runs", type=int, default=10_000)
+    parser.add_argument("--stores", default="sqlite,postgresql", help="comma-separated")
+    parser.add_argument("--out", type=Path, help="write the seconds as JSON")
+    arguments = parser.parse_args()
+    folder = Path(tempfile.mkdtemp(prefix="store-"))
+    found: dict[str, dict[str, float]] = {}
+    try:
+        for kind in arguments.stores.split(","):
+            found |= measure(kind, folder / kind, arguments.runs)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    print("| store | finding 75 models, s | distill reused, s | report, s |\n|---|---|---|---|")
+    for name, seconds in found.items():
+        print(f"| {name} | " + " | ".join(f"{seconds[part]:.1f}" for part in TARGETS) + " |")
+    local = next(iter(found.values()))["report"]
+    missed = [
+        f"{part} of {name}: {own[part]:.1f} s"
+        for name, own in found.items()
+        for part, most in TARGETS.items()
+        if own[part] > most + (local if part == "report" else 0)
+    ]
+    print("missed: " + ("; ".join(missed) or "nothing"))
+    if arguments.out:
+        arguments.out.write_text(json.dumps(found, indent=2))
+    return int(bool(missed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
