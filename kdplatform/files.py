@@ -204,7 +204,7 @@ def is_whole(path: Path) -> bool:
         return False
     digest = _digest_path(path)
     if not digest.exists() or digest.read_bytes().strip() != file_digest(path).encode():
-        say(f"{path} is not what was written to it; it is made again")
+        say(f"{path} is damaged or altered; it is made again")
         return False
     return True
 
