@@ -90,8 +90,8 @@ def kd_loss(
     compiling = torch.compiler.is_compiling()
     if not compiling and not loaded.settled:
         ensure_built()
-    # A batch of few classes takes microseconds, so a call of plain tensors and numbers goes straight
-    # into C++. It returns None if the call is not plain or not valid.
+    # A batch of few classes takes microseconds, so a call of plain tensors and numbers goes into
+    # C++ directly. It returns None if the call is not plain or not valid.
     if not compiling and loaded.direct_call is not None:
         output = loaded.direct_call(
             student_logits,

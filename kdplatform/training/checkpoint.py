@@ -1,4 +1,4 @@
-"""Checkpoints: one file that is either whole and of this run, or not used."""
+"""Checkpoints: one file, used only if it is complete and belongs to this run."""
 
 import hashlib
 import io
@@ -19,7 +19,7 @@ Content = dict[str, Any]
 
 
 def save_checkpoint(path: Path, identity: str, content: Content) -> None:
-    """Replaces the checkpoint by one of tensors, numbers, strings, and lists and dicts of these.
+    """Replaces the checkpoint by tensors, numbers, strings, and lists and dicts of these.
 
     The file is the SHA-256 of what follows, then what `torch.save` writes: digest and content are
     renamed into place together, so no moment exists at which they disagree.
@@ -44,9 +44,9 @@ def save_checkpoint(path: Path, identity: str, content: Content) -> None:
 def load_checkpoint(path: Path, identity: str) -> Content | None:
     """Returns the content of the checkpoint, its tensors on the CPU.
 
-    None where there is no checkpoint, or only one that is no good: cut short, altered, of another
-    run or another format. The latter is said in one line. One that holds other objects than tensors
-    was not written here: it is set aside under another name.
+    Returns None if there is no checkpoint, or only an unusable one: truncated, altered, of another
+    run or another format. One line reports an unusable one. A checkpoint with objects other than
+    tensors was not written here, and is set aside under another name.
     """
     if not path.exists():
         return None

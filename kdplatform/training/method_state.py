@@ -1,4 +1,4 @@
-"""What a method keeps in its attributes: moved, trained, saved and restored with the run."""
+"""The state in a method's attributes: moved, trained, saved and restored with the run."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ from kdplatform.methods import Method
 class MethodState:
     """The modules, parameters and tensors of a method, after its `begin`.
 
-    Attributes change as the method works, so they are looked up whenever they are asked for. What a
-    method that builds on another keeps is its own and the other's.
+    Attributes change as the method works, so they are looked up at each request. A method that
+    builds on another has its own state and the other's.
     """
 
     def __init__(self, method: Method[Any]) -> None:
@@ -41,7 +41,7 @@ class MethodState:
                 setattr(self._method, name, nn.Parameter(moved) if trained else moved)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yields what is trained along with the model."""
+        """Yields the parameters that are trained along with the model."""
         for module in self._modules().values():
             yield from module.parameters()
         for inner in self._inner().values():
@@ -56,7 +56,7 @@ class MethodState:
             inner.train()
 
     def content(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: everything but what `begin` builds again."""
+        """Returns the content of a checkpoint: everything except what `begin` builds again."""
         modules = {name: module.state_dict() for name, module in self._modules().items()}
         tensors = {name: tensor.detach() for name, tensor in self._tensors().items()}
         inner = {name: state.content() for name, state in self._inner().items()}
@@ -64,7 +64,7 @@ class MethodState:
         return {name: value for name, value in kept.items() if name not in self._method.rebuilt}
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Takes over what `content` returned."""
+        """Restores what `content` returned."""
         modules, tensors, inner = self._modules(), self._tensors(), self._inner()
         for name, value in content.items():
             if name in modules:

@@ -1,4 +1,4 @@
-"""Where the teacher's logits for a batch come from."""
+"""The source of the teacher's logits for a batch: a table, or the network."""
 
 from collections.abc import Callable, Iterator
 
@@ -17,12 +17,13 @@ from kdplatform.training.prediction import predict_logits
 class TeacherTable:
     """Logits of the loop's own inputs, computed once for the whole training split.
 
-    Half precision, which a table of views is kept in, keeps a logit to one part in 2,048.
+    A table of views is stored in half precision, which keeps a logit to one part in 2,048.
 
     Args:
-        logits: row i is of example i of the training split. Floating point [N, C] for inputs that
-            never change; [N, views, C] for augmented ones, views as `batches.view_numbers` counts
-            them. It may be a file mapped into memory: only the batch's logits are read.
+        logits: row i belongs to example i of the training split. Floating point [N, C] for inputs
+            that never change, and [N, views, C] for augmented inputs, with views numbered by
+            `batches.view_numbers`. It may be a memory-mapped file: only the batch's logits are
+            read.
     """
 
     def __init__(self, logits: Tensor) -> None:
@@ -41,15 +42,15 @@ class TeacherTable:
 
 
 class Teacher:
-    """Says what the teacher says about a batch.
+    """Gives the teacher's output for a batch.
 
-    The table answers for inputs that the loop made, and for them alone: inputs that a method
-    replaced or changed, and features, are asked of the network.
+    The table serves only inputs that the loop made. Inputs that a method replaced or changed, and
+    features, come from the network.
 
     Args:
-        table: logits of the training split; None where the network is asked for everything.
-        network: returns the network, which takes raw inputs; called when it is needed first. None
-            for a teacher that is a table alone.
+        table: logits of the training split; None if the network serves everything.
+        network: returns the network, which takes raw inputs; called at its first use. None for a
+            teacher that is only a table.
         precision: of the network's forward pass.
     """
 
@@ -89,16 +90,16 @@ class Teacher:
     def network(self) -> nn.Module:
         """Returns the network on the device, in eval mode.
 
-        It is put into eval mode for every batch and is no submodule of anything that trains, so
-        that nobody's `train()` makes its batch normalisation learn.
+        It is put into eval mode for every batch. It is no submodule of a trained module, so that no
+        call of `train()` makes its batch normalisation learn.
 
         Raises:
-            UserError: the teacher is a table alone.
+            UserError: the teacher is only a table.
         """
         if self._network is None:
             if self._load is None:
                 raise UserError(
-                    "the teacher is a table of logits and cannot be asked about other inputs; "
+                    "the teacher is a table of logits and cannot serve other inputs; "
                     "allowed: a teacher that is a network, or a method that needs logits alone"
                 )
             self._network = self._load().to(self._device)
