@@ -235,7 +235,7 @@ def test_distill_takes_up_the_best_configuration(story: Story) -> None:
 
 def test_the_same_study_goes_on_with_what_is_missing(story: Story) -> None:
     assert story.resumed.code == 0, story.resumed.err
-    assert "4 of 5 trials are there" in story.resumed.err
+    assert "4 of 5 trials are done" in story.resumed.err
     assert len(story.resumed.handed) == 1
     assert "confirmed" not in story.resumed.out
 
@@ -248,7 +248,7 @@ def test_that_nothing_is_searched_is_said_before_anything_is_trained(story: Stor
 def test_when_no_trial_keeps_the_constraints_the_nearest_is_named(story: Story) -> None:
     assert story.impossible.code == 3
     line = story.impossible.err.splitlines()[-1]
-    assert line.startswith("kdplatform: none of 1 trials keeps the constraints; the least")
+    assert line.startswith("kdplatform: none of 1 trials satisfies the constraints; the nearest")
     assert "trial 0, T=4 alpha=0.8, which violates worst_group_accuracy by 0." in line
 
 
