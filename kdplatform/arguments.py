@@ -1,6 +1,6 @@
-"""The parameters of the entry points, and what a command line makes of them.
+"""The parameters of the entry points, and how a command line is read into them.
 
-MLproject declares the same names and defaults; a configuration field that is not declared there
+MLproject declares the same names and defaults. A configuration field that is not declared there
 (`-P student.epochs=3`) arrives as `--student.epochs 3` and is an override.
 """
 
@@ -23,10 +23,10 @@ EXECUTORS = ("local", "ray")
 class Parameter:
     """A parameter of an entry point.
 
-    What it takes and what it means is said in words; a field of the configuration says it itself.
+    Its allowed values and its meaning are texts. A field of the configuration has its own.
 
     Attributes:
-        field: the field that it sets; empty where its name says it.
+        field: the field that it sets; empty if it has the same name.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Parameter:
 
     @property
     def option(self) -> click.Option:
-        """The parameter for click; given twice it is refused, not overwritten."""
+        """The parameter for click. Given twice, it is refused instead of overwritten."""
         return click.Option([f"--{self.name}"], multiple=True)
 
 
@@ -48,7 +48,7 @@ _CONFIG = Parameter(
     "config",
     "none",
     "none | path",
-    "a configuration as a run logs it, such as the tuner's best.yaml",
+    "a configuration logged by a run, such as the tuner's best.yaml",
 )
 _RUNNING = (
     Parameter(
@@ -60,11 +60,11 @@ _RUNNING = (
     Parameter("device", "auto", "auto | cpu | cuda | cuda:N", "where models are trained"),
 )
 _REUSE = Parameter(
-    "reuse", "true", "true | false", "take FINISHED runs of the same key; false: train afresh"
+    "reuse", "true", "true | false", "reuse FINISHED runs of the same key; false: train again"
 )
 _SPREADING = (
     Parameter(
-        "workers", "auto", "auto | integer >= 1", "processes of executor local; auto: what fits"
+        "workers", "auto", "auto | integer >= 1", "processes of executor local; auto: all that fit"
     ),
     Parameter("executor", "local", " | ".join(EXECUTORS), "where models are trained side by side"),
     Parameter("address", "auto", "auto | host:port", "Ray cluster; auto: here or $RAY_ADDRESS"),
@@ -74,7 +74,7 @@ _REPORTING = (
     Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
 )
 _STUDY = (
-    Parameter("study", "auto", "auto | text", "the study's name; the same name goes on with it"),
+    Parameter("study", "auto", "auto | text", "the study's name; the same name continues it"),
     Parameter(
         "storage",
         "auto",
@@ -107,7 +107,7 @@ ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """The words of a command line, told apart.
+    """The words of a command line, by their meaning.
 
     Attributes:
         project: a name, or the path of a file.
@@ -116,8 +116,8 @@ class Arguments:
         workers: processes of the local executor; None: as many as fit.
         out: the report's folder; None: below the data folder.
         intersections: whether the report compares pairs of attributes.
-        study: name of the tuner's study; None: made from what is looked for.
-        storage: where the study is kept.
+        study: name of the tuner's study; None: made from the objectives.
+        storage: URL of the study's storage.
     """
 
     project: str
@@ -138,10 +138,10 @@ class Arguments:
 def read_arguments(
     entry_point: str, given: Mapping[str, Sequence[str]], rest: Sequence[str], no_reuse: bool
 ) -> Arguments:
-    """Tells declared parameters from overrides of configuration fields.
+    """Separates declared parameters from overrides of configuration fields.
 
     Args:
-        given: the values of every declared parameter, as often as it was given.
+        given: all values given for each declared parameter.
         rest: the words that belong to no declared parameter.
         no_reuse: whether `--no-reuse` was among the words.
 
@@ -179,7 +179,7 @@ def read_arguments(
 
 
 def _overrides(declared: Sequence[Parameter], values: Mapping[str, str]) -> dict[str, str]:
-    """Returns the fields that are set, by the names they were given.
+    """Returns the fields that are set, by the names in the command line.
 
     Raises:
         UserError: a parameter and the field that it stands for are both given.
@@ -210,7 +210,7 @@ def _pairs(rest: Sequence[str]) -> dict[str, list[str]]:
 
 
 def once(name: str, texts: Sequence[str]) -> str:
-    """Returns the one value that a parameter was given.
+    """Returns the single value of a parameter.
 
     Raises:
         UserError: it was given twice.
@@ -221,7 +221,7 @@ def once(name: str, texts: Sequence[str]) -> str:
 
 
 def _project(own: Mapping[str, str]) -> str:
-    """Returns the project, which a configuration given as a file takes the place of."""
+    """Returns the project, or the configuration file that replaces it."""
     config, project = own["config"], own["project"]
     if config == _CONFIG.default:
         return project
@@ -239,11 +239,10 @@ def _project(own: Mapping[str, str]) -> str:
 def _refuse_what_is_ignored(
     entry_point: str, fields: Mapping[str, str], own: Mapping[str, str]
 ) -> None:
-    """Refuses what the command would not look at.
+    """Refuses parameters that the command would ignore.
 
-    That is: seeds for `tune`, the tuner's fields for everything else, a single temperature where
-    several are asked for, methods to compare where one is trained by, and parameters of the other
-    executor.
+    These are seeds for `tune`, the tuner's fields for other commands, one temperature where several
+    are needed, several methods where one is needed, and parameters of the other executor.
     """
     declared = {p.name for p in ENTRY_POINTS[entry_point]}
     tuned = {p.name for p in _TUNED} - declared
@@ -288,7 +287,7 @@ def _boolean(name: str, value: str) -> bool:
 
 
 def _count(name: str, value: str) -> int | None:
-    """Reads a number of things, None for `auto`."""
+    """Reads a count; None for `auto`."""
     if value.lower() == "auto":
         return None
     if not value.isdecimal() or int(value) < 1:
