@@ -1,6 +1,6 @@
-// What knows torch, with binding/: operators for the dispatcher, the autograd node, and a direct
-// call from Python for plain arguments, numbers or one per row: what a batch of ten classes costs is
-// the way into the kernel.
+// With binding/, the only code that knows torch: operators for the dispatcher, the autograd node,
+// and a direct call from Python for plain arguments (numbers, or one per row). The direct call
+// exists because the way into the kernel dominates the cost of a batch of ten classes.
 //
 //   kdplatform::kd_loss           what Python calls; differentiable
 //   kdplatform::kd_loss_forward   losses and gradients, no autograd
@@ -8,7 +8,7 @@
 //
 // The last two are what torch.compile puts into its graphs.
 
-// Keeps torch's headers from declaring all of its operators: a quarter of this file's compile time.
+// Stops torch's headers from declaring every operator, a quarter of this file's compile time.
 #define AT_PER_OPERATOR_HEADERS
 
 #include <ATen/PythonTorchFunctionTLS.h>
@@ -59,7 +59,7 @@ TORCH_LIBRARY(kdplatform, library) {
 
 PyTypeObject* output_type = nullptr;  // KDLossOutput, a tuple of three
 
-// A plain tensor on a device that this build serves, which is not being differentiated forward.
+// A plain tensor on a device that this build serves, without a forward-mode tangent.
 const Tensor* plain_tensor(PyObject* object) {
   if (!THPVariable_CheckExact(object)) return nullptr;
   const Tensor& tensor = THPVariable_Unpack(object);
@@ -81,7 +81,7 @@ bool plain_number(PyObject* object, double* number) {
   return true;
 }
 
-// A number in range, or a tensor of one per row; its numbers are the kernel's to check.
+// A number in range, or a tensor of one per row, whose values the kernel checks.
 bool plain_row_value(PyObject* object, bool of_temperature, const Call& call, RowValue* value) {
   if (plain_number(object, &value->number))
     return of_temperature ? kd::is_temperature(value->number)
@@ -96,7 +96,7 @@ bool plain_row_value(PyObject* object, bool of_temperature, const Call& call, Ro
   return true;
 }
 
-// Alpha, or the two weights; one that is left out is 0.
+// Alpha, or the two weights. An omitted weight is 0.
 bool plain_weights(PyObject* alpha, PyObject* kl_weight, PyObject* ce_weight, Call* call) {
   const bool of_kl = kl_weight != Py_None, of_ce = ce_weight != Py_None;
   if (alpha != Py_None) {
@@ -125,8 +125,7 @@ int64_t code_of_reduction(PyObject* object) {
 
 // (student_logits, teacher_logits, labels, class_mask, student_temperature, teacher_temperature,
 // alpha, kl_weight, ce_weight, scale_by_t2, ignore_index, reduction) -> KDLossOutput, or None for a
-// call that is not plain or not right, which Python then takes the long way and which says there
-// what is wrong.
+// call that is not plain or not valid. Python then takes the general way, which reports errors.
 PyObject* direct_call(PyObject*, PyObject* const* args, Py_ssize_t count) {
   HANDLE_TH_ERRORS
   if (count != 12 || output_type == nullptr || c10::impl::dispatch_mode_enabled() ||

@@ -1,5 +1,5 @@
-// What a device's driver provides: three functions over plain structs, free of torch.
-// The CPU's are in cpu/driver.cpp, CUDA's in cuda/; binding.cpp calls both.
+// The interface of a device's driver: three functions over plain structs, free of torch. The CPU's
+// are in cpu/driver.cpp, CUDA's in cuda/. binding.cpp calls both.
 #pragma once
 
 #include "row_parameters.h"
@@ -26,7 +26,7 @@ struct ScaleParameters {
   const void* gradient;         // [K, B, C]
   const float* gradient_scale;  // [K, B], or nullptr
   const void* grad_loss;
-  int64_t grad_student_stride;  // 0 where one number serves all
+  int64_t grad_student_stride;  // 0 if one number serves all
   int64_t grad_row_stride;      // 0 after a reduction
   void* out;                    // [K, B, C]
 };
@@ -35,13 +35,13 @@ void cpu_rows(const RowParameters& parameters);
 void cpu_reduce(const ReduceParameters& parameters);
 void cpu_scale(const ScaleParameters& parameters);
 
-// Which body serves: "avx512", "avx2" or "plain".
+// The body that serves: "avx512", "avx2" or "plain".
 const char* cpu_body();
-// Choose a body by name; false if this machine or this build has none of that name.
+// Chooses a body by name. Returns false if this machine or this build has none of that name.
 bool set_cpu_body(const char* name);
 
 #ifdef KD_WITH_CUDA
-// All on `stream` (a cudaStream_t) of the current device, without waiting for it.
+// All run on `stream` (a cudaStream_t) of the current device, without waiting for it.
 int64_t cuda_workspace_bytes(const RowParameters& parameters);
 void cuda_rows(const RowParameters& parameters, void* workspace, void* stream);
 void cuda_reduce(const ReduceParameters& parameters, void* stream);

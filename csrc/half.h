@@ -1,4 +1,4 @@
-// The two 16-bit types by their bits, and their conversions one number at a time.
+// The two 16-bit types by their bits, and conversions of one number at a time.
 #pragma once
 
 #include <cstdint>
@@ -33,7 +33,7 @@ KD_INLINE float to_float(BFloat16 x) { return from_bits(uint32_t(x.bits) << 16);
 KD_INLINE float to_float(Float16 x) {
   const uint32_t sign = uint32_t(x.bits & 0x8000) << 16, rest = x.bits & 0x7fff;
   if (rest >= 0x7c00) return from_bits(sign | 0x7f800000 | (rest & 0x3ff) << 13);
-  // The exponent's bias grows from 15 to 127; the product also makes subnormal numbers normal.
+  // The product raises the exponent's bias from 15 to 127. It also makes subnormal numbers normal.
   const float magnitude = from_bits(rest << 13) * 5.192296858534828e33f;  // 2^112
   return from_bits(sign | to_bits(magnitude));
 }
@@ -52,7 +52,7 @@ KD_INLINE void from_float(Float16& out, float x) {
   } else if (size >= 65520.f) {
     out.bits = uint16_t(sign | 0x7c00);
   } else if (size < 6.103515625e-05f) {
-    // Subnormal: adding 2^-1 * 2^23 units of 2^-24 rounds to the last bit that is left.
+    // Subnormal: adding 2^-1, which is 2^23 units of 2^-24, rounds to the last bit that is left.
     out.bits = uint16_t(sign | (to_bits(size + 0.5f) - to_bits(0.5f)));
   } else {
     const uint32_t bits = to_bits(size);

@@ -12,8 +12,8 @@
 // `Ops` names a type V of one or more lanes, its mask M, its scalar type, and the operations
 // set, fma, abs, less, equal, select. The same templates serve vectors and single numbers.
 //
-// Every file that includes this defines KD_BODY, a namespace of its own: the same inline function
-// compiled for two instruction sets must not become one at link time.
+// Every file that includes this defines KD_BODY, its own namespace: the linker must not merge an
+// inline function that is compiled for two instruction sets.
 #pragma once
 
 #include <math.h>
@@ -34,7 +34,7 @@
 #endif
 #endif
 
-// A table that code for a device reads has to lie there.
+// A table that device code reads must be in device memory.
 #ifdef __CUDA_ARCH__
 #define KD_TABLE __device__ constexpr
 #else
@@ -51,8 +51,8 @@ namespace KD_BODY {
 // exp(x / T) = 2^(x * log2e / T): the temperature is folded into the change of base.
 constexpr double log2e = 1.4426950408889634;
 
-// 2^f = 1 + f * (c0 + c1 f + ...) on [-1/2, 1/2], relative error 2e-9. That 2^0 is exactly 1
-// keeps the cross entropy of a certain row at 0.
+// 2^f = 1 + f * (c0 + c1 f + ...) on [-1/2, 1/2], relative error 2e-9. 2^0 is exactly 1, so that
+// the cross entropy of a row with a certain prediction is 0.
 KD_TABLE float exp2_coefficients[] = {0.6931472027810179f,   0.2402264791425339f,
                                        0.055503325737071f,    0.009618437500762867f,
                                        0.001339884382219636f, 0.00015353285298711172f};
@@ -76,9 +76,9 @@ KD_UNROLL
   return sum;
 }
 
-// A term of the divergence, p d + (q - p) >= 0; the second part sums to 0 over the row.
-// With q = p exp(-d) it is p (exp(-d) - 1 + d), whose series keeps the digits that the plain form
-// loses where student and teacher agree. A class of p = 0 leaves q, by selection: 0 * inf is NaN.
+// A term of the divergence, p d + (q - p) >= 0. The second part sums to 0 over the row.
+// With q = p exp(-d) the term is p (exp(-d) - 1 + d). Its series keeps the digits that the plain
+// form loses if student and teacher agree. A class of p = 0 gives q, by selection: 0 * inf is NaN.
 template <class Ops>
 KD_INLINE typename Ops::V kl_term(typename Ops::V p, typename Ops::V q, typename Ops::V d) {
   const auto series = (d * d) * (p * polynomial<Ops>(kl_coefficients, d));
@@ -87,8 +87,8 @@ KD_INLINE typename Ops::V kl_term(typename Ops::V p, typename Ops::V q, typename
   return Ops::select(Ops::equal(p, Ops::set(0.f)), q, term);
 }
 
-// The same term in double: the series where it is exact, expm1 up to 1, and above, where the
-// exponential could overflow, the plain form.
+// The same term in double: the series where it is exact, expm1 up to 1, and the plain form above,
+// where the exponential could overflow.
 KD_INLINE double kl_term_double(double p, double q, double d) {
   if (p == 0) return q;
   const double size = d < 0 ? -d : d;
@@ -100,14 +100,14 @@ KD_INLINE double kl_term_double(double p, double q, double d) {
   return size < 1 ? p * (::expm1(-d) + d) : p * d + (q - p);
 }
 
-// Everything of a row that is known before its logits are read.
+// The values of a row that are known before its logits are read.
 template <class Scalar>
 struct RowConstants {
   Scalar student_temperature, teacher_temperature;
   Scalar student_rate, teacher_rate;  // log2e / T
   Scalar inverse_student;             // 1 / Ts
   Scalar inverse_difference;          // 1 / Tt - 1 / Ts
-  Scalar kl_weight;                   // a, with T^2 if asked for
+  Scalar kl_weight;                   // a, with T^2 if requested
   Scalar ce_weight;                   // b, 0 for a row without cross entropy
   Scalar student_gradient;            // a / Ts, times the gradient's factor and scale
   Scalar ce_gradient;                 // b, times the gradient's factor and scale
@@ -127,8 +127,8 @@ KD_INLINE bool class_kept(const RowParameters& parameters, int64_t row, int64_t 
          parameters.class_mask[row * parameters.mask_row_stride + k * parameters.mask_class_stride];
 }
 
-// Largest power of two that keeps `bound` times it below 2^14, so that float16 neither overflows
-// nor wastes exponents. |gradient| <= a/Ts + b.
+// The largest power of two whose product with `bound` stays below 2^14, so that float16 neither
+// overflows nor wastes exponents. |gradient| <= a/Ts + b.
 KD_INLINE float float16_scale(float bound) {
   float scale = 1;
   if (!(bound > 0 && bound < 1e30f)) return scale;
@@ -137,7 +137,7 @@ KD_INLINE float float16_scale(float bound) {
   return scale;
 }
 
-// What does not depend on the row's label: where all row values are numbers, the same for all.
+// The constants without the label's. They are the same for all rows if all row values are numbers.
 template <class Scalar>
 KD_INLINE RowConstants<Scalar> constants_without_label(const RowParameters& parameters,
                                                        int64_t student, int64_t row) {
@@ -174,7 +174,7 @@ KD_INLINE void set_label(RowConstants<Scalar>& c, int64_t label) {
   if (label < 0) c.ce_weight = c.ce_gradient = 0;
 }
 
-// `dead` is for the caller to find out: only it knows how to look at the mask in its own way.
+// The caller determines `dead`, because each caller reads the mask in its own way.
 template <class Scalar>
 KD_INLINE RowConstants<Scalar> row_constants(const RowParameters& parameters, int64_t student,
                                              int64_t row, bool dead) {
@@ -191,7 +191,7 @@ KD_INLINE RowConstants<Scalar> row_constants(const RowParameters& parameters, in
   return c;
 }
 
-// Whether the rows' constants differ by their labels alone.
+// Whether the rows' constants differ only by their labels.
 KD_INLINE bool constants_are_shared(const RowParameters& parameters) {
   return parameters.student_temperature.data == nullptr &&
          parameters.teacher_temperature.data == nullptr && parameters.kl_weight.data == nullptr &&
@@ -199,14 +199,14 @@ KD_INLINE bool constants_are_shared(const RowParameters& parameters) {
          parameters.gradient_scale == nullptr;
 }
 
-// A weight of 0 switches an infinite value off; NaN stays visible.
+// A weight of 0 removes an infinite value. NaN stays visible.
 template <class Scalar>
 KD_INLINE Scalar weighted(Scalar weight, Scalar value) {
   const bool infinite = value - value != 0 && value == value;
   return weight == 0 && infinite ? Scalar(0) : weight * value;
 }
 
-// Write the row's loss, divergence and cross entropy.
+// Writes the row's loss, divergence and cross entropy.
 template <class Scalar>
 KD_INLINE void write_row(const RowParameters& parameters, const RowConstants<Scalar>& constants,
                          int64_t student, int64_t row, Scalar kl, Scalar ce) {
@@ -224,7 +224,8 @@ KD_INLINE bool wants_temperature_gradient(const RowParameters& parameters) {
          parameters.teacher_temperature_gradient != nullptr;
 }
 
-// Write the derivatives by the temperatures: the product rule, for a holds the factor Ts * Tt.
+// Writes the derivatives by the temperatures. The product rule applies, because a has the factor
+// Ts * Tt.
 template <class Scalar>
 KD_INLINE void write_temperature_gradients(const RowParameters& parameters,
                                            const RowConstants<Scalar>& constants, int64_t student,

@@ -1,5 +1,5 @@
-// What one call of the loss is asked to do: plain pointers, sizes and strides, free of torch.
-// CPU and CUDA take the same struct by value.
+// The arguments of one call of the loss: plain pointers, sizes and strides, free of torch. CPU and
+// CUDA take the same struct by value.
 //
 // K students of B rows and C classes. Strides count elements, not bytes. "Compute type" is double
 // if either of the logits is, else float.
@@ -19,11 +19,11 @@ struct Logits {
   int64_t class_stride;
 };
 
-// The temperatures that are allowed, both ends included, as in kdplatform/kernels/limits.py.
+// The allowed temperatures, both ends included, as in kdplatform/settings/schema.py.
 constexpr double lowest_temperature = 1e-6, highest_temperature = 1e6;
 constexpr const char* allowed_temperatures = "1e-6 to 1e6";
 
-// The comparison is made in the number's own type: as a float the lowest one is a little lower.
+// The comparison uses the number's own type: as a float the lowest temperature is slightly lower.
 template <class Scalar>
 constexpr bool is_temperature(Scalar x) {
   return x >= Scalar(lowest_temperature) && x <= Scalar(highest_temperature);
@@ -67,8 +67,8 @@ struct RowParameters {
 
   double gradient_factor;  // 1/B for a mean, else 1; folded into the gradient
   void* gradient;          // [K, B, C] of the student's type, or nullptr: not wanted
-  // float16 has few exponents: a row's gradient is stored times a power of two that fills them,
-  // and the inverse goes here. nullptr for every other type.
+  // float16 has a small exponent range. A row's gradient is stored times a power of two that fills
+  // it, and the inverse is stored here. nullptr for every other type.
   float* gradient_scale;  // [K, B]
 
   // Derivatives of the row's loss, of the compute type and without gradient_factor, or nullptr.

@@ -1,4 +1,4 @@
-"""Knowledge distillation whose effect on class bias and fairness is known, not hoped for."""
+"""Knowledge distillation whose effect on class bias and fairness is measured."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING

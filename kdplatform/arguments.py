@@ -1,6 +1,6 @@
-"""The parameters of the entry points, and what a command line makes of them.
+"""The parameters of the entry points, and how a command line is read into them.
 
-MLproject declares the same names and defaults; a configuration field that is not declared there
+MLproject declares the same names and defaults. A configuration field that is not declared there
 (`-P student.epochs=3`) arrives as `--student.epochs 3` and is an override.
 """
 
@@ -25,10 +25,10 @@ FORMATS = ("markdown", "latex")
 class Parameter:
     """A parameter of an entry point.
 
-    What it takes and what it means is said in words; a field of the configuration says it itself.
+    Its allowed values and its meaning are texts. A field of the configuration has its own.
 
     Attributes:
-        field: the field that it sets; empty where its name says it.
+        field: the field that it sets; empty if it has the same name.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Parameter:
 
     @property
     def option(self) -> click.Option:
-        """The parameter for click; given twice it is refused, not overwritten."""
+        """The parameter for click. Given twice, it is refused instead of overwritten."""
         return click.Option([f"--{self.name}"], multiple=True)
 
 
@@ -50,7 +50,7 @@ _CONFIG = Parameter(
     "config",
     "none",
     "none | path",
-    "a configuration as a run logs it, such as the tuner's best.yaml",
+    "a configuration logged by a run, such as the tuner's best.yaml",
 )
 _RUNNING = (
     Parameter(
@@ -62,11 +62,11 @@ _RUNNING = (
     Parameter("device", "auto", "auto | cpu | cuda | cuda:N", "where models are trained"),
 )
 _REUSE = Parameter(
-    "reuse", "true", "true | false", "take FINISHED runs of the same key; false: train afresh"
+    "reuse", "true", "true | false", "reuse FINISHED runs of the same key; false: train again"
 )
 _SPREADING = (
     Parameter(
-        "workers", "auto", "auto | integer >= 1", "processes of executor local; auto: what fits"
+        "workers", "auto", "auto | integer >= 1", "processes of executor local; auto: all that fit"
     ),
     Parameter("executor", "local", " | ".join(EXECUTORS), "where models are trained side by side"),
     Parameter("address", "auto", "auto | host:port", "Ray cluster; auto: here or $RAY_ADDRESS"),
@@ -113,7 +113,7 @@ _PREDICTING = (
     ),
 )
 _STUDY = (
-    Parameter("study", "auto", "auto | text", "the study's name; the same name goes on with it"),
+    Parameter("study", "auto", "auto | text", "the study's name; the same name continues it"),
     Parameter(
         "storage",
         "auto",
@@ -184,7 +184,7 @@ WITHOUT_PROJECT: dict[str, tuple[Parameter, ...]] = {
 
 @dataclass(frozen=True)
 class Arguments:
-    """The words of a command line, told apart.
+    """The words of a command line, by their meaning.
 
     Attributes:
         project: a name, or the path of a file.
@@ -236,10 +236,10 @@ class Arguments:
 def read_arguments(
     entry_point: str, given: Mapping[str, Sequence[str]], rest: Sequence[str], no_reuse: bool
 ) -> Arguments:
-    """Tells declared parameters from overrides of configuration fields.
+    """Separates declared parameters from overrides of configuration fields.
 
     Args:
-        given: the values of every declared parameter, as often as it was given.
+        given: all values given for each declared parameter.
         rest: the words that belong to no declared parameter.
         no_reuse: whether `--no-reuse` was among the words.
 
@@ -289,7 +289,7 @@ def read_arguments(
 
 
 def _overrides(declared: Sequence[Parameter], values: Mapping[str, str]) -> dict[str, str]:
-    """Returns the fields that are set, by the names they were given.
+    """Returns the fields that are set, by the names in the command line.
 
     Raises:
         UserError: a parameter and the field that it stands for are both given.
@@ -320,7 +320,7 @@ def _pairs(rest: Sequence[str]) -> dict[str, list[str]]:
 
 
 def once(name: str, texts: Sequence[str]) -> str:
-    """Returns the one value that a parameter was given.
+    """Returns the single value of a parameter.
 
     Raises:
         UserError: it was given twice.
@@ -331,7 +331,7 @@ def once(name: str, texts: Sequence[str]) -> str:
 
 
 def _project(own: Mapping[str, str]) -> str:
-    """Returns the project, which a configuration given as a file takes the place of."""
+    """Returns the project, or the configuration file that replaces it."""
     config, project = own["config"], own["project"]
     if config == _CONFIG.default:
         return project
@@ -349,11 +349,10 @@ def _project(own: Mapping[str, str]) -> str:
 def _refuse_what_is_ignored(
     entry_point: str, fields: Mapping[str, str], own: Mapping[str, str]
 ) -> None:
-    """Refuses what the command would not look at.
+    """Refuses parameters that the command would ignore.
 
-    That is: seeds for `tune`, the tuner's fields for everything else, a single temperature where
-    several are asked for, methods to compare where one is trained by, and parameters of the other
-    executor.
+    These are seeds for `tune`, the tuner's fields for other commands, one temperature where several
+    are needed, several methods where one is needed, and parameters of the other executor.
     """
     declared = {p.name for p in ENTRY_POINTS[entry_point]}
     tuned = {p.name for p in _TUNED} - declared
@@ -470,7 +469,7 @@ def _export(value: str) -> str | None:
 
 
 def _count(name: str, value: str) -> int | None:
-    """Reads a number of things, None for `auto`."""
+    """Reads a count; None for `auto`."""
     if value.lower() == "auto":
         return None
     if not value.isdecimal() or int(value) < 1:

@@ -1,7 +1,6 @@
 """The command line: `kdplatform` and `python -m kdplatform`, one sub-command per entry point.
 
-Imports of torch and MLflow wait until the words have been understood and what can be checked
-without them has been.
+torch and MLflow are imported after the words are read, and after all checks that need neither.
 """
 
 import os
@@ -49,11 +48,11 @@ from kdplatform.text import visible
 from kdplatform.tuning.dimensions import check_search
 
 INTERRUPTED = 130
-# As of a process that SIGPIPE ends.
+# The exit code of a process that SIGPIPE ends.
 BROKEN_PIPE = 141
 _HELP_WORDS = ["-h", "--help"]
 _VERSION = "--version"
-# Words that belong to no option are kept: they set fields of the configuration.
+# Words that belong to no option are kept, because they set fields of the configuration.
 _LENIENT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
 
@@ -62,20 +61,20 @@ def main(words: Sequence[str] | None = None) -> int:
 
     0, 1 (machine), 2 (input), 3 (a gate failed, or a search found nothing), 130 (interrupted).
 
-    Nothing that its user or its machine did shows a traceback: what is not foreseen is one line
-    too, which names the file that keeps the trace.
+    A fault of the user or the machine shows no traceback. An unexpected error is also one line,
+    which names the file with the traceback.
     """
     words = list(sys.argv[1:] if words is None else words)
     _open_closed_streams()
     for ending in (signal.SIGTERM, signal.SIGHUP):
-        # What `nohup` has the process ignore stays ignored.
+        # A signal that `nohup` makes the process ignore stays ignored.
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, signal.default_int_handler)
     try:
         _run(words)
         sys.stdout.flush()
     except BrokenPipeError:
-        # Whoever read has enough, as in `... --help | head`. What Python still writes goes nowhere.
+        # The reader closed the pipe, as in `... --help | head`. Remaining output is discarded.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
@@ -90,9 +89,9 @@ def main(words: Sequence[str] | None = None) -> int:
 
 
 def _open_closed_streams() -> None:
-    """Opens the standard streams that the caller has closed, as `>&-` does: to nowhere.
+    """Opens standard streams that the caller has closed (`>&-`), and discards their output.
 
-    Otherwise the next file that is opened gets their number, and what is printed goes into it.
+    Otherwise the next opened file gets their number, and printed text goes into it.
     """
     for number in range(3):
         try:
@@ -104,10 +103,10 @@ def _open_closed_streams() -> None:
 
 
 def _shield_helper() -> None:
-    """Starts the process that removes what libraries share between processes, deaf to SIGHUP.
+    """Starts the process that removes resources shared between processes, ignoring SIGHUP.
 
-    The end of a terminal reaches it too. It would be started again without knowing anything, and
-    show a trace of its own for everything that it is told to remove.
+    The end of a terminal also signals it. A second one would start without any state, and show a
+    traceback for every resource that it is told to remove.
     """
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     resource_tracker.ensure_running()
@@ -125,12 +124,12 @@ def _fail(message: str, exit_code: int) -> int:
 
 
 def _run(words: list[str]) -> None:
-    """Has click read the words; what it refuses is said as everything else is."""
+    """Lets click read the words. Its errors are reported like all others."""
     words = ["--help"] if not words or words[0] == "help" else words
     if not set(words) & set(_HELP_WORDS):
         check_home()
     try:
-        # Not `main`, which has ways of its own with interruptions and closed pipes.
+        # Not `main`, which handles interruptions and closed pipes in its own way.
         with commands.make_context("kdplatform", words) as ctx:
             commands.invoke(ctx)
     except click.exceptions.Exit:
@@ -146,7 +145,7 @@ def _run(words: list[str]) -> None:
 
 
 class _Group(click.Group):
-    """Commands in the order they are defined; the nearest are named for one that is not there."""
+    """Commands in the order of definition. For an unknown one the nearest are named."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)
@@ -160,18 +159,18 @@ class _Group(click.Group):
 
 
 class EntryPoint(click.Command):
-    """A command that works on a project; its help shows the project's fields as well."""
+    """A command that works on a project. Its help also shows the project's fields."""
 
     def __init__(self, name: str, help_text: str) -> None:
         options: list[click.Parameter] = [p.option for p in ENTRY_POINTS[name]]
         if any(p.name == "reuse" for p in ENTRY_POINTS[name]):
             options.append(click.Option(["--no-reuse", "no_reuse"], is_flag=True))
-        # Not click's own: the help depends on the project that another option names.
+        # Not click's own, because the help depends on the project that another option names.
         options.append(click.Option([*_HELP_WORDS, "shows_help"], is_flag=True))
         super().__init__(name, _LENIENT, params=options, help=help_text, add_help_option=False)
 
     def read(self, ctx: click.Context) -> Arguments:
-        """Returns the words of a context, told apart."""
+        """Returns the words of a context by their meaning."""
         given = {p.name: ctx.params[p.name] for p in ENTRY_POINTS[str(self.name)]}
         return read_arguments(str(self.name), given, ctx.args, ctx.params.get("no_reuse", False))
 
@@ -252,7 +251,7 @@ class EntryPoint(click.Command):
 
 
 def _line(parameter: Parameter, fields: Mapping[str, FieldDescription]) -> tuple[str, str]:
-    """Returns a parameter for the help; a field of the configuration speaks for itself."""
+    """Returns a parameter for the help. A field of the configuration has its own description."""
     name = parameter.name
     said: Parameter | FieldDescription = parameter
     if parameter.default == FROM_PROJECT:
@@ -301,13 +300,13 @@ for _name, _help in (
 
 
 def read_words(entry_point: str, words: Sequence[str]) -> Arguments:
-    """Returns what an entry point's words mean, as a script or a test asks for it."""
+    """Returns the meaning of an entry point's words, for a script or a test."""
     command = commands.commands[entry_point]
     assert isinstance(command, EntryPoint), entry_point
     return command.read(command.make_context(entry_point, list(words)))
 
 
-# Given twice it is refused, not overwritten.
+# An option given twice is refused instead of overwritten.
 _option = partial(click.option, multiple=True)
 
 

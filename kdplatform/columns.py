@@ -1,6 +1,6 @@
-"""Columns of a user's table: what labels, attributes and features may be, wherever they come from.
+"""Checks of a user's columns: labels, attributes and features, whatever their source.
 
-Loaders and the comparison of prediction files take the same checks from here.
+Loaders and the comparison of prediction files share these checks.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from kdplatform.errors import UserError
 from kdplatform.lazy import pandas as pd
 from kdplatform.progress import say
 
-# Columns of the prediction tables, in the order of the file; no attribute can have these names.
+# Columns of the prediction tables, in the order of the file. No attribute may have these names.
 RESERVED = ("id", "label", "prediction", "logits")
 # The group and the category of an empty cell.
 MISSING = "missing"
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
-# What pandas calls a column without a name, such as the index that `to_csv` writes.
+# pandas' name for a column without one, such as the index that `to_csv` writes.
 _UNNAMED = re.compile(r"Unnamed: \d+(\.\d+)*")
 _SEPARATORS = re.compile(r"(?<=\w)[\s_-]+(?=\w)")
 _MOST_SHOWN = 3
@@ -49,10 +49,10 @@ def check_attribute_names(attributes: Sequence[str], where: str) -> None:
 def check_attributes(
     columns: pd.DataFrame, labels: ArrayLike, attributes: Sequence[str], where: str
 ) -> None:
-    """Checks that attributes say something else than the label.
+    """Checks that attributes differ from the label.
 
     Raises:
-        UserError: an attribute has one group only, or its groups are the classes.
+        UserError: an attribute has only one group, or its groups are the classes.
     """
     for attribute in attributes:
         if fault := fault_of(columns[attribute], labels):
@@ -60,7 +60,7 @@ def check_attributes(
 
 
 def fault_of(groups: pd.Series, labels: ArrayLike) -> str:
-    """Says why groups cannot be compared, and what is allowed; nothing where they can."""
+    """Says why groups cannot be compared, and what is allowed; nothing if they can."""
     names = groups.dropna().unique()
     if len(names) < 2:
         found = f"one group ({str(names[0])!r})" if len(names) else "no group"
@@ -75,9 +75,9 @@ def fault_of(groups: pd.Series, labels: ArrayLike) -> str:
 def usable_attributes(
     columns: pd.DataFrame, labels: ArrayLike, attributes: Sequence[str], dataset: str
 ) -> list[str]:
-    """Returns the attributes of a published dataset that can be compared; says why not the others.
+    """Returns the attributes of a published dataset that can be compared, and explains the others.
 
-    Unlike those that a user names, they are not refused: nobody may have asked for them.
+    The others are not refused, because the user may not have asked for them.
     """
     faults = {name: fault_of(columns[name], labels) for name in attributes}
     for fault in dict.fromkeys(filter(None, faults.values())):
@@ -88,9 +88,9 @@ def usable_attributes(
 
 
 def is_label(column: pd.Series, labels: ArrayLike) -> bool:
-    """Tells whether a column is the label under another name: one value for one class.
+    """Returns whether a column is the label under another name: one value for one class.
 
-    Missing values, and those called `missing`, are passed over where they are less than half.
+    Missing values, and values called `missing`, are ignored if they are less than half.
     """
     present = (column.notna() & ~column.isin(["", MISSING])).to_numpy()
     if 2 * present.sum() <= len(column):
@@ -102,10 +102,10 @@ def is_label(column: pd.Series, labels: ArrayLike) -> bool:
 
 
 def decides_label(column: pd.Series, labels: ArrayLike) -> bool:
-    """Tells whether a column alone gives the class of every row.
+    """Returns whether a column alone determines the class of every row.
 
-    Each of its values has one class, with ten rows to a value or more; or each class has a range of
-    numbers to itself.
+    That is so if each value has one class, with at least ten rows per value, or if each class has
+    its own range of numbers.
     """
     classes = pd.Series(np.asarray(labels))
     values = column.reset_index(drop=True)
@@ -117,19 +117,19 @@ def decides_label(column: pd.Series, labels: ArrayLike) -> bool:
     return bool((ranges[:-1, 1] < ranges[1:, 0]).all())
 
 
-# ---- one meaning, one spelling
+# ---- one spelling per meaning
 
 
 def is_index(name: str, cells: pd.Series[str]) -> bool:
-    """Tells whether a column is an index as pandas writes it: without a name, whole numbers."""
+    """Returns whether a column is an index written by pandas: no name, whole numbers."""
     return _UNNAMED.fullmatch(name) is not None and bool(cells.str.fullmatch(r"\d+(\.0)?").all())
 
 
 def one_spelling(cells: pd.Series[str]) -> tuple[pd.Series[str], list[list[str]]]:
-    """Returns texts in which every meaning has one spelling, and the spellings that were joined.
+    """Returns texts with one spelling per meaning, and the spellings that were joined.
 
-    A column of numbers has equal ones joined (`0` and `0.0`), a column of truth values those of
-    either (`True`, `true` and, beside such words, `1`). Of others nothing is joined.
+    In a column of numbers, equal numbers are joined (`0` and `0.0`). In a column of truth values,
+    equal ones are joined (`True`, `true` and, beside such words, `1`). Nothing else is joined.
     """
     spellings = sorted(set(cells) - {"", MISSING}, key=lambda text: (len(text), text))
     meanings: dict[object, list[str]] = {}
@@ -148,7 +148,7 @@ def one_spelling(cells: pd.Series[str]) -> tuple[pd.Series[str], list[list[str]]
 
 
 def look_alikes(names: Iterable[str]) -> list[list[str]]:
-    """Returns names that differ in nothing but case, spaces, a full stop or their Unicode form."""
+    """Returns names that differ only in case, spaces, a full stop or their Unicode form."""
     alike: dict[object, list[str]] = {}
     for name in sorted(set(names)):
         alike.setdefault(_folded(name), []).append(name)
@@ -163,7 +163,7 @@ def _folded(name: str) -> object:
 
 
 def spelled_once(cells: pd.Series[str], what: str) -> tuple[pd.Series[str], list[list[str]]]:
-    """Returns as `one_spelling`, and says what was joined and which names look alike.
+    """Returns the result of `one_spelling`, and reports joined values and names that look alike.
 
     Args:
         what: the column, as the remark names it.
@@ -176,7 +176,7 @@ def spelled_once(cells: pd.Series[str], what: str) -> tuple[pd.Series[str], list
 
 
 def say_look_alikes(names: Iterable[str], what: str) -> None:
-    """Says which names may be one name spelled in several ways; they stay apart."""
+    """Reports names that may be spellings of one name. They stay separate."""
     if alike := look_alikes(names):
         say(f"{what}: {_shown(alike, ' and ')} look alike and stay apart; one spelling joins them")
 

@@ -1,4 +1,4 @@
-"""What this machine has: the first thing to look at when something does not work."""
+"""The state of this machine: the first thing to check if something does not work."""
 
 import os
 import platform
@@ -33,7 +33,7 @@ from kdplatform.stores import sqlite_path
 _PACKAGES = ("torch", "torchvision", "mlflow", "scipy", "fairlearn", "scikit-learn", "pydantic")
 _MISSING = "not installed"
 _GIB = 1024**3
-# A run of another machine that is RUNNING for longer than this looks dead.
+# A run of another machine looks dead after RUNNING for longer than this.
 _LONGEST_SECONDS = 24 * 3600
 
 
@@ -58,12 +58,12 @@ def report() -> str:
 
 
 def _dead_runs() -> list[str]:
-    """Returns the runs of other machines that are RUNNING for so long that they look dead."""
+    """Returns the runs of other machines that have been RUNNING for so long that they look dead."""
     try:
         check_store()
         path = sqlite_path(mlflow.get_tracking_uri())
         with store_errors():
-            # Asked, MLflow would make the file.
+            # MLflow would create the file if it were queried.
             made = path is None or path.exists()
             return runs_dead_elsewhere(_LONGEST_SECONDS) if made else []
     except KdplatformError:
@@ -110,7 +110,7 @@ def _kernels() -> Iterator[tuple[str, str]]:
 
 
 def _checked(text: str, check: Callable[[], object]) -> str:
-    """Returns the text, or what the check says against it."""
+    """Returns the text, or the error of the check."""
     try:
         check()
     except KdplatformError as error:
@@ -136,13 +136,13 @@ def kernel_status() -> str:
 
 
 def build_kernels(cuda: bool, architectures: str | None) -> None:
-    """Builds the loss kernels ahead of their first use.
+    """Builds the loss kernels before their first use.
 
     Args:
-        architectures: of CUDA, such as `8.0,9.0`; None: those of the devices that are visible.
+        architectures: of CUDA, such as `8.0,9.0`; None: those of the visible devices.
 
     Raises:
-        UserError: an architecture is none.
+        UserError: an architecture is invalid.
         MachineError: a tool is missing or the build failed.
     """
     chosen = None if architectures is None else tuple(architectures.split(","))

@@ -1,4 +1,4 @@
-"""Downloads: tried several times, checked against what was published, whole or absent."""
+"""Downloads: retried, checked against the published checksum, complete or absent."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ ATTEMPTS = 3
 TIMEOUT_SECONDS = 30.0
 _PAUSE_SECONDS = 2.0
 _CHUNK = 1 << 20
-# What a user may do instead with a file that a dataset downloads.
+# The alternative for the user to a dataset's download.
 GIVEN_ROOT = " or another folder that is given as dataset.root"
 
 
 class _OtherFileError(Exception):
-    """The server sent something else than the published file."""
+    """The server did not send the published file."""
 
 
-# What the network or the server may do; a full disk is none of it.
+# Faults of the network or the server. A full disk is not one of them.
 _SILENCES = (urllib.error.URLError, TimeoutError, http.client.HTTPException, ConnectionError)
 _FAILURES = (*_SILENCES, _OtherFileError)
 
 
 @dataclass(frozen=True)
 class Checksum:
-    """A kind of checksum by which publishers name a file's content."""
+    """A kind of checksum that publishers give for a file's content."""
 
     name: str
     of: Callable[[Path], str]
 
 
 def md5_of(path: Path) -> str:
-    """Returns the MD5 of a file: what publishers give, against accidents and not attackers."""
+    """Returns the MD5 of a file. Publishers give it, against accidents and not attackers."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def git_id_of(path: Path) -> str:
-    """Returns the id that git gives a file's content: the SHA-1 of its length and itself."""
+    """Returns git's id of a file's content: the SHA-1 of its length and content."""
     content = path.read_bytes()
     header = b"blob %d\0" % len(content)
     return hashlib.sha1(header + content, usedforsecurity=False).hexdigest()
@@ -63,10 +63,10 @@ SHA256 = Checksum("sha256", file_digest)
 
 
 def check_published(path: Path, md5: str, url: str) -> None:
-    """Checks a file against the MD5 of its publisher, before anything reads it.
+    """Checks a file against its publisher's MD5, before anything reads it.
 
     Raises:
-        UserError: it is missing or another; names it, what was expected, and where to get it.
+        UserError: it is missing or differs; names it, the expected MD5, and its source.
     """
     if not path.is_file():
         raise UserError(f"{str(path)!r} is missing; allowed: all files of {url}")
@@ -80,14 +80,14 @@ def check_published(path: Path, md5: str, url: str) -> None:
 def download(
     url: str, target: Path, expected: str, checksum: Checksum = MD5, *, elsewhere: str = GIVEN_ROOT
 ) -> None:
-    """Fetches a file; afterwards it is whole and the published one, or absent.
+    """Fetches a file. Afterwards it is the complete published file, or absent.
 
     Args:
-        expected: the published file's checksum, or how it begins.
-        elsewhere: where else than at `target` a user may put the file, for the message.
+        expected: the published file's checksum, or its beginning.
+        elsewhere: where a user may put the file besides `target`, for the message.
 
     Raises:
-        MachineError: as `attempted`; names the file, and where it may be put by hand.
+        MachineError: as `attempted`; names the file, and where the user may put it.
     """
 
     def fetch() -> None:
@@ -130,7 +130,7 @@ def hub_file(repository: str, name: str, *, needed_by: str, extra: str) -> Path:
         raise UserError(f"{needed_by} names no repository of the hub ({one_line(error)})") from None
     if isinstance(cached, str):
         return Path(cached)
-    # It tries again by itself, and says so with a traceback each time.
+    # The client retries by itself, and prints a traceback each time.
     hub.utils.logging.set_verbosity_error()
     return Path(
         attempted(
@@ -151,16 +151,16 @@ def attempted(
     attempts: int = ATTEMPTS,
     failures: tuple[type[Exception], ...] = _FAILURES,
 ) -> Result:
-    """Tries a download several times, with longer and longer pauses.
+    """Tries a download several times, with increasing pauses.
 
     Args:
-        what: is downloaded, for the user.
+        what: the name of the download, for the user.
         fetch: makes one attempt.
         instead: what a user without a network can provide.
-        failures: errors of an attempt that say that the download failed.
+        failures: errors of an attempt that mean a failed download.
 
     Raises:
-        MachineError: no attempt succeeded; says why the last did not.
+        MachineError: no attempt succeeded; gives the reason of the last failure.
     """
     say(f"downloading {what}")
     for attempt in range(1, attempts + 1):

@@ -1,4 +1,4 @@
-"""Errors a user sees as one line, and the exit code each of them ends with: 1, or its own."""
+"""Errors that a user sees as one line, each with its exit code."""
 
 import difflib
 import re
@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from kdplatform.redaction import redacted
 
-# Such as bold letters, which torch puts into its messages.
+# Such as bold text, which torch puts into its messages.
 _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
 
 
 class KdplatformError(Exception):
-    """An error whose message is one line for the user; no traceback is shown for it."""
+    """An error whose message is one line for the user, shown without a traceback."""
 
     exit_code = 1
 
@@ -20,13 +20,13 @@ class KdplatformError(Exception):
 
 
 class UserError(KdplatformError):
-    """What was asked for cannot be done: names the parameter, its value and what is allowed."""
+    """The request cannot be carried out. Names the parameter, its value and what is allowed."""
 
     exit_code = 2
 
 
 class MachineError(KdplatformError):
-    """The machine is at fault: a full disk, a folder that cannot be written, a silent server."""
+    """The machine is at fault: a full disk, a read-only folder, a server that does not answer."""
 
 
 class DivergedError(KdplatformError):
@@ -36,11 +36,11 @@ class DivergedError(KdplatformError):
 
 
 class UnfinishedError(KdplatformError):
-    """Some units of a larger work failed; the others are done and logged."""
+    """Some parts of the work failed. The others are done and logged."""
 
 
 class InfeasibleError(KdplatformError):
-    """A search ended without any point that keeps its constraints."""
+    """A search ended without a point that satisfies its constraints."""
 
     exit_code = 3
 
@@ -52,7 +52,7 @@ class GateFailedError(KdplatformError):
 
 
 def unknown_name(parameter: str, value: str, known: Iterable[str]) -> UserError:
-    """Returns the error for a name that does not exist: the nearest ones first, then all."""
+    """Returns the error for a name that does not exist. It lists the nearest names, then all."""
     names = sorted(known)
     nearest = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
     suggestion = f"did you mean {' or '.join(repr(name) for name in nearest)}? " if nearest else ""
@@ -60,9 +60,9 @@ def unknown_name(parameter: str, value: str, known: Iterable[str]) -> UserError:
 
 
 def one_line(error: object, most: int = 200) -> str:
-    """Returns what an error of a library says, in one line of at most so many characters.
+    """Returns the message of a library's error in one line of limited length.
 
-    The error's type where it says nothing. What is too long ends with a whole word and "...".
+    Without a message it is the error's type. A long message ends after a whole word with "...".
     """
     line = redacted(" ".join(_TERMINAL_CODE.sub("", str(error)).split()))
     if len(line) > most:

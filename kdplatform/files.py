@@ -1,4 +1,4 @@
-"""Writes that are whole or absent, and array caches that are checked before they are believed."""
+"""Atomic writes, and caches of arrays that are verified before use."""
 
 import glob
 import hashlib
@@ -22,7 +22,7 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def user_path(parameter: str, value: str) -> Path:
-    """Returns the path that a user named, `~` and `~user` resolved; it need not be there.
+    """Returns the path that a user named, with `~` and `~user` resolved. It need not exist.
 
     Raises:
         UserError: there is no such user, or the system does not take the path: too long, below a
@@ -49,16 +49,16 @@ def _shortened(text: str) -> str:
 def not_there(
     parameter: str, value: str, path: Path, allowed: str, *, kind: str = "file"
 ) -> UserError:
-    """Returns the error for a path at which there is no file; says where a relative one leads."""
+    """Returns the error for a path without a file. It resolves a relative path."""
     absolute = str(path.absolute())
     where = "" if absolute == value else f" (looked at {absolute!r})"
     return UserError(f"{parameter}={value!r} is no {kind}{where}; allowed: {allowed}")
 
 
 def home_folder() -> Path:
-    """Returns where datasets, checkpoints and compiled kernels are kept between runs.
+    """Returns the folder of datasets, checkpoints and compiled kernels.
 
-    `$KDPLATFORM_HOME` where it is set, otherwise `$XDG_CACHE_HOME/kdplatform` or
+    It is `$KDPLATFORM_HOME` if set, otherwise `$XDG_CACHE_HOME/kdplatform` or
     `~/.cache/kdplatform`.
     """
     if explicit := os.environ.get("KDPLATFORM_HOME"):
@@ -68,7 +68,7 @@ def home_folder() -> Path:
 
 
 def writable_folder(parameter: str, folder: Path) -> Path:
-    """Creates the folder and proves that it can be written.
+    """Creates the folder and checks that it can be written.
 
     Raises:
         MachineError: the folder cannot be made or written; names the parameter.
@@ -89,7 +89,7 @@ _scratch: Path | None = None
 
 
 def use_scratch(folder: Path) -> None:
-    """Has `scratch_folder` give folders below `folder`, and removes those of dead processes."""
+    """Makes `scratch_folder` use folders below `folder`, and removes those of dead processes."""
     global _scratch
     place = folder / "scratch"
     if place == _scratch:
@@ -103,25 +103,25 @@ def use_scratch(folder: Path) -> None:
 
 @contextmanager
 def scratch_folder() -> Iterator[Path]:
-    """Gives a folder that is gone after the block; of a killed process, at the next start.
+    """Gives a folder that is removed after the block, or at the next start after a kill.
 
-    It lies where `use_scratch` said, and otherwise in the system's folder for temporary files.
+    It is below the folder of `use_scratch`, otherwise in the system's folder for temporary files.
     """
     with tempfile.TemporaryDirectory(prefix=f"{this_process()}:", dir=_scratch) as name:
         yield Path(name)
 
 
 def scratch_room() -> tuple[Path, int]:
-    """Returns where `scratch_folder` gives folders, and how many bytes are left there."""
+    """Returns the parent of scratch folders, and how many bytes are free there."""
     place = _scratch or Path(tempfile.gettempdir())
     return place, shutil.disk_usage(place).free
 
 
 @contextmanager
 def written_atomically(target: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `target` that takes its name only if the block succeeds."""
+    """Gives a temporary path beside `target`, renamed to it only if the block succeeds."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    # Not mkstemp, whose files nobody else may read: a data folder can be shared.
+    # Not mkstemp, whose files only their owner can read: a data folder can be shared.
     temporary = target.with_name(f".{target.name}.{uuid4().hex[:12]}")
     temporary.open("xb").close()
     try:
@@ -135,7 +135,7 @@ def written_atomically(target: Path) -> Iterator[Path]:
 
 
 def remove_left_overs(target: Path) -> None:
-    """Removes what a process that was killed left of `written_atomically` on this target.
+    """Removes temporary files that a killed process left beside this target.
 
     Call it while no other process writes the target.
     """
@@ -145,10 +145,10 @@ def remove_left_overs(target: Path) -> None:
 
 @contextmanager
 def locked(path: Path, waiting: str) -> Iterator[None]:
-    """Holds a lock that dies with its process; says `waiting` when another process holds it.
+    """Holds a lock that dies with its process. Says `waiting` if another process holds it.
 
     Raises:
-        MachineError: the lock's file cannot be opened, such as a link.
+        MachineError: the lock's file cannot be opened, for example because it is a link.
     """
     lock = FileLock(path)
     try:
@@ -181,7 +181,7 @@ def _digest_path(path: Path) -> Path:
 
 @contextmanager
 def written_with_digest(target: Path) -> Iterator[Path]:
-    """Like `written_atomically`, and keeps the content's digest beside it for `is_whole`."""
+    """Like `written_atomically`, with the content's digest beside the file for `is_whole`."""
     with written_atomically(target) as temporary:
         yield temporary
         digest = file_digest(temporary)
@@ -190,21 +190,21 @@ def written_with_digest(target: Path) -> Iterator[Path]:
 
 
 def written_digest(path: Path) -> str:
-    """Returns the SHA-256 of what was written to a file by `written_with_digest`."""
+    """Returns the SHA-256 of the content that `written_with_digest` wrote to a file."""
     return _digest_path(path).read_text()
 
 
 def is_whole(path: Path) -> bool:
-    """Tells whether a file is there as it was written.
+    """Returns whether a file exists unaltered.
 
-    One that is cut short or altered, or whose digest is missing, is said in one line; the caller
-    makes it again.
+    One line reports a file that is truncated or altered, or has no digest. The caller makes it
+    again.
     """
     if not path.exists():
         return False
     digest = _digest_path(path)
     if not digest.exists() or digest.read_bytes().strip() != file_digest(path).encode():
-        say(f"{path} is not what was written to it; it is made again")
+        say(f"{path} is damaged or altered; it is made again")
         return False
     return True
 
@@ -216,7 +216,7 @@ def save_arrays(path: Path, arrays: Mapping[str, NDArray[np.generic]]) -> None:
 
 
 def load_arrays(path: Path) -> Arrays | None:
-    """Loads what `save_arrays` wrote, or None where it is not there whole; see `is_whole`."""
+    """Loads what `save_arrays` wrote, or None if it is not complete; see `is_whole`."""
     if not is_whole(path):
         return None
     with np.load(path, allow_pickle=False) as archive:

@@ -1,4 +1,4 @@
-"""Slow libraries, loaded when they are first used.
+"""Slow libraries, loaded at their first use.
 
 `from kdplatform.lazy import torch` costs nothing until `torch.something` runs. Files whose settings
 the command line reads use these names, so that a wrong word is answered before torch has loaded.
@@ -16,7 +16,7 @@ __all__ = ["functional", "pandas", "torch"]
 
 
 class _Late:
-    """Stands for a module and imports it when an attribute is asked for."""
+    """Stands for a module and imports it at the first access to an attribute."""
 
     def __init__(self, module: str) -> None:
         self._module = module

@@ -1,4 +1,4 @@
-"""What a machine may do to a command, in one line; and where the trace of it is kept."""
+"""Faults of the machine in one line, and the file that keeps their traceback."""
 
 import errno
 import os
@@ -18,7 +18,7 @@ _NO_THREAD = "can't start new thread"
 
 
 def check_home() -> None:
-    """Makes sure that there is a home folder, which libraries ask for when they are loaded.
+    """Checks that there is a home folder, which libraries need while they load.
 
     Raises:
         UserError: there is none.
@@ -33,7 +33,7 @@ def check_home() -> None:
 
 
 def machine_problem(error: Exception) -> str | None:
-    """Returns what the machine refused, and what helps; None for an error that is none of it."""
+    """Returns the machine's fault and its remedy, or None for another kind of error."""
     number = error.errno if isinstance(error, OSError) else None
     if isinstance(error, OSError) and number in _UNWRITABLE:
         return (
@@ -56,7 +56,7 @@ def machine_problem(error: Exception) -> str | None:
 
 
 def kept_trace(error: BaseException) -> Path | None:
-    """Writes an error's trace to a file of its own; None where no file can be written."""
+    """Writes an error's traceback to its own file. Returns None if no file can be written."""
     text = redacted("".join(traceback.format_exception(error)))
     name = f"{time.strftime('%Y-%m-%d-%H%M%S')}-{os.getpid()}.txt"
     try:

@@ -1,9 +1,9 @@
 """Predictions of one model on one split: one schema, checked once, saved as Parquet.
 
 A prediction table has one row per example: `id`, `label`, `prediction`, `logits` (float32, one per
-class), and every further column the split carries, among them one per attribute. A missing value
-in an attribute column means that the example is in none of its groups; names joined by " + " mean
-that it is in several, and it counts in each of them.
+class), and every further column of the split, among them one per attribute. A missing value in an
+attribute column means that the example is in none of its groups. Names joined by " + " mean that it
+is in several, and it counts in each of them.
 """
 
 import hashlib
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
     from kdplatform.data import Split
 
-# Dense tables over classes are made up to here; a larger label is almost surely an id or a hash.
+# The limit for dense tables over classes. A larger label is almost certainly an id or a hash.
 MAX_CLASSES = 100_000
 
-# How far probabilities that were rounded to two digits may add up to something else than 1.
+# How far the sum of probabilities rounded to two digits may be from 1.
 _ROUNDED = 0.02
 
 IntArray = npt.NDArray[np.int64]
@@ -72,7 +72,7 @@ class Predictions:
 
     @classmethod
     def of(cls, table: "Table") -> "Predictions":
-        """Checks a prediction table; what is checked already is returned as it is.
+        """Checks a prediction table. A table that is already checked is returned unchanged.
 
         Args:
             table: A data frame with the columns `id`, `label` and `prediction`; `logits`, if it is
@@ -103,7 +103,7 @@ class Predictions:
         return checked
 
     def _check_logits(self) -> None:
-        """Checks what can be known of logits: columns without names are taken by position."""
+        """Checks logits as far as possible: columns without names are taken by position."""
         if self.logits is None:
             return
         if are_probabilities(self.logits):
@@ -132,7 +132,7 @@ class Predictions:
                 largest.
 
         Raises:
-            DivergedError: A logit is NaN or infinite; such a model predicts nothing.
+            DivergedError: A logit is NaN or infinite, so that the model predicts nothing.
             UserError: The model returns probabilities.
         """
         values = split.in_the_running(logits.detach().cpu().float()).numpy()
@@ -195,7 +195,7 @@ class Predictions:
 
     @cached_property
     def digest(self) -> str:
-        """Names the examples, as `examples_digest` does."""
+        """The digest of the examples, by `examples_digest`."""
         return examples_digest(self.ids, self.labels)
 
     @cached_property
@@ -246,12 +246,12 @@ class Predictions:
         )
 
 
-# What every statistic takes: a data frame is checked where it enters.
+# The input of every statistic. A data frame is checked on entry.
 Table = pd.DataFrame | Predictions
 
 
 def examples_digest(ids: npt.NDArray[np.generic], labels: IntArray) -> str:
-    """Names examples in any order: 12 hexadecimal digits of a hash of their ids and labels."""
+    """Identifies examples in any order: 12 hexadecimal digits of a hash of ids and labels."""
     order = np.argsort(ids, kind="stable")
     text = "\n".join(f"{i}\t{label}" for i, label in zip(ids[order], labels[order], strict=True))
     return hashlib.sha256(text.encode()).hexdigest()[:12]

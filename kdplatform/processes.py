@@ -1,4 +1,4 @@
-"""Processes by a name that no other process has, and whether one of this machine is gone."""
+"""Unique names of processes, and whether a process of this machine is gone."""
 
 import os
 import socket
@@ -9,33 +9,33 @@ _PROC = Path("/proc")
 
 
 def this_process() -> str:
-    """Returns a name of this process that tells on which machine it is, and when it began.
+    """Returns a name of this process with its machine and its start: `host:process id:birth`.
 
-    `host:process id:birth`. Another process may get the same id later, or in another container.
+    Another process may get the same id later, or in another container.
     """
     return f"{socket.gethostname()}:{os.getpid()}:{_birth(os.getpid())}"
 
 
 def host_of(name: str) -> str:
-    """Returns the machine that a process is on, by its name."""
+    """Returns the machine of a process, from its name."""
     return name.partition(":")[0]
 
 
 def is_dead_here(name: str) -> bool:
-    """Tells whether a process of this machine is gone; False of any other machine's."""
+    """Returns whether a process of this machine is gone. False for other machines."""
     host, _, rest = name.partition(":")
     process, _, birth = rest.partition(":")
     if host != socket.gethostname() or not process.isdecimal():
         return False
     if birth.partition("-")[0] != _namespace():
-        return False  # of a container that shares this machine's name
+        return False  # in a container that shares this machine's name
     return not _is_alive(int(process)) or birth != _birth(int(process))
 
 
 def _birth(process: int) -> str:
-    """Returns what tells a process from another one of its id; empty where the system hides it."""
+    """Returns a mark that distinguishes processes of one id; empty if the system hides it."""
     try:
-        # The 22nd field; the 2nd is a name in parentheses that may hold blanks.
+        # The 22nd field. The 2nd is a name in parentheses, which may contain blanks.
         fields = (_PROC / str(process) / "stat").read_text().rpartition(")")[2].split()
     except OSError:
         return _namespace()
@@ -44,7 +44,7 @@ def _birth(process: int) -> str:
 
 @cache
 def _namespace() -> str:
-    """Returns the name of the space in which process ids of this process mean anything."""
+    """Returns the namespace of this process's process ids."""
     try:
         return os.readlink(_PROC / "self" / "ns" / "pid").strip("pid:[]")
     except OSError:

@@ -1,4 +1,4 @@
-"""What a user sees while work goes on: bars on a terminal, single lines anywhere else."""
+"""Progress for the user: bars on a terminal, single lines elsewhere."""
 
 import re
 import sys
@@ -16,9 +16,9 @@ _collected: list[str] | None = None
 
 @contextmanager
 def collected_messages() -> Iterator[list[str]]:
-    """Collects what is said in the block instead of showing it; bars stay silent.
+    """Collects the lines of the block instead of showing them. Bars stay silent.
 
-    For a worker, whose lines are shown by the process that shows the progress of all.
+    It is for a worker. The process that shows the progress of all workers shows its lines.
     """
     global _collected
     outer, _collected = _collected, []
@@ -29,7 +29,7 @@ def collected_messages() -> Iterator[list[str]]:
 
 
 def say(message: str) -> None:
-    """Prints one line to stderr without tearing a progress bar that is being drawn."""
+    """Prints one line to stderr without breaking a progress bar."""
     message = redacted(message)
     if _collected is None:
         tqdm.write(visible(message), file=sys.stderr)
@@ -38,12 +38,12 @@ def say(message: str) -> None:
 
 
 def show(text: str) -> None:
-    """Prints what a command has to say, perhaps several lines, to stdout."""
+    """Prints the output of a command, one or more lines, to stdout."""
     print(visible_lines(text), flush=True)
 
 
 def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
-    """Returns a progress bar over `total` units that stays silent away from a terminal."""
+    """Returns a progress bar over `total` units, silent without a terminal."""
     return tqdm(
         total=total,
         desc=description,
@@ -57,9 +57,9 @@ def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
 
 @contextmanager
 def changing_line() -> Iterator[Callable[[str], None]]:
-    """Gives a function that shows one line after the other in the same place of a terminal.
+    """Gives a function that shows successive lines in the same place of a terminal.
 
-    Away from a terminal a line is printed when it differs from the last by more than numbers.
+    Without a terminal, a line is printed if it differs from the last in more than numbers.
     """
     words = shown = ""
 

@@ -1,9 +1,9 @@
-"""Names and passwords of URLs, which nothing that is shown, logged or written may hold."""
+"""Removes user names and passwords from URLs that are shown, logged or written."""
 
 import re
 
-# A host cannot be empty before a user's name, so a path with an @ (`sqlite:////me@work`) is none.
-# To the last @ of the word: a password may hold `/`, `:` and `@` itself.
+# A user name does not begin with a slash, so the path in `sqlite:////me@work` is not one. The match
+# ends at the last @ of the word, because a password may contain `/`, `:` and `@`.
 _USER_INFO = re.compile(r"(?<=://)(?!/)\S*@")
 _SECRET_IN_QUERY = re.compile(
     r"([?&;](?:user(?:name)?|uid|\w*passw(?:or)?d|passphrase|pwd|\w*token|\w*secret|\w*key)=)"
@@ -14,12 +14,12 @@ HIDDEN = "***"
 
 
 def redacted(text: str) -> str:
-    """Returns a text whose URLs hold neither user, password nor token."""
+    """Returns a text whose URLs have no user, password or token."""
     if "=" in text:
         text = _SECRET_IN_QUERY.sub(rf"\g<1>{HIDDEN}", text)
     return _USER_INFO.sub(f"{HIDDEN}@", text) if "://" in text else text
 
 
 def without_user(url: str) -> str:
-    """Returns a URL as a client asks it that sends no name and password."""
+    """Returns a URL for a client that sends no name and password."""
     return _USER_INFO.sub("", url)

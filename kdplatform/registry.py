@@ -1,4 +1,4 @@
-"""Names that the modules of a package register, and libraries that only some of them need."""
+"""Names that the modules of a package register, and optional libraries of some of them."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ T = TypeVar("T")
 
 
 class Registry(Generic[T]):
-    """The things a package's modules define, by name; a new one is a new file and nothing else.
+    """The entries that a package's modules define, by name. A new entry is only a new file.
 
-    Names are read from the source of the modules, and a module is imported when what it registers
-    is asked for: listing names loads no library that a module needs.
+    Names are read from the source of the modules. A module is imported at the first request for one
+    of its entries, so listing names loads no library that a module needs.
 
     Args:
-        parameter: what a user calls such a name, for the error about one that does not exist.
+        parameter: the user's word for such a name, for errors.
         package: dotted name of the package.
-        functions: those whose calls in the package's modules register. All their positional
-            arguments are names, written as string literals. Without any: `register_<parameter>`.
+        functions: the functions whose calls in the package's modules register names. All their
+            positional arguments are names, as string literals. Default: `register_<parameter>`.
     """
 
     def __init__(self, parameter: str, package: str, *functions: str) -> None:
@@ -34,7 +34,7 @@ class Registry(Generic[T]):
         self._entries: dict[str, T] = {}
 
     def register(self, *names: str) -> Callable[[T], T]:
-        """Returns a decorator that registers what it decorates under each of the names.
+        """Returns a decorator that registers its object under each of the names.
 
         Raises:
             UserError: a name is already taken.
@@ -53,15 +53,16 @@ class Registry(Generic[T]):
         """Returns all names in alphabetical order.
 
         Raises:
-            UserError: two modules register the same name, or one is no Python; names the files.
+            UserError: two modules register the same name, or one is not valid Python; names the
+                files.
         """
         return tuple(sorted({*self._modules(), *self._entries}))
 
     def get(self, name: str) -> T:
-        """Returns what is registered under the name.
+        """Returns the entry of the name.
 
         Raises:
-            UserError: nothing is; the message has the nearest names and all of them.
+            UserError: there is none; the message lists the nearest names, then all.
         """
         if name not in self._entries:
             modules = self._modules()
@@ -110,7 +111,7 @@ def _registered_names(file: Path, functions: tuple[str, ...]) -> Iterator[str]:
 
 
 def _calls_at_import(tree: ast.AST) -> Iterator[ast.Call]:
-    """Yields the calls that importing the module makes, in no particular order."""
+    """Yields the calls that run at the import of the module, in no particular order."""
     pending = [tree]
     while pending:
         node = pending.pop()
@@ -126,7 +127,7 @@ def optional_module(module: str, *, needed_by: str, extra: str) -> Any:
     """Imports a library of one of the package's extras.
 
     Args:
-        needed_by: the parameter that asks for it, with its value.
+        needed_by: the parameter that needs it, with its value.
         extra: name of the extra that installs it.
 
     Raises:

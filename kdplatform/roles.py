@@ -12,7 +12,7 @@ class Role(StrEnum):
 
     @property
     def label(self) -> str:
-        """The role as tables and titles name it."""
+        """The name of the role in tables and titles."""
         return _LABELS[self]
 
 

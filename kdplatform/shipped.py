@@ -1,4 +1,4 @@
-"""Where the files lie that come with the platform beside its Python modules."""
+"""The location of files that come with the platform besides its Python modules."""
 
 import base64
 import hashlib
@@ -10,9 +10,9 @@ _PACKAGE = Path(__file__).resolve().parent
 
 
 def shipped(name: str) -> Path:
-    """Returns a file or folder of the top of the repository, such as `csrc` or `MLproject`.
+    """Returns a file or folder of the repository's top, such as `csrc` or `MLproject`.
 
-    In a clone, an editable install too, it is the clone's. A wheel has folders inside the package,
+    In a clone, also an editable install, it is the clone's. A wheel has folders inside the package,
     and files in `starter_files`.
     """
     for place in (_PACKAGE / name, _PACKAGE / "starter_files" / name):
@@ -23,9 +23,9 @@ def shipped(name: str) -> Path:
 
 @cache
 def changed_since_installed(folder: Path) -> tuple[str, ...]:
-    """Returns what differs below a folder of the package from what a wheel brought: its names.
+    """Returns the names of files below a folder of the package that differ from the wheel's.
 
-    Files that were added count too. A folder outside the package, as in a clone, may change.
+    Added files count too. A folder outside the package, as in a clone, may change.
     """
     if not folder.is_relative_to(_PACKAGE):
         return ()
@@ -47,7 +47,7 @@ def changed_since_installed(folder: Path) -> tuple[str, ...]:
 
 
 def _digest(path: Path, algorithm: str) -> str:
-    """Returns a digest as the record of an installed wheel has it."""
+    """Returns a digest in the form of an installed wheel's record."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, algorithm).digest()
     return base64.urlsafe_b64encode(digest).decode().rstrip("=")

@@ -1,4 +1,4 @@
-"""A folder in which `mlflow run .` works, without a clone of the platform's repository."""
+"""Makes a folder in which `mlflow run .` works without a clone of the repository."""
 
 import json
 import re
@@ -16,16 +16,16 @@ _NAME, _DEFAULT_PROJECT = "name: kdplatform", "default: trifeature"
 
 
 def write_starter(folder: str, project: str, name: str | None = None) -> list[Path]:
-    """Writes MLproject, python_env.yaml and a project file; returns their paths.
+    """Writes MLproject, python_env.yaml and a project file, and returns their paths.
 
-    MLproject is that of the platform, with the project file as the project of every entry point.
+    MLproject is the platform's, with the project file as the project of every entry point.
 
     Args:
-        project: one that comes with the platform, which the project file is a copy of.
+        project: a shipped project, which the project file copies.
         name: of the project and its file; None: that of `project`.
 
     Raises:
-        UserError: there is no such project, the name is no file's name, or a file is there already.
+        UserError: there is no such project, the name is no file name, or a file exists already.
         MachineError: the folder cannot be written.
     """
     known = project_names()
@@ -65,10 +65,10 @@ def _environment() -> str:
 
 
 def requirement() -> str:
-    """Returns what pip takes to install this very package again, wherever it came from.
+    """Returns the requirement that makes pip install this same package again.
 
-    A wheel's file, a folder or a repository is recorded when pip installs from it (PEP 610);
-    without a record it came from a package index.
+    pip records the wheel, folder or repository that it installs from (PEP 610). Without a record
+    the package came from a package index.
     """
     try:
         own = distribution("kdplatform")

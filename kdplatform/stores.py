@@ -1,4 +1,4 @@
-"""Tracking stores and study storages: what a URI means, and whether it can be opened."""
+"""Tracking stores and study storages: the meaning of a URI, and whether it can be opened."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from kdplatform.redaction import redacted
 if TYPE_CHECKING:
     from sqlalchemy.engine import URL
 
-# Threads and processes write to one SQLite file, which makes them queue.
+# Threads and processes that write to one SQLite file wait for each other.
 SQLITE_PATIENCE_SECONDS = 120
 # An Optuna journal: a file.
 JOURNAL = "journal:///"
-# Those that MLflow keeps its books in.
+# The databases that MLflow supports.
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 _DRIVERS = {"postgresql": "pip install 'kdplatform[postgres]', and postgresql+psycopg://..."}
 
 
 def is_server(uri: str) -> bool:
-    """Tells whether a tracking URI is the address of an MLflow server."""
+    """Returns whether a tracking URI is the address of an MLflow server."""
     return uri.startswith(("http://", "https://"))
 
 
@@ -32,10 +32,10 @@ def database_url(
     """Returns the parts of a database's URI.
 
     Raises:
-        UserError: it is none of these backends', is kept in memory alone, or its driver is not
+        UserError: it belongs to none of these backends, is only in memory, or its driver is not
             installed.
     """
-    # Takes a moment to load, and most commands ask for no database of theirs.
+    # Imported here: it loads slowly, and most commands name no database.
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -63,7 +63,7 @@ def database_url(
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """Returns the file that SQLite opens for a URI, None where it is of another store."""
+    """Returns the file that SQLite opens for a URI, or None for another store."""
     if not uri.startswith("sqlite:"):
         return None
     return Path(database_url("URI", uri, "sqlite:///file.db").database or "")
@@ -81,20 +81,20 @@ def absolute_uri(uri: str) -> str:
 
 
 def told_apart(name: str, *origins: str) -> str:
-    """Returns the name of a folder for results: those of other data or another store lie apart."""
+    """Returns the name of a results folder, which differs for other data or another store."""
     digest = hashlib.sha256("\n".join(map(redacted, origins)).encode()).hexdigest()
     return f"{name}-{digest[:8]}"
 
 
 def patient(uri: str) -> str:
-    """Returns the URI under which a writer of an SQLite file waits for the others."""
+    """Returns the URI with which a writer of an SQLite file waits for the others."""
     if sqlite_path(uri) is None or "?" in uri:
         return uri
     return f"{uri}?timeout={SQLITE_PATIENCE_SECONDS}"
 
 
 def reason_of(error: BaseException) -> str:
-    """Returns what a database itself said where it did, or else the first line of an error."""
+    """Returns the database's own message, or else the first line of an error."""
     import sqlite3
 
     from sqlalchemy.exc import DBAPIError
@@ -110,5 +110,5 @@ def reason_of(error: BaseException) -> str:
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says: MLflow's go on with traces and lists."""
+    """Returns the first line of an error's message. MLflow's continue with tracebacks and lists."""
     return one_line((str(error).strip().splitlines() or [type(error).__name__])[0])

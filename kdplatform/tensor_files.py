@@ -1,4 +1,4 @@
-"""Files of tensors, of whatever origin, read without running anything that they hold."""
+"""Reads files of tensors, of any origin, without running their content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from kdplatform.errors import one_line
 from kdplatform.lazy import torch
 from kdplatform.registry import optional_module
 
-# The types of numbers, as torch.export counts them.
+# The types of numbers, by their index in torch.export.
 _TYPES = {
     **{1: "uint8", 2: "int8", 3: "int16", 4: "int32", 5: "int64"},
     **{6: "float16", 7: "float32", 8: "float64", 12: "bool", 13: "bfloat16"},
@@ -24,18 +24,18 @@ _OBJECT = re.compile(r"GLOBAL (\S+)")
 
 
 class UnreadableError(ValueError):
-    """A file of tensors cannot be read; one line that says why."""
+    """A file of tensors cannot be read. The message is one line with the reason."""
 
 
 def read_tensors(file: Path | IO[bytes]) -> Any:
-    """Returns what `torch.save` wrote: tensors, numbers, strings, and lists and dicts of these.
+    """Returns the content of a `torch.save` file: tensors, numbers, strings, lists and dicts.
 
     Raises:
         UnreadableError: the file is damaged, or holds other objects.
     """
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of types of tensors that torch will not read for ever
+            warnings.simplefilter("ignore")  # about tensor types that torch will stop reading
             return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:
         raise UnreadableError(_reason(error)) from None
@@ -44,7 +44,7 @@ def read_tensors(file: Path | IO[bytes]) -> Any:
 def read_graph_weights(path: Path) -> dict[str, torch.Tensor]:
     """Returns the weights of an exported graph (.pt2) by their names.
 
-    They are read as the plain bytes they are: `torch.export.load` would unpickle other entries.
+    They are read as plain bytes, because `torch.export.load` would unpickle other entries.
 
     Raises:
         UnreadableError: the archive is damaged, or of a layout older than torch 2.10's.
@@ -64,11 +64,11 @@ def read_graph_weights(path: Path) -> dict[str, torch.Tensor]:
 
 
 def read_safetensors(path: Path, *, needed_by: str, extra: str) -> dict[str, torch.Tensor]:
-    """Returns the tensors of a `.safetensors` file, which holds nothing else, by their names.
+    """Returns the tensors of a `.safetensors` file by their names. It holds nothing else.
 
     Args:
-        needed_by: the parameter that asks for it, with its value.
-        extra: of this package, which installs the library.
+        needed_by: the parameter that needs it, with its value.
+        extra: the extra of this package that installs the library.
 
     Raises:
         UnreadableError: the file is damaged.
@@ -86,7 +86,7 @@ def _tensor(
     archive: zipfile.ZipFile, folder: str, name: str, entry: Mapping[str, Any]
 ) -> torch.Tensor:
     if entry["use_pickle"]:
-        raise UnreadableError(f"{name} is pickled, which could run anything when it is read")
+        raise UnreadableError(f"{name} is pickled, which could run any code when it is read")
     meta = entry["tensor_meta"]
     dtype = getattr(torch, _TYPES[meta["dtype"]])
     content = bytearray(archive.read(f"{folder}/{entry['path_name']}"))
@@ -96,10 +96,10 @@ def _tensor(
 
 
 def _reason(error: Exception) -> str:
-    """Says in a line what torch says in a page, which also advises to read the file unsafely."""
+    """Shortens torch's page-long message, which also advises to read the file unsafely."""
     text = str(error)
     if found := _OBJECT.search(text):
-        return f"it holds {found[1]}, which is no tensor and could run anything when it is read"
+        return f"it holds {found[1]}, which is no tensor and could run any code when it is read"
     if "Weights only load failed" in text:
         return "it is no file that torch.save wrote"
     return one_line(error)

@@ -1,13 +1,13 @@
-"""Text of the user's as text: names of classes, groups, files and studies in what is shown."""
+"""Makes the user's text safe to show: names of classes, groups, files and studies."""
 
 import re
 
 
 def visible(text: object) -> str:
-    r"""Returns a text on one line in which nothing is hidden and nothing steers a terminal.
+    r"""Returns a text on one line without hidden characters and terminal commands.
 
-    Characters that do not print stand as Python writes them: `\n` for the end of a line, `\x1b` for
-    the start of a terminal's command, `\u202e` for what would turn the rest around.
+    Characters that do not print are written as in Python: `\n` for the end of a line, `\x1b` for
+    the start of a terminal's command, `\u202e` for a character that reverses the text after it.
 
     >>> visible("a\x1b[31m\u202eb")
     'a\\x1b[31m\\u202eb'
@@ -18,14 +18,14 @@ def visible(text: object) -> str:
 
 
 def visible_lines(text: str) -> str:
-    """Returns a text of several lines, each as `visible`."""
+    """Returns a text of several lines, each made `visible`."""
     return "\n".join(map(visible, text.split("\n")))
 
 
 def without_formula(text: str) -> str:
-    """Returns a text as the cell of a spreadsheet: behind an apostrophe where it is a formula.
+    """Returns a text for the cell of a spreadsheet. A formula gets an apostrophe in front.
 
-    Excel and LibreOffice calculate a cell that begins with one of these characters; a number stays.
+    Excel and LibreOffice evaluate a cell that begins with one of these characters. A number stays.
 
     >>> [without_formula(text) for text in ("=1+1", "-2+3", "-2", "red")]
     ["'=1+1", "'-2+3", '-2', 'red']

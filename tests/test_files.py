@@ -127,7 +127,7 @@ def test_a_cache_that_is_not_what_was_written_is_said_and_counts_as_none(
     save_arrays(path, ARRAYS)
     damage(path)
     assert load_arrays(path) is None
-    assert capsys.readouterr().err == f"{path} is not what was written to it; it is made again\n"
+    assert capsys.readouterr().err == f"{path} is damaged or altered; it is made again\n"
 
 
 def test_a_full_disk_leaves_the_old_cache_and_nothing_beside_it(

@@ -77,7 +77,7 @@ def test_pickled_weights_are_refused(exported: Path, tmp_path: Path) -> None:
         return planted if "/weights/" in name else content
 
     path = with_records(exported, tmp_path / "planted.pt2", change)
-    with pytest.raises(UnreadableError, match="is pickled, which could run anything"):
+    with pytest.raises(UnreadableError, match="is pickled, which could run any code"):
         read_graph_weights(path)
     assert not (tmp_path / "ran").exists()
 
@@ -105,7 +105,7 @@ def test_objects_are_refused_and_named_in_one_line(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError) as caught:
         read_tensors(path)
     assert str(caught.value) == (
-        "it holds posix.system, which is no tensor and could run anything when it is read"
+        "it holds posix.system, which is no tensor and could run any code when it is read"
     )
     assert not (tmp_path / "ran").exists()
 

@@ -39,8 +39,8 @@ inline void refuse_forward_mode(const Call& call) {
   refuse("ce_weight", call.ce_weight.tensor);
 }
 
-// The gradient times grad_loss, a tensor of any kind; several at once are a batch, for which the
-// operator has no rule.
+// The gradient times grad_loss, a tensor of any kind. Tensor operations serve a batch of several
+// gradients, because the operator has no batching rule.
 inline Tensor scale_any(const Tensor& gradient, const Tensor& scale, const Tensor& grad_loss) {
   if (!at::functorch::isBatchedTensor(grad_loss))
     return scale_through_dispatcher(
@@ -52,7 +52,7 @@ inline Tensor scale_any(const Tensor& gradient, const Tensor& scale, const Tenso
       .to(gradient.scalar_type());
 }
 
-// The general node, through the dispatcher, which tracers follow.
+// The general node. It goes through the dispatcher, which tracers follow.
 struct Loss : torch::autograd::Function<Loss> {
   static Tensor forward(AutogradContext* ctx, const Tensor& student_logits,
                         const OptionalTensor& student_temperature,
@@ -94,8 +94,8 @@ struct Loss : torch::autograd::Function<Loss> {
   }
 };
 
-// The node of the direct call: plain tensors, a gradient by the student alone, no dispatcher. It costs
-// less than half of what Loss does.
+// The node of the direct call: plain tensors, a gradient for the student only, no dispatcher. It
+// costs less than half of Loss.
 struct DirectLoss final : torch::autograd::Node {
   torch::autograd::SavedVariable gradient, gradient_scale;
 
@@ -134,8 +134,8 @@ struct DirectLoss final : torch::autograd::Node {
     return {scale(gradient.unpack(), gradient_scale.unpack(), grad_loss)};
   }
 
-  // On the CPU a look costs nothing: a gradient of 1 leaves the gradient as it is. Where the graph
-  // is kept it is copied instead, for the caller may change what he gets.
+  // Reading the factor is free on the CPU: a factor of 1 returns the gradient as it is. If the
+  // graph is retained the gradient is copied, because the caller may modify the result.
   static Tensor look_and_scale(const Tensor& gradient, const Tensor& scale,
                                const Tensor& grad_loss) {
     if (!is_plain(grad_loss)) return scale_any(gradient, scale, grad_loss);
@@ -150,7 +150,7 @@ struct DirectLoss final : torch::autograd::Node {
   }
 };
 
-// A node as this torch holds it: by a shared pointer, or by a count of its own.
+// A node as this version of torch holds it: by shared pointer, or by intrusive reference count.
 template <class Pointer = decltype(torch::autograd::Edge::function)>
 auto make_direct_loss() {
   if constexpr (std::is_same_v<Pointer, std::shared_ptr<torch::autograd::Node>>)

@@ -1,5 +1,5 @@
-// One call of the loss as torch hands it over, what it gives back, and the checks of tensors and of
-// the values inside them.
+// One call of the loss in torch's types, its results, and the checks of tensors and of the values
+// inside them.
 #pragma once
 
 #include <ATen/EmptyTensor.h>
@@ -16,8 +16,8 @@ namespace kd::binding {
 using at::Tensor;
 using OptionalTensor = std::optional<Tensor>;
 
-// A tensor whose memory holds its numbers as they are: no subclass, no tracer's or transform's
-// wrapper, a dense layout, nothing that is left to do later such as a change of sign.
+// A tensor whose memory holds its final numbers: no subclass, no wrapper of a tracer or transform,
+// a dense layout, and no pending operation such as a lazy negation.
 inline bool is_plain(const Tensor& tensor) {
   constexpr c10::DispatchKeySet plain = c10::DispatchKeySet(
       {c10::DispatchKey::CPU, c10::DispatchKey::CUDA, c10::DispatchKey::AutogradCPU,
@@ -35,8 +35,8 @@ struct RowValue {
   bool has_gradient() const { return tensor.has_value() && tensor->requires_grad(); }
 };
 
-// The arguments of one call, as kdplatform/kernels/loss.py hands them over: checked but for
-// the values inside tensors.
+// The arguments of one call from kdplatform/kernels/loss.py. All is checked except the values
+// inside tensors.
 struct Call {
   Tensor student_logits, teacher_logits;
   OptionalTensor labels, class_mask;
@@ -47,7 +47,7 @@ struct Call {
   bool wants_gradient, wants_temperature_gradient;
 
   bool many() const { return student_logits.dim() == 3; }
-  // What is asked of a tensor whose sizes may be symbols is asked by these.
+  // Sizes may be symbolic here, so they are read through these.
   c10::SymInt rows() const { return student_logits.sym_size(-2); }
   at::ScalarType compute_type() const {
     return student_logits.scalar_type() == at::kDouble || teacher_logits.scalar_type() == at::kDouble
@@ -65,13 +65,13 @@ struct Call {
   }
 };
 
-// Undefined tensors stand for what was not asked for.
+// An undefined tensor stands for an output that was not requested.
 struct Result {
   Tensor loss, kl, ce, gradient, gradient_scale, by_student_temperature, by_teacher_temperature;
 };
 
-// On the CPU without the dispatcher, which takes as long as a small batch's kernel. `real` is false
-// on the meta device, whose sizes may be symbols.
+// On the CPU this bypasses the dispatcher, which costs as much as the kernel of a small batch.
+// `real` is false on the meta device, whose sizes may be symbolic.
 template <bool real>
 Tensor empty(c10::SymIntArrayRef shape, const at::TensorOptions& options) {
   if (real && options.device().is_cpu())
@@ -99,7 +99,7 @@ Result allocate(const Call& call) {
   return result;
 }
 
-// Shapes, types and devices: Python has checked them, but an operator can be called without it.
+// Shapes, types and devices. Python has checked them, but the operator can be called directly.
 inline void check_tensor(const char* name, const OptionalTensor& tensor, at::ScalarType type,
                          at::IntArrayRef shape, at::Device device) {
   if (!tensor.has_value()) return;
@@ -131,7 +131,7 @@ inline void check_tensors(const Call& call) {
   check_tensor("ce_weight", call.ce_weight.tensor, type, rows, device);
 }
 
-// The numbers lie in memory as they are: row values reach the kernels in the type they compute in.
+// Makes row values plain memory of the compute type, as the kernels read them.
 template <class T>
 void check_row_value(const char* name, const Tensor& tensor, bool of_temperature, int64_t rows) {
   const T* const data = tensor.const_data_ptr<T>();

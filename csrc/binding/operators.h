@@ -31,7 +31,7 @@ namespace kd::binding {
 
 using ForwardTuple = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
-// An operator returns tensors, so what was not asked for becomes an empty one.
+// An operator must return tensors, so an output that was not requested becomes an empty one.
 inline ForwardTuple as_tuple(const Result& result) {
   const auto present = [&](const Tensor& tensor) {
     return tensor.defined() ? tensor : at::empty({0}, result.loss.options());

@@ -1,11 +1,12 @@
-// A body: the rows compiled for one instruction set. What the driver and the bodies agree on.
+// The interface between the driver and a body, the rows compiled for one instruction set.
 #pragma once
 
 #include "../row_math.h"
 
 namespace kd {
 
-// Computes rows [begin, end) of every student. `scratch` has scratch_bytes(...) bytes, aligned to 64.
+// Computes rows [begin, end) of every student. `scratch` has scratch_bytes(...) bytes, aligned to
+// 64.
 using Body = void (*)(const RowParameters& parameters, int64_t begin, int64_t end, void* scratch);
 
 void run_plain(const RowParameters&, int64_t begin, int64_t end, void* scratch);
@@ -18,9 +19,9 @@ namespace KD_BODY {
 // Room for whole vectors and an aligned neighbour.
 KD_INLINE int64_t padded(int64_t count) { return (count + 31) / 16 * 16; }
 
-// Lanes are rows up to few_classes, if there are rows enough to fill them. In more rows than the
-// second level of cache holds, reading sixteen of more than some_classes side by side is slower than
-// the lanes that stay idle at the end of a row.
+// Lanes are rows up to few_classes, if there are enough rows to fill the lanes. Above some_classes
+// this pays only while the rows fit the L2 cache. Beyond that, reading sixteen rows side by side is
+// slower than leaving lanes idle at the end of a row.
 constexpr int few_classes = 128;
 constexpr int some_classes = 32;
 constexpr int fewest_classes = 16;
@@ -33,7 +34,7 @@ KD_INLINE bool lanes_are_rows(const RowParameters& parameters) {
   return parameters.rows >= 16 && classes <= (cached ? few_classes : some_classes);
 }
 
-// Rows of up to so many classes are taken a few at once; longer ones in chunks.
+// Rows of up to this many classes are processed a few at once, longer ones in chunks.
 constexpr int64_t most_classes_of_short_rows = 2048;
 constexpr int64_t chunk_classes = 2048;
 
@@ -42,12 +43,12 @@ KD_INLINE int rows_at_once(int64_t classes, int lanes) {
   return int(most < lanes ? most : lanes);
 }
 
-// What is kept of a row of many classes: two exponentials a class, two maxima a chunk.
+// Kept per row of many classes: two exponentials per class, two maxima per chunk.
 KD_INLINE int64_t kept_numbers(int64_t classes) {
   return 2 * padded(classes) + padded(2 * (classes / chunk_classes + 1));
 }
 
-// Whether rows are read where they lie: both logits of one type, classes next to each other, no mask.
+// Whether rows are read in place: both logits of one type, classes contiguous, no mask.
 KD_INLINE bool rows_are_direct(const RowParameters& parameters) {
   return parameters.class_mask == nullptr && parameters.student.type == parameters.teacher.type &&
          parameters.student.class_stride == 1 && parameters.teacher.class_stride == 1;
@@ -55,7 +56,7 @@ KD_INLINE bool rows_are_direct(const RowParameters& parameters) {
 
 struct ScratchLayout {
   int64_t kept;    // numbers, of the compute type
-  int64_t staged;  // numbers; 0: rows are read where they lie
+  int64_t staged;  // numbers; 0: rows are read in place
 };
 
 KD_INLINE ScratchLayout scratch_layout(const RowParameters& parameters, int lanes) {

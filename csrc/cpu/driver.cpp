@@ -1,4 +1,4 @@
-// Chooses the body for this CPU, spreads rows over torch's threads, sums the rows' losses.
+// Chooses the body for this CPU, distributes rows over torch's threads and sums the rows' losses.
 #define KD_BODY driver
 #include "../driver.h"
 
@@ -15,7 +15,7 @@
 namespace kd {
 namespace {
 
-// Below this many logits a second thread costs more than it brings.
+// Below this many logits a second thread costs more than it saves.
 constexpr int64_t elements_per_thread = 32768;
 
 struct NamedBody {
@@ -55,7 +55,7 @@ struct Free {
   void operator()(void* p) const { std::free(p); }
 };
 
-// Memory of this thread, kept from call to call; grows to the largest row seen.
+// Scratch memory of this thread, reused by later calls. It grows to the largest row seen.
 void* thread_scratch(int64_t bytes) {
   thread_local std::unique_ptr<void, Free> memory;
   thread_local int64_t size = 0;

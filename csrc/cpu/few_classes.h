@@ -7,7 +7,7 @@
 namespace kd {
 namespace KD_BODY {
 
-// columns[k] = class k of `count` rows that lie `stride` apart; idle lanes hold 0.
+// columns[k] = class k of `count` rows, `stride` numbers apart. Idle lanes hold 0.
 template <class Ops, class T>
 KD_INLINE void load_columns(typename Ops::V* columns, const T* rows, int64_t stride, int classes,
                             int count) {
@@ -38,10 +38,10 @@ KD_INLINE void store_columns(const typename Ops::V* columns, T* rows, int64_t st
   }
 }
 
-// So many terms are added before they join the total: two short sums round less than a long one.
+// This many terms are summed before they join the total: two short sums round less than a long one.
 constexpr int few_sum_block = 8;
 
-// The logits of a group of rows, a class in each vector, and their exponentials.
+// The logits of a group of rows, one class per vector, and their exponentials.
 template <class Ops>
 struct Columns {
   using V = typename Ops::V;
@@ -84,7 +84,7 @@ KD_INLINE LaneSums<Ops> sum_columns(Columns<Ops>& columns, const LaneConstants<O
   return sums;
 }
 
-// Sum of kl_term, in place of the plain form; and the temperatures' derivatives.
+// The sum of kl_term in place of the plain form, and the derivatives by the temperatures.
 template <class Ops>
 KD_INLINE typename Ops::V diverge_columns(const RowParameters& parameters,
                                           const Columns<Ops>& columns, const LaneSums<Ops>& sums,
@@ -126,7 +126,7 @@ KD_INLINE typename Ops::V diverge_columns(const RowParameters& parameters,
   return kl;
 }
 
-// The gradient, in the place of the exponentials q.
+// The gradient, which overwrites the exponentials q.
 template <class Ops, class Prefetch>
 KD_INLINE void gradient_columns(Columns<Ops>& columns, const LaneSums<Ops>& sums,
                                 const LaneResults<Ops>& results,
@@ -159,8 +159,8 @@ void rows_of_few_classes(const RowParameters& parameters, const T* student_rows,
   Columns<Ops> columns;
   load_columns<Ops>(columns.s, student_rows, student_stride, classes, count);
   load_columns<Ops>(columns.t, teacher_rows, teacher_stride, classes, count);
-  // Rows side by side are more streams than the processor follows by itself, so each step asks for
-  // a piece of the next rows' memory.
+  // Rows side by side are more streams than the hardware prefetcher follows, so each step
+  // prefetches a piece of the next rows.
   const auto prefetch_next = [more](const auto* rows, int64_t stride, int k) {
     if (more) __builtin_prefetch(rows + Ops::lanes * (stride + k), 0, 3);
   };

@@ -1,5 +1,5 @@
-// What both layouts of lanes share: the constants, sums and results of as many rows as a vector has
-// lanes, one row in each.
+// Shared by both lane layouts: the constants, sums and results of one vector of rows, one row per
+// lane.
 #pragma once
 
 #include <limits>
@@ -20,8 +20,8 @@ struct Exponential {
   KD_INLINE V operator()(V x) const { return Ops::exp2(x, rate, least); }
 };
 
-// How exp(s - max), for r, is had: from e = exp((s - max)/Ts) by e^Ts where that is e itself, its
-// square or its fourth power, else by an exponential of its own.
+// How exp(s - max), for r, is computed. With e = exp((s - max)/Ts) it is e^Ts: e itself, its square
+// or its fourth power for Ts of 1, 2 and 4. Otherwise it takes a separate exponential.
 enum class Power { none, same, square, fourth, general };
 
 KD_INLINE Power power_of(const RowParameters& parameters) {
@@ -46,8 +46,8 @@ KD_INLINE typename Ops::V exponential_at_one(Power power, typename Ops::V shifte
   return exponential;
 }
 
-// Stands for classes that are not there: finite, so that differences of it are no NaN, and below
-// every logit, so that its exponential is 0.
+// Stands for absent classes. It is finite, so that its differences are not NaN, and below every
+// logit, so that its exponential is 0.
 template <class Ops>
 KD_INLINE typename Ops::V absent() {
   return Ops::set(std::numeric_limits<typename Ops::Scalar>::lowest());
@@ -128,17 +128,17 @@ struct LaneSums {
   V difference;                // sum exp(t'/Tt) (t' - s')
 };
 
-// The plain form of the divergence is off by about 1e-7, whatever its size: below this the sum of
-// kl_term, another pass, keeps the digits.
+// The plain form of the divergence has an error of about 1e-7, whatever its size. Below this value
+// the sum of kl_term, one more pass, keeps the digits.
 constexpr float least_plain_divergence = 1.f / 64;
 
-// What follows from the sums alone.
+// Values that follow from the sums alone.
 template <class Ops>
 struct LaneResults {
   using V = typename Ops::V;
   V student_norm, teacher_norm, ce_norm;  // 1/Zs, 1/Zt, ce_gradient/Z1
   V log_ratio;                            // log(Zt / Zs)
-  V kl;                                   // the plain form, where it serves; else below the least
+  V kl;                                   // the plain form if it serves, else below the least
 
   // KL = sum p (t' - s') / T - log(Zt / Zs) for one temperature T.
   KD_INLINE LaneResults(const LaneSums<Ops>& sums, const LaneConstants<Ops>& constants) {
@@ -153,14 +153,14 @@ struct LaneResults {
   }
 };
 
-// Whether the plain form serves. It never does in float64, whose precision is asked for, nor where
-// it is NaN: infinite logits need the selections of kl_term.
+// Whether the plain form serves. It does not in float64, where its error is too large, nor where it
+// is NaN: infinite logits need the selections of kl_term.
 template <class Scalar>
 KD_INLINE bool plain_form_serves(Scalar kl) {
   return sizeof(Scalar) == 4 && kl > least_plain_divergence;
 }
 
-// weighted() of row_math.h, lane by lane; neither kl nor ce is ever -inf.
+// weighted() of row_math.h, lane by lane. Neither kl nor ce is ever -inf.
 template <class Ops>
 KD_INLINE typename Ops::V weighted_lanes(typename Ops::V weight, typename Ops::V value) {
   const auto zero = Ops::set(0.f);
@@ -180,7 +180,7 @@ KD_INLINE void write_lanes(const RowParameters& parameters, const LaneConstants<
   for (int i = 0; i < count; ++i)
     if (constants.labels[i] >= 0)
       label_logits[i] = Scalar(to_float(student_rows[i * student_stride + constants.labels[i]]));
-  // log Z1 - (s_y - max s): both small, where logsumexp - s_y would lose a common offset.
+  // log Z1 - (s_y - max s): both are small. logsumexp - s_y would lose digits to a common offset.
   const V ce = Ops::select(Ops::less(constants.label, zero), zero,
                            Ops::log(sums.at_one) - (Ops::load(label_logits) - sums.student_max));
   kl = Ops::select(Ops::equal(constants.alive, zero), zero, kl);
@@ -193,8 +193,8 @@ KD_INLINE void write_lanes(const RowParameters& parameters, const LaneConstants<
              count);
 }
 
-// Derivatives by the temperatures, from the slopes of row_math.h: the mean and the product's mean
-// of slope_t come apart, `spread` = sum p t' and `spread_ratio` = sum p t' d.
+// Derivatives by the temperatures, from the slopes of row_math.h. The two means of slope_t are
+// separate arguments: `spread` = sum p t' and `spread_ratio` = sum p t' d.
 template <class Scalar>
 void write_lane_slopes(const RowParameters& parameters, int64_t student, int64_t row, Scalar kl,
                        Scalar slope, Scalar spread, Scalar spread_ratio) {

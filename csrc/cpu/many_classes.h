@@ -1,5 +1,5 @@
-// Many classes, the second of two passes: the gradient, from the exponentials that the first kept, and
-// the divergence where the sums are not enough. Lanes are classes.
+// Many classes, second of two passes: the gradient from the stored exponentials, and the divergence
+// where the sums are not accurate enough. Lanes are classes.
 #pragma once
 
 #include "many_classes_sums.h"
@@ -7,7 +7,7 @@
 namespace kd {
 namespace KD_BODY {
 
-// What the second pass needs of one row, numbers.
+// The numbers of one row that the second pass needs.
 template <class Scalar>
 struct RowFactors {
   Scalar student_max, teacher_max, student_rate, teacher_rate;
@@ -16,7 +16,7 @@ struct RowFactors {
   Scalar log_ratio, inverse_student, inverse_difference;
   int64_t label;
 
-  // What makes the exponentials of a chunk relative to the row's maxima, into the norms.
+  // Folds into the norms the factor that rescales a chunk's exponentials to the row's maxima.
   KD_INLINE RowFactors of_chunk(const Scalar* maxima, Power power) const {
     RowFactors chunk = *this;
     if (maxima[0] != student_max) {
@@ -83,7 +83,7 @@ KD_INLINE void write_gradient(const RowFactors<typename Ops::Scalar>& row, const
     Ops::store(gradient + label, gradient_of(label, 1) - Ops::set(row.ce_gradient), 1);
 }
 
-// slope_s and slope_t of row_math.h, for the rare call that wants them: one more pass.
+// slope_s and slope_t of row_math.h, in one more pass, for the rare call that needs them.
 template <class Ops, class T>
 void temperature_slopes(const RowParameters& parameters,
                         const RowFactors<typename Ops::Scalar>& row, const T* s, const T* t,
@@ -111,7 +111,7 @@ void temperature_slopes(const RowParameters& parameters,
                     Ops::sum(spread_ratio));
 }
 
-// The same numbers of several rows, one row in each lane, as memory from which one row is read.
+// The same numbers of several rows, one row per lane, stored so that single rows can be read.
 template <class Ops>
 struct FactorsOfRows {
   using Scalar = typename Ops::Scalar;
@@ -141,8 +141,8 @@ KD_INLINE typename Ops::Scalar first_lane(typename Ops::V x) {
   return first;
 }
 
-// A gradient that is larger than the caches is written past them: a line that is written whole need
-// not be read first. Short rows would break too many lines at their ends and labels.
+// A gradient larger than the caches bypasses them: a line that is written completely need not be
+// read first. Short rows would break too many lines at their ends and labels.
 template <class Ops, class G>
 KD_INLINE bool gradient_leaves_cache(const RowParameters& parameters, const G* row) {
   constexpr int64_t smallest = int64_t(8) << 20, vector = Ops::lanes * sizeof(G);
@@ -151,8 +151,8 @@ KD_INLINE bool gradient_leaves_cache(const RowParameters& parameters, const G* r
          reinterpret_cast<uintptr_t>(row) % vector == 0;
 }
 
-// A few short rows at once: while one row's sum crosses the lanes the processor is at the next row,
-// and what is computed once a row is computed for all of them in one vector.
+// A few short rows at once. The sum across lanes of one row overlaps with the next row, and the
+// work done once per row is one vector operation for all of them.
 template <class Ops, class T, class G>
 void rows_of_many_classes(const RowParameters& parameters, const T* student_rows,
                           int64_t student_stride, const T* teacher_rows, int64_t teacher_stride,
@@ -165,7 +165,7 @@ void rows_of_many_classes(const RowParameters& parameters, const T* student_rows
   const auto t = [&](int i) { return teacher_rows + i * teacher_stride; };
   const LaneConstants<Ops> constants(parameters, shared, student, first, count);
   const bool is_long = classes > most_classes_of_short_rows;
-  // Rows that follow each other in memory are asked for while these are computed.
+  // The next rows in memory are prefetched while these are computed.
   more &= student_stride == classes && teacher_stride == classes;
   LaneSums<Ops> sums;
   if (is_long) {

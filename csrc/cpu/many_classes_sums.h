@@ -1,6 +1,6 @@
-// Many classes, the first of two passes: exponentials, kept for the second, and their sums, relative
-// to the largest logit so far. Lanes are classes. A row is read once, in chunks that stay in the
-// first level of cache, so that memory is busy while exponentials are computed.
+// Many classes, first of two passes: exponentials, stored for the second, and their sums, relative
+// to the largest logit so far. Lanes are classes. A row is read once, in chunks that fit the L1
+// cache, so that memory stays busy during the exponentials.
 #pragma once
 
 #include "lanes.h"
@@ -8,11 +8,11 @@
 namespace kd {
 namespace KD_BODY {
 
-// So many vectors are added before they join the total: two short sums round less than a long one.
+// This many vectors are summed before they join the total: two short sums round less than one long.
 constexpr int64_t sum_block = 16;
 
-// Calls body(j, n) for each whole vector of classes, then once for the last few; flush() after each
-// block of vectors.
+// Calls body(j, n) for each whole vector of classes, then once for the remainder, and flush() after
+// each block of vectors.
 template <class Ops, class Body, class Flush>
 KD_INLINE void over_classes(int64_t classes, Body body, Flush flush) {
   constexpr int n = Ops::lanes;
@@ -35,13 +35,13 @@ KD_INLINE void over_classes(int64_t classes, Body body) {
   if (whole < classes) body(whole, int(classes - whole));
 }
 
-// All lanes, or the first `count`, the others absent.
+// All lanes, or the first `count` with the others absent.
 template <class Ops, class T>
 KD_INLINE typename Ops::V load_lanes(const T* p, int count) {
   return count == Ops::lanes ? Ops::load(p) : Ops::load(p, count, absent<Ops>());
 }
 
-// What is kept of one row from the first pass to the second.
+// Kept of one row from the first pass to the second.
 template <class Scalar>
 struct Kept {
   Scalar* student;  // [C] exponentials, relative to the maxima of their chunk
@@ -55,7 +55,7 @@ struct Kept {
   }
 };
 
-// Largest logits of some classes, by lane.
+// The largest logits of some classes, by lane.
 template <class Ops>
 struct Maxima {
   typename Ops::V student = absent<Ops>(), teacher = absent<Ops>();
@@ -69,20 +69,20 @@ struct Maxima {
   }
 };
 
-// What the exponentials of a row are relative to.
+// The maxima that a row's exponentials are relative to.
 template <class Scalar>
 struct Origin {
   Scalar student_max, teacher_max, student_rate, teacher_rate;
 };
 
-// Sums over some classes by lane, as in LaneSums. The exponentials are kept.
+// Sums over some classes by lane, as in LaneSums. The exponentials are stored.
 template <class Ops>
 struct Exponentials {
   using V = typename Ops::V;
   using Scalar = typename Ops::Scalar;
   V student = Ops::set(0.f), teacher = student, at_one = student, difference = student;
 
-  // `ahead` classes further memory is asked for; 0: not.
+  // Prefetches memory `ahead` classes further; 0: no prefetch.
   template <class T>
   KD_INLINE Exponentials(const Origin<Scalar>& origin, const T* s, const T* t, int64_t classes,
                          Power power, Scalar* kept_student, Scalar* kept_teacher, int64_t ahead) {
@@ -117,13 +117,14 @@ struct Exponentials {
   }
 };
 
-// Maxima and sums of a long row so far; double, for chunks are many and terms of `difference` cancel.
+// Maxima and sums of a long row so far. In double: chunks are many, and terms of `difference`
+// cancel.
 template <class Scalar>
 struct LongRow {
   Origin<Scalar> origin;
   double student = 0, teacher = 0, at_one = 0, difference = 0;  // as in LaneSums
 
-  // Makes the sums relative to larger maxima.
+  // Rescales the sums to larger maxima.
   void raise(Scalar student_max, Scalar teacher_max) {
     if (student_max > origin.student_max) {
       const double by = double(origin.student_max) - student_max;
@@ -167,8 +168,8 @@ LongRow<typename Ops::Scalar> read_long_row(typename Ops::Scalar student_rate,
   return row;
 }
 
-// Sums of a few short rows. Their exponentials are computed after all of their maxima, so that the
-// processor does not wait for each maximum.
+// Sums of a few short rows. All maxima are computed before the exponentials, so that the processor
+// does not stall on each maximum.
 template <class Ops, class Student, class Teacher>
 KD_INLINE LaneSums<Ops> read_short_rows(const LaneConstants<Ops>& constants, Student s, Teacher t,
                                         int64_t classes, int count, Power power,

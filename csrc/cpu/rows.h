@@ -1,5 +1,5 @@
-// The loss of a range of rows on one thread, written once over `Ops`, one vector of some width:
-// rows in groups, read where they lie or copied to scratch first.
+// The loss of a range of rows on one thread, written once over `Ops`, a vector of any width. Rows
+// are processed in groups, read in place or copied to scratch first.
 #pragma once
 
 #include "few_classes.h"
@@ -37,7 +37,7 @@ void run_rows(const RowParameters& parameters, const T* student, int64_t student
   }
 }
 
-// Both logits of type T: read where they lie.
+// Both logits have type T and are read in place.
 template <class Ops, class T>
 void run_direct(const RowParameters& parameters, int64_t begin, int64_t end,
                 typename Ops::Scalar* kept) {
@@ -67,7 +67,7 @@ void stage_row(const RowParameters& parameters, const T* from, int64_t class_str
                Scalar* to) {
   for (int64_t c = 0; c < parameters.classes; ++c) to[c] = Scalar(to_float(from[c * class_stride]));
   if (parameters.class_mask == nullptr) return;
-  // A row without two classes is computed as if all its logits were 0, and then counts nothing.
+  // A row with fewer than two classes is computed with all logits 0, and its result is discarded.
   const bool dead = row_is_dead(parameters, row);
   for (int64_t c = 0; c < parameters.classes; ++c)
     if (!class_kept(parameters, row, c)) to[c] = -Scalar(INFINITY);
@@ -110,7 +110,8 @@ void unstage(const RowParameters& parameters, const Scalar* from, int64_t offset
   }
 }
 
-// Mixed types, strided classes, a class mask: rows are copied to scratch in the compute type first.
+// Mixed types, strided classes or a class mask: rows are first copied to scratch in the compute
+// type.
 template <class Ops>
 void run_staged(const RowParameters& parameters, int64_t begin, int64_t end,
                 typename Ops::Scalar* kept, typename Ops::Scalar* staging) {

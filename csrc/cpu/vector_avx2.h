@@ -19,7 +19,7 @@ struct Ops {
   static KD_INLINE V fma(V a, V b, V c) { return _mm256_fmadd_ps(a, b, c); }
   static KD_INLINE V fms(V a, V b, V c) { return _mm256_fmsub_ps(a, b, c); }
   static KD_INLINE V abs(V x) { return _mm256_andnot_ps(set(-0.f), x); }
-  // b where either is NaN: the order of the operands decides whether a NaN survives.
+  // b if either is NaN: the order of the operands decides whether a NaN survives.
   static KD_INLINE V max(V a, V b) { return _mm256_max_ps(a, b); }
   static KD_INLINE M less(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_LT_OQ); }
   static KD_INLINE M equal(V a, V b) { return _mm256_cmp_ps(a, b, _CMP_EQ_OQ); }
@@ -61,7 +61,7 @@ struct Ops {
     const V m = _mm256_castsi256_ps(_mm256_sub_epi32(bits, _mm256_slli_epi32(exponent, 23))) -
                 set(1.f);
     const V tail = fma(polynomial<Ops>(log_coefficients, m), m, set(-0.5f)) * (m * m);
-    // x - x is 0, or NaN for the NaN whose bits were just taken apart.
+    // x - x is 0, or NaN if x is NaN, which taking the bits apart has lost.
     return fma(e, set(0.693359375f), m + fma(e, set(-2.12194440e-4f), tail)) + (x - x);
   }
 
@@ -110,7 +110,7 @@ struct Ops {
     _mm256_maskstore_ps(p, _mm256_castps_si256(first(n)), x);
   }
 
-  // Past the caches, to addresses aligned to their size; 16-bit types through them.
+  // A store past the caches, to an aligned address. 16-bit types go through the caches.
   static KD_INLINE void stream(float* p, V x) { _mm256_stream_ps(p, x); }
   template <class T>
   static KD_INLINE void stream(T* p, V x) {

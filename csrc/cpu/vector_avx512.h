@@ -1,4 +1,5 @@
-// Sixteen floats in an AVX-512 register. F, VL, BW and DQ are assumed (every server CPU since 2017).
+// Sixteen floats in an AVX-512 register. F, VL, BW and DQ are assumed (every server CPU since
+// 2017).
 #pragma once
 
 #include <immintrin.h>
@@ -19,7 +20,7 @@ struct Ops {
   static KD_INLINE V fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
   static KD_INLINE V fms(V a, V b, V c) { return _mm512_fmsub_ps(a, b, c); }
   static KD_INLINE V abs(V x) { return _mm512_abs_ps(x); }
-  // b where either is NaN: the order of the operands decides whether a NaN survives.
+  // b if either is NaN: the order of the operands decides whether a NaN survives.
   static KD_INLINE V max(V a, V b) { return _mm512_max_ps(a, b); }
   static KD_INLINE M less(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ); }
   static KD_INLINE M equal(V a, V b) { return _mm512_cmp_ps_mask(a, b, _CMP_EQ_OQ); }
@@ -82,7 +83,7 @@ struct Ops {
     _mm256_mask_storeu_epi16(p, first(n), to_float16(x));
   }
 
-  // Past the caches, to addresses aligned to their size.
+  // A store past the caches, to an aligned address.
   static KD_INLINE void stream(float* p, V x) { _mm512_stream_ps(p, x); }
   static KD_INLINE void stream(BFloat16* p, V x) {
     _mm256_stream_si256(reinterpret_cast<__m256i*>(p), to_bfloat16(x));

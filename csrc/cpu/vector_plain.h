@@ -19,7 +19,7 @@ struct Ops {
   static KD_INLINE V set(float x) { return V{x, x, x, x}; }
   static KD_INLINE V fma(V a, V b, V c) { return a * b + c; }
   static KD_INLINE V abs(V x) { return V(M(x) & 0x7fffffff); }
-  // b where either is NaN: the order of the operands decides whether a NaN survives.
+  // b if either is NaN: the order of the operands decides whether a NaN survives.
   static KD_INLINE V max(V a, V b) { return select(a > b, a, b); }
   static KD_INLINE M less(V a, V b) { return a < b; }
   static KD_INLINE M equal(V a, V b) { return a == b; }
@@ -36,7 +36,7 @@ struct Ops {
   static constexpr float least_exponent = -126;
   static KD_INLINE V exp2(V x, V rate, V least) {
     const V y = max(least, x) * rate;
-    // Adding 1.5 * 2^23 rounds to an integer, which the sum's lowest bits then hold.
+    // Adding 1.5 * 2^23 rounds to an integer, which is then in the lowest bits of the sum.
     const V shifted = y + set(12582912.f);
     const V f = y - (shifted - set(12582912.f));
     const V power = fma(polynomial<Ops>(exp2_coefficients, f), f, set(1.f));
@@ -60,7 +60,7 @@ struct Ops {
     for (int i = 0; i < n; ++i) from_float(p[i], x[i]);
   }
 
-  // There is no way past the caches here.
+  // This vector type has no store past the caches.
   template <class T>
   static KD_INLINE void stream(T* p, V x) {
     store(p, x);

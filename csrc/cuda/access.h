@@ -1,9 +1,10 @@
-// The two ways to a row's logits.
+// The two ways to read a row's logits.
 //
-// `ChunkAccess`: both logits of one type, classes next to each other, no mask, and all rows aligned
-// alike: 16 bytes at a time, 32 classes in the registers of a thread. Ragged rows do not begin or
-// end at a multiple of 16 bytes.
-// `NumberAccess`: any types, any strides, a mask: a number at a time, 8 classes a thread.
+// `ChunkAccess` reads 16 bytes at a time and holds 32 classes in a thread's registers. It needs
+// both logits of one type, contiguous classes, no mask, and the same alignment of all rows. Ragged
+// rows do not begin or end at a multiple of 16 bytes.
+// `NumberAccess` reads one number at a time, of any type, stride and mask, and holds 8 classes per
+// thread.
 #pragma once
 
 #include "arithmetic.h"
@@ -20,12 +21,12 @@ struct ChunkAccess {
   static constexpr int chunks = 32 / width;
   static constexpr bool masks = false;
   static constexpr bool tiles = ragged;
-  // Exponentials stay in registers where the logits take few of them; else they are made twice.
+  // Exponentials stay in registers if the logits take few of them, else they are computed twice.
   static constexpr bool keeps_exponentials = sizeof(T) == 2;
 
   const T* student;
   const T* teacher;
-  T* gradient;  // of no use where no gradient is wanted
+  T* gradient;  // unused if no gradient is wanted
   int64_t classes;
   int shift;
 
@@ -37,7 +38,7 @@ struct ChunkAccess {
         classes(p.classes),
         shift(ragged ? alignment_shift(student) : 0) {}
 
-  // A chunk's number is an int, or an int64_t where a row may be long.
+  // A chunk's number is an int, or an int64_t if rows may be long.
   template <class Index>
   KD_INLINE Index first_class(Index chunk) const {
     return ragged ? chunk * width - shift : chunk * width;

@@ -1,5 +1,5 @@
-// The arithmetic of row_math.h over one number, and what a device adds to a row's constants: a
-// value that is not allowed becomes NaN, because an error would mean waiting for the device.
+// The arithmetic of row_math.h over one number, and the device's check of a row's constants: an
+// invalid value becomes NaN, because raising an error would mean waiting for the device.
 #pragma once
 
 #include "storage.h"
@@ -10,7 +10,7 @@ namespace KD_BODY {
 KD_INLINE float larger(float a, float b) { return fmaxf(a, b); }
 KD_INLINE double larger(double a, double b) { return fmax(a, b); }
 
-// 2^y, 1 for 0. Two units in the last place on a device; below 2^-126 it is 0.
+// 2^y, and exactly 1 for 0. Two units in the last place on a device. Below 2^-126 it is 0.
 KD_INLINE float power_of_two(float y) {
 #ifdef __CUDA_ARCH__
   float result;
@@ -23,7 +23,7 @@ KD_INLINE float power_of_two(float y) {
 KD_INLINE double power_of_two(double y) { return ::exp2(y); }
 
 // An optimisation barrier: recompute the address instead of keeping it live. Registers are scarce,
-// and what is computed from these numbers is computed again in an instruction or two.
+// and recomputing takes one or two instructions.
 KD_INLINE int optimisation_barrier(int x) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+r"(x));
@@ -38,8 +38,8 @@ KD_INLINE T* optimisation_barrier(T* x) {
   return x;
 }
 
-// 1 / x for a sum of exponentials, which lies between 1 and the number of classes or is NaN: the
-// hardware's estimate and a Newton step, without the special cases of a division.
+// 1 / x for a sum of exponentials, which is between 1 and the number of classes, or NaN. It is the
+// hardware's estimate and one Newton step, without the special cases of a division.
 KD_INLINE float reciprocal_of_sum(float x) {
 #ifdef __CUDA_ARCH__
   float estimate;
@@ -51,7 +51,7 @@ KD_INLINE float reciprocal_of_sum(float x) {
 }
 KD_INLINE double reciprocal_of_sum(double x) { return 1 / x; }
 
-// a / b with the reciprocal of b at hand; exactly 1 where a is b: equal logits diverge by 0.
+// a / b from the reciprocal of b. Exactly 1 if a equals b, so that equal logits diverge by 0.
 KD_INLINE float quotient(float a, float b, float reciprocal) {
   const float estimate = a * reciprocal;
   return fmaf(fmaf(-estimate, b, a), reciprocal, estimate);
@@ -91,8 +91,8 @@ KD_INLINE double kl_term<Ops<double>>(double p, double q, double d) {
 
 KD_INLINE bool finite_and_not_negative(double x) { return x >= 0 && x < INFINITY; }
 
-// `weight_is_bad` is kept beside the constants: the derivatives by the temperatures read the weight
-// once more.
+// `weight_is_bad` is kept beside the constants, because the derivatives by the temperatures read
+// the weight again.
 template <class Scalar>
 struct CheckedConstants : RowConstants<Scalar> {
   bool weight_is_bad;
@@ -120,7 +120,7 @@ KD_INLINE CheckedConstants<Scalar> checked_constants(const RowParameters& parame
   return c;
 }
 
-// Fewer than two classes are left: 0 and no gradient, whatever else is wrong.
+// Fewer than two classes are left: 0 and no gradient, even if other values are invalid.
 template <class Scalar>
 KD_INLINE void set_dead(CheckedConstants<Scalar>& constants) {
   constants.dead = true;
@@ -130,7 +130,7 @@ KD_INLINE void set_dead(CheckedConstants<Scalar>& constants) {
   constants.weight_is_bad = false;
 }
 
-// What the classes of a row have in common once its maxima and sums are known.
+// The values shared by the classes of a row, known after its maxima and sums.
 template <class Scalar>
 struct RowNumbers {
   Scalar student_max, teacher_max;
@@ -159,7 +159,7 @@ struct RowNumbers {
 enum Term { divergence, slope, spread, spread_ratio };
 constexpr int terms = 4;
 
-// `sloped`: with the sums for the derivatives by the temperatures.
+// `sloped` includes the sums for the derivatives by the temperatures.
 template <class Scalar, bool sloped>
 struct ClassArithmetic {
   RowNumbers<Scalar> row;
@@ -181,7 +181,7 @@ struct ClassArithmetic {
     labelled = parameters.labels != nullptr;
   }
 
-  // Adds a class to the sums; gives its gradient, but for the label's own part. `e_student` and
+  // Adds a class to the sums and returns its gradient without the label's part. `e_student` and
   // `e_teacher` are its exponentials.
   KD_INLINE Scalar add(Scalar s, Scalar t, Scalar e_student, Scalar e_teacher,
                        Scalar (&sums)[terms]) const {
@@ -203,7 +203,7 @@ struct ClassArithmetic {
     return Ops<Scalar>::fma(row.exponential_at_one(s), ce_norm, gradient);
   }
 
-  // The label's part, -onehot, of classes `first` and on.
+  // The label's part of the gradient, -onehot, for classes from `first`.
   template <class Index, int n>
   KD_INLINE void add_label(int64_t label, Index first, Scalar (&gradient)[n]) const {
     const Index offset = Index(label) - first;
@@ -213,7 +213,7 @@ struct ClassArithmetic {
   }
 };
 
-// Everything of a row that is one number.
+// The results of a row that are single numbers.
 template <class Scalar>
 KD_INLINE void write_results(const RowParameters& parameters,
                              const CheckedConstants<Scalar>& constants,

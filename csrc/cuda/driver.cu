@@ -1,4 +1,4 @@
-// What driver.h declares for CUDA: the device's facts, asked once, and the plan's launches.
+// The CUDA side of driver.h: the device's attributes, queried once, and the plan's launches.
 #include <array>
 #include <atomic>
 #include <stdexcept>
@@ -22,7 +22,7 @@ int attribute(cudaDeviceAttr name, int index) {
   return value;
 }
 
-// Attributes of the current device; asking for them neither waits nor allocates.
+// Attributes of the current device. The query neither waits nor allocates.
 Device current_device() {
   constexpr int most = 128;
   static std::array<Facts, most> facts;
@@ -47,7 +47,7 @@ auto launcher(void* stream) {
 
 void check_launch(int error) {
   if (error == cudaSuccess) return;
-  cudaGetLastError();  // an error that stays would be blamed on the next call
+  cudaGetLastError();  // clears the error: the next call would report it again
   throw std::runtime_error(std::string("kd_loss on CUDA: ") +
                            cudaGetErrorString(cudaError_t(error)));
 }

@@ -1,5 +1,5 @@
-// Launching a kernel on a stream: the one place where kernels meet the CUDA runtime. The files that
-// include this instantiate it, each for some kernels, so that they compile side by side.
+// Launches a kernel on a stream: the only place where kernels meet the CUDA runtime. Each file that
+// includes this instantiates it for some kernels, so that the files compile in parallel.
 #pragma once
 
 #include "plan.h"

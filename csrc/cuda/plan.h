@@ -1,5 +1,5 @@
-// Which kernel serves a call, and with how many threads a row. Host code without CUDA: the tests
-// run it as it is.
+// Chooses the kernel of a call and its threads per row. Host code without CUDA, which the tests run
+// as it is.
 #pragma once
 
 #include <algorithm>
@@ -19,7 +19,7 @@ void launch(const Kernel& kernel, const Shape& shape, void* stream);
 // Throws std::runtime_error for anything but success.
 void check_launch(int error);
 
-// The device, as far as a plan depends on it.
+// The properties of a device that a plan depends on.
 struct Device {
   int multiprocessors;
   bool clusters;
@@ -33,13 +33,13 @@ inline int64_t type_bytes(Type type) {
   return type == Type::float64 ? 8 : type == Type::float32 ? 4 : 2;
 }
 
-// A place in memory, or a distance, that 16-byte accesses may have.
+// Whether an address or a distance suits 16-byte accesses.
 inline bool sixteen(int64_t bytes) { return bytes % 16 == 0; }
 inline int64_t place(const void* address) {
   return int64_t(reinterpret_cast<uintptr_t>(address) % 16);
 }
 
-// How the rows of a call lie.
+// The memory layout of a call's rows.
 struct Layout {
   bool chunks;   // ChunkAccess may be used
   bool aligned;  // every row begins at a multiple of 16 bytes
@@ -67,7 +67,7 @@ inline Layout layout_of(const RowParameters& p) {
 }
 
 constexpr int block_threads = 128;      // of a block that serves several rows
-constexpr int wide_block_threads = 256;  // of a row's block: two of them fill a multiprocessor
+constexpr int wide_block_threads = 256;  // of a block for one row: two fill a multiprocessor
 
 struct Plan {
   bool split;
@@ -76,12 +76,12 @@ struct Plan {
   int64_t rows_per_launch;
 };
 
-// One call's plan, for an access of `width` classes a chunk and `held` chunks a thread.
+// One call's plan, for an access of `width` classes per chunk and `held` chunks per thread.
 class Planner {
  public:
   Planner(const RowParameters& p, const Device& device, const Layout& layout, int width, int held)
       : p_(p), device_(device), layout_(layout), width_(width), held_(held) {
-    // A row that is not aligned begins inside a chunk.
+    // A misaligned row begins inside a chunk.
     const int slack = layout.chunks && !layout.aligned ? width - 1 : 0;
     chunks_ = ceiling(p.classes + slack, width);
   }
@@ -112,13 +112,13 @@ class Planner {
     return p_.rows * row_threads < int64_t(device_.multiprocessors) * 8 * warp_lanes;
   }
 
-  // One or two threads a row, which read it from shared memory.
+  // One or two threads per row, which read it from shared memory.
   bool tiled(int64_t least_threads) const {
     return layout_.chunks && layout_.flat && !layout_.aligned && least_threads <= 2 &&
            !few_rows(least_threads);
   }
 
-  // At least 32 bytes of a row in each access; more lanes where rows are few.
+  // Each access reads at least 32 bytes of a row. More lanes if rows are few.
   int lanes(int64_t least_threads) const {
     int lanes = layout_.chunks ? 2 : 8;
     while (lanes < least_threads) lanes *= 2;
@@ -157,8 +157,8 @@ class Planner {
     return plan;
   }
 
-  // Parts of about 16k classes, smaller where rows are few; as many rows in a launch as leave
-  // their logits in the L2 cache for the second kernel, but enough to fill the device.
+  // Parts of about 16k classes, smaller if rows are few. A launch has as many rows as keep their
+  // logits in the L2 cache for the second kernel, but enough to fill the device.
   void split(Plan& plan) const {
     const int64_t full = 8 * device_.multiprocessors;
     const int64_t wanted =
@@ -200,7 +200,7 @@ Shape row_shape(const RowParameters& p, const RowPlan& plan) {
   return shape;
 }
 
-// launch(kernel, shape) for every kernel of the call, in order.
+// Calls launch(kernel, shape) for every kernel of the call, in order.
 template <class Access, class Launch>
 void launch_rows(const RowParameters& p, const Device& device, const Layout& layout,
                  void* workspace, Launch launch) {
@@ -245,7 +245,7 @@ int64_t workspace_bytes(const RowParameters& p, const Device& device, const Layo
   return SplitWorkspace<Scalar>::numbers(p, plan.parts.parts) * int64_t(sizeof(Scalar));
 }
 
-// visit(layout, access) with a null pointer of the type of access that serves the call.
+// Calls visit(layout, access) with a null pointer of the access type that serves the call.
 template <class Visit>
 auto with_access(const RowParameters& p, Visit visit) {
   const Layout layout = layout_of(p);

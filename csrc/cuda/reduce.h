@@ -1,5 +1,5 @@
-// Sums and maxima over the team of a row: part of a warp, a warp, a block, or a cluster of blocks.
-// The order is fixed, and every thread gets the same bits.
+// Sums and maxima over a row's team: part of a warp, a warp, a block, or a cluster of blocks. The
+// order is fixed, and every thread gets the same bits.
 #pragma once
 
 #include "arithmetic.h"
@@ -8,7 +8,7 @@
 namespace kd {
 namespace KD_BODY {
 
-// One row's team. `size` threads in all: a power of two up to 32, or whole blocks.
+// One row's team of `size` threads: a power of two up to 32, or whole blocks.
 struct RowTeam {
   int size;
   int lane;  // of this thread
@@ -17,8 +17,8 @@ struct RowTeam {
 constexpr int max_warps = 16;          // of a block
 constexpr int max_cluster_blocks = 8;  // what every device with clusters has
 
-// Room for one reduction of n values over a cluster; a kernel alternates between at least two, so
-// that the barrier of the next protects this one's values from the writes of the one after.
+// Memory for one reduction of n values over a cluster. A kernel alternates between at least two, so
+// that the next reduction's barrier protects these values from the writes of the one after it.
 template <class Scalar, int n>
 struct Partials {
   Scalar values[n][max_warps * max_cluster_blocks];
@@ -55,8 +55,8 @@ KD_INLINE void reduce_lanes(const Team& team, int lanes, Scalar (&values)[n]) {
   }
 }
 
-// Two butterflies: over each warp, whose result goes to every block of the cluster, then over the
-// warps' results, in each warp anew.
+// Two butterfly reductions. The first is over each warp, and its result goes to every block of the
+// cluster. The second is over the warps' results, in every warp.
 template <class Operation, class Team, class Scalar, int n>
 KD_INLINE void reduce(const Team& team, const RowTeam& row_team, Scalar (&values)[n],
                       Partials<Scalar, n>* partials) {

@@ -1,5 +1,6 @@
-// A row in the registers of its team: a few lanes, a warp, a block, or a cluster of blocks. Each
-// logit is read once, each gradient written once; nothing else but a few numbers a row moves.
+// Keeps a row in the registers of its team: a few lanes, a warp, a block, or a cluster of blocks.
+// Each logit is read once and each gradient written once. Otherwise only a few numbers per row
+// move.
 #pragma once
 
 #include "access.h"
@@ -26,8 +27,8 @@ struct RowShared {
   Partials<Scalar, terms> all_terms;
 };
 
-// Rows so short that they are not aligned go through shared memory as one flat piece, 16 bytes at
-// a time. `count` numbers, both ends aligned at the start.
+// Short misaligned rows pass through shared memory as one flat piece of `count` numbers, 16 bytes
+// at a time. Both ends are aligned at the start.
 template <class Team, class T>
 KD_INLINE void copy_flat(const Team& team, const T* from, T* to, int64_t count) {
   constexpr int size = Chunk<T>::size;
@@ -50,8 +51,8 @@ struct RowPass {
   const Team& team;
   RowTeam row_team;
   int64_t first_row;  // of the block
-  int64_t row;        // of this thread; the last one again where there are no more
-  bool leader;        // writes what a row has one of
+  int64_t row;        // of this thread; threads without a row repeat the last one
+  bool leader;        // writes the row's single numbers
   bool inside;
   bool dead = false;  // fewer than two classes are left
   RowShared<Scalar>* shared;
@@ -72,7 +73,7 @@ struct RowPass {
     shared = reinterpret_cast<RowShared<Scalar>*>(team.shared());
   }
 
-  // body(j, chunk) for each of this thread's chunks; j is known to the compiler.
+  // Calls body(j, chunk) for each of this thread's chunks. j is a compile-time constant.
   template <class Body>
   KD_INLINE void over_chunks(Body body) const {
     KD_UNROLL
@@ -94,7 +95,7 @@ struct RowPass {
     return access;
   }
 
-  // The block's student rows, which become gradient rows, and its teacher rows.
+  // The block's teacher rows and its student rows, which the gradient overwrites.
   KD_INLINE Number* student_tile() const { return reinterpret_cast<Number*>(team.shared()); }
   KD_INLINE Number* teacher_tile() const {
     return student_tile() + plan.rows_per_block * parameters.classes;
@@ -147,7 +148,7 @@ struct RowPass {
     numbers.teacher_max = maxima[1];
   }
 
-  // The teacher's exponentials, kept from the sums to the gradient or made again.
+  // The teacher's exponentials, kept from the sums to the gradient or recomputed.
   struct Exponentials {
     Scalar teacher[Access::keeps_exponentials ? chunks * width : 1];
   };
@@ -195,7 +196,7 @@ struct RowPass {
       }
       access.write_gradient(chunk, gradient);
     });
-    // The derivatives by the temperatures are rare: three sums fewer for all others.
+    // The derivatives by the temperatures are rare, so other calls skip their three sums.
     if constexpr (sloped) {
       reduce<Sums>(team, row_team, sums, &shared->all_terms);
     } else {
@@ -211,11 +212,11 @@ struct RowPass {
     const Access access = this->access(k);
     if (k == 0) read_teacher(access);
     read_student(access);
-    // The few numbers of a row are read while its logits are on their way.
+    // The row's single numbers are read while its logits are in flight.
     CheckedConstants<Scalar> constants = checked_constants<Scalar>(parameters, k, row);
     const Scalar label_logit = constants.label < 0 ? Scalar(0)
                                                    : access.student_number(constants.label);
-    // No block writes into another's memory before that runs.
+    // No block may write into another's memory before that block runs.
     if (k == 0 && plan.cluster_blocks > 1) team.cluster_barrier();
     if (k == 0) look_at_mask();
     if (dead) set_dead(constants);

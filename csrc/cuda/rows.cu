@@ -1,5 +1,5 @@
-// The kernels of rows, compiled once for each type so that the compiles run side by side: of rows
-// whose logits are both of type KD_ROWS_OF, or, without it, of mixed, strided or masked rows.
+// The row kernels, compiled once per type so that the compilations run in parallel. With KD_ROWS_OF
+// both logits have that type. Without it, rows are mixed, strided or masked.
 #include "launch.h"
 
 namespace kd::device {

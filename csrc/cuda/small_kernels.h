@@ -7,7 +7,7 @@
 namespace kd {
 namespace KD_BODY {
 
-// One block, or one cluster, for each student. Sums in double, in a fixed order.
+// One block or one cluster per student. Sums are in double, in a fixed order.
 template <class Scalar>
 struct ReduceKernel {
   static constexpr int max_threads = max_warps * warp_lanes;
@@ -32,7 +32,7 @@ struct ReduceKernel {
   }
 };
 
-// 16 bytes a thread, over all rows as one flat piece.
+// 16 bytes per thread, over all rows as one flat piece.
 template <class T, class Scalar>
 struct ScaleKernel {
   static constexpr int max_threads = 256;
@@ -49,7 +49,7 @@ struct ScaleKernel {
     return factor * Scalar(read(parameters.gradient_scale + row));
   }
 
-  // Which row a number lies in; a division of 64 bits costs more than the rest.
+  // The row of a number. A 64-bit division costs more than everything else here.
   KD_INLINE int64_t row_of(int64_t index, int64_t total) const {
     if (total <= 0xffffffff) return uint32_t(index) / uint32_t(parameters.classes);
     return index / parameters.classes;
@@ -97,7 +97,7 @@ struct ScaleKernel {
   }
 };
 
-// launch(kernel, shape) of the kernel that serves.
+// Calls launch(kernel, shape) for the kernel that serves.
 template <class Launch>
 void launch_reduce(const ReduceParameters& p, bool clusters, Launch launch) {
   if (p.students == 0) return;

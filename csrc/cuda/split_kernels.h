@@ -1,8 +1,9 @@
-// A row in parts, each of a block: for rows that no cluster holds, or no device with clusters is
-// there. Three kernels: maxima and sums of each part; gradient and divergence of each part, which
-// find the logits in the L2 cache where the rows of a launch fit into it; the rows' results.
+// Splits a row into parts, one block each: for rows that no cluster holds, and for devices without
+// clusters. There are three kernels: the maxima and sums of each part, the gradient and divergence
+// of each part, and the rows' results. The second finds the logits in the L2 cache if the rows of a
+// launch fit into it.
 //
-// Parts are put together in the order of their numbers, so results do not depend on timing.
+// Parts are combined in the order of their numbers, so results do not depend on timing.
 #pragma once
 
 #include "access.h"
@@ -18,7 +19,7 @@ struct SplitPlan {
   int64_t rows;
 };
 
-// What the first kernel leaves of a part, at these places.
+// Where the first kernel stores its results of a part.
 struct Part {
   enum Place { student_max, teacher_max, student_sum, teacher_sum, sum_at_one, kept, size };
 };
@@ -45,13 +46,13 @@ struct SplitShared {
   Partials<Scalar, terms> all_terms;
 };
 
-// A sum of exponentials relative to one maximum becomes relative to another that is not smaller.
+// Rescales a sum of exponentials from one maximum to another that is not smaller.
 template <class Scalar>
 KD_INLINE Scalar rescaled(Scalar sum, Scalar from, Scalar to, Scalar rate) {
   return from == to ? sum : sum * power_of_two((from - to) * rate);
 }
 
-// Maxima and sums of exponentials, to which more logits can be added.
+// Maxima and sums of exponentials that accept further logits.
 template <class Scalar>
 struct RunningSums {
   RowNumbers<Scalar> row;
@@ -82,7 +83,7 @@ struct RunningSums {
       teacher_max = larger(teacher_max, Scalar(teacher.get(i)));
     }
     rescale(student_max, teacher_max);
-    // Nothing but -inf so far: any finite number in its place gives sums of 0.
+    // Only -inf so far: any finite number in its place gives sums of 0.
     RowNumbers<Scalar> base = row;
     if (base.student_max == -INFINITY) base.student_max = 0;
     if (base.teacher_max == -INFINITY) base.teacher_max = 0;
@@ -94,7 +95,7 @@ struct RunningSums {
     }
   }
 
-  // The team's, in every thread.
+  // The team's totals, in every thread.
   template <class Team>
   KD_INLINE void join(const Team& team, const RowTeam& row_team, SplitShared<Scalar>* shared) {
     Scalar maxima[2] = {row.student_max, row.teacher_max};
@@ -108,7 +109,7 @@ struct RunningSums {
     kept = sums[3];
   }
 
-  // Add what the first kernel left, each thread of the team some of the parts.
+  // Adds the results of the first kernel. Each thread of the team takes some of the parts.
   KD_INLINE void add_parts(const Scalar* part_sums, int parts, const RowTeam& row_team) {
     const auto place = [&](int part, Part::Place i) {
       return read(part_sums + part * Part::size + i);
@@ -133,7 +134,7 @@ struct RunningSums {
   }
 };
 
-// What a block of a split launch works on.
+// The part that a block of a split launch works on.
 struct PartPosition {
   RowTeam row_team;
   int64_t row, first_chunk, last_chunk;
@@ -149,14 +150,14 @@ struct PartPosition {
     last_chunk = first_chunk + plan.part_chunks;
   }
 
-  // body(chunk) for each of this thread's chunks.
+  // Calls body(chunk) for each of this thread's chunks.
   template <class Body>
   KD_INLINE void over_chunks(Body body) const {
     for (int64_t c = first_chunk + row_team.lane; c < last_chunk; c += row_team.size) body(c);
   }
 };
 
-// A row whose sums the first kernel left in parts: its constants and sums, in every thread.
+// The constants and sums of a row, in every thread, from the first kernel's parts.
 template <class Scalar>
 struct SummedRow {
   CheckedConstants<Scalar> constants;
@@ -262,7 +263,7 @@ struct SplitGradientKernel {
   }
 };
 
-// A warp for each row of each student.
+// One warp per row of each student.
 template <class Access>
 struct SplitFinishKernel {
   using Scalar = typename Access::Scalar;

@@ -1,7 +1,7 @@
-// How logits lie in memory and in registers: 16-byte chunks of one type, read and written whole
-// where a chunk lies inside its row, number by number at a row's ends.
+// The layout of logits in memory and registers: 16-byte chunks of one type. A chunk inside its row
+// is read and written whole, a chunk at a row's end number by number.
 //
-// Everything here also compiles as plain C++ for the emulation of the kernels on a CPU, where each
+// Everything here also compiles as plain C++ for the CPU emulation of the kernels. There each
 // access goes through `check_access` of the emulator.
 #pragma once
 
@@ -37,7 +37,7 @@ KD_INLINE void write(T* address, T value) {
   *address = value;
 }
 
-// float16 by the hardware's own conversions; bfloat16 is the upper half of a float.
+// float16 uses the hardware's conversions. bfloat16 is the upper half of a float.
 KD_INLINE float widen(float x) { return x; }
 KD_INLINE double widen(double x) { return x; }
 KD_INLINE float widen(BFloat16 x) { return to_float(x); }
@@ -72,8 +72,8 @@ KD_INLINE void set_minus_infinity(double& x) { x = -INFINITY; }
 KD_INLINE void set_minus_infinity(BFloat16& x) { x.bits = 0xff80; }
 KD_INLINE void set_minus_infinity(Float16& x) { x.bits = 0xfc00; }
 
-// 16 bytes of logits in registers. Two 16-bit numbers share a word, and are taken apart at each
-// use: a register each would halve what a block can hold.
+// 16 bytes of logits in registers. Two 16-bit numbers share a word and are separated at each use.
+// With a register each, a block could hold only half as many.
 template <class T>
 struct alignas(16) Chunk {
   static constexpr int size = 16 / sizeof(T);
@@ -82,14 +82,14 @@ struct alignas(16) Chunk {
   KD_INLINE T get(int i) const { return numbers[i]; }
   KD_INLINE T raw(int i) const { return numbers[i]; }
   KD_INLINE void set(int i, T x) { numbers[i] = x; }
-  // Rounds, once.
+  // Rounds once.
   KD_INLINE void fill(const T (&values)[size]) {
     KD_UNROLL
     for (int i = 0; i < size; ++i) numbers[i] = values[i];
   }
 };
 
-// Two numbers, rounded to the nearest, the first in the lower half of the word.
+// Two numbers, rounded to nearest, the first in the lower half of the word.
 KD_INLINE uint32_t pack(BFloat16, float low, float high) {
 #ifdef __CUDA_ARCH__
   const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
@@ -140,15 +140,15 @@ struct alignas(16) Chunk<BFloat16> : HalfChunk<BFloat16> {
   }
 };
 
-// Numbers by which a row's first address misses 16 bytes. Chunk c of the row holds classes
-// c * size - shift and on, so that all chunks are aligned.
+// How many numbers a row's first address is past a multiple of 16 bytes. Chunk c of the row holds
+// classes from c * size - shift, so that all chunks are aligned.
 template <class T>
 KD_INLINE int alignment_shift(const T* row) {
   return int(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
 }
 
-// Classes first to first + size - 1 of a row of `classes`; -inf outside, whose exponential is 0.
-// A row that is not `ragged` begins and ends with a whole chunk. `Index` is int where a row is
+// Classes first to first + size - 1 of a row of `classes`, and -inf outside, whose exponential is
+// 0. A row that is not `ragged` begins and ends with a whole chunk. `Index` is int if rows are
 // known to be short.
 template <bool ragged, class T, class Index>
 KD_INLINE Chunk<T> read_chunk(const T* row, Index first, Index classes) {
@@ -176,7 +176,7 @@ KD_INLINE void write_chunk(T* row, Index first, Index classes, const Chunk<T>& c
     if (ragged && first + i >= 0 && first + i < classes) write(row + first + i, chunk.raw(i));
 }
 
-// A logit of whatever type it is.
+// A logit of any type.
 template <class Scalar>
 KD_INLINE Scalar read_any(const void* data, Type type, int64_t index) {
   switch (type) {

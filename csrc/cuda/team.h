@@ -1,15 +1,15 @@
-// The threads that run a kernel, as the kernels see them. `DeviceTeam` is the hardware's; the tests
-// have another of the same members, which runs the same kernels on a CPU.
+// The kernels' view of their threads. `DeviceTeam` is the hardware's. The tests have another with
+// the same members, which runs the same kernels on a CPU.
 //
 //   thread(), threads()       in the block
 //   block()                   of the grid
 //   rank(), cluster_blocks()  of a block in its cluster, a cluster's size
 //   shuffle_xor(x, mask)      the value that another lane of the warp has; all 32 lanes call it
 //   barrier()                 waits for the block, cluster_barrier() for the cluster
-//   shared()                  the block's shared memory, remote(p, rank) where p lies in another's
+//   shared()                  the block's shared memory; remote(p, rank) is p in another block's
 //
-// A kernel is a struct of its arguments with a templated operator()(team). What a launch needs
-// besides is a `Shape`.
+// A kernel is a struct of its arguments with a templated operator()(team). A launch also needs a
+// `Shape`.
 #pragma once
 
 #include <cstdint>
@@ -58,7 +58,7 @@ struct DeviceTeam {
     return static_cast<T*>(__cluster_map_shared_rank(address, unsigned(rank)));
   }
 #else
-  // Without clusters every block is one of its own, and the plan asks for none.
+  // Without clusters every block is its own cluster, and the plan requests none.
   __device__ __forceinline__ int rank() const { return 0; }
   __device__ __forceinline__ int cluster_blocks() const { return 1; }
   __device__ __forceinline__ void cluster_barrier() const { __syncthreads(); }

@@ -11,7 +11,7 @@ __all__ = ["BackendStatus", "KDLossOutput", "kd_loss", "status"]
 
 
 def __getattr__(name: str) -> object:
-    # Imported when asked for: `from kdplatform import kernels` stays free of torch.
+    # Imported on first use, so that `from kdplatform import kernels` does not load torch.
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     file = "loss" if name == "kd_loss" else "backend"

@@ -1,8 +1,7 @@
 """The arguments of `kd_loss`, in one form for every backend.
 
-The checks here look at types, shapes and devices, and at the values of Python numbers: nothing
-that would make a host wait for a device. Values inside tensors are the backend's to check (on
-CPU; see `check_values`).
+The checks here read types, shapes and devices, and the values of Python numbers. None makes the
+host wait for a device. The backend checks the values inside tensors (on CPU; see `check_values`).
 """
 
 import math
@@ -27,14 +26,14 @@ LABEL_TYPES = (torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8)
 
 
 class Range(NamedTuple):
-    """Finite numbers that an argument may have, both ends counted, and how an error says so."""
+    """The finite numbers allowed for an argument, both ends included, and their text in errors."""
 
     least: float
     most: float
     text: str
 
     def holds(self, number: float) -> bool:
-        """Returns whether a number is allowed; NaN and infinity never are."""
+        """Returns whether a number is allowed. NaN and infinity are not."""
         return self.least <= number <= self.most
 
     def holds_each(self, values: Tensor) -> Tensor:
@@ -165,7 +164,7 @@ def check_arguments(
 def check_values(arguments: RowArguments) -> None:
     """Check the values inside the tensors: temperatures, weights, labels.
 
-    Reads the tensors, so it is for CPU tensors outside of `torch.compile`. On a device, rows
+    It reads the tensors, so it serves only CPU tensors outside `torch.compile`. On a device, rows
     with a bad temperature, weight or label become NaN instead.
 
     Raises:
@@ -191,7 +190,7 @@ def check_values(arguments: RowArguments) -> None:
 
 
 def all_labels_count(arguments: RowArguments) -> bool:
-    """Returns whether all labels are classes and none is ignored; reads them once."""
+    """Returns whether every label is a class and none is ignored. Reads the labels once."""
     labels, classes = arguments.labels, arguments.student_logits.shape[-1]
     if labels is None or labels.numel() == 0 or 0 <= arguments.ignore_index < classes:
         return False
@@ -200,7 +199,7 @@ def all_labels_count(arguments: RowArguments) -> bool:
 
 
 def check_alpha_values(arguments: RowArguments) -> None:
-    """Check what `alpha` gave, once a backend, which knows weights alone, has found a bad value.
+    """Check `alpha` after a backend found a bad weight, because backends know only the weights.
 
     Raises:
         ValueError: naming alpha, its first bad value and its row.
@@ -221,7 +220,7 @@ def _check_row_tensor(name: str, value: RowValue, allowed: Range) -> None:
 
 
 def _check_tensors(**values: object) -> None:
-    """Check what no kernel and no formula here can read or differentiate."""
+    """Refuse tensors that no kernel and no formula here can read or differentiate."""
     compiling = torch.compiler.is_compiling()
     for name, value in values.items():
         if not isinstance(value, Tensor):

@@ -1,6 +1,6 @@
 """Which backend serves `kd_loss`: the library of kernels, or the reference in PyTorch.
 
-It is found out once in a process, by `build.ensure_built`, and stays.
+`build.ensure_built` determines it once per process, and it does not change afterwards.
 """
 
 import contextlib
@@ -30,9 +30,9 @@ class KDLossOutput(NamedTuple):
     """What `kd_loss` returns.
 
     Attributes:
-        loss: what to call `backward` on.
-        kl: KL divergence without its weight, detached, reduced as the loss is.
-        ce: cross entropy without its weight, detached, reduced as the loss is.
+        loss: the value to call `backward` on.
+        kl: KL divergence without its weight, detached, reduced like the loss.
+        ce: cross entropy without its weight, detached, reduced like the loss.
     """
 
     loss: Tensor
@@ -41,7 +41,7 @@ class KDLossOutput(NamedTuple):
 
     @property
     def backend(self) -> str:
-        """What computed it, as `BackendStatus` names it."""
+        """The backend that computed it, named as in `BackendStatus`."""
         device = self.loss.device.type
         if device == "cpu" and "cpu" in loaded.devices and self.loss.dtype is torch.float64:
             return "fused (plain)"
@@ -50,15 +50,15 @@ class KDLossOutput(NamedTuple):
 
 @dataclass(frozen=True)
 class BackendStatus:
-    """What serves tensors of each device, and why.
+    """The backend of each device, and the reason.
 
     Attributes:
         cpu: "fused (avx512)", "fused (avx2)", "fused (plain)", "fused" or "reference".
         cuda: "fused" or "reference".
-        cpu_reason: one line that says why.
-        cuda_reason: one line that says why.
+        cpu_reason: one line with the reason.
+        cuda_reason: one line with the reason.
         library: the library that is loaded, or that the first call would load.
-        architectures: CUDA architectures that it holds, such as ("8.0", "9.0").
+        architectures: the library's CUDA architectures, such as ("8.0", "9.0").
     """
 
     cpu: str
@@ -75,12 +75,12 @@ class BackendStatus:
 
 @dataclass
 class _Loaded:
-    """What this process has found.
+    """The backend of this process.
 
     Attributes:
-        settled: whether it is known, and for good, what serves.
+        settled: whether the choice is made. It is final.
         direct_call: `kd_loss` of plain tensors and numbers in C++; None without a library.
-        failure: why there is none.
+        failure: the reason if there is no library.
     """
 
     settled: bool = False
@@ -105,10 +105,10 @@ def device_architectures() -> tuple[str, ...]:
 
 
 def find_library() -> Path | None:
-    """Returns a library that is built and whole: with CUDA where there is a device, if possible.
+    """Returns a complete library; with a device present, one with CUDA if there is one.
 
     Raises:
-        ToolchainError: others could have put it there.
+        ToolchainError: another user could have written it.
     """
     choices: list[tuple[str, ...]] = []
     if devices := device_architectures():
@@ -127,7 +127,7 @@ def find_library() -> Path | None:
 
 
 def load(path: Path) -> None:
-    """Load a library, after which `kd_loss` uses it.
+    """Load a library. From then on `kd_loss` uses it.
 
     Raises:
         ImportError: the library does not fit this machine or this torch.
@@ -146,9 +146,9 @@ def load(path: Path) -> None:
 
 
 def status() -> BackendStatus:
-    """Returns which backend serves CPU and CUDA tensors; loads nothing and builds nothing.
+    """Returns which backend serves CPU and CUDA tensors. Loads and builds nothing.
 
-    Before the first call of `kd_loss` it says what that call will find.
+    Before the first call of `kd_loss` it reports what that call will find.
 
     Raises:
         ValueError: `$KDPLATFORM_KERNELS` has an unknown value.

@@ -1,9 +1,9 @@
-"""Building and loading the kernels: at the first call of the loss, or ahead by command.
+"""Builds and loads the kernels, at the first call of the loss or ahead of time by command.
 
-A build lies in the cache under a key of all that it depends on. It is made in a folder of its own
-and moved into place; one that is not whole is made again. One process builds at a time; the lock is
-the operating system's, so it dies with its holder, and whoever waits too long goes on with the
-reference.
+The cache stores a build under a key of everything that it depends on. A build is made in its own
+folder and moved into place. An incomplete build is made again. One process builds at a time, under
+a lock of the operating system, which dies with its holder. A process that waits too long continues
+with the reference.
 """
 
 import contextlib
@@ -43,29 +43,28 @@ from kdplatform.kernels.toolchain import (
 from kdplatform.progress import say
 
 WAIT_SECONDS = 600.0
-"""How long to wait for another process that builds; `$KDPLATFORM_KERNELS_TIMEOUT` overrides."""
+"""Seconds to wait for another process's build; `$KDPLATFORM_KERNELS_TIMEOUT` overrides it."""
 
 Progress = Callable[[str], None]
 
 
 class BuildError(RuntimeError):
-    """The kernels could not be built; one line, with the log's path if there is one."""
+    """The kernels could not be built. The message is one line, with the path of the log if any."""
 
 
 _settling = threading.Lock()
 
 
 def ensure_built(progress: Progress | None = None) -> BackendStatus:
-    """Load the kernels, built first if need be, and say which backend serves.
+    """Load the kernels, after building them if necessary, and return which backend serves.
 
-    The first call of `kd_loss` in a process does this; whoever wants it ahead calls it himself.
-    It happens once: later calls do nothing. Where a build is impossible there is one warning that
-    says why, and the reference does the work. CUDA sources are compiled only where a CUDA device
-    is visible, for the devices that are.
+    The first call of `kd_loss` in a process calls this. Call it yourself to load ahead of time.
+    Later calls do nothing. If a build is impossible, one warning gives the reason and the reference
+    serves. CUDA sources are compiled only for CUDA devices that are visible.
 
     Args:
-        progress: is called with a line of text as the build goes on. None: one line to stderr
-            when a build begins.
+        progress: called with a line of text during the build. None: one line to stderr when a
+            build begins.
 
     Raises:
         BuildError: `$KDPLATFORM_KERNELS` is "require" and there is no library.
@@ -91,7 +90,7 @@ def _settle(progress: Progress) -> None:
             raise BuildError(f"KDPLATFORM_KERNELS=require, but {reason}") from error
         backend.loaded.failure = reason
         warnings.warn(
-            f"the loss kernels are not used: {reason}; the PyTorch reference does the work",
+            f"the loss kernels are not used: {reason}; the PyTorch reference serves",
             RuntimeWarning,
             stacklevel=4,
         )
@@ -128,19 +127,19 @@ def build(
     progress: Progress | None = None,
     architectures: tuple[str, ...] | None = None,
 ) -> Path:
-    """Build the kernels ahead, whether a device is visible or not.
+    """Build the kernels ahead of time, whether a device is visible or not.
 
     Args:
         cuda: compile the CUDA sources too.
-        progress: is called with a line of text as the build goes on.
+        progress: called with a line of text during the build.
         architectures: of CUDA, such as ("9.0",); see `toolchain.cuda_toolkit`.
 
     Returns:
-        The library, which lay there already if nothing has changed.
+        The library. If nothing has changed it is the existing one.
 
     Raises:
         BuildError: a compiler failed or took too long.
-        ToolchainError: a tool is missing, or others can write where builds are kept.
+        ToolchainError: a tool is missing, or others can write to the folder of builds.
     """
     return _build(cuda_toolkit(architectures) if cuda else None, progress)
 
@@ -158,7 +157,7 @@ def _build(cuda: Cuda | None, progress: Progress | None) -> Path:
         with filelock.FileLock(target.parent / "lock", timeout=seconds):
             if cache.record_of(target) is None:
                 if target.exists():
-                    say(f"{target} is not what was written to it; it is compiled again")
+                    say(f"{target} is damaged or altered; it is compiled again")
                 _build_locked(target, cuda, progress or (lambda line: None))
                 cache.prune(target.parent.parent)
     except filelock.Timeout:
@@ -223,7 +222,7 @@ def _shell(arguments: tuple[str, ...]) -> str:
 
 
 def _run_ninja(folder: Path, target: Path, progress: Callable[[float], None]) -> None:
-    """Run ninja, and end it and its compilers when the time is up."""
+    """Run ninja, and stop it and its compilers after the time limit."""
     log = target.parent / "build.log"
     start = time.monotonic()
     command = [ninja_program(), "-C", str(folder), "-j", str(job_count())]
@@ -252,7 +251,7 @@ def _run_ninja(folder: Path, target: Path, progress: Callable[[float], None]) ->
 
 
 def _end(ninja: subprocess.Popen[bytes]) -> None:
-    # Compilers have process groups of their own: ninja ends them when it is asked to stop.
+    # Compilers have their own process groups: ninja ends them when it is told to stop.
     ninja.send_signal(signal.SIGINT)
     try:
         ninja.wait(timeout=10)
@@ -267,7 +266,7 @@ def _tools_fingerprint() -> list[object]:
 
 
 def _raise_if_failed_before(cuda: Cuda | None) -> None:
-    """Do not try again in every process what failed with the same compiler."""
+    """Refuse what failed before with the same compiler, so that not every process retries it."""
     folder = library_path(cuda.architectures if cuda else ()).parent
     try:
         failed = json.loads((folder / "failed.json").read_text())

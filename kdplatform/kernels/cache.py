@@ -1,12 +1,12 @@
-"""The cache of builds: which are whole, which are in use, and which of the others go.
+"""The cache of builds: which are complete, which are in use, and which are removed.
 
-A build's record, `build.json`, lies beside its library and holds the library's digest. A library
-that is cut short would end the process that loads it, and a planted one would run in it.
+A build's record, `build.json`, is beside its library and holds the library's digest. A truncated
+library would crash the process that loads it, and a planted one would run in it.
 
 A process that builds or loads a library holds a shared lock on a file beside the build's folder
-for as long as it lives. Whoever can lock that file for himself knows that nobody uses the build,
-on this machine or on another that shares the disk. One more lock keeps a build from being taken
-into use while it is removed.
+until it ends. A process that gets an exclusive lock on that file knows that nobody uses the build,
+on this machine or on another that shares the disk. A second lock keeps others from starting to use
+a build while it is removed.
 """
 
 import contextlib
@@ -25,20 +25,20 @@ if sys.platform != "win32":  # where nothing is built either
     import fcntl
 
 BUILDS_KEPT = 4
-"""How many builds stay, the last used of all; those in use stay as well."""
+"""How many builds are kept: the last used. Builds in use are kept as well."""
 
 RECORD = "build.json"
-# Whose write permission lets somebody else change a file.
+# The write permissions that let other users change a file.
 _OTHERS = stat.S_IWGRP | stat.S_IWOTH
 
 _held: dict[Path, int] = {}
 
 
 def untrusted(library: Path) -> str:
-    """Say in one line how somebody else could have put the library there; empty if nobody could.
+    """Return one line on how another user could have written the library, or an empty text.
 
-    The cache, the build's folder and its files must be this user's or root's, and nobody else's to
-    write. Whoever may rename the folders above is trusted, unless that is everybody.
+    The cache, the build's folder and its files must belong to this user or to root, and nobody else
+    may have write access. Users who may rename the folders above are trusted, unless everybody may.
     """
     if sys.platform == "win32":
         return ""
@@ -57,12 +57,12 @@ def untrusted(library: Path) -> str:
             if mode & stat.S_IWOTH and not mode & stat.S_ISVTX:
                 return f"everybody can write {str(path)!r}; allowed: not others (chmod o-w)"
     except OSError as error:
-        return f"{str(path)!r} cannot be looked at ({error.strerror})"
+        return f"{str(path)!r} cannot be read ({error.strerror})"
     return ""
 
 
 def record_of(library: Path) -> dict[str, Any] | None:
-    """Return the record of a build whose library is as it was written; None for any other."""
+    """Return the record of a build whose library is unaltered; None for any other."""
     try:
         record = json.loads((library.parent / RECORD).read_text())
         with library.open("rb") as file:
@@ -73,7 +73,7 @@ def record_of(library: Path) -> dict[str, Any] | None:
 
 
 def put(library: Path, made: Path, record: dict[str, Any]) -> None:
-    """Move a library that was made, with its record, to where the cache has it."""
+    """Move a finished library and its record into the cache."""
     with made.open("rb") as file:
         record = record | {"sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     written = made.with_name(RECORD)
@@ -87,9 +87,9 @@ def put(library: Path, made: Path, record: dict[str, Any]) -> None:
 
 
 def hold(folder: Path) -> None:
-    """Make a build's folder, if need be, and mark it as in use until this process ends.
+    """Make a build's folder if necessary, and mark it as in use until this process ends.
 
-    A cache that cannot be written to is used without a mark: nobody can remove from it either.
+    A read-only cache is used without a mark, because nobody can remove from it either.
     """
     if folder in _held or sys.platform == "win32":
         return
@@ -102,10 +102,10 @@ def hold(folder: Path) -> None:
 
 
 def prune(cache: Path, keep: int = BUILDS_KEPT) -> list[Path]:
-    """Remove builds but the last used and those in use.
+    """Remove all builds except the last used and those in use.
 
     Returns:
-        The folders that are gone.
+        The folders that were removed.
     """
     removed = []
     with _changing(cache):

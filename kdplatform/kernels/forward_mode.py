@@ -1,8 +1,7 @@
-"""Whether a tensor is being differentiated forward, which the loss refuses, and transforms.
+"""Detects forward-mode differentiation, which the loss refuses, and active transforms.
 
-Only torch's inner functions can tell: inside of `torch.func.jvp` a tensor is a wrapper, or several
-within each other, and a wrapper's tangent is seen from the level of the transform that made it
-alone.
+Only torch's internal functions can tell. Inside `torch.func.jvp` a tensor is a wrapper, possibly
+nested, and a wrapper's tangent is visible only at the level of the transform that made it.
 """
 
 import contextlib
@@ -19,7 +18,7 @@ from torch.autograd import forward_ad
 
 
 def transforms_are_active() -> bool:
-    """Returns whether this runs inside of one of `torch.func`'s transforms."""
+    """Returns whether this runs inside one of `torch.func`'s transforms."""
     return peek_interpreter_stack() is not None
 
 
@@ -29,7 +28,7 @@ def has_tangent(tensor: Tensor) -> bool:
         return False
     with contextlib.ExitStack() as levels:
         while True:
-            level = maybe_get_level(tensor)  # negative where it is no wrapper
+            level = maybe_get_level(tensor)  # negative if it is no wrapper
             while (top := peek_interpreter_stack()) is not None and top.level() > level:
                 levels.enter_context(temporarily_pop_interpreter_stack())
             if not is_batchedtensor(tensor) and _has_own_tangent(tensor):

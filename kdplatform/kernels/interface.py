@@ -1,4 +1,4 @@
-"""What Python expects of a library of kernels: the operators that it calls."""
+"""The operators that Python expects of a library of kernels."""
 
 import torch
 
@@ -17,7 +17,7 @@ _SCHEMAS = {
 
 
 def check_operators() -> None:
-    """Checks that the library that was loaded is of sources that belong to this Python package.
+    """Checks that the loaded library was built from the sources of this Python package.
 
     Raises:
         ImportError: an operator is missing, or takes other arguments.

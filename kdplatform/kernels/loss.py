@@ -43,10 +43,10 @@ def kd_loss(
         kl_weight * Ts * Tt * KL(softmax(t_i / Tt) || softmax(s_i / Ts)) + ce_weight * CE(s_i, y_i)
 
     (Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network", section 2: the
-    factor T^2 keeps the gradient's size as T changes.) The divergence is in nats.
+    factor T^2 keeps the gradient's size independent of T.) The divergence is in nats.
 
-    Three-dimensional student logits are K students that learn from one teacher: temperatures and
-    weights may differ between them, and the result has a leading K, as from K calls.
+    Three-dimensional student logits are K students that learn from one teacher. Temperatures and
+    weights may differ between them. The result has a leading K, as from K calls.
 
     Args:
         student_logits: [B, C], or [K, B, C] for K students; float64, float32, bfloat16 or
@@ -60,38 +60,38 @@ def kd_loss(
             A number or one per row, as `temperature`.
         student_temperature: overrides `temperature` for the student.
         teacher_temperature: overrides `temperature` for the teacher.
-        kl_weight: with `ce_weight` in place of `alpha`; what is left out is 0. Gets no gradient.
+        kl_weight: with `ce_weight`, replaces `alpha`. An omitted weight is 0. Gets no gradient.
         ce_weight: see `kl_weight`. Needs labels.
         scale_by_t2: multiply the KL term by Ts * Tt.
-        class_mask: bool [C] or [B, C], True for a class that is kept; the others are as if they
-            were not there. A label that is not kept gives no cross entropy; a row with fewer
-            than two classes left gives 0 and no gradient.
+        class_mask: bool [C] or [B, C], True for a class that is kept. The others are excluded from
+            both terms. A label that is not kept gives no cross entropy. A row with fewer than two
+            classes left gives 0 and no gradient.
         ignore_index: label of rows without cross entropy. Their KL term stays.
         reduction: "mean", "sum" or "none". The mean divides by the number of rows B, whatever
-            the labels: a row weighs the same whether its neighbours have labels or not, and a
-            batch without any label gives no NaN. The mean of no rows is 0.
+            the labels. A row's weight therefore does not depend on its neighbours' labels, and a
+            batch without labels does not give NaN. The mean of no rows is 0.
 
     Returns:
         Loss, KL and CE: scalars, or [K] for K students; [B] or [K, B] without reduction. float64
         if either input is, else float32.
 
     Raises:
-        TypeError: an argument of a wrong type, or one that is missing.
-        ValueError: shapes or devices that do not agree, C = 1, a temperature, weight or label out
-            of range. On a device, where looking at values would mean waiting, a row with a bad
-            value inside a tensor becomes NaN instead.
-        RuntimeError: an argument is being differentiated forward.
+        TypeError: an argument has a wrong type, or is missing.
+        ValueError: shapes or devices do not agree, C = 1, or a temperature, weight or label is out
+            of range. On a device, reading values would mean waiting. There a row with a bad value
+            inside a tensor becomes NaN instead.
+        RuntimeError: an argument carries a tangent of forward-mode differentiation.
 
     Values and gradients are right where the usual formula is not: for logits that nearly agree,
-    for a common offset, for logits of -inf. In float32 the gradient loses digits to a high
-    temperature: it is off by about 2e-8 T of its size. Differentiating twice, or forward
+    for a common offset, and for logits of -inf. In float32 the gradient loses digits at a high
+    temperature: its relative error is about 2e-8 T. Differentiating twice, or in forward mode
     (`torch.func.jvp`, `torch.autograd.forward_ad`), is an error.
     """
     compiling = torch.compiler.is_compiling()
     if not compiling and not loaded.settled:
         ensure_built()
     # A batch of few classes takes microseconds, so a call of plain tensors and numbers goes into
-    # C++ at once. None comes back where it is not plain or not right.
+    # C++ directly. It returns None if the call is not plain or not valid.
     if not compiling and loaded.direct_call is not None:
         output = loaded.direct_call(
             student_logits,
@@ -143,20 +143,20 @@ def _serve(arguments: RowArguments) -> KDLossOutput:
 
 
 def _is_served(device_type: str) -> bool:
-    """Whether the library serves such tensors; it is loaded, or built, by the first call."""
+    """Whether the library serves such tensors. The first call loads or builds it."""
     if not loaded.settled:
         ensure_built()
     return device_type in loaded.devices
 
 
-# torch.compile calls it while it traces and takes the result for a constant, so that a compiled
-# call finds the library loaded. `torch.compiler.assume_constant_result` sets this mark as well,
-# but takes two seconds to import the compiler first.
+# torch.compile calls it during tracing and treats the result as a constant, so that a compiled call
+# finds the library loaded. `torch.compiler.assume_constant_result` also sets this mark, but first
+# imports the compiler, which takes two seconds.
 _is_served._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _fused(arguments: RowArguments) -> KDLossOutput:
-    """The general way into the kernels: an operator of the dispatcher."""
+    """The general way into the kernels, by an operator of the dispatcher."""
     values = (
         arguments.student_temperature,
         arguments.teacher_temperature,

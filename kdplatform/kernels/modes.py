@@ -1,4 +1,4 @@
-"""Whether the library of kernels is wanted; free of torch, so that it is checked early."""
+"""Whether the library of kernels is wanted. Free of torch, so that commands check it early."""
 
 import os
 

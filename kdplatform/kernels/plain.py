@@ -1,10 +1,10 @@
-"""The loss of plain arguments in PyTorch: the fallback where no kernel serves, made to be fast.
+"""The loss of plain arguments in PyTorch: the fast fallback if no kernel serves.
 
-Plain are [B, C] logits of at most 32 bits with numbers for temperatures and weights and without a
-class mask. `reference.py` has the formulas and serves all other arguments.
+Arguments are plain if the logits are [B, C] of at most 32 bits, temperatures and weights are
+numbers, and there is no class mask. `reference.py` has the formulas and serves all other arguments.
 
-A small batch on the CPU goes to `small.py`. What a large one costs is memory, so its rows go in
-blocks that stay in the caches.
+A small batch on the CPU goes to `small.py`. Memory traffic dominates a large batch, so its rows are
+processed in blocks that stay in the caches.
 """
 
 import math
@@ -25,13 +25,13 @@ from kdplatform.kernels.reference import (
 from kdplatform.kernels.small import LEAST_PLAIN_DIVERGENCE, small_block
 
 SMALL_LOGITS = 1 << 15
-"""Up to so many logits PyTorch takes one thread anyway, and NumPy less time an operation."""
+"""Up to this many logits PyTorch uses one thread, and NumPy takes less time per operation."""
 
 BLOCK_LOGITS = 1 << 17
 """Logits of a block: half a megabyte in float32, enough for several threads."""
 
 MOST_CLASSES_ACROSS = 64
-"""Up to so many classes a block is transposed: sums along a short last dimension are slow."""
+"""Up to this many classes a block is transposed: sums along a short last dimension are slow."""
 
 _LOG2_E = math.log2(math.e)
 
@@ -83,14 +83,14 @@ class _Plain(torch.autograd.Function):
         (gradient,) = ctx.saved_tensors
         if grad_loss.ndim:
             grad_loss = grad_loss.unsqueeze(-1)
-        # Rounded to the student's type here and nowhere before.
+        # The only rounding to the student's type.
         return (gradient * grad_loss).to(ctx.dtype), None
 
 
 def _losses_and_gradient(
     arguments: RowArguments, *, wants_gradient: bool
 ) -> tuple[RowLosses, Tensor | None]:
-    """Losses, reduced, and the gradient of the reduced loss by the student's logits."""
+    """The reduced losses, and the gradient of the reduced loss by the student's logits."""
     student = arguments.student_logits
     on_cpu = student.device.type == "cpu"
     all_count = on_cpu and all_labels_count(arguments)
@@ -127,7 +127,7 @@ def _losses_and_gradient(
 
 
 def _numbers(arguments: RowArguments) -> tuple[float, float, float, float]:
-    """Temperatures of student and teacher, weights of KL, with T^2 if asked for, and CE."""
+    """Temperatures of student and teacher; weights of KL (with T^2 if requested) and CE."""
     student = cast(float, arguments.student_temperature)
     teacher = cast(float, arguments.teacher_temperature)
     kl_weight, ce_weight = cast(float, arguments.kl_weight), cast(float, arguments.ce_weight)
@@ -159,7 +159,7 @@ def _block(arguments: RowArguments, rows: slice, all_count: bool) -> tuple[RowLo
     p, teacher_sum = _powers_of_two(teacher_shifted * (_LOG2_E / teacher_temperature), dim)
     q.div_(student_sum)
     p.div_(teacher_sum)
-    # d = log p - log q from the difference of the logits, which is exact where they are close.
+    # d = log p - log q from the difference of the logits, which is exact for near logits.
     log_ratio = (teacher - student).sub_(teacher_max - student_max).div_(student_temperature)
     if teacher_temperature != student_temperature:
         log_ratio.add_(teacher_shifted, alpha=1 / teacher_temperature - 1 / student_temperature)
@@ -189,9 +189,9 @@ def _add_cross_entropy(
     factor: float,
     dim: int,
 ) -> Tensor:
-    """Cross entropy of each row; adds its gradient.
+    """Returns the cross entropy of each row and adds its gradient.
 
-    Weights become 0 where a label is ignored, NaN where it is none, as on a device it may be.
+    The weight becomes 0 for an ignored label, and NaN for an invalid one, which a device may have.
     """
     column = labels.unsqueeze(dim)
     if ignore_index is not None:
@@ -209,13 +209,13 @@ def _add_cross_entropy(
 
 
 def _powers_of_two(exponents: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """2^x, in place, and its sum; exp takes three times as long."""
+    """2^x, in place, and its sum. exp takes three times as long."""
     return exponents.exp2_(), exponents.sum(dim, keepdim=True)
 
 
 def _divergence(p: Tensor, q: Tensor, difference: Tensor, log_ratio: Tensor, dim: int) -> Tensor:
-    """KL divergence of each row: sum p d where that has its digits, and is no NaN of infinities."""
-    if p.device.type == "cpu":  # elsewhere a look would mean waiting
+    """KL divergence of each row: sum p d where it is accurate and not NaN from infinite logits."""
+    if p.device.type == "cpu":  # elsewhere reading a value would wait for the device
         plain: Tensor = torch.linalg.vecdot(p, log_ratio, dim=dim)
         serves = plain > LEAST_PLAIN_DIVERGENCE
         if bool(serves.all()):

@@ -5,10 +5,10 @@ With q = softmax(s / Ts), p = softmax(t / Tt), r = softmax(s) and d = log p - lo
     loss = a * sum_k p_k d_k + b * (log Z - (s_y - max s)),    a = kl_weight * Ts * Tt
     d loss / d s = (a / Ts) * (q - p) + b * (r - onehot_y)
 
-(Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network", section 2, whose T^2
-is Ts * Tt here.) The gradient is computed with the value, so that the backward pass is one
-multiplication. Inputs of float32 and narrower are computed in float32, float64 in float64: a
-caller who wants an oracle passes float64.
+(Hinton, Vinyals, Dean 2015, "Distilling the knowledge in a neural network", section 2; T^2 there is
+Ts * Tt here.) The gradient is computed with the value, so that the backward pass is one
+multiplication. Inputs of float32 and narrower are computed in float32, and float64 in float64. As
+an oracle, use float64.
 """
 
 from typing import Any, NamedTuple
@@ -53,7 +53,7 @@ def reference_rows(arguments: RowArguments) -> RowLosses:
     else:
         arguments = _with_nan_for_bad_values(arguments)
     teacher_temperature = arguments.teacher_temperature
-    # A compiled graph refuses one tensor in two places; `_Rows` still sees that it is one.
+    # A compiled graph refuses one tensor in two places. `_Rows` still detects that it is one.
     if torch.compiler.is_compiling() and isinstance(teacher_temperature, Tensor):
         teacher_temperature = teacher_temperature.clone()
     differentiable = (
@@ -70,7 +70,7 @@ def reference_rows(arguments: RowArguments) -> RowLosses:
 
 
 def _with_nan_for_bad_values(arguments: RowArguments) -> RowArguments:
-    """Make bad temperatures and weights NaN, where an error would mean waiting for a device."""
+    """Make bad temperatures and weights NaN, because an error would wait for the device."""
 
     def row_value(value: RowValue, allowed: Range) -> RowValue:
         if not isinstance(value, Tensor):
@@ -118,7 +118,7 @@ class _Rows(torch.autograd.Function):
         grad_loss = grad_outputs[0]
         by_logits, by_student_temperature, by_teacher_temperature = ctx.saved_tensors
         return (
-            # Rounded to the student's type here and nowhere before.
+            # The only rounding to the student's type.
             None
             if by_logits is None
             else (by_logits * grad_loss.unsqueeze(-1)).to(ctx.student_dtype),
@@ -129,10 +129,10 @@ class _Rows(torch.autograd.Function):
 
 
 def refuse_second_derivative() -> None:
-    """Raise an error in a backward pass that is being recorded.
+    """Raise an error if a backward pass is being recorded.
 
     Raises:
-        RuntimeError: it is.
+        RuntimeError: the pass is being recorded.
     """
     if torch.is_grad_enabled() and not torch.compiler.is_compiling():
         raise RuntimeError(
@@ -153,7 +153,7 @@ def _losses_and_gradients(
     student_temperature = _column(arguments.student_temperature)
     teacher_temperature = _column(arguments.teacher_temperature)
 
-    # Softmax is unchanged by an offset: subtract the maximum, so that no exponential overflows.
+    # An offset does not change softmax: subtract the maximum, so that no exponential overflows.
     student_max = student.amax(-1, keepdim=True)
     teacher_max = teacher.amax(-1, keepdim=True)
     student_shifted = student - student_max
@@ -161,7 +161,7 @@ def _losses_and_gradients(
     student_probability, student_sum = _softmax(student_shifted / student_temperature)
     teacher_probability, teacher_sum = _softmax(teacher_shifted / teacher_temperature)
 
-    # d = log p - log q from the difference of the logits, which is exact where they are close:
+    # d = log p - log q from the difference of the logits, which is exact for near logits:
     # t'/Tt - s'/Ts = (t' - s')/Ts + t' (1/Tt - 1/Ts).
     log_ratio = ((teacher - student) - (teacher_max - student_max)) / student_temperature
     if arguments.student_temperature is not arguments.teacher_temperature:
@@ -209,7 +209,7 @@ def _column(value: RowValue) -> RowValue:
 
 
 def _softmax(shifted: Tensor) -> tuple[Tensor, Tensor]:
-    """Probabilities and the sum of exponentials they were divided by, [..., C] and [..., 1]."""
+    """Probabilities [..., C], and the sum of exponentials that divides them [..., 1]."""
     exponentials = shifted.exp()
     total = exponentials.sum(-1, keepdim=True)
     return exponentials / total, total
@@ -221,11 +221,11 @@ def kl_terms(
     """Terms of the KL divergence, each >= 0: p d + (q - p), whose second part sums to 0.
 
     With q = p exp(-d) a term is p (exp(-d) - 1 + d) = p d^2 (1/2 - d/6 + d^2/24 - ...), which
-    keeps its digits where p d + (q - p) cancels: a polynomial for small d, in float64 the
-    exponential up to |d| = 1, and above, where that could overflow, the plain form.
+    keeps its digits where p d + (q - p) cancels. Small d use a polynomial. In float64 the
+    exponential serves up to |d| = 1. Larger d use the plain form, where exp could overflow.
     """
     wide = log_ratio.dtype is torch.float64
-    # In float32 with a relative error of 8e-7 up to |d| = 1/2; in float64 the series.
+    # float32: relative error 8e-7 up to |d| = 1/2. float64: the series.
     highest, *others = (
         (1 / 720, -1 / 120, 1 / 24, -1 / 6, 1 / 2)
         if wide
@@ -246,7 +246,7 @@ def kl_terms(
 
 
 def weighted(weight: RowValue, rows: Tensor) -> Tensor:
-    """Weight times value, where a weight of 0 switches an infinite value off."""
+    """Weight times value. A weight of 0 removes an infinite value."""
     if isinstance(weight, Tensor):
         weight = weight.detach()
         return (weight * rows).masked_fill(rows.isinf() & (weight == 0), 0)
@@ -258,7 +258,7 @@ def _cross_entropy(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Cross entropy and its weight per row, the label's column [..., 1], softmax(s) [..., C].
 
-    log Z - (s_y - max), both small, rather than logsumexp - s_y, which loses its digits to a
+    The formula is log Z - (s_y - max), of two small values. logsumexp - s_y would lose digits to a
     common offset of the logits.
     """
     assert arguments.labels is not None
@@ -278,14 +278,14 @@ def _cross_entropy(
 
 
 def _dead_rows(arguments: RowArguments) -> Tensor | None:
-    """Rows that the class mask leaves fewer than two classes, [..., B]."""
+    """Which rows have fewer than two classes left by the mask, [..., B]."""
     if arguments.class_mask is None:
         return None
     return (arguments.class_mask.sum(-1) < 2).expand(arguments.rows)
 
 
 def _zero_safe_product(factor: Tensor, value: Tensor) -> Tensor:
-    """Product that is 0 where the factor is, even if the value is infinite."""
+    """The product, which is 0 if the factor is 0, even if the value is infinite."""
     return torch.where(factor == 0, 0, factor * value)
 
 
@@ -299,8 +299,8 @@ def _temperature_gradient(
 ) -> Tensor:
     """Derivative of a row's loss by one of its temperatures, [..., B].
 
-    d KL / d T = slope / T^2 with slope = -sum_k (q - p)_k s_k for the student's and
-    -cov_p(t, d) for the teacher's; the product rule adds the factor Ts * Tt of the weight.
+    d KL / d T = slope / T^2, with slope = -sum_k (q - p)_k s_k for the student's temperature and
+    -cov_p(t, d) for the teacher's. The product rule adds the factor Ts * Tt of the weight.
     """
     assert isinstance(temperature, Tensor)
     temperature = temperature.detach()

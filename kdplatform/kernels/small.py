@@ -1,7 +1,7 @@
-"""The loss of a small batch on the CPU, by NumPy: the fallback where no kernel serves.
+"""The loss of a small batch on the CPU in NumPy: the fallback if no kernel serves.
 
-What a batch of few classes costs is the number of operations, and one of NumPy's costs a third of
-one of PyTorch's. `plain.py` says for which arguments this is, `reference.py` has the formulas.
+The number of operations dominates a batch of few classes, and a NumPy operation costs a third of a
+PyTorch one. `plain.py` chooses the arguments for it, and `reference.py` has the formulas.
 """
 
 import math
@@ -16,15 +16,15 @@ from kdplatform.kernels.reference import RowLosses, kl_terms
 Floats = NDArray[np.floating]
 
 DOUBLE_LOGITS = 1 << 12
-"""Up to so many logits are computed in float64, which needs no care for digits."""
+"""Up to this many logits are computed in float64, where no digits are lost."""
 
 _LOG2_E = math.log2(math.e)
 
 MOST_CLASSES_ACROSS = 128
-"""Up to so many classes logits are transposed: sums along a short last axis are slow."""
+"""Up to this many classes logits are transposed: sums along a short last axis are slow."""
 
 LEAST_PLAIN_DIVERGENCE = 1 / 64
-"""sum p d is off by about 1e-7, whatever its size: below this, terms that are >= 0 are summed."""
+"""sum p d has an error of about 1e-7, whatever its size: below this, terms >= 0 are summed."""
 
 
 def small_block(
@@ -51,7 +51,7 @@ def small_block(
     with np.errstate(all="ignore"):  # infinite logits are allowed
         largest: Floats = logits.max(axis, keepdims=True)
         shifted = logits - largest
-        if wide:  # in place of -inf: p d is 0 where p is, and infinite where q alone is
+        if wide:  # in place of -inf: p d is then 0 if p is 0, and infinite if only q is 0
             np.maximum(shifted, -1e200, out=shifted)
         rates = [[[_LOG2_E / temperature]] for temperature in temperatures]
         bits = shifted * np.array(rates, shifted.dtype)
@@ -63,7 +63,7 @@ def small_block(
         kl = mean / teacher_sum * (1 / _LOG2_E) - np.log(teacher_sum / student_sum)
         if wide:
             np.maximum(kl, 0, out=kl)
-        elif not kl.min() > LEAST_PLAIN_DIVERGENCE:  # so too where it is NaN, by infinities
+        elif not kl.min() > LEAST_PLAIN_DIVERGENCE:  # also true for NaN, from infinite logits
             careful = _careful_divergence(logits, largest, powers / sums, sums, temperatures, axis)
             kl = np.where(kl > LEAST_PLAIN_DIVERGENCE, kl, careful)
         factor = 1 / len(kl) if reduction == "mean" else 1.0
@@ -97,7 +97,7 @@ def _careful_divergence(
     temperatures: tuple[float, float],
     axis: int,
 ) -> Floats:
-    """Sum of terms that are >= 0; d from the difference of the logits, exact where it is small."""
+    """Sum of terms >= 0, with d from the difference of the logits, exact if it is small."""
     log_ratio = ((logits[1] - logits[0]) - (largest[1] - largest[0])) / temperatures[0]
     if temperatures[0] != temperatures[1]:
         log_ratio += (logits[1] - largest[1]) * (1 / temperatures[1] - 1 / temperatures[0])
@@ -136,7 +136,7 @@ def _add_cross_entropy(
 
 
 def _weighted(weight: float | Floats, rows: Floats) -> Floats:
-    """Weight times value, where a weight of 0 switches an infinite value off."""
+    """Weight times value. A weight of 0 removes an infinite value."""
     if isinstance(weight, float) and weight:
         return rows * weight
     return np.where(np.isinf(rows) & (np.asarray(weight) == 0), 0, rows) * weight

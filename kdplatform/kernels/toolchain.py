@@ -1,4 +1,4 @@
-"""What a build of the kernels depends on: sources, compilers, flags, and the key of all these."""
+"""Everything a build of the kernels depends on: sources, compilers, flags, and their key."""
 
 import functools
 import hashlib
@@ -21,9 +21,9 @@ SOURCES = shipped("csrc")
 CUDA_ARCHITECTURES = ("8.0", "8.6", "8.9", "9.0", "10.0", "12.0")
 
 _OPTIMISE = ("-O3", "-std=c++20", "-fPIC", "-fvisibility=hidden")
-# Both are about traps and errno only: unlike -ffast-math they leave inf and NaN alone.
+# Both concern only traps and errno. Unlike -ffast-math they keep inf and NaN.
 _BODY = (*_OPTIMISE, "-fno-math-errno", "-fno-trapping-math")
-# The sources say what becomes one operation: contracting q - p would leave a gradient where
+# The sources choose the fused operations. Contracting q - p would give a nonzero gradient where
 # student and teacher agree.
 _X86_BODIES = {
     "body_avx512.cpp": (
@@ -33,12 +33,12 @@ _X86_BODIES = {
     "body_avx2.cpp": ("-mavx2", "-mfma", "-mf16c", "-ffp-contract=off"),
 }
 _GIB = 1 << 30
-# What one compiler process may need, so that a small machine is not driven into swapping.
+# The memory of one compiler process, so that a small machine does not swap.
 _MEMORY_PER_JOB = 2 * _GIB
 
 
 class ToolchainError(RuntimeError):
-    """The kernels cannot be built here; one line that says what is missing."""
+    """The kernels cannot be built here. The message is one line that names what is missing."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ def source_files() -> list[Path]:
     """Returns every file that goes into the extension.
 
     Raises:
-        ToolchainError: this installation lacks the sources, or has other ones than it came with.
+        ToolchainError: this installation lacks the sources, or they have changed.
     """
     files = sorted(
         path for path in SOURCES.rglob("*") if path.suffix in {".h", ".cuh", ".cpp", ".cu"}
@@ -78,7 +78,7 @@ def source_files() -> list[Path]:
 
 
 def cache_folder() -> Path:
-    """Returns where builds are kept: `$KDPLATFORM_HOME/kernels`, else under the user's cache.
+    """Returns the folder of builds: `$KDPLATFORM_HOME/kernels`, else under the user's cache.
 
     Raises:
         ToolchainError: `~` or `~user` in them has no folder.
@@ -93,10 +93,10 @@ def cache_folder() -> Path:
 
 
 def build_key(architectures: tuple[str, ...]) -> str:
-    """Returns the name of a build: a hash of all that its bytes depend on.
+    """Returns the name of a build: a hash of everything that its bytes depend on.
 
-    The CPU's capability is the machine type only: every body for it is in the library and the
-    best is chosen when it runs, so that one cache on a shared disk serves CPUs of all ages.
+    Of the CPU only the machine type enters. The library has every body, and the best one is chosen
+    at load time, so that one cache on a shared disk serves old and new CPUs.
     """
     digest = hashlib.sha256()
     for path in source_files():
@@ -120,7 +120,7 @@ def build_key(architectures: tuple[str, ...]) -> str:
 
 
 def library_path(architectures: tuple[str, ...]) -> Path:
-    """Returns where the library of this build lies, or would."""
+    """Returns the path of this build's library, which need not exist."""
     return cache_folder() / build_key(architectures) / f"{MODULE_NAME}.so"
 
 
@@ -141,7 +141,7 @@ def cxx_compiler() -> str:
 
 
 def ninja_program() -> str:
-    """Returns the ninja program, the package's or that on PATH.
+    """Returns the ninja program, of the package or on PATH.
 
     Raises:
         ToolchainError: there is none.
@@ -162,8 +162,8 @@ def ninja_program() -> str:
 def cuda_home() -> Path:
     """Returns the root of a CUDA toolkit that has both the compiler and its headers.
 
-    `nvcc` on PATH may be a wrapper in a folder without headers, so a candidate is believed only
-    if `include/cuda_runtime.h` is there.
+    `nvcc` on PATH may be a wrapper in a folder without headers, so a candidate needs
+    `include/cuda_runtime.h`.
 
     Raises:
         ToolchainError: there is none.
@@ -255,7 +255,7 @@ def _binding_flags(cuda: Cuda | None) -> tuple[str, ...]:
 
     import pybind11
 
-    # -O1: the file is glue, and its headers are most of the build's time.
+    # -O1: the file is glue, and its headers take most of the build's time.
     flags = (
         *(flag for flag in _OPTIMISE if flag != "-O3"),
         "-O1",
@@ -280,7 +280,7 @@ def _binding_flags(cuda: Cuda | None) -> tuple[str, ...]:
 def _nvcc_flags(compiler: str, cuda: Cuda) -> tuple[str, ...]:
     codes = [name.replace(".", "") for name in cuda.architectures]
     targets = [f"-gencode=arch=compute_{code},code=sm_{code}" for code in codes]
-    # PTX of the newest, which a driver compiles for devices that came later.
+    # PTX of the newest architecture, which a driver compiles for later devices.
     targets.append(f"-gencode=arch=compute_{codes[-1]},code=compute_{codes[-1]}")
     return (
         "-O3",
@@ -296,8 +296,8 @@ def _nvcc_flags(compiler: str, cuda: Cuda) -> tuple[str, ...]:
 def link_arguments(compiler: str, cuda: Cuda | None) -> tuple[str, ...]:
     """Returns the linker's call without objects and output.
 
-    OpenMP is not linked: its symbols are those of the library that torch itself loads, so that
-    there is one pool of threads.
+    OpenMP is not linked. Its symbols come from the library that torch loads, so that there is one
+    pool of threads.
     """
     libraries = Path(torch.__file__).parent / "lib"
     arguments = [compiler, "-shared", f"-L{libraries}", f"-Wl,-rpath,{libraries}"]

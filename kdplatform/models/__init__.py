@@ -1,7 +1,7 @@
 """Architectures: one file per family, each registering the names it can build.
 
 A family is a module of this package with a function `build(name, data)`, which draws fresh weights
-and is decorated with `@register_model("name", ...)`. Names are read from the source; a family is
+and is decorated with `@register_model("name", ...)`. Names are read from the source. A family is
 imported when one of its models is built.
 """
 

@@ -1,25 +1,25 @@
-"""Torchvision's networks for 224 pixels, where images are small or have other channels."""
+"""Torchvision's networks for 224 pixels, adapted to small images and other channels."""
 
 from torch import nn
 
 from kdplatform.data import DataFacts
 
-# The largest images whose detail a quarter of their side would lose.
+# Up to this side, a quarter of the side would lose the detail of the images.
 SMALL_SIDE = 64
 
 
 def adapted_network(name: str, data: DataFacts, first: str, pool: str) -> nn.Module:
-    """Returns torchvision's network of this name with a first layer made for the images.
+    """Returns torchvision's network of this name with a first layer that suits the images.
 
-    That is a 7x7 convolution of stride 2; for images of at most `SMALL_SIDE` pixels a 3x3 one of
-    stride 1 without pooling, as He et al. 2015 (arXiv 1512.03385), section 4.2, do for theirs of
-    32. Its weights are drawn as in He et al. 2015 (arXiv 1502.01852).
+    The layer is a 7x7 convolution of stride 2. For images of at most `SMALL_SIDE` pixels it is a
+    3x3 convolution of stride 1 without pooling, as in He et al. 2015 (arXiv 1512.03385), section
+    4.2, for 32 pixels. Its weights are drawn as in He et al. 2015 (arXiv 1502.01852).
 
     Args:
         first: path of the first convolution.
-        pool: path of the pooling behind it.
+        pool: path of the pooling after it.
     """
-    # Here and not above: torchvision takes long to import.
+    # Imported here, because torchvision takes long to import.
     from torchvision.models import get_model
 
     channels, side = data.image_shape(name)

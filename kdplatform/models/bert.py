@@ -1,8 +1,8 @@
 """BERT and its small relatives, from transformers, as classifiers of token ids.
 
 BERT-Base: Devlin et al. 2018 (arXiv 1810.04805). DistilBERT: Sanh et al. 2019 (arXiv 1910.01108).
-BERT-Tiny and BERT-Mini: Turc et al. 2019 (arXiv 1908.08962), whose sizes they have. What lies
-behind a text's end (id 0) is masked.
+BERT-Tiny and BERT-Mini: the sizes of Turc et al. 2019 (arXiv 1908.08962). Padding (id 0) is
+masked.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from kdplatform.registry import optional_module
 
 
 def _sizes(layers: int, width: int) -> dict[str, int]:
-    """Returns a size of Turc et al.: heads of 64 each, inner layers four times as wide."""
+    """Returns a size of Turc et al.: heads of 64, inner layers four times as wide."""
     return {
         "num_hidden_layers": layers,
         "hidden_size": width,
@@ -67,7 +67,7 @@ register_pretrained(
 
 
 class TextClassifier(nn.Module):
-    """A classifier of transformers that takes token ids alone.
+    """A transformers classifier that takes only token ids.
 
     Args:
         network: takes `input_ids` and `attention_mask` and returns `logits`.
@@ -89,7 +89,7 @@ def build(name: str, data: DataFacts) -> nn.Module:
     """Builds the text classifier of this name.
 
     Raises:
-        UserError: the texts are longer than it has positions for.
+        UserError: the texts have more tokens than the model has positions.
     """
     length, vocabulary = data.token_shape(name)
     transformers = optional_module("transformers", needed_by=f"model={name!r}", extra="text")

@@ -17,7 +17,7 @@ _OLD_NAME = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)")
 
 
 def _renamed(name: str) -> str:
-    """Returns the name that a layer has now: the published files say norm.1 for norm1."""
+    """Returns a layer's present name: the published files use norm.1 for norm1."""
     return _OLD_NAME.sub(r"\1\2", name)
 
 

@@ -1,10 +1,12 @@
 """LeNet-5: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition", II.B.
 
-The layers and widths are those of the paper (6 and 16 maps of 5x5 convolutions, each halved, then
-120, 84 and the classes). As is usual today, and unlike in the paper, the units are rectified linear
-instead of scaled tanh, halving takes the maximum instead of a trained average, every map of the
-second convolution sees all maps of the first, and the last layer is linear instead of radial basis
-functions.
+The layers and widths are those of the paper: 6 and 16 maps of 5x5 convolutions, each halved, then
+120, 84 and the classes. Four things are as usual today and unlike the paper:
+
+- the units are rectified linear instead of scaled tanh,
+- halving takes the maximum instead of a trained average,
+- every map of the second convolution sees all maps of the first,
+- the last layer is linear instead of radial basis functions.
 """
 
 import torch.nn.functional as F
@@ -14,14 +16,14 @@ from kdplatform.data import DataFacts
 from kdplatform.models import register_model
 from kdplatform.models.pooling import halve_by_maximum
 
-# The paper's input size; it centred its 28 pixel digits in such a frame.
+# The paper's input size. It centres digits of 28 pixels in such a frame.
 PAPER_IMAGE_SIZE = 32
 
 
 class LeNet5(nn.Module):
     """LeNet-5 for square images of any size.
 
-    Images smaller than 32 pixels are centred in a frame of 32; larger ones only enlarge the first
+    Images smaller than 32 pixels are centred in a frame of 32. Larger images only enlarge the first
     fully connected layer.
 
     Args:
@@ -46,7 +48,8 @@ class LeNet5(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Maps images [B, in_channels, image_size, image_size] to logits [B, num_classes]."""
         x = F.pad(images, self.frame) if any(self.frame) else images
-        # Rectifying the maximum is the maximum of the rectified, at a quarter of the work.
+        # The rectified maximum equals the maximum of the rectified values, at a quarter of the
+        # work.
         x = F.relu(halve_by_maximum(self.conv1(x)))
         x = F.relu(halve_by_maximum(self.conv2(x)))
         x = F.relu(self.hidden1(x.flatten(1)))

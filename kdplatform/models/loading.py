@@ -1,4 +1,4 @@
-"""Weights put into a model: all of them, or everything but a head made for other classes."""
+"""Loads weights into a model: all of them, or all except a head for other classes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -9,7 +9,7 @@ from kdplatform.errors import UserError
 from kdplatform.progress import say
 
 _SHOWN = 3
-# A counter that batch normalisation of today keeps and files of old lack; nothing here reads it.
+# A counter of present batch normalisation that old files lack. Nothing here reads it.
 _COUNTER = "num_batches_tracked"
 
 
@@ -25,12 +25,12 @@ def load_weights(
 
     Args:
         source: names the weights in messages.
-        head_may_differ: whether the last linear layer keeps its own weights where the state's are
-            of other shapes or absent, as for other classes.
+        head_may_differ: whether the last linear layer keeps its own weights if the state's have
+            other shapes or are absent, as for other classes.
         new_layers: prefixes of further weights that may be absent when the head may differ.
 
     Raises:
-        UserError: weights are absent, unknown, of other shapes or kinds, or not finite; says which.
+        UserError: weights are absent, unknown, of other shapes or kinds, or not finite; names them.
     """
     own = network.state_dict()
     common = own.keys() & state.keys()
@@ -92,16 +92,16 @@ def for_classes(
     source: str,
     head_may_differ: bool,
 ) -> Mapping[str, Tensor]:
-    """Returns a state dict whose outputs are for the wanted classes, in their order.
+    """Returns a state dict whose outputs are the wanted classes, in their order.
 
-    The rows of the last linear layer are brought into that order. Where the classes are others, the
-    head is left out, so that `load_weights` keeps the network's own.
+    The rows of the last linear layer are reordered. If the classes differ, the head is omitted, so
+    that `load_weights` keeps the network's own.
 
     Args:
         given: the class of each output that the state dict was trained for.
 
     Raises:
-        UserError: the classes are others, and the head may not differ.
+        UserError: the classes differ, and the head may not differ.
     """
     if tuple(given) == tuple(wanted):
         return state
@@ -112,7 +112,7 @@ def for_classes(
             f"brought into the dataset's ({_first(wanted)})"
         )
         rows = torch.tensor([list(given).index(name) for name in wanted])
-        # What is no head of so many classes is left for `load_weights` to refuse.
+        # `load_weights` refuses a layer that is no head of this many classes.
         moved = {
             name: tensor[rows]
             for name, tensor in state.items()
@@ -130,7 +130,7 @@ def for_classes(
 
 
 def _kind(tensor: Tensor) -> str:
-    """Returns what a tensor's numbers are; a state dict's fit into weights of the same kind."""
+    """Returns the kind of a tensor's numbers, which a state dict and the weights must share."""
     if tensor.is_meta:
         return "without values"
     if tensor.is_quantized:

@@ -1,7 +1,7 @@
-"""Fully connected networks, for tables and for any other inputs of numbers.
+"""Fully connected networks, for tables and any other numeric inputs.
 
 Layers of equal width with rectified linear units, the plain MLP that Gorishniy et al. 2021 (arXiv
-2106.11959) found to be a strong baseline on tables; the widths are ours. Inputs of more than one
+2106.11959) found to be a strong baseline on tables. The widths are ours. Inputs of more than one
 dimension are flattened.
 """
 
@@ -16,7 +16,7 @@ WIDTHS = {"mlp_small": (32,), "mlp_large": (256, 256, 256)}
 
 
 class MLP(nn.Module):
-    """Hidden layers, each linear and rectified, and one linear layer of logits.
+    """Rectified linear hidden layers, and one linear layer of logits.
 
     Args:
         features: numbers of one example.

@@ -1,4 +1,4 @@
-"""Raw inputs in, logits out: the normalisation belongs to the model that was trained with it."""
+"""From raw inputs to logits: the normalisation is part of the model trained with it."""
 
 from typing import cast
 
@@ -10,13 +10,13 @@ from torch import Tensor, nn
 class InputNormalization(nn.Module):
     """A model that takes raw inputs and normalises them by constants saved with its weights.
 
-    Images of one channel become as many equal channels as there are constants.
+    Images of one channel are repeated for each constant's channel.
 
     Args:
         model: takes normalised inputs.
         mean: float [channels], of the training inputs; uint8 inputs count as fractions of 255.
         std: float [channels], all above zero.
-        image_size: side in pixels to which images of another size are resized; None: to none.
+        image_size: side in pixels to which other images are resized; None: no resizing.
     """
 
     mean: Tensor
@@ -50,5 +50,5 @@ class InputNormalization(nn.Module):
         size = self.image_size
         if size is None or tuple(inputs.shape[-2:]) == (size, size):
             return inputs
-        # Antialiased, as torchvision resizes images for the weights it publishes.
+        # Antialiased, as torchvision resizes images for its published weights.
         return F.interpolate(inputs, (size, size), mode="bilinear", antialias=True)

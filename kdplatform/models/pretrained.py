@@ -1,4 +1,4 @@
-"""Weights that a library publishes for its architectures, and the inputs they were trained on."""
+"""Weights published by libraries for their architectures, and the inputs they were trained on."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from kdplatform.lazy import torch
 from kdplatform.registry import Registry
 from kdplatform.tensor_files import UnreadableError, read_safetensors, read_tensors
 
-# Quoted: the real type would load torch.
+# Quoted, because the real type would load torch.
 State: TypeAlias = "dict[str, torch.Tensor]"
 
 
 @dataclass(frozen=True)
 class ImageInput:
-    """The images some weights were trained on.
+    """The images that weights were trained on.
 
     Attributes:
-        mean: of every channel, in fractions of the brightest value.
+        mean: per channel, in fractions of the brightest value.
         std: likewise.
         image_size: side in pixels; None: any.
     """
@@ -41,10 +41,10 @@ class Pretrained:
 
     Attributes:
         source: names library and version of the weights; part of a run's key.
-        load: returns the state dict, named as the architecture names it.
+        load: returns the state dict, with the architecture's names.
         images: what they were trained on, for architectures that take images.
-        tokenizers: names of the tokenizers whose ids they take, for those that take texts.
-        new_layers: prefixes of weights the publisher has none of: they are drawn and trained.
+        tokenizers: names of the tokenizers whose ids they take, for architectures that take texts.
+        new_layers: prefixes of weights that are not published: they are drawn and trained.
     """
 
     source: str
@@ -57,23 +57,23 @@ class Pretrained:
 _pretrained: Registry[Pretrained] = Registry(
     "model", "kdplatform.models", "register_pretrained", "register_torchvision"
 )
-# The architectures that have published weights, and the weights of one of them.
+# The architectures with published weights, and a function for the weights of each.
 pretrained_names, pretrained = _pretrained.names, _pretrained.get
 
 
 def register_pretrained(name: str, *, weights: Pretrained) -> None:
-    """Says which weights the library publishes for an architecture."""
+    """Declares the weights that the library publishes for an architecture."""
     _pretrained.register(name)(weights)
 
 
 def register_torchvision(
     name: str, *, weights: str, renamed: Callable[[str], str] = lambda name: name
 ) -> None:
-    """Says which of torchvision's weights, trained on ImageNet, belong to an architecture.
+    """Declares which of torchvision's ImageNet weights belong to an architecture.
 
     Args:
         weights: their full name, such as `ResNet50_Weights.IMAGENET1K_V1`.
-        renamed: gives a weight in the published file the name it has in the architecture.
+        renamed: maps a weight's name in the published file to its name in the architecture.
     """
 
     def load() -> State:
@@ -91,12 +91,12 @@ def hub_state(
 ) -> Callable[[], State]:
     """Returns a function that loads a repository's weights from the Hugging Face hub's cache.
 
-    They are downloaded when they are not there.
+    They are downloaded if they are missing.
 
     Args:
-        extra: of this package, which installs the hub's client.
-        prefix: of the weights that are wanted; all others are left.
-        wrapped_as: put before the names, for architectures that hold the library's as a part.
+        extra: the extra of this package that installs the hub's client.
+        prefix: of the wanted weights; all others are ignored.
+        wrapped_as: prefix for the names, for architectures that contain the library's.
     """
 
     def load() -> State:
@@ -116,17 +116,17 @@ def hub_state(
 
 
 def _modern(name: str) -> str:
-    """Returns the name that a layer normalisation's weights have today."""
+    """Returns the present name of a layer normalisation's weights."""
     return name.replace("LayerNorm.gamma", "LayerNorm.weight").replace(
         "LayerNorm.beta", "LayerNorm.bias"
     )
 
 
 def _torch_hub_state(url: str) -> State:
-    """Returns the weights at an address, from torch's hub cache or downloaded into it."""
+    """Returns the weights at a URL, from torch's hub cache or downloaded into it."""
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
     if not path.is_file():
-        # The name ends in the first digits of the content's SHA-256.
+        # The file name ends in the first digits of the content's SHA-256.
         download(url, path, path.stem.rpartition("-")[2], SHA256, elsewhere="")
     try:
         state: State = read_tensors(path)

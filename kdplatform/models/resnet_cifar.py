@@ -1,9 +1,9 @@
 """Residual networks for small images: He et al. 2015 (arXiv 1512.03385), section 4.2.
 
-A 3x3 convolution, three stages of n blocks with 16, 32 and 64 channels, the second and third stage
-halving the image, global average pooling and one linear layer: 6n + 2 layers. Shortcuts are
-"option A" of the paper: where the shape changes they take every second pixel and fill the new
-channels with zeros, so they have no parameters.
+The network has 6n + 2 layers: a 3x3 convolution, three stages of n blocks with 16, 32 and 64
+channels, global average pooling and one linear layer. The second and third stage halve the image.
+Shortcuts are "option A" of the paper: at a change of shape they take every second pixel and fill
+the new channels with zeros, so they have no parameters.
 """
 
 import torch.nn.functional as F
@@ -80,10 +80,10 @@ class ResNetCifar(nn.Module):
         return logits
 
 
-# The paper begins at 20 layers; 8 and 14 are for small machines.
+# The paper begins at 20 layers. 8 and 14 are for small machines.
 @register_model("resnet8", "resnet14", "resnet20", "resnet32", "resnet44", "resnet56", "resnet110")
 def build(name: str, data: DataFacts) -> nn.Module:
-    """Builds the residual network of this name; pooling is global, so any image size will do."""
+    """Builds the residual network of this name. Pooling is global, so it takes any image size."""
     channels, _ = data.image_shape(name)
     layers = int(name.removeprefix("resnet"))
     return ResNetCifar(

@@ -9,7 +9,7 @@ from kdplatform.registry import optional_module
 
 
 def _published(name: str) -> Pretrained:
-    """Returns the weights trained on ImageNet-1k alone, at 224 pixels."""
+    """Returns the weights trained only on ImageNet-1k, at 224 pixels."""
     repository = f"timm/{name}_224.in1k"
     load = hub_state(repository, extra="vision")
     return Pretrained(f"hub {repository}", load, images=IMAGENET)
@@ -22,7 +22,7 @@ register_pretrained("tiny_vit_21m", weights=_published("tiny_vit_21m"))
 
 @register_model("tiny_vit_5m", "tiny_vit_11m", "tiny_vit_21m")
 def build(name: str, data: DataFacts) -> nn.Module:
-    """Builds TinyViT of this size; images of any size will do."""
+    """Builds TinyViT of this size. It takes images of any size."""
     channels, _ = data.image_shape(name)
     timm = optional_module("timm", needed_by=f"model={name!r}", extra="vision")
     network: nn.Module = timm.create_model(

@@ -25,12 +25,12 @@ _ALLOWED = (
 
 
 def is_user_model(name: str) -> bool:
-    """Tells whether a model's name is one of a user's function."""
+    """Returns whether a model's name names a user's function."""
     return _NAME.fullmatch(name) is not None
 
 
 def by_content(name: str) -> str:
-    """Returns a name without the folder of its file: where code lies decides no numbers."""
+    """Returns a name without the folder of its file: the location of code decides no numbers."""
     place, _, function = name.rpartition(":")
     return f"{Path(place).stem}:{function}" if place.endswith(".py") else name
 
@@ -42,12 +42,12 @@ def with_absolute_file(name: str) -> str:
 
 
 def user_model(name: str, facts: DataFacts) -> torch.nn.Module:
-    """Builds the user's model, from the dataset's raw inputs to logits, by what the data are.
+    """Builds the user's model, from the dataset's raw inputs to logits, for these data.
 
-    The module of `module:function` is looked for in the working directory too.
+    The module of `module:function` may also be in the working directory.
 
     Raises:
-        UserError: there is no such function, it fails, or it returns something else than a module.
+        UserError: there is no such function, it fails, or it does not return a module.
     """
     function = _function(name)
     try:
@@ -63,7 +63,7 @@ def user_model(name: str, facts: DataFacts) -> torch.nn.Module:
 
 
 def user_model_digest(name: str) -> str:
-    """Returns the SHA-256 of the file that holds the function: what it builds may follow from it.
+    """Returns the SHA-256 of the function's file, on which the model that it builds may depend.
 
     Raises:
         UserError: there is no such function.
@@ -81,7 +81,7 @@ def _function(name: str) -> Callable[[DataFacts], Any]:
     assert found, name
     place, function_name = found.groups()
     file = _file(name, place) if place.endswith(".py") else None
-    # The `kdplatform` command, unlike `python -m`, does not look in the working directory.
+    # The `kdplatform` command, unlike `python -m`, does not search the working directory.
     here = str(Path.cwd() if file is None else file.resolve().parent)
     if here not in sys.path:
         sys.path.append(here)
@@ -105,7 +105,7 @@ def _file(name: str, place: str) -> Path:
 
 
 def _module(path: Path) -> ModuleType:
-    """Returns a file as a module, under a name that no other module has."""
+    """Imports a file as a module, under a name that no other module has."""
     name = f"file {path.resolve()}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

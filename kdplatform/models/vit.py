@@ -31,7 +31,7 @@ def build(name: str, data: DataFacts) -> nn.Module:
     if channels != 3:
         width = network.get_parameter("class_token").shape[-1]
         patches = nn.Conv2d(channels, width, PATCH, PATCH)
-        # As torchvision draws it: the deviation of a linear layer over a patch.
+        # Drawn as in torchvision: the deviation of a linear layer over a patch.
         nn.init.trunc_normal_(patches.weight, std=(channels * PATCH**2) ** -0.5)
         nn.init.zeros_(patches.bias)  # type: ignore[arg-type]
         network.conv_proj = patches

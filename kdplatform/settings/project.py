@@ -1,4 +1,4 @@
-"""From a project file and overrides to a project; every check that a name exists is here."""
+"""From a project file and overrides to a project. Every check that a name exists is here."""
 
 import copy
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,14 +31,14 @@ from kdplatform.settings.yaml_files import read_mapping
 from kdplatform.shipped import shipped
 
 PROJECTS_FOLDER = shipped("projects")
-# Short spellings of the fields that are set most often; `temperature` and `alpha` are those of the
-# method, whatever it calls them.
+# Short names of the fields that are set most often. `temperature` and `alpha` are the method's,
+# whatever their names there.
 SHORTCUTS = {
     "temperature": "distillation.temperature",
     "alpha": "distillation.alpha",
     "method": "distillation.method",
 }
-# Short spellings that only `tune` takes.
+# Short names that only `tune` takes.
 TUNING_SHORTCUTS = {
     name: f"tuning.{name}"
     for name in (
@@ -67,13 +67,13 @@ _SAID_BY_ALLOWED = (
 )
 _MESSAGES = {"finite_number": "not a finite number", "too_short": "empty"}
 Content = dict[str, Any]
-# libyaml where PyYAML was built with it: a run writes its configuration in a tenth of the time.
+# libyaml if PyYAML has it: a run then writes its configuration in a tenth of the time.
 _Dumper = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 @dataclass(frozen=True)
 class FieldDescription:
-    """One configuration field as `--help` and error messages show it."""
+    """One configuration field, for `--help` and error messages."""
 
     name: str
     allowed: str
@@ -82,12 +82,12 @@ class FieldDescription:
 
 @dataclass(frozen=True)
 class _Shape:
-    """The classes of the blocks whose fields depend on a name in them, by the block's place."""
+    """The classes of blocks whose fields depend on a name in them, by the block's path."""
 
     classes: Mapping[str, type[BaseModel]]
 
     def fields(self) -> dict[str, FieldDescription]:
-        """Returns every field in the order of the project file, by its dotted name."""
+        """Returns every field by its dotted name, in the order of the project file."""
         return {field.name: field for field in self._describe(ProjectConfig, "")}
 
     def _describe(self, section: type[BaseModel], prefix: str) -> Iterator[FieldDescription]:
@@ -122,11 +122,11 @@ def load_project(
         project: a name in `projects/`, or the path of a YAML file.
         overrides: field name, dotted (`student.epochs`) or short (`temperature`), to the text of
             its value. Another dataset or method than the file's starts from its own defaults.
-        parameters: what else a user may have meant by a name that does not exist.
+        parameters: further names to suggest for a name that does not exist.
         given_as: the parameter that named the file.
 
     Raises:
-        UserError: the project, a field, a name or a value is not allowed; says which and what is.
+        UserError: the project, a field, a name or a value is not allowed; says what is allowed.
     """
     content = read_mapping(given_as, _project_path(project))
     overrides = dict(overrides or {})
@@ -174,9 +174,9 @@ def dump_yaml(config: ProjectConfig) -> str:
 
 
 def with_absolute_paths(config: ProjectConfig) -> ProjectConfig:
-    """Returns the same study, to be started from any folder: the paths in it are absolute.
+    """Returns the same study with absolute paths, so that it can be started from any folder.
 
-    They are where the data, weights, and models of the user's own lie.
+    The paths are those of data, weights and the user's own models.
     """
     dataset = config.dataset
     places = {
@@ -204,7 +204,7 @@ def with_method(project: ProjectConfig, name: str) -> DistillationConfig:
 
     Raises:
         UserError: there is no such method, it needs no teacher, or the project lacks the groups
-            that it goes by.
+            that it needs.
     """
     if name == project.distillation.method:
         return project.distillation
@@ -216,13 +216,13 @@ def with_method(project: ProjectConfig, name: str) -> DistillationConfig:
 
 
 def method_remarks(config: ProjectConfig, overrides: Iterable[str]) -> list[str]:
-    """Says which methods of a sweep have one arm, and what was given that is not for all of them.
+    """Names the methods of a sweep with one arm, and the given fields that not all of them have.
 
     Args:
         overrides: names of the fields that were given.
 
     Raises:
-        UserError: temperatures were given, and no method has one; or a field that no method has.
+        UserError: temperatures or a field were given, and no method has them.
     """
     methods = config.compared_methods
     without = [method.method for method in methods if method.softmax_temperature is None]
@@ -257,7 +257,7 @@ def grouping_attributes(config: ProjectConfig) -> dict[str, tuple[str, ...]]:
 
 
 def shortened_warmups(config: ProjectConfig) -> list[str]:
-    """Says which warm-ups are longer than their training and therefore cut to it."""
+    """Names the warm-ups that are longer than their training and are cut to it."""
     return [
         f"{name}.warmup_epochs={block.warmup_epochs:g} is cut to {name}.epochs={block.epochs}"
         for name, block in (("teacher", config.teacher), ("student", config.student))
@@ -281,9 +281,9 @@ def _project_path(project: str) -> Path:
 
 
 def _chosen(content: Content, overrides: Mapping[str, str]) -> _Shape:
-    """Returns the classes of dataset and methods; a block of another one than asked for is left.
+    """Returns the classes of dataset and methods. A block of another name is emptied.
 
-    What a block leaves when its name changes is what every dataset or method has.
+    Only the fields that every dataset or method has remain when the name of a block changes.
     """
     dataset = _name_in(content, "dataset", "name", overrides.get("dataset.name"))
     if dataset is None:
@@ -308,7 +308,7 @@ def _chosen(content: Content, overrides: Mapping[str, str]) -> _Shape:
 
 
 def _name_in(content: Content, block_name: str, key: str, asked: str | None) -> str | None:
-    """Returns the name in a block, and empties the block when another one is asked for."""
+    """Returns the name in a block, and empties the block if another name is requested."""
     block = content.get(block_name)
     own = block.get(key) if isinstance(block, dict) else None
     if asked is None or asked == own:
@@ -339,12 +339,12 @@ def _method_class(parameter: str, name: str, *, distils: bool) -> type[MethodCon
 
 
 def _compared(content: Content, overrides: dict[str, str]) -> dict[str, Content]:
-    """Takes the methods that are compared out of a file and what was given, as blocks by name.
+    """Extracts the compared methods from a file and the overrides, as blocks by name.
 
-    One method that is asked for by name is swept alone, whatever the file compares.
+    A single method requested by name is swept alone, whatever the file compares.
 
     Raises:
-        UserError: what stands there is no list of methods, or one is there twice.
+        UserError: the value is no list of methods, or lists one twice.
     """
     chosen, text = content.pop("methods", None), overrides.pop("methods", None)
     single = next((name for name in ("method", "distillation.method") if name in overrides), None)
@@ -378,9 +378,9 @@ def _with_methods(
     parameters: Sequence[str],
     blocks: Mapping[str, Content],
 ) -> ProjectConfig:
-    """Returns the project with the methods that are compared, each with the fields it has.
+    """Returns the project with the compared methods, each with its own fields.
 
-    A method has its own defaults, unless its block or the project's own says otherwise.
+    A method has its own defaults, unless its block or the project's sets other values.
 
     Raises:
         UserError: no method has a field that was given, or they have other teachers.
@@ -397,7 +397,7 @@ def _with_methods(
         return _loaded(changed, {k: v for k, v in overrides.items() if fits(k)}, parameters)
 
     def of_own_or_none(name: str) -> bool:
-        # What no method has is left in, to be refused.
+        # A field that no method has is kept, so that it is refused.
         return not any(_takes(own, name) for own in classes.values()) or _takes(own_class, name)
 
     methods = []
@@ -419,7 +419,7 @@ def _is_of_method(name: str) -> bool:
 
 
 def _takes(own: type[MethodConfig], name: str) -> bool:
-    """Whether an override is for a method: it sets a field of it, or something else."""
+    """Whether an override can apply to a method: it sets one of its fields, or another part."""
     fields = {"temperature": own.temperature_field, "alpha": own.alpha_field}
     if name in fields:
         return fields[name] is not None
@@ -430,7 +430,7 @@ def _takes(own: type[MethodConfig], name: str) -> bool:
 
 
 def _path(name: str, shape: _Shape) -> str:
-    """Returns the field that a name means; the method says which of its fields are T and alpha."""
+    """Returns the field that a name means. The method defines its T and alpha."""
     method = shape.classes["distillation"]
     assert issubclass(method, MethodConfig)
     own = {"temperature": method.temperature_field, "alpha": method.alpha_field}
@@ -442,7 +442,7 @@ def _path(name: str, shape: _Shape) -> str:
 def _unknown_field(
     kind: str, name: str, path: str, shape: _Shape, parameters: Sequence[str] = ()
 ) -> UserError:
-    """Returns the error for a field that is not there; names the methods that have it."""
+    """Returns the error for a field that does not exist. It names the methods that have it."""
     block, _, leaf = path.rpartition(".")
     if block in ("distillation", "teacher.method", "student.method") and block in shape.classes:
         kinds = {n: method_config_classes(n).get(block == "distillation") for n in method_names()}
@@ -488,11 +488,11 @@ def _validated(content: Content, shape: _Shape, spelled: Mapping[str, str]) -> P
 def _one_line(
     error: ValidationError, shape: _Shape, spelled: Mapping[str, str], prefix: Sequence[str]
 ) -> str:
-    """Says the first problem of a validation in one line: field, value, what is allowed.
+    """Reports the first problem of a validation in one line: field, value, what is allowed.
 
     Args:
-        spelled: how the user wrote the names of fields that were set on the command line.
-        prefix: where in the configuration the validated block stands.
+        spelled: the user's spelling of fields that were set on the command line.
+        prefix: the path of the validated block in the configuration.
     """
     problem, fields = error.errors()[0], shape.fields()
     kind, location = problem["type"], [*prefix, *map(str, problem["loc"])]
@@ -501,7 +501,7 @@ def _one_line(
         return str(_unknown_field("field", path, path, shape))
     if kind == "missing":
         return f"{'.'.join(location)} is missing in the project file"
-    # The place of a value inside a list or union is not a field the user can name.
+    # The position of a value inside a list or union is no field that the user can name.
     while len(location) > 1 and ".".join(location) not in fields:
         location.pop()
     name = ".".join(location)
@@ -518,10 +518,10 @@ def _one_line(
 
 
 def _checked(config: ProjectConfig, spelled: Mapping[str, str]) -> ProjectConfig:
-    """Returns the project; every name in it exists, and its methods know whose groups they go by.
+    """Returns the project after checking its names and the attributes that its methods use.
 
     Raises:
-        UserError: a name does not exist, or a method goes by groups and the project has none.
+        UserError: a name does not exist, or a method needs groups and the project has none.
     """
     for section, block in (("teacher", config.teacher), ("student", config.student)):
         _check_model(section, block, spelled)

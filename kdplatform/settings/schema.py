@@ -1,6 +1,6 @@
 """The blocks of a project file: their fields, types and ranges.
 
-Nothing here knows which datasets, models and methods there are; `settings.project` checks names.
+Nothing here knows the names of datasets, models and methods. `settings.project` checks names.
 """
 
 import csv
@@ -26,7 +26,7 @@ _LONGEST_LIST = 10_000
 
 # ---- texts of the command line that stand for several values, or for none
 #
-# What is no such text is left as it is, for the field's own type to judge.
+# Any other value is returned unchanged, so that the field's own type checks it.
 
 
 def parse_integers(text: str) -> list[int]:
@@ -49,7 +49,7 @@ def parse_integers(text: str) -> list[int]:
 
 
 def integers(value: object) -> object:
-    """Returns the integers of a text such as `0,2,5-7`, and a single one as a tuple."""
+    """Returns the integers of a text such as `0,2,5-7`, and a single integer as a tuple."""
     if isinstance(value, int):
         return (value,)
     return parse_integers(value) if isinstance(value, str) else value
@@ -68,10 +68,10 @@ def numbers(value: object) -> object:
 
 
 def names(value: object) -> object:
-    """Returns the names of a text such as `color,texture`; one with a comma stands in quotes.
+    """Returns the names of a text such as `color,texture`. A name with a comma is quoted.
 
     Raises:
-        ValueError: a quote is not closed, or something stands behind it.
+        ValueError: a quote is not closed, or text follows it.
     """
     if not isinstance(value, str):
         return value
@@ -98,7 +98,7 @@ def span(value: object) -> object:
     """Returns the two ends of a text such as `1,40`.
 
     Raises:
-        ValueError: there are not two, or they run downwards.
+        ValueError: there are not two, or they fall.
     """
     if isinstance(value, str):
         value = tuple(float(part) for part in value.split(",") if part.strip())
@@ -155,7 +155,7 @@ def _searched_range(name: object, ends: object) -> tuple[float, float, str]:
 
 
 def channels(value: object) -> object:
-    """Returns the numbers of a text such as `0.5,0.5,0.5`, a single one as a tuple, or None."""
+    """Returns the numbers of a text such as `0.5,0.5,0.5`, a single number as a tuple, or None."""
     if isinstance(value, int | float):
         return (value,)
     value = optional(value)
@@ -184,18 +184,18 @@ def optional(value: object) -> object:
 
 
 def _parts(text: str) -> list[str]:
-    """Returns what stands between the commas; nothing for `none`, which is an empty list."""
+    """Returns the parts between the commas. `none` is an empty list."""
     return [] if text.strip().lower() == "none" else [part.strip() for part in text.split(",")]
 
 
-# ---- what the fields share
+# ---- shared by the fields
 
-# The temperatures that the loss takes. Beyond these float32 has no digits left: the gradient is off
-# by about 2e-8 T of its size, and T^2 nears the ends of its range.
+# The temperatures that the loss takes. Beyond them float32 has no digits left: the relative error
+# of the gradient is about 2e-8 T, and T^2 nears the ends of float32's range.
 LOWEST_TEMPERATURE = 1e-6
 HIGHEST_TEMPERATURE = 1e6
-# Marks a field that changes nothing at its default, and then enters no key and no digest: runs from
-# before the field came keep their keys.
+# Marks a field whose default changes nothing. At its default it enters no key and no digest, so
+# that runs from before the field keep their keys.
 NEUTRAL: dict[str, Any] = {"neutral": True}
 
 Temperature = Annotated[float, Field(ge=LOWEST_TEMPERATURE, le=HIGHEST_TEMPERATURE)]
@@ -218,7 +218,7 @@ SearchedRange = tuple[float, float, Literal["linear", "log"]]
 
 
 class Section(BaseModel):
-    """A block of the configuration: immutable, finite numbers only, unknown names rejected."""
+    """A block of the configuration: immutable, with finite numbers only and no unknown names."""
 
     model_config = ConfigDict(
         extra="forbid", frozen=True, allow_inf_nan=False, validate_default=True
@@ -227,7 +227,7 @@ class Section(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: object, info: ValidationInfo) -> object:
-        """Refuses YAML's yes and no where a number is meant; they would count as 1 and 0."""
+        """Refuses YAML's yes and no for a number. They would count as 1 and 0."""
         annotation = cls.model_fields[str(info.field_name)].annotation
         if isinstance(value, bool) and annotation is not bool:
             raise ValueError("a truth value")
@@ -246,7 +246,7 @@ class Section(BaseModel):
     def matters(self) -> dict[str, Any]:
         """Returns the fields that decide a result, as plain JSON values.
 
-        A field marked `NEUTRAL` is left out at its default, so that a new one changes no key.
+        A field marked `NEUTRAL` is omitted at its default, so that a new field changes no key.
         """
         neutral = {
             name
@@ -257,17 +257,17 @@ class Section(BaseModel):
 
 
 class DatasetConfig(Section):
-    """What every dataset's configuration has; each dataset adds its own fields."""
+    """The configuration of every dataset. Each dataset adds its own fields."""
 
     name: str = Field(description="dataset, one of kdplatform/data")
     imbalance: float = Field(
         1.0,
         ge=1,
-        description="training examples of the first class over the last's, falling exponentially",
+        description="ratio of training examples, first class to last, with exponential decay",
         json_schema_extra=NEUTRAL,
     )
     imbalance_seed: int = Field(
-        0, ge=0, description="chooses the examples that stay", json_schema_extra=NEUTRAL
+        0, ge=0, description="seed that chooses the kept examples", json_schema_extra=NEUTRAL
     )
     unlabeled_fraction: float = Field(
         0.0,
@@ -282,9 +282,9 @@ class DatasetConfig(Section):
 
 
 class MethodConfig(Section):
-    """What a model is trained for; each method adds its own fields."""
+    """The method that a model is trained by. Each method adds its own fields."""
 
-    # Which field is the method's softmax temperature, and which weighs its distillation term.
+    # The names of the method's softmax temperature, and of the weight of its distillation term.
     temperature_field: ClassVar[str | None] = None
     alpha_field: ClassVar[str | None] = None
 
@@ -292,16 +292,16 @@ class MethodConfig(Section):
 
     @property
     def softmax_temperature(self) -> float | None:
-        """The method's temperature; None when it has none."""
+        """The method's temperature, or None if it has none."""
         return None if self.temperature_field is None else getattr(self, self.temperature_field)
 
     @property
     def distillation_weight(self) -> float | None:
-        """The weight of the method's distillation term; None when it has none."""
+        """The weight of the method's distillation term, or None if it has none."""
         return None if self.alpha_field is None else getattr(self, self.alpha_field)
 
     def at(self, **fields: object) -> Self:
-        """Returns the method with other values: `temperature` and `alpha` by those names.
+        """Returns the method with other values of `temperature` and `alpha`, by those names.
 
         Raises:
             ValueError: the method has no such field.
@@ -324,7 +324,7 @@ class MethodConfig(Section):
         return None
 
     def at_each(self, temperatures: Iterable[float]) -> list[Self]:
-        """Returns the method at every temperature; itself alone where it has none."""
+        """Returns the method at every temperature, or only itself if it has none."""
         if self.softmax_temperature is None:
             return [self]
         return [self.at(temperature=temperature) for temperature in temperatures]
@@ -367,7 +367,7 @@ class AttackConfig(_AttackFields):
 
 
 class DistillationConfig(MethodConfig):
-    """How the distilled student learns from its teacher; each method adds its own fields."""
+    """How the distilled student learns from its teacher. Each method adds its own fields."""
 
     teacher_seed: Literal["same"] | Annotated[int, Field(ge=0)] = Field(
         "same", description="same: students of seed i learn from teacher i; a number: all from one"
@@ -396,7 +396,7 @@ class DistillationConfig(MethodConfig):
 
 
 class AugmentationConfig(Section):
-    """Random changes of the training images, drawn anew in every epoch."""
+    """Random changes of the training images, drawn again in every epoch."""
 
     crop_padding: int = Field(0, ge=0, description="pixels added around before a random crop")
     horizontal_flip: bool = Field(False, description="mirror half of the images")
@@ -404,7 +404,7 @@ class AugmentationConfig(Section):
         False, description="a random part of the image, resized; for streamed images"
     )
     smallest_crop: float = Field(
-        0.08, gt=0, le=1, description="least share of the area that a random resized crop shows"
+        0.08, gt=0, le=1, description="smallest share of the area in a random resized crop"
     )
 
     @property
@@ -444,8 +444,8 @@ class TrainingConfig(Section):
     )
     mean: Annotated[tuple[Fraction, ...] | None, Channels] = Field(
         None,
-        description="of each channel, of the images that weights were trained on, 1 the brightest;"
-        " none: the weights' or the training split's",
+        description="mean per channel of the images that the weights were trained on, 1 the "
+        "brightest; none: that of the weights or the training split",
         json_schema_extra=NEUTRAL,
     )
     std: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...] | None, Channels] = Field(
@@ -469,11 +469,11 @@ class TrainingConfig(Section):
     )
     image_size: Annotated[Count | None, Optional] = Field(
         None,
-        description="side to which the model resizes images; none: as its weights want them",
+        description="side to which the model resizes images; none: that of its weights",
         json_schema_extra=NEUTRAL,
     )
     method: SerializeAsAny[MethodConfig] = Field(
-        MethodConfig(), description="what it is trained for without a teacher"
+        MethodConfig(), description="method of training without a teacher"
     )
     epochs: int = Field(ge=1, description="passes over the training split")
     batch_size: int = Field(128, ge=1, description="examples per step")
@@ -500,13 +500,13 @@ class TrainingConfig(Section):
     )
     channels_last: bool = Field(True, description="NHWC memory layout")
     validate_every: int = Field(
-        1, ge=1, description="epochs from one look at the validation split to the next"
+        1, ge=1, description="epochs between two measurements on the validation split"
     )
     augmentation: AugmentationConfig = AugmentationConfig()
 
     @property
     def warmup(self) -> float:
-        """Epochs of warm-up: `warmup_epochs`, cut to the training where that is shorter."""
+        """Epochs of warm-up: `warmup_epochs`, cut to the training if that is shorter."""
         return min(self.warmup_epochs, float(self.epochs))
 
     @model_validator(mode="before")
@@ -557,10 +557,10 @@ class TrainingConfig(Section):
         return self
 
     def matters(self) -> dict[str, Any]:
-        """Returns the fields that decide what model comes out, as plain JSON values.
+        """Returns the fields that decide the resulting model, as plain JSON values.
 
-        A frozen model's recipe decides nothing. The method is the caller's to add: a distilled
-        student has another one.
+        The training fields of a frozen model decide nothing. The caller adds the method, because a
+        distilled student has another one.
         """
         settings = super().matters()
         del settings["method"]
@@ -584,18 +584,20 @@ class TuningConfig(Section):
         "eod", description="what is to fall, on validation data"
     )
     attribute: str = Field(
-        "auto", description="whose groups unfairness compares; auto: the project's first"
+        "auto", description="attribute whose groups are compared; auto: the project's first"
     )
     mode: Literal["pareto", "constrained"] = Field(
         "pareto", description="both objectives, or the fairest that keeps enough accuracy"
     )
     sampler: Literal["tpe", "gp", "nsgaii", "random"] = Field("tpe", description="Optuna's sampler")
     sampler_seed: int = Field(0, ge=0, description="seed of the sampler")
-    seeds_per_trial: int = Field(3, ge=1, description="students whose mean is a point's value")
+    seeds_per_trial: int = Field(3, ge=1, description="students per point, whose mean is its value")
     confirm_seeds: int = Field(
         5, ge=0, description="fresh seeds for the chosen points; 0: not trained again"
     )
-    confirm_points: int = Field(5, ge=1, description="most points of the front trained again")
+    confirm_points: int = Field(
+        5, ge=1, description="at most this many points of the front trained again"
+    )
     grid: bool = Field(True, description="try the project's own point and temperatures first")
     keep: float = Field(
         0.99, gt=0, le=1, description="share of the baseline's accuracy to keep in mode constrained"
@@ -763,7 +765,7 @@ class ProjectConfig(Section):
 
     @property
     def compared_methods(self) -> tuple[DistillationConfig, ...]:
-        """The methods that a sweep distils by."""
+        """The methods of a sweep."""
         return self.methods or (self.distillation,)
 
     @property
@@ -800,7 +802,7 @@ class ProjectConfig(Section):
 def neutral_values(config: BaseModel, prefix: str = "") -> dict[str, object]:
     """Returns the default of every `NEUTRAL` field, by the names that `flatten` gives.
 
-    What was written down before such a field came was made at its default.
+    Records from before such a field were made at its default.
     """
     found: dict[str, object] = {}
     for name, field in type(config).model_fields.items():
@@ -813,10 +815,10 @@ def neutral_values(config: BaseModel, prefix: str = "") -> dict[str, object]:
 
 
 def flatten(config: BaseModel, prefix: str = "") -> dict[str, object]:
-    """Returns every field as dotted name and plain value; a method stands under its block's name.
+    """Returns every field as dotted name and plain value. A method is under its block's name.
 
-    Of the methods that a sweep compares it has the names alone.
-    The method of `teacher.method` is `teacher.method`, its own fields `teacher.method.field`.
+    Of the methods that a sweep compares it has only the names. The method of `teacher.method` is
+    `teacher.method`, and its own fields are `teacher.method.field`.
     """
     flat: dict[str, object] = {}
     for name in type(config).model_fields:

@@ -11,7 +11,7 @@ from pydantic.fields import FieldInfo
 
 
 def plain_text(value: object) -> str:
-    """Returns a value as it is written on the command line."""
+    """Returns a value in the form of the command line."""
     if isinstance(value, tuple | list):
         return ",".join(_quoted(plain_text(part)) for part in value) or "none"
     if isinstance(value, dict) and any(isinstance(part, dict) for part in value.values()):
@@ -55,14 +55,14 @@ def in_ranges(values: Sequence[float]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """Returns a part of a list, in quotes where it has a comma or is no list otherwise."""
+    """Returns a part of a list, in quotes if its plain text would be read as something else."""
     if "," in text or text.startswith('"') or text.lower() == "none":
         return '"' + text.replace('"', '""') + '"'
     return text
 
 
 def allowed(field: FieldInfo) -> str:
-    """Says in words what a field takes, such as `integer >= 1` or `sgd | adamw`."""
+    """Describes the values of a field, such as `integer >= 1` or `sgd | adamw`."""
     return _type_words(field.annotation, field.metadata)
 
 
@@ -95,7 +95,7 @@ def _bounds(metadata: Sequence[Any]) -> str:
         annotated_types.Lt: ("<", "lt"),
         annotated_types.Le: ("<=", "le"),
     }
-    # Inside a list or an optional value the bounds lie one level deeper.
+    # Inside a list or an optional value the bounds are one level deeper.
     flat = [
         m for item in metadata for m in (item.metadata if isinstance(item, FieldInfo) else [item])
     ]

@@ -1,4 +1,4 @@
-"""YAML as a user writes it: every mistake is said with its line and column."""
+"""Reads the user's YAML. Every mistake is reported with its line and column."""
 
 from collections.abc import Hashable
 from pathlib import Path
@@ -9,21 +9,21 @@ from yaml.nodes import MappingNode
 
 from kdplatform.errors import UserError
 
-# With every alias written out; a few lines of aliases can stand for more than memory holds.
+# Counted with aliases expanded: a few lines of aliases can exceed the memory.
 _MOST_VALUES = 100_000
 
 
 class _Loader(yaml.SafeLoader):
-    """Safe loading that refuses a key given twice, of which YAML would silently keep the last.
+    """Safe loading that refuses duplicate keys, of which YAML would silently keep the last.
 
-    It refuses a document that is very large with its aliases written out, too.
+    It also refuses a document that is very large after its aliases are expanded.
     """
 
     def construct_document(self, node: yaml.Node) -> Any:
         """Returns the content of a document.
 
         Raises:
-            ConstructorError: it is very large.
+            ConstructorError: the document is very large.
         """
         if _size(node, {}) > _MOST_VALUES:
             raise yaml.constructor.ConstructorError(
@@ -37,7 +37,7 @@ class _Loader(yaml.SafeLoader):
         Raises:
             ConstructorError: a key is given twice.
         """
-        # Counted before merge keys (<<) are resolved: what they bring may be written over.
+        # Counted before merge keys (<<) are resolved, because their values may be overridden.
         keys = [key for key, _ in node.value if key.tag != "tag:yaml.org,2002:merge"]
         seen: set[str] = set()
         for key in keys:
@@ -50,7 +50,7 @@ class _Loader(yaml.SafeLoader):
 
 
 def _size(node: yaml.Node, known: dict[int, int]) -> int:
-    """Returns how many values a node holds, aliases written out."""
+    """Returns how many values a node holds after aliases are expanded."""
     if id(node) not in known:
         # A mapping's values are pairs of nodes, a sequence's are nodes.
         parts = node.value if isinstance(node, yaml.CollectionNode) else ()
@@ -63,8 +63,8 @@ def read_mapping(parameter: str, path: Path) -> dict[str, Any]:
     """Reads a YAML file that holds a mapping.
 
     Raises:
-        UserError: the file cannot be read, is not valid YAML (with line and column), or holds
-            something else than a mapping.
+        UserError: the file cannot be read, is not valid YAML (with line and column), or does not
+            hold a mapping.
     """
     try:
         # _Loader is a SafeLoader.

@@ -1,4 +1,4 @@
-"""The training split in batches: order and augmentation, the same from memory and from files."""
+"""Batches of the training split. Order and augmentation are equal from memory and from files."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -31,7 +31,7 @@ class Changes:
 
 
 def draw_changes(count: int, config: AugmentationConfig, generator: torch.Generator) -> Changes:
-    """Draws the changes of `count` images: all crops equally likely, half of the images flipped."""
+    """Draws the changes of `count` images: every crop equally likely, half of them flipped."""
     places = 2 * config.crop_padding + 1
     top, left = torch.randint(places, (2, count), generator=generator)
     flipped = torch.rand(count, generator=generator) < 0.5
@@ -39,12 +39,12 @@ def draw_changes(count: int, config: AugmentationConfig, generator: torch.Genera
 
 
 def view_count(config: AugmentationConfig) -> int:
-    """Returns how many different images padded crops and mirroring can make of one."""
+    """Returns how many different images padded crops and mirroring can make from one."""
     return (2 * config.crop_padding + 1) ** 2 * (1 + config.horizontal_flip)
 
 
 def view_numbers(changes: Changes, config: AugmentationConfig) -> Tensor:
-    """Returns which view each of N changes gives: int64 [N], 0 to `view_count` - 1."""
+    """Returns the view number of each of N changes: int64 [N], 0 to `view_count` - 1."""
     crop = changes.top * (2 * config.crop_padding + 1) + changes.left
     return crop * 2 + changes.flipped if config.horizontal_flip else crop
 
@@ -52,7 +52,7 @@ def view_numbers(changes: Changes, config: AugmentationConfig) -> Tensor:
 def view_changes(
     view: int, count: int, config: AugmentationConfig, device: torch.device
 ) -> Changes:
-    """Returns the changes that give `count` images their view of this number."""
+    """Returns the changes that give `count` images the view of this number."""
     crop, flipped = divmod(view, 1 + config.horizontal_flip)
     top, left = divmod(crop, 2 * config.crop_padding + 1)
     return Changes(
@@ -68,7 +68,7 @@ def pad_images(images: Tensor, padding: int) -> Tensor:
 
 
 def crop_and_flip(padded: Tensor, rows: Tensor, changes: Changes, padding: int) -> Tensor:
-    """Takes the augmented images of a batch out of the padded split in one indexing operation.
+    """Extracts the augmented images of a batch from the padded split in one indexing operation.
 
     Args:
         padded: [N, H + 2 * padding, W + 2 * padding, C], channels last.
@@ -91,22 +91,22 @@ def crop_and_flip(padded: Tensor, rows: Tensor, changes: Changes, padding: int) 
 class TrainingBatches:
     """Draws the batches of an epoch from a split.
 
-    An epoch sees every example once. Its steps are as few as `batch_size` allows and as equal as
-    they can be, so that no small remainder of a batch disturbs batch normalisation. A split in
-    memory lies on the device as one tensor; a streamed one is decoded ahead by worker processes.
-    Equal images give equal batches either way.
+    An epoch sees every example once. It has as few steps as `batch_size` allows, of sizes as equal
+    as possible, so that no small last batch disturbs batch normalisation. A split in memory is one
+    tensor on the device. Worker processes decode a streamed split ahead. Equal images give equal
+    batches either way.
 
     Attributes:
         shares: how often each row is drawn; None: an epoch sees each once.
 
     Args:
-        config: its batch size is the most examples of one step.
-        generator: draws order and augmentation, on the CPU so that every device sees the same.
+        config: its batch size is the largest number of examples in one step.
+        generator: draws order and augmentation, on the CPU so that every device gets the same.
         labelled: whether the split is the training split proper.
 
     Raises:
-        UserError: augmentation is asked for where the inputs are not images, or random resized
-            crops where the images do not lie in files.
+        UserError: augmentation is requested and the inputs are not images, or random resized crops
+            are requested and the images are not in files.
     """
 
     def __init__(
@@ -138,7 +138,7 @@ class TrainingBatches:
         self.steps = math.ceil(len(split) / config.batch_size)
 
     def epoch(self) -> Iterator[Batch]:
-        """Yields the batches of one epoch; draws all its random numbers before the first.
+        """Yields the batches of one epoch. Draws all random numbers before the first batch.
 
         Raises:
             UserError: an image file of a streamed split cannot be decoded.
@@ -170,7 +170,7 @@ class TrainingBatches:
         """
         if isinstance(self._source, StreamLoader):
             raise UserError(
-                "a second view of streamed images is not allowed; allowed: for images in memory"
+                "a second view of streamed images is not allowed; allowed: images in memory"
             )
         drawn = draw_changes(len(batch.rows), self._augmentation, generator)
         changes = Changes(*(column.to(self._device) for column in vars(drawn).values()))
@@ -183,7 +183,7 @@ class TrainingBatches:
     def _inputs(
         self, steps: Sequence[Tensor], changes: Sequence[Changes | None], crops: RandomCrops | None
     ) -> Iterator[Tensor]:
-        """Yields the inputs [B, ...] of each step's rows, changed, on the device."""
+        """Yields the augmented inputs [B, ...] of each step's rows, on the device."""
         padding = self._augmentation.crop_padding
         if isinstance(self._source, StreamLoader):
             for change, decoded in zip(changes, self._source.epoch(steps, crops), strict=True):
@@ -202,7 +202,7 @@ class TrainingBatches:
                 yield self._source[rows]
 
     def _padded(self, inputs: Tensor) -> Tensor:
-        """Returns inputs as batches are taken from them: images padded, channels last."""
+        """Returns inputs in the form that batches are taken from: images padded, channels last."""
         padded = pad_images(inputs, self._augmentation.crop_padding)
         return padded.permute(0, 2, 3, 1).contiguous() if self._images_last else padded
 
@@ -228,10 +228,10 @@ class TrainingBatches:
 
 
 def check_augmentation(augmentation: AugmentationConfig, split: Split) -> None:
-    """Refuses augmentation that the inputs of a split cannot have.
+    """Refuses augmentation that does not suit the inputs of a split.
 
     Raises:
-        UserError: they are no images, or do not lie in files where that is needed.
+        UserError: the inputs are not images, or are not in files where that is needed.
     """
     if augmentation.active and split.inputs.ndim != 4:
         raise UserError(

@@ -66,9 +66,9 @@ def save_checkpoint(
 def load_checkpoint(path: Path, identity: str) -> Content | None:
     """Returns the content of the checkpoint, its tensors on the CPU, with those of `references`.
 
-    None where there is no checkpoint, or only one that is no good: cut short, altered, of another
-    run or another format. The latter is said in one line. One that holds other objects than tensors
-    was not written here: it is set aside under another name.
+    Returns None if there is no checkpoint, or only an unusable one: truncated, altered, of another
+    run or another format. One line reports an unusable one. A checkpoint with objects other than
+    tensors was not written here, and is set aside under another name.
     """
     if not path.exists():
         return None

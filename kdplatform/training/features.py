@@ -8,7 +8,7 @@ from kdplatform.errors import UserError
 
 
 def logits_and_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns what the model says about inputs [B, ...], and its features [B, ...].
+    """Returns the model's output for inputs [B, ...], and its features [B, ...].
 
     Raises:
         UserError: no linear layer of the model was called.
@@ -16,7 +16,7 @@ def logits_and_features(model: nn.Module, inputs: Tensor) -> tuple[Tensor, Tenso
     taken: list[Tensor] = []
 
     def take(module: nn.Module, arguments: tuple[Any, ...]) -> None:
-        # Each call replaces the one before: the last linear layer is called last.
+        # Each call replaces the previous one: the last linear layer is called last.
         taken[:] = [arguments[0]]
 
     linear = [module for module in model.modules() if isinstance(module, nn.Linear)]

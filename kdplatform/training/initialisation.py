@@ -25,12 +25,12 @@ def initialised_model(
     """Builds the named model for a dataset, on the CPU.
 
     It takes the dataset's raw inputs. Its weights depend on name, shapes, seed and role (see
-    `seeds.py`); torch's global generators are left as they were.
+    `seeds.py`). torch's global generators are restored afterwards.
 
     Args:
         name: an architecture, or a function of the user's as `module:function`.
-        trained_on: channels, mean and deviation by which images are normalised; those of the
-            training split where it is not given.
+        trained_on: channels, mean and deviation for normalising images; by default those of the
+            training split.
         image_size: side to which the model resizes images; None: that of `trained_on`, or none.
 
     Raises:
@@ -56,7 +56,7 @@ def initialised_model(
 def _as_seen(
     name: str, facts: DataFacts, trained_on: ImageInput | None, image_size: int | None
 ) -> DataFacts:
-    """Returns the facts as the network behind normalisation and resizing sees them."""
+    """Returns the facts as the network sees them, after normalisation and resizing."""
     if trained_on is None and image_size is None:
         return facts
     channels, side = facts.image_shape(name)

@@ -1,4 +1,4 @@
-"""The training loop: any model, any method, one device, and nothing of where results go."""
+"""The training loop: any model, any method, one device. It does not know where results go."""
 
 import math
 import time
@@ -28,7 +28,7 @@ from kdplatform.training.schedule import build_optimizer, learning_rate
 from kdplatform.training.seeds import Purpose, derived_seed, global_generators_seeded
 from kdplatform.training.teacher import Teacher
 
-# Looking at a loss makes the host wait for a device; on the CPU it costs nothing.
+# Reading a loss makes the host wait for a device. On the CPU it is free.
 CHECK_EVERY = {"cpu": 1}
 CHECK_EVERY_ELSEWHERE = 50
 # A checkpoint that takes long to write, such as one with a large memory bank, is written seldom:
@@ -38,12 +38,12 @@ PAUSE_PER_SECOND = 20
 
 @dataclass(frozen=True)
 class FitResult:
-    """What a fit did.
+    """The result of a fit.
 
     Attributes:
-        records: one per epoch, those restored from a checkpoint included.
-        restored_epochs: how many of them were.
-        precision: what `auto` meant.
+        records: one per epoch, including epochs restored from a checkpoint.
+        restored_epochs: how many epochs were restored.
+        precision: the precision that `auto` chose.
     """
 
     records: tuple[EpochRecord, ...]
@@ -54,10 +54,10 @@ class FitResult:
 def check_fit(
     method: Method[Any], config: TrainingConfig, split: Split, unlabeled: Split | None
 ) -> None:
-    """Refuses what `fit` could not be done with.
+    """Refuses settings that `fit` cannot work with.
 
     Raises:
-        UserError: augmentation is asked for where the inputs are not images, or the method needs
+        UserError: augmentation is requested and the inputs are not images, or the method needs
             augmentation or examples without labels and there are none.
     """
     check_augmentation(config.augmentation, split)
@@ -99,14 +99,14 @@ def fit(
     interrupted and restored from its checkpoint in between.
 
     Args:
-        model: takes raw inputs; fresh weights come from `initialised_model`.
-        config: its `model` and `method` are not read again.
+        model: takes raw inputs; `initialised_model` gives fresh weights.
+        config: its `model` and `method` are not read here.
         seed: of the run, see `seeds.py`.
         role: with the seed chooses the random streams; names the progress bar.
         teacher: one, or several for a method that learns from several.
         reference: the further model that a method asks.
         unlabeled: examples without labels, for a method that needs them.
-        class_names: in the order of the logits, for a method that is told things by class.
+        class_names: in the order of the logits, for a method with settings by class.
         validation: measured after every `config.validate_every` epochs, and after the last.
         checkpoint: file to restore from and to write after an epoch. The caller removes it when
             the run's results are safe.
@@ -170,7 +170,7 @@ def fit(
 
 
 class _Run:
-    """A fit in progress, as its method sees it; what a checkpoint has to bring back."""
+    """A fit in progress, as its method sees it. A checkpoint restores its state."""
 
     def __init__(
         self,
@@ -229,7 +229,7 @@ class _Run:
         self.parameters = [*self.model.parameters(), *self._state.parameters()]
         self.optimizer = build_optimizer(self.parameters, self.config)
 
-    # ---- what the method asks of a run
+    # ---- the method's view of a run
 
     def student(self, inputs: Tensor, *, features: bool = False) -> Output:
         """Returns what the model being trained says about inputs [B, ...], with gradients."""
@@ -266,7 +266,7 @@ class _Run:
         return self._teachers[0].of_split(split, inputs)
 
     def student_logits(self, split: Literal["train", "val"]) -> Tensor:
-        """Returns logits [N, C] of a whole split by the model as it is, in eval mode."""
+        """Returns the logits [N, C] of a whole split from the current model, in eval mode."""
         return predict_logits(
             self.model,
             self._inputs_of(split),
@@ -284,7 +284,7 @@ class _Run:
     # ---- checkpoints
 
     def content(self) -> Content:
-        """Returns what `restore` needs to go on as if nothing had happened."""
+        """Returns the state that `restore` needs to continue as if uninterrupted."""
         return {
             "model": self.model.state_dict(),
             "method": self._state.content(),
@@ -304,7 +304,7 @@ class _Run:
         return self._state.references()
 
     def restore(self, content: Content) -> None:
-        """Takes over what a run of the same identity had reached."""
+        """Restores the state of an interrupted run of the same identity."""
         self.model.load_state_dict(content["model"])
         self._state.restore(content["method"])
         self._state.restore_references(content["references"])
@@ -360,7 +360,7 @@ class _Run:
         batches = self._batches.epoch()
         if self._unlabeled is None:
             return batches
-        # Begun anew with every epoch, so that a checkpoint needs no place in it.
+        # Restarted in every epoch, so that a checkpoint needs no position in it.
         pairs = zip(batches, self._unlabeled.endless(), strict=False)
         return (replace(batch, unlabeled=other) for batch, other in pairs)
 
@@ -405,7 +405,7 @@ class _Run:
         logits = self.validation.in_the_running(self.student_logits("val"))
         labels = self.validation.labels.to(self.device)
         loss = float(F.cross_entropy(logits, labels))
-        # The weights of the last step show in no training loss any more.
+        # No later training loss shows the weights of the last step.
         if not math.isfinite(loss):
             raise self._diverged("validation loss", loss, self.step - 1)
         return loss, float((logits.argmax(dim=1) == labels).double().mean())

@@ -1,4 +1,4 @@
-"""What a method keeps in its attributes: moved, trained, saved and restored with the run."""
+"""The state in a method's attributes: moved, trained, saved and restored with the run."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -12,8 +12,8 @@ from kdplatform.methods import Method
 class MethodState:
     """The modules, parameters and tensors of a method, after its `begin`.
 
-    Attributes change as the method works, so they are looked up whenever they are asked for. What a
-    method that builds on another keeps is its own and the other's.
+    Attributes change as the method works, so they are looked up at each request. A method that
+    builds on another has its own state and the other's.
     """
 
     def __init__(self, method: Method[Any]) -> None:
@@ -41,7 +41,7 @@ class MethodState:
                 setattr(self._method, name, nn.Parameter(moved) if trained else moved)
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yields what is trained along with the model."""
+        """Yields the parameters that are trained along with the model."""
         for module in self._modules().values():
             yield from module.parameters()
         for inner in self._inner().values():
@@ -82,7 +82,7 @@ class MethodState:
             setattr(method, name, value.to(getattr(method, name).device))
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Takes over what `content` returned."""
+        """Restores what `content` returned."""
         modules, tensors, inner = self._modules(), self._tensors(), self._inner()
         for name, value in content.items():
             if name in modules:

@@ -1,4 +1,4 @@
-"""Which arithmetic a model is trained in."""
+"""The arithmetic in which a model is trained."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -12,12 +12,12 @@ Precision = Literal["fp32", "bf16"]
 
 
 def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision:
-    """Returns what `precision: auto` means on this device; an explicit choice stays.
+    """Returns what `precision: auto` means on this device. An explicit choice stays.
 
-    auto is bf16 where the hardware multiplies bfloat16 itself: CUDA of compute capability 8.0 and
-    later; CPUs with AVX512-BF16 or AMX, provided the layout is channels_last. On such a CPU (Zen 4
-    EPYC, one thread, batch 128, 48 pixels) a step in bf16 took 0.66 of the processor time of one in
-    fp32 for resnet20 and 0.81 for lenet5; without channels_last it was 1.22 for lenet5.
+    auto is bf16 if the hardware multiplies bfloat16: CUDA of compute capability 8.0 and later, and
+    CPUs with AVX512-BF16 or AMX if the layout is channels_last. On such a CPU (Zen 4 EPYC, one
+    thread, batch 128, 48 pixels) a bf16 step took 0.66 of the processor time of an fp32 step for
+    resnet20, and 0.81 for lenet5. Without channels_last it was 1.22 for lenet5.
     """
     if config.precision != "auto":
         return config.precision
@@ -28,7 +28,7 @@ def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision
 
 
 def _cpu_multiplies_bf16() -> bool:
-    # Older releases of torch cannot say; fp32 is then the safe answer.
+    # Older releases of torch cannot tell. fp32 is then the safe answer.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

@@ -21,14 +21,14 @@ def predict_logits(
 ) -> Tensor:
     """Returns the model's logits for all inputs: float32 [N, C] on `device`.
 
-    The model is moved to the device, evaluated in eval mode, and left in the mode it was in.
+    The model is moved to the device and evaluated in eval mode. Its former mode is restored.
 
     Args:
         model: takes raw inputs.
-        inputs: [N, ...], as the dataset gave them: in memory on any device, or streamed.
+        inputs: [N, ...], raw inputs of the dataset: in memory on any device, or streamed.
         device: where to compute.
         batch_size: rows at a time.
-        precision: fp32 gives the numbers that the saved model gives anywhere.
+        precision: fp32 gives the same numbers as the saved model elsewhere.
         channels_last: memory layout of image batches.
 
     Raises:

@@ -1,4 +1,4 @@
-"""What a fit tells its caller."""
+"""The numbers that a fit reports to its caller."""
 
 from dataclasses import dataclass
 
@@ -15,11 +15,11 @@ class EpochRecord:
     Attributes:
         epoch: counted from 1.
         learning_rate: at the epoch's last step.
-        train_loss: mean over the epoch's images, as they were trained on.
-        train_accuracy: fraction of these images that were predicted right at their step.
+        train_loss: mean over the epoch's images, each at its training step.
+        train_accuracy: fraction of these images predicted correctly at their step.
         train_parts: mean of each part of the loss, such as `kl` and `ce`; empty without parts.
-        val_loss: cross entropy on the validation split; None where it was not looked at.
-        val_accuracy: fraction right on the validation split; None where it was not looked at.
+        val_loss: cross entropy on the validation split; None if it was not measured.
+        val_accuracy: fraction correct on the validation split; None if it was not measured.
         seconds: training and validation.
         images_per_second: of training alone.
     """
@@ -56,12 +56,12 @@ class EpochMeter:
         self._images.append(len(labels))
 
     def first_bad_step(self) -> int | None:
-        """Returns the first step of the epoch whose loss is NaN or infinite; waits for a device."""
+        """Returns the epoch's first step with a NaN or infinite loss. Waits for a device."""
         bad = (~torch.isfinite(self._sums[: len(self._images), 0])).nonzero()
         return int(bad[0]) if len(bad) else None
 
     def loss(self, step: int) -> float:
-        """Returns the mean loss of a step of the epoch; waits for a device."""
+        """Returns the mean loss of a step of the epoch. Waits for a device."""
         return float(self._sums[step, 0]) / self._images[step]
 
     def means(self) -> tuple[float, float, dict[str, float]]:

@@ -1,12 +1,12 @@
-"""Random numbers: every purpose has a generator of its own, derived from the run's seed.
+"""Random numbers: every purpose has its own generator, derived from the run's seed.
 
 A run uses randomness for the initial weights, for the order and augmentation of its data, and for
-what a model draws itself (dropout). A method has a stream of its own. The dataset's generation
-has a seed of its own, in its configuration.
+the model's own draws (dropout). A method has its own stream. The generation of a dataset has its
+own seed, in the dataset's configuration.
 
-Teacher and students of equal seed share no stream. The plain student (NDS) and the distilled ones
-(DS) of equal seed share all of theirs: they start from the same weights and see the same batches,
-so a difference between them is paired and comes from what they were taught.
+Teacher and students of equal seed share no stream. The plain student (NDS) and the distilled
+students (DS) of equal seed share all streams. They start from the same weights and see the same
+batches, so a difference between them is paired and comes from the distillation.
 """
 
 from collections.abc import Iterator
@@ -18,12 +18,12 @@ import torch
 
 from kdplatform.roles import Role
 
-# The numbers enter every stream: changing one changes all results.
+# These numbers enter every stream: a changed number changes all results.
 _FAMILIES = {Role.TEACHER: 0, Role.STUDENT: 1, Role.DISTILLED: 1}
 
 
 class Purpose(IntEnum):
-    """What random numbers are drawn for; part of the stream's key."""
+    """The purpose of random numbers; part of the stream's key."""
 
     INITIALISATION = 0
     DATA_ORDER = 1
@@ -45,9 +45,9 @@ def derived_seed(seed: int, role: Role, purpose: Purpose) -> int:
 def global_generators_seeded(
     seed: int, role: Role, purpose: Purpose, device: torch.device | None = None
 ) -> Iterator[None]:
-    """Seeds torch's global generators (CPU, and `device`) for a block, then puts them back.
+    """Seeds torch's global generators (CPU, and `device`) for a block, then restores them.
 
-    For code that cannot be handed a generator: layers that initialise themselves, dropout.
+    For code that takes no generator: layers that initialise themselves, dropout.
     """
     on_cuda = device is not None and device.type == "cuda"
     devices = [device] if on_cuda else []

@@ -1,4 +1,4 @@
-"""Where the teacher's logits for a batch come from."""
+"""The source of the teacher's logits for a batch: a table, or the network."""
 
 from collections.abc import Callable, Iterator, Mapping
 
@@ -18,7 +18,7 @@ from kdplatform.training.prediction import predict_logits
 class TeacherTable:
     """Logits of the loop's own inputs, computed once for the whole training split.
 
-    Half precision, which a table of views is kept in, keeps a logit to one part in 2,048.
+    A table of views is stored in half precision, which keeps a logit to one part in 2,048.
 
     Args:
         logits: row i is of example i of the training split. Floating point [N, C] for inputs that
@@ -46,7 +46,7 @@ class TeacherTable:
 
 
 class Teacher:
-    """Says what the teacher says about a batch.
+    """Gives the teacher's output for a batch.
 
     The tables answer for inputs that the loop made, and for them alone: inputs that a method
     replaced or changed, and features, are asked of the network.
@@ -111,16 +111,16 @@ class Teacher:
     def network(self) -> nn.Module:
         """Returns the network on the device, in eval mode.
 
-        It is put into eval mode for every batch and is no submodule of anything that trains, so
-        that nobody's `train()` makes its batch normalisation learn.
+        It is put into eval mode for every batch. It is no submodule of a trained module, so that no
+        call of `train()` makes its batch normalisation learn.
 
         Raises:
-            UserError: the teacher is a table alone.
+            UserError: the teacher is only a table.
         """
         if self._network is None:
             if self._load is None:
                 raise UserError(
-                    "the teacher is a table of logits and cannot be asked about other inputs; "
+                    "the teacher is a table of logits and cannot serve other inputs; "
                     "allowed: a teacher that is a network, or a method that needs logits alone"
                 )
             self._network = self._load().to(self._device)

@@ -38,12 +38,12 @@ from kdplatform.tuning.storage import (
 )
 from kdplatform.tuning.tuner import Tuner
 
-# What may change when a study goes on; everything else decides its values or where it looks.
+# Fields that may change when a study continues. All others decide its values or its space.
 _FREE = ("trials", "sampler", "sampler_seed", "confirm_seeds", "confirm_points", "grid")
 
 
 def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
-    """Searches, trains the chosen points again on fresh seeds, logs and prints what came out."""
+    """Searches, trains the chosen points again on fresh seeds, and logs and prints the results."""
     started = time.perf_counter()
     quiet_mlflow()
     device = "cpu" if arguments.executor == "ray" else arguments.device
@@ -69,7 +69,7 @@ def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
 
 
 def study_name(config: ProjectConfig, measure: Measure) -> str:
-    """Returns the name of a study that was given none."""
+    """Returns the default name of a study."""
     parts = [config.name, measure.slug]
     if config.tuning.mode != "pareto":
         parts.append(config.tuning.mode)
@@ -96,12 +96,12 @@ def _open_study(
 
 
 def before_its_fields(config: ProjectConfig) -> dict[str, str]:
-    """Returns what a study was begun with where it is older than a field: the field's default."""
+    """Returns the values of fields for a study that is older than them: their defaults."""
     return {name: plain_text(value) for name, value in neutral_values(config).items()}
 
 
 def identity(config: ProjectConfig, measure: Measure, dataset_digest: str) -> dict[str, str]:
-    """Returns what decides the value of a point and where the study looks, as text by field."""
+    """Returns the fields that decide a point's value and the search space, as text by field."""
     fields = flatten(config)
     sections = ("teacher.", "student.", "distillation.", "tuning.")
     decided = {

@@ -38,7 +38,7 @@ class Confirmed:
         choice: None for Teacher and NDS.
         scores: `MEASURES` on test, by seed.
         again: on validation, by seed: what the search would have seen with these seeds.
-        differences: by measure, this arm minus the baseline, of the seeds both have.
+        differences: by measure, this arm minus the baseline, over the seeds that both have.
         p_holm: by measure, corrected for the number of points compared with the baseline.
         largest: by measure, the largest value there can be, 1 where it is not given.
         groups: of a point, its groups on test held against those of Teacher and NDS.
@@ -61,7 +61,7 @@ class Confirmed:
 def confirmation_steps(
     config: ProjectConfig, choices: Sequence[Choice], dataset_digest: str
 ) -> list[Step]:
-    """Returns the steps of all chosen points on fresh seeds, each once, needed ones first."""
+    """Returns the steps of all chosen points on fresh seeds, each once, dependencies first."""
     seeds = fresh_seeds(config)
     points = (point_steps(config, c.point, seeds, dataset_digest) for c in choices)
     return with_needs(step for steps in points for step in steps)
@@ -74,7 +74,7 @@ def confirm(
 
     Args:
         choices: the baseline first.
-        trained: from `confirmation_steps`, as far as they did not fail.
+        trained: the results of `confirmation_steps` that did not fail.
     """
     config, digest, baseline = workspace.config, workspace.dataset.digest, choices[0]
     seeds, points = fresh_seeds(config), [choice.point for choice in choices]
@@ -144,10 +144,10 @@ def _group_changes(
 
 
 def compared(arms: Sequence[Confirmed], baseline: Choice) -> list[Confirmed]:
-    """Returns the arms, the other points with their differences from the baseline if it is there.
+    """Returns the arms. Points have their differences from the baseline, if it was trained.
 
     Args:
-        baseline: what they are held against.
+        baseline: the arm that the others are compared with.
     """
     own = next((arm for arm in arms if arm.choice is baseline), None)
     others = [arm for arm in arms if arm.choice is not None and arm is not own]
@@ -172,8 +172,8 @@ def _difference(arm: Confirmed, baseline: Confirmed, measure: str) -> Difference
 def verdict(arm: Confirmed, measure: str) -> str:
     """Says whether an arm differs from the baseline: `lower`, `higher`, `not told apart`.
 
-    At p < .05 after Holm's correction over the points compared. Where all seeds differ by the same
-    amount there is no p, and nothing is claimed.
+    The threshold is p < .05 after Holm's correction over the points compared. If all seeds differ
+    by the same amount there is no p, and nothing is claimed.
     """
     p_value = arm.p_holm.get(measure, float("nan"))
     if not p_value < LEVEL:

@@ -1,4 +1,4 @@
-"""Which fields of which methods a search varies, between which values."""
+"""The fields of methods that a search varies, and their ranges."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from kdplatform.settings.schema import DistillationConfig, MethodConfig, Project
 from kdplatform.settings.teacher_entries import teacher_entries
 from kdplatform.settings.words import allowed
 
-# Neighbours this near give the same student but for chance: they are one point, trained once.
+# Points this near differ only by chance. They are one point, trained once.
 _DIGITS = 3
 _ALPHA_DECIMALS = 2
 _BLOCK = "distillation."
@@ -26,7 +26,7 @@ class Dimension:
     Attributes:
         field: its name in the method's configuration.
         source: the setting that gives the range, for messages.
-        decimals: to which a value is rounded; None on a log scale, where three digits count.
+        decimals: of a rounded value; None on a log scale, which has three significant digits.
     """
 
     field: str
@@ -38,7 +38,7 @@ class Dimension:
     decimals: int | None
 
     def rounded(self, value: float) -> float:
-        """Returns a value as points have it: rounded, and inside the range."""
+        """Returns a value in the form that points have: rounded, and inside the range."""
         if self.integer:
             return int(value)
         if self.decimals is None:
@@ -48,7 +48,7 @@ class Dimension:
 
 def within(value: float, low: float, high: float) -> float:
     """Returns the value of a range that is nearest to a value."""
-    # Ten decimals: 0.29 and not 0.29000000000000004, which would be another key.
+    # Ten decimals: 0.29 instead of 0.29000000000000004, which would be another key.
     return round(min(max(value, low), high), 10)
 
 
@@ -60,8 +60,8 @@ def searched_methods(project: ProjectConfig) -> tuple[str, ...]:
 def dimensions(project: ProjectConfig, method: str) -> tuple[Dimension, ...]:
     """Returns the fields of a method that the search varies: T, alpha, those of `tuning.space`.
 
-    A method without a temperature or without an alpha of its own has no such dimension, even where
-    another of its fields has that name.
+    A method without a temperature or an alpha has no such dimension, even if another of its fields
+    has that name.
     """
     return tuple(_dimensions(project, type(with_method(project, method))))
 
@@ -85,7 +85,7 @@ def _dimensions(project: ProjectConfig, own: type[MethodConfig]) -> Iterator[Dim
 
 
 def _free_numbers(own: type[MethodConfig]) -> list[str]:
-    """Returns a method's numeric fields but its T and alpha, which have ranges of their own."""
+    """Returns a method's numeric fields without T and alpha, which have their own ranges."""
     taken = {own.temperature_field, own.alpha_field}
     return [
         name
@@ -98,11 +98,11 @@ def _free_numbers(own: type[MethodConfig]) -> list[str]:
 
 
 def check_search(project: ProjectConfig) -> None:
-    """Checks that there is something to search, and that all of it is possible.
+    """Checks that there is something to search, and that every range is possible.
 
     Raises:
-        UserError: `tuning.space` names a field that no method of the search has, a range leaves
-            that of its field, or nothing is searched at all.
+        UserError: `tuning.space` names a field that no method of the search has, a range exceeds
+            that of its field, or nothing is searched.
     """
     _check_teachers(project)
     tuning, names = project.tuning, searched_methods(project)
@@ -142,7 +142,7 @@ def _listed(fields: list[str]) -> str:
 
 
 def _check_field(name: str, configs: Mapping[str, DistillationConfig]) -> None:
-    """Checks that a method of the search has a numeric field that no other range is for."""
+    """Checks that a method of the search has this field, and that no other range sets it."""
     field, said = name.removeprefix(_BLOCK), f"tuning.space={name!r}"
     if not name.startswith(_BLOCK):
         raise UserError(

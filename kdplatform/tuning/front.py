@@ -1,6 +1,6 @@
-"""Trade-offs between two objectives: what is not dominated, how much it covers, where it bends.
+"""Trade-offs between two objectives: the Pareto front, its hypervolume and its knee.
 
-An outcome is (accuracy, unfairness): the first is to be high, the second low.
+An outcome is (accuracy, unfairness). High accuracy and low unfairness are better.
 """
 
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-# Shares of the front's ranges: a bend smaller than this is none.
+# As a share of the front's ranges. A smaller bend is no knee.
 _SMALLEST_BEND = 1e-9
 
 
@@ -20,7 +20,7 @@ class Outcome(NamedTuple):
 
 
 def front(outcomes: Sequence[Outcome]) -> list[int]:
-    """Returns the positions of what nothing dominates, from the fairest to the most accurate."""
+    """Returns the positions of non-dominated outcomes, from the fairest to the most accurate."""
     order = sorted(
         range(len(outcomes)), key=lambda i: (-outcomes[i].accuracy, outcomes[i].unfairness, i)
     )
@@ -36,7 +36,7 @@ def front(outcomes: Sequence[Outcome]) -> list[int]:
 def hypervolume(outcomes: Sequence[Outcome], reference: Outcome) -> float:
     """The area that the outcomes dominate, up to the reference point (Zitzler and Thiele 1998).
 
-    What is not better than the reference in both objectives covers nothing.
+    An outcome that is not better than the reference in both objectives adds nothing.
     """
     area, highest = 0.0, reference.accuracy
     for position in front(outcomes):
@@ -48,7 +48,7 @@ def hypervolume(outcomes: Sequence[Outcome], reference: Outcome) -> float:
 
 
 def hypervolume_history(outcomes: Sequence[Outcome | None], reference: Outcome) -> list[float]:
-    """Returns the hypervolume after each trial; None stands for one without a usable outcome."""
+    """Returns the hypervolume after each trial. None stands for one without a usable outcome."""
     known: list[Outcome] = []
     history: list[float] = []
     for outcome in outcomes:
@@ -60,12 +60,12 @@ def hypervolume_history(outcomes: Sequence[Outcome | None], reference: Outcome) 
 
 
 def knee(outcomes: Sequence[Outcome]) -> int | None:
-    """Returns the position of the front's knee, None where it has none.
+    """Returns the position of the front's knee, or None if there is none.
 
-    The point farthest from the straight line between the front's two ends, on the better side of
-    it, with both objectives scaled to the front's own ranges (Das 1999, Structural Optimization 18,
-    107-115): to leave it, either objective costs more of the other than on the way there. A front
-    of fewer than three points, or one that lies on the line or behind it, has no knee.
+    The knee is the point farthest from the straight line between the front's two ends, on its
+    better side, with both objectives scaled to the front's own ranges (Das 1999, Structural
+    Optimization 18, 107-115). Moving away from it costs more of the other objective than moving
+    towards it. A front of fewer than three points, or on the worse side of the line, has no knee.
     """
     chosen = front(outcomes)
     if len(chosen) < 3:
@@ -75,7 +75,7 @@ def knee(outcomes: Sequence[Outcome]) -> int | None:
     if not ranges.all():
         return None
     scaled = (values - values.min(axis=0)) / ranges
-    # The ends are (0, 0) and (1, 1): above that line accuracy is more than unfairness pays for.
+    # The ends are (0, 0) and (1, 1). Above that line accuracy rises faster than unfairness.
     bend = scaled[:, 0] - scaled[:, 1]
     best = int(bend.argmax())
     return chosen[best] if bend[best] > _SMALLEST_BEND else None

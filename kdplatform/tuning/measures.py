@@ -1,4 +1,4 @@
-"""What a trial is judged by, from validation predictions alone."""
+"""The measures of a trial, from validation predictions alone."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ class Measure:
     """The unfairness that is searched, and of which attribute.
 
     Attributes:
-        attribute: None where the project has none; then nothing of groups is measured.
+        attribute: None if the project has none; then no group is measured.
         min_group_size: examples a group needs to be measured.
         groups: how many the attribute has on validation data.
     """
@@ -83,7 +83,7 @@ class Measure:
 
     @property
     def largest(self) -> float:
-        """The largest value there can be; infinite where nothing bounds it."""
+        """The largest possible value; infinite if there is no bound."""
         if self.unfairness == "individual":
             return np.inf
         if self.unfairness == "n_sg":
@@ -102,13 +102,13 @@ class Measure:
         return fairness_metric(str(self.attribute), self.unfairness)
 
     def shown(self, value: float) -> str:
-        """Returns a value of the unfairness as tables show it: fractions in per cent."""
+        """Returns a value of the unfairness for tables: fractions in per cent."""
         if np.isnan(value):
             return EMPTY
         return f"{100 * value:.2f}" if self.is_share else f"{value:.3g}"
 
     def similarity(self, table: Predictions) -> Similarity | None:
-        """Returns the pairs of examples of a split that individual unfairness is measured on."""
+        """Returns the pairs of examples of a split for individual unfairness."""
         return similarity(table, self.dataset) if self.unfairness == "individual" else None
 
     def notes(self, tables: Iterable[Predictions]) -> str:
@@ -176,12 +176,12 @@ class Measure:
 
 
 def means(scores: pd.DataFrame) -> list[float]:
-    """Returns the means of `MEASURES`; what one seed leaves undefined stays undefined."""
+    """Returns the means of `MEASURES`. A value that is undefined for one seed stays undefined."""
     return [float(value) for value in scores[[*MEASURES]].mean(skipna=False)]
 
 
 def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
-    """Returns what the project's `tuning:` block asks for.
+    """Returns the measure of the project's `tuning:` block.
 
     Raises:
         UserError: there is no such attribute, the unfairness or a constraint needs one that the
@@ -217,13 +217,13 @@ def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
 
 
 def _check_groups(measure: Measure, dataset: Dataset, *, confirmed: bool) -> None:
-    """Checks that the labels of the groups leave something to measure, before anything trains.
+    """Checks, before anything is trained, that the labels of the groups can be measured.
 
     Args:
         confirmed: whether the chosen points are measured on test data too.
 
     Raises:
-        UserError: on validation data they do not.
+        UserError: they cannot on validation data.
     """
     if measure.attribute is None or measure.unfairness not in _OF_GROUPS:
         return

@@ -1,4 +1,4 @@
-"""What the search is measured against: Teacher, NDS and the plain distilled student."""
+"""The references of a search: Teacher, NDS and the plain distilled student."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.measures import Measure, means
 from kdplatform.tuning.space import Point
 
-# The hypervolume's reference point lies this far beyond NDS.
+# The distance of the hypervolume's reference point from NDS.
 _ACCURACY_ROOM = 0.10
 _UNFAIRNESS_FACTOR = 2.0
 
@@ -50,7 +50,7 @@ def arms_at(
 ) -> dict[Arm, dict[int, TrainedModel]]:
     """Returns Teacher, NDS and the students of a point by arm and seed.
 
-    A teacher that all seeds share stands under each of them. A seed without its NDS is left out.
+    A teacher shared by all seeds is listed under each of them. A seed without its NDS is omitted.
 
     Args:
         models: by key of their step; those that failed are absent.
@@ -72,7 +72,7 @@ def arms_at(
 
 @dataclass(frozen=True)
 class References:
-    """Teacher, NDS and baseline on the search's seeds; the search reads validation data alone.
+    """Teacher, NDS and baseline on the search's seeds. The search reads only validation data.
 
     Attributes:
         models: every model, by key of its step.
@@ -89,10 +89,10 @@ class References:
     baseline: Outcome
 
     def reference_point(self, measure: Measure) -> Outcome:
-        """Returns the hypervolume's reference point, which no search has a part in.
+        """Returns the hypervolume's reference point, which does not depend on the search.
 
-        Ten points of accuracy below NDS and twice its unfairness, as far as there can be so much;
-        where NDS has none, as in n_sc, the largest unfairness there can be.
+        It is ten points of accuracy below NDS at twice its unfairness, or at the largest possible
+        unfairness if that is less. If NDS has none, as in n_sc, it is the largest possible.
         """
         unfairness = min(_UNFAIRNESS_FACTOR * self.nds.unfairness, measure.largest)
         if unfairness == 0:
@@ -123,10 +123,10 @@ def read_references(
 
 
 def floors(config: ProjectConfig, references: References) -> dict[str, float]:
-    """Returns the least that the constraints ask for, by name; a name that is absent asks nothing.
+    """Returns the lower bounds of the constraints by name. An absent name has no bound.
 
-    In mode constrained accuracy is at least `keep` of the baseline's. `accuracy_margin` asks for
-    NDS's accuracy minus the margin; of the two the larger one holds.
+    In mode constrained, accuracy is at least `keep` of the baseline's. `accuracy_margin` requires
+    NDS's accuracy minus the margin. The larger of the two bounds holds.
     """
     tuning = config.tuning
     accuracy = []
@@ -148,7 +148,7 @@ def violations(
     diverged: bool,
     collapsed: int = 0,
 ) -> dict[str, float]:
-    """Returns what Optuna is told of the constraints: above 0 is a violation.
+    """Returns the constraint values for Optuna: a value above 0 is a violation.
 
     Every trial has all of them, as samplers that model constraints need; `diverged` is 0 or 1.
 

@@ -1,4 +1,4 @@
-"""What a study has come to, logged: tables, figures, Optuna's plots, configurations to take up."""
+"""Logs a study's results: tables, figures, Optuna's plots, and configurations for `distill`."""
 
 import html
 import warnings
@@ -47,10 +47,10 @@ _MARKED = {KNEE: "knee", KEEPS: "fairest with {:.3g} % of its accuracy"}
 
 @dataclass(frozen=True)
 class Found:
-    """A study as it stands.
+    """A study's present state.
 
     Attributes:
-        trials: completed, in the order of their numbers.
+        trials: the completed trials, in the order of their numbers.
     """
 
     config: ProjectConfig
@@ -74,7 +74,7 @@ def trial_table(found: Found) -> pd.DataFrame:
     """Returns one row per completed trial, with its hypervolume so far."""
     on = {trial.number for trial in on_front(found.trials)}
     grid = set(first_points(found.config))
-    # A field that a point's method lacks is empty; what every point has stands behind all of them.
+    # A field that a point's method lacks is empty. Columns that every point has come last.
     fields = dict.fromkeys(name for trial in found.trials for name, _ in trial.point.fields)
     rows = []
     for trial, hypervolume in zip(found.trials, found.history(), strict=True):
@@ -102,7 +102,7 @@ def trial_table(found: Found) -> pd.DataFrame:
 
 
 def log_found(found: Found) -> None:
-    """Logs the study as it stands to the command's run."""
+    """Logs the study's present state to the command's run."""
     mlflow.log_text(csv_text(trial_table(found)), "trials.csv")
     _log_hypervolume(found)
     records.log_figures(_figures(found))
@@ -162,10 +162,10 @@ def _figures(found: Found) -> dict[str, Any]:
 def optuna_page(found: Found) -> str:
     """Returns Optuna's own plots of the study as one page that needs no network.
 
-    Empty where the study has too few trials for any of them.
+    The page is empty if the study has too few trials for every plot.
     """
     with warnings.catch_warnings():
-        # That importances are of low values is what is wanted, and said above them.
+        # Importances of low values are intended, as the text above them says.
         warnings.simplefilter("ignore", UserWarning)
         drawn = list(_optuna_plots(found))
     parts = [
@@ -184,7 +184,7 @@ def _optuna_plots(found: Found) -> Iterator[Any]:
     if len(study.directions) > 1:
         reference = list(found.reference_point)
         makers["Hypervolume"] = partial(visualization.plot_hypervolume_history, study, reference)
-    # Importances are those of getting a low value.
+    # Importances refer to a low value.
     for target, low, name, low_name in (
         (_accuracy, _error, "validation accuracy", "a low validation error"),
         (_unfairness, _unfairness, label, f"a low {label}"),
@@ -204,12 +204,12 @@ def _optuna_plots(found: Found) -> Iterator[Any]:
         try:
             yield make().update_layout(title=title)
         except (RuntimeError, ValueError):
-            # Importances need trials that differ, all need one that completed.
+            # Importances need trials that differ. Every plot needs a completed trial.
             continue
 
 
 def _html(text: str) -> str:
-    """Returns text that neither a page nor Plotly, which reads some HTML, takes for markup."""
+    """Returns text that neither a page nor Plotly, which reads some HTML, treats as markup."""
     return html.escape(visible(text))
 
 
@@ -247,7 +247,7 @@ def save_choices(found: Found, choices: Sequence[Choice], folder: Path) -> Path:
 
 
 def log_confirmed(measure: Measure, arms: Sequence[Confirmed]) -> None:
-    """Logs what the fresh seeds say: a row per arm and seed, and a row per arm."""
+    """Logs the results of the fresh seeds: a row per arm and seed, and a row per arm."""
     each, means = [], []
     for arm in arms:
         own = {"arm": arm.title, "chosen_as": arm.choice.name if arm.choice else arm.title}

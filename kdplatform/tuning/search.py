@@ -1,4 +1,4 @@
-"""The search itself: Optuna's loop, as many threads as there are workers, and the books kept."""
+"""The search: Optuna's loop with one thread per worker, and the record of trials."""
 
 import threading
 from collections.abc import Sequence
@@ -38,7 +38,7 @@ from kdplatform.tuning.trials import Result
 
 _LOOK_EVERY_SECONDS = 0.1
 _WAIT_SECONDS = 1.0
-# How long a trial that has not said its point yet holds up those after it.
+# How long a trial that has not published its point delays later trials.
 _CHOOSING = timedelta(seconds=60)
 
 
@@ -47,9 +47,9 @@ class Search:
     """One driver of a study.
 
     Attributes:
-        scheduler: opened for the whole search; knows the references' models.
+        scheduler: open for the whole search; knows the references' models.
         runs: opens trials' runs.
-        heartbeats: whether the storage tells which drivers are gone.
+        heartbeats: whether the storage detects dead drivers.
         stop: set to end the search.
     """
 
@@ -71,14 +71,14 @@ class Search:
         return self.workspace.config
 
     def run(self, threads: int) -> None:
-        """Runs trials until the study has as many as were asked for.
+        """Runs trials until the study has the requested number.
 
-        A KeyboardInterrupt ends the trials under way, which go back into the queue.
+        A KeyboardInterrupt ends the running trials, which return to the queue.
         """
         loop = threading.Thread(target=self._guarded, args=(threads,), name="tuner")
         loop.start()
         try:
-            # Not join: Ctrl-C in the midst of it makes Python 3.11 take the thread for ended.
+            # Not join: after Ctrl-C during join, Python 3.11 treats the thread as ended.
             while not self._ended.wait(_WAIT_SECONDS):
                 pass
         except BaseException:
@@ -115,11 +115,11 @@ class Search:
                 )
             elif counted.running and self.heartbeats:
                 if not waited:
-                    say(f"tune: {counted.running} trials are with other drivers; waiting")
+                    say(f"tune: other drivers are running {counted.running} trials; waiting")
                     waited = True
                 self.stop.wait(_WAIT_SECONDS)
                 fail_stale_trials(self.study)
-                # A driver that was killed before its first heartbeat never looks stale.
+                # A driver that was killed before its first heartbeat never looks dead.
                 books.recover(self.study)
             else:
                 return
@@ -166,10 +166,10 @@ class Search:
     def _taken_over(
         self, number: int, point: Point, others: Sequence[FrozenTrial]
     ) -> Result | None:
-        """Returns the result of a trial of the same point, which is waited for when it runs.
+        """Returns the result of a trial of the same point, waiting for it if it is running.
 
-        Among the trials that run, the lower number goes first: a trial waits until all before it
-        have said their points, so that two drivers on two machines never train the same one.
+        Of running trials the lower number goes first. A trial waits until all earlier ones have
+        published their points, so that two drivers on two machines never train the same point.
         """
         while True:
             for other in others:
@@ -191,7 +191,7 @@ class Search:
         asked = floors(self.config, self.references)
         trained = self.scheduler.run(steps, run_id, stop=self.stop)
         for failure in trained.failures:
-            # A crash says more than a divergence.
+            # A crash is more informative than a divergence.
             if not failure.diverged:
                 raise TrialFailedError(failure.reason)
         if trained.failures:
@@ -277,7 +277,7 @@ class Search:
 
 
 def _goes_first(other: FrozenTrial, number: int, point: Point) -> bool:
-    """Tells whether a trial that runs may be training this very point, or be about to."""
+    """Returns whether a running trial may train this same point, now or soon."""
     if other.state is not TrialState.RUNNING or other.number >= number:
         return False
     if books.POINT in other.user_attrs:

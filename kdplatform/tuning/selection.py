@@ -1,4 +1,4 @@
-"""Which points of a search are worth training again."""
+"""Chooses the points of a search to train again."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +17,8 @@ class Choice:
     """A point and why it was chosen.
 
     Attributes:
-        labels: of `baseline`, `front`, `knee` and `constrained` those that it is.
-        found: what the search measured on validation data.
+        labels: those of `baseline`, `front`, `knee` and `constrained` that apply.
+        found: the search's measurements on validation data.
     """
 
     point: Point
@@ -32,7 +32,7 @@ class Choice:
 
 
 def distinct(trials: Sequence[Evaluated]) -> list[Evaluated]:
-    """Returns the first trial of every point that keeps all constraints."""
+    """Returns the first trial of every point that satisfies all constraints."""
     first: dict[Point, Evaluated] = {}
     for trial in trials:
         if trial.feasible:
@@ -41,20 +41,20 @@ def distinct(trials: Sequence[Evaluated]) -> list[Evaluated]:
 
 
 def on_front(trials: Sequence[Evaluated]) -> list[Evaluated]:
-    """Returns the feasible points that none dominates, from the fairest to the most accurate."""
+    """Returns the non-dominated feasible points, from the fairest to the most accurate."""
     usable = distinct(trials)
     return [usable[position] for position in front([trial.outcome for trial in usable])]
 
 
 def at_knee(trials: Sequence[Evaluated]) -> Evaluated | None:
-    """Returns the knee of the front, None where it has none."""
+    """Returns the knee of the front, or None if it has none."""
     usable = distinct(trials)
     position = knee([trial.outcome for trial in usable])
     return None if position is None else usable[position]
 
 
 def fairest_that_keeps(trials: Sequence[Evaluated], accuracy: float) -> Evaluated | None:
-    """Returns the fairest feasible point of at least this accuracy; of equals the more accurate."""
+    """Returns the fairest feasible point of at least this accuracy; of ties the more accurate."""
     enough = [trial for trial in distinct(trials) if trial.outcome.accuracy >= accuracy]
     if not enough:
         return None
@@ -62,14 +62,14 @@ def fairest_that_keeps(trials: Sequence[Evaluated], accuracy: float) -> Evaluate
 
 
 def least_infeasible(trials: Sequence[Evaluated]) -> Evaluated:
-    """Returns the trial whose constraints are violated by the least; one that diverged is last."""
+    """Returns the trial with the smallest violation of constraints. A diverged one comes last."""
     return min(trials, key=lambda trial: (trial.diverged, trial.violation, trial.number))
 
 
 def marked(
     config: ProjectConfig, baseline: Outcome, trials: Sequence[Evaluated]
 ) -> dict[str, Evaluated]:
-    """Returns by label the knee, and the fairest point that keeps enough accuracy, if there."""
+    """Returns by label the knee and the fairest point that keeps enough accuracy, if they exist."""
     keeps = fairest_that_keeps(trials, config.tuning.keep * baseline.accuracy)
     found = {KNEE: at_knee(trials), KEEPS: keeps}
     return {label: trial for label, trial in found.items() if trial is not None}
@@ -78,10 +78,10 @@ def marked(
 def choose(
     config: ProjectConfig, references: References, trials: Sequence[Evaluated]
 ) -> list[Choice]:
-    """Returns the points to be trained again: the baseline, then the others, the fairest first.
+    """Returns the points to train again: the baseline, then the others, the fairest first.
 
-    Of a front with more outcomes than `confirm_points` its ends and points evenly between; of
-    points with equal outcomes the one found first.
+    If the front has more outcomes than `confirm_points`, its ends and evenly spaced points between
+    them are chosen. Of points with equal outcomes, the first found is chosen.
     """
     baseline, own = references.baseline, Point.of(config)
     different: dict[Outcome, Evaluated] = {}
@@ -111,8 +111,8 @@ def _spread(trials: Sequence[Evaluated], most: int) -> list[Evaluated]:
 def best(config: ProjectConfig, choices: Sequence[Choice]) -> Choice:
     """Returns the choice that `best.yaml` holds.
 
-    The fairest that keeps enough of the baseline's accuracy; without one the knee, without a knee
-    the baseline.
+    It is the fairest point that keeps enough of the baseline's accuracy, else the knee, else the
+    baseline.
     """
     for label in (KEEPS, KNEE):
         for choice in choices:

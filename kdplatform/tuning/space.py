@@ -1,4 +1,4 @@
-"""The search space: what a point is, how Optuna draws one, which configuration it stands for."""
+"""The search space: what a point is, how Optuna draws one, and its configuration."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ _RATE_DIGITS = 2
 
 @dataclass(frozen=True)
 class Point:
-    """One way to distil; equal points are the same runs.
+    """One setting of distillation. Equal points share their runs.
 
     Attributes:
-        fields: name and value of the method's fields that points vary.
+        fields: name and value of each varied field of the method.
     """
 
     method: str
@@ -36,11 +36,11 @@ class Point:
 
     @classmethod
     def of(cls, project: ProjectConfig, method: str = "", temperature: float | None = None) -> Self:
-        """Returns the point a project's configuration stands at.
+        """Returns the point of a project's configuration.
 
         Args:
             method: another method, at its own defaults.
-            temperature: another T; a method without one stays where it is.
+            temperature: another T; ignored by a method without one.
         """
         config = with_method(project, method or project.distillation.method)
         own = {d.field: getattr(config, d.field) for d in dimensions(project, config.method)}
@@ -61,7 +61,7 @@ class Point:
 
     @property
     def arm(self) -> Arm:
-        """The arm of its students: their settings are what points vary."""
+        """The arm of its students, whose settings are the varied fields."""
         settings = {name: value for name, value in self.as_dict().items() if name != "method"}
         return Arm(Role.DISTILLED, self.method, tuple(settings.items()))
 
@@ -74,7 +74,7 @@ class Point:
         return project.model_copy(update={"distillation": distillation, "student": student})
 
     def title(self, project: ProjectConfig) -> str:
-        """Says where the point is; the method where there are others, the rest where it differs."""
+        """Describes the point: the method if there are others, and the fields that differ."""
         student = project.student
         parts = [f"{_SHORT.get(name, name)}={value:g}" for name, value in self.fields]
         if not parts or {*searched_methods(project), self.method} != {project.distillation.method}:
@@ -86,13 +86,13 @@ class Point:
         return " ".join(parts)
 
 
-# What a point has whatever its method.
+# The fields of a point that do not depend on its method.
 _OF_EVERY_POINT = ("method", "learning_rate", "epochs")
 _SHORT = {"temperature": "T"}
 
 
 def draw(trial: Trial, project: ProjectConfig) -> Point:
-    """Returns the point that Optuna suggests, rounded: the method, then the fields that it has."""
+    """Returns the point that Optuna suggests, rounded: the method, then its fields."""
     space, own = project.tuning, Point.of(project)
     method, rate, epochs = own.method, own.learning_rate, own.epochs
     if space.methods:
@@ -117,9 +117,9 @@ def _suggested(trial: Trial, name: str, dimension: Dimension) -> float:
 
 
 def _parameters(project: ProjectConfig, method: str) -> Iterator[tuple[str, Dimension]]:
-    """Returns the dimensions of a method by the names that Optuna knows them by.
+    """Returns the dimensions of a method by their names in Optuna.
 
-    Of several methods each has its own: a T that suits one need not suit another.
+    Each of several methods has its own dimensions: a T that suits one need not suit another.
     """
     several = len(searched_methods(project)) > 1
     for dimension in dimensions(project, method):
@@ -127,9 +127,9 @@ def _parameters(project: ProjectConfig, method: str) -> Iterator[tuple[str, Dime
 
 
 def first_points(project: ProjectConfig) -> list[Point]:
-    """Returns what is tried first, as far as it lies in the space.
+    """Returns the first points to try, if they are inside the space.
 
-    The project's own point and its temperatures, and every other method at its defaults.
+    They are the project's own point and its temperatures, and every other method at its defaults.
     """
     temperatures = [Point.of(project, temperature=t) for t in project.temperatures]
     others = [Point.of(project, method) for method in searched_methods(project)]
@@ -152,7 +152,7 @@ def _between(value: float, limits: tuple[float, float]) -> bool:
 
 
 def parameters(point: Point, project: ProjectConfig) -> dict[str, Any]:
-    """Returns a point as the parameters that `draw` would be given for it."""
+    """Returns a point as the parameters that `draw` would get for it."""
     space, values = project.tuning, point.as_dict()
     searched = {"method": bool(space.methods)}
     searched |= {"learning_rate": space.learning_rate is not None}

@@ -1,4 +1,4 @@
-"""Where a study is kept: Optuna's storages by URL, and the study itself, opened with care."""
+"""The storage of a study: opens Optuna's storages by URL, and the study in them."""
 
 import re
 import warnings
@@ -23,7 +23,7 @@ from kdplatform.stores import JOURNAL, SQLITE_PATIENCE_SECONDS, database_url, re
 
 DEFAULT = "sqlite:///optuna.db"
 _ALLOWED = "auto | sqlite:///file.db | postgresql://host/database | journal:///file.log"
-# A trial whose driver has not given a sign of life for this long is tried again.
+# A trial is tried again if its driver gave no sign of life for this long.
 HEARTBEAT_SECONDS = 15
 GRACE_SECONDS = 90
 _MOST_RETRIES = 3
@@ -35,7 +35,7 @@ Direction = Literal["maximize", "minimize"]
 
 @contextmanager
 def quiet_optuna() -> Iterator[None]:
-    """Keeps Optuna's own log and its notes on what is experimental out of the program's output."""
+    """Keeps Optuna's log and its notes on experimental features out of the output."""
     verbosity = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
@@ -48,10 +48,10 @@ def quiet_optuna() -> Iterator[None]:
 
 @contextmanager
 def storage_errors(url: str) -> Iterator[None]:
-    """Says in one line what goes wrong between the program and the study's storage.
+    """Turns a failure of the study's storage into one line.
 
     Raises:
-        MachineError: the storage refused, failed or fell silent.
+        MachineError: the storage refused, failed or stopped answering.
     """
     try:
         yield
@@ -63,21 +63,21 @@ def storage_errors(url: str) -> Iterator[None]:
 
 
 def storage_url(storage: str) -> str:
-    """Returns the URL of a storage as the command line names it."""
+    """Returns the URL of a storage that the command line names."""
     return DEFAULT if storage == "auto" else storage
 
 
 def open_storage(url: str) -> BaseStorage:
-    """Opens the storage, with heartbeats where it has them.
+    """Opens the storage, with heartbeats if it supports them.
 
     Raises:
-        UserError: the URL is none, or its database driver is not installed.
-        MachineError: the storage does not answer or cannot be made.
+        UserError: the URL is invalid, or its database driver is not installed.
+        MachineError: the storage does not answer or cannot be created.
     """
     url = storage_url(url)
     if url.startswith(JOURNAL):
         return _journal(url)
-    # SQLAlchemy's own choice for plain postgresql:// is another driver.
+    # SQLAlchemy would choose another driver for plain postgresql://.
     url = re.sub(r"^postgres(ql)?://", "postgresql+psycopg://", url)
     name = database_url("storage", url, _ALLOWED, ("sqlite", "postgresql")).get_backend_name()
     arguments: dict[str, Any] = {"connect_timeout": _CONNECT_SECONDS}
@@ -97,15 +97,15 @@ def open_storage(url: str) -> BaseStorage:
 
 
 def _prepare_sqlite(storage: RDBStorage) -> None:
-    """Makes SQLite take turns, and wait for the disk less often.
+    """Makes SQLite serialise transactions, and wait for the disk less often.
 
-    Optuna locks the rows that it reads and then changes, which SQLite does not know: two threads
-    could take the same waiting trial. A transaction that is immediate has the file to itself.
-    A log written ahead lets a trial's dozen small commits wait for the disk once.
+    Optuna locks the rows that it reads and then changes. SQLite has no row locks, so two threads
+    could take the same waiting trial. An immediate transaction locks the whole file. With a
+    write-ahead log, a trial's dozen small commits wait for the disk once.
     """
 
     def connect(connection: Any, record: object) -> None:
-        connection.isolation_level = None  # else the driver begins transactions, and not so
+        connection.isolation_level = None  # else the driver begins its own
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=NORMAL")
 
@@ -118,12 +118,12 @@ def _prepare_sqlite(storage: RDBStorage) -> None:
 
 
 def heartbeats(storage: BaseStorage) -> bool:
-    """Tells whether a storage knows which drivers still live; a journal file does not."""
+    """Returns whether a storage detects dead drivers. A journal file does not."""
     return isinstance(storage, RDBStorage)
 
 
 def retry(study: optuna.Study, trial: FrozenTrial) -> None:
-    """Puts a trial that was lost or interrupted back into the queue, a few times at most."""
+    """Returns a lost or interrupted trial to the queue, a few times at most."""
     RetryCallback(max_retry=_MOST_RETRIES)(study, trial)
 
 
@@ -131,7 +131,7 @@ def _journal(url: str) -> BaseStorage:
     path = Path(url.removeprefix(JOURNAL))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # Optuna itself would write to a file of another kind before it notices.
+        # Optuna would write to a file of another kind before it notices.
         if path.exists():
             with path.open("rb") as file:
                 if (first := file.readline()) and b'"op_code"' not in first:
@@ -141,8 +141,8 @@ def _journal(url: str) -> BaseStorage:
         return storage
     except ValueError:
         raise UserError(
-            f"storage={url!r} is a file that Optuna did not write, or no more as it did; allowed: "
-            "a journal of Optuna's, or the path of a new file"
+            f"storage={url!r} is a file that Optuna did not write, or that changed; allowed: "
+            "an Optuna journal, or the path of a new file"
         ) from None
     except OSError as error:
         raise MachineError(
@@ -159,14 +159,15 @@ def open_study(
     identity: Mapping[str, str],
     before: Mapping[str, str],
 ) -> optuna.Study:
-    """Creates the study, or goes on with the one of this name.
+    """Creates the study, or continues the one of this name.
 
     Args:
         sampler: builds the sampler from a seed.
-        seed: of the driver that creates the study; one that goes on would draw the same points
-            again with it, and draws from fresh entropy.
-        identity: what decides the value of a point; a study with another one is another study.
-        before: what holds for a study from before a field came, by the name of the field.
+        seed: of the driver that creates the study. A driver that continues it draws from fresh
+            entropy, because the same seed would draw the same points again.
+        identity: the settings that decide the value of a point. With another identity it is another
+            study.
+        before: by field, the value of a study that is older than the field.
 
     Raises:
         UserError: the study of this name has other directions or another identity.
@@ -183,7 +184,7 @@ def open_study(
     if found != directions:
         raise _other_study(name, f"directions {', '.join(found)}", ", ".join(directions))
     known: dict[str, str] = {**before, **study.user_attrs.get(_IDENTITY, {})}
-    # Another field that one of them lacks came or went with a version of the program.
+    # A field that only one of them has was added or removed by a version of the program.
     for field in sorted(known.keys() & identity.keys()):
         if known[field] != identity[field]:
             own, now = (f"{field}={value}" for value in (known[field], identity[field]))
@@ -199,7 +200,7 @@ def _other_study(name: str, before: str, now: str) -> UserError:
 
 
 def sampler_named(name: str) -> Callable[[int | None], BaseSampler]:
-    """Returns what builds one of Optuna's samplers from a seed.
+    """Returns a function that builds one of Optuna's samplers from a seed.
 
     Raises:
         UserError: there is no sampler of this name.
@@ -208,7 +209,7 @@ def sampler_named(name: str) -> Callable[[int | None], BaseSampler]:
     builders: dict[str, Callable[[int | None], BaseSampler]] = {
         "tpe": lambda seed: samplers.TPESampler(seed=seed),
         "gp": lambda seed: samplers.GPSampler(seed=seed),
-        # Few trials: generations have to be small to come about at all.
+        # There are few trials, so generations must be small to complete.
         "nsgaii": lambda seed: samplers.NSGAIISampler(seed=seed, population_size=10),
         "random": lambda seed: samplers.RandomSampler(seed=seed),
     }

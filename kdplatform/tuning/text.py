@@ -1,4 +1,4 @@
-"""What `tune` prints at its end."""
+"""The text that `tune` prints at its end."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -49,7 +49,7 @@ def search_text(found: Found, books: Books, choices: Sequence[Choice]) -> str:
 
 
 def unsearched_note(config: ProjectConfig) -> str:
-    """Says so when there is one point only, or the project's own leave no trial for the sampler."""
+    """Warns if there is only one point, or if the first points leave no trial for the sampler."""
     tuning = config.tuning
     methods = searched_methods(config)
     own = dimensions(config, methods[0])
@@ -74,7 +74,7 @@ def unsearched_note(config: ProjectConfig) -> str:
 
 
 def methods_notes(config: ProjectConfig) -> list[str]:
-    """Says what of several methods is not searched, and what their sampler does not model."""
+    """Names what is not searched of several methods, and what the sampler does not model."""
     methods, sampler, notes = searched_methods(config), config.tuning.sampler, []
     if len(methods) < 2:
         return []
@@ -189,12 +189,12 @@ def _verdicts(measure: Measure, arms: Sequence[Confirmed]) -> list[str]:
 
 
 def infeasible_line(found: Found) -> str:
-    """Says which trial came nearest to the constraints, when none keeps them."""
+    """Names the trial nearest to the constraints, if none satisfies them."""
     trial = least_infeasible(found.trials)
     violated = ", ".join(
         f"{name} by {value:.4g}" for name, value in trial.constraints.items() if value > 0
     )
     return (
-        f"none of {len(found.trials)} trials keeps the constraints; the least infeasible is trial "
+        f"none of {len(found.trials)} trials satisfies the constraints; the nearest is trial "
         f"{trial.number}, {trial.point.title(found.config)}, which violates {violated}"
     )

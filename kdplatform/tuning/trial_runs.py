@@ -16,16 +16,16 @@ from kdplatform.redaction import redacted
 
 
 class TrialFailedError(Exception):
-    """A trial has no value; the message is its reason. The study goes on."""
+    """A trial has no value. The message is its reason. The study continues."""
 
 
 @dataclass(frozen=True)
 class TrialRuns:
-    """Opens trials' runs.
+    """Opens the runs of trials.
 
     Attributes:
         parent_run_id: the command's run.
-        study: the study's name, by which a run's trial is found in the storage.
+        study: the study's name, which finds a run's trial in the storage.
     """
 
     experiment_id: str
@@ -35,7 +35,7 @@ class TrialRuns:
 
     @contextmanager
     def open(self, number: int, title: str, point: Mapping[str, object]) -> Iterator[str]:
-        """Opens the run of a trial; when the block raises, the run says why it has no value."""
+        """Opens the run of a trial. If the block raises, the run records why it has no value."""
         client = MlflowClient()
         tags = {
             "mlflow.runName": f"trial {number} {title}",
@@ -66,7 +66,7 @@ def log_result(
     metrics: Mapping[str, float],
     tags: Mapping[str, str],
 ) -> None:
-    """Logs a trial's point and what it came to, all at once; what is not defined is left out."""
+    """Logs a trial's point and its result in one call, without undefined values."""
     now = get_current_time_millis()
     known = [Metric(name, value, now, 0) for name, value in metrics.items() if isfinite(value)]
     parameters = [Param(name, str(value)) for name, value in point.items()]
@@ -75,7 +75,7 @@ def log_result(
 
 
 def close_lost(run_id: str) -> None:
-    """Marks as KILLED what the dead driver of a trial left RUNNING: its run and those below."""
+    """Marks as KILLED the runs that a dead driver left RUNNING: the trial's and those below."""
     client = MlflowClient()
     close_abandoned_children(run_id)
     run = client.get_run(run_id)

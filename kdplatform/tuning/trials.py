@@ -1,4 +1,4 @@
-"""The trials of a study as the tuner reads them, and the books on them."""
+"""The trials of a study: their results, and the count of each kind."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.space import Point
 from kdplatform.tuning.storage import retry
 
-# Names of the attributes that a trial carries.
+# Names of a trial's attributes.
 POINT = "kd.point"
 RESULT = "kd.result"
 REASON = "kd.reason"
@@ -22,9 +22,9 @@ DRIVER = "kd.driver"
 RUN = "mlflow.run_id"
 SURPLUS = "kd.surplus"
 
-# A trial without a driver's name this long after its start was lost in between.
+# A trial without a driver's name this long after its start is lost.
 _NAMELESS = timedelta(minutes=5)
-# A trial out of the queue carries its former driver's name until it is given its own.
+# A trial from the queue has its former driver's name until it gets a new one.
 _SETTLED = timedelta(seconds=2)
 
 _KINDS = {
@@ -36,12 +36,12 @@ _KINDS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Result:
-    """What a trial came to.
+    """The result of a trial.
 
     Attributes:
         worst_group_accuracy: NaN without an attribute.
         constraints: by name; above 0 is a violation.
-        run_ids: of the distilled students, one per seed; none when their training diverged.
+        run_ids: of the distilled students, one per seed; empty if their training diverged.
         same_as: number of the trial whose value it took over.
     """
 
@@ -53,7 +53,7 @@ class Result:
     diverged: bool = False
 
     def as_dict(self) -> dict[str, object]:
-        """Returns it as plain values; Optuna keeps the constraints itself."""
+        """Returns the result as plain values. Optuna stores the constraints itself."""
         worst = self.worst_group_accuracy
         return {
             **self.outcome._asdict(),
@@ -65,12 +65,12 @@ class Result:
 
     @property
     def feasible(self) -> bool:
-        """Whether all constraints are kept."""
+        """Whether all constraints are satisfied."""
         return all(value <= 0 for value in self.constraints.values())
 
     @property
     def violation(self) -> float:
-        """The sum of what constraints are violated by."""
+        """The sum of the violations of constraints."""
         return sum(max(0.0, value) for value in self.constraints.values())
 
 
@@ -88,7 +88,7 @@ class Evaluated(Result):
 
 
 def evaluated(trial: FrozenTrial) -> Evaluated | None:
-    """Returns what a completed trial holds, None for any other."""
+    """Returns the result of a completed trial, or None for any other."""
     if trial.state is not TrialState.COMPLETE or RESULT not in trial.user_attrs:
         return None
     result: dict[str, Any] = trial.user_attrs[RESULT]
@@ -113,15 +113,15 @@ def all_evaluated(study: optuna.Study) -> list[Evaluated]:
 
 @dataclass(frozen=True)
 class Books:
-    """Every trial accounted for.
+    """The number of trials of each kind.
 
     Attributes:
-        completed: with a value of their own or taken over; the infeasible are among them.
+        completed: with their own value or another trial's; infeasible trials included.
         failed: without a value, and not tried again.
         retried: lost or interrupted; another trial took their place.
         running: at this moment, of any driver.
         waiting: in the queue.
-        surplus: begun when the budget was already spoken for, and ended at once.
+        surplus: begun when other trials had used the budget, and ended at once.
     """
 
     completed: int
@@ -138,7 +138,7 @@ class Books:
 
     @property
     def begun(self) -> int:
-        """Trials that count against the budget, or will."""
+        """Trials that count against the budget, now or later."""
         return self.spent + self.running
 
 
@@ -165,12 +165,12 @@ def _kind(trial: FrozenTrial, again: frozenset[int]) -> str:
 
 
 def _tried_again(trials: Sequence[FrozenTrial]) -> frozenset[int]:
-    # Optuna's own way to read this is marked experimental, and warns.
+    # Optuna's own way to read this is experimental, and warns.
     return frozenset(n for trial in trials for n in trial.system_attrs.get("retry_history", []))
 
 
 def failures(trials: Sequence[FrozenTrial]) -> list[tuple[int, str]]:
-    """Returns number and reason of the trials that have no value and were not tried again."""
+    """Returns number and reason of each trial that has no value and was not tried again."""
     again = _tried_again(trials)
     return [
         (trial.number, trial.user_attrs.get(REASON, "lost, and retried too often"))
@@ -180,12 +180,12 @@ def failures(trials: Sequence[FrozenTrial]) -> list[tuple[int, str]]:
 
 
 def give_back(study: optuna.Study, number: int) -> None:
-    """Puts a trial that ended without a value back into the queue."""
+    """Returns a trial that ended without a value to the queue."""
     retry(study, study.trials[number])
 
 
 def recover(study: optuna.Study) -> list[FrozenTrial]:
-    """Marks what dead drivers of this machine left running, and puts it back into the queue.
+    """Marks trials that dead drivers of this machine left running, and returns them to the queue.
 
     Optuna's heartbeats do the same for drivers of other machines, after their grace period.
     """

@@ -1,4 +1,4 @@
-"""One call of `tune`: references, search, what it found, and the chosen points once more."""
+"""One call of `tune`: references, search, results, and confirmation of the chosen points."""
 
 import shlex
 import threading
@@ -56,17 +56,17 @@ from kdplatform.tuning.text import (
 from kdplatform.tuning.trial_runs import TrialRuns, close_lost
 
 _QUEUED = "kd.queued"
-# How long a second driver waits for the first one to queue the paper's grid.
+# How long a second driver waits until the first has queued the paper's grid.
 _QUEUE_SECONDS = 10.0
 _RUNS = "mlflow.run_ids"
 
 
 class Tuner:
-    """Carries out a study, or goes on with it.
+    """Carries out a study, or continues it.
 
     Args:
         run_id: the command's run.
-        heartbeats: whether the storage tells which drivers are gone.
+        heartbeats: whether the storage detects dead drivers.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Tuner:
         self._found: Found | None = None
 
     def run(self) -> str:
-        """Does everything there is to do and returns what it came to as text."""
+        """Runs every part of the study and returns the results as text."""
         for note in (unsearched_note(self._config), *methods_notes(self._config)):
             if note:
                 say(f"tune: {note}")
@@ -100,7 +100,7 @@ class Tuner:
         with open_executor(self._arguments, most) as executor:
             references = self._references(executor)
             if references is None:
-                return "no search: what it is measured against could not be trained"
+                return "no search: its references could not be trained"
             self._prepare()
             try:
                 self._search(executor, references)
@@ -113,7 +113,7 @@ class Tuner:
                 text.append(self._confirm(executor, choices))
             if choices:
                 path = shlex.quote(str(save_choices(found, choices, self._folder())))
-                text.append(f"distil with what was found: kdplatform distill --config {path}")
+                text.append(f"distil with the best point: kdplatform distill --config {path}")
         return "\n\n".join(text)
 
     def _check_methods(self) -> None:
@@ -136,9 +136,9 @@ class Tuner:
         )
 
     def _folder(self) -> Path:
-        """Returns where what was found is written: with no other study's of the same name."""
+        """Returns the folder of the results, which no other study of the same name shares."""
         name = told_apart(
-            # Never another folder, and none that a system does not take.
+            # The name must be valid on every system and must not leave the folder.
             in_metric_name(self._study.study_name),
             self._workspace.dataset.digest,
             absolute_uri(mlflow.get_tracking_uri()),
@@ -147,11 +147,11 @@ class Tuner:
         return self._workspace.folder / "tuning" / name
 
     def report(self) -> None:
-        """Says what is missing.
+        """Raises the error for missing results, if any.
 
         Raises:
             UnfinishedError: models could not be trained, or no trial has a value.
-            InfeasibleError: no trial keeps the constraints.
+            InfeasibleError: no trial satisfies the constraints.
         """
         report_failures(self._failures)
         assert self._found is not None
@@ -181,7 +181,7 @@ class Tuner:
         return trained
 
     def _references(self, executor: Executor) -> References | None:
-        """Trains or finds Teacher, NDS and baseline; None when one of them failed."""
+        """Trains or finds Teacher, NDS and baseline. Returns None if one of them failed."""
         digest = self._workspace.dataset.digest
         steps = point_steps(
             self._config, Point.of(self._config), search_seeds(self._config), digest
@@ -194,9 +194,9 @@ class Tuner:
     # ---- search
 
     def _prepare(self) -> None:
-        """Takes up what dead drivers left, and queues what is tried first."""
+        """Recovers the trials of dead drivers, and queues the first points."""
         for trial in books.recover(self._study):
-            say(f"trial {trial.number}: its driver is gone; it is tried again")
+            say(f"trial {trial.number}: its driver died; it is tried again")
             if run_id := trial.user_attrs.get(books.RUN):
                 close_lost(run_id)
         if self._heartbeats:
@@ -206,11 +206,11 @@ class Tuner:
         counted = self._books()
         say(
             f"tune: study {self._study.study_name}, {counted.spent} of "
-            f"{self._config.tuning.trials} trials are there"
+            f"{self._config.tuning.trials} trials are done"
         )
 
     def _queue(self) -> None:
-        """Queues the paper's grid, once in a study's life."""
+        """Queues the paper's grid, once per study."""
         if not self._config.tuning.grid:
             return
         trials = self._study.get_trials(deepcopy=False)

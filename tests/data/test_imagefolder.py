@@ -121,7 +121,7 @@ def test_a_damaged_cache_is_made_again(root: Path, capsys: pytest.CaptureFixture
     cut_short(cache)
     second = load(root)
     assert torch.equal(torch.as_tensor(second.train.inputs), torch.as_tensor(first.train.inputs))
-    assert "images.npz is not what was written to it; it is made again" in capsys.readouterr().err
+    assert "images.npz is damaged or altered; it is made again" in capsys.readouterr().err
 
 
 def test_the_digest_follows_the_files_and_the_configuration_and_not_the_place(root: Path) -> None:

@@ -184,7 +184,7 @@ def test_a_damaged_cache_is_noticed_and_made_again(
     whole = path.read_bytes()
     flip_a_bit(path)
     assert trained_place.run("distill", **as_before | {"alpha": "0.9"}) == 0
-    assert f"{path} is not what was written to it" in capsys.readouterr().err
+    assert f"{path} is damaged or altered" in capsys.readouterr().err
     assert path.read_bytes() == whole
 
 

@@ -70,7 +70,7 @@ def test_a_damaged_table_is_made_again(new_place, computed, capsys):
     asked(new_place, PAYING)
     assert path.read_bytes() == whole
     assert computed == ["run", "run"]
-    assert "is not what was written to it; it is made again" in capsys.readouterr().err
+    assert "is damaged or altered; it is made again" in capsys.readouterr().err
 
 
 def test_the_teacher_is_asked_where_a_table_costs_more(new_place, computed):

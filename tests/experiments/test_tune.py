@@ -235,7 +235,7 @@ def test_distill_takes_up_the_best_configuration(story: Story) -> None:
 
 def test_the_same_study_goes_on_with_what_is_missing(story: Story) -> None:
     assert story.resumed.code == 0, story.resumed.err
-    assert "4 of 5 trials are there" in story.resumed.err
+    assert "4 of 5 trials are done" in story.resumed.err
     assert len(story.resumed.handed) == 1
     assert "confirmed" not in story.resumed.out
 

@@ -212,7 +212,7 @@ def test_a_library_that_is_not_whole_is_built_again(machine, compiler, capsys, d
     assert status().cpu_reason == "not built yet; the first call builds it"
     call()
     said, announced = capsys.readouterr().err.splitlines()
-    assert said == f"{library} is not what was written to it; it is compiled again"
+    assert said == f"{library} is damaged or altered; it is compiled again"
     assert "compiling" in announced
     assert backend.loaded.path == library
     assert library.read_text() == "library\n"

@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import pytest
 from helpers.known_keys import KNOWN_KEYS, digits_keys
+from helpers.method_folder import method_folder
 from helpers.place import copied
 from helpers.refusals import failure
 
@@ -55,19 +55,6 @@ class Toy(Method[Config]):
 DISTILL = ["distill", "--project", "digits", "--method", "toy"]
 WITHOUT_TEACHER = [n for n in methods.method_names() if False in methods.method_config_classes(n)]
 QUICK = ["--teacher.epochs", "1", "--student.epochs", "2"]
-
-
-@contextlib.contextmanager
-def method_folder(folder: Path, **files: str) -> Iterator[None]:
-    """Has the package of methods look into one more folder, which holds these files."""
-    folder.mkdir(exist_ok=True)
-    for name, text in files.items():
-        (folder / f"{name}.py").write_text(text)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(methods, "__path__", [*methods.__path__, str(folder)])
-        for name in files:
-            patch.delitem(sys.modules, f"{methods.__name__}.{name}", raising=False)
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -168,7 +168,7 @@ def test_a_table_without_a_network_refuses_other_inputs(
     dataset: Dataset, config: TrainingConfig
 ) -> None:
     teacher = Teacher(TeacherTable(torch.zeros(50, 4)), None)
-    with pytest.raises(UserError, match="a table of logits and cannot be asked about other inputs"):
+    with pytest.raises(UserError, match="a table of logits and cannot serve other inputs"):
         train(dataset, config, method=Asking("replaced"), teacher=teacher)
 
 
