@@ -86,7 +86,7 @@ def in_eval(model: nn.Module) -> Iterator[None]:
 def iterates(
     images: Tensor, loss: LossOfImages, attack: AttackConfig, generator: torch.Generator
 ) -> Iterator[Tensor]:
-    """Yields the images that an attack comes by: where it begins, then those of each step.
+    """Yields the images of an attack: the starting point, then those of each step.
 
     Args:
         images: [B, C, H, W], from 0 to 1.

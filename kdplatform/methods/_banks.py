@@ -29,7 +29,7 @@ class Draws:
         order: int64 [N], the rows of the split, class by class.
         starts: int64 [C], where each class begins in `order`.
         sizes: int64 [C].
-        places: int64 [N], where each row stands within its class.
+        places: int64 [N], the position of each row within its class.
 
     Args:
         labels: int64 [N], of the training split.
@@ -49,7 +49,8 @@ class Draws:
     ) -> Tensor:
         """Returns each row itself, then others of its class: int64 [B, count].
 
-        Others are all different where the class has enough; one that is alone stands for them.
+        The others are all different if the class has enough rows. A row alone in its class is
+        repeated.
         """
         others = self.sizes[classes] - 1
         drawn = _drawn(others.clamp(min=1), count - 1, generator)
@@ -60,7 +61,7 @@ class Draws:
         return torch.cat([rows[:, None], found], dim=1)
 
     def other_classes(self, classes: Tensor, count: int, generator: torch.Generator) -> Tensor:
-        """Returns rows of other classes: int64 [B, count], all different where there are enough."""
+        """Returns rows of other classes: int64 [B, count], all different if there are enough."""
         size, start = self.sizes[classes][:, None], self.starts[classes][:, None]
         drawn = _drawn(len(self.order) - size.squeeze(1), count, generator)
         return self.order[torch.where(drawn < start, drawn, drawn + size)]

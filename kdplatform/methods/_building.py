@@ -33,7 +33,7 @@ class BuildingConfig(MethodConfig):
 
     @property
     def softmax_temperature(self) -> float | None:
-        """T, which is the base's; None where the base has none."""
+        """The base's T; None if the base has none."""
         has_one = method_config_class(getattr(self, self.base_name)).temperature_field is not None
         return super().softmax_temperature if has_one else None
 
@@ -54,8 +54,8 @@ class BuildingConfig(MethodConfig):
         """Checks that the base is one that is known, and that it has the fields that are given.
 
         Args:
-            kind: what the allowed ones are, as "a method that ..." or "no method whose ...".
-            taken: its fields that stand for nothing here.
+            kind: the allowed methods in words, as "a method that ..." or "no method whose ...".
+            taken: its fields that have no meaning here.
 
         Raises:
             ValueError: it is not, or a field is none of its own or has no allowed value.
@@ -115,8 +115,8 @@ class SeenRun:
     """A run as the method within sees it: some of what it asks is answered differently.
 
     Args:
-        run: the run, which answers all else.
-        answers: by name, what stands in the place of the run's own.
+        run: the run, which gives all other attributes.
+        answers: by name, what replaces the run's own attributes.
     """
 
     def __init__(self, run: Run, **answers: object) -> None:

@@ -22,7 +22,7 @@ def flat_features(output: Output) -> Tensor:
 def student_width(run: Run) -> int:
     """Returns how many features the student has for an example, asked of two of them.
 
-    The student is asked in eval mode, so that its batch normalisation learns nothing from it.
+    The student runs in eval mode, so that its batch normalisation does not change.
 
     Raises:
         UserError: the student has no linear layer.

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 
     from kdplatform.data import Dataset, Split
 
-# What stands for an attribute: the project's first one, and the classes themselves. Prediction
-# tables call the class `label`, so that no attribute has this name.
+# Names in place of an attribute: the project's first one, and the classes. Prediction tables call
+# the class `label`, so no attribute has this name.
 AUTO, CLASSES = "auto", "label"
-# Before an attribute: the groups are those of class and attribute together, such as `3 red`.
+# Prefix of an attribute: groups of class and attribute together, such as `3 red`.
 BY_CLASS = f"{CLASSES}*"
 BY_CLASS_AUTO = BY_CLASS + AUTO
 _MOST_NAMED = 5
@@ -151,7 +151,7 @@ def grouping(config: MethodConfig) -> GroupedConfig | None:
 
 
 def grouped_by_project(config: ConfigT, attributes: tuple[str, ...], project: str) -> ConfigT:
-    """Returns a method that goes by the project's first attribute where it says `auto`.
+    """Returns the method with `auto` replaced by the project's first attribute.
 
     Raises:
         UserError: the project has no attributes.

@@ -196,17 +196,17 @@ class Method(Generic[ConfigT]):
     """What a model is trained for: the loss of a batch, and two hooks around the steps.
 
     A subclass overrides `loss` and the hooks it needs; the loop knows no method. Modules,
-    parameters and tensors that `begin` stores in attributes are the method's own: they are moved to
-    the run's device, modules and parameters are trained along with the model (unless they require
-    no gradient), and all are saved in the checkpoints and restored.
+    parameters and tensors that `begin` stores in attributes are the method's own. They are moved to
+    the run's device, saved in the checkpoints and restored. Modules and parameters are trained
+    along with the model, unless they require no gradient.
 
     Attributes:
         needs: what the method asks of a run.
         in_eval: names of attributes that stay in eval mode, such as a frozen copy of the student.
-        rebuilt: names of attributes that `begin` builds again and that never change: they are left
+        rebuilt: names of attributes that `begin` builds again and that never change. They are left
             out of the checkpoints.
-        by_reference: names of tensors that are large and change, such as a memory bank: each lies
-            in a file of its own beside the checkpoint, which names it.
+        by_reference: names of tensors that are large and change, such as a memory bank. Each is
+            stored in a file of its own beside the checkpoint, which names it.
         config: the method's fields.
     """
 
@@ -227,7 +227,7 @@ class Method(Generic[ConfigT]):
     def check(self, dataset: Dataset) -> None:
         """Called once the data are loaded, before anything of a command is trained.
 
-        What it says is said once, however many models of the command are trained by the method.
+        A line is printed once, however many models of the command the method trains.
 
         Raises:
             UserError: the method cannot learn from these data.

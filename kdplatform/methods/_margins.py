@@ -81,10 +81,10 @@ class MarginMethod(Method[ConfigT]):
     """A method that trusts the teacher by its margins on the validation split.
 
     The margin of an example is the teacher's probability of the label less its highest other one.
-    Its mean over the n examples of a class or group is drawn to the overall mean, as by
-    `smoothing` further examples. Margins on the teacher's own training examples are near 1
-    whatever it has learnt, so that those held out of training are measured. Margins that are given
-    take the place of measured ones, without smoothing.
+    Its mean over the n examples of a class or group is drawn towards the overall mean, as if by
+    `smoothing` further examples. Margins on the teacher's own training examples are near 1 whatever
+    it has learnt. Validation examples are therefore measured. Given margins replace measured ones,
+    without smoothing.
 
     Attributes:
         groups: int64 [N], the class or group of each training example; -1 in none.
@@ -95,7 +95,7 @@ class MarginMethod(Method[ConfigT]):
     rebuilt = frozenset({"groups"})
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data whose groups are not there; says which have no margin of their own."""
+        """Refuses data without the groups; names groups that have no margin of their own."""
         check_groups(self.config, dataset)
         groups = groups_of(dataset.train, self.config.attribute)
         names = dataset.class_names if self.config.attribute == CLASSES else groups.names
@@ -110,7 +110,7 @@ class MarginMethod(Method[ConfigT]):
             )
 
     def begin(self, run: Run) -> None:
-        """Measures the teacher's margins on the validation split, or takes those that are given."""
+        """Measures the teacher's margins on the validation split, or uses the given ones."""
         config = self.config
         groups = groups_of(run.split, config.attribute)
         self.groups = groups.of(run.split)
@@ -139,7 +139,7 @@ class MarginMethod(Method[ConfigT]):
         """Returns the given margins in the order of the classes or groups.
 
         Raises:
-            UserError: they are those of others.
+            UserError: they are margins of other classes or groups.
         """
         pairs = [part.rpartition("=")[::2] for part in self.config.margins]
         given = {name: float(margin) for name, margin in pairs}

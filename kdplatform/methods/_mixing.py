@@ -69,8 +69,8 @@ def shortcut_weights(student: Tensor, teachers: Tensor, reference: Tensor, t: fl
 
     W_i = 1 - <g_i, g_r>, with unit vectors g of the gradient (q - p) / T of each one's distillation
     term in the student's logits; then scaled to sum 1. The idea is the abstract's of AGRE-KD (arXiv
-    2411.14984); gradients in logits and the scaling are ours. Where all pull exactly as the
-    reference does, they count alike.
+    2411.14984); gradients in logits and the scaling are ours. If all have exactly the reference's
+    gradient, they count alike.
 
     Args:
         student: logits [B, C].

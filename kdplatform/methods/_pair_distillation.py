@@ -2,13 +2,13 @@
 
     softplus(z_negative - z_label) + kd_weight * mean over pairs (i, j) of softplus(z_j - z_i)
 
-Within each stratum of classes the teacher ranks a row's candidates, of which the best `candidates`
-are kept. A pair is two of them; the student learns to put the better-ranked one, i, before j. Pairs
-never cross strata, so that whatever lifts all classes of a stratum is not learnt.
+Within each stratum of classes the teacher ranks a row's candidates. The best `candidates` are kept.
+A pair is two of them; the student learns to rank the better one, i, before j. Pairs never cross
+strata, so an effect that lifts all classes of a stratum is not learnt.
 
-Of users and items the pairs are drawn for each user at the beginning of an epoch, and all of the
-user's examples share them; the items that the user took in training are no candidates. On other
-data pairs are drawn for each row in each step, and the row's label is none.
+On data of users and items the pairs are drawn for each user at the beginning of an epoch. All of
+the user's examples share them. Items that the user took in training are no candidates. On other
+data pairs are drawn for each row in each step, and the row's label is no candidate.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class PairMethod(Method[ConfigT]):
             )
 
     def begin(self, run: Run) -> None:
-        """Has the teacher rank what each user has not taken."""
+        """Ranks, by the teacher, the items that each user has not taken."""
         counts = class_counts(run.split).tolist()
         self._strata = self.strata(counts)
         shares = self.shares(counts, self._strata)

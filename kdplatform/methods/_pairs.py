@@ -1,7 +1,7 @@
-"""Pairs of classes of which one is to stand before the other, and how they are drawn.
+"""Pairs of classes, of which the first is to rank before the second, and how they are drawn.
 
-Where a split knows what its users took, candidates are the items that the user of a row has not
-taken in training; elsewhere they are all classes but the row's label.
+If a split knows what its users took, candidates are the items that the user of a row has not taken
+in training. On other data they are all classes but the row's label.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from kdplatform.data import Split
     from kdplatform.methods import Batch, Run
 
-# A rank is drawn again while it is that of the pair's other item. Of two candidates that happens
-# half of the time, so that this many draws leave one pair in 10^15.
+# A rank is drawn again while it equals that of the pair's other item. With two candidates that
+# happens half of the time, so this many draws leave one pair in 10^15.
 _MOST_DRAWS = 50
 
 
@@ -41,8 +41,8 @@ def order_rows(
 
     Args:
         logits: [B, C].
-        pairs: of each kind int64 [B, n] twice: the classes that are to stand before, and the
-            others; -1 in both where there is no pair.
+        pairs: of each kind int64 [B, n] twice: the classes that are to rank first, and the others;
+            -1 in both for no pair.
         smoothing: of the first kind, as that of labels: the share that both of the two get.
     """
     # Looked up at once: the gradient of each look-up is a table as large as the logits.
@@ -141,7 +141,7 @@ def draw_pairs(
     """Draws pairs within strata: the better-ranked and the other, int64 [R, n] each.
 
     Both ranks come from P(r) proportional to exp(-(r + 1) / scale), r from 0 to the number of
-    candidates less one; two equal ranks are both drawn again. -1 in both where a stratum has fewer
+    candidates less one; two equal ranks are both drawn again. Both are -1 if a stratum has fewer
     than two candidates.
 
     Args:
@@ -162,7 +162,7 @@ def draw_pairs(
 def draw_ranks(counts: Tensor, scale: float, generator: torch.Generator) -> Tensor:
     """Draws two different ranks for each number of candidates: int64 [2, *counts.shape].
 
-    Two zeros where there are fewer than two candidates.
+    Two zeros if there are fewer than two candidates.
     """
     ranks = _truncated(counts.expand(2, *counts.shape), scale, generator)
     for _ in range(_MOST_DRAWS):

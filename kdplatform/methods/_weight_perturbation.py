@@ -19,8 +19,8 @@ def asked_at(run: Run, changes: Mapping[str, Tensor], *, learns: bool = True) ->
     """Returns what asks the student at changed weights; gradients go to its own.
 
     Args:
-        changes: by the names of parameters, what is added to them.
-        learns: whether batch normalisation takes the statistics of what it sees.
+        changes: what is added to the parameters, by their names.
+        learns: whether batch normalisation updates its statistics.
     """
     model = run.model
     buffers = {} if learns else {name: each.clone() for name, each in model.named_buffers()}

@@ -4,8 +4,8 @@
     a_g = min(1, scale * max(floor, m_g)),    m_g the teacher's mean margin in class or group g
 
 The student learns from the teacher where the teacher is right, and from labels where it is not. The
-paper finds that distillation harms rare classes by the teacher's errors; its text was not at hand,
-and formula and defaults are ours.
+paper finds that distillation harms rare classes by the teacher's errors; its text could not be
+read, and formula and defaults are ours.
 
 The margins are measured on the validation split, never on the teacher's training examples, so that
 the student's numbers on validation are not untouched.

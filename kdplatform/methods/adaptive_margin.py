@@ -6,8 +6,8 @@
 
 p is the teacher's softmax at T with entropy H(p), and z are the student's logits. By groups instead
 of classes, m is that of the row's group for every k. The margin asks more of the student where the
-teacher is right. scale = 0 is `kd`. The paper's text was not at hand: sign and form of the margin,
-and the defaults, are ours.
+teacher is right. scale = 0 is `kd`. The paper's text could not be read: sign and form of the
+margin, and the defaults, are ours.
 
 The margins are measured on the validation split, never on the teacher's training examples, so that
 the student's numbers on validation are not untouched.
@@ -60,8 +60,8 @@ class AdaptiveMargin(MarginMethod[Config]):
 def log_odds(logits: Tensor) -> Tensor:
     """Returns log(q / (1 - q)) of the softmax q of each row: [B, C].
 
-    1 - q loses its digits where q nears 1, which only the highest logit's can: for it the other
-    classes are summed.
+    1 - q loses its digits as q nears 1. Only the highest logit's q can. For it, the other classes
+    are summed.
     """
     log_q = logits.log_softmax(1)
     highest = functional.one_hot(logits.argmax(1), logits.shape[1]).bool()

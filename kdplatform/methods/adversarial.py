@@ -4,9 +4,9 @@
     form: trades   L(x) + beta * KL(softmax(z_s(x)) || softmax(z_s(x')))   (Zhang et al. 2019)
 
 L is the loss of `base`, any other method of logits; without a teacher it is cross entropy. x' is
-within eps of the image x, as an attack finds it that raises L (at) or the divergence (trades) of
-the student in eval mode. The teacher says what it does about the images themselves, or with
-`teacher_inputs: attacked` about x'. `weight_perturbation` is AWP's gamma (`_weight_perturbation`).
+within eps of the image x. An attack finds it that raises L (at) or the divergence (trades) of the
+student in eval mode. The teacher answers for the unchanged images, or with `teacher_inputs:
+attacked` for x'. `weight_perturbation` is AWP's gamma (`_weight_perturbation`).
 
     LTD      base low_temperature: soft labels at a low T, student at 1 (2111.02331). Our reading:
              the paper's text could not be read; it says that natural and attacked images are used
@@ -94,7 +94,7 @@ class Config(WithoutTeacher, BuildingConfig, DistillationConfig):
 
     temperature_field: ClassVar[str] = "temperature"
 
-    base: str = Field("low_temperature", description="method of logits whose loss is taken")
+    base: str = Field("low_temperature", description="method of logits whose loss is used")
     base_fields: Names = Field(
         (), description="fields of that method other than its defaults, such as ce_weight=0.5"
     )
@@ -204,7 +204,7 @@ class AdversarialTraining(Method[WithoutTeacher]):
 
 
 class _Seen:
-    """The run as the base sees it: its teacher may be asked about the clean images alone."""
+    """The run as the base sees it: its teacher may be asked only about the clean images."""
 
     def __init__(self, run: Run, clean: Batch, teacher_sees_clean: bool) -> None:
         self._run = run
@@ -212,7 +212,7 @@ class _Seen:
         self._told = run.teacher(clean) if teacher_sees_clean else None
 
     def by(self, student: Ask) -> Run:
-        """Returns the run whose student is asked in this way."""
+        """Returns the run with this student."""
         answers: dict[str, object] = {"student": student}
         if (told := self._told) is not None:
             answers["teacher"] = lambda batch: told

@@ -7,9 +7,9 @@ w_c = (1 - beta) / (1 - beta^n_c) of a class with n_c training examples. The tea
 are so multiplied by w and scaled to sum 1. Weights and defaults are those of the authors' code.
 
 form="logit_adjustment": b_s = log pi_c, the share of the class in training. The student learns the
-teacher's probabilities with the class frequencies taken out: its own logits are balanced. This is
-our reading of logit adjustment (Menon et al., ICLR 2021, arXiv 2007.07314) in a distillation; the
-cross entropy with labels stays as it is, and `ce_weight=0` leaves it out.
+teacher's probabilities without the class frequencies: its own logits are balanced. This is our
+reading of logit adjustment (Menon et al., ICLR 2021, arXiv 2007.07314) in a distillation. The cross
+entropy with labels does not change; `ce_weight=0` leaves it out.
 
 LTKD (arXiv 2506.18496), which corrects groups of classes, is `group_stratified` with
 `cross_term=recalibrated`.

@@ -2,9 +2,9 @@
 
     mean over negatives j of softplus(z_j - z_label)
 
-A negative is a class that the row's user has not taken, all of them equally likely; on data
-without users any class but the label. The authors' L2 term is the optimiser's weight decay.
-`label_smoothing` is that of the choice between the label and a negative, which is ours.
+A negative is a class that the row's user has not taken, all equally likely. On data without users
+it is any class but the label. The authors' L2 term is the optimiser's weight decay.
+`label_smoothing` smooths the choice between the label and a negative, which is ours.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ class Config(MethodConfig):
 
 
 class BayesianPersonalisedRanking(Method[Config]):
-    """The label is to stand before classes that the user has not taken."""
+    """The label is to rank before classes that the user has not taken."""
 
     def begin(self, run: Run) -> None:
-        """Lists what each user has not taken."""
+        """Lists the items that each user has not taken."""
         self._negatives = Negatives(run.split)
 
     def loss(self, batch: Batch, run: Run) -> Loss:

@@ -2,11 +2,11 @@
 
     ce_weight * CE + kd_weight * T_s * T_t * KL(softmax(z_t / T_t) || softmax(z_s / T_s))
 
-Each row has a temperature for the teacher and one for the student, T = max_k z_k / ratio, so that
-the largest logit over T is the same for all: soft labels are about equally informative whatever the
-size of the logits. Our reading of the abstract: logits are counted from their mean, which makes T
-positive and blind to a shift; temperatures pass no gradient; the product T_s * T_t in place of T^2
-is the weight that rises with a row's confidence.
+Each row has a temperature for the teacher and one for the student, T = max_k z_k / ratio, so the
+largest logit divided by T is the same for all. Soft labels are then about equally informative
+whatever the size of the logits. Our reading of the abstract: logits are centred at their mean,
+which makes T positive and independent of a shift. Temperatures pass no gradient. The product T_s *
+T_t replaces T^2; this weight rises with a row's confidence.
 
 The weights are those that CIFAR-100 studies use for plain distillation; the ratio is ours.
 """

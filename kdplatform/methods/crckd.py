@@ -11,14 +11,14 @@ z_t and f_t are those of a mean teacher: its parameters are the moving average o
 with the decay min(1 - 1 / (step + 1), decay), and it sees another augmentation of the images. f are
 features behind a linear layer of each model's own, as unit vectors. CCD contrasts them with the
 other model's memory bank: the image itself and others of its class against images of other classes
-(`_banks.contrast`), in both directions. A_c is the centre of class c in the model's own bank, so
-that a rare class is one anchor like any other. ramp(e) = exp(-5 (1 - min(e, 30) / 30)^2).
+(`_banks.contrast`), in both directions. A_c is the centre of class c in the model's own bank, so a
+rare class is one anchor like any other. ramp(e) = exp(-5 (1 - min(e, 30) / 30)^2).
 
 Mean teacher and relations begin after `start_epoch` epochs. Defaults are those of the authors'
-command (Adam, 80 epochs, batches of 64). What differs: the authors' loop counts CCD twice from that
-epoch on, with a weight of .01 in effect, here once; their mean teacher's batch normalisation takes
-each batch's own statistics and averages none, which is the default here and a field. With
-`teacher: frozen` the project's teacher stands in the mean teacher's place, which is ours.
+command (Adam, 80 epochs, batches of 64). Differences: the authors' loop counts CCD twice from that
+epoch on, with a weight of .01 in effect; here it counts once. Their mean teacher's batch
+normalisation takes each batch's own statistics and averages none; this is the default here and a
+field. With `teacher: frozen` the project's teacher replaces the mean teacher, which is ours.
 """
 
 from __future__ import annotations
@@ -214,7 +214,7 @@ class RelationPreservingDistillation(Method[WithoutTeacher]):
         return ramp(epoch, self.config.ramp_epochs) if epoch >= self.config.start_epoch else 0.0
 
     def _weighted(self, ce: Tensor, labels: Tensor) -> Tensor:
-        """Returns rows whose mean is the mean of CE weighted by class, as torch's own takes it."""
+        """Returns rows whose mean is torch's mean of CE weighted by class."""
         if not self.config.class_weights:
             return ce
         weights = self.class_shares[labels].to(ce.dtype)

@@ -2,11 +2,11 @@
 
     ce_weight * CE + kd_weight * T^2 * KL(p || q),    T = 1 + 20 * sigmoid(theta)
 
-theta is trained along with the student, by a gradient that is reversed: T moves to where the
-student's loss is high. The factor of the reversal falls from 0 to -1 by a cosine over
-`reversal_epochs`, so that the task becomes harder step by step. With level=global theta is one
-number, at first 1; with level=row it is what a network of one hidden layer makes of the row's
-logits, teacher's and student's, at first 1 too.
+theta is trained along with the student, by a reversed gradient: T moves to where the student's loss
+is high. The factor of the reversal falls from 0 to -1 by a cosine over `reversal_epochs`, so the
+task becomes harder step by step. With level=global theta is one number, at first 1. With level=row
+it is the output of a network of one hidden layer on the row's logits of teacher and student, at
+first 1 too.
 
 T, weights, theta's start and the curriculum are those of the authors' code. The network is our
 reading: 256 hidden units, no batch normalisation, and no gradient into the logits it reads.

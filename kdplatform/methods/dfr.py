@@ -1,11 +1,11 @@
 """Deep feature reweighting: the last layer refitted on balanced validation rows.
 
 Kirichenko, Izmailov, Wilson, ICLR 2023, arXiv 2204.02937. A first model is trained by cross
-entropy, which is a step of its own. Of its validation rows as many of every group are drawn as the
-smallest group has; a logistic regression on their standardised features gives the last layer's
-weights, and the mean of `draws` such fits is taken. The paper's penalty is L1 and tuned, ours is
-scikit-learn's L2 of a given strength: our reading. The student's numbers on validation are not
-untouched; those on test are.
+entropy; this is a step of its own. Each draw takes equally many validation rows of every group, as
+many as the smallest group has. A logistic regression on their standardised features gives the last
+layer's weights. The result is the mean of `draws` such fits. The paper's penalty is L1 and tuned,
+ours is scikit-learn's L2 of a given strength: our reading. The model's numbers on validation are
+then no longer independent of training; those on test are.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class DeepFeatureReweighting(Method[Config]):
     needs = Needs(steps=False, from_first=True)
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data whose groups are not there, or not with every class in validation."""
+        """Refuses data without the groups, or without every class in validation."""
         check_groups(self.config, dataset)
         groups = groups_of(dataset.train, self.config.attribute).of(dataset.val)
         labels = set(dataset.val.labels[groups >= 0].tolist())
@@ -145,7 +145,7 @@ def _last_linear(run: Run) -> nn.Linear:
     """Returns the linear layer whose output is the model's.
 
     Raises:
-        UserError: there is none with a bias.
+        UserError: the model has no last layer with a bias.
     """
     assert run.validation is not None
     run.model.eval()

@@ -3,9 +3,9 @@
     ce_weight * CE + T^2 * (beta * (1 - r between classes) + gamma * (1 - r within classes))
 
 r is Pearson's correlation of the softmaxes at T of teacher and student: of a row over its classes,
-and of a class over the rows of the batch. It keeps what the teacher says of classes and rows
-relative to each other, and not the probabilities themselves. A row or class that both models find
-constant, such as every class of a batch of one row, adds nothing.
+and of a class over the rows of the batch. It keeps the relations between classes and between rows,
+and not the probabilities themselves. A row or class that both models find constant, such as every
+class of a batch of one row, adds nothing.
 
 Defaults are those of the code we read (the repository of TTM). It multiplies by T^2 and the paper's
 appendix does not: `scale_by_t2` says.

@@ -3,8 +3,9 @@
     ce_weight * CE + w * T^2 * (alpha * TCKD + beta * NCKD)
 
 TCKD is the divergence of (true class, all others together) at T, and NCKD that of the other classes
-among themselves. KL at T is TCKD + (1 - p_y) * NCKD, so that plain distillation weighs NCKD least
-where the teacher is most certain; here beta weighs it alike. w rises to 1 over `warmup_epochs`.
+among themselves. KL at T is TCKD + (1 - p_y) * NCKD, so plain distillation gives NCKD the least
+weight where the teacher is most certain. Here beta gives it the same weight everywhere. w rises to
+1 over `warmup_epochs`.
 
 Defaults are those of the authors' code for CIFAR-100; beta is tuned for each pair there.
 """

@@ -4,15 +4,16 @@
     + unlabeled_weight * mean of d * T^2 * KL(mean_i softmax(z_i / T) || student at T)
 
 The weights a_i of the teachers sum to 1. `mean`: all alike. `fixed`: as given. `correctness`: by
-what each teacher gives the label. `group`: in each group of an attribute one teacher alone. `agre`:
-less for a teacher that pulls the student the way a biased reference does. c is 1, or how far the
-teachers are right together (`row_weight`). The second line is for examples without labels; d is how
-far the teachers disagree. Weights a, c and d are taken at temperature 1 and count as constants.
+each teacher's probability of the label. `group`: one teacher for each group of an attribute.
+`agre`: less for a teacher that pulls the student the way a biased reference does. c is 1, or how
+far the teachers are right together (`row_weight`). The second line is for examples without labels;
+d is how far the teachers disagree. Weights a, c and d are computed at temperature 1 and count as
+constants.
 
 `correctness` with `row_weight` and the second line: our reading of UniKD (Wu et al. 2022, arXiv
-2204.00548: abstract), which has no formula at hand; `camkd` is CA-MKD's (code read). `agre`: our
-reading of AGRE-KD (arXiv 2411.14984: abstract). Mixing the predictions or the losses gives the
-student one gradient: sum_i a_i KL(p_i || q) is KL(m || q) and a sum that q has no part in.
+2204.00548: abstract), which gives no formula; `camkd` is CA-MKD's (code read). `agre`: our reading
+of AGRE-KD (arXiv 2411.14984: abstract). Mixing the predictions or the losses gives the student one
+gradient: sum_i a_i KL(p_i || q) is KL(m || q) and a sum that q has no part in.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ class Ensemble(Method[Config]):
         )
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data whose groups are not there."""
+        """Refuses data without the groups."""
         if self.config.weighting == "group":
             check_groups(self.config, dataset)
 

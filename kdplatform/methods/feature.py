@@ -3,8 +3,8 @@
     ce_weight * CE + weight * D(f_s, f_t)
 
 f_s and f_t are the features of student and teacher: the input of the last linear layer, of any
-model, as one row per example [B, D]. D of `kind`, whose value for a row is taken such that the mean
-over rows is the paper's:
+model, as one row per example [B, D]. D depends on `kind`. Its value for a row is scaled so that the
+mean over rows is the paper's:
 
     fitnet       |P f_s - f_t|^2 / D_t, P a linear layer that is trained along
                  (Romero et al., ICLR 2015, arXiv 1412.6550)
@@ -17,9 +17,9 @@ over rows is the paper's:
                  batch, as a unit vector (NST: Huang and Wang 2017, arXiv 1707.01219; the maximum
                  mean discrepancy with the kernel (x . y)^2, which compares Gram matrices)
 
-What is our reading: all of them take the last features, where FitNets teach a middle layer by
-itself first, and SP and NST take maps with positions in the image. In `selectivity` the examples of
-the batch stand in the place of positions. The teacher may have another number of features.
+Our reading: all of them take the last features. FitNets teach a middle layer by itself first, and
+SP and NST take maps with positions in the image. In `selectivity` the examples of the batch replace
+positions. The teacher may have another number of features.
 
 `weight` is by default 1 for `fitnet`, which is ours. For the others it is the usual one of
 benchmarks of distillation (Tian et al. 2020, 1910.10699): 12.5 for `rkd`, that is 25 distance + 50

@@ -3,8 +3,8 @@
 An epoch draws as many rows as there are, with replacement: first a group, all alike, then a row of
 it, all alike. A row's loss is the usual one: alpha * T^2 * KL + (1 - alpha) * CE, or CE without a
 teacher. The default groups are those of class and attribute together, as arXiv 2110.14503 has them
-("Simple data balancing achieves competitive worst-group-accuracy"; RWG; our reading). Rows in no
-group are drawn as often as one of the mean group's.
+("Simple data balancing achieves competitive worst-group-accuracy"; RWG; our reading). A row in no
+group is drawn as often as a row of a group of mean size.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class GroupBalanced(RowMethod[WithoutTeacher]):
     """All groups are seen equally often."""
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data whose groups are not there."""
+        """Refuses data without the groups."""
         check_groups(self.config, dataset)
 
     def row_shares(self, run: Run) -> Tensor:

@@ -4,9 +4,9 @@
 
 L_g is the mean of the group's rows in the batch, each alpha * T^2 * KL + (1 - alpha) * CE. Without
 a teacher a row is CE (Sagawa et al., ICLR 2020, arXiv 1911.08731, whose update this is). A group
-that is not in the batch has L_g = 0. step_size 0 weighs the groups alike; with a large one the
-worst group alone counts. Rows in no group keep weight 1, and those in groups share the weight of as
-many rows.
+that is not in the batch has L_g = 0. step_size 0 gives all groups the same weight; with a large one
+only the worst group counts. Rows in no group keep weight 1, and those in groups share the weight of
+as many rows.
 
 The idea is the abstract's of GroupDistil; the formula is our reading, with alpha = 1 nearest to it.
 The default of step_size is Sagawa's.
@@ -44,7 +44,7 @@ class GroupDRO(RowMethod[WithoutTeacher]):
     rebuilt = frozenset({"groups"})
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data whose groups are not there."""
+        """Refuses data without the groups."""
         check_groups(self.config, dataset)
 
     def begin(self, run: Run) -> None:

@@ -2,10 +2,10 @@
 
     ce_weight * CE + kd_weight * T^2 * (X + mean over strata g of KL(p^g || q^g))
 
-p^g and q^g are the softmaxes of teacher and student at T over the classes of stratum g alone. How
-often a class occurs moves whole strata of the teacher's probabilities; what is left tells classes
-of like frequency apart. `cross_term` says what becomes of the divergence X between the strata's
-probabilities p_G and q_G:
+p^g and q^g are the softmaxes of teacher and student at T over the classes of stratum g alone. The
+frequency of a class moves whole strata of the teacher's probabilities. What remains tells classes
+of like frequency apart. `cross_term` chooses the divergence X between the strata's probabilities
+p_G and q_G:
 
 - dropped: X = 0, as UnKD does with the pairs it draws.
 - recalibrated: X = KL(r || q_G) with r_g = p_G(g) / pi_g scaled to sum 1, pi_g the stratum's share

@@ -3,10 +3,10 @@
     alpha * T_g^2 * KL(teacher || student at T_g) + (1 - alpha) * CE
     T_g = temperature * (mean size of the groups / size of group g)^power
 
-A group smaller than the mean so gets a higher temperature where power is positive, and a lower one
-where it is negative; power 0, or groups of equal size, is `kd`. `group_temperatures` sets single
-ones by hand (`red=2,blue=8`). Rows in no group have `temperature`. The idea is that temperature
-moves fairness between groups (Mohammadshahi and Ioannou, TMLR 2025); formula and defaults are ours.
+A group smaller than the mean gets a higher temperature if power is positive, and a lower one if it
+is negative. Power 0, or groups of equal size, is `kd`. `group_temperatures` sets single ones by
+hand (`red=2,blue=8`). Rows in no group have `temperature`. The idea is that temperature moves
+fairness between groups (Mohammadshahi and Ioannou, TMLR 2025); formula and defaults are ours.
 """
 
 from __future__ import annotations
@@ -60,14 +60,14 @@ class GroupTemperature(Method[Config]):
     rebuilt = frozenset({"groups"})
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data whose groups are not there, and temperatures of groups that are not."""
+        """Refuses data without the groups, and temperatures of unknown groups."""
         check_groups(self.config, dataset)
         self._temperatures(dataset.train)
 
     def begin(self, run: Run) -> None:
         """Finds the temperature of every group."""
         self.groups = groups_of(run.split, self.config.attribute).of(run.split)
-        # A last one for the group -1 of those in none.
+        # The last one is for group -1: rows in no group.
         self.per_group = functional.pad(
             self._temperatures(run.split), (0, 1), value=self.config.temperature
         )

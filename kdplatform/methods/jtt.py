@@ -1,10 +1,10 @@
 """Just train twice: what a first model gets wrong counts more in the second.
 
 Liu et al., ICML 2021, arXiv 2107.09044. A first model is trained by cross entropy for
-`first_epochs`, which is a step of its own. Training rows that it gets wrong then count `upweight`
+`first_epochs`; this is a step of its own. Training rows that it gets wrong then count `upweight`
 times in the cross entropy of the second. Weights are divided by their mean, so that the learning
-rate means the same; the paper repeats the rows instead. No attribute is looked at. The paper
-chooses both numbers on validation data with groups; our defaults are none of its.
+rate means the same; the paper repeats the rows instead. No attribute is used. The paper chooses
+both numbers on validation data with groups; our defaults are not the paper's.
 """
 
 from __future__ import annotations

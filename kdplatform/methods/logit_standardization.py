@@ -3,13 +3,13 @@
     ce_weight * CE + kd_weight * D(Z(z_s), Z(z_t)),    Z(z) = (z - mean z) / (std z + 1e-7)
 
 D is the distillation term of `base`, any other method of logits: T^2 * KL for `kd`. Mean and
-standard deviation are over a row's classes, and the gradient flows through both, so that the
-student need match only how logits relate, not their range. A row's temperature is T * std z.
+standard deviation are over a row's classes, and the gradient flows through both. The student must
+match only the relations of logits, not their range. A row's temperature is T * std z.
 
-`temperature` and `ce_weight` stand for those of the base, and `kd_weight` for alpha of `kd` and
-`divergence`; weights such as alpha and beta of `dkd` are multiplied by it. The base's other fields
-have its defaults, or what `base_fields` says. Defaults are those of the authors' code, which tunes
-T and weight for each pair, and found ce_weight = 1 slightly better.
+`temperature` and `ce_weight` replace those of the base, and `kd_weight` replaces alpha of `kd` and
+`divergence`. Weights such as alpha and beta of `dkd` are multiplied by it. The base's other fields
+have its defaults, or the values in `base_fields`. Defaults are those of the authors' code, which
+tunes T and weight for each pair, and found ce_weight = 1 slightly better.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Config(BuildingConfig, LogitConfig):
 
     method: Literal["logit_standardization"] = Field("logit_standardization", description="method")
     ce_weight: float = Field(0.1, ge=0, description="weight of the cross entropy with labels")
-    base: str = Field("kd", description="method of logits whose distillation term is taken")
+    base: str = Field("kd", description="method of logits whose distillation term is used")
     base_fields: Names = Field(
         (), description="fields of that method other than its defaults, such as beta=2,alpha=0.5"
     )

@@ -11,10 +11,10 @@ probability at temperature 1 is at most the batch's median, and a class where th
 the batch is. H belongs to the batch and is added to each row.
 
 Our reading of the authors' code, as two public copies have it: there the choice of rows and classes
-multiplies sums taken already, and so chooses nothing; the second view's KL takes T = 2 and 6 from
-the first view; its G and H are computed and left out. Here rows and classes are chosen, and
-`views=2` adds the whole loss of another augmentation of the same images. That is the training's
-own augmentation drawn again, where the authors take a stronger one.
+multiplies finished sums, and so has no effect; the second view's KL takes T = 2 and 6 from the
+first view; its G and H are computed and left out. Here rows and classes are chosen, and `views=2`
+adds the whole loss of another augmentation of the same images. It is the training's own
+augmentation drawn again; the authors use a stronger one.
 
 Defaults are that code's: its five temperatures, and the weights of plain distillation.
 """

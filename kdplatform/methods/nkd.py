@@ -40,7 +40,7 @@ class Config(LogitConfig):
 
 
 class NormalisedDistillation(LogitMethod[Config]):
-    """The label weighted by the teacher's belief in it, and the other classes among themselves."""
+    """The label, weighted by the teacher's belief in it, and the other classes among themselves."""
 
     def distillation(
         self, student: Tensor, teacher: Tensor, batch: Batch, run: Run

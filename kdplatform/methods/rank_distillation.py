@@ -2,9 +2,9 @@
 
     softplus(z_negative - z_label) + kd_weight * mean over pairs (i, j) of softplus(z_j - z_i)
 
-The unstratified twin of UnKD (WSDM 2023, arXiv 2211.14729), which is held against it: pairs, their
-ranks and defaults are the same, and popular and rare classes stand in one order. What pairs are is
-said in `_pair_distillation.py`.
+The unstratified twin of UnKD (WSDM 2023, arXiv 2211.14729), for comparison with it. Pairs, their
+ranks and defaults are the same, and popular and rare classes are in one order.
+`_pair_distillation.py` explains the pairs.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ class Reweighing(RowMethod[WithoutTeacher]):
     rebuilt = frozenset({"groups"})
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data whose groups are not there, or are the classes."""
+        """Refuses data without the groups, and classes as groups."""
         check_groups(self.config, dataset)
         attribute, train = self.config.attribute, dataset.train
         if attribute == CLASSES or is_label(train.columns[attribute], train.labels.numpy()):
@@ -64,7 +64,7 @@ class Reweighing(RowMethod[WithoutTeacher]):
         )
         counts = cells.view(len(groups.names), classes).double()
         weights = counts.sum(1, keepdim=True) * counts.sum(0) / (counts.sum() * counts.clamp(min=1))
-        # A last line for the group -1 of those in none.
+        # The last line is for group -1: rows in no group.
         self.cell_weights = functional.pad(weights, (0, 0, 0, 1), value=1.0)
 
     def loss(self, batch: Batch, run: Run) -> Loss:

@@ -4,8 +4,8 @@
 
 SCD is the divergence of two classes at T_a: the teacher's (p_max, 1 - p_max), whichever class that
 is, from the student's (q_y, 1 - q_y) of the true class. MCD is that of all classes which the
-teacher ranks below the true one, at T. A wrong teacher so passes on its confidence and what it
-says of the classes behind the truth, but not its error. w rises to 1 over `warmup_epochs`.
+teacher ranks below the true one, at T. A wrong teacher thus passes on its confidence and its view
+of the classes below the true one, but not its error. w rises to 1 over `warmup_epochs`.
 
 Where the teacher's only highest class is the true one and T_a = T, this is `dkd`. Defaults are
 those of the authors' code for CIFAR-100; beta is tuned for each pair there.

@@ -3,10 +3,10 @@
     alpha * KL(softmax(v / T) || student) + (1 - alpha) * CE
     v_y = correct, and (1 - correct) / (C - 1) for every other class
 
-The virtual teacher is always right. As in the authors' code its probabilities v, and not their
-logarithms, are divided by T before the softmax, and the student has temperature 1. The target is
-then label smoothing of another strength: the gradient is that of cross entropy with the smoothing
-alpha * C * u, where u is the target's probability of a wrong class.
+The virtual teacher is always right. As in the authors' code, its probabilities v (not their
+logarithms) are divided by T before the softmax. The student has temperature 1. The target is then
+label smoothing of another strength: the gradient is that of cross entropy with the smoothing alpha
+* C * u, where u is the target's probability of a wrong class.
 
 correct = 0.99 is the authors'; T and alpha are ours.
 """

@@ -7,10 +7,10 @@
           where it is wrong: mean_k (softmax(z_s) - (b * softmax(z_t) + (1 - b) * onehot))^2,
           b = share / (p_max - p_y + 1)
 
-Each is multiplied by `kd_weight` and added to ce_weight * CE, which lr has where the teacher is
-right alone. They are the rivals in the code of RLD (arXiv 2408.07703), which we read: swap is named
-LA there and LR revision. That code averages lr over right and over wrong rows apart; here a row
-weighs the same whatever its neighbours. rc depends on where the logits' zero lies.
+Each is multiplied by `kd_weight` and added to ce_weight * CE, which lr has only where the teacher
+is right. They are the rivals in the code of RLD (arXiv 2408.07703), which we read: swap is named LA
+there and LR revision. That code averages lr over right and over wrong rows apart; here a row's
+weight does not depend on its neighbours. rc depends on the zero point of the logits.
 
 rc_weight, mse_weight and share are that code's; ce_weight and kd_weight of 1 are ours.
 """

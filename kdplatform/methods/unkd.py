@@ -2,14 +2,14 @@
 
     softplus(z_negative - z_label) + kd_weight * mean over pairs (i, j) of softplus(z_j - z_i)
 
-Items are cut into `strata` of about equal interactions, the most popular first, and both items of a
-pair are of one stratum: how popular an item is moves the teacher's scores, and comparing like with
-like leaves it out. What pairs are is said in `_pair_distillation.py`. Of `pairs`, stratum g gets
-the share r_g^popularity_power, scaled to sum 1; r_g is the sum of the largest and the smallest mean
+Items are cut into `strata` of about equal interactions, the most popular first. Both items of a
+pair are of one stratum. The popularity of an item moves the teacher's scores; comparing like with
+like removes this effect. `_pair_distillation.py` explains the pairs. Of `pairs`, stratum g gets the
+share r_g^popularity_power, scaled to sum 1; r_g is the sum of the largest and the smallest mean
 popularity of a stratum less that of g, as a share of all, at least 0.1.
 
 The authors' code was read; defaults are its own, and lr 1e-3 and L2 1e-3 there belong to the
-optimiser here. Theirs adds 1e-10 inside the logarithm, which softplus needs not. That their
+optimiser here. Theirs adds 1e-10 inside the logarithm; softplus does not need it. That their
 "normalised" r_g means shares of the sum, and that a share becomes whole pairs by the largest
 remainders, is our reading.
 """

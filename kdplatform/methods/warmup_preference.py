@@ -4,18 +4,18 @@ For the first `warmup_epochs`, by direct preference optimisation (Rafailov et al
 
     -log sigmoid(beta * (log pi(y+) / pi_0(y+) - log pi(y-) / pi_0(y-)))
 
-pi is the student's softmax and pi_0 that of the student as it was at first. y- is what the student
-itself says, and y+ what the teacher says in its place, where the teacher finds y- improbable:
+pi is the student's softmax and pi_0 that of the student at the start. y- is the student's answer.
+y+ is the teacher's answer, where the teacher finds y- improbable:
 
     M = P_teacher(y-) - P_student(y-) < eta        or of logarithms, by `mismatch`
 
 Rows without such a pair teach nothing. After the warm-up the student is trained by `then`, which
-counts its epochs from there; learning rate and all else go on.
+counts its epochs from there. The learning rate and all other state continue.
 
 Our reading: the paper is about language models, where y is a sequence and the teacher continues
-from the first improbable token. Here y is one class, so that the normalisers cancel and the loss is
+from the first improbable token. Here y is one class, so the normalisers cancel and the loss is
 softplus(-beta * ((z_y+ - z_y-) - (z0_y+ - z0_y-))). The paper's values of eta and the epochs, and
-whether M is of probabilities or logarithms, could not be read: eta is to be given. beta is the
+whether M is of probabilities or logarithms, could not be read, so eta has no default. beta is the
 usual one of such losses.
 """
 

@@ -43,7 +43,7 @@ class Config(LogitConfig):
 
 
 class WeightedSoftLabels(LogitMethod[Config]):
-    """Distillation whose rows count by what the student has still to learn from the teacher."""
+    """Distillation with rows weighted by how much the student can still learn from the teacher."""
 
     def distillation(
         self, student: Tensor, teacher: Tensor, batch: Batch, run: Run
