@@ -25,10 +25,10 @@ def agreement_by_group(
 ) -> pd.DataFrame:
     """Share of a group's examples on which the arms agree, beside the noise between seeds.
 
-    Two seeds of one arm disagree already. `excess_disagreement` is the mean disagreement of a model
-    of A with one of B minus the mean within A and within B: 0 where the arms are seeds of one kind.
-    Its p is that of the permutation of seeds: the share of all ways to split the seeds into two
-    arms whose excess is at least as large. Shares count weights, where the tables have them.
+    Two seeds of one arm already disagree. `excess_disagreement` is the mean disagreement of a model
+    of A with one of B minus the mean within A and within B. It is 0 if the arms are seeds of one
+    kind. Its p comes from the permutation of seeds: the share of all splits of the seeds into two
+    arms with an excess at least as large. Shares count weights, if the tables have them.
 
     Args:
         tables_a: The reference, one table per seed.

@@ -105,8 +105,8 @@ class FairnessBootstrap:
     def compare(self, arm: str, reference: str, metric: str) -> Comparison:
         """Judges the difference of two arms as every report and command does.
 
-        A largest difference differs between arms by chance too, so no verdict is given by the
-        interval alone: the difference of the chance levels is taken from `null`.
+        Chance levels of a largest difference differ between arms. The interval alone therefore
+        gives no verdict; `null` gives the difference of the chance levels.
 
         >>> frame = pd.DataFrame({"id": range(160), "label": [0, 1] * 80, "prediction": [0, 1] * 80,
         ...                       "color": ["red"] * 80 + ["blue"] * 80})
@@ -169,8 +169,8 @@ class FairnessBootstrap:
         """A weighted sum of the arms' means of a metric, with its paired interval.
 
         Args:
-            weights: By arm, such as 1/2 for each of two arms and -1 for what they are held against.
-                Arms with equally many seeds are paired by seed, as they are in the draws.
+            weights: By arm, such as 1/2 for each of two arms and -1 for their reference. Arms with
+                equally many seeds are paired by seed, as they are in the draws.
             metric: One of `values`; of `bootstrap_fairness` one of `group_fairness.METRICS`.
         """
         estimate, samples = 0.0, np.zeros(1)
@@ -200,7 +200,7 @@ class FairnessBootstrap:
 
 
 def _seed_weights(seeds: int, draws: int, generator: np.random.Generator) -> FloatArray:
-    """How often each seed is drawn: one fewer than there are, so that the variance is unbiased."""
+    """How often each seed is drawn: one fewer in all than there are, for an unbiased variance."""
     if seeds == 1:
         return np.ones((draws, 1))
     chances = np.full(seeds, 1 / seeds)
@@ -227,16 +227,16 @@ def bootstrap_fairness(
 
     Metrics are those of `group_fairness.fairness_metrics`, averaged over an arm's seeds. A draw
     resamples the examples that belong to a group, with replacement and the same for all models
-    (Efron 1979; as a multinomial on the table of group, label and predictions), and independently
-    the seeds (Owen 2007, the pigeonhole bootstrap), one seed fewer than there are (Rao and Wu 1988)
-    so that the variance of a mean over few seeds is not underestimated. Arms with equally many
-    seeds share the draw: seed i of one is paired with seed i of the other.
+    (Efron 1979; as a multinomial on the table of group, label and predictions). Independently it
+    resamples the seeds (Owen 2007, the pigeonhole bootstrap), one seed fewer than there are (Rao
+    and Wu 1988). The variance of a mean over few seeds is then not underestimated. Arms with
+    equally many seeds share the draw: seed i of one is paired with seed i of the other.
 
     The interval is the estimate plus and minus t times the deviation of the draws, cut off at the
     metric's range. With one seed it is conditional on that model. A metric that is a largest
-    difference is biased upward, and near parity its own interval misses 0: test parity by
-    `parity.parity_null`, and arms by their difference, where the bias cancels as far as their error
-    rates are alike.
+    difference is biased upward, and near parity its own interval misses 0. Test parity by
+    `parity.parity_null`. Test arms by their difference, in which the bias cancels as far as their
+    error rates are alike.
 
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.

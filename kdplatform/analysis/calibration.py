@@ -113,8 +113,8 @@ def expected_calibration_error(
     """ECE over bins of equal mass: sum over bins of n_bin / n |accuracy - mean confidence|.
 
     Bins are cut at quantiles of the confidence (Nixon et al. 2019, arXiv 1904.01685). Equal
-    confidences share a bin whatever their order, so fewer bins may come out. Bins hold as many
-    examples each, whatever their weights; accuracy, confidence and the sum over bins count weights.
+    confidences share a bin whatever their order, so fewer bins may come out. Bins hold equally many
+    examples, whatever their weights. Accuracy, confidence and the sum over bins count weights.
 
     Args:
         confidence: Probability of the predicted class. [examples]

@@ -159,9 +159,9 @@ def decisions(
     - `predictive_parity_difference`: spread of P(label 1 | decision 1), the precision
       (Chouldechova 2017, arXiv 1610.07524).
 
-    What chance gives is found by permuting groups: among all examples for the ratio, among those of
+    The chance level comes from permuting groups: among all examples for the ratio, among those of
     one label for equal opportunity, among those that the model selects for predictive parity. How
-    often equal groups of these sizes fall below four fifths is simulated: every example's decisions
+    often equal groups of these sizes fall below four fifths is simulated. Every example's decisions
     are drawn anew from those of all examples.
 
     Args:

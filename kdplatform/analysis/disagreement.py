@@ -97,8 +97,8 @@ def disagreement_over_seeds(
 ) -> pd.DataFrame:
     """Class disagreement of two arms, beside the seed-noise baseline of each arm.
 
-    The baseline is the mean disagreement over all pairs of seeds within an arm: two seeds of one
-    model already disagree, and only what goes beyond it is due to the arms.
+    The baseline is the mean disagreement over all pairs of seeds within an arm. Two seeds of one
+    model already disagree; only the excess is due to the arms.
 
     Args:
         tables_a: One table per seed.

@@ -78,11 +78,11 @@ def class_detectable_shift(
 ) -> float:
     """Shift of one class's accuracy that these seeds would show, as a fraction.
 
-    The planning line beside a class table: a class that shifted by less will mostly not be
-    significant, so "no significant classes" is not "no effect". The deviation over seeds is the
-    root mean square over classes and arms, of the values that are tested (a ratio is turned back
-    into accuracy by the mean overall accuracy). It is the uncorrected test's power, for one class
-    of typical deviation.
+    The planning line beside a class table: a class that shifted by less is mostly not significant,
+    so "no significant classes" is not "no effect". The deviation over seeds is the root mean square
+    over classes and arms, of the values that are tested (a ratio is turned back into accuracy by
+    the mean overall accuracy). It is the uncorrected test's power, for one class of typical
+    deviation.
 
     Returns:
         The detectable shift, NaN when no class varies over seeds.

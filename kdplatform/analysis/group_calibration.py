@@ -28,7 +28,7 @@ def calibration_by_group(
     ECE is that of `calibration.expected_calibration_error` among the group's examples, of the
     predicted class. It is above 0 by chance, the more the smaller the group: `ece_by_chance` is its
     mean when every prediction is right with the probability that the model gives it, simulated.
-    A mean score above the base rate says that the model expects the favourable class too often.
+    A mean score above the base rate means that the model expects the favourable class too often.
 
     Args:
         positive: The favourable class; None: no score.

@@ -18,10 +18,10 @@ class _Block(NamedTuple):
     """Cells of one attribute: its groups, then, where classes count, its groups within classes.
 
     Attributes:
-        codes: row of `members` of every example, times the classes plus its own where they count;
-            -1 outside.
+        codes: row of `members` of every example; if classes count, times their number plus the
+            example's class. -1 outside.
         members: as in `Groups`. [codes, groups]
-        classes: 1 where whole groups alone are the cells.
+        classes: 1 if only whole groups are cells.
     """
 
     codes: IntArray
@@ -73,7 +73,8 @@ def cells_of(table: Predictions, attributes: Sequence[Attribute]) -> Cells:
     """Returns the cells that have an example.
 
     These are the groups of every attribute and every intersection, and the groups of single
-    attributes within every class: the share that is right there is that group's true positive rate.
+    attributes within every class. The share of correct predictions there is that group's true
+    positive rate.
 
     Args:
         attributes: columns, and several of them for their intersection.

@@ -194,8 +194,8 @@ def fairness_metrics(
     than two classes are binarised one-vs-rest (Mohammadshahi and Ioannou 2025, Algorithm 1) and the
     mean and maximum over the classes seen are given.
 
-    A group smaller than `min_group_size` is not measured, one with fewer positives has no TPR and
-    one with fewer negatives no FPR: it is left out of that difference and named in `note`. With
+    A group smaller than `min_group_size` is not measured. One with fewer positives has no TPR, and
+    one with fewer negatives no FPR; it is left out of that difference and named in `note`. With
     fewer than two groups left the difference, and an EOD that needs it, is NaN; such a class is
     left out of the mean and maximum.
 

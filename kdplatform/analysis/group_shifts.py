@@ -1,9 +1,10 @@
 """Which groups got worse, and which better: the paired change of every group between two sides.
 
 Side A is the reference (Teacher or NDS), side B the one compared with it (DS): a difference is B
-minus A. What is compared is the share that is right: of a group, of an intersection, and of a group
-within a class, which is that group's true positive rate. Nothing is taken out of it, unlike of the
-class accuracies that `significance` tests: a side that is better everywhere has better groups.
+minus A. The compared value is the share of correct predictions: of a group, of an intersection, and
+of a group within a class, which is that group's true positive rate. The overall accuracy is not
+removed, unlike in the class accuracies that `significance` tests. A side that is better everywhere
+has better groups.
 """
 
 from collections.abc import Sequence
@@ -66,8 +67,8 @@ def group_shifts(
     One pair of models is tested by the exact McNemar test, which is conditional on these two
     models. Several seeds are tested by the paired t test, seed i with seed i, and by the
     permutation of seeds (Westfall and Young 1993), whose largest |t| over all cells gives a
-    family-wise p. Where the sides have other numbers of seeds there are no pairs, and Welch's test
-    is used; one model against several seeds is paired with each, and its own spread is not known.
+    family-wise p. If the sides have different numbers of seeds, there are no pairs, and Welch's
+    test is used. One model against several seeds is paired with each; its own spread is not known.
 
     Args:
         tables_a: The reference: one table per seed, of the same examples as those of B.
@@ -75,7 +76,7 @@ def group_shifts(
             tables of the same examples are compared. Groups within classes are those of single
             columns.
         min_group_size: Examples that a cell needs; a smaller one is listed and not measured.
-        class_names: Of class 0, 1, ...; numbers stand for what has no name.
+        class_names: Of class 0, 1, ...; a class without a name has its number.
         alpha: Level; intervals have confidence 1 - alpha.
 
     Where the tables weigh their examples, shares, differences, intervals and tests over seeds count

@@ -211,8 +211,8 @@ def individual_unfairness(
     |p_c - p_c'|: for two classes the difference in probability, for hard labels 1 when they differ.
     d is the cosine distance.
 
-    On probabilities it falls mechanically when outputs soften, whether or not decisions get fairer:
-    read it beside the value on labels and at the temperature that calibrates each model.
+    On probabilities it falls mechanically when outputs soften, whether or not decisions get fairer.
+    Read it beside the value on labels and at the temperature that calibrates each model.
 
     Args:
         pairs: The pairs, the same for every model compared.

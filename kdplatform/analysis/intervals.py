@@ -42,9 +42,9 @@ class Difference(NamedTuple):
 def mean_over_seeds(values: npt.ArrayLike, confidence: float = 1 - LEVEL) -> Interval:
     """Mean over seeds and its interval: mean plus and minus t times s / sqrt(n).
 
-    It speaks of training again with other seeds, on the same data. Fewer than two seeds, or seeds
-    that all agree, have no limits: accuracies and counts of classes take few values, and a few
-    that agree are no certainty.
+    It covers training again with other seeds, on the same data. Fewer than two seeds, or seeds that
+    all agree, have no limits. Accuracies and counts of classes take few values, so a few equal
+    values are no certainty.
 
     Args:
         values: one per seed.
@@ -66,8 +66,8 @@ def paired_difference(
 ) -> Difference:
     """Mean of a - b over pairs, with its interval and the p of Student's paired t test.
 
-    Pairs that never differ have p 1. Pairs that all differ by the same amount show no spread to
-    judge that amount by, where a t test would call it certain: interval and p are NaN.
+    Pairs that never differ have p 1. Pairs that all differ by the same amount show no spread, and a
+    t test would call the amount certain. Interval and p are then NaN.
 
     Args:
         a: one value per seed.
@@ -100,8 +100,8 @@ def mean_of_seeds_and_examples(
     """Mean difference with a 95% interval over seeds and test examples, both being samples.
 
     The variance is that of the seeds' means plus that of the examples' means, which counts their
-    interaction twice and so errs on the wide side (Owen 2007); t has the seeds' degrees of freedom,
-    scaled by Satterthwaite's rule.
+    interaction twice and is therefore conservative (Owen 2007); t has the seeds' degrees of
+    freedom, scaled by Satterthwaite's rule.
 
     Args:
         differences: difference of two models on every example. [seeds, examples]

@@ -1,8 +1,8 @@
 """McNemar's exact test of pairs of counts: its p, its own chance level, interval and power.
 
-Of `n` examples two models differ on some: `only_a` are right in A alone, `only_b` in B alone. Under
-the null each of these is a coin's toss. The test is discrete: with five examples or fewer it cannot
-reach .05, and its true level is below the nominal one with any number.
+Two models differ on some of `n` examples: only A is right on `only_a`, only B on `only_b`. Under
+the null each of these is a coin toss. The test is discrete: with five differing examples or fewer
+it cannot reach .05, and its true level is below the nominal one with any number.
 """
 
 from functools import cache
@@ -22,8 +22,8 @@ _NODES = (0, 6, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 30, 35, 40, 50, 60, 80, 10
 def mcnemar_p(only_a: npt.ArrayLike, only_b: npt.ArrayLike) -> FloatArray:
     """Two-sided exact p of every pair of counts; 1 where the models never differ.
 
-    The number that A alone gets right is binomial(m, 1/2) of the m that one of the models does
-    (McNemar 1947); p is twice the smaller tail, as `scipy.stats.binomtest` gives it.
+    The number that only A gets right is binomial(m, 1/2), with m the number that exactly one model
+    gets right (McNemar 1947); p is twice the smaller tail, as `scipy.stats.binomtest` gives it.
 
     >>> mcnemar_p([6, 5, 0], [0, 0, 0]).tolist()
     [0.03125, 0.0625, 1.0]
@@ -44,7 +44,7 @@ def attained_level(discordant: npt.ArrayLike, alpha: float = 0.05) -> FloatArray
 
 
 def _critical_count(discordant: IntArray, alpha: float) -> FloatArray:
-    """Largest count of the smaller side that is significant; -1 where none is."""
+    """Largest count of the smaller side that is significant; -1 if none is."""
     most = stats.binom.ppf(alpha / 2, discordant, 0.5)
     return np.where(2 * stats.binom.cdf(most, discordant, 0.5) < alpha, most, most - 1)
 
@@ -81,9 +81,9 @@ def detectable_change(
 ) -> FloatArray:
     """Change of accuracy that the uncorrected test would have shown with the given power.
 
-    Models are taken to differ on as many examples as they do here, or on as many as the change
-    itself needs. The counts of both sides are taken as Poisson. Infinite where no change of so few
-    examples would have shown.
+    The models are assumed to differ on as many examples as here, or on as many as the change itself
+    needs. The counts of both sides are assumed Poisson. Infinite if no change of so few examples
+    could be detected.
 
     >>> detectable_change([0, 0, 40], [10, 100, 1000]).round(3).tolist()
     [0.791, 0.079, 0.018]

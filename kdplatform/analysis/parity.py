@@ -1,7 +1,7 @@
 """Parity: what DPD and EOD would be if groups did not matter, by permuting group membership.
 
 DPD and EOD are largest differences, so they are above 0 by chance alone: for a selection rate of
-one half and ten groups of 100 about .15. Only what goes beyond that is evidence of unfairness.
+one half and ten groups of 100 about .15. Only the excess is evidence of unfairness.
 """
 
 from collections.abc import Collection, Iterator, Mapping

@@ -1,9 +1,9 @@
 """Permutation of seeds: is the number of classes that differ more than the seeds give by chance?
 
-If two arms do not differ, which of their seeds belong to which arm is arbitrary, so every way to
-split the seeds is as likely as the one observed. The whole class table is recomputed for each
-split; nothing is assumed about distributions, about the classes being independent, or about how
-many classes chance makes significant.
+If two arms do not differ, the assignment of seeds to arms is arbitrary, so every split of the seeds
+is as likely as the observed one. The whole class table is recomputed for each split; the test
+assumes nothing about distributions, about independence of classes, or about how many classes chance
+makes significant.
 """
 
 from dataclasses import dataclass
@@ -133,7 +133,7 @@ class _SplitTester:
             # a matrix product this small loses more to the library's threads than it gains
             return np.asarray(np.einsum("sn,nk->sk", in_b, values, optimize=False))
 
-        # values are centred, so what one arm sums to is what the other lacks
+        # values are centred, so the sum of one arm is minus the sum of the other
         difference = sum_over_b(self.location) * (1 / n_a + 1 / n_b)
         sums, squares = sum_over_b(self.values), sum_over_b(self.values**2)
         part_a = self._variance_of_mean((self.values**2).sum(axis=0) - squares, sums, n_a)

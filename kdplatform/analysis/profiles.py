@@ -189,8 +189,9 @@ class Profiles:
     def _sizes(self, draws: int, generator: np.random.Generator) -> IntArray:
         """How often each profile is drawn, a multinomial. [profiles, draws].
 
-        The sizes of common profiles and of all rare ones together are drawn as a multinomial, then
-        the examples of the rare ones singly: the same distribution, at the lower cost of both.
+        The sizes of common profiles and of all rare ones together are drawn as a multinomial. The
+        examples of the rare ones are then drawn singly. The distribution is the same, and the cost
+        is the lower of both.
         """
         n, rare = len(self.profile), len(self._rare_profile)
         chances = np.append(self.size[: self._common], rare) / n

@@ -1,7 +1,7 @@
 """How high the label stands among many classes, and which classes fill the top places.
 
-Everything is of one table with logits. A class whose logit equals the label's stands before it, so
-that a model of equal logits finds nothing. Classes that are out of the running
+All measures are of one table with logits. A class whose logit equals the label's ranks before it,
+so a model of equal logits finds nothing. Classes that are out of the running
 (`data.OUT_OF_THE_RUNNING`), such as items that a user took before, are in no top place.
 """
 

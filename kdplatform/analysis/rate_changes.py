@@ -36,7 +36,7 @@ class Limits(NamedTuple):
 
 
 class _Denominator(NamedTuple):
-    """What a mean is taken over: examples, their weight and that of its square.
+    """The basis of a mean: the number of examples, the sum of weights and of squared weights.
 
     [groups, columns] or [groups, 1] each; without weights the three are equal.
     """
@@ -67,8 +67,8 @@ class RateChanges:
         measured: whether a group has enough examples to be measured. [groups]
         accuracy: of every group; one column. [groups, 1]
         rates: selection rate, TPR and FPR by their keys in `MEASURES`. [groups, classes]
-        overall: accuracy and rates of all examples in groups: where every group would lie if
-            groups did not matter. [1, columns]
+        overall: accuracy and rates of all examples in groups: the value of every group if groups
+            did not matter. [1, columns]
     """
 
     attribute: str
@@ -249,7 +249,7 @@ def _limits(
         degrees = (seeds - 1) * (variance / of_seeds) ** 2 if seeds > 1 else n - 1
         degrees = np.where(of_seeds > 0, degrees, np.inf) if seeds > 1 else degrees
         reach = special.stdtrit(np.minimum(degrees, 1e9), 1 - LEVEL / 2) * np.sqrt(variance)
-    # Rounding leaves about 1e-17 where nothing varies, which is not certainty either.
+    # Rounding leaves about 1e-17 where nothing varies; this is no certainty either.
     reach = np.where((variance > 1e-14) & (n > 1), reach, np.nan)
     value = np.where(enough, mean, np.nan)
     return Limits(value, np.clip(value - reach, lowest, 1.0), np.clip(value + reach, lowest, 1.0))

@@ -65,13 +65,13 @@ def seed_changes(
 ) -> SeedChanges:
     """Tests every cell's change of accuracy over seeds.
 
-    Equally many seeds are pairs, seed i of A with seed i of B, and so is one model of A with every
-    seed of B, which says nothing of other models in its place. The test is Student's paired t test
-    on the cell's accuracies. Other numbers of seeds are tested by Welch's test.
+    Equally many seeds are pairs, seed i of A with seed i of B. One model of A is paired with every
+    seed of B; the test then says nothing of other models in its place. The test is Student's paired
+    t test on the cell's accuracies. Other numbers of seeds are tested by Welch's test.
 
     The interval is over seeds and examples, as `intervals.mean_of_seeds_and_examples`: the variance
-    over seeds and that over examples are added, which errs on the wide side (Owen 2007), and t has
-    the seeds' degrees of freedom, scaled by Satterthwaite's rule.
+    over seeds and that over examples are added, which is conservative (Owen 2007), and t has the
+    seeds' degrees of freedom, scaled by Satterthwaite's rule.
 
     Args:
         right_a: 1 where a model is right, 0 elsewhere. [seeds of A, examples]
@@ -101,10 +101,10 @@ def seed_changes(
 
 
 def _typical_error(cells: Cells, of_seeds: FloatArray) -> FloatArray:
-    """Standard error over seeds of cells of one kind and size; NaN where none of a kind varies.
+    """Standard error over seeds of cells of one kind and size; NaN if no cell of the kind varies.
 
-    Pooled: that of a single cell rests on few seeds, and by luck is now and then far too small. The
-    variance is taken to fall with the number of examples.
+    It is pooled, because that of a single cell rests on few seeds and may be far too small by luck.
+        The variance is assumed to fall with the number of examples.
 
     Args:
         of_seeds: variance of every cell's mean over seeds. [cells]
@@ -124,7 +124,7 @@ def _limits(
     degrees: FloatArray,
     alpha: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Limits over seeds and examples; NaN where nothing varies, which is not certainty."""
+    """Limits over seeds and examples; NaN if nothing varies, since that is no certainty."""
     total = of_seeds + variance_over_examples(cells.sums, by_example, difference, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.where(of_seeds > 0, degrees * (total / of_seeds) ** 2, np.inf)

@@ -126,9 +126,9 @@ def attribute_groups(table: Table, attribute: Attribute) -> Groups:
     """Reads the groups of an attribute, or of the intersection of several.
 
     Args:
-        attribute: A column name, or several for their intersection: an example that has no group
-            in one of them has none in the intersection, and one that has several in one of them is
-            in several intersections.
+        attribute: A column name, or several for their intersection. An example without a group in
+            one of them has none in the intersection. One with several groups in one of them is in
+            several intersections.
 
     Raises:
         ValueError: A column is missing, or no example belongs to any group.

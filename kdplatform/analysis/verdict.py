@@ -1,7 +1,7 @@
 """What may be said of a difference: fixed rules that turn an interval into a word.
 
-A claim is supported or contradicted only at the 5% level, two-sided; everything else is undecidable
-with the seeds and examples at hand, which is not the same as false.
+A claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecidable
+with these seeds and examples; undecidable does not mean false.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import numpy as np
 
 from kdplatform.analysis.intervals import Interval
 
-# Fairness metrics of which more is fairer, and those that chance alone does not move away from
-# their fairest value.
+# Fairness metrics for which more is fairer, and those that chance alone does not move from their
+# fairest value.
 HIGHER_IS_FAIRER = frozenset({"worst_group_accuracy", "demographic_parity_ratio"})
 WITHOUT_CHANCE_LEVEL = frozenset({"worst_group_accuracy"})
 # Metrics that measure how good something is, not how equal.
@@ -35,8 +35,8 @@ def by_interval(claimed_sign: int, interval: Interval, chance: float = 0.0) -> V
 
     Args:
         claimed_sign: 1 for a rise or more, -1 for a fall or less.
-        chance: by how much the metric's chance level alone differs; 0 must lie outside the interval
-            with and without it.
+        chance: the difference of the metric's chance level; the interval must exclude 0 with and
+            without it.
     """
     if not np.isfinite([*interval, chance]).all():
         return Verdict.UNDECIDABLE
@@ -52,12 +52,11 @@ class Change:
     """A fairness metric of one arm, or of several averaged, against a reference.
 
     A metric that is a largest difference has a chance level that falls with a model's error rate,
-    so that a more accurate model looks fairer: a verdict needs the interval to exclude 0 both as it
-    is and without the difference of the chance levels.
+    so a more accurate model looks fairer. For a verdict the interval must exclude 0, both as it is
+    and without the difference of the chance levels.
 
     Attributes:
-        chance: by how much the chance level of the metric differs; 0 where it has none, NaN where
-            it is not known.
+        chance: the difference of the metric's chance level; 0 if it has none, NaN if unknown.
         levelling_down: the metric improves while every group's accuracy falls.
         seeds: the seeds both have, where they are known.
     """

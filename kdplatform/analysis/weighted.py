@@ -26,7 +26,7 @@ class WeightedChange(NamedTuple):
 
 
 def weighted_means(sums: Sums, values: FloatArray, weights: FloatArray | None) -> FloatArray:
-    """Mean of every cell, NaN where none of its examples counts. [rows, cells].
+    """Mean of every cell, NaN if none of its examples has weight. [rows, cells].
 
     Args:
         values: [rows, examples]

@@ -2,10 +2,10 @@
 
 A dataset is a module of this package. Its name is the module's; it defines `Config`, a subclass of
 `DatasetConfig` with the dataset's own fields, and `load(config, folder)`, which returns a
-`Dataset` and keeps what it makes or downloads below `folder`. `check(config)`, where a module has
-it, raises at once what `load` would raise of files that are missing or of the wrong kind. A module
-whose attributes are the same for every configuration names them in `KNOWN_ATTRIBUTES`. Settings
-are read and checked before torch and pandas load: a module imports them from `kdplatform.lazy`.
+`Dataset` and keeps what it makes or downloads below `folder`. A module may have `check(config)`: it
+raises at once what `load` would raise for files that are missing or of the wrong kind. A module
+whose attributes are the same for every configuration names them in `KNOWN_ATTRIBUTES`. Settings are
+read and checked before torch and pandas load, so a module imports these from `kdplatform.lazy`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def check_dataset(config: DatasetConfig, compared: Mapping[str, Sequence[str]] =
 
     Raises:
         UserError: files are missing, or of another kind than the configuration says; or an
-            attribute does not exist, where that is known before the files are read.
+            attribute does not exist, if that is known before the files are read.
     """
     module = _module(config.name)
     if hasattr(module, "check"):

@@ -28,16 +28,17 @@ class Seen:
     """What the users behind the examples of a split have taken before: items are classes.
 
     Attributes:
-        users: int64 [N], whose each example is.
-        table: bool [users, C], the items of each user that no longer are in the running. In the
-            training split its own examples are among them; in the others none is its own label.
+        users: int64 [N], the user of each example.
+        table: bool [users, C], the items of each user that are out of the running. In the training
+            split they include the split's own examples. In the others they never include an
+            example's own label.
     """
 
     users: torch.Tensor
     table: torch.Tensor
 
     def at(self, rows: torch.Tensor) -> Seen:
-        """Returns what the users of these examples have taken."""
+        """Returns the items that the users of these examples have taken."""
         return Seen(self.users[rows], self.table)
 
     def of(self, rows: torch.Tensor) -> torch.Tensor:
@@ -55,9 +56,9 @@ class Split:
             or images that are decoded from their files when they are needed.
         labels: int64 [N], 0 to number of classes - 1; -1 throughout where they are hidden.
         ids: int64 [N], unique over all splits of the dataset.
-        columns: N rows: the attributes' groups as strings, and whatever else of an example is to
-            be kept beside its prediction.
-        names: text [N], by which files of the user's name the examples; None: their ids do.
+        columns: N rows: the attributes' groups as strings, and further values of an example to be
+            kept beside its prediction.
+        names: text [N], the examples' names in the user's files; None: their ids.
         seen: of datasets whose inputs are users and whose classes are items; None for any other.
     """
 
@@ -83,7 +84,7 @@ class Split:
         )
 
     def in_the_running(self, logits: torch.Tensor) -> torch.Tensor:
-        """Returns logits [N, C] of the split without what its users have taken before.
+        """Returns logits [N, C] of the split, without the items that its users took before.
 
         Those become `OUT_OF_THE_RUNNING`; logits of other data stay as they are.
         """
@@ -114,12 +115,12 @@ class Dataset:
     Attributes:
         digest: hexadecimal; equal on every machine for equal data, and part of every run's key.
         vocabulary: of datasets whose inputs are token ids.
-        measured: how many training inputs, evenly spread, channel statistics are taken from; None:
-            all. Given for image files, which may be too many to be decoded for this.
-        unlabeled: training examples whose labels are hidden, none of them in `train`; None where
-            the configuration hides none.
-        cells: of a table, the cells of the test split as its file has them.
-        named_by: the column of the user's files that has the names of the examples, or their ids.
+        measured: the number of evenly spread training inputs for channel statistics; None: all. It
+            is set for image files, which may be too many to decode for this.
+        unlabeled: training examples whose labels are hidden, none of them in `train`; None if the
+            configuration hides none.
+        cells: for a table, the cells of the test split as in its file.
+        named_by: the column of the user's files with the names of the examples, or their ids.
     """
 
     name: str

@@ -20,12 +20,13 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tif
 
 # Grey values of 16 bits, in either order of bytes.
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
-# Grey values whose range the file does not say: whole numbers of 32 bits, and fractions.
+# Grey values without a known range: whole numbers of 32 bits, and fractions.
 _WITHOUT_RANGE = ("I", "F")
 # EXIF orientations of pictures that lie on their side.
 _TURNED = (5, 6, 7, 8)
-# Aspect ratios of random crops, and how often one is drawn before the centre is taken; those of
-# the Inception training recipe (Szegedy et al. 2015, arXiv 1409.4842) as it is commonly programmed.
+# Aspect ratios of random crops, and the number of draws before the centre is used; both are those
+# of the Inception training recipe (Szegedy et al. 2015, arXiv 1409.4842) as it is commonly
+# programmed.
 _NARROWEST, _WIDEST = 3 / 4, 4 / 3
 _ATTEMPTS = 10
 
@@ -105,7 +106,7 @@ def _crop(image: Image.Image, size: int, box_in: BoxIn) -> torch.Tensor:
     upright = ImageOps.exif_transpose(image)
     if wide:
         grey = (np.array(upright) >> 8).astype(np.uint8)
-        # Pillow turns such images of 8 bits around by itself.
+        # Pillow inverts such images of 8 bits by itself.
         upright = Image.fromarray(255 - grey if _white_is_zero(image) else grey)
     upright = upright.convert("RGB")
     across, down = upright.width / width, upright.height / height

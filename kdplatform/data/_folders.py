@@ -30,10 +30,10 @@ class Layout:
     """What lies in the folder.
 
     Attributes:
-        splits: the folder of every split that has one; empty where class folders lie side by side.
+        splits: the folder of every split that has one; empty if there are only class folders.
         classes: the class folders below each of these, or below the root under the name "".
         beside: folders beside those of the splits, which remain unread.
-        files: files that lie in no class folder, relative to the root.
+        files: files outside class folders, relative to the root.
     """
 
     splits: Mapping[str, str]
@@ -68,11 +68,11 @@ def split_of(folder: str) -> str | None:
 
 
 def layout_of(root: Path, where: str) -> Layout:
-    """Returns what the folders are, by their names alone.
+    """Returns the roles of the folders, from their names.
 
     Raises:
         UserError: two folders are one split, there are splits without one for training, folders
-            sound like splits and are none, or images lie in no class folder.
+            look like splits and are none, or images are outside class folders.
     """
     folders, files = inside(root)
     splits: dict[str, str] = {}

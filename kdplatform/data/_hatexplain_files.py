@@ -37,7 +37,7 @@ class Post:
 
     Attributes:
         label: that of at least two of the three annotators; None when all three differ.
-        communities: those that at least two annotators tagged, in alphabetical order.
+        communities: those that at least two annotators tagged, alphabetically.
     """
 
     name: str

@@ -22,12 +22,12 @@ from kdplatform.lazy import torch
 from kdplatform.progress import progress_bar
 from kdplatform.settings.schema import DatasetConfig, Optional
 
-# Raised whenever equal files would give other pixels; part of every digest. Grey TIFF files of 16
-# bits in which white is 0 came out inverted once.
+# Raised whenever equal files would give other pixels; part of every digest. An older version
+# inverted grey TIFF files of 16 bits in which white is 0.
 DECODER_VERSION = 2
 _TIFF_VERSION = "tiff 1"
-# What `storage: auto` still holds in memory. A constant, and not what this machine has free: where
-# images lie must not depend on the machine.
+# The most that `storage: auto` holds in memory. It is a constant, not this machine's free memory:
+# the choice must not depend on the machine.
 MOST_BYTES_IN_MEMORY = 2 * 2**30
 # Up to this size every file's content enters the digest; above it that of a thousand files.
 MOST_BYTES_HASHED = 2**30
@@ -101,8 +101,8 @@ def files_below(
 ) -> tuple[list[str], Counter[str]]:
     """Returns the files below a folder, sorted, and how many were left out, by their suffixes.
 
-    Hidden files and folders count as nothing, but for hidden images. Paths are relative, with
-    forward slashes. Linked folders are followed, unless they lead to one that they lie in.
+    Hidden files and folders are ignored, except hidden images. Paths are relative, with forward
+    slashes. Linked folders are followed, unless they lead to a folder that contains them.
 
     Raises:
         UserError: a folder may not be read.
@@ -287,7 +287,7 @@ def refuse_bad(bad: Mapping[int, str], allowed: str) -> None:
 def image_inputs(
     config: ImageFilesConfig, root: Path, files: Sequence[str], source_digest: str, folder: Path
 ) -> Inputs:
-    """Returns the images of files: decoded where all are held in memory, else a stream.
+    """Returns the images of files: decoded in memory, or a stream.
 
     Raises:
         UserError: images are to be held in memory, and one does not decode.

@@ -48,8 +48,7 @@ _COLUMNS: dict[str, tuple[str | None, ...]] = {
     "users.dat": ("user_id", "gender", "age", "occupation", None),
     "movies.dat": ("item_id", "movie_title", None),
 }
-# Columns of RecBole's files that must be there, those that are read beside them, and those that are
-# known and not read.
+# Columns of RecBole's files: those required, those also read, and those known but not read.
 _ATOMIC: dict[str, tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]] = {
     ".inter": (_RATING, (), ()),
     ".user": (("user_id", "age", "gender", "occupation"), (), ("zip_code",)),
@@ -128,7 +127,7 @@ def given_files(root: str, edition: str) -> Path:
     """Returns the folder below the user's in which the lists lie, or the one with the archive.
 
     Raises:
-        UserError: there are none, or those of another edition.
+        UserError: there are none, or they are of another edition.
     """
     archive = ARCHIVES[edition]
     names = ", ".join(name for name, _ in _OFFICIAL[edition])
@@ -149,7 +148,7 @@ def given_files(root: str, edition: str) -> Path:
 
 
 def check_files(root: str, edition: str) -> None:
-    """Checks that the lists are there and have the columns that are read, by their heads alone.
+    """Checks, from their heads, that the lists exist and have the columns that are read.
 
     Raises:
         UserError: as `given_files` and `read_files`.
@@ -194,10 +193,10 @@ def read_files(root: str, edition: str, folder: Path) -> MovieLens:
 
 
 def _layout(folder: Path, edition: str, root: str) -> _Found | None:
-    """Returns the three files of the layout that a folder has; None where it has none.
+    """Returns the three files of a folder's layout; None if it has none.
 
     Raises:
-        UserError: it has some files of a layout and lacks others, or those of another edition.
+        UserError: it lacks some files of a layout, or has those of another edition.
     """
     for other, files in _OFFICIAL.items():
         there = [name for name, _ in files if (folder / name).is_file()]

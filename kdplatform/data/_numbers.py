@@ -1,6 +1,6 @@
 """Cells of a table as numbers: plain ones, regional and decorated spellings, and dates.
 
-A spelling is taken only where it fits the whole column; nothing is guessed cell by cell.
+A spelling is used only if it fits the whole column; nothing is guessed cell by cell.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from kdplatform.lazy import pandas as pd
 
 _SPACE, _QUOTE = "[ \u00a0\u2009\u202f]", "['’]"
 _CURRENCY = r"[$€£¥₹]|USD|EUR|GBP|CHF"
-# What separates thousands, and the fraction. `1,234` alone is a thousand: a column with commas for
-# decimals has cells of other lengths.
+# Separators of thousands and of the fraction. `1,234` by itself is a thousand: a column with
+# decimal commas has cells of other lengths.
 _REGIONS = ((",", r"\."), (_SPACE, r"\."), (_QUOTE, r"\."), (r"\.", ","), (_SPACE, ","))
 _DECORATED = re.compile(
     rf"(?P<sign>[-+−]?)\s*(?P<before>{_CURRENCY})?\s*(?P<minus>[-−]?)(?P<number>\d.*?|[.,]\d.*?)"
@@ -38,9 +38,9 @@ class Numbers(NamedTuple):
     """What the cells of a column are as numbers.
 
     Attributes:
-        values: float64 [N]; not finite where a cell is no number, or empty.
+        values: float64 [N]; not finite if a cell is no number, or empty.
         rule: the spelling that was read; empty for plain numbers.
-        alike: whether a cell looks like a number or a date, in whatever spelling. [N]
+        alike: whether a cell looks like a number or a date, in any spelling. [N]
     """
 
     values: NDArray[np.float64]
@@ -77,7 +77,7 @@ def read_numbers(cells: pd.Series[str]) -> Numbers:
 
 
 def _common_unit(texts: list[str]) -> str:
-    """Returns the letters that stand behind the digits of every cell, such as `kg`."""
+    """Returns the letters after the digits of every cell, such as `kg`."""
     found = [_UNIT.fullmatch(text) for text in texts if text]
     units = {match["unit"] if match else "" for match in found}
     return units.pop() if len(units) == 1 else ""

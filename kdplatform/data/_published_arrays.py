@@ -68,11 +68,11 @@ def from_arrays(
 def load_cifar(config: PublishedConfig, folder: Path, archive: Archive, name: str) -> Dataset:
     """Loads CIFAR-10 or CIFAR-100 as uint8 [N, 3, 32, 32], downloading it when no root is given.
 
-    Its files are pickles, which could run anything: none is opened whose MD5 is not the published
-    one, whoever put it there.
+    Its files are pickles, which could run anything. None is opened unless its MD5 is the published
+    one.
 
     Args:
-        folder: where what is downloaded is kept, below a folder of the dataset's own.
+        folder: parent of the dataset's folder of downloads.
         name: of torchvision's class, which has the sums of the files.
 
     Raises:

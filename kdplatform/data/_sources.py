@@ -24,7 +24,7 @@ def given_root(root: str, holding: str, wanted: Sequence[str] = ()) -> Path:
         wanted: files and folders that must be in it.
 
     Raises:
-        UserError: none is named, it is not there, may not be listed, or lacks something.
+        UserError: no folder is named, or it is missing, cannot be listed, or lacks something.
     """
     if not root:
         raise UserError(f"dataset.root is not given; allowed: a folder with {holding}")
@@ -89,7 +89,7 @@ def obtained(archive: Archive, root: str, folder: Path) -> Path:
 
     Args:
         root: as in `given_archive`; nothing is written to it. Empty: it is downloaded.
-        folder: where what is downloaded or unpacked is kept.
+        folder: for downloaded and unpacked files.
 
     Raises:
         UserError: the user's folder does not hold it, or another file of that name.

@@ -79,7 +79,7 @@ def hold_out(labels: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
 def held_out_of_training(
     labels: Rows, test_count: int, fraction: float, seed: int
 ) -> dict[str, Rows]:
-    """Returns the rows of all splits where training examples come first, then those to test.
+    """Returns the rows of all splits; training examples come first, then those to test.
 
     Labels are those of the training examples; for the others see `hold_out`.
     """
@@ -128,8 +128,8 @@ def assembled(
 ) -> Dataset:
     """Returns the dataset of the splits `train`, `val` and `test`.
 
-    Its digest covers the configuration (not where the data lie), what was read, and which example
-    is in which split with which label.
+    Its digest covers the configuration (not the place of the data), the data, and which example is
+    in which split with which label.
 
     Args:
         source_digest: of everything that was read.

@@ -37,12 +37,11 @@ class StreamedInputs:
     """The images of a split, in files: uint8 [N, 3, size, size] like a tensor of them.
 
     Length, shape, dtype and indexing by an integer, a slice or a tensor of rows are a tensor's, so
-    that what looks at a few examples need not ask which of the two it has. Whole splits go through
-    `batches`, which decodes ahead in worker processes. What comes out does not depend on how many
-    there are.
+    code that reads a few examples need not distinguish the two. Whole splits go through `batches`,
+    which decodes ahead in worker processes. The result does not depend on their number.
 
     Args:
-        root: folder the files lie in.
+        root: folder of the files.
         files: their paths below it.
         size: side of an example, in pixels.
         resize: the shorter side is resized to this before the centre is cut out.

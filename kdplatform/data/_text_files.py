@@ -19,7 +19,7 @@ def read_text(path: Path, encoding: str = "utf-8-sig") -> str:
         encoding: another that the file is published in, such as latin-1.
 
     Raises:
-        UserError: it is not there, cannot be read, or is in another encoding; says where.
+        UserError: the file is missing, cannot be read, or has another encoding; says where.
     """
     try:
         return path.read_text(encoding=encoding)

@@ -113,8 +113,8 @@ def _trained(tokenizers: Any, texts: Sequence[str], size: int) -> Any:
     trainer = tokenizers.trainers.WordPieceTrainer(
         vocab_size=size,
         min_frequency=_LEAST_OCCURRENCES,
-        # The library numbers the letters inside words in the order of a hash table that differs
-        # between processes, and ties between pieces are decided by number: given here, they are
+        # The library numbers the letters inside words in the order of a hash table, which differs
+        # between processes, and it breaks ties between pieces by number. Letters given here are
         # numbered first.
         special_tokens=[*SPECIAL, *_inner_letters(learning, texts)],
         show_progress=False,

@@ -62,8 +62,8 @@ class Factors:
         texture: int64, index into TEXTURES.
         shape_rotation: float64, degrees, counter-clockwise.
         texture_rotation: float64, degrees, counter-clockwise, independent of the shape's.
-        placement_x: float64 in [0, 1), share of the free room that lies left of the shape.
-        placement_y: float64 in [0, 1), share of the free room that lies above the shape.
+        placement_x: float64 in [0, 1), share of the free room left of the shape.
+        placement_y: float64 in [0, 1), share of the free room above the shape.
         texture_seed: int64, seeds the texture's offset and its random parts.
     """
 

@@ -147,7 +147,7 @@ def _from_line(x: Floats, period: float) -> Floats:
 
 # A texture takes the pixels' coordinates in its own turned frame and a table of random bytes, and
 # returns the share of the bright tone. Its motif recurs within 10 pixels, so a patch of that size
-# shows which it is; forms and widths of the motifs are not given by the paper.
+# identifies it; forms and widths of the motifs are not given by the paper.
 _Texture = Callable[[Floats, Floats, NDArray[np.uint8]], Floats]
 
 

@@ -16,7 +16,7 @@ def with_hidden_labels(dataset: Dataset, fraction: float, seed: int) -> Dataset:
     """Returns the dataset with the labels of a share of its training split hidden.
 
     The hidden examples leave `train` and become `unlabeled`, in the order they had. Of their
-    columns the attributes stay, and none that may tell the label.
+    columns only the attributes stay, because others may tell the label.
 
     Args:
         fraction: above 0, below 1; at least one example is hidden.

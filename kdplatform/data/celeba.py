@@ -68,7 +68,7 @@ class Config(ImageFilesConfig):
 
 
 def check(config: Config) -> None:
-    """Checks that the user's folder holds the lists, and that there is such an attribute."""
+    """Checks that the user's folder has the lists, and that the attribute exists."""
     if config.root:
         path = _given(config).attributes
         lines = [] if _is_csv(path) else _lines(path)
@@ -180,7 +180,7 @@ def _attributes(path: Path) -> tuple[list[str], pd.DataFrame]:
 
 
 def _partition(path: Path, listed: Path, files: list[str]) -> NDArray[np.int64]:
-    """Reads which split every file is of, in the order of `files`, those of the other list."""
+    """Reads the split of every file, in the order of `files`, the files of the other list."""
     parts: dict[str, str] = {}
     lines = read_lines(path)
     between = "," if _is_csv(path) else " "
@@ -213,7 +213,7 @@ class _Found(NamedTuple):
 
 
 def _given(config: Config) -> _Found:
-    """Returns where the lists and the images lie in the user's folder.
+    """Returns the places of the lists and the images in the user's folder.
 
     Raises:
         UserError: one of them is missing; says which.
@@ -227,7 +227,7 @@ def _given(config: Config) -> _Found:
 
 
 def _place(folder: Path, name: str) -> Path | None:
-    """Returns where a list or the images lie; None where they do not."""
+    """Returns the place of a list or of the images; None if missing."""
     for place in (folder / name, folder / _AUTHORS[name] / name):
         for path in (place, place.with_suffix(".csv")):
             if path.is_dir() if name == _IMAGES else path.is_file():
@@ -237,7 +237,7 @@ def _place(folder: Path, name: str) -> Path | None:
 
 
 def _found(config: Config, folder: Path) -> _Found:
-    """Returns where the lists and the images lie, the user's or downloaded ones."""
+    """Returns the places of the lists and the images, the user's or downloaded ones."""
     if config.root:
         return _given(config)
     own = folder / "celeba" / "celeba"

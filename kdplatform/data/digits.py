@@ -58,7 +58,7 @@ def load(config: Config, folder: Path) -> Dataset:
     Ids are row numbers of the original. Nothing is kept in `folder`: the images are part of
     scikit-learn.
     """
-    # Here and not above: scikit-learn takes long to import, and naming a dataset needs none of it.
+    # Here and not above: scikit-learn takes long to import, and naming a dataset does not need it.
     from sklearn.datasets import load_digits
 
     original = load_digits()

@@ -2,11 +2,11 @@
 
 Mathew et al. 2021, "HateXplain: A Benchmark Dataset for Explainable Hate Speech Detection", arXiv
 2012.10289; MIT licence. The label is that of at least two annotators; posts on which all three
-differ are dropped. A post belongs to a community when at least two annotators say that it is about
-it, so that it may belong to none, which most do, or to several. The official split is kept.
+differ are dropped. A post belongs to a community if at least two annotators say that it is about
+it. It may belong to several, or to none, as most do. The official split is kept.
 
 Not given by the paper on distillation and fairness: which communities make up gender and race, and
-what becomes of posts about several of them; both are fields here. The texts are offensive.
+how posts about several of them are handled; both are fields here. The texts are offensive.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Your own images: one folder per class, and groups from an optional list of attributes.
 
-What was taken for a split and what remains unread is said once; a class that would disappear is
+A line says which folders are splits and what remains unread. A class that would disappear is
 refused.
 """
 
@@ -67,10 +67,10 @@ class Config(ImageFilesConfig):
     name: Literal["imagefolder"] = Field("imagefolder", description="dataset")
     root: str = Field("", description="folder with train/<class>/ or <class>/, and attributes.csv")
     val_fraction: float = Field(
-        0.1, ge=0.01, le=0.5, description="share for validation where there is no val/"
+        0.1, ge=0.01, le=0.5, description="share for validation if there is no val/"
     )
     test_fraction: float = Field(
-        0.2, ge=0.01, le=0.5, description="share to test where there is no test/"
+        0.2, ge=0.01, le=0.5, description="share for testing if there is no test/"
     )
     skip_bad: bool = Field(False, description="leave out images that do not decode; false: refuse")
     seed: int = Field(0, ge=0, description="seed of the splits made here")
@@ -148,8 +148,7 @@ class _Listing:
     """All image files below a folder, sorted by path.
 
     Attributes:
-        splits: [N], the split each file's folder is of; empty strings where there are no such
-            folders.
+        splits: [N], the split of each file's folder; empty strings without such folders.
     """
 
     files: list[str]

@@ -2,8 +2,8 @@
 
 Harper and Konstan 2015, "The MovieLens Datasets", ACM TiiS 5(4); 100,000 or 1,000,209 ratings.
 Recommendation is classification with many classes here: the input is a user, the label the movie
-that the user took. A movie that is rated was taken, whatever the rating. Of each user the last
-movie is tested, the one before it is for validation, and all before are trained on
+that the user took. A movie that is rated was taken, whatever the rating. Each user's last movie is
+tested, the one before it is for validation, and all before are for training
 (`split=leave_one_out`); or time is cut at two points for all users at once (`split=time`).
 """
 

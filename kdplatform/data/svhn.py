@@ -43,7 +43,7 @@ def load(config: Config, folder: Path) -> Dataset:
         UserError: the user's folder does not hold the published files.
         MachineError: they cannot be downloaded.
     """
-    # Here and not above: torchvision takes long to import, and naming a dataset needs none of it.
+    # Here and not above: torchvision takes long to import, and naming a dataset does not need it.
     from torchvision.datasets import SVHN
 
     published = [SVHN.split_list[split] for split in ("train", "test")]

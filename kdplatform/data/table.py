@@ -1,8 +1,8 @@
 """Your own table: a CSV or Parquet file with one example per row.
 
-Numbers are standardised and names become one column per category, by what the training split says
-of them. Where a cell is missing, a number becomes the training mean and a further column tells so,
-a name becomes the category `missing`. A spelling of numbers is read where it fits a whole column.
+Numbers are standardised and names become one column per category, both from the training split. A
+missing number becomes the training mean, and a further column marks it. A missing name becomes the
+category `missing`. A spelling of numbers is read if it fits a whole column.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ MISSING_CELLS = ("", "?", "NA", "N/A", "NaN", "nan", "null", "NULL")
 FEATURES_VERSION = 2
 _MOST_CLASSES = 1000
 _SEPARATORS = ("\t", ";", "|", ",")
-# What pandas reads and this does not: taken for text, such files would be other tables.
+# Formats that pandas reads and this module does not: read as text, such files would be other
+# tables.
 _OTHER_KINDS = frozenset(
     (
         *(".json", ".jsonl", ".ndjson", ".xlsx", ".xls", ".ods", ".feather", ".arrow", ".orc"),
@@ -154,7 +155,7 @@ def load(config: Config, folder: Path) -> Dataset:
     rows = {"train": rest[kept], "val": rest[held], "test": test}
     check_classes({name: labels[own] for name, own in rows.items()}, class_names, where)
     features, others = _features(config, table, labels, rows["train"], where)
-    # A file whose cells are read as they stand keeps the digest it always had.
+    # A file whose cells are read as written keeps its usual digest.
     digest = "/".join([file_digest(path), str(FEATURES_VERSION), *readings, *others])
     say(
         f"table: validation and test are held out of all rows: {config.val_fraction:g} and "
@@ -227,7 +228,7 @@ def _column_names(path: Path, separator: str) -> list[str]:
         names, rows = file.schema_arrow.names, file.metadata.num_rows
     if not rows:
         raise UserError(f"dataset.file={str(path)!r} has no rows")
-    # pandas writes an index without a name as such a column, and reads it as none.
+    # pandas writes an index without a name as a column without a name.
     return [composed(n) for n in names if not re.fullmatch(r"__index_level_\d+__", n)]
 
 
@@ -329,7 +330,7 @@ class _Columns:
 
     Attributes:
         values: float32 [N, number of features], perhaps none.
-        readings: what was read in another spelling than the file's; part of the digest.
+        readings: the columns read from another spelling; part of the digest.
         decides: whether the column alone decides the label.
     """
 
@@ -459,7 +460,7 @@ def _check_numbers(
 
 
 def _stated(cells: pd.Series[str], numbers: Numbers) -> list[str]:
-    """Says how a spelling was read, by the longest cell; nothing of plain numbers."""
+    """Says how a spelling was read, with the longest cell; nothing for plain numbers."""
     if not numbers.rule:
         return []
     row = int(cells.str.len().to_numpy().argmax())

@@ -51,9 +51,9 @@ class Config(DatasetConfig):
     `correlation` ties color to shape in the training split alone, by quota and not by chance: of
     the n images of a shape, round(correlation * n) have the shape's own color (the first shape the
     first color, and so on), spread evenly over its textures; the others take all colors in turn,
-    the own one included. So a share of correlation + (1 - correlation) / values_per_feature has the
-    own color, every shape has the same number of images, and every shape every texture equally
-    often. Validation and test stay balanced.
+    the own one included. A share of correlation + (1 - correlation) / values_per_feature therefore
+    has the own color. Every shape has the same number of images, and every shape has every texture
+    equally often. Validation and test stay balanced.
     """
 
     name: Literal["trifeature"] = Field("trifeature", description="dataset")

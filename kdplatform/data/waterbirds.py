@@ -1,10 +1,10 @@
 """Waterbirds: birds of land or water before a background of land or water, mostly the matching one.
 
 Sagawa et al. 2020, arXiv 1911.08731: photographs of birds (CUB-200-2011) pasted before backgrounds
-(Places). 95% of the training images show a bird where it belongs, so that the background is a
-shortcut; in validation and test both are independent. The label is the kind of bird. Attributes are
-`place`, the background, and `group`, bird and background together, whose worst is what the
-literature reports. The official split is kept.
+(Places). 95% of the training images show a bird before its usual background, so the background is a
+shortcut. In validation and test both are independent. The label is the kind of bird. Attributes are
+`place`, the background, and `group`, bird and background together; the literature reports the worst
+group. The official split is kept.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from kdplatform.settings.schema import DatasetConfig, ProjectConfig, TrainingCon
 from kdplatform.settings.teacher_entries import TeacherEntry, teacher_entries
 from kdplatform.settings.words import plain_text
 
-# Where data lie and how they are read makes them no other data.
+# The place of data and how they are read do not make them other data.
 _PLACES = {"storage", "workers"}
 
 
@@ -31,7 +31,7 @@ def chosen_teachers(config: ProjectConfig, seed: int, dataset_digest: str) -> li
     """Returns the teachers that the students of a seed learn from, in the order of the list.
 
     Raises:
-        UserError: a teacher is not there, or is one of other data or classes.
+        UserError: a teacher is missing, or is one of other data or classes.
     """
     files = config.teacher.logits
     if files:
@@ -102,7 +102,7 @@ def _project(name: str) -> ProjectConfig:
 
 
 def _check_dataset(own: DatasetConfig, other: DatasetConfig, project: str) -> None:
-    """Refuses the teacher of a project whose data are others, naming the first difference."""
+    """Refuses the teacher of a project with other data; names the first difference."""
     ours, theirs = (each.model_dump(exclude=_PLACES) for each in (own, other))
     for name in ("name", *ours):
         if ours[name] != theirs.get(name):

@@ -93,7 +93,7 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
 
 
 def command_title(command: str, config: ProjectConfig) -> str:
-    """Returns what the name of a command's run says behind the command, to tell it from others."""
+    """Returns the part of a run's name that tells runs of one command apart."""
     seeds = f"seed{'s' if len(config.seeds) > 1 else ''} {in_ranges(config.seeds)}"
     if command == "distill":
         return f"{config.name} {method_title(config.distillation)} {seeds}"
@@ -106,7 +106,7 @@ def command_title(command: str, config: ProjectConfig) -> str:
 
 
 def _train(workspace: Workspace, steps: Sequence[Step], run_id: str) -> Trained:
-    """Trains one model after the other, here, those that are not trained already."""
+    """Trains, one after the other in this process, the models that are not trained yet."""
     known = find_trained(workspace, steps) if workspace.reuse else {}
     for model in known.values():
         say(reused_line(model.step, model.run_id))

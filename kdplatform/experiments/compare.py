@@ -1,4 +1,4 @@
-"""The tool `compare`: two groups of runs, or of prediction files, held against each other."""
+"""The tool `compare`: compares two groups of runs, or of prediction files."""
 
 import os
 import re
@@ -43,17 +43,18 @@ def run_compare(
     card: str = "false",
     log: str = "auto",
 ) -> None:
-    """Compares two sides and prints what differs; writes tables and a page where asked to.
+    """Compares two sides and prints what differs; writes tables and a page on request.
 
     Args:
         sides: run ids or prediction files, comma-separated, of either side.
-        attributes: columns whose groups are compared, comma-separated; `auto`: what looks like one.
+        attributes: columns whose groups are compared, comma-separated; `auto`: columns that look
+            like one.
         similar_by: columns that say how alike two examples are; `auto`: known generating factors.
         min_group_size: groups smaller than this are listed and not measured.
         min_group_share: groups of a smaller share of the examples have no impact ratio.
         positive: the favourable class; `auto`: class 1 of two.
         out: folder for the page and its tables; `none`: nowhere.
-        format: how it is written beside the page, such as `markdown,latex`.
+        format: formats of the report beside the page, such as `markdown,latex`.
         gate: file of rules that side B must keep; `none`: no rules.
         card: whether model cards are written beside the page.
         log: whether the comparison gets a run: `auto`, `true` or `false`.
@@ -230,7 +231,7 @@ def _previews(sides: Sequence[Sequence[Source]]) -> "Mapping[str, Shown]":
 
 
 def _names_in(parameter: str, text: str) -> tuple[str, ...]:
-    """Returns the names of a text such as `a,b`; one with a comma stands in quotes."""
+    """Returns the names of a text such as `a,b`; a name with a comma needs quotes."""
     try:
         found = names(text)
     except ValueError as error:
@@ -250,7 +251,7 @@ def _predictions_of(side: str) -> tuple[str, ...]:
 
 
 def _attributes(given: tuple[str, ...] | None, sides: Sides) -> tuple[str, ...]:
-    """Returns the attributes asked for, or those that all tables have."""
+    """Returns the requested attributes, or those that all tables have."""
     if given is None:
         return sides.attributes
     if WEIGHT in given and sides.first.tables[0].weights is not None:

@@ -60,7 +60,8 @@ def read_sides(given: Sequence[Sequence[Source]]) -> Sides:
     """Reads the sides: every run, file or table is one seed of its side.
 
     Raises:
-        UserError: a table cannot be read, is none, or has other classes or weights than another.
+        UserError: a file cannot be read, is no table, or differs from another in classes or
+            weights.
     """
     read = [
         [
@@ -88,7 +89,7 @@ def read_sides(given: Sequence[Sequence[Source]]) -> Sides:
 
 
 def _reason(name: str, read: Sequence[_Read]) -> str:
-    """Says why a column is no attribute of all tables; nothing where it is."""
+    """Says why a column is no attribute of all tables; nothing if it is one."""
     for each in read:
         if name not in each.attributes:
             return each.left_out.get(name, f"not in {title_of([each.name])}")
@@ -96,7 +97,7 @@ def _reason(name: str, read: Sequence[_Read]) -> str:
 
 
 def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
-    """Returns the names of all classes, as runs number them, or else sorted; none without names.
+    """Returns the names of all classes in the runs' order, or else sorted; none without names.
 
     Raises:
         UserError: only some of the tables name their classes, they spell one in two ways, or runs
@@ -159,7 +160,7 @@ def _checked(read: _Read, classes: tuple[str, ...]) -> Predictions:
     if classes and checked.logits is not None and checked.n_classes != len(classes):
         raise UserError(
             f"{read.name}: {checked.n_classes} logits, and the tables name {len(classes)} classes "
-            f"({listed(classes)}), so it is not known which logit is whose; allowed: a logit of "
+            f"({listed(classes)}), so the class of each logit is unknown; allowed: a logit of "
             "each of these in this order, classes as numbers, or no logits"
         )
     if not np.isin(checked.predictions, checked.labels).any():
@@ -196,7 +197,7 @@ def _read(source: Source, table_name: str) -> _Read:
         table = read_prediction_file(path)
         return _Read(name, table, *_columns_of(table, table.get("label")))
     if run := named_run(name):
-        # MLflow takes seconds to load; files need none of it.
+        # MLflow takes seconds to load; files do not need it.
         from kdplatform.experiments.stored_predictions import read_run
 
         test, measured, class_names = read_run(run.run_id, run.condition)
@@ -208,7 +209,7 @@ def _read(source: Source, table_name: str) -> _Read:
 def _columns_of(
     table: pd.DataFrame, labels: "pd.Series[Any] | IntArray | None"
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Returns the columns that are taken for attributes, and why the others are not."""
+    """Returns the columns used as attributes, and why the others are not."""
     reasons = {name: _no_attribute(table, name, labels) for name in map(str, table)}
     found = tuple(column for column, reason in reasons.items() if not reason)
     of_format = (*RESERVED, WEIGHT)
@@ -218,7 +219,7 @@ def _columns_of(
 def _no_attribute(
     table: pd.DataFrame, name: str, labels: "pd.Series[Any] | IntArray | None"
 ) -> str:
-    """Says why a column of a file is not taken for an attribute; nothing where it is."""
+    """Says why a column of a file is not used as an attribute; nothing if it is."""
     column = table[name]
     if name in (*RESERVED, WEIGHT):
         return "a column of the format"

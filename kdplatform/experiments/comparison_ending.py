@@ -87,7 +87,7 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
     if cards is not None and ending.folder is not None:
         write_cards(cards, ending.folder / CARDS)
     if is_logged(ending.log, sides):
-        # MLflow takes seconds to load; files alone need none of it.
+        # MLflow takes seconds to load; files do not need it.
         from kdplatform.experiments.comparison_run import (
             comparison_run,
             log_cards,

@@ -52,7 +52,7 @@ def settings_of(run: Run) -> dict[str, Any]:
 def missing_conditions(config: ProjectConfig, run: Run) -> dict[str, ConditionConfig]:
     """Returns the project's conditions that a run was not measured under, by their names.
 
-    None of a run without weights, which nothing can be asked of.
+    None for a run without weights: its model cannot be restored.
     """
     if WEIGHTS not in artifact_digests(run):
         return {}

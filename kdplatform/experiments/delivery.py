@@ -147,7 +147,7 @@ def _registered(name: str, model: TrainedModel, card: Sequence[str]) -> str:
 
 
 def _card(config: ProjectConfig, study: Study) -> CardFacts | None:
-    """Returns the facts of the command's students; None where it distilled none."""
+    """Returns the facts of the command's students; None if it distilled none."""
     cards = cards_of_study(study, config.dataset.name, config.teacher.model, settings_of(config))
     return next(iter(cards.values()), None)
 

@@ -38,8 +38,8 @@ def mixture_weights(step: Step) -> tuple[float, ...]:
 def mixed(tables: Sequence[Predictions], weights: Sequence[float] = ()) -> Predictions:
     """Returns the mixture of predictions: logits are log of sum_i a_i softmax(z_i).
 
-    Weights that go by labels or by a student are none of a test example's; such an ensemble counts
-    as the plain mean.
+    Weights that depend on labels or a student do not exist for test examples. Such an ensemble
+    counts as the plain mean.
 
     Args:
         weights: a, of any sum; none: all alike.

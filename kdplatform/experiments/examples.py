@@ -1,8 +1,8 @@
 """The examples that a distilled student changed: logged by its run, read by reports.
 
-A report has no data, and a run knows no other seed. So each run logs those of its changed examples
-of which the models are surest, since other seeds most probably agree on them; which are shown, a
-report decides by the predictions of all seeds.
+A report has no data, and a run knows no other seed. Each run therefore logs those of its changed
+examples of which the models are surest, since other seeds most probably agree on them. A report
+chooses from them by the predictions of all seeds.
 """
 
 import base64
@@ -90,7 +90,7 @@ def _written(preview: Preview) -> dict[str, object]:
 
 
 def stored_previews(run_ids: Iterable[str]) -> dict[str, Shown]:
-    """Returns the examples that runs logged, by id; none of runs that logged none.
+    """Returns the examples that runs logged, by id.
 
     What cannot be believed is said and left out: a report is worth more than its pictures.
     """

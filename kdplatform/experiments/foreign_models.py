@@ -67,7 +67,7 @@ class ForeignModel:
         """Returns what the model says about raw inputs: [N, C], or [N] of a class each.
 
         Raises:
-            UserError: it takes other inputs, or says something else.
+            UserError: it takes other inputs, or returns something else.
         """
         self._check_inputs(inputs)
         parts = []

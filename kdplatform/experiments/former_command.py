@@ -1,4 +1,4 @@
-"""What a command that has run before was asked for, as its own run tells it."""
+"""The parameters of an earlier command, read from its run."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A model that is taken as it is: do its outputs stand for the dataset's classes?"""
+"""A model that is not trained here: do its outputs match the dataset's classes?"""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +22,10 @@ def check_outputs(
 ) -> None:
     """Compares a frozen model's predictions of the validation split with its labels.
 
-    Its outputs carry no names, so that another order of the classes shows here alone. The order
-    that fits best is that of the assignment with most hits (Kuhn 1955). It explains the
-    predictions if the classes that it moves are hit in more than half of their examples, and more
-    than twice as often as without it. Accuracy below chance for another reason is said.
+    Its outputs have no names, so another order of the classes shows only here. The best order is
+    the assignment with the most hits (Kuhn 1955). It explains the predictions if the classes that
+    it moves are hit in more than half of their examples, and more than twice as often as without
+    it. Accuracy below chance for another reason gives a warning.
 
     Raises:
         UserError: another order of the classes explains the predictions.

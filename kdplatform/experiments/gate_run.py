@@ -20,8 +20,8 @@ def log_gate(gate: JudgedGate, study: Study | None = None) -> None:
     """Logs a gate's files and outcome to the active run.
 
     Args:
-        study: whose distilled models' runs get the outcome of their arm as a tag too, so that a
-            registry can ask for it; None: no other run is tagged.
+        study: its distilled models' runs get the outcome of their arm as a tag too, for a registry
+            to read; None: no other run is tagged.
     """
     with scratch_folder() as folder:
         write_gate(gate, folder)

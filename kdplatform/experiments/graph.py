@@ -21,8 +21,8 @@ from kdplatform.settings.schema import (
     TrainingConfig,
 )
 
-# Raised when a change of the code changes the numbers a step produces, so that runs of the old
-# code are not taken for runs of the new.
+# Raised when a change of the code changes a step's numbers, so that runs of the old code are not
+# reused as runs of the new.
 STEP_VERSION = 2
 # What a distilled student needs: the teacher it learns from, and the NDS it is compared with.
 TEACHER, STUDENT = Role.TEACHER.value, Role.STUDENT.value
@@ -187,8 +187,8 @@ def study_steps(
 ) -> list[Step]:
     """Returns the steps of a study over temperatures and seeds, each once, needed ones first.
 
-    Every compared method is taken at every temperature, and one without a temperature once. Without
-    temperatures the students are distilled as `distillation` says alone.
+    Every compared method has an arm at every temperature; a method without a temperature has one
+    arm. Without temperatures there is only the arm of `distillation`.
     """
     methods = [config.distillation]
     if temperatures is not None:
@@ -212,7 +212,7 @@ def arm_keys(steps: Iterable[Step]) -> set[str]:
 def with_needs(steps: Iterable[Step]) -> list[Step]:
     """Returns the steps and all that they need, each once; teachers, then students, then the rest.
 
-    Within that order whatever is needed stands before what needs it.
+    Within that order a step comes after the steps it needs.
     """
     found: dict[str, Step] = {}
 

@@ -1,8 +1,8 @@
 """Trained models as MLflow keeps them: a graph without pickle that takes raw inputs.
 
-Exporting and describing a model takes tenths of a second, and the models of a study differ in their
-weights alone. So a process exports each architecture once, and exchanges the weights in the archive
-for every further model.
+Exporting and describing a model takes tenths of a second, and the models of a study differ only in
+their weights. A process therefore exports each architecture once, and replaces the weights in the
+archive for every further model.
 """
 
 import copy
@@ -76,8 +76,8 @@ def log_model(
         parameters: of the run, which the logged model shows too.
 
     Returns:
-        The logged model's id. None for a model of the user's whose graph cannot be had, which is
-        said in one line.
+        The logged model's id. None for a user's model whose graph cannot be exported; a line says
+        so.
     """
     _require_room_for(model)
     try:
@@ -93,7 +93,7 @@ def log_model(
 
 
 def _export_of(step: Step, model: nn.Module, dataset: Dataset) -> _Export:
-    """Returns the export of the model's architecture, a new one where there is none yet."""
+    """Returns the export of the model's architecture; makes it if there is none yet."""
     if is_user_model(step.training.model):
         # Two such models may differ in more than their weights.
         return _export(model, dataset)
@@ -215,7 +215,7 @@ def _write(export: _Export, model: nn.Module, folder: Path) -> None:
 
 
 def _require_room_for(model: nn.Module) -> None:
-    """Raises a MachineError where the folder for what is made has no room for the model.
+    """Raises a MachineError if the temporary folder has no room for the model.
 
     Asked ahead, because torch's archive writer ends the whole process when the disk is full.
     """

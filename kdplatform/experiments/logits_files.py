@@ -47,9 +47,9 @@ class FileLogits:
     """What a file holds of a dataset.
 
     Attributes:
-        splits: float32 [N, C] of the splits that it has every example of, by name.
-        partly: the number of examples that it has of the others, where there are some.
-        only_at: the one temperature that the logits are good for; None: for every one.
+        splits: float32 [N, C] by name of a split, for splits with all examples in the file.
+        partly: the number of examples that the file has of each other split, if any.
+        only_at: the only temperature at which the logits are valid; None: every one.
     """
 
     splits: Mapping[str, Tensor]

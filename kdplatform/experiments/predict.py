@@ -53,8 +53,8 @@ def run_predict(config: ProjectConfig, arguments: Arguments) -> None:
     """Asks a model about splits of the project's dataset and writes what it says to a file.
 
     Raises:
-        UserError: there is no such model, it would be unpickled without trust, or it does not fit
-            the dataset.
+        UserError: the model does not exist, would be unpickled without trust, or does not fit the
+            dataset.
     """
     started = time.perf_counter()
     quiet_mlflow()

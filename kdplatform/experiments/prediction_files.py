@@ -20,7 +20,7 @@ def read_prediction_file(path: Path) -> pd.DataFrame:
     """Reads a prediction file as a table whose columns have types and no outer blanks.
 
     Raises:
-        UserError: there is no such file, or it is no table.
+        UserError: the file does not exist, or is no table.
     """
     if not path.is_file():
         raise UserError(f"{path} is no file; allowed: {USAGE}")

@@ -111,7 +111,7 @@ class EpochLog:
     """Logs the curves of the active run, named `epoch/...`, several epochs at a time.
 
     Small models train many epochs a second, and a store takes longer than that for each call. Used
-    in a `with` block, whose end logs the rest, also after an error.
+    in a `with` block; its end logs the rest, also after an error.
     """
 
     def __init__(self) -> None:

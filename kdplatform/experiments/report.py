@@ -1,8 +1,8 @@
 """The entry point `report`: a study's runs, found in the tracking store alone, as a report.
 
-The runs of a report are those whose keys the project's configuration gives, so that runs of another
-alpha, dataset or training never mix with them. Seeds and temperatures are taken as far as they are
-in the store, unless they are asked for.
+The runs of a report are those whose keys the project's configuration gives. Runs of another alpha,
+dataset or training never mix with them. Seeds and temperatures are those in the store, unless they
+are given.
 """
 
 import json
@@ -146,15 +146,15 @@ def _write_cards(
         _provenance(study, gate),
     )
     if not cards:
-        say("card: neither a teacher nor an NDS is there to hold students against; none is written")
+        say("card: there is neither a teacher nor an NDS to compare students with; none is written")
     for facts in cards.values():
         write_cards(facts, folder if len(cards) == 1 else folder / facts.slug)
 
 
 def _provenance(study: Study, gate: JudgedGate | None) -> dict[Arm, Provenance]:
-    """Returns what each arm's card rests on: the runs of the arm, and of what it is held against.
+    """Returns the sources of each arm's card: the runs of the arm and of its reference.
 
-    The verdict is the gate's, where there is one.
+    The verdict is the gate's, if there is one.
     """
     reference = TEACHER if TEACHER in study.arms else NDS
     sources = {
@@ -201,7 +201,7 @@ def _place(config: ProjectConfig) -> str:
 def report_text(report: Report) -> str:
     """Returns what is printed: what was found, what is missing, and which claims are decided.
 
-    Everything else stands on the page: a study of many methods has hundreds of verdicts.
+    The page has everything else: a study of many methods has hundreds of verdicts.
     """
     parts = [
         "\n".join([report.page.subtitle, *report.gaps]),
@@ -240,8 +240,8 @@ def load_study(
     """Reads the study of a configuration from the tracking store.
 
     Args:
-        given: names of the fields that were asked for; `seeds` and `temperatures` among them are
-            kept to, otherwise whatever the store has of this configuration is used.
+        given: names of the given fields. Given `seeds` and `temperatures` are kept; otherwise the
+            report uses all that the store has of this configuration.
         intersections: whether pairs of attributes are compared too.
         condition: under which the predictions were made; empty: the test split as it is.
 
@@ -380,7 +380,7 @@ def _missing(
 ) -> tuple[str, ...]:
     """Names the models that the study should have: every method and temperature for every seed.
 
-    Temperatures that nobody asked for are those that some run has.
+    Without given temperatures they are those that some run has.
     """
     students = [models for arm, models in arms.items() if arm != TEACHER]
     seeds = set(config.seeds).union(*students)
@@ -448,7 +448,7 @@ class _Reader:
     def read(self, step: Step, candidates: Sequence[Run]) -> None:
         """Reads the newest of a step's runs whose predictions are what was logged.
 
-        A student of a former teacher, which has been trained anew since, is none of its own.
+        A student of a former teacher, which has been trained again since, does not belong to it.
         """
         needed = {n: self._read[own.key] for n, own in step.needs.items() if own.key in self._read}
         for run in candidates:
@@ -497,10 +497,10 @@ class _Reader:
         return {"Condition": f"{self._condition}: {condition_words(own)}"}
 
     def _of_conditions(self, run: Run) -> dict[str, float]:
-        """Returns what a run logged of the conditions whose settings are those of the others.
+        """Returns a run's metrics of the conditions whose settings equal those of the other runs.
 
         Raises:
-            ValueError: those of the condition that is reported are others.
+            ValueError: the settings of the reported condition differ.
         """
         names = []
         for name, settings in conditions.settings_of(run).items():

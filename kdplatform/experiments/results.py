@@ -69,8 +69,8 @@ def study_of(
     A teacher that is a file without rows of the split is not among them.
 
     Args:
-        split: whose predictions the study is of, such as the test split under a condition.
-        with_scores: whether what was measured on logits is read from the models' runs.
+        split: the split of the study's predictions, such as the test split under a condition.
+        with_scores: whether measures of logits are read from the models' runs.
     """
     arms: dict[Arm, dict[int, Model]] = {}
     compared = arm_keys(trained.steps)
@@ -141,7 +141,7 @@ def by_role(arms: Mapping[Arm, Mapping[int, Model]]) -> dict[Arm, Mapping[int, M
 
 
 def log_samples(dataset: Dataset) -> None:
-    """Logs a sheet of training images, where they are, so that one sees what was trained on."""
+    """Logs a sheet of training images, if the data are images."""
     train = dataset.train
     if not dataset.facts().holds_images or train.inputs.ndim != 4:
         return
@@ -186,7 +186,7 @@ def log_sweep(classes: ClassWise, groups: GroupWise) -> None:
     """Logs a study over temperatures and methods to the command's run, against the temperature.
 
     Metrics have `step` = temperature times `step_scale` (logged as parameter `step_scale`), and 0
-    where the method has no temperature. Those of Teacher and NDS are the same at every step; those
+    where the method has no temperature. Those of Teacher and NDS are the same at every step. Those
     of several methods begin with the method's name. Tables: `sweep.json` has one row per arm and
     seed, `references.json` one per Teacher and NDS, `temperatures.json` one per arm,
     `group_shifts.json` one per arm, reference and group.
@@ -241,8 +241,8 @@ def log_views(classes: ClassWise, scale: int) -> None:
     """Logs a study's views to the command's run: a table and figures each, with their axis.
 
     `arms.json` has every metric of every arm with mean, deviation and interval over seeds;
-    `classes.json` and `groups.json` the accuracy of every class and group of every arm likewise.
-    Figures of the metrics stand against the temperature. The run's description says what the
+    `classes.json` and `groups.json` have the accuracy of every class and group of every arm in the
+    same form. Figures show the metrics over the temperature. The run's description says what the
     step of a chart is.
     """
     study = classes.study
@@ -267,9 +267,9 @@ def arm_metrics(classes: ClassWise, groups: GroupWise, arm: Arm) -> dict[str, fl
     """Returns what is logged of an arm: means over seeds, and counts of classes and groups.
 
     `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the
-    global test of that count. Where there is one seed or one teacher, `..._mcnemar` in their place
-    is the mean over seeds of the counts of McNemar's test. `groupwise/n_sg` and `n_tg` are of the
-    paired t test over seeds, which one teacher for all seeds allows too, and of McNemar's likewise.
+    global test of that count. With one seed or one teacher, `..._mcnemar` replaces them: the mean
+    over seeds of the counts of McNemar's test. `groupwise/n_sg` and `n_tg` come from the paired t
+    test over seeds, also with one teacher for all seeds, and from McNemar's test in the same way.
     """
     study = classes.study
     metrics = {} if arm.temperature is None else {"temperature": arm.temperature}
@@ -308,7 +308,7 @@ def log_group_counts(groups: GroupWise) -> None:
 
 
 def _mean_of_pairs(study: Study, arm: Arm, count: str) -> dict[str, float]:
-    """Returns the mean over seeds of a count of McNemar's test; nothing where there is none."""
+    """Returns the mean over seeds of a count of McNemar's test; None if there is none."""
     pairs = study.values(arm, count)
     return {f"{count}_mcnemar": float(pairs.mean())} if len(pairs) else {}
 
@@ -329,8 +329,8 @@ def _means(study: Study, arm: Arm) -> dict[str, float]:
 def step_scale(temperatures: Sequence[float]) -> int:
     """Returns what temperatures are multiplied by to become MLflow's steps, which are integers.
 
-    1 for whole temperatures, otherwise the power of ten that makes all of them whole: each has a
-    step of its own, and their distances on a chart are true.
+    1 for whole temperatures, otherwise the power of ten that makes all of them whole. Each then has
+    a step of its own, and distances on a chart are true.
 
     Raises:
         UserError: a temperature has too many decimals.

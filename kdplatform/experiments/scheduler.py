@@ -63,13 +63,13 @@ class Trained:
 
 
 class Scheduler:
-    """Hands steps to an executor as soon as what they need is there.
+    """Hands steps to an executor as soon as the models they need exist.
 
     It may be used by several threads at once.
 
     Args:
-        device: as it was asked for; each worker resolves it.
-        known: models that are there already, by key; those trained are added.
+        device: as given; each worker resolves it.
+        known: existing models by key; trained models are added.
     """
 
     def __init__(

@@ -139,7 +139,7 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
     if own is not None and given not in (None, own):
         raise UserError(
             f"mean={training.mean}, std={training.std} are not those of weights={weights!r}; "
-            "allowed: none, for these weights hold their own"
+            "allowed: none, because these weights contain their own"
         )
     model = _initialised(step, dataset, own or given, size)
     # A network's own state dict, without the constants that normalise its inputs.

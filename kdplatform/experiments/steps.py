@@ -116,7 +116,7 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
     find it.
 
     Args:
-        steps: a step stands behind those that it needs.
+        steps: ordered; a step comes after those that it needs.
     """
     runs = by_key(finished_runs(workspace.config.name))
     found: dict[str, TrainedModel] = {}
@@ -170,10 +170,10 @@ def _fits(
     *,
     quiet: bool = False,
 ) -> Callable[[Run], bool]:
-    """Returns what tells whether a run of the step's key was made with the very same weights.
+    """Returns a check that a run of the step's key was made with the same weights.
 
-    Neither the weights of a teacher that was trained anew nor those that a function of the user's
-    loads are in the key.
+    The key contains neither the weights of a teacher that was trained again, nor those that a
+    user's function loads.
     """
 
     @cache

@@ -57,7 +57,7 @@ class StoredRun(NamedTuple):
 
     Attributes:
         attributes: that it was measured by.
-        class_names: none where they were not logged.
+        class_names: empty if they were not logged.
     """
 
     test: Predictions
@@ -72,7 +72,7 @@ def read_run(run_id: str, condition: str = "") -> StoredRun:
         condition: under which they were made; empty: the test split as it is.
 
     Raises:
-        UserError: there is no such run, or no predictions of it that can be believed.
+        UserError: the run does not exist, or its predictions are missing or altered.
     """
     quiet_mlflow()
     prepare_store()

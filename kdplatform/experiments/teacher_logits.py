@@ -1,8 +1,9 @@
 """The teacher's logits of the training split, computed once per teacher and kept on disk.
 
 Inputs that never change: one row of logits per example. Augmented inputs: one per example and view
-(crop and flip), in half precision, as long as that costs less than asking the teacher in every step
-of the study's students and the table is not too large. Otherwise the teacher itself is asked.
+(crop and flip), in half precision. This holds while it costs less than asking the teacher in every
+step of the study's students, and while the table is not too large. Otherwise the teacher itself is
+asked.
 """
 
 import shutil
@@ -84,13 +85,13 @@ def teachers_for(
 def teacher_for(
     workspace: Workspace, student: Step, teacher: TrainedModel, needs: Needs
 ) -> tuple[Teacher, Path | None]:
-    """Returns where a student's fit takes the teacher's logits from, and the file of their table.
+    """Returns the source of the teacher's logits for a student's fit, and the file of their table.
 
-    A table that every student of this teacher shares, also those of other processes on the same
-    data folder: one of them computes it while the others wait. The teacher itself where a method
-    asks for it, where inputs are augmented and a table of views does not pay (see `views_pay`) or
-    finds no room on the disk, and where images are streamed and augmented. Its weights are loaded
-    when they are needed.
+    Every student of this teacher shares a table, also in other processes on the same data folder:
+    one of them computes it while the others wait. The teacher itself is used in three cases: a
+    method asks for it, inputs are augmented and a table of views does not pay (see `views_pay`) or
+    does not fit on the disk, or images are streamed and augmented. Its weights are loaded when they
+    are needed.
     """
 
     def network() -> nn.Module:
@@ -124,7 +125,7 @@ def _table(split: Split, logits: Tensor | None) -> TeacherTable | None:
 def _logits(
     workspace: Workspace, student: Step, teacher: TrainedModel
 ) -> tuple[Tensor | None, Path | None]:
-    """Returns the logits that a table holds and its file; neither where the network is asked."""
+    """Returns the logits of a table and its file; neither if the network is asked."""
     if not student.training.augmentation.active:
         return _split_logits(workspace, teacher, workspace.dataset.train)
     train = workspace.dataset.train

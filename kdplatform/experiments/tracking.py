@@ -59,7 +59,7 @@ TRAINING_EXAMPLES = "training_examples"
 _AT_EXIT = ExitStack()
 atexit.register(_AT_EXIT.close)
 _ANSWER_SECONDS = 10
-# What a listing is asked for at once; every listing goes on to its end.
+# Rows per request of a listing; every listing continues to its end.
 _PAGE = 1000
 _ALLOWED = (
     "http://server:5000 | sqlite:///mlflow.db | postgresql+psycopg://host/database, or another "
@@ -81,7 +81,7 @@ def quiet_mlflow() -> None:
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # What they log there is raised too, and said in one line by `store_errors`.
+    # They also raise what they log there; `store_errors` turns it into one line.
     for name in ("mlflow.store.db.utils", "mlflow.utils.databricks_utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     _redact_logs()
@@ -109,7 +109,7 @@ def check_store() -> None:
     MLflow itself would try again for minutes.
 
     Raises:
-        UserError: the tracking URI is none, or needs a driver that is not installed.
+        UserError: the tracking URI is invalid, or needs a driver that is not installed.
         MachineError: the server or database named by the tracking URI does not answer, or the
             SQLite file can be neither opened nor made.
     """
@@ -123,7 +123,7 @@ def check_store() -> None:
 
 
 def prepare_store() -> None:
-    """Checks the tracking store, and has MLflow make its tables where there are none.
+    """Checks the tracking store, and lets MLflow create its tables if they are missing.
 
     Raises:
         UserError: as `check_store`.
@@ -247,7 +247,7 @@ def _check_server(uri: str) -> None:
 
 
 def _check_database(url: URL) -> None:
-    # The others' drivers know no such word.
+    # The other drivers do not have this option.
     patience = {"postgresql": "connect_timeout", "mysql": "connect_timeout"}
     name = patience.get(url.get_backend_name())
     engine = create_engine(url, connect_args={name: _ANSWER_SECONDS} if name else {})
@@ -257,7 +257,7 @@ def _check_database(url: URL) -> None:
 
 
 def _check_sqlite(path: Path) -> None:
-    """Opens the file if it is there; leaves none where it is not."""
+    """Opens the file if it exists; does not create it."""
     try:
         if path.exists():
             with closing(sqlite3.connect(path)) as connection:
@@ -311,7 +311,7 @@ def artifact_digests(run: Run) -> dict[str, str]:
 
 
 def _is_sound(run: Run) -> bool:
-    """Tells whether a run's artifacts are what it logged; if not, it is taken out of reuse.
+    """Tells whether a run's artifacts are what it logged; if not, excludes it from reuse.
 
     An artifact store that is away for a moment alters nothing: it stops the command.
     """
@@ -342,7 +342,7 @@ def unreadable(run_id: str, path: str, error: Exception) -> str:
 
 
 def supersede(run: Run) -> None:
-    """Takes a run out of reuse: its key becomes one that is its alone, everything else stays."""
+    """Excludes a run from reuse: its key becomes unique, everything else stays."""
     own = f"{run.data.tags[TAG_KEY]}{SUPERSEDED}{run.info.run_id}"
     MlflowClient().set_tag(run.info.run_id, TAG_KEY, own)
 
@@ -405,14 +405,14 @@ def command_run(
 
 @contextmanager
 def opened_run(name: str, experiment: str | None, tags: Mapping[str, str]) -> Iterator[str]:
-    """Opens a run that lies below no other: the one that `mlflow run` made, or a new one.
+    """Opens a top-level run: the one that `mlflow run` made, or a new one.
 
     Args:
-        experiment: the experiment of a new run, made where it is not there; MLflow's own choice
-            takes its place where `$MLFLOW_EXPERIMENT_NAME` or `$MLFLOW_EXPERIMENT_ID` is set, and
-            where it is None.
+        experiment: the experiment of a new run, created if it does not exist. MLflow's own choice
+            replaces it if `$MLFLOW_EXPERIMENT_NAME` or `$MLFLOW_EXPERIMENT_ID` is set, or if it is
+            None.
     """
-    # From its first moment on the run says whose it is, so that the next command can close it.
+    # The run names its process from the start, so that the next command can close it.
     own = {"mlflow.runName": name, **tags, TAG_PROCESS: this_process(), **_source_tags()}
     with (
         _nothing_left_running(),
@@ -431,9 +431,9 @@ def opened_run(name: str, experiment: str | None, tags: Mapping[str, str]) -> It
 
 
 def _experiment_id(name: str | None) -> str | None:
-    """Returns the id of the experiment of this name, made where it is not there.
+    """Returns the id of the experiment of this name; creates it if it does not exist.
 
-    None where the choice is MLflow's: where one was given to it, or nothing is chosen here.
+    None if the choice is MLflow's: one was given to it, or none is chosen here.
     """
     given = any(os.environ.get(f"MLFLOW_EXPERIMENT_{kind}") for kind in ("NAME", "ID"))
     if name is None or given or os.environ.get("MLFLOW_RUN_ID"):
@@ -502,7 +502,7 @@ def artifact_path(run_id: str, path: str) -> Path:
 
 def log_artifacts_of(run_id: str, folder: Path) -> None:
     """Logs the files below `folder` to a run that has ended."""
-    # MLflow's client keeps the places of artifacts by run id alone, whatever the store.
+    # MLflow's client caches the places of artifacts by run id, without the store.
     place = _artifact_folder(mlflow.get_tracking_uri(), run_id)
     get_artifact_repository(place).log_artifacts(str(folder))
 
@@ -515,18 +515,18 @@ def _fetched() -> Path:
 
 @cache
 def _artifact_folder(tracking_uri: str, run_id: str) -> str:
-    """Returns where a run's artifacts lie: asked for once, MLflow itself would for every file."""
+    """Returns the place of a run's artifacts, with one request; MLflow makes one per file."""
     uri: str = MlflowClient(tracking_uri).get_run(run_id).info.artifact_uri
     return uri
 
 
 def class_names(run: Run) -> tuple[str, ...]:
-    """Returns the class of each output of a run's model; none where the run has no such table."""
+    """Returns the class of each output of a run's model; none if the run has no such table."""
     return tuple(map(str, _by_class(run, "name")))
 
 
 def class_counts(run: Run) -> tuple[int, ...]:
-    """Returns the training examples of each class; none where the run has not logged them."""
+    """Returns the training examples of each class; none if the run has not logged them."""
     try:
         return tuple(int(str(count)) for count in _by_class(run, TRAINING_EXAMPLES))
     except ValueError:
@@ -534,7 +534,7 @@ def class_counts(run: Run) -> tuple[int, ...]:
 
 
 def _by_class(run: Run, column: str) -> list[object]:
-    """Returns a column of a run's table of classes, empty where it has none."""
+    """Returns a column of a run's table of classes; empty if it has none."""
     try:
         path = artifact_path(run.info.run_id, "classwise.json")
         logged = json.loads(path.read_text())
@@ -615,7 +615,7 @@ def _source_tags() -> dict[str, str]:
 def _git(*arguments: str) -> str:
     """Returns what git prints about the platform's working tree.
 
-    Empty where the package lies in no repository of its own: one around it is the user's.
+    Empty if the package has no repository of its own: one around it is the user's.
     """
     folder = Path(__file__).resolve().parent.parent
     # What another repository's hook or alias has set.

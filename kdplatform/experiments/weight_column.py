@@ -16,7 +16,7 @@ _MOST_NAMED = 3
 
 
 def with_weights(table: Predictions, name: str) -> Predictions:
-    """Takes the column `weight` for the weights of the examples, where there is one.
+    """Uses the column `weight` as the weights of the examples, if there is one.
 
     Args:
         name: of the file, for what is refused.

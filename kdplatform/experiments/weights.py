@@ -61,9 +61,9 @@ class Source:
     Attributes:
         path: of a state dict, or of a graph (.pt2) that holds one.
         digest: SHA-256 of the file.
-        model: the architecture they were trained as, where that is known.
-        image_size: side to which that model resized its images, where it did.
-        class_names: the class of each output, where that is known.
+        model: the architecture they were trained as, if known.
+        image_size: side to which that model resized its images, if it did.
+        class_names: the class of each output, if known.
         dataset: the first digits of the digest of the dataset they were trained on, with them.
     """
 
@@ -82,8 +82,8 @@ class Source:
 def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any]:
     """Returns what of a model's configuration enters its run's key, as plain JSON values.
 
-    Weights enter by their content or their publisher's name, not by where they lie. Those of
-    another dataset enter with their classes, which decide what becomes of the outputs.
+    Weights enter by their content or their publisher's name, not by their path. Those of another
+    dataset enter with their classes, which decide the use of the outputs.
 
     Raises:
         UserError: weights, or a function of the user's, cannot be found.
@@ -110,7 +110,7 @@ def find_weights(weights: str) -> Source:
     """Finds weights named as `ALLOWED` says.
 
     Raises:
-        UserError: there are none of this name.
+        UserError: no weights have this name.
     """
     if _RUN_ID.fullmatch(weights):
         return _of_run(weights, mlflow.get_tracking_uri())
@@ -156,7 +156,7 @@ def _content(weights: str, path: Path) -> object:
 
 
 def _chosen(weights: str, content: object, entry: str | None) -> dict[str, Tensor]:
-    """Returns one of the state dicts of a file; says which where there are several."""
+    """Returns one of the state dicts of a file; says which one if there are several."""
     found = dict(_state_dicts(content))
     if entry is not None:
         if entry not in found:
@@ -184,7 +184,7 @@ def _chosen(weights: str, content: object, entry: str | None) -> dict[str, Tenso
 def _state_dicts(
     content: object, path: str = "", depth: int = 0
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Yields the dicts of nothing but tensors with the names that lead to them, such as `a.b`.
+    """Yields the dicts that contain only tensors, with their dotted names, such as `a.b`.
 
     One that holds plain and averaged weights under names such as `model.` and `ema.` is two.
     """
@@ -292,7 +292,7 @@ def logits_digest(file: str) -> str:
     """Returns the SHA-256 of a file of a teacher's logits.
 
     Raises:
-        UserError: there is no such file.
+        UserError: the file does not exist.
     """
     path = user_path("teacher.logits", file)
     if not path.is_file():

@@ -22,8 +22,8 @@ class Workspace:
     """Everything the steps of one command share.
 
     Attributes:
-        folder: datasets, checkpoints and teacher logits lie below it; writable.
-        reuse: whether FINISHED runs of the same key are taken instead of training.
+        folder: writable parent of datasets, checkpoints and teacher logits.
+        reuse: whether FINISHED runs of the same key are reused instead of training.
     """
 
     config: ProjectConfig
@@ -61,7 +61,7 @@ def open_workspace(config: ProjectConfig, folder: Path, device: str, reuse: bool
 
     Raises:
         MachineError: the folder cannot be written.
-        UserError: there is no such device.
+        UserError: the device does not exist.
     """
     use_scratch(writable_folder("data_folder", folder))
     return Workspace(config, folder, _device(device), reuse)

@@ -1,4 +1,4 @@
-"""Which examples of a pair are shown: those on whose change most models agree."""
+"""The examples of a pair that a page shows: those on whose change most models agree."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -24,8 +24,8 @@ def gallery_of(
 
     Args:
         attributes: whose groups are named; intersections are left out.
-        previews: what runs logged of examples, by id. What prediction tables hold beside the
-            predictions is shown of the others.
+        previews: what runs logged of examples, by id. Other examples are shown by the further
+            columns of their prediction tables.
     """
     a, b = (np.stack([table.correct for table in side]) for side in (pair.a, pair.b))
     own = [name for name in attributes if isinstance(name, str)]
@@ -73,7 +73,7 @@ def _chosen(
 ) -> list[int]:
     """The rows to show: of every class and group in turn, those of most agreement first.
 
-    Examples that can be seen come before those of which only a line of the table is known.
+    Examples with a preview come before those with only a line of the table.
     """
     candidates = np.flatnonzero(agreement > 0)
     seen = np.array([str(table.ids[row]) in previews for row in candidates], dtype=bool)
@@ -91,7 +91,7 @@ def _chosen(
 
 
 def _group_names(table: Predictions, attribute: str) -> list[str]:
-    """The groups of every example, joined where there are several, empty where there are none."""
+    """The groups of every example: joined if several, empty if none."""
     groups = attribute_groups(table, attribute)
     of_code = [
         " + ".join(groups.names[place] for place in np.flatnonzero(own)) for own in groups.members

@@ -50,7 +50,7 @@ def _short(text: str) -> str:
 
 
 def numbers(values: Iterable[float], scale: float) -> list[float | None]:
-    """Returns values as JSON knows them: three decimals, null where there is none."""
+    """Returns values for JSON: three decimals, null for a missing one."""
     return [round(scale * value, 3) if math.isfinite(value) else None for value in values]
 
 
@@ -169,7 +169,7 @@ def _dots(chart: Dots) -> Figure:
         for place, points in enumerate(panel.series):
             if points not in drawn:
                 continue
-            # Beside each other, so that no interval hides another one.
+            # Side by side, so that no interval hides another.
             shift = 0.0 if many else 0.16 * (place - (len(panel.series) - 1) / 2) * 2
             positions = [round(row + shift, 3) for row in range(len(chart.names))]
             values = numbers(points.values, chart.scale)

@@ -10,7 +10,7 @@ from enum import StrEnum
 
 
 class Look(StrEnum):
-    """How a series is drawn: each differs from the others in its mark, not in colour alone."""
+    """How a series is drawn. Series differ in their marks, not only in colour."""
 
     REFERENCE = "reference"
     OTHER = "other"
@@ -28,7 +28,7 @@ class Points:
     Attributes:
         values: NaN where a point is not known.
         low: lower limits; NaN where there is none.
-        words: what is said of a point when it is pointed at; empty where nothing is.
+        words: text shown when the pointer is at a point; empty for none.
     """
 
     name: str
@@ -108,7 +108,7 @@ class Curves(Chart):
     """Names from left to right, values upwards, a line through the points of a series.
 
     Attributes:
-        axis: what the names are.
+        axis: what the names denote.
         lines: the positions that a line joins, such as those of a method.
     """
 

@@ -77,7 +77,7 @@ class ClassRates:
 
 
 def _rounded(values: np.ndarray) -> Any:
-    """Returns percentages as JSON knows them, null where there is none."""
+    """Returns percentages for JSON, null for a missing one."""
     rounded = np.round(100 * values, 2).astype(object)
     rounded[~np.isfinite(values)] = None
     return rounded.tolist()

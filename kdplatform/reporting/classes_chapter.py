@@ -16,7 +16,7 @@ from kdplatform.reporting.pairs import Pair
 from kdplatform.reporting.report_table import Row, Table, change_words, p_words, table_of
 from kdplatform.reporting.tables import EMPTY
 
-# Up to so many names stand beside their marks; more are told by pointing at a mark.
+# Up to this many names are written beside their marks; more appear on pointing at a mark.
 _MOST_NAMED = 60
 _SEARCHED = 12
 _UNKNOWN = float("nan")
@@ -43,7 +43,7 @@ def classes_of_pair(pair: Pair, frame: pd.DataFrame) -> Section:
 
 
 def class_frame(pair: Pair) -> pd.DataFrame:
-    """A row per class: its tests, or its accuracies alone where it cannot be tested."""
+    """A row per class: its tests, or only its accuracies if it cannot be tested."""
     if pair.test is not None:
         return pair.test.table
     a, b = (class_table_over_seeds(list(side), len(pair.class_names)) for side in (pair.a, pair.b))

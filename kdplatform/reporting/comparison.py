@@ -61,12 +61,12 @@ class Comparison:
 
     Attributes:
         verdicts: every row with its verdict.
-        notes: what must be known to read them.
-        study: the sides, A where the NDS stands and B where its students do.
+        notes: how to read them.
+        study: the sides, A in the role of the NDS and B in that of its students.
         classes: None where classes cannot be tested.
         groups: None without attributes.
-        findings: what was found, as the page and the printed text begin.
-        measures: what auditors ask of every group.
+        findings: the first sentences of the page and the printed text.
+        measures: the auditors' measures of every group.
     """
 
     report: Report
@@ -98,8 +98,8 @@ def build_comparison(
         similar_by: columns that say how alike two examples are, for individual fairness; none:
             not measured.
         min_group_size: examples a group needs to be measured.
-        effort: draws and permutations.
-        remarks: what is not compared and why, where the caller knows.
+        effort: numbers of draws and permutations.
+        remarks: what is not compared and why, if the caller knows.
         previews: what runs logged of examples, by id.
         positive: the favourable class by name, or by number where classes have none; None: class 1
             of two.
@@ -238,7 +238,7 @@ def verdict_line(comparison: Comparison) -> str:
 
 
 def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
-    """Returns the sides as a study: A stands where the NDS does, B where its students do."""
+    """Returns the sides as a study: A in the role of the NDS, B in that of its students."""
     arms: dict[Arm, dict[int, Model]] = {A: {}, B: {}}
     for arm, side in ((A, a), (B, b)):
         for seed, table in enumerate(table.aligned(a.tables[0]) for table in side.tables):

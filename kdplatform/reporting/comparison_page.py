@@ -44,11 +44,11 @@ def comparison_report(
     """Returns a comparison as a page with its files.
 
     Args:
-        study: side A stands where the NDS does, side B where its students do.
+        study: side A in the role of the NDS, side B in that of its students.
         verdicts: every row with its verdict.
-        notes: what must be known to read the rows.
+        notes: how to read the rows.
         previews: what runs logged of examples, by id.
-        measures: what auditors ask of every group.
+        measures: the auditors' measures of every group.
         positive: number of the favourable class, where there is one.
     """
     pair = _pair(study, classes, groups)
@@ -96,7 +96,7 @@ def _pair(study: Study, classes: ClassComparison | None, groups: GroupComparison
 
 
 def _class_rows(study: Study, pair: Pair) -> pd.DataFrame:
-    """Every class with its tests, or its accuracies alone where there are none."""
+    """Every class with its tests, or only its accuracies if there are none."""
     frame = class_frame(pair)
     if pair.test is not None:
         shares = [

@@ -36,7 +36,7 @@ from kdplatform.study.ranking import GINI, MANY_CLASSES, K
 from kdplatform.study.study import NDS, Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
 
-# A, the reference, stands where the NDS does in a study; B where its students do.
+# In a study A, the reference, has the role of the NDS, and B that of its students.
 A, B = NDS, Arm(Role.DISTILLED)
 _INDIVIDUAL = {
     INDIVIDUAL: ("I(f) on probabilities", -1, np.inf),
@@ -82,7 +82,7 @@ def overall_rows(study: Study) -> Iterator[Row]:
     yield _example_row("accuracy", correct, weights, better=1, scale=100, width=1)
     if all(table.logits is not None for table in (*a, *b)):
         yield from _model_rows(study, {ECE: ("ECE", 0, 1.0)})
-        # As means of examples, where those of `Study.metrics` have no interval for single models.
+        # Means of examples: those of `Study.metrics` have no interval for single models.
         scores = [[example_scores(table) for table in tables] for tables in (a, b)]
         for name, label, width in (("brier", "Brier score", 2.0), ("nll", "NLL", np.inf)):
             values = ([each[name] for each in side] for side in scores)
@@ -97,7 +97,7 @@ def overall_rows(study: Study) -> Iterator[Row]:
 
 
 def ranking_rows(study: Study) -> Iterator[Row]:
-    """How high labels stand among many classes, where both sides have logits."""
+    """The rank of labels among many classes, if both sides have logits."""
     sides = study.tables(A), study.tables(B)
     every = [table for side in sides for table in side]
     if any(table.logits is None or table.n_classes <= MANY_CLASSES for table in every):
@@ -119,8 +119,8 @@ def _model_rows(study: Study, metrics: Mapping[str, tuple[str, int, float]]) -> 
     """Numbers of whole models: examples give them no interval, seeds do.
 
     Args:
-        metrics: by name in `Study.metrics`, what it is and how it is better: 1 where more is, -1
-            where less is, 0 where nothing is concluded; and the largest difference there can be.
+        metrics: by name in `Study.metrics`: its words, its direction (1: more is better, -1: less
+            is better, 0: no conclusion) and its largest possible difference.
     """
     for metric, (what, better, width) in metrics.items():
         a, b = study.values(A, metric), study.values(B, metric)
@@ -144,8 +144,8 @@ def _example_row(
 ) -> Row:
     """A mean over examples, with an interval over them and, if several, over seeds.
 
-    Model i of one side is paired with model i of the other when there are as many; where they have
-    nothing to do with each other the variance of their differences is right all the same.
+    Model i of one side is paired with model i of the other if both have equally many. If the pairs
+    are unrelated, the variance of their differences is still right.
 
     Args:
         sides: of A and B, the value of every example under every model. [models, examples]

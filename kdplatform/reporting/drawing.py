@@ -46,7 +46,7 @@ def figure_png(figure: Figure, dpi: int = DPI) -> bytes:
 def figure_text(text: str, longest: int = _LONGEST_TITLE) -> str:
     r"""Returns a text as a figure can show it.
 
-    What the font has no glyph for stands as its code, such as `\u732b`.
+    Characters without a glyph in the font become their code, such as `\u732b`.
     """
     plain = "".join(
         char if ord(char) in _glyphs() else char.encode("unicode_escape").decode()
@@ -58,8 +58,8 @@ def figure_text(text: str, longest: int = _LONGEST_TITLE) -> str:
 def figure_names(names: Sequence[object], kind: str) -> list[str]:
     """Returns names of classes, groups or attributes as a figure shows them: all different.
 
-    A name that the font has no glyphs for, and names that are equal once they are cut to fit, stand
-    as their kind and number; `names_by_number` is the legend.
+    Some names become their kind and number: names without glyphs in the font, and names that are
+    equal once cut to fit. `names_by_number` is the legend.
     """
     return [
         f"{kind} #{number}" if text is None else text for number, text in enumerate(_drawn(names))

@@ -170,7 +170,7 @@ def _class_frame(
     axes = figure.subplots()
     moving: dict[str, Any] = {"title": axes.set_title(" ")}
     for position, label in enumerate(labels):
-        # The arms of a class lie beside each other, so that equal accuracies stay visible.
+        # The arms of a class are side by side, so that equal accuracies stay visible.
         places = rows + 0.22 * (position - (len(labels) - 1) / 2)
         bars = LineCollection([], colors=COLORS[label], linewidths=1)
         bars.set_in_layout(False)  # empty as yet, it would be taken to lie in a corner
@@ -209,7 +209,7 @@ def _class_frame(
 
 
 def _mark_places(position: int, count: int) -> np.ndarray:
-    """Returns where the marks of a reference stand, right of the axes."""
+    """Returns the positions of the marks of a reference, right of the axes."""
     return np.full(count, 1.02 + 0.025 * position)
 
 
@@ -391,7 +391,7 @@ def contact_sheet(
 
 
 def _most_different(accuracies: pd.DataFrame) -> list[int]:
-    """Returns the rows to draw: all, or those where the arms lie furthest apart."""
+    """Returns the rows to draw: all, or those with the largest differences between arms."""
     if len(accuracies) <= _MOST_CLASSES:
         return list(range(len(accuracies)))
     gaps = accuracies.max(axis=1) - accuracies.min(axis=1)

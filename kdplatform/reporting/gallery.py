@@ -11,7 +11,7 @@ class Shown:
     Attributes:
         image: a `data:` address of an image that was checked; empty for other examples.
         text: a text; empty for other examples.
-        cells: name and value of what is known of a row.
+        cells: names and values of a row.
     """
 
     image: str = ""
@@ -56,10 +56,10 @@ class Gallery:
     """Examples that changed, and how the page lets a reader choose among them.
 
     Attributes:
-        examples: those of most agreement first.
+        examples: those with the most agreement first.
         directions: the ways in which an example may have changed, in the order of the page.
         counts: how many examples changed this way in all, by direction.
-        notes: what stands below.
+        notes: text below them.
     """
 
     examples: Sequence[Changed]
@@ -69,7 +69,7 @@ class Gallery:
 
     @property
     def columns(self) -> list[str]:
-        """Names of what is known of rows, where the examples are rows; none for others."""
+        """The names of the cells, if the examples are rows; none for others."""
         if any(not example.shown.cells for example in self.examples):
             return []
         return list(dict.fromkeys(name for e in self.examples for name, _ in e.shown.cells))

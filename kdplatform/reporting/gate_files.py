@@ -30,8 +30,8 @@ def write_gate(gate: JudgedGate, folder: Path) -> list[Path]:
 def junit_xml(gate: JudgedGate) -> bytes:
     """Returns a gate as JUnit XML: an arm is a test suite, a rule a test case.
 
-    A rule that cannot be told is a failure where the file counts it as failed, and skipped where
-    it counts as passed, so that neither outcome hides it.
+    A rule whose outcome is *cannot tell* is a failure if the file counts it as failed, and skipped
+    if it counts as passed. Neither hides it.
     """
     root = ElementTree.Element("testsuites", name="kdplatform gate")
     for arm in gate.arms:

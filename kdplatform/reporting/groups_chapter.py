@@ -180,7 +180,7 @@ def _class(pair: Pair, changes: RateChanges, place: int) -> str:
 
 
 def _by_difference(accuracy: Cells) -> list[int]:
-    """The groups, those that lost most first; those that are not measured last."""
+    """The groups: those that lost most first, those not measured last."""
     change = accuracy.difference.value[:, 0]
     return [int(row) for row in np.argsort(np.nan_to_num(change, nan=np.inf), kind="stable")]
 

@@ -21,8 +21,8 @@ _STYLES = {Role.STUDENT.label: "--", Role.TEACHER.label: ":"}
 def temperature_figures(statistics: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Draws the main metrics against the temperature: mean and 95% interval over seeds.
 
-    Temperatures stand at equal distances, as in the paper's figures. Arms without a temperature
-    stand in no figure; Teacher and NDS are lines across.
+    Temperatures have equal distances, as in the paper's figures. Arms without a temperature are in
+    no figure; Teacher and NDS are lines across.
 
     Args:
         statistics: as `over_seeds.arm_statistics` gives it.

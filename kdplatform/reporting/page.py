@@ -51,7 +51,7 @@ class Section:
 
     Attributes:
         paragraphs: plain text.
-        warnings: what a reader must not overlook.
+        warnings: sentences that a reader must not overlook.
         points: a list of short facts.
         prose: tables of words rather than numbers.
         findings: the sentences that lead the page.
@@ -59,10 +59,10 @@ class Section:
         rates: rates of one class, chosen in the page.
         gallery: examples that are shown.
         parts: sections within this one.
-        switch: what tells the parts apart, where the reader chooses one of them; empty where all
-            are shown.
-        folded: whether it opens when it is asked for.
-        tally: numbers that stand first, by what they count.
+        switch: what tells the parts apart, if the reader chooses one of them; empty if all are
+            shown.
+        folded: whether it is closed until the reader opens it.
+        tally: the first numbers, by what they count.
     """
 
     title: str
@@ -107,7 +107,7 @@ class Page:
             yield from section.all_parts()
 
     def tables(self) -> list[Table]:
-        """All tables of the page, those with nothing but a file of their own last."""
+        """All tables of the page; those that exist only as a file come last."""
         shown = [table for part in self.parts() for table in (*part.prose, *part.tables)]
         return [*shown, *(part.rates.table for part in self.parts() if part.rates)]
 
@@ -139,7 +139,7 @@ def render(page: Page, images: Mapping[str, bytes]) -> str:
         data=Markup(packed(json.dumps(data, separators=(",", ":")).encode())),
         bundle=Markup(plotly_bundle().packed if data["charts"] or data["rates"] else ""),
         script=Markup(_script()),
-        # Scripts other than the page's own two never run, whatever a name may hold.
+        # Only the page's own two scripts run, whatever a name contains.
         script_digests=Markup(" ".join(f"'{each}'" for each in _digests())),
     )
 

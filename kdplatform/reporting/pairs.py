@@ -25,13 +25,13 @@ class Pair:
     """Side B held against side A, the reference.
 
     Attributes:
-        key: part of the names of files; empty where the page has this pair alone.
+        key: part of the names of files; empty if this is the page's only pair.
         names: of both sides, as figures and tables call them.
-        short: of both sides, where there is little room.
+        short: names of both sides for places with little room.
         a: predictions of the reference; model i belongs to model i of `b` where both are as many.
         test: of the classes; None where there is none.
         groups: of the attributes; None where there is none.
-        leads: whether pictures of it are written.
+        leads: whether image files of it are written.
     """
 
     key: str

@@ -33,7 +33,7 @@ _DIFFERENCES = (
 
 
 def ranking_tables(study: Study) -> list[Table]:
-    """Returns the tables of a study of many classes; none where no model has a ranking."""
+    """Returns the tables of a study of many classes; none if no model has a ranking."""
     if MRR not in study.metrics:
         return []
     tables = [_scores(study)]

@@ -108,7 +108,7 @@ def change_words(interval: Interval, scale: float = 100.0, digits: int = 2) -> s
 
 
 def p_words(p_value: float) -> str:
-    """Returns a p-value, `-` when there is none."""
+    """Returns a p-value, or `-` for none."""
     if not math.isfinite(p_value):
         return EMPTY
     return f"{p_value:.3f}" if p_value >= 0.001 else "< 0.001"

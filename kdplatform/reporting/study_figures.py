@@ -104,7 +104,7 @@ def _reference_lines() -> list[Line2D]:
 
 
 def _by_method(study: Study) -> list[list[int]]:
-    """The positions of the arms of every method: a line joins those of one method alone."""
+    """The positions of the arms of every method; a line joins only those of one method."""
     positions: dict[str | None, list[int]] = {}
     for position, arm in enumerate(study.distilled):
         positions.setdefault(arm.method, []).append(position)

@@ -53,7 +53,7 @@ def sweep_text(
     """Returns the table of a study over temperatures, a row per arm, below what was found.
 
     Args:
-        seeds: those that were asked for; arms that lack some are named.
+        seeds: the requested ones; arms that lack some are named.
         members: as `arms_text`.
     """
     study = classes.study
@@ -76,7 +76,7 @@ def sweep_text(
 
 
 def _counts(study: Study) -> list[str]:
-    """Returns the headings of the columns of counts: of classes, and of groups where there are."""
+    """Returns the headings of the columns of counts: of classes, and of groups if any."""
     classes = [f"n_{name}" for name in REFERENCES.values()]
     return [*classes, *(f"n_{name}" for name in GROUP_REFERENCES.values() if study.attributes)]
 
@@ -102,7 +102,7 @@ def _member_rows(members: Study | None, counts: int) -> list[list[str]]:
 
 
 def _name(arm: Arm, members: Study | None) -> str:
-    """Returns how the ensemble is named beside its teachers; nothing for other arms."""
+    """Returns the name of the ensemble beside its teachers; empty for other arms."""
     return TOGETHER if members is not None and arm == TEACHER else ""
 
 
@@ -145,7 +145,7 @@ def _count(test: Test | None) -> str:
 
 
 def _sweep_count(study: Study, arm: Arm, heading: str, test: Test | None) -> str:
-    """Returns the count over seeds; the mean of single pairs where there are no seeds to test."""
+    """Returns the count over seeds; the mean of single pairs if there are no seeds to test."""
     if test is not None:
         return _count(test)
     room = "groupwise" if heading.removeprefix("n_") in GROUP_REFERENCES.values() else "classwise"

@@ -45,7 +45,7 @@ def pareto_figure(
 
     Args:
         trials: one row per point: `accuracy`, `unfairness`, `front`, `grid`, `feasible` (bool),
-            `method`, by which points are told apart where there are several.
+            `method`, which tells points apart if there are several.
         references: (unfairness, accuracy) of Teacher and NDS.
         marked: (unfairness, accuracy) of points of the search that are named, such as the knee.
     """

@@ -1,8 +1,8 @@
 """The paper's claims, each judged for one study (Mohammadshahi and Ioannou, TMLR 2025).
 
-What is measured, with which test and on which temperatures stands here once, before any study is
-seen: nothing is chosen after the numbers are known. "Up to T = 10" are the temperatures of the
-paper's main tables; "very high" are its 20, 30 and 40.
+This file fixes what is measured, with which test and at which temperatures, before any study is
+seen. Nothing is chosen after the numbers are known. "Up to T = 10" means the temperatures of the
+paper's main tables; "very high" means its 20, 30 and 40.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence

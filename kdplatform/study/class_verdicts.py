@@ -22,9 +22,9 @@ def class_p_family(classes: ClassComparison) -> FloatArray:
 def class_verdicts(classes: ClassComparison) -> npt.NDArray[np.str_]:
     """Says of every class whether it is worse, better or undecided on side B. [classes].
 
-    Decided is what has a family-wise p below .05 and an interval of its accuracy's change without
-    0. Over seeds the p is of accuracy relative to the overall accuracy: a class that only keeps
-    pace with its model is not told, nor one that only lags behind it.
+    A class is decided if its family-wise p is below .05 and the interval of its change of accuracy
+    excludes 0. Over seeds the p is of accuracy relative to the overall accuracy. A class that only
+    keeps pace with its model is not reported, nor one that only lags behind it.
     """
     table, allowed = classes.table, class_p_family(classes) < LEVEL
     low, high = table["difference_low"].to_numpy(), table["difference_high"].to_numpy()

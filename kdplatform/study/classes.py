@@ -57,7 +57,7 @@ class ClassWise:
             self.reasons[arm, role] = f"{seeds[1]} {word} of {name}, {seeds[0]} of {role.label}"
 
     def _never_right(self, *arms: Arm) -> list[str]:
-        """Names the models of arms whose accuracy is 0: with many classes there may be some."""
+        """Names models with an accuracy of 0; with many classes there may be some."""
         return [
             f"{self.study.names[arm]} seed {seed}"
             for arm in arms
@@ -68,7 +68,7 @@ class ClassWise:
         ]
 
     def over_seeds(self, arm: Arm, role: Role) -> ClassComparison | None:
-        """The comparison over seeds; None where there is none."""
+        """The comparison over seeds; None if there is none."""
         test = self.tests.get((arm, role))
         return None if test is None or test.permutation is None else test
 

@@ -28,7 +28,7 @@ FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group acc
 
 @dataclass(frozen=True)
 class MetricChange:
-    """A metric of side B held against that of side A.
+    """A metric of side B compared with that of side A.
 
     Attributes:
         what: the metric in words, such as `EOD by sex`.
@@ -36,7 +36,7 @@ class MetricChange:
         interval: B minus A.
         verdict: "worse", "better" or "undecided".
         better: 1 where more is better, -1 where less is.
-        remark: what its reader must know.
+        remark: a caution for the reader.
     """
 
     what: str
@@ -53,10 +53,10 @@ class Evidence:
     """Side B held against side A, the reference.
 
     Attributes:
-        between: both in words, such as `DS T=4 against NDS`; empty where there is one comparison.
+        between: both in words, such as `DS T=4 against NDS`; empty if there is one comparison.
         names: of side A and side B.
         seeds: numbers of models of A and B.
-        metrics: accuracy, and fairness where it has been judged.
+        metrics: accuracy, and fairness if it has been judged.
         groups: None without attributes.
         classes: None where the classes cannot be tested.
     """
@@ -101,7 +101,7 @@ def fairness_change(
 
 
 def accuracy_change(a: Sequence[Predictions], b: Sequence[Predictions]) -> MetricChange:
-    """Returns the change of accuracy, with its interval over examples, and seeds where there are.
+    """Returns the change of accuracy, with its interval over examples, and over seeds if several.
 
     It counts weights, where the tables have them.
 

@@ -1,7 +1,7 @@
 """What examples of generated datasets are similar by."""
 
-# The factors that generated datasets are made from, as their predictions carry them: the feature
-# space in which examples are similar. No encoder is at hand for the others.
+# The factors that generated datasets are made from, as columns of their predictions. They are the
+# feature space in which examples are similar. Other datasets have no encoder.
 GENERATING_FACTORS = {
     "trifeature": (
         "shape",

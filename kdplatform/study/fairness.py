@@ -47,7 +47,7 @@ class GroupFairness:
     """The arms of a study compared for one attribute.
 
     Arms are bootstrapped with all their seeds for their own intervals, and with the seeds they
-    share for their differences, so that seed i is always held against seed i.
+    share for their differences, so that seed i is always compared with seed i.
     """
 
     def __init__(self, study: Study, attribute: Attribute, effort: Effort) -> None:

@@ -1,10 +1,10 @@
 """What was found, in at most seven sentences that a rule makes from the verdicts.
 
-The rule, whatever the numbers: warnings come first; then what got worse, the strongest evidence
-first; then what got better; last one sentence on what cannot be told, with the change that could
-have hidden and what would show it. Strength is the estimate over the half width of its interval.
-Where there are more than seven, the strongest of groups, of classes and of metrics stay each. A
-group within a class, or an intersection, is told only where its group as a whole is not.
+The rule does not depend on the numbers. Warnings come first, then what got worse, the strongest
+evidence first, then what got better. The last sentence says what cannot be told, with the change
+that could have hidden and what would show it. Strength is the estimate divided by the half width of
+its interval. If there are more than seven, the strongest of groups, of classes and of metrics stay.
+A group within a class, or an intersection, is reported only if its group as a whole is not.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -59,7 +59,7 @@ def make_findings(evidence: Sequence[Evidence], warnings: Sequence[str] = ()) ->
 
     Args:
         evidence: of one comparison, or of every arm of a study against each reference.
-        warnings: what must not be missed, such as a model that predicts one class alone.
+        warnings: such as that a model predicts only one class.
     """
     found = _merged([each for own in evidence for each in _told(own)], len(evidence))
     undecided = _undecided(evidence)

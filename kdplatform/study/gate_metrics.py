@@ -52,7 +52,7 @@ class GateMetric:
     """What is known of a metric beside its value.
 
     Attributes:
-        is_fraction: its values lie between 0 and 1, so that a bound beyond is a mistake.
+        is_fraction: its values are between 0 and 1, so a bound beyond is a mistake.
         has_interval: it can be judged by an interval.
         has_change: it is a value of one model, which can fall or rise against a reference.
         attribute: whose groups it is about; None for a metric of no attribute.
@@ -77,7 +77,7 @@ def gate_metrics(attributes: Iterable[Attribute], roles: Iterable[Role]) -> dict
 
     Args:
         attributes: columns whose groups are compared, and intersections of them.
-        roles: what the models are compared with; `n_tc` needs a teacher, `n_sc` an NDS.
+        roles: the models' references; `n_tc` needs a teacher, `n_sc` an NDS.
     """
     known = [
         *(GateMetric(name) for name in (ACCURACY, WORST_CLASS_ACCURACY, ECE, INDIVIDUAL_LABELS)),
@@ -115,7 +115,7 @@ def known_metric(parameter: str, given: str, known: Mapping[str, GateMetric]) ->
     """Returns the metric of a name, which may be short: `n_sc_holm`, `fairness/race & sex/eod`.
 
     Raises:
-        UserError: there is none of this name; the nearest ones are named.
+        UserError: no metric has this name; the message gives the nearest ones.
     """
     spellings = [given, *(f"{prefix}{given}" for prefix in _SHORT)]
     for spelling in spellings:
@@ -269,7 +269,7 @@ class GateMeasures:
 
     @cached_property
     def _tables(self) -> dict[str, list[Predictions]]:
-        """The tables of both sides; of the arm alone where there is no reference."""
+        """The tables of both sides; only the arm's if there is no reference."""
         study = self._study
         found = {"arm": study.tables(self._arm)}
         if self._reference in study.arms:

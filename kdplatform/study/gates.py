@@ -34,8 +34,8 @@ class JudgedRule:
         bound: `min`, `max`, `max_drop` or `max_rise`.
         limit: what the bound allows.
         measured: the metric, or for a change what it fell or rose by, with its 95% interval.
-        counts_as: passed or failed, also where the outcome is that nothing can be told.
-        reason: why the metric cannot be judged; empty where it can.
+        counts_as: passed or failed, also if the outcome is *cannot tell*.
+        reason: why the metric cannot be judged; empty if it can.
     """
 
     arm: str
@@ -155,12 +155,12 @@ def check_gate_of_comparison(file: GateFile, attributes: Sequence[Attribute]) ->
 
 
 def comparison_metrics(attributes: Sequence[Attribute]) -> dict[str, GateMetric]:
-    """Returns the metrics of two sides: A, the reference, stands where the NDS does."""
+    """Returns the metrics of two sides. A, the reference, has the role of the NDS."""
     return gate_metrics(attributes, [Role.STUDENT])
 
 
 def _misfit(metric: GateMetric, rule: Rule) -> str:
-    """Says why a rule cannot be one of this metric; nothing where it can."""
+    """Says why this metric cannot have the rule; nothing if it can."""
     if not metric.has_change and (rule.max_drop is not None or rule.max_rise is not None):
         return "it is a number of a pair of models already; allowed: min, max"
     if not metric.has_interval and rule.by == "interval":
@@ -230,7 +230,7 @@ def _negative(interval: Interval) -> Interval:
 
 
 def _outcome(bound: str, limit: float, rule: Rule, value: Interval) -> tuple[Outcome, str]:
-    """Judges a bound; says why where it cannot be judged as it was asked for."""
+    """Judges a bound; gives the reason if it cannot be judged as requested."""
     if not np.isfinite(value.estimate):
         return Outcome.FAILED, "it is not measured here (NaN), which counts as failed"
     sign = -1 if bound == "min" else 1

@@ -15,7 +15,7 @@ from kdplatform.analysis.significance import Counts, significance_counts
 from kdplatform.analysis.tables import Attribute
 from kdplatform.predictions import Table
 
-# What is said of a cell of side B, held against side A.
+# Verdicts on a cell of side B, compared with side A.
 WORSE, BETTER, UNDECIDED, NOT_MEASURED = "worse", "better", "undecided", "not measured"
 
 

@@ -11,7 +11,7 @@ from kdplatform.study.study import Arm, Study
 class GroupWise:
     """All group comparisons of a study.
 
-    Seed i is held against seed i; a teacher that all seeds share is held against each of them.
+    Seed i is compared with seed i. A teacher that all seeds share is compared with each of them.
 
     Attributes:
         tests: by arm and the role it is compared with; a comparison that cannot be made is absent.
@@ -38,7 +38,7 @@ class GroupWise:
                     )
 
     def over_seeds(self, arm: Arm, role: Role) -> GroupComparison | None:
-        """The comparison over seeds; None where there is none, or one pair of models."""
+        """The comparison over seeds; None if there is none, or only one pair of models."""
         test = self.tests.get((arm, role))
         return None if test is None or max(test.shifts.seeds) == 1 else test
 

@@ -66,8 +66,7 @@ def favourable_class(
         labels: any table of the examples.
 
     Raises:
-        UserError: there is no such class, or not both examples of it and of others, so that no
-            rate can be told.
+        UserError: the class does not exist, or no example has it, or all have it.
     """
     present = np.unique(labels.labels)
     if positive is None:

@@ -1,8 +1,9 @@
 """Methods side by side: each held against plain distillation, the method `kd`, at the same T.
 
-What is measured and how it is judged stands here before any study is seen. The difference of every
-metric has its paired interval; a verdict needs that interval to exclude 0 and the paired t test
-over seeds to give p < .05 after Holm's correction over the methods held against the same students.
+This file fixes what is measured and how it is judged before any study is seen. The difference of
+every metric has its paired interval. For a verdict that interval must exclude 0. The paired t test
+over seeds must give p < .05 after Holm's correction over the methods compared with the same
+students.
 """
 
 import math
@@ -111,7 +112,7 @@ def compare_methods(study: Study, fairness: Sequence[GroupFairness]) -> list[Com
 
 
 def plain_reference(study: Study, arm: Arm) -> Arm | None:
-    """Plain distillation at an arm's T, or near its usual one where the arm has none."""
+    """Plain distillation at an arm's T, or near its usual T if the arm has none."""
     plain = {own.temperature: own for own in study.distilled if own.method == PLAIN}
     if arm.temperature is not None:
         return plain.get(arm.temperature)

@@ -86,7 +86,8 @@ def in_metric_name(text: str) -> str:
     """Returns a name of the user's as a part of a metric's name: different for different names.
 
     MLflow takes letters, digits, `_`, `-`, `.`, `:`, `/` and spaces, no path such as `a//b` or `..`
-    and at most 250 characters. Others stand as their code between colons: `a&b` as `a:26:b`.
+    and at most 250 characters. Other characters become their code between colons: `a&b` becomes
+    `a:26:b`.
     """
     spelled = _NOT_IN_METRICS.sub(lambda found: "".join(f":{ord(c):x}:" for c in found[0]), text)
     if len(spelled) <= _LONGEST_PART:
@@ -118,7 +119,7 @@ def own_metrics(
     min_group_size: int,
     dataset_name: str,
 ) -> dict[str, float]:
-    """Returns `model_metrics`, without those of validation where its predictions are not there."""
+    """Returns `model_metrics`, without those of validation if its predictions are missing."""
     calibrating = float("nan") if val is None else calibrating_temperature(val)
     of_val = {} if val is None else {"val/accuracy": val.accuracy}
     if val is not None:
@@ -272,5 +273,5 @@ def class_shift(reference: Predictions, distilled: Predictions) -> float:
 
 
 def known(metrics: Mapping[str, float]) -> dict[str, float]:
-    """Returns the metrics that are defined; MLflow takes no others."""
+    """Returns the metrics that are defined; MLflow accepts no others."""
     return {name: value for name, value in metrics.items() if np.isfinite(value)}

@@ -38,7 +38,7 @@ class _Unseen(NamedTuple):
 def what_would_decide(evidence: Sequence[Evidence]) -> str:
     """Says what change of an undecided group could have hidden, and what would show two points.
 
-    Where no group is compared it speaks of classes; nothing is said where nothing is undecided.
+    Without groups it is about classes. It is empty if nothing is undecided.
     """
     for noun, found in (
         ("group", [_groups(each) for each in evidence if each.groups is not None]),

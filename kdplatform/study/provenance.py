@@ -59,7 +59,7 @@ class Provenance:
         sides: the tables of A and of B.
         examples: the digest of ids and labels, which both sides share.
         verdict: what was found, in one line.
-        gate: the rules it was held against; None: none.
+        gate: the rules it was judged by; None: none.
         made: when, in UTC.
     """
 

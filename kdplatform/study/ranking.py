@@ -31,11 +31,11 @@ GINI = f"ranking/gini_at_{K}"
 
 
 class Ranked(NamedTuple):
-    """By what rankings are taken apart.
+    """The strata and attributes by which rankings are broken down.
 
     Attributes:
         class_counts: training examples of each class; empty where they are not known.
-        attributes: whose groups are looked at.
+        attributes: those with the groups to measure.
         min_group_size: examples that a group or stratum needs to be measured.
     """
 
@@ -71,7 +71,7 @@ def group_metric(attribute: Attribute, group: str, name: str) -> str:
 
 
 def class_strata(class_counts: Sequence[int]) -> list[list[int]]:
-    """Returns the strata of classes; none where all classes are equally frequent or unknown."""
+    """Returns the strata of classes; none if frequencies are equal or unknown."""
     if not len(class_counts) or min(class_counts) == max(class_counts):
         return []
     return strata_by_frequency(class_counts, STRATA)

@@ -1,9 +1,9 @@
 """How distilled students rank otherwise than the NDS, and than the students of another method.
 
-What is judged stands here before any study is seen: whether a method gives the most frequent
-classes fewer of the top places than the method it is held against, plain distillation where the
-study has it and otherwise the first. A verdict needs the paired interval to exclude 0 and the
-paired t test over seeds to give p < .05 after Holm's correction over the methods.
+This file fixes the question before any study is seen: does a method give the most frequent classes
+fewer of the top places than its reference method? The reference is plain distillation if the study
+has it, and otherwise the first method. For a verdict the paired interval must exclude 0, and the
+paired t test over seeds must give p < .05 after Holm's correction over the methods.
 """
 
 from kdplatform.analysis.intervals import LEVEL, Interval, paired_difference
@@ -25,9 +25,9 @@ def change(study: Study, metric: str, arm: Arm, reference: Arm) -> Interval:
 
 
 def reference_of(study: Study, arm: Arm) -> Arm | None:
-    """The students of another method that an arm is held against, at the same T where it has one.
+    """The students of the reference method of an arm, at the same T if it has one.
 
-    Plain distillation as in `study.methods`. None for that method itself, and where it has no such
+    Plain distillation as in `study.methods`. None for that method itself, and if it has no such
     students.
     """
     methods = list(dict.fromkeys(own.method for own in study.distilled))
@@ -44,7 +44,7 @@ def reference_of(study: Study, arm: Arm) -> Arm | None:
 
 
 def judge_exposure(study: Study) -> list[Claim]:
-    """Judges for each arm whether popular classes have fewer top places than by the other method.
+    """Judges for each arm whether popular classes have fewer top places than with the reference.
 
     None where the study has one method, or no metric of exposure.
     """

@@ -125,9 +125,9 @@ class Study:
         attributes: columns whose groups are compared, and intersections as tuples of columns.
         min_group_size: examples that a group needs to be measured.
         shared_teacher: the seed of the one teacher of all students, None when each has its own.
-        missing: expected models that are not there, in words.
+        missing: expected models that are missing, in words.
         left_out: runs that could not be used, with the reason.
-        settings: what the study's reader must know of how models were trained, by name.
+        settings: the training settings that a reader must know, by name.
         scale_by_t2: whether the distillation term was multiplied by T².
         space: feature space of I(f) in words, empty when there is none.
         pairs: number of pairs I(f) was measured on.
@@ -167,7 +167,7 @@ class Study:
 
     @cached_property
     def short_names(self) -> Mapping[Arm, str]:
-        """The distilled arms as an axis names them: by temperature where that tells them apart."""
+        """The names of distilled arms on an axis: temperatures, if these tell them apart."""
         by_temperature = {arm: f"{arm.temperature:g}" for arm in self.distilled if arm.temperature}
         if not self.has_several_methods and len(set(by_temperature.values())) == len(
             self.distilled
@@ -264,7 +264,7 @@ class Study:
 
 
 class Grid(NamedTuple):
-    """Temperatures and seeds of which every combination is there."""
+    """Temperatures and seeds of which every combination exists."""
 
     temperatures: tuple[float, ...]
     seeds: tuple[int, ...]

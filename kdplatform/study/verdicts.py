@@ -1,8 +1,8 @@
 """What may be said of a claim: rules that are fixed before a study is looked at.
 
 Every rule turns an interval, and for a trend the p-value of its test, into one of three words. A
-claim is supported or contradicted only at the 5% level, two-sided; everything else is undecidable
-with the seeds at hand, which is not the same as false.
+claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecidable
+with these seeds; undecidable does not mean false.
 """
 
 import numpy as np

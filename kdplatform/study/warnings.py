@@ -1,4 +1,4 @@
-"""What must not be missed: models that have learnt nothing, or tell nobody apart."""
+"""Warnings of models that have learnt nothing, or that treat all examples alike."""
 
 from collections.abc import Mapping
 
@@ -10,11 +10,11 @@ from kdplatform.study.study import Arm, Study
 def collapse_warnings(study: Study, names: Mapping[Arm, str] | None = None) -> list[str]:
     """Returns one sentence for each way in which models of a study have collapsed.
 
-    A constant model is named as such alone: that it is at chance and never predicts the other
-    classes follows.
+    A constant model gets only this warning. It follows that it is at chance and never predicts the
+    other classes.
 
     Args:
-        names: of the arms, where those of the study are not what its reader knows them by.
+        names: of the arms, if the reader knows them by other names than the study's.
     """
     titles = study.names if names is None else names
     attributes = tuple(name for name in study.attributes if isinstance(name, str))
@@ -47,7 +47,7 @@ def collapse_warnings(study: Study, names: Mapping[Arm, str] | None = None) -> l
 
 
 def arms_at_chance(study: Study) -> frozenset[Arm]:
-    """Returns the arms of which a model is not better than chance: they are fair to nobody."""
+    """Returns the arms with a model that is not better than chance."""
     return frozenset(
         arm
         for arm, models in study.arms.items()

@@ -7,7 +7,7 @@ __all__ = ["Assignment", "Executor", "Outcome", "open_executor"]
 
 
 def open_executor(arguments: Arguments, steps: int) -> Executor:
-    """Returns the executor that was asked for, with at most as many workers as there are steps.
+    """Returns the requested executor, with at most as many workers as there are steps.
 
     Raises:
         UserError: the executor does not take these parameters, or what it needs is not installed.

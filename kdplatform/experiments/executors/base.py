@@ -40,10 +40,10 @@ class Outcome:
 
     Attributes:
         run_id: the run that holds the model; None when the step failed.
-        reused: whether another process had trained it in the meantime.
-        messages: what was said on the way, line by line.
+        reused: whether another process trained it in the meantime.
+        messages: the lines it printed.
         error: why it failed, in one line.
-        trace: where in the program an unexpected error came from; empty for expected ones.
+        trace: the traceback of an unexpected error; empty for expected ones.
         diverged: whether it failed because its training diverged.
     """
 

@@ -54,8 +54,8 @@ def usable_cores() -> int:
 class LocalExecutor(Executor):
     """Worker processes, each of which trains one step at a time.
 
-    Every worker is a process pool of its own, so that one that dies (out of memory, killed) breaks
-    no other: it is replaced, its step is tried once more, then given up.
+    Every worker is a process pool of its own, so a worker that dies (out of memory, killed) breaks
+    no other. It is replaced, and its step is tried once more, then given up.
 
     Args:
         task: what a worker does with an assignment.
@@ -183,8 +183,8 @@ class _Worker:
 def _processes_without_state(device: str) -> BaseContext:
     """Returns how processes start that share no lock, thread or connection with this one.
 
-    On a CPU they are forked from a server that has only imported modules, so that each starts
-    without the seconds that importing takes. On a GPU they are fresh: an import that asks for the
+    On a CPU they are forked from a server that has only imported modules, so each starts without
+    the seconds that importing takes. On a GPU they are fresh processes: an import that touches the
     device would make it unusable in every fork.
     """
     if device != "cpu" or "forkserver" not in multiprocessing.get_all_start_methods():

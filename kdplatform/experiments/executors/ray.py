@@ -1,4 +1,4 @@
-"""A Ray cluster: Ray queues the steps, places them, and tries again those whose node died.
+"""A Ray cluster: Ray queues and places the steps, and retries those whose node died.
 
 Every node needs kdplatform installed, the data folder under the same path (shared or its own), and
 access to the tracking server.
@@ -103,7 +103,7 @@ def _connected(address: str) -> Any:
 
 
 def _check_answer(address: str) -> None:
-    """Refuses an address where nothing listens: Ray itself would try for two minutes."""
+    """Refuses an address where no server listens: Ray itself would try for two minutes."""
     if address in ("auto", "local"):
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")

@@ -22,7 +22,7 @@ def carry_out(assignment: Assignment) -> TrainedModel:
     workspace = open_workspace(
         assignment.config, assignment.folder, assignment.device, assignment.reuse
     )
-    # The command has loaded the data too, and said what there is to say of them.
+    # The command has loaded the data too, and printed its lines about them.
     with collected_messages():
         workspace.dataset  # noqa: B018
     needed = {

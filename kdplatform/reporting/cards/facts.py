@@ -32,9 +32,9 @@ class Fact:
 
     Attributes:
         metric: its name, such as `fairness/color/eod`.
-        value: with its 95% interval; NaN where it is not known.
+        value: with its 95% interval; NaN if unknown.
         better: 1 where more is better, -1 where less is, 0 where neither is.
-        attribute: whose groups it is about; empty for a metric of no attribute.
+        attribute: the attribute of its groups; empty for a metric without groups.
         bounds: the least and largest value it can have; None where there is none.
     """
 
@@ -47,7 +47,7 @@ class Fact:
 
     @property
     def verdict(self) -> str:
-        """`better` or `worse` where the interval of the change excludes 0, else `undecided`."""
+        """`better` or `worse` if the interval of the change excludes 0, else `undecided`."""
         if not self.better:
             return UNDECIDED
         return _SIGNS.get(by_interval(self.better, self.change), UNDECIDED)
@@ -59,20 +59,20 @@ class CardFacts:
 
     Attributes:
         name: of the model, such as `digits DS T=4`.
-        slug: the name with letters, digits, dots and dashes alone.
+        slug: the name with only letters, digits, dots and dashes.
         role: what the model is, in words.
-        reference: what it is held against, in words.
-        base_model: what the model was distilled from, or is held against.
+        reference: the model it is compared with, in words.
+        base_model: what the model was distilled from, or is compared with.
         task: as a hub of models names it.
         dataset: name of the data.
         examples: number of test examples.
         digest: of their ids and labels.
         seeds: number of models, one per seed.
-        facts: metrics that are known.
+        facts: the known metrics.
         groups: rows of the group shifts, as `GroupShifts.table`; empty without attributes.
-        settings: how the model came to be, by name.
-        findings: sentences on what was found.
-        cautions: what a reader must not overlook.
+        settings: how the model was made, by name.
+        findings: sentences.
+        cautions: warnings for the reader.
         provenance: digests, thresholds and versions, where they are known.
     """
 

@@ -92,7 +92,7 @@ def _not_measured(facts: CardFacts) -> list[str]:
 def _acceptable(facts: CardFacts) -> list[str]:
     lost: list[Fact] = facts.of_verdict(WORSE)
     if not lost and not facts.groups_of(WORSE):
-        return ["No loss is shown; what cannot be told stands above.", ""]
+        return ["No loss is shown; the list above has what cannot be told.", ""]
     gate = None if facts.provenance is None else facts.provenance.gate
     if gate is None:
         return [

@@ -32,7 +32,7 @@ def run_card(
     params: Mapping[str, str],
     metrics: Mapping[str, float],
 ) -> list[str]:
-    """Returns the lines of a card of one run, from what the run has logged alone."""
+    """Returns the lines of a card of one run, from the run's own log."""
     shown = [
         (name, f"{value:.4g}")
         for name, value in sorted(metrics.items())

@@ -54,7 +54,7 @@ def cards_of_study(
 ) -> dict[Arm, CardFacts]:
     """Returns the facts of every distilled arm of a study, held against its teacher.
 
-    It is held against the NDS where no teacher is there.
+    Without a teacher it is compared with the NDS.
     """
     reference = TEACHER if TEACHER in study.arms else NDS
     if reference not in study.arms:
