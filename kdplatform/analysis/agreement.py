@@ -1,4 +1,4 @@
-"""How often two arms agree within a group, held against how often seeds of one arm agree."""
+"""How often two arms agree within a group, compared with how often seeds of one arm agree."""
 
 from collections.abc import Sequence
 from itertools import combinations, product

@@ -103,7 +103,7 @@ def layout_of(root: Path, where: str) -> Layout:
     stray = sorted(file for file in stray if file.lower().endswith(IMAGE_SUFFIXES))
     if stray:
         raise UserError(
-            f"{where}: {stray[0]!r} lies in no class folder, one of {len(stray)} such images; "
+            f"{where}: {stray[0]!r} is in no class folder, one of {len(stray)} such images; "
             f"allowed: {HOLDING}"
         )
     beside = [name for name in folders if splits and name not in splits.values()]

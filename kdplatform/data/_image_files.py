@@ -89,8 +89,8 @@ def inside(folder: Path) -> tuple[list[str], list[str]]:
         path = folder / name
         if not path.exists():
             raise UserError(
-                f"{str(path)!r} is a link to {os.readlink(path)!r}, which is not there; allowed: "
-                "links to what is there"
+                f"{str(path)!r} is a link to {os.readlink(path)!r}, which does not exist; "
+                "allowed: links to existing files"
             )
         (folders if path.is_dir() else files).append(name)
     return folders, files

@@ -271,7 +271,7 @@ def _header(path: Path, cells: Sequence[str]) -> list[str | None]:
     missing = [name for name in wanted if name not in names]
     unknown = [name for name in names if name not in (*wanted, *optional, *known)]
     if missing or len(set(names)) < len(names):
-        fault = f"column {missing[0]!r} is missing" if missing else "a column is there twice"
+        fault = f"column {missing[0]!r} is missing" if missing else "a column occurs twice"
         raise UserError(
             f"{str(path)!r}: {fault} (columns: {', '.join(names)}); allowed: "
             f"{', '.join(wanted)}, with their types as RecBole writes them"

@@ -65,7 +65,7 @@ def given_archive(archive: Archive, root: str) -> Path:
     Of the latter, the folder in which the archive's own folder lies.
 
     Raises:
-        UserError: the user's folder is not there, or holds neither.
+        UserError: the user's folder is not there, or has neither.
     """
     holding = (
         f"{archive.folder}/ or {archive.name} (from {archive.url}); without dataset.root it is "
@@ -79,7 +79,7 @@ def given_archive(archive: Archive, root: str) -> Path:
     if (given / archive.name).is_file():
         return given / archive.name
     raise UserError(
-        f"dataset.root={root!r} holds neither {archive.folder}/ nor {archive.name}; allowed: a "
+        f"dataset.root={root!r} has neither {archive.folder}/ nor {archive.name}; allowed: a "
         f"folder with {holding}"
     )
 

@@ -69,7 +69,7 @@ def check(config: Config) -> None:
     for split in ("train", "val"):
         if not (root / split).is_dir():
             packed = f"ILSVRC2012_img_{split}.tar"
-            hint = f"; {packed} is there: torchvision.datasets.ImageNet(root, {split!r}) unpacks it"
+            hint = f"; {packed} exists: torchvision.datasets.ImageNet(root, {split!r}) unpacks it"
             raise UserError(
                 f"{where} has no {split}/; allowed: a folder with {_HOLDING}"
                 + (hint if (root / packed).is_file() else "")

@@ -183,7 +183,7 @@ def report_failures(failures: Sequence[Failure]) -> None:
         mlflow.log_text(redacted("\n".join(traces)), "failures.txt")
     raise UnfinishedError(
         f"{len(failures)} models failed, as listed above; the others are kept, and the same "
-        "command tries again what is missing"
+        "command trains what is missing"
     )
 
 

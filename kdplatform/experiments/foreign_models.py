@@ -167,7 +167,7 @@ def as_logits(said: NDArray[np.generic], class_names: tuple[str, ...], name: str
 
 def logs_of_probabilities(probabilities: NDArray[np.float32], name: str) -> NDArray[np.float32]:
     """Returns the logarithms of probabilities, which are logits; says so."""
-    say(f"{name}: its outputs are probabilities; their logarithms are taken as logits")
+    say(f"{name}: its outputs are probabilities; their logarithms are used as logits")
     logs: NDArray[np.float32] = np.log(probabilities.clip(min=_LEAST_PROBABILITY))
     return logs
 

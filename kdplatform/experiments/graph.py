@@ -133,7 +133,7 @@ def logits_steps(config: ProjectConfig, dataset_digest: str) -> list[Step]:
 
 
 def _check_different(chosen: Sequence[ChosenTeacher], steps: Sequence[Step]) -> None:
-    """Refuses a teacher that is there twice under two names.
+    """Refuses a teacher that occurs twice under two names.
 
     Raises:
         UserError: two are the same model.

@@ -211,7 +211,7 @@ def _ids(table: pd.DataFrame, dataset: Dataset, where: str) -> pd.Index:
     if ids.has_duplicates:
         twice = ids[ids.duplicated()]
         raise UserError(
-            f"{where}: {len(twice)} ids are there twice ({name} {_listed(twice)}); allowed: each "
+            f"{where}: {len(twice)} ids occur twice ({name} {_listed(twice)}); allowed: each "
             "example once"
         )
     return ids

@@ -317,7 +317,7 @@ def _is_sound(run: Run) -> bool:
     """
     digests, run_id = artifact_digests(run), run.info.run_id
     if not digests:
-        say(f"run {run_id}: its list of digests is missing; it is made again")
+        say(f"run {run_id}: its list of digests is missing; the model is trained again")
         supersede(run)
         return False
     for path, digest in digests.items():
@@ -326,7 +326,7 @@ def _is_sound(run: Run) -> bool:
         except (OSError, MlflowException) as error:
             raise MachineError(unreadable(run_id, path, error)) from error
         if found != digest:
-            say(f"run {run_id}: {path} is not what was logged; it is made again")
+            say(f"run {run_id}: {path} is not what was logged; the model is trained again")
             supersede(run)
             return False
     return True

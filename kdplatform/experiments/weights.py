@@ -143,7 +143,7 @@ def read_weights(weights: str, source: Source, entry: str | None = None) -> dict
         state = {name.removeprefix(prefix): tensor for name, tensor in state.items()}
         left_out += prefix
     if left_out:
-        say(f"{weights}: {left_out!r}, which stands before all names, is left out")
+        say(f"{weights}: {left_out!r}, the prefix of all names, is left out")
     return state
 
 
@@ -177,7 +177,7 @@ def _chosen(weights: str, content: object, entry: str | None) -> dict[str, Tenso
         )
     others = [name for name in found if name != plain[0]]
     if others:
-        say(f"{weights}: {plain[0]!r} is taken, and not {', '.join(others)}; weights_entry chooses")
+        say(f"{weights}: {plain[0]!r} is used, and not {', '.join(others)}; weights_entry chooses")
     return found[plain[0]]
 
 

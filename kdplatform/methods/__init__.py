@@ -44,7 +44,7 @@ def method_names() -> tuple[str, ...]:
                 continue
             if module.name in found:
                 raise MachineError(
-                    f"method {module.name!r} is there twice: in {found[module.name]} and {folder}; "
+                    f"method {module.name!r} exists twice: in {found[module.name]} and {folder}; "
                     "allowed: one file per name"
                 )
             found[module.name] = folder

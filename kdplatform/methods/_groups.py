@@ -31,12 +31,12 @@ ConfigT = TypeVar("ConfigT", bound=MethodConfig)
 
 
 class GroupedConfig(MethodConfig):
-    """The fields of a method that goes by groups."""
+    """The fields of a method that uses groups."""
 
     attribute: str = Field(
         AUTO,
-        description="whose groups; auto: the project's first attribute; label: the classes; "
-        "label*A: class and A together",
+        description="groups of this attribute; auto: the project's first attribute; "
+        "label: the classes; label*A: class and A together",
     )
 
 
@@ -144,7 +144,7 @@ def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
 
 
 def grouping(config: MethodConfig) -> GroupedConfig | None:
-    """Returns the method that goes by groups: this one, or the one that it builds on; else None."""
+    """Returns the method that uses groups: this one, or the one that it builds on; else None."""
     if isinstance(config, BuildingConfig):
         config = config.base_config
     return config if isinstance(config, GroupedConfig) else None
@@ -188,6 +188,6 @@ def effective_weights(counts: Tensor, beta: float) -> Tensor:
 
 def _without_groups(method: str, where: str) -> UserError:
     return UserError(
-        f"method={method!r} goes by groups, and {where} has no attributes; allowed: data with "
+        f"method={method!r} uses groups, and {where} has no attributes; allowed: data with "
         f"attributes, or attribute={CLASSES!r} for the classes as groups"
     )

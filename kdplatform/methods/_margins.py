@@ -44,7 +44,9 @@ class MarginConfig(GroupedConfig):
     """The fields of a method that trusts the teacher by its margins."""
 
     attribute: str = Field(
-        CLASSES, description="whose groups; label: the classes; auto: the project's first attribute"
+        CLASSES,
+        description="groups of this attribute; label: the classes; "
+        "auto: the project's first attribute",
     )
     scale: float = Field(1.0, ge=0, description="factor of the teacher's mean margins")
     floor: float = Field(0.0, ge=-1, le=1, description="least mean margin before it is scaled")

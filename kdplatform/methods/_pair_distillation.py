@@ -52,7 +52,9 @@ class PairConfig(DistillationConfig):
     candidates: int = Field(
         1000, ge=2, description="classes of each stratum that the teacher ranks highest"
     )
-    negatives: int = Field(1, ge=1, le=1000, description="classes that a label is held against")
+    negatives: int = Field(
+        1, ge=1, le=1000, description="number of classes to compare a label with"
+    )
 
 
 class PairMethod(Method[ConfigT]):

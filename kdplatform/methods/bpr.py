@@ -22,7 +22,9 @@ class Config(MethodConfig):
     """How many negatives each example is held against."""
 
     method: Literal["bpr"] = Field("bpr", description="method")
-    negatives: int = Field(1, ge=1, le=1000, description="classes that a label is held against")
+    negatives: int = Field(
+        1, ge=1, le=1000, description="number of classes to compare a label with"
+    )
 
 
 class BayesianPersonalisedRanking(Method[Config]):

@@ -82,7 +82,7 @@ class WithoutTeacher(MethodConfig):
         description="the mean teacher normalises by its batch, or by averages of the student's",
     )
     another_view: bool = Field(
-        True, description="show the teacher another augmentation, where training augments"
+        True, description="show the teacher another augmentation, if training augments"
     )
 
 

@@ -44,8 +44,8 @@ class Config(GroupedConfig):
     method: Literal["dfr"] = Field("dfr", description="method")
     attribute: str = Field(
         BY_CLASS_AUTO,
-        description="whose groups; label*A: of class and A together; A auto: the project's first "
-        "attribute; label: the classes",
+        description="groups of this attribute; label*A: of class and A together; "
+        "A auto: the project's first attribute; label: the classes",
     )
     strength: Positive = Field(1.0, description="of the L2 penalty, as scikit-learn's 1 / C")
     draws: Count = Field(10, description="balanced draws whose fits are averaged")

@@ -60,7 +60,7 @@ class Config(GroupedConfig, DistilledRows):
 
     method: Literal["ensemble"] = Field("ensemble", description="method")
     weighting: Literal["mean", "fixed", "correctness", "group", "agre"] = Field(
-        "mean", description="what a teacher's weight in a row goes by"
+        "mean", description="what decides a teacher's weight in a row"
     )
     weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Shares] = Field(
         (), description="of weighting=fixed: one per teacher, scaled to sum 1"
@@ -72,8 +72,8 @@ class Config(GroupedConfig, DistilledRows):
     )
     attribute: str = Field(
         CLASSES,
-        description="of weighting=group, whose groups; label: the classes; auto: the project's "
-        "first attribute",
+        description="of weighting=group: groups of this attribute; label: the classes; "
+        "auto: the project's first attribute",
     )
     group_teachers: Names = Field(
         (), description="of weighting=group: group=number of the teacher, from 1; none: in order"
@@ -144,7 +144,7 @@ class Ensemble(Method[Config]):
             )
         if config.unlabeled_weight > 0 and len(names) < 2:
             raise UserError(
-                f"distillation.unlabeled_weight={config.unlabeled_weight:g} goes by how far "
+                f"distillation.unlabeled_weight={config.unlabeled_weight:g} depends on how far "
                 "teachers disagree, and there is one; allowed: several teachers, or 0"
             )
         if config.weighting == "group":

@@ -35,8 +35,8 @@ class WithoutTeacher(GroupedConfig):
     method: Literal["group_balanced"] = Field("group_balanced", description="method")
     attribute: str = Field(
         BY_CLASS_AUTO,
-        description="whose groups; label*A: of class and A together; A auto: the project's first "
-        "attribute; label: the classes",
+        description="groups of this attribute; label*A: of class and A together; "
+        "A auto: the project's first attribute; label: the classes",
     )
 
 

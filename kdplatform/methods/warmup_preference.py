@@ -67,8 +67,8 @@ class Config(BuildingConfig, DistillationConfig):
     method: Literal["warmup_preference"] = Field("warmup_preference", description="method")
     eta: Annotated[float | None, Optional] = Field(
         None,
-        description="pairs where the teacher's probability of the student's answer less the "
-        "student's is below it; to be given, such as 0 or -0.1",
+        description="a pair counts if the teacher's minus the student's probability of the "
+        "student's answer is below it; required, such as 0 or -0.1",
     )
     mismatch: Literal["probability", "log_probability"] = Field(
         "probability", description="of what that difference is"

@@ -133,7 +133,7 @@ def _notes(shown: Sequence[Changed], previews: Mapping[str, Shown], pairs: int) 
         return
     if pairs > 1:
         yield (
-            "Counted are examples on whose change most pairs of models agree. Those of most "
+            "The counts are of examples on whose change most pairs of models agree. Those of most "
             "agreement are shown first, of every class and group in turn."
         )
     else:

@@ -98,7 +98,9 @@ def _chart(
         series.append(Points(name, look, value, low, high, words))
     many = len(rows) > _MOST_NAMED
     how = (
-        "Classes stand from the largest loss to the largest gain" if many else "Largest loss first"
+        "Classes are ordered from the largest loss to the largest gain"
+        if many
+        else "Largest loss first"
     )
     return Dots(
         key,

@@ -234,7 +234,11 @@ def verdict_line(comparison: Comparison) -> str:
         if told:
             subjects = listed(list(dict.fromkeys(f.subject or f.sentence for f in told)))
             found.append(f"{kind}: {subjects}")
-    return "; ".join(found) if found else "no difference is shown, which is not that there is none"
+    return (
+        "; ".join(found)
+        if found
+        else "no difference is shown; that does not mean that there is none"
+    )
 
 
 def _study(a: Side, b: Side, similar: Similarity | None) -> Study:

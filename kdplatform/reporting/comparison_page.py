@@ -79,7 +79,7 @@ def comparison_report(
         "Comparison of predictions",
         f"{subtitle}; {len(examples)} examples, digest {examples.digest}",
         with_distinct_keys(sections),
-        "B held against A, the reference",
+        "B compared with A, the reference",
     )
     frames = {each.key: each.frame for each in page.tables()}
     if groups is not None:

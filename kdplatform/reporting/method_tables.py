@@ -54,8 +54,8 @@ def methods_table(
         rows,
         list(_columns(fairness)),
         [
-            "Against kd: the arm that a row is held against, at the same T. A method without a "
-            f"temperature is held against kd at the T nearest to {USUAL_TEMPERATURE:g}.",
+            "Against kd: the reference arm of a row, at the same T. A method without a "
+            f"temperature is compared with kd at the T nearest to {USUAL_TEMPERATURE:g}.",
             "Differences: this arm minus kd, over the seeds that both have, with the 95% interval "
             "of the paired difference; classes in numbers, all else in points. Better, worse: the "
             "interval excludes 0, for EOD and DPD also after the difference of their chance levels,"
@@ -64,8 +64,8 @@ def methods_table(
             "#SC, #TC: over the seeds, as in Table 1. Their differences are of the counts of "
             "single pairs of models (McNemar), which have one value per seed.",
             "Training time: of an epoch, relative to the NDS of the same seed, by the median "
-            "speed of its epochs. It means little where models were trained side by side, or "
-            "elsewhere.",
+            "speed of its epochs. It means little if models were trained side by side, or on "
+            "other machines.",
         ],
     )
 

@@ -22,7 +22,7 @@ _MOST_CLASS_ROWS = 1200
 
 @dataclass(frozen=True)
 class Pair:
-    """Side B held against side A, the reference.
+    """Side B compared with side A, the reference.
 
     Attributes:
         key: part of the names of files; empty if this is the page's only pair.

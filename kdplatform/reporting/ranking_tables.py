@@ -78,7 +78,7 @@ def _scores(study: Study) -> Table:
         [
             "Recall@k: share of examples whose label is among the first k classes (top-k accuracy, "
             "one held-out item of a recommender). NDCG@k: mean of 1 / log2(1 + rank) up to rank k. "
-            "MRR: mean of 1 / rank. A class of the label's own logit stands before it.",
+            "MRR: mean of 1 / rank. A class with the label's own logit ranks before it.",
             f"Gini: how unequally classes share the top {K} places; 0 equally, 100 one class has "
             "all. Items that a user took before are in no place.",
             _DIFFERENCES,

@@ -119,7 +119,7 @@ def _others(study: Study, pairs: Sequence[Pair]) -> list[str]:
     shown = {pair.names[1] for pair in pairs}
     absent = [study.names[arm] for arm in study.distilled if study.names[arm] not in shown]
     if not pairs:
-        return ["Neither Teacher nor NDS is there, so nothing is compared."]
+        return ["There is neither Teacher nor NDS, so nothing is compared."]
     if not absent:
         return []
     return [f"Not shown here: {listed(absent)}; group_shifts.csv and classes.csv have every arm."]
@@ -156,7 +156,7 @@ def _caveats(study: Study, classes: ClassWise) -> Iterator[str]:
 
 _FILES = (
     "One CSV per table, in fractions rather than per cent; one PNG per figure.",
-    "report.md: this page as Markdown; report.tex as LaTeX, where it was asked for.",
+    "report.md: this page as Markdown; report.tex as LaTeX, if it was requested.",
     "runs.csv: every model with all of its numbers and the run it comes from.",
     "group_shifts.csv: every group, arm and reference with its change and tests.",
     "classes.csv: every class, arm and reference with tests, effect sizes and disagreement.",
@@ -185,8 +185,8 @@ def _detectable(shifts: Sequence[float]) -> str:
     least, most = 100 * min(shifts), 100 * max(shifts)
     if least > 100:
         return (
-            f"no shift of one class, however large; it would have to be {least:.0f} points. A class"
-            " that is significant all the same is one whose seeds happen to lie close together."
+            f"no shift of one class, however large; it would have to be {least:.0f} points. "
+            "A class that is still significant has seeds that happen to be close together."
         )
     upper = f"to {most:.1f} points" if most <= 100 else "points or more, for some not at all"
     return (
@@ -207,7 +207,8 @@ def _arms_by_seeds(study: Study) -> Iterator[str]:
 def _loss_warning(study: Study) -> str:
     if study.has_several_methods:
         return (
-            "The methods weigh their distillation terms by T in different ways; docs/methods.md of "
+            "The methods weight their distillation terms by T in different ways; docs/methods.md "
+            "of "
             "the platform has their formulas. Trends over T show that at once."
         )
     if study.scale_by_t2:

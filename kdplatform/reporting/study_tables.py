@@ -266,7 +266,7 @@ def individual_table(study: Study) -> Table:
         where = f"Pairs: {study.pairs}, the same for all models; distance: cosine in {study.space}."
     else:
         where = (
-            "No feature space is at hand for this dataset, so I(f) and consistency are not measured"
+            "This dataset has no feature space, so I(f) and consistency are not measured"
             ": its distances need a fixed encoder, or the generating factors of generated data."
         )
     return table_of(

@@ -53,7 +53,7 @@ def disagreement_table(study: Study) -> Table:
         "Table 5. Disagreement beside the noise of seeds",
         rows,
         groups,
-        ["Two seeds of one arm already disagree: only what goes beyond that is due to the arms."],
+        ["Two seeds of one arm already disagree: only the excess is due to the arms."],
     )
 
 

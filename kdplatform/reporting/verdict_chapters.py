@@ -73,7 +73,7 @@ def curves_chapter(
     over = "methods" if study.has_several_methods else "T"
     lead = []
     if len(study.distilled) == 1:
-        lead = ["One arm of distilled students is there, so every curve is one point."]
+        lead = ["There is one arm of distilled students, so every curve is one point."]
     return Section(f"Curves over {over}", lead, charts=charts, parts=parts)
 
 
@@ -142,7 +142,7 @@ def verdicts_chapter(
         verdicts = claims_table(of_methods, "methods_verdicts", "method against plain distillation")
         note = (
             "Holm's correction is over methods, for each metric and T by itself: not over the "
-            "metrics. Undecidable: the seeds and examples at hand cannot tell."
+            "metrics. Undecidable: these seeds and examples cannot tell."
         )
         parts.append(Section("Methods", prose=[replace(verdicts, notes=[note])]))
     parts += [*_ranking(study, of_exposure), *_conditions(study)]
@@ -156,7 +156,7 @@ def _ranking(study: Study, claims: Sequence[Claim]) -> Iterator[Section]:
         key, heading = "ranking_verdicts", "exposure of the most frequent classes"
         yield Section(
             "Ranking and exposure",
-            ["How high do labels stand among many classes, and which classes are shown?"],
+            ["How high do labels rank among many classes, and which classes are shown?"],
             tables=tables,
             prose=[claims_table(claims, key, heading)] if claims else [],
         )
@@ -217,7 +217,7 @@ def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) ->
             "Figure 1. Class accuracies of the students over T",
             class_figure(study, classes),
             "Marks are uncorrected tests, of which one in twenty is due to chance where nothing "
-            "differs. What is tested is a class's accuracy relative to the overall accuracy: one "
+            "differs. The test is of a class's accuracy relative to the overall accuracy: one "
             "with a large change may be unmarked, and one that lost may be better off than the "
             "others. The marks are on means over seeds. "
             + names_by_number(study.class_names, "class"),
@@ -252,7 +252,7 @@ def _claim_notes(number: int) -> list[str]:
         " after the chance level is taken away; classes differ beyond chance when the permutation"
         f" of seeds gives p < .05, and do not when all are within ±{NEGLIGIBLE_SHIFT:.0%} of"
         " accuracy.",
-        "Undecidable means that the seeds and examples at hand cannot tell; it does not mean that "
+        "Undecidable means that these seeds and examples cannot tell; it does not mean that "
         "there is no effect. The width of the interval says how large an effect could hide.",
         "Each verdict stands at the 5% level by itself: of claims about nothing, about one in "
         f"twenty would still get one. There are {number} here.",

@@ -1,4 +1,4 @@
-"""What is known of one side held against another: overall, by group, by class."""
+"""What is known of one side compared with another: overall, by group, by class."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -50,7 +50,7 @@ class MetricChange:
 
 @dataclass(frozen=True)
 class Evidence:
-    """Side B held against side A, the reference.
+    """Side B compared with side A, the reference.
 
     Attributes:
         between: both in words, such as `DS T=4 against NDS`; empty if there is one comparison.

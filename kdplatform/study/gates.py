@@ -28,7 +28,7 @@ class Outcome(StrEnum):
 
 @dataclass(frozen=True)
 class JudgedRule:
-    """One bound of a rule, held against one arm.
+    """One bound of a rule, judged for one arm.
 
     Attributes:
         bound: `min`, `max`, `max_drop` or `max_rise`.

@@ -78,7 +78,7 @@ def favourable_class(
         found = ", ".join(class_names[label] for label in present[:3])
         raise UserError(
             f"positive={positive!r}: labels are {found}{' ...' * (len(present) > 3)}, so there is "
-            "no rate of it; allowed: a class that some examples have and others have not"
+            "no rate of it; allowed: a class that some examples have and others do not"
         )
     return number
 

@@ -1,4 +1,4 @@
-"""Methods side by side: each held against plain distillation, the method `kd`, at the same T.
+"""Methods side by side: each compared with plain distillation, the method `kd`, at the same T.
 
 This file fixes what is measured and how it is judged before any study is seen. The difference of
 every metric has its paired interval. For a verdict that interval must exclude 0. The paired t test
@@ -73,7 +73,7 @@ _GROUP_CLAIMS = {
 
 @dataclass(frozen=True)
 class Compared:
-    """An arm held against plain distillation.
+    """An arm compared with plain distillation.
 
     Attributes:
         reference: the arm of plain distillation; None where there is none at this temperature.
@@ -164,7 +164,7 @@ def _judge(
     changes: Mapping[Arm, Change],
     found: Mapping[Arm, dict[str, Claim]],
 ) -> None:
-    """Adds the claims about one metric for all methods that are held against the same students."""
+    """Adds the claims about one metric for all methods that are compared with the same students."""
     p_values = [
         paired_difference(*paired_values(study, measure.column, arm, reference)).p_value
         for arm in changes

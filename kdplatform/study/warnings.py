@@ -38,7 +38,7 @@ def collapse_warnings(study: Study, names: Mapping[Arm, str] | None = None) -> l
     return [
         *(
             f"{listed(models)} predicts class {study.class_names[label]} for every example; that "
-            "looks fair (EOD and DPD are 0) because it tells nobody apart."
+            "looks fair (EOD and DPD are 0) because it treats all examples alike."
             for label, models in constant.items()
         ),
         *([f"Not better than chance: {listed(at_chance)}."] if at_chance else []),

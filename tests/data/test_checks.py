@@ -151,7 +151,7 @@ def test_class_folders_and_the_list_of_attributes_are_checked(images: Path, tmp_
     (images / "a").rename(images / ".a")
     assert "has no images; allowed: train/<class>/*.jpg" in refusal(config, tmp_path)
     (images / ".a" / "0.png").rename(images / "0.png")
-    assert "'0.png' lies in no class folder, one of 1 such images" in refusal(config, tmp_path)
+    assert "'0.png' is in no class folder, one of 1 such images" in refusal(config, tmp_path)
 
 
 def test_imagenets_folders_and_devkit_are_checked(tmp_path: Path) -> None:

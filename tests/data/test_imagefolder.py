@@ -244,7 +244,7 @@ def test_no_root_or_no_folder_says_what_is_expected(tmp_path: Path) -> None:
 
 def test_images_beside_the_class_folders_are_refused(root: Path) -> None:
     write_image(root / "lost.png", 0)
-    refused(root, r"'lost\.png' lies in no class folder")
+    refused(root, r"'lost\.png' is in no class folder")
 
 
 def test_a_single_class_is_refused(root: Path) -> None:
@@ -392,10 +392,10 @@ def test_a_folder_that_may_not_be_read_is_named(
 
 def test_a_class_folder_that_is_a_link_to_nothing_is_refused(root: Path) -> None:
     (root / "emu").symlink_to(root.parent / "gone")
-    refused(root, r"images/emu' is a link to '.*/gone', which is not there")
+    refused(root, r"images/emu' is a link to '.*/gone', which does not exist")
     with_splits(root, "test")
     (root / "emu").rename(root / "train" / "emu")
-    refused(root, r"train/emu' is a link to '.*/gone', which is not there")
+    refused(root, r"train/emu' is a link to '.*/gone', which does not exist")
 
 
 def test_classes_are_equal_however_their_letters_are_composed(root: Path) -> None:

@@ -111,5 +111,5 @@ def test_a_users_archive_that_is_cut_short_is_refused(archive: Archive, tmp_path
 
 def test_a_users_folder_without_it_says_what_is_expected(archive: Archive, tmp_path: Path) -> None:
     (tmp_path / "data.tar.gz").unlink()
-    with pytest.raises(UserError, match=r"holds neither inner/ nor data\.tar\.gz; .*file://"):
+    with pytest.raises(UserError, match=r"has neither inner/ nor data\.tar\.gz; .*file://"):
         obtained(archive, str(tmp_path), tmp_path / "own")

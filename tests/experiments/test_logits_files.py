@@ -211,7 +211,7 @@ NAN = [
     ("table", "message"),
     [
         (frame(slice(5, 24)), r"lacks 5 of 12 training examples \(id 0, 1, 2, \.\.\.\)"),
-        (pd.concat([frame(), frame(slice(2))]), r"2 ids are there twice \(id 0, 1\)"),
+        (pd.concat([frame(), frame(slice(2))]), r"2 ids occur twice \(id 0, 1\)"),
         (frame(logits=NAN), r"logits of 1 examples are NaN or infinite \(0\)"),
         (frame(logits=list(LOGITS[:, :3])), "logits of 3 numbers, the dataset has 4 classes"),
         (frame(logits=list(np.full((24, 4), 0.25))), "they are probabilities"),

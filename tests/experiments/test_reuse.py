@@ -85,7 +85,10 @@ def test_a_damaged_artifact_is_noticed_and_the_model_trained_again(
     damage(trained_place.artifact(old, artifact))
     assert trained_place.run("student", student__epochs=as_before["student__epochs"]) == 0
     said = capsys.readouterr().err
-    assert f"run {old.info.run_id}: {artifact} is not what was logged; it is made again" in said
+    assert (
+        f"run {old.info.run_id}: {artifact} is not what was logged; the model is trained again"
+        in said
+    )
     old, new = trained_place.runs("student")
     np.testing.assert_array_equal(logits(trained_place, new), whole)
 

@@ -72,7 +72,7 @@ def test_of_plain_and_averaged_weights_the_plain_are_taken_and_said_and_a_field_
     torch.save(content, path)
     assert same(read(path), PLAIN)
     line = capsys.readouterr().err.splitlines()[0]
-    assert f"is taken, and not {averaged}; weights_entry chooses" in line
+    assert f"is used, and not {averaged}; weights_entry chooses" in line
     assert same(read(path, averaged), MEAN)
     assert f"'other' is no state dict in weights={str(path)!r}; allowed: " in (
         said := refusal_of(read, path, "other")
@@ -95,7 +95,7 @@ def test_a_prefix_of_all_names_is_left_out_and_said(
     torch.save({"state_dict": named(prefix, PLAIN)}, path)
     assert same(read(path), PLAIN)
     [line] = capsys.readouterr().err.splitlines()
-    assert f"{prefix!r}, which stands before all names, is left out" in line
+    assert f"{prefix!r}, the prefix of all names, is left out" in line
 
 
 def test_a_prefix_of_some_names_is_theirs(path: Path) -> None:

@@ -102,7 +102,7 @@ def test_an_attribute_must_be_there_and_have_two_groups(name: str) -> None:
         "with at least two, or 'label' for the classes"
     )
     assert refusal(name, dataset(), attribute="color") == (
-        f"method='{name}' goes by groups, and dataset digits has no attributes; allowed: data with "
+        f"method='{name}' uses groups, and dataset digits has no attributes; allowed: data with "
         "attributes, or attribute='label' for the classes as groups"
     )
 

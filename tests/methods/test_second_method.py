@@ -188,5 +188,5 @@ def test_a_name_in_two_folders_is_named_with_both(
         code, line = failure(["distill", "--project", "digits"], capsys)
     assert code == 1
     assert line == (
-        f"method 'kd' is there twice: in {own} and {tmp_path}; allowed: one file per name"
+        f"method 'kd' exists twice: in {own} and {tmp_path}; allowed: one file per name"
     )

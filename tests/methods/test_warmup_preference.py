@@ -140,7 +140,7 @@ def test_a_method_by_groups_that_follows_goes_by_the_projects_attribute() -> Non
     assert isinstance(own, Config)
     assert own.base_config.attribute == "color"  # type: ignore[attr-defined]
     line = refusal_of(load_project, "digits", words)
-    assert "method='group_dro' goes by groups, and project digits has no attributes" in line
+    assert "method='group_dro' uses groups, and project digits has no attributes" in line
 
 
 def test_the_temperature_is_that_of_the_method_that_follows() -> None:

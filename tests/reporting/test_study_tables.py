@@ -192,7 +192,9 @@ def test_predictions_that_are_all_equal_have_no_differences(study: Study) -> Non
 
 
 def test_table_4_names_its_pairs_or_says_there_are_none(study: Study) -> None:
-    assert any("No feature space is at hand" in note for note in individual_table(study).notes)
+    assert any(
+        "This dataset has no feature space" in note for note in individual_table(study).notes
+    )
     named = Study("named", study.class_names, study.arms, (), space="the factors", pairs=10)
     assert "Pairs: 10" in individual_table(named).notes[0]
     assert "the factors" in individual_table(named).notes[0]

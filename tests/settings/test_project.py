@@ -390,7 +390,7 @@ def test_one_method_asked_for_by_name_is_swept_alone(tmp_path: Path) -> None:
         ({"methods": "kd,kd"}, "methods: 'kd' is given twice; allowed: each method once"),
         ({"methods": "kd,dkdd"}, "methods='dkdd' does not exist; did you mean 'dkd'"),
         ({"methods": "kd,cross_entropy"}, "methods='cross_entropy' needs no teacher; allowed: "),
-        ({"methods": "kd,group_dro"}, "method='group_dro' goes by groups, and project digits has"),
+        ({"methods": "kd,group_dro"}, "method='group_dro' uses groups, and project digits has"),
         ({"methods": "kd", "method": "dkd"}, "methods='kd' and method='dkd' are both given"),
         ({"methods": "kd,dkd", "distillation.robustness": "1"}, "methods that have it: worst_cl"),
         ({"methods": "kd,dkd", "distillation.beta": "x"}, "distillation.beta='x' is not allowed"),
@@ -431,7 +431,7 @@ def test_a_method_goes_by_the_projects_first_attribute(block: str) -> None:
 
 def test_a_method_by_groups_needs_a_project_with_attributes() -> None:
     message = (
-        "method='group_dro' goes by groups, and project digits has no attributes; allowed: data "
+        "method='group_dro' uses groups, and project digits has no attributes; allowed: data "
         "with attributes, or attribute='label' for the classes as groups"
     )
     assert refusal("digits", {"method": "group_dro"}) == message

@@ -163,6 +163,6 @@ def test_models_that_learnt_nothing_are_warned_of_first(synthetic: Callable[...,
     assert [finding.kind for finding in found[:2]] == ["warning", "warning"]
     assert found[0].sentence == (
         "DS T=10 seed 0 predicts class circle for every example; that looks fair (EOD and DPD are "
-        "0) because it tells nobody apart."
+        "0) because it treats all examples alike."
     )
     assert found[1].sentence.startswith("Not better than chance: DS T=10 seed 1 (accuracy 2")

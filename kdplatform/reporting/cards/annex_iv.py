@@ -22,11 +22,11 @@ def annex_iv(facts: CardFacts) -> str:
     lines = [
         f"# Technical documentation, Annex IV sections 2 and 4: {escaped(facts.name)}",
         "",
-        "A draft. It holds what was measured and recorded; it is no declaration of conformity.",
+        "A draft. It has what was measured and recorded; it is no declaration of conformity.",
         "",
         "## 2(a) Methods and steps of development, pre-trained systems",
         "",
-        f"{escaped(facts.role)}. Distilled from, or held against: {escaped(facts.base_model)}.",
+        f"{escaped(facts.role)}. Distilled from, or compared with: {escaped(facts.base_model)}.",
         "",
         *points((f"{name}: {value}" for name, value in facts.settings.items()), _PROVIDER),
         "## 2(b) Design specifications, choices and assumptions, what is optimised for",

@@ -8,7 +8,7 @@ from kdplatform.study.provenance import now
 
 SCHEMA_VERSION = "0.3.0"
 _INTERVAL = (
-    "over examples, and over seeds where there are several; a two-way bootstrap for group fairness"
+    "over examples, and over seeds if there are several; a two-way bootstrap for group fairness"
 )
 
 

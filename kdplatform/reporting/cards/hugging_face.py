@@ -91,7 +91,7 @@ def card_body(facts: CardFacts) -> list[str]:
     return [
         f"# {escaped(facts.name)}",
         "",
-        f"{escaped(facts.role)}, held against {escaped(facts.reference)}: {seeds}, measured on "
+        f"{escaped(facts.role)}, compared with {escaped(facts.reference)}: {seeds}, measured on "
         f"{facts.examples} test examples of {escaped(facts.dataset)}.",
         "",
         "## What was found",

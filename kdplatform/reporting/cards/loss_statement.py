@@ -34,7 +34,7 @@ def loss_statement(facts: CardFacts) -> str:
     lines = [
         f"# Distillation Loss Statement: {escaped(facts.name)}",
         "",
-        f"{escaped(facts.role)}, held against {escaped(facts.reference)} on {facts.examples} test "
+        f"{escaped(facts.role)}, compared with {escaped(facts.reference)} on {facts.examples} test "
         f"examples of {escaped(facts.dataset)} (digest {facts.digest}). Fractions, not per cent.",
         "",
         *points((f"{name}: {value}" for name, value in facts.settings.items()), "Not recorded."),

@@ -24,7 +24,7 @@ _HOW_TO_READ = ("In %", "EOD, DPD", "I(f)", "Disagreement:")
 def card_of_sides(
     study: Study, reference: Arm, side: Arm, provenance: Provenance, cautions: Sequence[str]
 ) -> CardFacts:
-    """Returns the facts of side B of a comparison, held against side A.
+    """Returns the facts of side B of a comparison, compared with side A.
 
     Args:
         study: of the two sides, whose titles are its settings `A` and `B`.
@@ -52,7 +52,7 @@ def cards_of_study(
     settings: Mapping[str, str],
     provenance: Mapping[Arm, Provenance] | None = None,
 ) -> dict[Arm, CardFacts]:
-    """Returns the facts of every distilled arm of a study, held against its teacher.
+    """Returns the facts of every distilled arm of a study, compared with its teacher.
 
     Without a teacher it is compared with the NDS.
     """
