@@ -71,7 +71,7 @@ def _interval(
 
 
 class Comparison(NamedTuple):
-    """A difference between two arms, and what may be said of it."""
+    """A difference between two arms, and its verdict."""
 
     change: Change
     verdict: str
@@ -86,7 +86,7 @@ class FairnessBootstrap:
         samples: Resampled mean over seeds, by arm and metric. [draws]
         group_accuracy: Mean over seeds of each group's accuracy, by arm; NaN for a group that is
             too small. [groups]
-        make_null: Permutes groups, once it is asked for.
+        make_null: Permutes groups at the first call.
     """
 
     attribute: str

@@ -1,4 +1,4 @@
-"""Models that have not learnt what they are judged by, and look fair for that reason.
+"""Models that have not learnt their task, and look fair for that reason.
 
 A model that gives everyone the same class treats all groups alike: its DPD and EOD are 0. So does,
 nearly, one that guesses. No fairness of such a model means anything.

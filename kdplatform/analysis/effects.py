@@ -1,4 +1,4 @@
-"""What the seeds at hand can show: detectable shifts, and trends over the temperature."""
+"""What these seeds can show: detectable shifts, and trends over the temperature."""
 
 from dataclasses import dataclass
 from typing import NamedTuple

@@ -41,7 +41,7 @@ class _Block(NamedTuple):
 
 @dataclass(frozen=True)
 class Cells:
-    """Which examples lie in which cell.
+    """The cells of every example.
 
     Attributes:
         table: a table of the examples; others are brought into its order.

@@ -126,7 +126,7 @@ class Pairs(NamedTuple):
 
 
 class IndividualFairness(NamedTuple):
-    """Individual unfairness of a model and what it was measured with.
+    """Individual unfairness of a model and the settings of its measurement.
 
     Attributes:
         unfairness: I(f), lower is better.

@@ -75,7 +75,7 @@ def seed_splits(
         max_splits: Above this many, this many are drawn at random instead.
 
     Returns:
-        Membership in arm b, [splits, seeds], and whether all splits are there.
+        Membership in arm b, [splits, seeds], and whether all splits are included.
     """
     total = n_a + n_b
     mirrored = n_a == n_b

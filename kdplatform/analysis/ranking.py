@@ -1,4 +1,4 @@
-"""How high the label stands among many classes, and which classes fill the top places.
+"""The rank of the label among many classes, and the classes that fill the top places.
 
 All measures are of one table with logits. A class whose logit equals the label's ranks before it,
 so a model of equal logits finds nothing. Classes that are out of the running

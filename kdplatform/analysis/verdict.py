@@ -1,4 +1,4 @@
-"""What may be said of a difference: fixed rules that turn an interval into a word.
+"""The verdict on a difference: fixed rules that turn an interval into a word.
 
 A claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecidable
 with these seeds and examples; undecidable does not mean false.
@@ -30,8 +30,7 @@ class Verdict(StrEnum):
 def by_interval(claimed_sign: int, interval: Interval, chance: float = 0.0) -> Verdict:
     """Judges a claim about the sign of a difference by its 95% interval.
 
-    Supported when the interval lies wholly on the claimed side of 0, contradicted when wholly on
-    the other.
+    Supported if the whole interval is on the claimed side of 0, contradicted if on the other.
 
     Args:
         claimed_sign: 1 for a rise or more, -1 for a fall or less.
@@ -68,7 +67,7 @@ class Change:
 
 
 def fairness_word(metric: str, change: Change) -> str:
-    """Returns what may be said of the arm: fairer, less fair, better, worse, undecided, undefined.
+    """Returns the verdict on the arm: fairer, less fair, better, worse, undecided, undefined.
 
     >>> fairness_word("eod", Change(Interval(0.2, 0.1, 0.3), 0.01, False))
     'less fair'

@@ -137,7 +137,7 @@ class Dataset:
     named_by: str = "id"
 
     def facts(self) -> DataFacts:
-        """Returns what a model needs to know to be built for this dataset."""
+        """Returns the facts that a model for this dataset is built from."""
         shape, seen = tuple(self.train.inputs.shape[1:]), self.train.seen
         taken = None
         if seen is not None:

@@ -22,7 +22,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".ppm", ".tif", ".tif
 _SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 # Grey values without a known range: whole numbers of 32 bits, and fractions.
 _WITHOUT_RANGE = ("I", "F")
-# EXIF orientations of pictures that lie on their side.
+# EXIF orientations of pictures rotated by a quarter turn.
 _TURNED = (5, 6, 7, 8)
 # Aspect ratios of random crops, and the number of draws before the centre is used; both are those
 # of the Inception training recipe (Szegedy et al. 2015, arXiv 1409.4842) as it is commonly

@@ -27,7 +27,7 @@ HOLDING = (
 
 @dataclass(frozen=True)
 class Layout:
-    """What lies in the folder.
+    """The contents of the folder.
 
     Attributes:
         splits: the folder of every split that has one; empty if there are only class folders.

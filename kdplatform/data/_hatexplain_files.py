@@ -1,4 +1,4 @@
-"""The published files of HateXplain: read, and every departure from their schema said."""
+"""The published files of HateXplain: read, with a message for every departure from their schema."""
 
 import json
 from collections import Counter

@@ -46,7 +46,7 @@ Resize = Annotated[
 
 
 class ImageFilesConfig(DatasetConfig):
-    """Where images lie, and how they become examples."""
+    """The place of images, and how they become examples."""
 
     root: str = Field("", description="folder of the images")
     image_size: ImageSize = 64
@@ -138,7 +138,7 @@ def _unreadable(error: OSError) -> UserError:
 
 
 def _leads_up(path: Path) -> bool:
-    """Tells whether a folder is a link to one that it lies in, however it was reached."""
+    """Tells whether a folder is a link to a folder that contains it, on any path."""
     return path.is_symlink() and path.resolve() in {above.resolve() for above in path.parents}
 
 

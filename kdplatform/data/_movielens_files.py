@@ -1,4 +1,4 @@
-"""MovieLens' lists of ratings, users and movies: read, and every departure from a layout said.
+"""Reads MovieLens' lists of ratings, users and movies; names every departure from a layout.
 
 Three layouts: the official files of 100K (`u.data`, `u.user`, `u.item`) and of 1M (`ratings.dat`,
 `users.dat`, `movies.dat`), and the atomic files of RecBole (`NAME.inter`, `.user`, `.item`), whose
@@ -23,7 +23,7 @@ from kdplatform.errors import UserError
 from kdplatform.progress import say
 
 _ADDRESS = "https://files.grouplens.org/datasets/movielens"
-# Editions by `dataset.edition`: their archives, with the checksums that stand beside them.
+# Editions by `dataset.edition`: their archives, with the checksums published beside them.
 ARCHIVES = {
     "100k": Archive(
         f"{_ADDRESS}/ml-100k.zip", "ml-100k.zip", "0e33842e24a9c977be4e0107933c0723", "ml-100k"
@@ -32,7 +32,7 @@ ARCHIVES = {
         f"{_ADDRESS}/ml-1m.zip", "ml-1m.zip", "c4d9eecfca2ab87c1945afe126590906", "ml-1m"
     ),
 }
-# Of an official edition: ratings, users, movies, and what stands between their columns.
+# Of an official edition: ratings, users, movies, and the separators of their columns.
 _OFFICIAL = {
     "100k": (("u.data", "\t"), ("u.user", "|"), ("u.item", "|")),
     "1m": (("ratings.dat", "::"), ("users.dat", "::"), ("movies.dat", "::")),
@@ -124,7 +124,7 @@ class _Found(NamedTuple):
 
 
 def given_files(root: str, edition: str) -> Path:
-    """Returns the folder below the user's in which the lists lie, or the one with the archive.
+    """Returns the folder of the lists below the user's folder, or the one of the archive.
 
     Raises:
         UserError: there are none, or they are of another edition.

@@ -79,7 +79,7 @@ def _picture(image: torch.Tensor) -> bytes:
 
 
 def _text(ids: Sequence[int], tokens: Sequence[str]) -> str:
-    """Returns token ids as text: pieces joined, without what stands around a text."""
+    """Returns token ids as text: pieces joined, without the marks around a text."""
     words: list[str] = []
     for number in ids:
         token = tokens[number] if number < len(tokens) else ""

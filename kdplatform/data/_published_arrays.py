@@ -29,7 +29,7 @@ Labels = NDArray[np.int64]
 
 
 class PublishedConfig(DatasetConfig):
-    """Where the published files lie, and how validation is held out of their training images."""
+    """The place of the published files, and how validation is held out of their training images."""
 
     root: str = Field("", description="folder with the published files; empty: downloaded")
     val_fraction: HeldOutFraction = 0.1

@@ -32,7 +32,7 @@ from kdplatform.progress import say
 
 
 class PublishedFilesConfig(ImageFilesConfig):
-    """Where the files lie, and how validation is held out of training."""
+    """The place of the files, and how validation is held out of training."""
 
     val_fraction: HeldOutFraction = 0.1
     seed: SplitSeed = 0

@@ -26,7 +26,7 @@ KNOWN_ATTRIBUTES: tuple[str, ...] = ()
 
 
 class Config(PublishedConfig):
-    """Where CIFAR-10 lies, and how validation is held out."""
+    """The place of CIFAR-10, and how validation is held out."""
 
     name: Literal["cifar10"] = Field("cifar10", description="dataset")
 

@@ -26,7 +26,7 @@ KNOWN_ATTRIBUTES: tuple[str, ...] = ()
 
 
 class Config(PublishedConfig):
-    """Where CIFAR-100 lies, and how validation is held out."""
+    """The place of CIFAR-100, and how validation is held out."""
 
     name: Literal["cifar100"] = Field("cifar100", description="dataset")
 

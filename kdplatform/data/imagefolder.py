@@ -62,7 +62,7 @@ _FILE = "file"
 
 
 class Config(ImageFilesConfig):
-    """Where the images lie, and how splits are made that have no folder of their own."""
+    """The place of the images, and how splits without a folder are made."""
 
     name: Literal["imagefolder"] = Field("imagefolder", description="dataset")
     root: str = Field("", description="folder with train/<class>/ or <class>/, and attributes.csv")

@@ -42,7 +42,7 @@ KNOWN_ATTRIBUTES: tuple[str, ...] = ()
 
 
 class Config(PublishedFilesConfig):
-    """Where ImageNet lies; images are cut as usual: shorter side 256, centre 224."""
+    """The place of ImageNet; images are cut as usual: shorter side 256, centre 224."""
 
     name: Literal["imagenet"] = Field("imagenet", description="dataset")
     root: str = Field("", description="folder with train/, val/ and the devkit's archive")
@@ -133,7 +133,7 @@ def _parsed(meta: bytes, truth: bytes) -> tuple[dict[str, str], list[str]]:
 
     table: Any = BytesIO(meta)  # scipy takes open files too; its stubs know paths alone
     synsets = np.atleast_1d(loadmat(table, squeeze_me=True)["synsets"])
-    # Inner nodes of WordNet stand in the table too; only leaves are classes.
+    # The table has inner nodes of WordNet too; only leaves are classes.
     leaves = [synset for synset in synsets if int(synset["num_children"]) == 0]
     code_of = {int(leaf["ILSVRC2012_ID"]): str(leaf["WNID"]) for leaf in leaves}
     words = {str(leaf["WNID"]): str(leaf["words"]) for leaf in leaves}

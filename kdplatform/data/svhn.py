@@ -25,13 +25,13 @@ KNOWN_ATTRIBUTES: tuple[str, ...] = ()
 
 
 class Config(PublishedConfig):
-    """Where SVHN lies, and how validation is held out."""
+    """The place of SVHN, and how validation is held out."""
 
     name: Literal["svhn"] = Field("svhn", description="dataset")
 
 
 def check(config: Config) -> None:
-    """Checks that the user's folder is there; see `given_root`."""
+    """Checks that the user's folder exists; see `given_root`."""
     if config.root:
         given_root(config.root, _HOLDING)
 

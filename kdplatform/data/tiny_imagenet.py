@@ -42,7 +42,7 @@ KNOWN_ATTRIBUTES: tuple[str, ...] = ()
 
 
 class Config(PublishedFilesConfig):
-    """Where Tiny ImageNet lies, and how validation is held out."""
+    """The place of Tiny ImageNet, and how validation is held out."""
 
     name: Literal["tiny_imagenet"] = Field("tiny_imagenet", description="dataset")
     root: str = Field("", description="folder with the archive or its content; empty: downloaded")
@@ -97,7 +97,7 @@ def _training_files(root: Path, codes: list[str]) -> LabelledFiles:
 def _test_files(root: Path, codes: list[str]) -> tuple[LabelledFiles, list[str]]:
     """Returns the validation images, and the list that gave their labels where one did.
 
-    As published they lie side by side with a list; many copies have them in class folders.
+    As published they are side by side with a list; many copies have them in class folders.
     """
     sorted_out = [code for code in codes if (root / "val" / code).is_dir()]
     if not files_below(root / "val" / "images")[0] and sorted_out:

@@ -48,7 +48,7 @@ KNOWN_ATTRIBUTES = ("place", "group")
 
 
 class Config(ImageFilesConfig):
-    """Where the images lie; the centre of each is cut out square."""
+    """The place of the images; the centre of each is cut out square."""
 
     name: Literal["waterbirds"] = Field("waterbirds", description="dataset")
     root: str = Field("", description=f"folder with {_LIST}, or the one around {_ARCHIVE}")
@@ -58,7 +58,7 @@ class Config(ImageFilesConfig):
 
 
 def check(config: Config) -> None:
-    """Checks that the list is there and has its columns."""
+    """Checks that the list exists and has its columns."""
     root = _root(config)
     columns = read_header(root / _LIST)
     if lacking := [name for name in _COLUMNS if name not in columns]:

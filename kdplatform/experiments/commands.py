@@ -124,7 +124,7 @@ def _results(
     rules: GateFile | None,
     gate_out: Path | None,
 ) -> tuple[Study, str, JudgedGate | None]:
-    """Logs what came of a command's models; returns it, in words too, and what the gate came to."""
+    """Logs what came of a command's models; returns it, in words too, and the gate's outcome."""
     config, names = workspace.config, workspace.dataset.class_names
     study = study_of(config, names, trained, with_scores=rules is not None)
     if not study.arms:

@@ -152,7 +152,7 @@ def compared_sides(
     positive: str | None,
     gate: GateFile | None = None,
 ) -> "Comparison":
-    """Reads and compares two sides: what the command and the function do alike.
+    """Reads and compares two sides: the common part of the command and the function.
 
     Args:
         gate: rules that are checked before anything is measured.
@@ -279,7 +279,7 @@ def _intersections(
 def _remarks(
     given: tuple[str, ...] | None, sides: Sides, attributes: Sequence[Attribute]
 ) -> Iterator[str]:
-    """Says how examples count, what is not compared by group, and why."""
+    """Says how examples count, which columns are not compared by group, and why."""
     weights = sides.first.tables[0].weights
     if weights is not None:
         yield weight_note(weights)
@@ -294,7 +294,7 @@ def _remarks(
 
 
 def _similar_by(given: tuple[str, ...] | None, sides: Sides) -> tuple[str, ...]:
-    """Returns the columns asked for, or the generating factors of a dataset that both sides have.
+    """Returns the requested columns, or the generating factors of a dataset that both sides have.
 
     Those are recognised by their names.
     """

@@ -109,7 +109,7 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
 def _write(
     comparison: Comparison, provenance: Provenance, folder: Path, formats: Sequence[str]
 ) -> list[Path]:
-    """Writes the page, its tables, what it rests on and what its gate came to."""
+    """Writes the page, its tables, its provenance and its gate's outcome."""
     files = write_report(comparison.report, writable_folder("out", folder), PAGE, formats)
     content = json.dumps(provenance.content(), indent=2, ensure_ascii=False)
     files.append(folder / PROVENANCE)

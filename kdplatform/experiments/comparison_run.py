@@ -81,7 +81,7 @@ def comparison_run(sides: Sequence[Sequence[str]], title: str) -> Iterator[str]:
 
 
 def _note(sides: Sequence[Sequence[str]], runs: Mapping[str, Run]) -> str:
-    """Says in Markdown, which MLflow shows on the run's page, what was compared with links."""
+    """Describes the comparison in Markdown with links, for the run's page in MLflow."""
     lines = ["Side B compared with side A, the reference.", ""]
     for letter, side in zip("AB", sides, strict=True):
         for name in side:

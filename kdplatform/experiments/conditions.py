@@ -81,7 +81,7 @@ def check_conditions(model: nn.Module, config: ProjectConfig, dataset: Dataset) 
 def measured(
     workspace: Workspace, step: Step, model: nn.Module, conditions: Mapping[str, ConditionConfig]
 ) -> Tables:
-    """Returns what a model predicts under each condition, and says how often it is right."""
+    """Returns a model's predictions under each condition, and prints its accuracy."""
     tables = {}
     test = workspace.dataset.test
     for name, condition in conditions.items():

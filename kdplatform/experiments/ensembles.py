@@ -14,7 +14,7 @@ from kdplatform.predictions import Predictions
 def taught_by(
     step: Step, needed: Mapping[str, TrainedModel], split: str = "test"
 ) -> Predictions | None:
-    """Returns what a distilled student's teacher predicts of a split.
+    """Returns the predictions of a distilled student's teacher on a split.
 
     Of several teachers it is their mixture. None where a teacher is a file without its rows.
 

@@ -92,7 +92,7 @@ def _written(preview: Preview) -> dict[str, object]:
 def stored_previews(run_ids: Iterable[str]) -> dict[str, Shown]:
     """Returns the examples that runs logged, by id.
 
-    What cannot be believed is said and left out: a report is worth more than its pictures.
+    Invalid content is named and left out: a report is worth more than its pictures.
     """
     found: dict[str, Shown] = {}
     for run_id in run_ids:

@@ -29,7 +29,7 @@ class ForeignModel:
     Args:
         name: as the user named it.
         folder: that holds its `MLmodel`.
-        trusted: whether the user allows that reading it runs what is in it.
+        trusted: whether the user allows that reading it runs its code.
 
     Raises:
         UserError: it has no pyfunc flavour, would be unpickled without trust, takes columns by
@@ -64,7 +64,7 @@ class ForeignModel:
             )
 
     def predict(self, inputs: Inputs) -> NDArray[np.generic]:
-        """Returns what the model says about raw inputs: [N, C], or [N] of a class each.
+        """Returns the model's output for raw inputs: [N, C], or [N] of a class each.
 
         Raises:
             UserError: it takes other inputs, or returns something else.
@@ -141,7 +141,7 @@ def _check_trust(
 
 
 def as_logits(said: NDArray[np.generic], class_names: tuple[str, ...], name: str) -> Any:
-    """Returns what a model said as logits float32 [N, C], or as class numbers int64 [N].
+    """Returns a model's output as logits float32 [N, C], or as class numbers int64 [N].
 
     Probabilities become their logarithms, which one line says.
 

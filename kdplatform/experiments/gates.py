@@ -23,7 +23,7 @@ def checked_gate(
     """Reads a gate, and checks its rules and its folder before anything is measured.
 
     Args:
-        roles: what the models will be compared with.
+        roles: the references of the models.
 
     Raises:
         UserError: the file, or one of its rules, is no good.

@@ -201,7 +201,7 @@ def study_steps(
 def arm_keys(steps: Iterable[Step]) -> set[str]:
     """Returns the keys of the steps that are compared with each other.
 
-    The others are there for them: several teachers of one student, models that a method asks.
+    The other steps are needed by them: several teachers of one student, models that a method asks.
     """
     steps = list(steps)
     named = [(name, own.key) for step in steps for name, own in step.needs.items()]

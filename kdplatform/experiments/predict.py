@@ -50,7 +50,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def run_predict(config: ProjectConfig, arguments: Arguments) -> None:
-    """Asks a model about splits of the project's dataset and writes what it says to a file.
+    """Asks a model about splits of the project's dataset and writes its predictions to a file.
 
     Raises:
         UserError: the model does not exist, would be unpickled without trust, or does not fit the
@@ -204,7 +204,7 @@ def _table(name: str, split: Split, said: NDArray[Any]) -> pd.DataFrame:
 
 
 def _write(out: Path, table: pd.DataFrame, dataset: Dataset, several: bool) -> None:
-    """Writes a table; the examples' names stand under the name that the user's files give them."""
+    """Writes a table; the column of names has the name from the user's files."""
     if "\0name" in table:
         table.insert(1, dataset.named_by, table.pop("\0name"))
     if not several:

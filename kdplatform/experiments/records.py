@@ -60,7 +60,7 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
 
 
 def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> dict[str, str]:
-    """Logs what the active run of a model comes from, so that it can be repeated.
+    """Logs the origin of the active run of a model, so that it can be repeated.
 
     That is the parameters that matter to the step, which are returned, the whole configuration,
     what the code differs from its commit by, and the dataset.
@@ -159,7 +159,7 @@ def log_predictions_and_weights(
 
 
 def log_predictions(tables: Mapping[str, Predictions], held: Mapping[str, str]) -> dict[str, str]:
-    """Logs what a file of logits predicts; returns the tag with the digests that reuse checks.
+    """Logs the predictions of a file of logits; returns the tag with the digests that reuse checks.
 
     Args:
         tables: predictions by split.
@@ -184,7 +184,7 @@ def log_results(
     tables: Mapping[str, pd.DataFrame],
     model_id: str | None,
 ) -> None:
-    """Logs what was measured of a model to its run, in two calls of the store.
+    """Logs the metrics of a model to its run, in two calls of the store.
 
     Args:
         tables: logged as `log_tables` does, for a run that has no tables yet.

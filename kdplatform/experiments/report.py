@@ -340,7 +340,7 @@ def _find_steps(
     found = by_key(runs)
     steps = study_steps(config, digest, config.temperatures)
     for step in steps:
-        # Teachers of another project stand under its name.
+        # Teachers of another project have its name.
         if step.key not in found and step.label and (others := runs_with_key(step.key)):
             found[step.key] = [run for run in others if run.info.status == "FINISHED"]
     return [(step, found[step.key]) for step in steps if found.get(step.key)]
@@ -446,7 +446,7 @@ class _Reader:
         return self._names if named else tuple(map(str, range(number)))
 
     def read(self, step: Step, candidates: Sequence[Run]) -> None:
-        """Reads the newest of a step's runs whose predictions are what was logged.
+        """Reads the newest of a step's runs with unaltered predictions.
 
         A student of a former teacher, which has been trained again since, does not belong to it.
         """
@@ -468,7 +468,7 @@ class _Reader:
                 self.left_out.append(f"{step.title}, run {run.info.run_id}: {error}")
 
     def add_together(self) -> None:
-        """Adds the several teachers of students as one teacher, as far as all of them are there."""
+        """Adds the several teachers of students as one teacher, if all of them exist."""
         together = self.arms.setdefault(TEACHER, {})
         for step in self._students:
             seed = self._config.teacher_seed(step.seed)

@@ -264,7 +264,7 @@ def log_views(classes: ClassWise, scale: int) -> None:
 
 
 def arm_metrics(classes: ClassWise, groups: GroupWise, arm: Arm) -> dict[str, float]:
-    """Returns what is logged of an arm: means over seeds, and counts of classes and groups.
+    """Returns the logged metrics of an arm: means over seeds, and counts of classes and groups.
 
     `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the
     global test of that count. With one seed or one teacher, `..._mcnemar` replaces them: the mean
@@ -316,7 +316,7 @@ def _mean_of_pairs(study: Study, arm: Arm, count: str) -> dict[str, float]:
 def _means(study: Study, arm: Arm) -> dict[str, float]:
     """Returns mean, standard deviation and 95% interval over seeds, named `role/metric`.
 
-    The latter end in `_sd`, `_low` and `_high`, and are there for several seeds.
+    The latter end in `_sd`, `_low` and `_high`, and exist for several seeds.
     """
     found: dict[str, float] = {}
     for row in arm_statistics(study, [arm]).to_dict("records"):

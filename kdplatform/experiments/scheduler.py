@@ -54,7 +54,7 @@ class Trained:
     failures: Sequence[Failure] = ()
 
     def of_role(self, role: Role) -> list[TrainedModel]:
-        """Returns the models of a role that are there, in the order of the steps."""
+        """Returns the existing models of a role, in the order of the steps."""
         return [
             self.models[step.key]
             for step in self.steps

@@ -182,7 +182,7 @@ def _probe(name: str, model: nn.Module, dataset: Dataset) -> None:
     """Has a model of the user's say something about the first rows.
 
     Raises:
-        UserError: it fails, or what it says are no logits.
+        UserError: it fails, or its outputs are no logits.
     """
     inputs = dataset.test.inputs[:_PROBED_ROWS]
     expected = (len(inputs), len(dataset.class_names))

@@ -250,7 +250,7 @@ def _train(
 
 
 def _logged_file(workspace: Workspace, step: Step, parent_run_id: str) -> str:
-    """Logs what a file of logits predicts, of the splits that it has; returns the run's id."""
+    """Logs a file of logits as predictions of its splits; returns the run's id."""
     dataset, known = workspace.dataset, file_logits(step, workspace.dataset)
     tags = records.step_tags(workspace.config, step)
     with model_run(step.title, parent_run_id, tags) as run_id:
@@ -399,7 +399,7 @@ def _with_references(
 
 
 def _complete_attributes(workspace: Workspace, run: Run) -> None:
-    """Logs to a reused run the fairness of attributes it was not asked for when it was trained."""
+    """Logs to a reused run the fairness of attributes that were added after its training."""
     missing = [
         attribute
         for attribute in workspace.config.attributes

@@ -1,4 +1,4 @@
-"""Test predictions as they stand in the tracking store, believed only when they are as logged."""
+"""Test predictions from the tracking store, used only if they are as logged."""
 
 from typing import NamedTuple
 

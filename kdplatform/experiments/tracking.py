@@ -240,7 +240,7 @@ def _check_server(uri: str) -> None:
         with urllib.request.urlopen(health, timeout=_ANSWER_SECONDS):
             pass
     except urllib.error.HTTPError:
-        return  # A server that refuses the question is there; MLflow says the rest.
+        return  # A server that refuses the request exists; MLflow says the rest.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise MachineError(_store_problem(reason)) from None
@@ -509,7 +509,7 @@ def log_artifacts_of(run_id: str, folder: Path) -> None:
 
 @cache
 def _fetched() -> Path:
-    """Returns a folder for what is fetched from remote stores, gone with the process."""
+    """Returns a folder for files fetched from remote stores; it ends with the process."""
     return _AT_EXIT.enter_context(scratch_folder())
 
 
@@ -546,7 +546,7 @@ def _by_class(run: Run, column: str) -> list[object]:
 
 @cache
 def uncommitted_changes() -> str:
-    """Returns what the platform's working tree differs from its commit by, where that is chosen.
+    """Returns the uncommitted changes of the platform's working tree, if chosen.
 
     It may hold what no one else should read, so `$KDPLATFORM_LOG_CHANGES` has to ask for it. A
     run's code is read once in a process: what it differs by is read once too.
@@ -567,7 +567,7 @@ def changes_are_logged() -> bool:
 
 
 def all_pages(page: Callable[[str | None], Any]) -> list[Any]:
-    """Returns all entries of a listing, of which the store gives one page after another.
+    """Returns all entries of a listing, which the store gives page by page.
 
     Args:
         page: gives the page of a token, the first one of None.

@@ -1,4 +1,4 @@
-"""A model that stands in the tracking store."""
+"""A model in the tracking store."""
 
 import hashlib
 import json
@@ -33,12 +33,12 @@ class TrainedModel:
 
     @cached_property
     def run(self) -> Run:
-        """The run as the store has it, asked for once."""
+        """The run from the store, with one request."""
         return MlflowClient().get_run(self.run_id)
 
     @cached_property
     def test(self) -> Predictions:
-        """Predictions of the test split, read when it is asked for first."""
+        """Predictions of the test split, read at the first request."""
         return self._read("test")
 
     def has(self, split: str) -> bool:
@@ -54,7 +54,7 @@ class TrainedModel:
 
 
 def needs_tag(needed: Mapping[str, TrainedModel]) -> dict[str, str]:
-    """Returns the tag that says of which weights the models were that a step needs, by name."""
+    """Returns the tag with the weights of the models that a step needs, by name."""
     digests = {name: _weights_digest(own.run) for name, own in needed.items()}
     return {TAG_NEEDS: json.dumps(digests, separators=(",", ":"))} if digests else {}
 

@@ -208,7 +208,7 @@ def _state_dicts(
 
 
 def _why(content: object) -> str:
-    """Says what stands among the tensors of a file that is no state dict for it."""
+    """Names the entries beside tensors in a file that is therefore no state dict."""
     if not isinstance(content, dict):
         return f" but a {type(content).__name__}"
     others = ((n, type(v).__name__) for n, v in content.items() if not isinstance(v, Tensor))
@@ -236,7 +236,7 @@ def _of_run(run_id: str, tracking_uri: str) -> Source:
 
 
 def _source(path: Path, digest: str, run: Run | None) -> Source:
-    """Returns weights with what the run that trained them says of them, if there is one."""
+    """Returns weights with the facts from the run that trained them, if there is one."""
     if run is None or TAG_MODEL not in run.data.tags:
         return Source(path, digest)
     size = run.data.tags.get(TAG_IMAGE_SIZE)

@@ -28,7 +28,7 @@ class BuildingConfig(MethodConfig):
     base_settings: ClassVar[str] = "base_fields"
 
     def fixed(self, own: type[MethodConfig]) -> Mapping[str, Any]:
-        """Returns the fields of the base that this method's own stand for."""
+        """Returns the fields of the base that this method's own fields replace."""
         return {}
 
     @property

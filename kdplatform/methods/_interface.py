@@ -50,8 +50,8 @@ class Output(NamedTuple):
 
     Attributes:
         logits: float32 [B, C].
-        features: float32 [B, ...], the input of the model's last linear layer; None where it was
-            not asked for.
+        features: float32 [B, ...], the input of the model's last linear layer; None if it was not
+            requested.
     """
 
     logits: Tensor
@@ -119,7 +119,7 @@ class Run(Protocol):
         model: the model being trained.
         config: how it is trained.
         split: the training split: its labelled part.
-        validation: the validation split; None where a fit has none.
+        validation: the validation split; None if a fit has none.
         unlabeled: the examples without labels; None where every example has one.
         class_names: in the order of the logits; empty where a fit is given none.
         device: where the run computes.
@@ -142,7 +142,7 @@ class Run(Protocol):
     steps_per_epoch: int
 
     def student(self, inputs: Tensor, *, features: bool = False) -> Output:
-        """Returns what the model being trained says about inputs [B, ...], with gradients.
+        """Returns the output of the model being trained for inputs [B, ...], with gradients.
 
         Raises:
             UserError: features are asked for and the model has no linear layer.
@@ -150,7 +150,7 @@ class Run(Protocol):
         ...
 
     def teacher(self, batch: Batch, *, features: bool = False) -> Output:
-        """Returns what the teacher says about a batch, without gradients; the first of several.
+        """Returns the teacher's output for a batch, without gradients; the first of several.
 
         A table answers for inputs that the loop made; the network for all others, and for features.
         """
@@ -161,7 +161,7 @@ class Run(Protocol):
         ...
 
     def reference(self, batch: Batch) -> Tensor:
-        """Returns what the method's further model says about a batch: logits [B, C]."""
+        """Returns the output of the method's further model for a batch: logits [B, C]."""
         ...
 
     def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:

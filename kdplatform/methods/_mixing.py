@@ -48,7 +48,7 @@ def label_losses(teachers: Tensor, labels: Tensor) -> Tensor:
 def correctness_weights(
     teachers: Tensor, labels: Tensor, form: Correctness, kappa: float
 ) -> Tensor:
-    """Returns weights [N, B] that rise with what a teacher gives the label, row by row.
+    """Returns weights [N, B] that rise with a teacher's probability of the label, by row.
 
     `softmax_ce`: softmax over the teachers of -CE / kappa; with kappa = 1 that is p_i(y) over the
     sum of all. `inverse_ce`: 1 / (1 + CE), scaled to sum 1. `camkd`: (1 - softmax of CE) / (N - 1),

@@ -19,7 +19,7 @@ from kdplatform.settings.schema import MethodConfig
 
 
 class Config(MethodConfig):
-    """How many negatives each example is held against."""
+    """The number of negatives to compare each example with."""
 
     method: Literal["bpr"] = Field("bpr", description="method")
     negatives: int = Field(

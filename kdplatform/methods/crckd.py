@@ -202,7 +202,7 @@ class RelationPreservingDistillation(Method[WithoutTeacher]):
     # ---- terms
 
     def _teacher(self, batch: Batch, run: Run) -> Output:
-        """Returns what the teacher says about the images, or about another view of them."""
+        """Returns the teacher's output for the images, or for another view of them."""
         seen = run.another_view(batch) if self.views_differ else batch
         if not self.is_mean:
             return run.teacher(seen, features=True)

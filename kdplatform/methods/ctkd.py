@@ -52,7 +52,7 @@ class CurriculumTemperature(LogitMethod[Config]):
     """Cross entropy, and KL at a temperature that learns to make the task hard."""
 
     def begin(self, run: Run) -> None:
-        """Builds what is learnt, beside the student."""
+        """Builds the modules that are learnt beside the student."""
         self.theta: nn.Parameter | nn.Sequential
         if self.config.level == "global":
             self.theta = torch.nn.Parameter(torch.full((1,), _THETA))
@@ -91,5 +91,5 @@ class CurriculumTemperature(LogitMethod[Config]):
 
 
 def reversal(epoch: int, epochs: float) -> float:
-    """Returns what the temperature's gradient is multiplied by, after so many whole epochs."""
+    """Returns the factor of the temperature's gradient, after so many whole epochs."""
     return (math.cos(math.pi * min((epoch + 1) / epochs, 1.0)) - 1) / 2

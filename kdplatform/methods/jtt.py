@@ -41,7 +41,7 @@ class JustTrainTwice(Method[Config]):
     rebuilt = frozenset({"weights"})
 
     def begin(self, run: Run) -> None:
-        """Looks at what the first model gets wrong."""
+        """Finds the examples that the first model gets wrong."""
         said = run.teacher_logits("train").argmax(1).cpu()
         wrong = said != run.split.labels
         say(f"jtt: the first model gets {int(wrong.sum()):,} of {len(wrong):,} training rows wrong")

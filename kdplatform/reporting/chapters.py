@@ -30,12 +30,12 @@ def examples_chapter(galleries: Sequence[tuple[str, Gallery]]) -> Section:
 def methods_and_caveats(
     facts: Sequence[str], caveats: Sequence[str], beside: Sequence[str]
 ) -> Section:
-    """How the numbers were made and what they do not say; folded.
+    """How the numbers were made and their limits; folded.
 
     Args:
         facts: settings and runs.
         caveats: what limits the conclusions.
-        beside: which files stand beside the page.
+        beside: which files are beside the page.
     """
     parts = [
         Section("Settings and runs", points=facts),

@@ -82,7 +82,7 @@ def _mark(look: Look) -> Figure:
 
 
 def _hover(chart: Chart, points: Points) -> list[str]:
-    """What is said of a point: its name, its value with the interval, and words of its own."""
+    """The text of a point: its name, its value with the interval, and words of its own."""
     digits = 2 if chart.percent else 1
     said = []
     for row, value in enumerate(points.values):

@@ -41,7 +41,7 @@ class Points:
 
 @dataclass(frozen=True)
 class Level:
-    """A constant line, with the interval that it stands for."""
+    """A constant line, with its interval."""
 
     name: str
     look: Look
@@ -66,7 +66,7 @@ class Chart:
     Attributes:
         key: stem of its picture's file.
         caption: what must be known to read it.
-        names: of the positions that points stand at: groups, classes, arms.
+        names: of the positions of points: groups, classes, arms.
         panels: side by side, over the same positions.
         percent: whether values are fractions, shown in per cent.
         pictured: whether a picture of it is written beside the page.

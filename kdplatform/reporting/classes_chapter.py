@@ -55,7 +55,7 @@ def class_frame(pair: Pair) -> pd.DataFrame:
 
 
 def _verdict(row: Mapping[Hashable, Any]) -> str:
-    """What is said of a class: by its p-value over all classes tested."""
+    """The text of a class: by its p-value over all classes tested."""
     p_value = row.get("p_holm", _UNKNOWN)
     if not math.isfinite(p_value):
         return "no test"

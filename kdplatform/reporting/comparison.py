@@ -219,7 +219,7 @@ def _unseen_notes(classes: ClassComparison | None, groups: GroupComparison | Non
 
 
 def with_provenance(comparison: Comparison, lines: Sequence[str]) -> Comparison:
-    """Returns a comparison whose page ends with what it rests on, a fact a line."""
+    """Returns a comparison whose page ends with its provenance, one fact a line."""
     page = comparison.report.page
     section = Section("What this comparison rests on", points=list(lines))
     page = replace(page, sections=[*page.sections, section])
@@ -227,7 +227,7 @@ def with_provenance(comparison: Comparison, lines: Sequence[str]) -> Comparison:
 
 
 def verdict_line(comparison: Comparison) -> str:
-    """Returns what was found in one line: who got worse, who better, and that the rest is open."""
+    """Returns the findings in one line: who got worse, who better, and that the rest is open."""
     found = []
     for kind in (WARNING, WORSE, BETTER):
         told = [f for f in comparison.findings if f.kind == kind]
@@ -255,7 +255,7 @@ def _study(a: Side, b: Side, similar: Similarity | None) -> Study:
 
 
 def comparison_text(comparison: Comparison) -> str:
-    """Returns what was found and the verdict table, as they are printed."""
+    """Returns the findings and the verdict table, as they are printed."""
     shown = comparison.verdicts.shown
     rows = [[str(cell) for cell in row] for row in shown.itertuples(index=False)]
     text = "\n".join(

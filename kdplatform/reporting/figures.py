@@ -406,7 +406,7 @@ def _name_classes(axes: Axes, class_names: Sequence[str]) -> None:
 
 
 def _accuracy_limits(*accuracies: pd.DataFrame | pd.Series) -> tuple[float, float]:
-    """Returns the tenths between which all accuracies lie."""
+    """Returns limits in tenths that enclose all accuracies."""
     present = np.concatenate([np.ravel(values) for values in accuracies])
     present = present[np.isfinite(present)]
     if not len(present):
@@ -418,7 +418,7 @@ def _accuracy_limits(*accuracies: pd.DataFrame | pd.Series) -> tuple[float, floa
 
 
 def _limits(values: pd.DataFrame | pd.Series) -> tuple[float, float]:
-    """Returns round numbers between which all values lie."""
+    """Returns round limits that enclose all values."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
     # Steps of the span's own magnitude: few different limits.
     step = 10.0 ** math.floor(math.log10(high - low)) if high > low else 1.0

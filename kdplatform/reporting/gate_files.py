@@ -19,7 +19,7 @@ def gate_files(gate: JudgedGate) -> Mapping[str, bytes]:
 
 
 def write_gate(gate: JudgedGate, folder: Path) -> list[Path]:
-    """Writes the files of a gate to a folder that is there; returns what was written."""
+    """Writes the files of a gate to an existing folder; returns what was written."""
     for name, content in gate_files(gate).items():
         with written_atomically(folder / name) as temporary:
             temporary.write_bytes(content)

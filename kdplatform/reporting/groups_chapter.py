@@ -155,7 +155,7 @@ def _attribute(
         pictured=pair.leads and of_attribute,
     )
     rates = None
-    # Intersections have many cells of few examples: their changes stand in the table of cells.
+    # Intersections have many cells of few examples: their changes are in the table of cells.
     if not binary and of_attribute:
         names = [_class(pair, changes, place) for place in range(len(changes.classes))]
         rates = ClassRates(

@@ -42,7 +42,7 @@ def render_latex(page: Page) -> str:
 
 
 def latex_text(text: object) -> str:
-    """Returns text in which LaTeX finds no command; what its fonts lack stands as its code."""
+    """Returns text without LaTeX commands; characters that its fonts lack become codes."""
     return "".join(map(_letter, visible(" ".join(str(text).split()))))
 
 

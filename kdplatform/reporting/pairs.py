@@ -15,7 +15,7 @@ from kdplatform.study.methods import USUAL_TEMPERATURE
 from kdplatform.study.study import Arm, Study
 
 SIDES = "A", "B"
-# Further pairs stand in the files; a page of more would be slow to open and to read.
+# Further pairs are in the files; a page of more would be slow to open and to read.
 _MOST_ARMS = 6
 _MOST_CLASS_ROWS = 1200
 

@@ -1,4 +1,4 @@
-"""The tables of ranking: how high labels stand, and which classes fill the top places."""
+"""The tables of ranking: the ranks of labels, and the classes that fill the top places."""
 
 from kdplatform.analysis.intervals import Interval
 from kdplatform.analysis.ranking import CUTOFFS

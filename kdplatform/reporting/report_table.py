@@ -27,7 +27,7 @@ class Table:
         frame: the numbers; fractions, not per cent.
         shown: the same in words, as the page shows it.
         groups: heading and number of columns, for the columns of `shown` from left to right.
-        notes: what stands below it.
+        notes: text below it.
         search: what rows are searched for by name; empty where they are few.
         chart: key of the figure that shows the same names.
     """

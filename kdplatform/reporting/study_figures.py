@@ -1,6 +1,6 @@
 """Figures 1 and 2 of the paper in a study's own numbers; the page draws the others as curves.
 
-Temperatures stand at equal distances, since 20, 30 and 40 would press 1 to 10 together.
+Temperatures have equal distances, since 20, 30 and 40 would press 1 to 10 together.
 """
 
 from collections.abc import Sequence
@@ -96,7 +96,7 @@ def _ring(marker: str, size: float) -> dict[str, Any]:
 
 
 def _reference_lines() -> list[Line2D]:
-    """Returns what a legend shows of the references."""
+    """Returns the legend entries of the references."""
     return [
         Line2D([], [], color=COLORS[role.label], linestyle=style, label=role.label)
         for role, style in _LINES.items()

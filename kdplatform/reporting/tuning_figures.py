@@ -158,7 +158,7 @@ def _frame(axes: Axes, trials: pd.DataFrame, references: Mapping[str, tuple[floa
 
 
 def _references(axes: Axes, references: Mapping[str, tuple[float, float]]) -> None:
-    """Draws the references; one outside the frame stands at its edge, with its values."""
+    """Draws the references; one outside the frame is drawn at its edge, with its values."""
     for name, (x, y) in references.items():
         (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
         inside = left <= x <= right and bottom <= y <= top

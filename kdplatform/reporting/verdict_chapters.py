@@ -60,7 +60,7 @@ def curves_chapter(
 
     Args:
         fairness: of single attributes.
-        compared: methods against plain distillation; empty where there is one method.
+        compared: methods against plain distillation; empty if there is one method.
     """
     charts = [accuracy_curves(study), count_curves(study, classes)]
     if groups.tests:
@@ -237,7 +237,7 @@ def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) ->
 
 
 def not_judged(study: Study, claims: Sequence[Claim]) -> list[str]:
-    """Says of which methods the claims are not judged, and why."""
+    """Names the methods without judged claims, and the reason."""
     without = dict.fromkeys(arm.method for arm in study.distilled if arm.temperature is None)
     if without:
         named = ", ".join(map(str, without))

@@ -10,7 +10,7 @@ from kdplatform.study.groups import BETTER, UNDECIDED, WORSE
 
 
 def class_p_family(classes: ClassComparison) -> FloatArray:
-    """The family-wise p of every class that a verdict goes by. [classes].
+    """The family-wise p of every class, for its verdict. [classes].
 
     That of the permutation of seeds where so many seeds can give it below .05, otherwise Holm's.
     """

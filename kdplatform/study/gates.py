@@ -73,7 +73,7 @@ def _shown(interval: Interval) -> str:
 
 @dataclass(frozen=True)
 class JudgedGate:
-    """A gate with everything it was held against.
+    """A gate with all outcomes.
 
     Attributes:
         rules: in the order of the arms, then of the file.
@@ -146,7 +146,7 @@ def checked_rules(file: GateFile, known: Mapping[str, GateMetric]) -> dict[str, 
 
 
 def check_gate_of_comparison(file: GateFile, attributes: Sequence[Attribute]) -> None:
-    """Checks the rules of a file that two sides are to be held to, before they are compared.
+    """Checks the rules of a file for two sides, before they are compared.
 
     Raises:
         UserError: as `checked_rules`.

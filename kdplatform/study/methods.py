@@ -30,7 +30,7 @@ from kdplatform.study.study import Arm, Study
 from kdplatform.study.verdicts import Verdict
 
 PLAIN = "kd"
-# What a method without a temperature is held against: plain distillation at, or nearest to, this T.
+# The reference of a method without a temperature: plain distillation at, or nearest to, this T.
 USUAL_TEMPERATURE = 4.0
 
 
@@ -76,7 +76,7 @@ class Compared:
     """An arm compared with plain distillation.
 
     Attributes:
-        reference: the arm of plain distillation; None where there is none at this temperature.
+        reference: the arm of plain distillation; None if there is none at this temperature.
         claims: by the column in `Study.metrics`; their p-values are after Holm's correction.
     """
 

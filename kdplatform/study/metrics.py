@@ -259,7 +259,7 @@ def pair_metrics(
 
 
 def class_shift(reference: Predictions, distilled: Predictions) -> float:
-    """How far the class accuracies of two models lie apart, beyond their overall accuracy.
+    """The difference between the class accuracies of two models, without the overall accuracy.
 
     Mean over classes of |acc_c(f) / acc(f) - acc_c(g) / acc(g)|: the difference whose being 0 the
     paper's test of every class asks about. NaN when a model is never right.

@@ -1,6 +1,6 @@
 """The arms of a study over their seeds: means, deviations and intervals.
 
-A tracking store's own pages show single runs; what they cannot put together stands here.
+A tracking store's own pages show single runs; this file has what they cannot put together.
 """
 
 from collections.abc import Sequence

@@ -53,12 +53,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Provenance:
-    """What stands under a comparison that someone signs.
+    """The provenance at the end of a comparison, for a signature.
 
     Attributes:
         sides: the tables of A and of B.
         examples: the digest of ids and labels, which both sides share.
-        verdict: what was found, in one line.
+        verdict: the findings in one line.
         gate: the rules it was judged by; None: none.
         made: when, in UTC.
     """

@@ -1,4 +1,4 @@
-"""Sides of a comparison are of the same examples, or it is said how they differ."""
+"""Checks that sides of a comparison have the same examples, or says how they differ."""
 
 from dataclasses import replace
 

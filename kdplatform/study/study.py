@@ -157,7 +157,7 @@ class Study:
 
     @cached_property
     def has_several_methods(self) -> bool:
-        """Whether students of several methods are there."""
+        """Whether there are students of several methods."""
         return len({arm.method for arm in self.distilled}) > 1
 
     @cached_property
@@ -194,7 +194,7 @@ class Study:
         return [self.arms[arm][seed].test for seed in seeds]
 
     def reference(self, role: Role, seed: int) -> Model | None:
-        """The teacher of the students of a seed, or the NDS of the seed, if it is there."""
+        """The teacher of the students of a seed, or the NDS of the seed, if it exists."""
         if role is Role.TEACHER and self.shared_teacher is not None:
             seed = self.shared_teacher
         return self.arms.get(Arm(role), {}).get(seed)

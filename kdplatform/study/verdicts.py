@@ -1,4 +1,4 @@
-"""What may be said of a claim: rules that are fixed before a study is looked at.
+"""The verdict on a claim: rules that are fixed before a study is looked at.
 
 Every rule turns an interval, and for a trend the p-value of its test, into one of three words. A
 claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecidable

@@ -61,7 +61,7 @@ Task = Callable[[Assignment], Outcome]
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
-    """Runs assignments somewhere. Leaving its block ends what is still running there.
+    """Runs assignments somewhere. Leaving its block ends all steps that still run.
 
     An error that leaves the block ends it at once.
 
@@ -72,5 +72,5 @@ class Executor(AbstractContextManager["Executor"], Protocol):
     slots: int
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        """Hands a step over; its future raises only what is no fault of the step's own code."""
+        """Hands a step over; its future raises only errors outside the step's own code."""
         ...

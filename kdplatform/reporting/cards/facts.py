@@ -35,7 +35,7 @@ class Fact:
         value: with its 95% interval; NaN if unknown.
         better: 1 where more is better, -1 where less is, 0 where neither is.
         attribute: the attribute of its groups; empty for a metric without groups.
-        bounds: the least and largest value it can have; None where there is none.
+        bounds: the least and largest value it can have; None if there is none.
     """
 
     metric: str

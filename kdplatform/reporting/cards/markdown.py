@@ -25,7 +25,7 @@ def table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
 
 
 def points(items: Iterable[object], otherwise: str) -> list[str]:
-    """Returns the lines of a list, or what stands in its place where it is empty."""
+    """Returns the lines of a list, or its replacement if it is empty."""
     lines = [f"- {escaped(item)}" for item in items]
     return [*(lines or [escaped(otherwise)]), ""]
 
@@ -36,7 +36,7 @@ def number(value: float) -> str:
 
 
 def limits(interval: Interval) -> str:
-    """Returns the limits of an interval, or that there are none."""
+    """Returns the limits of an interval in words, or says that there are none."""
     if not (known(interval.low) and known(interval.high)):
         return "no interval"
     return f"{interval.low:.4g} to {interval.high:.4g}"
