@@ -80,6 +80,18 @@ def test_the_picture_is_that_of_the_imports() -> None:
         assert architecture.ROOMS[own][2] > architecture.ROOMS[target][2]
 
 
+def test_the_notebook_finds_who_got_worse(tmp_path: Path) -> None:
+    nbclient = pytest.importorskip("nbclient")
+    import nbformat
+
+    notebook = nbformat.read(DOCS / "audit.ipynb", 4)
+    place = {"metadata": {"path": str(tmp_path)}}
+    nbclient.NotebookClient(notebook, timeout=300, resources=place).execute()
+    shown = [cell.outputs[0]["data"]["text/plain"] for cell in notebook.cells if "outputs" in cell]
+    assert "sex f got worse: 94.9 to 84.9%" in shown[1]
+    assert (tmp_path / "audit.html").exists()
+
+
 @pytest.fixture(scope="module")
 def tutorial() -> list[str]:
     return _RUN.findall((DOCS / "tutorial.md").read_text())

@@ -12,8 +12,10 @@ from kdplatform.methods import method_config_classes, method_names
 from kdplatform.settings.project import describe_fields, load_project
 from kdplatform.settings.schema import (
     AugmentationConfig,
+    ConditionConfig,
     DatasetConfig,
     DistillationConfig,
+    EvaluationConfig,
     ProjectConfig,
     TrainingConfig,
     TuningConfig,
@@ -89,7 +91,11 @@ def configuration() -> str:
             parts.append(
                 _section(f"### Method `{name}`{kind}", config, prefix, {*common, "method"})
             )
-    parts.append(_section("## Tuning", TuningConfig, "tuning."))
+    parts += [
+        _section("## Evaluation", EvaluationConfig, "evaluation."),
+        _section("### A condition", ConditionConfig, "evaluation.conditions.NAME."),
+        _section("## Tuning", TuningConfig, "tuning."),
+    ]
     return "\n\n".join(parts)
 
 

@@ -13,11 +13,11 @@ from kdplatform.columns import check_attributes
 from kdplatform.errors import UserError
 from kdplatform.experiments.compared_sides import Sides, Source, read_sides
 from kdplatform.experiments.prediction_files import USAGE
+from kdplatform.experiments.run_names import named_run
 from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
 from kdplatform.settings.gates import GateFile, read_gate
 from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
-from kdplatform.study.provenance import named_run
 
 if TYPE_CHECKING:
     from kdplatform.reporting.comparison import Comparison

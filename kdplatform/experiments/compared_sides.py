@@ -18,10 +18,10 @@ from kdplatform.experiments.prediction_files import (
     read_prediction_file,
     tidied_table,
 )
+from kdplatform.experiments.run_names import named_run
 from kdplatform.experiments.weight_column import WEIGHT, check_equal_weights, with_weights
 from kdplatform.files import user_path
 from kdplatform.predictions import ClassOrderError, IntArray, Predictions, Table
-from kdplatform.study.provenance import named_run
 from kdplatform.study.sides import Side
 from kdplatform.text import visible
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kdplatform.experiments.gates import enforce
+from kdplatform.experiments.run_names import named_run
 from kdplatform.files import (
     file_digest,
     scratch_folder,
@@ -30,7 +31,7 @@ from kdplatform.reporting.report import write_report
 from kdplatform.settings.gates import GateFile
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gates import comparison_metrics, judge_gate
-from kdplatform.study.provenance import Provenance, Source, named_run
+from kdplatform.study.provenance import Provenance, Source
 
 PAGE, PROVENANCE = "comparison.html", "provenance.json"
 _SIDES = {A: "side A", B: "side B"}

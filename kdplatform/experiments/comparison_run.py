@@ -11,6 +11,7 @@ from mlflow.entities import Run
 
 from kdplatform.experiments.conditions import split_under
 from kdplatform.experiments.gate_run import log_gate
+from kdplatform.experiments.run_names import named_run
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import (
     artifact_digests,
@@ -32,7 +33,7 @@ from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.gates import JudgedGate
 from kdplatform.study.metrics import compared_names, count_metrics, known
-from kdplatform.study.provenance import Provenance, Source, named_run
+from kdplatform.study.provenance import Provenance, Source
 
 ROLE = "comparison"
 # What MLflow's database keeps of a tag.

@@ -2,36 +2,15 @@
 
 import datetime
 import platform
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib import metadata
-from typing import NamedTuple
 
 from kdplatform.study.gates import JudgedGate
 from kdplatform.version import installed_version
 
 # Whose versions decide numbers that are compared.
 _PACKAGES = ("numpy", "scipy", "pandas", "fairlearn")
-
-
-# A run, or what it predicts under one of its conditions.
-_RUN = re.compile(r"([0-9a-f]{32})(?:@([A-Za-z0-9_.-]+))?")
-
-
-class NamedRun(NamedTuple):
-    """A run as a side names it; `condition` is empty for the test split as it is."""
-
-    run_id: str
-    condition: str
-
-
-def named_run(name: str) -> NamedRun | None:
-    """Returns the run of a name such as `RUN` or `RUN@condition`; None for a file."""
-    found = _RUN.fullmatch(name)
-    if found is None:
-        return None
-    return NamedRun(found[1], "" if found[2] in (None, "clean") else found[2])
 
 
 @dataclass(frozen=True)

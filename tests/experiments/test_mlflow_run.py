@@ -254,7 +254,7 @@ def test_the_commands_run_keeps_what_was_typed(command: Run) -> None:
     assert typed.items() <= command.data.params.items()
     assert command.data.tags["kd.command"] == "distill"
     assert command.data.tags["mlflow.project.entryPoint"] == "distill"
-    assert command.info.run_name == "distill small kd T=10 alpha=0.5"
+    assert command.info.run_name == "distill small kd T=10 alpha=0.5 seed 0"
 
 
 def test_the_commands_run_holds_the_comparison(place: Any, command: Run) -> None:

@@ -137,7 +137,6 @@ def test_a_worker_does_not_repeat_what_the_command_said_of_the_data(
             device="cpu",
             reuse=True,
             tracking_uri=new_place.uri,
-            experiment_id=run.info.experiment_id,
             parent_run_id=run.data.tags["mlflow.parentRunId"],
         )
     )

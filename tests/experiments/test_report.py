@@ -15,8 +15,10 @@ import pytest
 from helpers.refusals import last_line
 from mlflow import MlflowClient
 
+import kdplatform
 from kdplatform import cli
 from kdplatform.data import Dataset
+from kdplatform.errors import UserError
 from kdplatform.experiments import commands, records, report, tracking
 from kdplatform.experiments.examples import EXAMPLES as EXAMPLES_LOGGED
 from kdplatform.experiments.graph import Step, study_steps
@@ -160,6 +162,15 @@ def test_a_report_is_written_and_logged(store: Store, capsys: pytest.CaptureFixt
     assert {path.name for path in logged.iterdir()} == written
     assert (logged / "report.html").read_bytes() == (store.out / "report.html").read_bytes()
     assert list(store.frame("table1_classes")["arm"]) == ["Teacher", "NDS", "DS T=1", "DS T=10"]
+
+
+def test_a_program_loads_a_study_by_the_names_of_its_fields(store: Store) -> None:
+    store.log(temperatures="1,2", seeds="0-1")
+    study = kdplatform.load_study(str(store.place.project), {"temperatures": "1"})
+    assert seeds_of(study) == dict.fromkeys(("Teacher", "NDS", "DS T=1"), (0, 1))
+    assert isinstance(study, kdplatform.Study)
+    with pytest.raises(UserError, match="temperature"):
+        kdplatform.load_study(str(store.place.project), {"temperatuers": "1"})
 
 
 def test_seeds_and_temperatures_are_what_the_store_has(store: Store) -> None:

@@ -248,7 +248,7 @@ def test_that_nothing_is_searched_is_said_before_anything_is_trained(story: Stor
 def test_when_no_trial_keeps_the_constraints_the_nearest_is_named(story: Story) -> None:
     assert story.impossible.code == 3
     line = story.impossible.err.splitlines()[-1]
-    assert line.startswith("kdplatform: none of 1 trials keeps the constraints; the least")
+    assert line.startswith("kdplatform: none of 1 trials satisfies the constraints; the nearest")
     # A student that gives everyone one class is infeasible by itself.
     assert "trial 0, T=4 alpha=0.8, which violates collapsed by 2" in line
     assert ", worst_group_accuracy by 0." in line

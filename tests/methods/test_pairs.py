@@ -44,7 +44,9 @@ def users_run(teacher: Tensor, taken: Tensor, **config: Any) -> tuple[SimpleName
     """
     users, items = taken.nonzero(as_tuple=True)
     columns = pd.DataFrame(index=range(len(users)))
-    split = Split(users.unsqueeze(1), items, np.arange(len(users)), columns, Seen(users, taken))
+    split = Split(
+        users.unsqueeze(1), items, np.arange(len(users)), columns, seen=Seen(users, taken)
+    )
     run = given_run(teacher[users], teacher[users], **config)
     run.split, run.epoch = split, 0
     run.teacher = lambda batch, features=False: Output(teacher[batch.inputs.squeeze(1)])

@@ -97,7 +97,7 @@ def test_a_student_is_distilled_by_it(distilled: Distilled) -> None:
     assert distilled.code == 0, distilled.err
     assert distilled.run.info.status == "FINISHED"
     assert distilled.run.info.run_name == "DS lenet5 toy seed 0"
-    assert distilled.place.commands()[0].info.run_name == "distill digits toy"
+    assert distilled.place.commands()[0].info.run_name == "distill digits toy seed 0"
 
 
 def test_its_run_has_its_own_fields_and_no_others(distilled: Distilled) -> None:

@@ -131,5 +131,7 @@ def test_features_of_a_table_are_refused_in_one_line(
     dataset: Dataset, config: TrainingConfig
 ) -> None:
     table = Teacher(TeacherTable(torch.zeros(50, 4)), None)
-    with pytest.raises(UserError, match="the teacher is a table of logits and cannot be asked"):
+    with pytest.raises(
+        UserError, match="the teacher is a table of logits and cannot serve other inputs"
+    ):
         train(dataset, config, method=build_method(feature_method.Config()), teacher=table)

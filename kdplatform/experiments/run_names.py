@@ -1,0 +1,22 @@
+"""Runs as the sides of a comparison name them."""
+
+import re
+from typing import NamedTuple
+
+# A run, or what it predicts under one of its conditions.
+_RUN = re.compile(r"([0-9a-f]{32})(?:@([A-Za-z0-9_.-]+))?")
+
+
+class NamedRun(NamedTuple):
+    """A run as a side names it; `condition` is empty for the test split as it is."""
+
+    run_id: str
+    condition: str
+
+
+def named_run(name: str) -> NamedRun | None:
+    """Returns the run of a name such as `RUN` or `RUN@condition`; None for a file."""
+    found = _RUN.fullmatch(name)
+    if found is None:
+        return None
+    return NamedRun(found[1], "" if found[2] in (None, "clean") else found[2])

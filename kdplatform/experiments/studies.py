@@ -1,0 +1,40 @@
+"""Studies of the tracking store, for a notebook or a program."""
+
+from collections.abc import Mapping
+
+from kdplatform.experiments import report
+from kdplatform.experiments.tracking import quiet_mlflow, store_errors
+from kdplatform.settings.project import load_project
+from kdplatform.study.study import Study
+
+_NONE: Mapping[str, object] = {}
+
+
+def load_study(
+    project: str,
+    fields: Mapping[str, object] = _NONE,
+    *,
+    condition: str = "",
+    intersections: bool = True,
+) -> Study:
+    """Reads what a project's runs predicted, as `kdplatform report` does.
+
+    Args:
+        project: a name in `projects/`, or the path of a YAML file.
+        fields: values of the configuration by their names, such as `{"temperatures": "1,4",
+            "seeds": "0-4", "student.epochs": 3}`: those that the runs were made with.
+        condition: under which the predictions were made; empty: the test split as it is.
+        intersections: whether pairs of attributes are compared too.
+
+    Returns:
+        Arms by seeds of prediction tables; `study.metrics` is the frame of all numbers.
+
+    Raises:
+        UserError: a field is unknown or has no allowed value, or the store has no such study.
+        MachineError: the store does not answer.
+    """
+    quiet_mlflow()
+    given = {name: str(value) for name, value in fields.items()}
+    config = load_project(project, given)
+    with store_errors():
+        return report.load_study(config, given.keys(), intersections, condition)
