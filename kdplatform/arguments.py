@@ -150,7 +150,7 @@ ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
 WITHOUT_PROJECT: dict[str, tuple[Parameter, ...]] = {
     "compare": (
         Parameter("a", "none", "side", "the reference: run ids or files, comma-separated"),
-        Parameter("b", "none", "side", "what is held against it, likewise"),
+        Parameter("b", "none", "side", "the side compared with it, likewise"),
         Parameter("attributes", "auto", "auto | a,b", "columns whose groups are compared"),
         Parameter(
             "similar_by", "auto", "auto | c,d", "columns that say how alike two examples are"

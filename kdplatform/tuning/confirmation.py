@@ -41,7 +41,7 @@ class Confirmed:
         differences: by measure, this arm minus the baseline, over the seeds that both have.
         p_holm: by measure, corrected for the number of points compared with the baseline.
         largest: by measure, the largest value there can be, 1 where it is not given.
-        groups: of a point, its groups on test held against those of Teacher and NDS.
+        groups: of a point, its groups on test compared with those of Teacher and NDS.
     """
 
     title: str
@@ -121,9 +121,9 @@ def _scores(
 def _group_changes(
     measure: Measure, arms: Mapping[Arm, Mapping[int, TrainedModel]], point: Point
 ) -> dict[Role, GroupComparison]:
-    """Returns the groups of a point's students on test, held against Teacher and NDS.
+    """Returns the groups of a point's students on test, compared with Teacher and NDS.
 
-    Seeds that a reference lacks are left out; one teacher of all seeds is held against each.
+    Seeds that a reference lacks are left out; one teacher of all seeds is compared with each.
     """
     if measure.attribute is None:
         return {}

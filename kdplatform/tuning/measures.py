@@ -122,7 +122,7 @@ class Measure:
     ) -> pd.DataFrame:
         """Judges models on one split, as a study of them.
 
-        Teacher and NDS are held against the NDS of their seed as the students are, in `n_sc` and
+        Teacher and NDS are compared with the NDS of their seed as the students are, in `n_sc` and
         `n_sg` too.
 
         Args:

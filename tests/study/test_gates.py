@@ -1,4 +1,4 @@
-"""A gate held against studies whose numbers are known."""
+"""A gate judged on studies whose numbers are known."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Methods held against plain distillation, on studies whose differences are known."""
+"""Methods compared with plain distillation, on studies whose differences are known."""
 
 from collections.abc import Callable
 from functools import partial

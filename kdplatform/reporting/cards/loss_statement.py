@@ -92,12 +92,12 @@ def _not_measured(facts: CardFacts) -> list[str]:
 def _acceptable(facts: CardFacts) -> list[str]:
     lost: list[Fact] = facts.of_verdict(WORSE)
     if not lost and not facts.groups_of(WORSE):
-        return ["No loss is shown; the list above has what cannot be told.", ""]
+        return ["No loss is shown; the list above has the changes that cannot be told.", ""]
     gate = None if facts.provenance is None else facts.provenance.gate
     if gate is None:
         return [
-            "Not stated. No threshold was given that the losses could keep; whoever answers for "
-            "the model says here why they are acceptable.",
+            "Not stated. No threshold was given that the losses could keep. The person responsible "
+            "for the model says here why they are acceptable.",
             "",
         ]
     kept = (
