@@ -5,13 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
-from kdplatform.reporting.charts import Chart, Crosses, Curves, Dots, Level, Look, Points
+from kdplatform.reporting.charts import Chart, Crosses, Curves, Dots, Level, Look, Panel, Points
 from kdplatform.text import visible
 
 Figure = dict[str, Any]
 
 # Bars of hundreds of names, which would hide each other.
 _CROWDED = {"thickness": 0.5, "width": 0}
+# Up to here every whole number has a mark.
+_FEW = 5
 _ROW = 24  # pixels of a name
 _LONGEST_NAME = 28
 # Colours by their names in the page's style sheet, which knows day and night; marks of Plotly.
@@ -270,11 +272,20 @@ def _curves(chart: Curves) -> Figure:
             "zeroline": False,
             "automargin": True,
             "nticks": 6,
-            # Counts have no fractions, and are small or large beside 0.
-            **({} if chart.percent else {"tickformat": "~d", "rangemode": "tozero"}),
+            **({} if chart.percent else _count_axis(panel)),
         }
         _titled(layout, number, _unit(chart, panel.title), domain)
     return {"data": data, "layout": layout}
+
+
+def _count_axis(panel: Panel) -> Figure:
+    """Returns an axis from 0 whose marks are whole numbers, each of them once."""
+    values = [value for points in panel.series for value in points.values]
+    values += [level.value for level in panel.levels]
+    most = max((value for value in values if math.isfinite(value)), default=0.0)
+    if most > _FEW:
+        return {"tickformat": "~d", "rangemode": "tozero"}
+    return {"tickformat": "~d", "dtick": 1, "range": [-0.05, max(1, math.ceil(most)) + 0.2]}
 
 
 def _rows(points: Points, rows: Sequence[int]) -> Points:

@@ -41,6 +41,18 @@ def test_a_chart_is_a_figure_that_plotly_takes(kind: str) -> None:
     assert len(colored.data) == len(figure["data"]) >= 2
 
 
+@pytest.mark.parametrize(("most", "marks"), [(0.0, 1), (3.0, 1), (40.0, None)])
+def test_an_axis_of_counts_has_every_mark_once(most: float, marks: int | None) -> None:
+    points = Points("p < .05", Look.OTHER, [0.0, most, NAN], [NAN] * 3, [NAN] * 3)
+    panel = Panel("#SC", [points], [Level("by chance", Look.REFERENCE, 0.5)])
+    chart = Curves("k", "Counts", "", NAMES, [panel], percent=False, axis="T", lines=[[0, 1, 2]])
+    axis = plotly_figure(chart)["layout"]["yaxis"]
+    assert axis.get("dtick") == marks
+    assert axis.get("rangemode") == (None if marks else "tozero")
+    if marks:
+        assert axis["range"][1] > max(most, 1)
+
+
 def _with_colors(value: object) -> object:
     """The figure with a colour in place of every name of one."""
     if isinstance(value, str):
