@@ -208,7 +208,26 @@ def build_comparison(
 
 def _warnings(study: Study) -> list[str]:
     names = zip((A, B), study.settings.items(), strict=True)
-    return collapse_warnings(study, {arm: f"{side} ({name})" for arm, (side, name) in names})
+    collapsed = collapse_warnings(study, {arm: f"{side} ({name})" for arm, (side, name) in names})
+    return [*collapsed, *_same_predictions(study)]
+
+
+def _same_predictions(study: Study) -> Iterator[str]:
+    """Names models that cannot differ, because they predict the same for every example."""
+    first = study.any_table
+    found = {
+        side: {table.aligned(first).predictions.tobytes() for table in study.tables(arm)}
+        for side, arm in (("A", A), ("B", B))
+    }
+    if found["A"] == found["B"] and len(found["A"]) == 1:
+        yield "A and B predict the same class for every example, so no prediction changed."
+    for side, arm in (("A", A), ("B", B)):
+        given = len(study.tables(arm))
+        if len(found[side]) < given:
+            yield (
+                f"{side} has {given} models and {len(found[side])} different predictions; equal "
+                "ones say nothing of how seeds differ."
+            )
 
 
 def _unseen_notes(classes: ClassComparison | None, groups: GroupComparison | None) -> Iterator[str]:

@@ -234,6 +234,19 @@ def test_predictions_that_are_all_equal_are_said(capsys: pytest.CaptureFixture[s
     assert not any(line.startswith("- EOD by color got better") for line in others)
 
 
+def test_sides_and_seeds_of_equal_predictions_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    copy = csv("copy.csv", predictions(0.7).sample(frac=1, random_state=0))
+    assert compare(a, copy) == 0
+    [first, *_] = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: A and B predict the same class for every example")
+    assert compare(f"{a},{copy}", b) == 0
+    [first, *_] = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: A has 2 models and 1 different predictions; equal ones say")
+    assert compare(a, b) == 0
+    assert "WARNING" not in capsys.readouterr().out
+
+
 def test_a_group_of_one_example_is_listed_and_counts_only_when_asked_to(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -729,6 +742,15 @@ def test_rules_that_cannot_be_are_refused_before_anything_is_compared(
     code, line = failure(["compare", *sides, "--gate", gate(f"rules: {rules}")], capsys)
     assert code == 2
     assert said in line
+
+
+def test_a_card_that_has_nowhere_to_go_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    sides = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    assert "card=true has nowhere to go" in refusal(capsys, *sides, "--card", "true")
 
 
 def test_a_comparison_says_what_it_rests_on() -> None:
