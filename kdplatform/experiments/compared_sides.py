@@ -129,7 +129,12 @@ def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
                 f"labels of {read[0].name}; allowed: one spelling of a class in all tables"
             )
     if numbered and (unknown := sorted(set(spelled) - set(numbered))):
-        raise unknown_name("class", unknown[0], numbered)
+        [where, *_] = (
+            each.name
+            for each in named
+            if any((column == unknown[0]).any() for column in _class_columns(each))
+        )
+        raise unknown_name(f"{where}: class", unknown[0], numbered)
     return numbered or tuple(spelled)
 
 

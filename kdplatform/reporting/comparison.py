@@ -208,7 +208,9 @@ def build_comparison(
 
 def _warnings(study: Study) -> list[str]:
     names = zip((A, B), study.settings.items(), strict=True)
-    collapsed = collapse_warnings(study, {arm: f"{side} ({name})" for arm, (side, name) in names})
+    titles = {arm: f"{side} ({name})" for arm, (side, name) in names}
+    # A table has a place on its side; which seed it was trained with is not known of a file.
+    collapsed = collapse_warnings(study, titles, lambda place: f"model {place + 1}")
     return [*collapsed, *_same_predictions(study)]
 
 
@@ -306,6 +308,11 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
         yield (
             f"{a} and {b} models: one side has no spread over seeds, so classes are not tested, and"
             " intervals are conditional on its one model."
+        )
+    elif a == b:
+        yield (
+            "Intervals pair the models of A and B in the order in which they are given, the first "
+            "with the first: name the same seeds in the same order."
         )
     if classes is not None and (undefined := int((classes.table["status"] != "tested").sum())):
         yield f"{undefined} classes are not tested: absent, or without any variance over seeds."

@@ -234,6 +234,19 @@ def test_predictions_that_are_all_equal_are_said(capsys: pytest.CaptureFixture[s
     assert not any(line.startswith("- EOD by color got better") for line in others)
 
 
+def test_models_of_a_side_are_named_by_their_place_and_paired_by_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    same = csv("same.csv", predictions(0.8).assign(prediction=0))
+    others = [csv(f"{seed}.csv", predictions(0.7 + seed / 20, seed)) for seed in range(3)]
+    assert compare(f"{others[0]},{same}", f"{others[1]},{others[2]}") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("WARNING: A (0.csv, same.csv) model 2 predicts class 0 for every")
+    assert "Intervals pair the models of A and B in the order in which they are given" in printed
+    assert compare(others[0], others[1]) == 0
+    assert "in the order in which" not in capsys.readouterr().out
+
+
 def test_sides_and_seeds_of_equal_predictions_are_said(capsys: pytest.CaptureFixture[str]) -> None:
     a, b = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
     copy = csv("copy.csv", predictions(0.7).sample(frac=1, random_state=0))
@@ -652,7 +665,7 @@ def test_runs_and_files_are_compared_alike(
     line = refusal(capsys, with_names, other)
     assert f"run {other} star, circle, square; allowed: the same classes in the same order" in line
     csv("cube.csv", named(b).replace("star", "stare"))
-    assert "class='stare' does not exist; did you mean 'star'" in refusal(
+    assert ": class='stare' does not exist; did you mean 'star'" in refusal(
         capsys, with_names, "cube.csv"
     )
     new_place.artifact(new_place.client.get_run(run), TEST).write_bytes(b"altered")
