@@ -115,10 +115,10 @@ def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
         return numbered
     for each in read:
         if not (each.class_names or all(is_text(column) for column in _class_columns(each))):
-            raise UserError(
-                f"{named[0].name} has names of classes and {each.name} has numbers; allowed: the "
-                "same in label and prediction of all tables"
-            )
+            apart = f"{named[0].name} has names of classes and {each.name} has numbers"
+            if any(each is other for other in named):
+                apart = f"{each.name} has names of classes in one column and numbers in the other"
+            raise UserError(f"{apart}; allowed: the same in label and prediction of all tables")
     columns = [column.dropna() for each in named for column in _class_columns(each)]
     spelled = sorted({str(name) for column in columns for name in column})
     labels = set(numbered) or {str(name) for name in columns[0]}

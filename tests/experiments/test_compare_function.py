@@ -139,6 +139,9 @@ def test_a_frame_that_is_no_prediction_table_is_refused_by_its_side() -> None:
         kdplatform.compare([], UNFAIR)
     with pytest.raises(UserError, match="side b has a ndarray; allowed: data frames, paths"):
         kdplatform.compare(FAIR, UNFAIR.to_numpy())  # type: ignore[arg-type]
+    numbers = FAIR.assign(prediction=(FAIR["prediction"] == "hire").astype(int))
+    with pytest.raises(UserError, match="table a has names of classes in one column and numbers"):
+        kdplatform.compare(numbers, UNFAIR)
     with pytest.raises(UserError, match="side a names the same predictions twice"):
         kdplatform.compare([FAIR, FAIR], UNFAIR)
 
