@@ -7,6 +7,8 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import pandas as pd
+
 from kdplatform.analysis.tables import Attribute, attribute_groups
 from kdplatform.arguments import boolean, optional_path, report_formats
 from kdplatform.columns import check_attributes
@@ -15,6 +17,7 @@ from kdplatform.experiments.compared_sides import Sides, Source, read_sides
 from kdplatform.experiments.prediction_files import USAGE
 from kdplatform.experiments.run_names import named_run
 from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
+from kdplatform.predictions import Predictions
 from kdplatform.settings.gates import GateFile, read_gate
 from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
@@ -70,7 +73,8 @@ def run_compare(
     rules, with_card = read_gate(gate), boolean("card", card)
     if log not in ("auto", "true", "false"):
         raise UserError(f"log={log!r} is not allowed; allowed: auto | true | false")
-    if with_card and folder is None and log == "false":
+    logged = _is_logged(log, named)
+    if with_card and folder is None and not logged:
         raise UserError(
             "card=true has nowhere to go; allowed: with out=folder, or a run of its own"
         )
@@ -90,7 +94,7 @@ def run_compare(
 
     settings = {**given, "min_group_size": min_group_size, "min_group_share": min_group_share}
     settings |= {"positive": positive, "a": sides[0], "b": sides[1]}
-    conclude(comparison, named, Ending(folder, formats, rules, with_card, log, settings))
+    conclude(comparison, named, Ending(folder, formats, rules, with_card, logged, settings))
 
 
 def compare(
@@ -194,17 +198,27 @@ def _sources(side: str, given: "Source | Sequence[Source]") -> Sequence[Source]:
         if not given:
             raise UserError(f"side {side} is empty; allowed: tables, paths or run ids")
         paths = [os.path.normpath(each) for each in given if isinstance(each, str | Path)]
-        if len(set(paths)) != len(paths):
+        frames = {id(each) for each in given if not isinstance(each, str | Path)}
+        if len(set(paths)) + len(frames) != len(given):
             raise UserError(f"side {side} names the same predictions twice")
-        return given
-    return [given]  # type: ignore[list-item]
+        return [_source_of(side, each) for each in given]
+    return [_source_of(side, given)]
+
+
+def _source_of(side: str, given: object) -> Source:
+    if not isinstance(given, str | Path | pd.DataFrame | Predictions):
+        raise UserError(
+            f"side {side} has a {type(given).__name__}; allowed: data frames, paths of prediction "
+            "files or run ids, one or a list of them"
+        )
+    return given
 
 
 def _listed(parameter: str, given: Sequence[str] | str | None) -> tuple[str, ...] | None:
     """Returns names that are given as a sequence, or as the command takes them."""
     if given is None:
         return None
-    return _names_in(parameter, given) if isinstance(given, str) else tuple(given)
+    return _names_in(parameter, given) if isinstance(given, str) else tuple(map(str, given))
 
 
 def _group_size(text: str) -> int:
@@ -217,6 +231,18 @@ def _group_share(text: str) -> float:
     if not re.fullmatch(r"0|0?\.\d{1,17}|0\.0|\d(\.\d+)?e-\d{1,2}", text):
         raise UserError(f"min_group_share={text!r} is not allowed; allowed: 0 <= number < 1")
     return float(text)
+
+
+def _is_logged(log: str, sides: Sequence[Sequence[str]]) -> bool:
+    """Tells whether a comparison gets a run of its own.
+
+    Args:
+        log: `true`, `false`, or `auto`: where a side is a run, or a tracking store is named.
+    """
+    if log != "auto":
+        return log == "true"
+    named = any(named_run(name) for side in sides for name in side)
+    return named or any(os.environ.get(v) for v in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"))
 
 
 def _previews(sides: Sequence[Sequence[Source]]) -> "Mapping[str, Shown]":

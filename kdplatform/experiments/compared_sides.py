@@ -116,10 +116,10 @@ def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
         return numbered
     for each in read:
         if not (each.class_names or all(is_text(column) for column in _class_columns(each))):
-            raise UserError(
-                f"{named[0].name} has names of classes and {each.name} has numbers; allowed: the "
-                "same in label and prediction of all tables"
-            )
+            apart = f"{named[0].name} has names of classes and {each.name} has numbers"
+            if any(each is other for other in named):
+                apart = f"{each.name} has names of classes in one column and numbers in the other"
+            raise UserError(f"{apart}; allowed: the same in label and prediction of all tables")
     columns = [column.dropna() for each in named for column in _class_columns(each)]
     spelled = sorted({str(name) for column in columns for name in column})
     labels = set(numbered) or {str(name) for name in columns[0]}
@@ -130,7 +130,12 @@ def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
                 f"labels of {read[0].name}; allowed: one spelling of a class in all tables"
             )
     if numbered and (unknown := sorted(set(spelled) - set(numbered))):
-        raise unknown_name("class", unknown[0], numbered)
+        [where, *_] = (
+            each.name
+            for each in named
+            if any((column == unknown[0]).any() for column in _class_columns(each))
+        )
+        raise unknown_name(f"{where}: class", unknown[0], numbered)
     return numbered or tuple(spelled)
 
 

@@ -1,7 +1,6 @@
 """What becomes of a comparison: it is judged, printed, written, and logged as a run."""
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,7 +45,7 @@ class Ending:
         formats: how they are written beside the page.
         gate: rules that side B must keep.
         with_card: whether cards are written beside the page.
-        log: as in `is_logged`.
+        is_logged: whether the comparison gets a run of its own.
         settings: parameters as they were given, for the run.
     """
 
@@ -54,7 +53,7 @@ class Ending:
     formats: Sequence[str]
     gate: GateFile | None
     with_card: bool
-    log: str
+    is_logged: bool
     settings: Mapping[str, str]
 
 
@@ -87,8 +86,8 @@ def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: End
     files = _write(comparison, provenance, ending.folder, ending.formats) if ending.folder else []
     if cards is not None and ending.folder is not None:
         write_cards(cards, ending.folder / CARDS)
-    if is_logged(ending.log, sides):
-        # MLflow takes seconds to load; files do not need it.
+    if ending.is_logged:
+        # MLflow takes seconds to load; files alone need none of it.
         from kdplatform.experiments.comparison_run import (
             comparison_run,
             log_cards,
@@ -118,18 +117,6 @@ def _write(
         temporary.write_text(f"{content}\n", encoding="utf-8")
         temporary.chmod(0o644)  # made to be passed on
     return files + (write_gate(provenance.gate, folder) if provenance.gate else [])
-
-
-def is_logged(log: str, sides: Sequence[Sequence[str]]) -> bool:
-    """Tells whether a comparison gets a run of its own.
-
-    Args:
-        log: `true`, `false`, or `auto`: where a side is a run, or a tracking store is named.
-    """
-    if log != "auto":
-        return log == "true"
-    named = any(named_run(name) for side in sides for name in side)
-    return named or any(os.environ.get(v) for v in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"))
 
 
 def _source(name: str) -> Source:

@@ -208,7 +208,28 @@ def build_comparison(
 
 def _warnings(study: Study) -> list[str]:
     names = zip((A, B), study.settings.items(), strict=True)
-    return collapse_warnings(study, {arm: f"{side} ({name})" for arm, (side, name) in names})
+    titles = {arm: f"{side} ({name})" for arm, (side, name) in names}
+    # A table has a place on its side; which seed it was trained with is not known of a file.
+    collapsed = collapse_warnings(study, titles, lambda place: f"model {place + 1}")
+    return [*collapsed, *_same_predictions(study)]
+
+
+def _same_predictions(study: Study) -> Iterator[str]:
+    """Names models that cannot differ, because they predict the same for every example."""
+    first = study.any_table
+    found = {
+        side: {table.aligned(first).predictions.tobytes() for table in study.tables(arm)}
+        for side, arm in (("A", A), ("B", B))
+    }
+    if found["A"] == found["B"] and len(found["A"]) == 1:
+        yield "A and B predict the same class for every example, so no prediction changed."
+    for side, arm in (("A", A), ("B", B)):
+        given = len(study.tables(arm))
+        if len(found[side]) < given:
+            yield (
+                f"{side} has {given} models and {len(found[side])} different predictions; equal "
+                "ones say nothing of how seeds differ."
+            )
 
 
 def _unseen_notes(classes: ClassComparison | None, groups: GroupComparison | None) -> Iterator[str]:
@@ -291,6 +312,11 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
         yield (
             f"{a} and {b} models: one side has no spread over seeds, so classes are not tested, and"
             " intervals are conditional on its one model."
+        )
+    elif a == b:
+        yield (
+            "Intervals pair the models of A and B in the order in which they are given, the first "
+            "with the first: name the same seeds in the same order."
         )
     if classes is not None and (undefined := int((classes.table["status"] != "tested").sum())):
         yield f"{undefined} classes are not tested: absent, or without any variance over seeds."

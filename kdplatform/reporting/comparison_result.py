@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from kdplatform.errors import UserError
 from kdplatform.files import user_path, written_atomically
 from kdplatform.reporting.comparison import Comparison, comparison_text
 from kdplatform.reporting.page import render
@@ -84,6 +85,8 @@ class ComparisonResult:
             UserError: the path cannot be written.
         """
         target = user_path("path", str(path))
+        if not target.name or target.is_dir():
+            raise UserError(f"path={str(path)!r} is a folder; allowed: the path of a file")
         report = self._comparison.report
         images = {picture.key: picture.png() for picture in report.page.pictures()}
         with written_atomically(target) as temporary:

@@ -7,7 +7,15 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from kdplatform.errors import UserError
 from kdplatform.files import file_digest, not_there, user_path
@@ -17,13 +25,19 @@ NONE = "none"
 ALLOWED = "none | the path of a YAML file with rules"
 
 
-def _number(value: float) -> float:
-    if not isfinite(value):
+def _finite(value: float | None) -> float | None:
+    if value is not None and not isfinite(value):
         raise ValueError("a bound is a finite number")
     return value
 
 
-Bound = Annotated[float, AfterValidator(_number)] | None
+def _no_truth_value(value: object) -> object:
+    if isinstance(value, bool):  # YAML reads yes, on and true alike, and they would count as 1
+        raise ValueError(f"{value} is no number; allowed: a finite number")
+    return value
+
+
+Bound = Annotated[float | None, BeforeValidator(_no_truth_value), AfterValidator(_finite)]
 
 
 class Rule(BaseModel):
@@ -134,6 +148,14 @@ def read_gate(given: str) -> GateFile | None:
         raise UserError(f"gate={given!r}: {problems}") from None
 
 
+# What stands where a rule, or the rules, should: by pydantic's name of the mistake.
+_NO_RULES = {
+    "too_short": "accuracy: {min: 0.9}",
+    "dict_type": "accuracy: {min: 0.9}",
+    "model_type": "{min: 0.9}",
+}
+
+
 def _problems(error: ValidationError) -> Iterator[str]:
     for each in error.errors():
         where = ".".join(map(str, each["loc"]))
@@ -141,6 +163,9 @@ def _problems(error: ValidationError) -> Iterator[str]:
             own = Rule if each["loc"][0] == "rules" else Gates
             known = ", ".join(own.model_fields)
             yield f"{where} does not exist; known: {known}"
+        elif each["type"] in _NO_RULES:
+            example = _NO_RULES[each["type"]]
+            yield f"{where}: {each['input']!r} is no rule; allowed: such as {example}"
         elif each["type"] == "value_error":
             yield f"{where}: {each['ctx']['error']}".removeprefix(": ")
         else:

@@ -74,7 +74,7 @@ def read_mapping(parameter: str, path: Path) -> dict[str, Any]:
         where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
         problem = " ".join((error.problem or error.context or "malformed").split())
         raise UserError(f"{parameter}={str(path)!r}{where}: not valid YAML: {problem}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:  # bytes that are no text, a 13th month
         problem = " ".join(str(error).split())
         raise UserError(f"{parameter}={str(path)!r}: not valid YAML: {problem}") from None
     except RecursionError:

@@ -64,6 +64,14 @@ class GateMetric:
     has_change: bool = True
     attribute: Attribute | None = None
 
+    @property
+    def spelled(self) -> str:
+        """The name as a person writes it: with the attribute's own letters."""
+        if self.attribute is None:
+            return self.name
+        family, *_, metric = self.name.split("/")
+        return f"{family}/{attribute_name(self.attribute)}/{metric}"
+
 
 class Measured(NamedTuple):
     """A metric of an arm, and its change against the reference, each with its 95% interval."""
@@ -128,10 +136,12 @@ def known_metric(parameter: str, given: str, known: Mapping[str, GateMetric]) ->
     of_attributes = [name for name in known if name.endswith(f"/{given}")]
     if of_attributes:
         raise UserError(
-            f"{parameter} {given!r} does not say which; allowed: {' | '.join(of_attributes)}"
+            f"{parameter} {given!r} does not say which; allowed: "
+            f"{' | '.join(known[name].spelled for name in of_attributes)}"
         )
-    short = {name.removeprefix(prefix) for name in known for prefix in _SHORT}
-    nearest = known if "/" in given else {*known, *(name for name in short if "/" not in name)}
+    spelled = {metric.spelled for metric in known.values()}
+    short = {name.removeprefix(prefix) for name in spelled for prefix in _SHORT}
+    nearest = spelled if "/" in given else {*spelled, *(name for name in short if "/" not in name)}
     raise unknown_name(parameter, given, nearest)
 
 

@@ -33,6 +33,7 @@ class JudgedRule:
     Attributes:
         bound: `min`, `max`, `max_drop` or `max_rise`.
         limit: what the bound allows.
+        spelled: the metric's name as a person writes it.
         measured: the metric, or for a change what it fell or rose by, with its 95% interval.
         counts_as: passed or failed, also if the outcome is *cannot tell*.
         reason: why the metric cannot be judged; empty if it can.
@@ -47,11 +48,12 @@ class JudgedRule:
     outcome: Outcome
     counts_as: Outcome
     reason: str = ""
+    spelled: str = ""
 
     @property
     def rule(self) -> str:
         """The rule in words, such as `test/accuracy max_drop 0.02`."""
-        return f"{self.metric} {self.bound} {self.limit:g}"
+        return f"{self.spelled or self.metric} {self.bound} {self.limit:g}"
 
     @property
     def sentence(self) -> str:
@@ -220,6 +222,7 @@ def judge_gate(
                         outcome,
                         counts_as,
                         reason,
+                        metrics[name].spelled,
                     )
                 )
     return JudgedGate(file, judged, names[against])

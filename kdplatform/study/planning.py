@@ -96,8 +96,9 @@ def size_words(noun: str, sizes: FloatArray) -> str:
 
     Args:
         noun: what changes, such as `group`.
-        sizes: fractions, at least one; infinite where no change can be seen.
+        sizes: fractions, at least one; above 1 where no change can be seen.
     """
+    sizes = np.where(sizes > 1, np.inf, sizes)  # an accuracy cannot change by more than 1
     least, most = 100 * sizes.min(), 100 * sizes.max()
     if np.isinf(least):
         return f"a change of a {noun} by any size"

@@ -1,13 +1,17 @@
 """Warnings of models that have learnt nothing, or that treat all examples alike."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from kdplatform.analysis.collapse import Collapse, collapse_of
 from kdplatform.analysis.tables import listed
 from kdplatform.study.study import Arm, Study
 
 
-def collapse_warnings(study: Study, names: Mapping[Arm, str] | None = None) -> list[str]:
+def collapse_warnings(
+    study: Study,
+    names: Mapping[Arm, str] | None = None,
+    model: Callable[[int], str] = "seed {}".format,
+) -> list[str]:
     """Returns one sentence for each way in which models of a study have collapsed.
 
     A constant model gets only this warning. It follows that it is at chance and never predicts the
@@ -15,6 +19,7 @@ def collapse_warnings(study: Study, names: Mapping[Arm, str] | None = None) -> l
 
     Args:
         names: of the arms, if the reader knows them by other names than the study's.
+        model: says which model of an arm is meant, from its seed in the study.
     """
     titles = study.names if names is None else names
     attributes = tuple(name for name in study.attributes if isinstance(name, str))
@@ -22,9 +27,9 @@ def collapse_warnings(study: Study, names: Mapping[Arm, str] | None = None) -> l
     at_chance: list[str] = []
     never: dict[tuple[str, ...], list[str]] = {}
     for arm, models in study.arms.items():
-        for seed, model in sorted(models.items()):
-            title = titles[arm] if len(models) == 1 else f"{titles[arm]} seed {seed}"
-            found = collapse_of(model.test, attributes, study.min_group_size)
+        for seed, trained in sorted(models.items()):
+            title = titles[arm] if len(models) == 1 else f"{titles[arm]} {model(seed)}"
+            found = collapse_of(trained.test, attributes, study.min_group_size)
             if found.constant is not None:
                 constant.setdefault(found.constant, []).append(title)
                 continue

@@ -234,6 +234,32 @@ def test_predictions_that_are_all_equal_are_said(capsys: pytest.CaptureFixture[s
     assert not any(line.startswith("- EOD by color got better") for line in others)
 
 
+def test_models_of_a_side_are_named_by_their_place_and_paired_by_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    same = csv("same.csv", predictions(0.8).assign(prediction=0))
+    others = [csv(f"{seed}.csv", predictions(0.7 + seed / 20, seed)) for seed in range(3)]
+    assert compare(f"{others[0]},{same}", f"{others[1]},{others[2]}") == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("WARNING: A (0.csv, same.csv) model 2 predicts class 0 for every")
+    assert "Intervals pair the models of A and B in the order in which they are given" in printed
+    assert compare(others[0], others[1]) == 0
+    assert "in the order in which" not in capsys.readouterr().out
+
+
+def test_sides_and_seeds_of_equal_predictions_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    copy = csv("copy.csv", predictions(0.7).sample(frac=1, random_state=0))
+    assert compare(a, copy) == 0
+    [first, *_] = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: A and B predict the same class for every example")
+    assert compare(f"{a},{copy}", b) == 0
+    [first, *_] = capsys.readouterr().out.splitlines()
+    assert first.startswith("WARNING: A has 2 models and 1 different predictions; equal ones say")
+    assert compare(a, b) == 0
+    assert "WARNING" not in capsys.readouterr().out
+
+
 def test_a_group_of_one_example_is_listed_and_counts_only_when_asked_to(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -639,7 +665,7 @@ def test_runs_and_files_are_compared_alike(
     line = refusal(capsys, with_names, other)
     assert f"run {other} star, circle, square; allowed: the same classes in the same order" in line
     csv("cube.csv", named(b).replace("star", "stare"))
-    assert "class='stare' does not exist; did you mean 'star'" in refusal(
+    assert ": class='stare' does not exist; did you mean 'star'" in refusal(
         capsys, with_names, "cube.csv"
     )
     new_place.artifact(new_place.client.get_run(run), TEST).write_bytes(b"altered")
@@ -729,6 +755,15 @@ def test_rules_that_cannot_be_are_refused_before_anything_is_compared(
     code, line = failure(["compare", *sides, "--gate", gate(f"rules: {rules}")], capsys)
     assert code == 2
     assert said in line
+
+
+def test_a_card_that_has_nowhere_to_go_is_refused(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for variable in ("MLFLOW_TRACKING_URI", "MLFLOW_RUN_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    sides = csv("a.csv", predictions(0.7)), csv("b.csv", predictions(0.8, 1))
+    assert "card=true has nowhere to go" in refusal(capsys, *sides, "--card", "true")
 
 
 def test_a_comparison_says_what_it_rests_on() -> None:

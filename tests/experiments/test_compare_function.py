@@ -137,6 +137,25 @@ def test_a_frame_that_is_no_prediction_table_is_refused_by_its_side() -> None:
         kdplatform.compare(FAIR, UNFAIR.drop(columns="prediction"))
     with pytest.raises(UserError, match="side a is empty"):
         kdplatform.compare([], UNFAIR)
+    with pytest.raises(UserError, match="side b has a ndarray; allowed: data frames, paths"):
+        kdplatform.compare(FAIR, UNFAIR.to_numpy())  # type: ignore[arg-type]
+    numbers = FAIR.assign(prediction=(FAIR["prediction"] == "hire").astype(int))
+    with pytest.raises(UserError, match="table a has names of classes in one column and numbers"):
+        kdplatform.compare(numbers, UNFAIR)
+    with pytest.raises(UserError, match="side a names the same predictions twice"):
+        kdplatform.compare([FAIR, FAIR], UNFAIR)
+
+
+def test_a_column_whose_name_is_a_number_is_an_attribute() -> None:
+    sides = [table.rename(columns={"race": 0}) for table in (FAIR, UNFAIR)]
+    found = kdplatform.compare(*sides, attributes=[0])  # type: ignore[list-item]
+    assert set(found.groups["attribute"]) == {"0"}
+
+
+def test_a_page_cannot_be_a_folder(result: kdplatform.ComparisonResult, tmp_path: Path) -> None:
+    for folder in (tmp_path, Path()):
+        with pytest.raises(UserError, match="is a folder; allowed: the path of a file"):
+            result.to_html(folder)
 
 
 def test_a_bootstrap_alone_says_no_more_than_the_command(

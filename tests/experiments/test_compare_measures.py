@@ -188,6 +188,9 @@ def test_ids_that_do_not_match_are_counted_and_named(capsys: pytest.CaptureFixtu
     csv("c.csv", UNFAIR.assign(id=UNFAIR["id"] + 2))
     line = refusal(capsys, "a.csv", "c.csv")
     assert "2 ids of a.csv are not in c.csv (such as 0, 1); 2 ids of c.csv are not in a.csv" in line
+    csv("e.csv", FAIR.assign(weight=weights()))
+    csv("f.csv", UNFAIR.assign(id=UNFAIR["id"] + 2, weight=weights()))
+    assert "2 ids of e.csv are not in f.csv (such as 0, 1)" in refusal(capsys, "e.csv", "f.csv")
     other = UNFAIR.assign(label=UNFAIR["label"].where(UNFAIR["id"] != 9, "reject"))
     other.loc[9, "label"] = "reject" if FAIR.loc[9, "label"] == "hire" else "hire"
     csv("d.csv", other)

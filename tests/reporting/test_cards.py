@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def test_the_cards_body_leads_with_who_got_worse() -> None:
 def test_names_of_the_users_are_text_in_every_card() -> None:
     own = facts()
     for text in (model_card(own), loss_statement(own), annex_iv(own)):
-        assert "<b>" not in text.partition("---\n\n")[2] if text.startswith("---") else text
+        body = text.partition("---\n\n")[2] if text.startswith("---") else text
+        assert "<b>" not in body
         assert r"kd \| \<b\>bold\</b\>" in text
 
 
@@ -104,6 +106,25 @@ def test_a_loss_statement_tells_lost_gained_and_open_apart() -> None:
     for kind in ("uncertainty", "boundary behaviour", "privacy", "safety", "diversity"):
         assert f"- {kind}: not measured" in parts["Not measured"]
     assert parts["Why the remaining losses are acceptable"].strip().startswith("Not stated.")
+
+
+def test_a_loss_statement_has_intersections_and_what_holm_leaves_open() -> None:
+    own = study()
+    half = np.array(["old", "young"])[np.arange(EXAMPLES) // 4 % 2]
+    arms = {
+        arm: {0: replace(m[0], test=replace(m[0].test, columns=m[0].test.columns.assign(age=half)))}
+        for arm, m in own.arms.items()
+    }
+    made = facts(Study("adult", own.class_names, arms, ("sex", ("sex", "age"))))
+    parts = dict(zip(*[iter(_sections(loss_statement(made)))] * 2, strict=True))
+    assert r"| sex \& age | f \& old |" in parts["Lost"]
+    assert ":26:" not in loss_statement(made)
+    assert "even where its own interval excludes 0" in parts["Cannot be told"]
+
+
+def test_the_library_of_a_model_is_named_where_it_is_known() -> None:
+    assert metadata(facts())["library_name"] == "pytorch"
+    assert "library_name" not in metadata(replace(facts(), library=""))
 
 
 def _sections(text: str) -> list[str]:

@@ -44,6 +44,14 @@ def test_no_gate_is_no_file() -> None:
         ("rules: {accuracy: {min: 0.9, by: interval}}", "cannot_tell: passed | failed"),
         ("rules: {accuracy: {min: 0.9}}\narms: some", "given 'some'"),
         ("rules: {accuracy: {min: 0.9}, accuracy: {max: 1}}", "'accuracy' is given twice"),
+        ("rules: {accuracy: {max_drop: true}}", "True is no number"),
+        ("rules: {accuracy: {max: on}}", "True is no number"),
+        ("rules: {accuracy: 0.9}", "rules.accuracy: 0.9 is no rule; allowed: such as {min: 0.9}"),
+        ("rules: {}", "rules: {} is no rule; allowed: such as accuracy: {min: 0.9}"),
+        (
+            "date: 2026-13-45\nrules: {accuracy: {min: 0.9}}",
+            "not valid YAML: month must be in 1..12",
+        ),
         ("just words", "holds no fields"),
     ],
 )

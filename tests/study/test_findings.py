@@ -17,6 +17,7 @@ from kdplatform.study.evidence import Evidence, MetricChange, accuracy_change
 from kdplatform.study.findings import Finding, make_findings, study_findings
 from kdplatform.study.groups import compare_groups
 from kdplatform.study.groupwise import GroupWise
+from kdplatform.study.planning import size_words
 from kdplatform.study.study import Study
 
 
@@ -166,3 +167,9 @@ def test_models_that_learnt_nothing_are_warned_of_first(synthetic: Callable[...,
         "0) because it treats all examples alike."
     )
     assert found[1].sentence.startswith("Not better than chance: DS T=10 seed 1 (accuracy 2")
+
+
+def test_a_change_beyond_a_hundred_points_is_one_of_any_size() -> None:
+    assert size_words("class", np.array([1.346, 2.329])) == "a change of a class by any size"
+    words = size_words("class", np.array([0.05, 1.2]))
+    assert words == "changes of a class by 5.0 points, and of some by any size"

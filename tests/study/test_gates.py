@@ -194,3 +194,8 @@ def test_an_intersection_is_named_as_its_attributes_are() -> None:
     own = Study("x", own.class_names, arms, (("race", "sex"),))
     found = only({"fairness/race & sex/worst_group_accuracy": {"min": 0.8}}, own)
     assert found.outcome is Outcome.PASSED
+    assert found.metric == "fairness/race :26: sex/worst_group_accuracy"
+    assert ": fairness/race & sex/worst_group_accuracy min 0.8: it is" in found.sentence
+    line = refusal_of(only, {"fairness/race & sex/eodd": {"max": 0.1}}, own)
+    assert "did you mean 'fairness/race & sex/eod'" in line
+    assert ":26:" not in line

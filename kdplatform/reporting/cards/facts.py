@@ -36,6 +36,7 @@ class Fact:
         better: 1 where more is better, -1 where less is, 0 where neither is.
         attribute: the attribute of its groups; empty for a metric without groups.
         bounds: the least and largest value it can have; None if there is none.
+        spelled: its name as a person writes it.
     """
 
     metric: str
@@ -44,6 +45,12 @@ class Fact:
     better: int
     attribute: str = ""
     bounds: tuple[float, float | None] = (0.0, 1.0)
+    spelled: str = ""
+
+    @property
+    def title(self) -> str:
+        """The metric as readers see it."""
+        return self.spelled or self.metric
 
     @property
     def verdict(self) -> str:
@@ -74,6 +81,7 @@ class CardFacts:
         findings: sentences.
         cautions: warnings for the reader.
         provenance: digests, thresholds and versions, where they are known.
+        library: what loads the model; empty where that is not known.
     """
 
     name: str
@@ -93,6 +101,7 @@ class CardFacts:
     findings: Sequence[str] = ()
     cautions: Sequence[str] = ()
     provenance: Provenance | None = None
+    library: str = ""
 
     @property
     def gate_sentence(self) -> str:
@@ -111,10 +120,11 @@ class CardFacts:
         return [fact for fact in judged if fact.verdict == verdict]
 
     def groups_of(self, verdict: str) -> list[dict[str, object]]:
-        """The groups of single attributes whose accuracy has this verdict."""
+        """The groups and intersections whose accuracy has this verdict."""
         if self.groups.empty:
             return []
-        rows = self.groups[(self.groups["kind"] == "group") & (self.groups["verdict"] == verdict)]
+        whole = self.groups["kind"] != "group within class"
+        rows = self.groups[whole & (self.groups["verdict"] == verdict)]
         return [{str(k): v for k, v in row.items()} for row in rows.to_dict("records")]
 
 
@@ -139,7 +149,15 @@ def facts_of(study: Study, arm: Arm, reference: Arm) -> tuple[list[Fact], pd.Dat
             name = "" if metric.attribute is None else attribute_name(metric.attribute)
             bounds = (0.0, 1.0) if metric.is_fraction else (0.0, None)
             facts.append(
-                Fact(metric.name, found.value, found.change, _better(metric), name, bounds)
+                Fact(
+                    metric.name,
+                    found.value,
+                    found.change,
+                    _better(metric),
+                    name,
+                    bounds,
+                    metric.spelled,
+                )
             )
     compared = groups().tests.get((arm, reference.role)) if study.attributes else None
     return facts, pd.DataFrame() if compared is None else compared.table

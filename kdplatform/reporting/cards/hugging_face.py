@@ -29,7 +29,7 @@ def model_card(facts: CardFacts) -> str:
 def metadata(facts: CardFacts) -> dict[str, Any]:
     """Returns the metadata of the card."""
     return {
-        "library_name": "pytorch",
+        **({"library_name": facts.library} if facts.library else {}),
         "tags": ["knowledge-distillation", "fairness", "kdplatform"],
         "base_model": facts.base_model,
         "pipeline_tag": facts.task,
@@ -63,7 +63,7 @@ def _metric(fact: Fact) -> dict[str, Any]:
         arguments["interval_95"] = [float(end) for end in interval]
     kind = "accuracy" if fact.metric == "test/accuracy" else fact.metric
     value = float(fact.value.estimate)
-    return {"type": kind, "name": fact.metric, "value": value, "args": arguments}
+    return {"type": kind, "name": fact.title, "value": value, "args": arguments}
 
 
 def _group_metrics(facts: CardFacts) -> list[dict[str, Any]]:

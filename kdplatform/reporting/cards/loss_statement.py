@@ -43,17 +43,21 @@ def loss_statement(facts: CardFacts) -> str:
         *_targets(facts),
         "## Preserved or gained",
         "",
-        "The 95% interval of the change excludes a loss.",
+        "The 95% interval of a metric's change excludes a loss. A group's test rejects too, after "
+        "Holm's correction for all groups.",
         "",
         *_changes(facts, BETTER),
         "## Lost",
         "",
-        "The 95% interval of the change excludes 0, on the worse side.",
+        "The 95% interval of a metric's change excludes 0, on the worse side. A group's test "
+        "rejects too, after Holm's correction for all groups.",
         "",
         *_changes(facts, WORSE),
         "## Cannot be told",
         "",
-        "The interval holds 0: its worse end is the loss that could have hidden.",
+        "A metric's interval holds 0. A group's test does not reject after Holm's correction, even "
+        "where its own interval excludes 0. The worse end of an interval is the loss that could "
+        "have hidden.",
         "",
         *_changes(facts, UNDECIDED),
         "## Not measured",

@@ -46,7 +46,7 @@ def fact_rows(facts: Iterable[Fact]) -> list[tuple[str, ...]]:
     """Returns a row per metric: value and change with their intervals."""
     return [
         (
-            fact.metric,
+            fact.title,
             number(fact.value.estimate),
             limits(fact.value),
             *((number(fact.change.estimate), limits(fact.change)) if fact.better else ("-", "-")),

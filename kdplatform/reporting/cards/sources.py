@@ -75,6 +75,7 @@ def cards_of_study(
             settings=settings,
             cautions=cautions,
             provenance=(provenance or {}).get(arm),
+            library="pytorch",
         )
         for arm in study.distilled
     }
@@ -93,6 +94,7 @@ def _card(
     settings: Mapping[str, str],
     cautions: Sequence[str],
     provenance: Provenance | None,
+    library: str = "",
 ) -> CardFacts:
     facts, groups = facts_of(study, arm, reference)
     titles = study.settings
@@ -115,6 +117,7 @@ def _card(
         findings=_findings(study, arm, reference),
         cautions=cautions,
         provenance=provenance,
+        library=library,
     )
 
 
