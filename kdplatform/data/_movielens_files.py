@@ -72,6 +72,8 @@ _AGES = {
     56: "56 and over",
 }
 _MOST_NAMED = 3
+# Up to here floating point numbers hold every second.
+_LATEST = 2**53
 
 
 class User(NamedTuple):
@@ -180,6 +182,8 @@ def read_files(root: str, edition: str, folder: Path) -> MovieLens:
             raise UserError(f"{str(unpacked)!r} lacks {names}; allowed: the files of {archive.url}")
     ratings, users, movies = (_read(*file) for file in found.files)
     rating, time = _numbers(ratings)
+    for table, name in ((users, "user_id"), (movies, "item_id")):
+        _check_once(table, name)
     read = MovieLens(
         ratings.columns["user_id"],
         ratings.columns["item_id"],
@@ -260,6 +264,16 @@ def _read(path: Path, separator: str) -> _Table:
     )
 
 
+def _check_once(table: _Table, name: str) -> None:
+    """Refuses a list of users or movies that has one of them twice."""
+    counts = Counter(table.columns[name])
+    if twice := [own for own, count in counts.items() if count > 1]:
+        raise UserError(
+            f"{str(table.path)!r}: {len(twice)} of {name} occur more than once "
+            f"({', '.join(twice[:_MOST_NAMED])}); allowed: each once"
+        )
+
+
 def _header(path: Path, cells: Sequence[str]) -> list[str | None]:
     """Returns the columns that are read of a file of RecBole's, None in place of others.
 
@@ -292,7 +306,8 @@ def _numbers(table: _Table) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         ratings, times = (np.array(own, dtype=np.float64) for own in texts)
     except ValueError:
         ratings, times = (np.array([_number(text) for text in own]) for own in texts)
-    bad = np.flatnonzero(~(np.isfinite(ratings) & np.isfinite(times)))
+    known = np.isfinite(ratings) & np.isfinite(times) & (np.abs(times) < _LATEST)
+    bad = np.flatnonzero(~known)
     if len(bad):
         rating, time = (own[bad[0]] for own in texts)
         raise UserError(

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import mlflow
 
 from kdplatform.experiments.conditions import split_under
-from kdplatform.experiments.results import arm_metrics, study_of
+from kdplatform.experiments.results import arm_metrics, members_of, study_of
 from kdplatform.experiments.scheduler import Trained
 from kdplatform.reporting.summary import arms_text, sweep_text
 from kdplatform.settings.schema import ConditionConfig, ProjectConfig
@@ -13,6 +13,11 @@ from kdplatform.settings.words import plain_text
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import condition_metric
+
+_EACH_BY_ITSELF = (
+    "each teacher is attacked by itself: together they are no ensemble under one attack, which "
+    "would find other images"
+)
 
 
 def log_conditions(
@@ -35,6 +40,7 @@ def log_conditions(
         if not study.arms:
             continue
         classes, groups = ClassWise(study), GroupWise(study)
+        members = members_of(config, class_names, trained, split_under(name))
         for arm in study.arms:
             step = round((arm.temperature or 0.0) * (step_scale or 0))
             prefix = f"{arm.method}/" if arm.method and study.has_several_methods else ""
@@ -42,10 +48,12 @@ def log_conditions(
             logged = {prefix + condition_metric(name, key): v for key, v in metrics.items()}
             mlflow.log_metrics(logged, step=step)
         text = (
-            arms_text(classes, groups)
+            arms_text(classes, groups, members)
             if step_scale is None
-            else sweep_text(classes, groups, config.seeds)
+            else sweep_text(classes, groups, config.seeds, members)
         )
+        if members is not None and condition.attack is not None:
+            text += f"\n{_EACH_BY_ITSELF}"
         yield f"under {name} ({condition_words(condition)}):\n{text}"
 
 

@@ -200,7 +200,7 @@ def _ids(table: pd.DataFrame, dataset: Dataset, where: str) -> pd.Index:
     if dataset.train.names is not None:
         ids: pd.Index = pd.Index(cells.astype(str))
     else:
-        numbers = pd.to_numeric(cells, errors="coerce")
+        numbers = pd.to_numeric(cells, errors="coerce").replace([np.inf, -np.inf], np.nan)
         if numbers.isna().any() or (numbers != numbers.round()).any():
             wrong = cells[numbers.isna() | (numbers != numbers.round())]
             raise UserError(
@@ -255,6 +255,8 @@ def _logits(
 
 def _matrix(column: pd.Series, name: str, classes: int, where: str) -> NDArray[np.float32]:
     """Returns a column of lists as float32 [N, C]."""
+    if not len(column):
+        raise UserError(f"{where} has no rows; allowed: one for every training example")
     try:
         lengths = {len(cell) for cell in column}
     except TypeError:
@@ -267,7 +269,9 @@ def _matrix(column: pd.Series, name: str, classes: int, where: str) -> NDArray[n
             "classes; allowed: one number per class"
         )
     try:
-        return np.stack([np.asarray(cell, dtype=np.float32) for cell in column])
+        # What is too large for float32 is refused as infinite.
+        with np.errstate(over="ignore"):
+            return np.stack([np.asarray(cell, dtype=np.float32) for cell in column])
     except (ValueError, TypeError):
         raise UserError(
             f"{where}: {name} hold other things than numbers; allowed: numbers"
@@ -280,7 +284,17 @@ def _most_probable(
     """Returns log-probabilities [N, C] of the most probable classes; the rest divided evenly."""
     full = np.empty((len(logs), classes))
     for row, (own, values) in enumerate(zip(numbers, logs, strict=True)):
-        full[row] = _filled(np.asarray(own), np.asarray(values, float), classes, row, where)
+        try:
+            chosen, known = np.asarray(own), np.asarray(values, float)
+            lists = chosen.ndim == known.ndim == 1 and np.issubdtype(chosen.dtype, np.number)
+        except (ValueError, TypeError):
+            lists = False
+        if not lists:
+            raise UserError(
+                f"{where}, row {row + 1}: {_CLASSES} or {_LOGS} are no list of numbers; allowed: "
+                "[3, 0] and [-0.2, -2.1]"
+            )
+        full[row] = _filled(chosen, known, classes, row, where)
     return full
 
 

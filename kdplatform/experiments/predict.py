@@ -192,6 +192,9 @@ def _asking_own(name: str, workspace: Workspace) -> Any:
 
 def _table(name: str, split: Split, said: NDArray[Any]) -> pd.DataFrame:
     """Returns the columns of a prediction table, the split's name first behind the ids."""
+    if name in ("val", "test") and said.ndim == 2:
+        # As in a run's own table. Students are taught from the scores of all items.
+        said = split.in_the_running(torch.from_numpy(said)).numpy()
     columns: dict[str, Any] = {"id": split.ids, "split": name}
     columns["label"] = split.labels.numpy()
     if said.ndim == 1:

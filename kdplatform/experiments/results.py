@@ -102,7 +102,9 @@ def _together(step: Step, models: Mapping[str, TrainedModel], split: str) -> Pre
     return taught_by(step, needed, split)
 
 
-def members_of(config: ProjectConfig, class_names: Sequence[str], trained: Trained) -> Study | None:
+def members_of(
+    config: ProjectConfig, class_names: Sequence[str], trained: Trained, split: str = "test"
+) -> Study | None:
     """Returns several teachers of one student as a study of their own, an arm each.
 
     None where students have one teacher.
@@ -116,10 +118,10 @@ def members_of(config: ProjectConfig, class_names: Sequence[str], trained: Train
     arms: dict[Arm, dict[int, Model]] = {}
     for key, step in steps.items():
         model = trained.models.get(key)
-        if model is not None and model.has("test"):
+        if model is not None and model.has(split):
             label = step.label or f"seed {step.seed}"
             arms[Arm(Role.TEACHER, settings=((MEMBER, label),))] = {
-                step.seed: Model(model.run_id, model.test)
+                step.seed: Model(model.run_id, model.predictions(split))
             }
     if not arms:
         return None

@@ -107,7 +107,29 @@ class Config(GroupedConfig, DistilledRows):
             raise ValueError(
                 f"group_teachers are not for weighting={self.weighting}; allowed: group"
             )
+        for name, read in self._unread().items():
+            if getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r} would not be read; allowed: with {read}"
+                )
         return self
+
+    def _unread(self) -> dict[str, str]:
+        """Returns the fields that mean nothing beside the others, and with what they would."""
+        unread = {}
+        if self.weighting != "correctness":
+            unread["correctness"] = "weighting=correctness"
+        if self.weighting != "correctness" or self.correctness != "softmax_ce":
+            unread["kappa"] = "weighting=correctness and correctness=softmax_ce"
+        if self.weighting != "group":
+            unread["attribute"] = "weighting=group"
+        if self.weighting != "agre":
+            unread["reference"] = "weighting=agre"
+        if not self.unlabeled_weight:
+            unread |= dict.fromkeys(
+                ("disagreement", "scale_disagreement"), "unlabeled_weight above 0"
+            )
+        return unread
 
 
 class Ensemble(Method[Config]):
@@ -267,6 +289,11 @@ def _teachers_of_groups(
             raise UserError(
                 f"distillation.group_teachers={part!r} is not allowed; allowed: group=number of "
                 f"the teacher, from 1 to {count}"
+            )
+        if group in found:
+            raise UserError(
+                f"distillation.group_teachers gives {group!r} twice; allowed: one teacher for "
+                "every group"
             )
         found[group] = int(number) - 1
     if missing := [group for group in groups if group not in found]:

@@ -31,7 +31,12 @@ def arms_reading(classes: ClassWise, groups: GroupWise, arm: Arm) -> list[str]:
     if of_classes:
         lines += [_CLASSES, *_test_lines(of_classes, REFERENCES, "class")]
         if Role.TEACHER not in of_classes:
-            lines.append("n_tc needs a teacher per seed: one shared teacher has no spread")
+            there = any(own.role is Role.TEACHER for own in classes.study.arms)
+            lines.append(
+                "n_tc needs a teacher per seed: one shared teacher has no spread"
+                if there
+                else "n_tc needs what the teacher predicts, which is not there"
+            )
     of_groups = {r: groups.tests[arm, r] for r in REFERENCES if (arm, r) in groups.tests}
     if of_groups:
         lines += [_GROUPS, *_test_lines(of_groups, GROUP_REFERENCES, "group")]

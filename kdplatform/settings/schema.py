@@ -709,6 +709,8 @@ def _fields_of(name: str, text: str) -> dict[str, str]:
     for field, equals, _ in pairs:
         if not equals:
             raise ValueError(f"{name}: {field.strip()!r} is not field=value, such as attack=pgd")
+    if len({field.strip() for field, _, _ in pairs}) != len(pairs):
+        raise ValueError(f"{name}: a field is given twice")
     return {field.strip(): value.strip() for field, _, value in pairs}
 
 

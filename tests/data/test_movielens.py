@@ -205,6 +205,9 @@ def test_bad_files_are_refused_in_a_line(tmp_path: Path) -> None:
     )
     refused("1 users are not in ml.user", SMALL.with_ratings((500, second[1], 3, 1)))
     refused("1 movies are not in ml.item", SMALL.with_ratings((1, 500, 3, 1)))
+    users = (*SMALL.users, (SMALL.users[0][0], "F", 60, 0))
+    again = Ratings(SMALL.ratings, users, SMALL.titles)
+    refused(rf"1 of user_id occur more than once \({SMALL.users[0][0]}\)", again)
     one_each = Ratings(SMALL.ratings[:1], SMALL.users, SMALL.titles)
     refused("leaves no user to val", one_each)
     path = write_atomic(tmp_path / "ml", SMALL) / "ml.inter"
@@ -220,6 +223,7 @@ def test_bad_files_are_refused_in_a_line(tmp_path: Path) -> None:
     assert "column 'user_id' is missing" in damaged(header.replace("user_id", "who"), *lines[1:])
     assert "line 2: 3 columns; allowed: 4" in damaged(header, "1\t2\t3", *lines[1:])
     assert "line 3: rating 'good' at '5'" in damaged(header, lines[1], "1\t77\tgood\t5")
+    assert "line 2: rating '3' at '1e300'" in damaged(header, "1\t77\t3\t1e300")
     assert "no line of data" in damaged(header)
     path.with_suffix(".user").unlink()
     assert "lacks ml.user" in refusal_of(check_dataset, config)

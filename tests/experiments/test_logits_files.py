@@ -218,6 +218,9 @@ NAN = [
         (frame().drop(columns="logits"), "has neither logits nor log_probabilities"),
         (frame().drop(columns="id"), r"has no column 'id' \(its columns: logits\)"),
         (frame(id=[f"x{n}" for n in range(24)]), "24 ids are no whole numbers"),
+        (frame(id=[np.inf, *range(1, 24)]), r"1 ids are no whole numbers \(inf\)"),
+        (frame(slice(0)), "has no rows"),
+        (frame(logits=[[1e39, 0.0, 0.0, 0.0]] * 24), "logits of 24 examples are NaN or infinite"),
         (
             frame().rename(columns={"logits": "log_probabilities"}),
             "those of no distribution",
@@ -228,6 +231,14 @@ def test_files_of_another_kind_are_refused(
     tmp_path: Path, table: pd.DataFrame, message: str
 ) -> None:
     assert_refused(read, tmp_path, message, table)
+
+
+@pytest.mark.parametrize("classes", [["a", "b"], None])
+def test_classes_that_are_no_list_of_numbers_are_refused(tmp_path: Path, classes: Any) -> None:
+    top = most_probable(1.0)
+    top["classes"] = [own if row else classes for row, own in enumerate(top["classes"])]
+    top = top.assign(classes=[classes] * 24) if classes else top
+    assert_refused(read, tmp_path, "row 1: classes or log_probabilities are no list", top)
 
 
 def test_logits_have_no_temperature(tmp_path: Path) -> None:

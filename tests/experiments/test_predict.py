@@ -11,11 +11,14 @@ from helpers.place import Place
 from helpers.refusals import assert_refused
 from sklearn.linear_model import LogisticRegression
 
+from kdplatform.data import Split
+from kdplatform.data._dataset import Seen
 from kdplatform.experiments.foreign_models import (
     ForeignModel,
     as_logits,
     logs_of_probabilities,
 )
+from kdplatform.experiments.predict import _table
 from kdplatform.predictions import Predictions
 
 CLASSES = ("one", "two", "three")
@@ -155,3 +158,16 @@ def test_what_a_model_says_is_logits_or_classes() -> None:
         (np.array([[np.nan, 0, 0]]), "logits of 1 of 1 examples are NaN"),
     ):
         assert_refused(as_logits, wrong, message, CLASSES, "it")
+
+
+def test_what_users_took_before_is_out_of_the_running_where_a_model_is_judged() -> None:
+    seen = Seen(torch.tensor([0, 1]), torch.tensor([[True, False, False], [False] * 3]))
+    labels, ids = torch.tensor([1, 0]), np.arange(2)
+    split = Split(torch.zeros(2, 1), labels, ids, pd.DataFrame(index=range(2)), seen=seen)
+    scores = np.array([[3.0, 2.0, 1.0]] * 2, dtype=np.float32)
+    judged = _table("test", split, scores)
+    own = Predictions.from_logits(split, torch.from_numpy(scores))
+    assert judged["prediction"].tolist() == own.predictions.tolist() == [1, 0]
+    np.testing.assert_array_equal(np.stack(judged["logits"]), own.logits)
+    # Students learn from the scores of all items.
+    assert _table("train", split, scores)["prediction"].tolist() == [0, 0]

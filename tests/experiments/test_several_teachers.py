@@ -212,11 +212,14 @@ def test_every_teacher_and_all_together_are_rows(
     teacher = trained_place.runs("teacher")[0].info.run_id
     fields = {**as_before, **ENSEMBLE, "distillation__teachers": f"0-1,{teacher}"}
     del fields["alpha"]
+    fields["evaluation__conditions"] = "fast: attack=fgsm"
     assert trained_place.run("distill", **fields) == 0
     shown = capsys.readouterr().out
     rows = [line.split("  ")[0] for line in shown.splitlines()]
     names = ["Teacher seed 0", "Teacher seed 1", f"Teacher run {teacher[:8]}"]
-    assert [row for row in rows if row.startswith("Teacher")] == [*names, "Teachers together"]
+    # One table of the images as they are, one under the condition.
+    assert [row for row in rows if row.startswith("Teacher")] == [*names, "Teachers together"] * 2
+    assert "each teacher is attacked by itself" in shown
     students = trained_place.runs("distilled")
     [own] = [run for run in students if run.data.tags["kd.method"] == "ensemble"]
     assert {"classwise/n_tc", "classwise/n_sc"} <= set(own.data.metrics)

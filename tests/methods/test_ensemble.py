@@ -285,6 +285,14 @@ def test_no_label_is_read_where_labels_are_hidden() -> None:
             "group=number of the teacher, from 1 to 3",
         ),
         (
+            {
+                "weighting": "group",
+                "attribute": "color",
+                "group_teachers": ("red=1", "blue=1", "green=1", "red=2"),
+            },
+            "group_teachers gives 'red' twice",
+        ),
+        (
             {"weighting": "group", "attribute": "color", "group_teachers": ("red=1",)},
             "lacks 'blue', one of 2 groups",
         ),
@@ -310,6 +318,12 @@ def test_disagreement_needs_several_teachers() -> None:
         ({"weighting": "fixed"}, "weights are all 0, or none"),
         ({"weights": (1.0,)}, "weights are not for weighting=mean"),
         ({"group_teachers": ("a=1",)}, "group_teachers are not for weighting=mean"),
+        ({"kappa": 3.0}, "kappa=3.0 would not be read; allowed: with weighting=correctness"),
+        ({"weighting": "correctness", "correctness": "camkd", "kappa": 3.0}, "kappa=3.0 would not"),
+        ({"correctness": "camkd"}, "correctness='camkd' would not be read"),
+        ({"attribute": "color"}, "attribute='color' would not be read; allowed: with weighting=gr"),
+        ({"reference": "3"}, "reference='3' would not be read; allowed: with weighting=agre"),
+        ({"disagreement": "variance"}, "would not be read; allowed: with unlabeled_weight above 0"),
     ],
 )
 def test_fields_that_mean_nothing_are_refused(fields: dict[str, Any], message: str) -> None:

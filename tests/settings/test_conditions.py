@@ -59,6 +59,7 @@ def test_what_matters_of_a_condition_is_what_it_does() -> None:
         ("x", "x: neither attack nor corruption is given; allowed: one of them"),
         ("x: attack=pgd, corruption=contrast", "x: both attack and corruption is given"),
         ("x: attack=pgd; x: attack=fgsm", "a condition is given twice"),
+        ("x: attack=pgd, attack=fgsm", "x: a field is given twice"),
         (
             "; ".join(f"x{i}: corruption=contrast" for i in range(31)),
             "31 conditions are given, at most 30 are taken",
