@@ -17,6 +17,7 @@ from kdplatform.study.groups import UNDECIDED
 WANTED = 0.02
 _MOST_SEEDS = 200
 _MOST_TIMES = 1000
+_PLURAL = {"group": "groups", "class": "classes"}
 
 
 class _Unseen(NamedTuple):
@@ -88,7 +89,7 @@ def _fewer(evidence: Evidence) -> int:
 def _words(noun: str, unseen: Sequence[_Unseen]) -> str:
     sizes = np.concatenate([each.detectable for each in unseen])
     words = size_words(noun, sizes)
-    return f"{words[0].upper()}{words[1:]} could have hidden (power .8){_plan(unseen)}."
+    return f"{words[0].upper()}{words[1:]} could have hidden (power .8){_plan(noun, unseen)}."
 
 
 def size_words(noun: str, sizes: FloatArray) -> str:
@@ -96,8 +97,10 @@ def size_words(noun: str, sizes: FloatArray) -> str:
 
     Args:
         noun: what changes, such as `group`.
-        sizes: fractions, at least one; infinite where no change can be seen.
+        sizes: fractions, at least one; infinite where no change can be seen. No accuracy changes by
+            more than 1, so that a larger size is as good as infinite.
     """
+    sizes = np.where(sizes > 1, np.inf, sizes)
     least, most = 100 * sizes.min(), 100 * sizes.max()
     if np.isinf(least):
         return f"a change of a {noun} by any size"
@@ -108,10 +111,10 @@ def size_words(noun: str, sizes: FloatArray) -> str:
     return f"changes of a {noun} by {least:.1f} to {most:.1f} points"
 
 
-def _plan(unseen: Sequence[_Unseen]) -> str:
-    """Says how many seeds, or how many times the examples, show two points in half of them."""
+def _plan(noun: str, unseen: Sequence[_Unseen]) -> str:
+    """Says how many seeds, or how many times the examples, show two points in half of the cases."""
     sizes = np.concatenate([each.detectable for each in unseen])
-    half = "" if len(sizes) == 1 else " in half of them"
+    half = "" if len(sizes) == 1 else f" in half of these {_PLURAL[noun]}"
     points = f"{100 * WANTED:.0f} points"
     if np.median(sizes) <= WANTED:
         return ""
