@@ -335,6 +335,6 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
     if not a == b == 1:
         yield "Disagreement: under A and B that of two models of the side, then that of A with B."
     yield (
-        "EOD, DPD, gap, ratios and the like: B fairer or less fair only where the interval "
-        "excludes 0, also without the difference of what chance alone gives."
+        "EOD, DPD, gap, ratios and the like: B is called fairer or less fair only if the interval "
+        "excludes 0, and still does when what chance alone gives is subtracted."
     )

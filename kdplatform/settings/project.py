@@ -95,7 +95,11 @@ class _Shape:
             path = prefix + name
             inner = self.classes.get(path, field.annotation)
             if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-                yield FieldDescription(path, allowed(field), field.description or "")
+                # The method's own class allows its own name alone.
+                distilling = path == "distillation.method"
+                takes = "name" if distilling else allowed(field)
+                said = "how the student learns" if distilling else field.description or ""
+                yield FieldDescription(path, takes, said)
                 continue
             of_method = name == "method"
             if of_method:

@@ -17,6 +17,7 @@ from kdplatform.study.groups import UNDECIDED
 WANTED = 0.02
 _MOST_SEEDS = 200
 _MOST_TIMES = 1000
+_PLURAL = {"group": "groups", "class": "classes"}
 
 
 class _Unseen(NamedTuple):
@@ -88,7 +89,7 @@ def _fewer(evidence: Evidence) -> int:
 def _words(noun: str, unseen: Sequence[_Unseen]) -> str:
     sizes = np.concatenate([each.detectable for each in unseen])
     words = size_words(noun, sizes)
-    return f"{words[0].upper()}{words[1:]} could have hidden (power .8){_plan(unseen)}."
+    return f"{words[0].upper()}{words[1:]} could have hidden (power .8){_plan(noun, unseen)}."
 
 
 def size_words(noun: str, sizes: FloatArray) -> str:
@@ -109,10 +110,10 @@ def size_words(noun: str, sizes: FloatArray) -> str:
     return f"changes of a {noun} by {least:.1f} to {most:.1f} points"
 
 
-def _plan(unseen: Sequence[_Unseen]) -> str:
-    """Says how many seeds, or how many times the examples, show two points in half of them."""
+def _plan(noun: str, unseen: Sequence[_Unseen]) -> str:
+    """Says how many seeds, or how many times the examples, show two points in half of the cases."""
     sizes = np.concatenate([each.detectable for each in unseen])
-    half = "" if len(sizes) == 1 else " in half of them"
+    half = "" if len(sizes) == 1 else f" in half of these {_PLURAL[noun]}"
     points = f"{100 * WANTED:.0f} points"
     if np.median(sizes) <= WANTED:
         return ""

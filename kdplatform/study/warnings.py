@@ -47,7 +47,11 @@ def collapse_warnings(
             for label, models in constant.items()
         ),
         *([f"Not better than chance: {listed(at_chance)}."] if at_chance else []),
-        *(f"{listed(models)} never predicts {listed(what)}." for what, models in never.items()),
+        *(
+            f"{listed(models)} never {'predicts' if len(models) == 1 else 'predict'} "
+            f"{listed(what)}."
+            for what, models in never.items()
+        ),
     ]
 
 
