@@ -22,6 +22,7 @@ from kdplatform.experiments.run_names import named_run
 from kdplatform.experiments.weight_column import WEIGHT, check_equal_weights, with_weights
 from kdplatform.files import user_path
 from kdplatform.predictions import ClassOrderError, IntArray, Predictions, Table
+from kdplatform.progress import say
 from kdplatform.study.sides import Side
 from kdplatform.text import visible
 
@@ -38,6 +39,7 @@ class _Read(NamedTuple):
     Attributes:
         left_out: columns that are no attributes, with the reason.
         class_names: of class 0, 1, ...; empty for a file, which has them in its columns.
+        seed: of a run; None for a file.
     """
 
     name: str
@@ -45,6 +47,7 @@ class _Read(NamedTuple):
     attributes: tuple[str, ...]
     left_out: Mapping[str, str]
     class_names: tuple[str, ...] = ()
+    seed: int | None = None
 
 
 class Sides(NamedTuple):
@@ -70,6 +73,7 @@ def read_sides(given: Sequence[Sequence[Source]]) -> Sides:
         ]
         for side, sources in zip("ab", given, strict=True)
     ]
+    read = _paired_by_seed(read)
     every = [each for side in read for each in side]
     classes = _class_names(every)
     first, second = (
@@ -86,6 +90,26 @@ def read_sides(given: Sequence[Sequence[Source]]) -> Sides:
     left_out = {name: reason for name in found if (reason := _reason(name, every))}
     attributes = tuple(name for name in found if name not in left_out)
     return Sides(first, second, attributes, left_out)
+
+
+def _paired_by_seed(read: list[list[_Read]]) -> list[list[_Read]]:
+    """Orders the runs of both sides by their seeds, so that models of one seed are paired.
+
+    Sides of other seeds, or with files among them, stay in the order in which they are given.
+    """
+    first, second = ([each.seed for each in side] for side in read)
+    if len(first) < 2 or None in first or len(set(first)) < len(first):
+        return read
+    if sorted(map(str, first)) == sorted(map(str, second)):
+        if first != second:
+            say("the runs of each side are ordered by their seeds: models of one seed are paired")
+        return [sorted(side, key=lambda each: each.seed or 0) for side in read]
+    if len(first) == len(second) and None not in second:
+        say(
+            f"the sides' runs have seeds {', '.join(map(str, first))} and "
+            f"{', '.join(map(str, second))}: they are paired in the order given"
+        )
+    return read
 
 
 def _reason(name: str, read: Sequence[_Read]) -> str:
@@ -205,9 +229,9 @@ def _read(source: Source, table_name: str) -> _Read:
         # MLflow takes seconds to load; files do not need it.
         from kdplatform.experiments.stored_predictions import read_run
 
-        test, measured, class_names = read_run(run.run_id, run.condition)
+        test, measured, class_names, seed = read_run(run.run_id, run.condition)
         others = {c: "not measured by its run" for c in map(str, test.columns) if c not in measured}
-        return _Read(name, test, measured, others, class_names)
+        return _Read(name, test, measured, others, class_names, seed)
     raise UserError(f"{name!r} is neither a run id nor a prediction file; allowed: {USAGE}")
 
 

@@ -58,11 +58,13 @@ class StoredRun(NamedTuple):
     Attributes:
         attributes: that it was measured by.
         class_names: empty if they were not logged.
+        seed: the model's; None if it was not logged.
     """
 
     test: Predictions
     attributes: tuple[str, ...]
     class_names: tuple[str, ...]
+    seed: int | None = None
 
 
 def read_run(run_id: str, condition: str = "") -> StoredRun:
@@ -95,4 +97,6 @@ def read_run(run_id: str, condition: str = "") -> StoredRun:
     # The metric that a run has of every attribute of its project.
     columns = map(str, test.columns)
     measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
-    return StoredRun(test, tuple(sorted(measured)), class_names(run))
+    seed = run.data.tags.get("kd.seed", "")
+    known = int(seed) if seed.isdecimal() else None
+    return StoredRun(test, tuple(sorted(measured)), class_names(run), known)

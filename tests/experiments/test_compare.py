@@ -644,6 +644,31 @@ def log_run(
         return str(run.info.run_id)
 
 
+def test_runs_are_paired_by_their_seeds(
+    new_place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def runs(side: str, accuracies: Sequence[float]) -> list[str]:
+        found = []
+        for seed, accuracy in enumerate(accuracies):
+            found.append(log_run(predictions(accuracy, seed), tmp_path / f"{side}{seed}"))
+            new_place.client.set_tag(found[-1], "kd.seed", str(seed))
+        return found
+
+    a, b = runs("a", [0.6, 0.7, 0.8]), runs("b", [0.65, 0.75, 0.85])
+    ordered = ([",".join(a), ",".join(b)], [",".join(a[::-1]), ",".join([b[1], b[0], b[2]])])
+    found = []
+    for number, sides in enumerate(ordered):
+        run_compare(sides, out=f"out{number}")
+        found.append(rows(f"out{number}").loc["accuracy", ["low", "high"]].tolist())
+        assert ("ordered by their seeds" in capsys.readouterr().err) == (number == 1)
+    assert found[0] == pytest.approx(found[1])
+    new_place.client.set_tag(b[0], "kd.seed", "7")
+    run_compare(ordered[0], out="out2")
+    assert (
+        "seeds 0, 1, 2 and 7, 1, 2: they are paired in the order given" in capsys.readouterr().err
+    )
+
+
 def test_runs_and_files_are_compared_alike(
     new_place: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
