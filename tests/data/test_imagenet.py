@@ -88,7 +88,7 @@ def test_archives_that_are_not_unpacked_are_pointed_out(root: Path) -> None:
     shutil.rmtree(root / "train")
     refused(root, r"has no train/; allowed: a folder with train/, val/ and")
     (root / "ILSVRC2012_img_train.tar").write_bytes(b"")
-    refused(root, r"ILSVRC2012_img_train\.tar is there: torchvision\.datasets\.ImageNet\(root, 'tr")
+    refused(root, r"ILSVRC2012_img_train\.tar exists: torchvision\.datasets\.ImageNet\(root, 'tr")
 
 
 def test_a_class_without_training_images_is_named(root: Path) -> None:

@@ -102,10 +102,19 @@ GIVEN: dict[str, dict[str, Any]] = {
     "adversarial form=trades": {"eps": 0, "base_fields": "ce_weight=0.5"},
 }
 # What a field needs beside it to have another value than its default.
-BESIDE: dict[tuple[str, str], dict[str, Any]] = {("adversarial", "beta"): {"form": "trades"}}
+BESIDE: dict[tuple[str, str], dict[str, Any]] = {
+    ("adversarial", "beta"): {"form": "trades"},
+    ("ensemble", "attribute"): {"weighting": "group"},
+    ("ensemble", "correctness"): {"weighting": "correctness"},
+    ("ensemble", "kappa"): {"weighting": "correctness"},
+    ("ensemble", "reference"): {"weighting": "agre"},
+    ("ensemble", "disagreement"): {"unlabeled_weight": 1.0},
+    ("ensemble", "scale_disagreement"): {"unlabeled_weight": 1.0},
+}
 # Another value of a field that its type does not suggest.
 OTHER: dict[str | tuple[str, str], Any] = {
     ("adversarial", "base_fields"): ("kd_weight=2",),
+    ("ensemble", "attribute"): "group",
     "attribute": "label",
     "base": "dkd",
     "base_fields": ("scale_by_t2=false",),
@@ -130,7 +139,9 @@ def config_of(case: str, **fields: Any) -> MethodConfig:
     own = method_config_class(name)
     if settings == ["alone"]:
         own, settings = method_config_classes(name)[False], []
-    groups = {"attribute": "group"} if "attribute" in own.model_fields else {}
+    # An ensemble goes by groups only where its weighting does.
+    by_groups = "attribute" in own.model_fields and name != "ensemble"
+    groups = {"attribute": "group"} if by_groups else {}
     given = dict(setting.split("=") for setting in settings)
     return own.model_validate({**groups, **GIVEN.get(case, {}), **given, **fields})
 
@@ -332,7 +343,7 @@ def other_value(name: str, field: str) -> MethodConfig:
     value, allowed = getattr(config, field), type(config).model_fields[field]
     for known in ((method, field), field):
         if known in OTHER:
-            return config_of(name, **ALLOWED_WITH.get(field, {}), **{field: OTHER[known]})
+            return config_of(name, **beside, **ALLOWED_WITH.get(field, {}), **{field: OTHER[known]})
     if isinstance(value, bool):
         candidates: list[Any] = [not value]
     elif isinstance(value, str):
