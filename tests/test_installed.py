@@ -1,17 +1,18 @@
 """The package as a wheel: installed in an environment of its own, away from the repository."""
 
 import os
-import shutil
+import re
 import subprocess
 import sys
 import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
-from kdplatform import shipped
+from kdplatform import shipped, starter
 from kdplatform.doctor import older_than_required
 from kdplatform.files import home_folder
 
@@ -91,13 +92,13 @@ def test_an_empty_folder_is_made_a_project_and_distils(environment: Path, tmp_pa
     words = ["run", ".", "-e", "distill", "--env-manager", "local"]
     settings = ["teacher.epochs=1", "student.epochs=1"]
     words += [word for setting in settings for word in ("-P", setting)]
-    shutil.copy(Path(sys.executable).parent / "mlflow", environment)
-    (environment / "mlflow").write_text(
-        f"#!{environment / 'python'}\nfrom mlflow.cli import cli\ncli()\n"
-    )
+    script = environment / "mlflow"
+    script.write_text(f"#!{environment / 'python'}\nfrom mlflow.cli import cli\ncli()\n")
+    script.chmod(0o755)
     done = run(environment, tmp_path, "mlflow", *words)
     assert done.returncode == 0, done.stderr
-    assert "DS" in done.stdout
+    assert "digits: train 1,077" in done.stderr
+    assert re.search(r"^DS +\d+\.\d\d ", done.stdout, re.MULTILINE)
     again = run(environment, tmp_path, "kdplatform", "init", ".", "--name", "mine")
     assert (again.returncode, again.stdout) == (2, "")
     assert again.stderr == (
@@ -157,6 +158,25 @@ def test_operators_of_another_version_are_refused(monkeypatch: pytest.MonkeyPatc
 
 def test_a_clone_may_change_its_sources() -> None:
     assert shipped.changed_since_installed(shipped.shipped("csrc")) == ()
+
+
+@pytest.mark.parametrize(
+    ("record", "wanted"),
+    [
+        (None, "kdplatform==1.2"),
+        ('{"url": "file:///w/k.whl", "archive_info": {}}', "kdplatform @ file:///w/k.whl"),
+        (
+            '{"url": "https://host/k", "vcs_info": {"vcs": "git", "commit_id": "ab12"}}',
+            "kdplatform @ git+https://host/k@ab12",
+        ),
+    ],
+)
+def test_an_environment_installs_the_package_from_where_it_came(
+    record: str | None, wanted: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = SimpleNamespace(version="1.2", read_text=lambda name: record)
+    monkeypatch.setattr(starter, "distribution", lambda name: own)
+    assert starter.requirement() == wanted
 
 
 def test_doctor_names_what_is_too_old(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,8 +89,8 @@ def _note(sides: Sequence[Sequence[str]], runs: Mapping[str, Run]) -> str:
             shown = f"`{name}`"
             if run := runs.get(name):
                 link = f"#/experiments/{run.info.experiment_id}/runs/{run.info.run_id}"
-                under = name.partition("@")[1] + name.partition("@")[2]
-                shown = f"[{run.info.run_name}{under}]({link})"
+                _, at, condition = name.partition("@")
+                shown = f"[{run.info.run_name}{at}{condition}]({link})"
             lines.append(f"- {letter}: {shown}")
     return redacted("\n".join(lines))[:_LONGEST_TAG]
 
