@@ -31,6 +31,10 @@ if TYPE_CHECKING:
 # The limit for dense tables over classes. A larger label is almost certainly an id or a hash.
 MAX_CLASSES = 100_000
 
+# Logits of a row group, 64 MiB, and rows of one without logits.
+_LOGITS_AT_ONCE = 1 << 24
+_MOST_ROWS = 1 << 20
+
 # How far the sum of probabilities rounded to two digits may be from 1.
 _ROUNDED = 0.02
 
@@ -161,12 +165,10 @@ class Predictions:
         Raises:
             ValueError: As `of`.
         """
-        arrow = pq.read_table(path)
-        if "logits" not in arrow.column_names:
-            return cls._checked(arrow.to_pandas(), None)
-        return cls._checked(
-            arrow.drop_columns(["logits"]).to_pandas(), _logits(arrow.column("logits"))
-        )
+        with pq.ParquetFile(path) as file:
+            names = file.schema_arrow.names
+            table = file.read([name for name in names if name != "logits"]).to_pandas()
+            return cls._checked(table, _stored_logits(file) if "logits" in names else None)
 
     def write(self, path: Path) -> None:
         """Writes the table; logits become a list column of fixed length."""
@@ -177,7 +179,7 @@ class Predictions:
             )
             arrow = arrow.add_column(RESERVED.index("logits"), "logits", column)
         with written_atomically(path) as temporary:
-            pq.write_table(arrow, temporary)
+            pq.write_table(arrow, temporary, row_group_size=_rows_at_once(self.logits))
 
     def _frame(self) -> pd.DataFrame:
         """The table without its logits."""
@@ -298,8 +300,33 @@ def _as_arrow(column: pd.Series) -> pa.Array:
         ) from None
 
 
-def _logits(column: pa.Array | pa.ChunkedArray) -> Logits:
-    """Returns a list column as one matrix. [examples, classes]."""
+def _rows_at_once(logits: Logits | None) -> int:
+    """Rows of a row group; a file is read a row group at a time."""
+    return _MOST_ROWS if logits is None else max(1, _LOGITS_AT_ONCE // logits.shape[1])
+
+
+def _stored_logits(file: pq.ParquetFile) -> Logits:
+    """Reads the logits of a file into one matrix, some rows at a time. [examples, classes].
+
+    A table of Arrow beside the matrix would double the memory of the largest column there is.
+    """
+    rows, start, matrix = file.metadata.num_rows, 0, None
+    first = next(file.iter_batches(1, columns=["logits"]), None)
+    classes = len(first.column(0)[0]) if first and first.column(0)[0].is_valid else 1
+    for batch in file.iter_batches(max(1, _LOGITS_AT_ONCE // classes), columns=["logits"]):
+        part = _logits(batch.column(0), start)
+        if matrix is None:
+            matrix = np.empty((rows, part.shape[1]), dtype=np.float32)
+        if part.shape[1] != matrix.shape[1]:
+            lengths = sorted((part.shape[1], matrix.shape[1]))
+            raise ValueError(f"logits have lengths {lengths}; allowed: one length, at least 2")
+        matrix[start : start + len(part)] = part
+        start += len(part)
+    return np.empty((0, 2), dtype=np.float32) if matrix is None else matrix
+
+
+def _logits(column: pa.Array | pa.ChunkedArray, start: int = 0) -> Logits:
+    """Returns a list column as one matrix, `start` being its first row. [examples, classes]."""
     if column.null_count:
         raise ValueError("column 'logits' has missing values; allowed: one array per example")
     lengths = sorted(set(pc.unique(pc.list_value_length(column)).to_pylist()))
@@ -308,6 +335,6 @@ def _logits(column: pa.Array | pa.ChunkedArray) -> Logits:
     flat = np.asarray(pc.list_flatten(column), dtype=np.float32)
     matrix = flat.reshape(len(column), lengths[0])
     if not np.isfinite(matrix).all():
-        row = int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
+        row = start + int(np.flatnonzero(~np.isfinite(matrix).all(axis=1))[0])
         raise ValueError(f"logits of row {row} are not finite; allowed: finite numbers")
     return matrix

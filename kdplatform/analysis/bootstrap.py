@@ -274,8 +274,7 @@ def bootstrap_models(
     observed = profiles.observed()
     large = models.large
     values = {name: value[0] for name, value in measure(observed, large).items()}
-    chunks = [measure(counts, large) for counts in profiles.resampled(draws, generator)]
-    drawn = {name: np.concatenate([chunk[name] for chunk in chunks]) for name in values}
+    drawn = profiles.resampled(draws, generator, measure, large)
     weights = {n: _seed_weights(n, draws, generator) for n in sorted(set(seeds.values()))}
     ends = np.cumsum(list(seeds.values()))
     columns = {

@@ -98,7 +98,8 @@ def _decision_values(
 ) -> dict[str, FloatArray]:
     hits = counts.hits[..., 1]
     tpr = np.where(enough.positives, quotient(hits, counts.positives[..., 1]), np.nan)
-    precision = np.where(enough.selected, quotient(hits, counts.predicted[..., 1]), np.nan)
+    selected = enough.selected[counts.models]
+    precision = np.where(selected, quotient(hits, counts.predicted[..., 1]), np.nan)
     return {
         DEMOGRAPHIC_PARITY_RATIO: np.fmin.reduce(_ratios(counts, enough), axis=-1),
         EQUAL_OPPORTUNITY: spread(tpr, -1),

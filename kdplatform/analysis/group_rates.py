@@ -8,7 +8,7 @@ chance.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -29,12 +29,14 @@ class GroupCounts:
         positives: Examples of label c. [..., groups, classes]
         predicted: Examples predicted c. [..., groups, classes]
         hits: Examples of label c predicted c. [..., groups, classes]
+        models: Which of some models these are, where models are a leading dimension.
     """
 
     n: npt.NDArray[np.floating | np.integer]
     positives: npt.NDArray[np.floating | np.integer]
     predicted: npt.NDArray[np.floating | np.integer]
     hits: npt.NDArray[np.floating | np.integer]
+    models: slice = field(default_factory=lambda: slice(None))
 
     def of_groups(self, members: npt.NDArray[np.bool_]) -> "GroupCounts":
         """Adds the counts of codes up to those of the groups they belong to.
@@ -50,6 +52,7 @@ class GroupCounts:
             positives=share.T @ self.positives,
             predicted=share.T @ self.predicted,
             hits=share.T @ self.hits,
+            models=self.models,
         )
 
     @property
@@ -155,10 +158,59 @@ def spread(rates: FloatArray, axis: int) -> FloatArray:
     return np.where(known >= 2, gap, np.nan)
 
 
+def _spread_of_rates(
+    numerator: npt.NDArray[np.floating | np.integer],
+    denominator: npt.NDArray[np.floating | np.integer],
+    enough: npt.NDArray[np.bool_],
+) -> FloatArray:
+    """The `spread` of a quotient over the groups, group by group and without a table of rates.
+
+    Draws of many classes make hundreds of millions of rates: each is in the cache of the processor
+    only once. Single precision stays single precision.
+
+    Args:
+        numerator: [..., groups, classes]
+        denominator: [..., groups, classes], or one for all classes.
+        enough: Which rates are measured. [groups, classes]
+
+    Returns:
+        [..., classes]
+    """
+    enough = np.broadcast_to(enough, numerator.shape[-2:])
+    chosen = np.flatnonzero(enough.any(axis=1))
+    if any(_has_zero(denominator[..., group, :], enough[group]) for group in chosen):
+        rates = np.where(enough, quotient(numerator, denominator), np.nan)
+        return spread(rates, -2)
+    highest = lowest = None
+    for group in chosen:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            rates = numerator[..., group, :] / denominator[..., group, :]
+        if not enough[group].all():
+            rates[..., ~enough[group]] = np.nan
+        if highest is None or lowest is None:
+            highest, lowest = rates, rates.copy(order="K")
+        else:
+            np.fmax(highest, rates, out=highest)
+            np.fmin(lowest, rates, out=lowest)
+    if highest is None or lowest is None:
+        return np.full(numerator.shape[:-2] + numerator.shape[-1:], np.nan)
+    highest -= lowest
+    highest[..., enough.sum(axis=0) < 2] = np.nan
+    return np.asarray(highest)
+
+
+def _has_zero(
+    denominator: npt.NDArray[np.floating | np.integer], enough: npt.NDArray[np.bool_]
+) -> bool:
+    zero = denominator == 0
+    return bool(zero.any()) and bool((zero & enough).any())
+
+
 def mean_known(values: FloatArray) -> FloatArray:
     """Mean over the last axis of the values that are defined; NaN when none is."""
     known = np.isfinite(values)
-    return quotient(np.where(known, values, 0.0).sum(axis=-1), known.sum(axis=-1))
+    total = np.where(known, values, 0.0).sum(axis=-1, dtype=float)
+    return quotient(total, known.sum(axis=-1))
 
 
 # What turns counts into values by metric, each with the counts' leading dimensions.
@@ -172,13 +224,16 @@ def metric_values(counts: GroupCounts, large: LargeEnough) -> dict[str, FloatArr
     differences are means over the classes where they are defined, `_max` the largest. EOD is the
     larger of the TPR and FPR differences, and undefined when either is.
     """
-    rates = group_rates(counts, large)
-    measured = slice(1, 2) if counts.positives.shape[-1] == 2 else slice(None)
-    dpd, tpr, fpr = (
-        spread(rate, -2)[..., measured]
-        for rate in (rates.selection, rates.true_positive, rates.false_positive)
+    own = slice(1, 2) if counts.positives.shape[-1] == 2 else slice(None)
+    hits, predicted, positives = (
+        each[..., own] for each in (counts.hits, counts.predicted, counts.positives)
     )
+    n = counts.n[..., None]
+    dpd = _spread_of_rates(predicted, n, large.groups[:, None])
+    tpr = _spread_of_rates(hits, positives, large.positives[:, own])
+    fpr = _spread_of_rates(predicted - hits, n - positives, large.negatives[:, own])
     eod = np.maximum(tpr, fpr)
+    accuracy = np.where(large.groups, quotient(counts.hits.sum(axis=-1), counts.n), np.nan)
     return {
         "dpd": mean_known(dpd),
         "dpd_max": np.fmax.reduce(dpd, axis=-1),
@@ -186,6 +241,6 @@ def metric_values(counts: GroupCounts, large: LargeEnough) -> dict[str, FloatArr
         "eod_max": np.fmax.reduce(eod, axis=-1),
         "tpr_difference": mean_known(tpr),
         "fpr_difference": mean_known(fpr),
-        "worst_group_accuracy": np.fmin.reduce(rates.accuracy, axis=-1),
-        "accuracy_gap": spread(rates.accuracy, -1),
+        "worst_group_accuracy": np.fmin.reduce(accuracy, axis=-1),
+        "accuracy_gap": spread(accuracy, -1),
     }

@@ -4,97 +4,21 @@ DPD and EOD are largest differences, so they are above 0 by chance alone: for a 
 one half and ten groups of 100 about .15. Only the excess is evidence of unfairness.
 """
 
-from collections.abc import Collection, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
 
-from kdplatform.analysis.group_rates import (
-    MIN_GROUP_SIZE,
-    GroupCounts,
-    Measure,
-    metric_values,
-)
-from kdplatform.analysis.profiles import COUNTS_AT_ONCE, Arms, Models, Profiles, models_of_arms
+from kdplatform.analysis.group_permutation import GroupPermutation
+from kdplatform.analysis.group_rates import MIN_GROUP_SIZE, Measure, metric_values
+from kdplatform.analysis.profiles import Arms, Models, Profiles, models_of_arms
 from kdplatform.analysis.tables import Attribute
 from kdplatform.predictions import FloatArray, IntArray
 
 # Metrics by what is permuted: groups among all examples, or among the examples of one label.
 _ALL = ("dpd", "dpd_max", "accuracy_gap")
 _BY_LABEL = ("eod", "eod_max", "tpr_difference", "fpr_difference")
-
-
-class _Counter:
-    """Counts of all models when groups are permuted among the examples of each stratum.
-
-    Group codes stay in their places and the examples' profiles (label and predictions) move.
-    """
-
-    def __init__(self, models: Models) -> None:
-        self.codes, self.members = models.groups.codes, models.groups.members
-        self.n_codes = len(self.members)
-        together = replace(
-            models.groups,
-            names=("all",),
-            codes=np.zeros_like(self.codes),
-            members=np.ones((1, 1), dtype=bool),
-        )
-        self.profiles = Profiles(replace(models, groups=together))
-
-    def _counts(self, profile: IntArray) -> GroupCounts:
-        """Counts [permutations, models, ...] for profiles of [permutations, examples]."""
-        permutations, n_profiles = len(profile), len(self.profiles.size)
-        columns = permutations * self.n_codes
-        cell = profile * columns + self.codes
-        cell += (np.arange(permutations) * self.n_codes)[:, None]
-        sizes = np.bincount(cell.ravel(), minlength=n_profiles * columns)
-        counts = self.profiles.counts(sizes.reshape(n_profiles, columns))
-
-        def by_code(values: npt.NDArray[Any]) -> npt.NDArray[Any]:
-            # [permutations * codes, models, 1 ...] to [permutations, models, codes ...]
-            split = values.reshape(permutations, self.n_codes, values.shape[1], *values.shape[3:])
-            return np.moveaxis(split, 1, 2)
-
-        by_codes = GroupCounts(
-            n=by_code(counts.n),
-            positives=by_code(counts.positives),
-            predicted=by_code(counts.predicted),
-            hits=by_code(counts.hits),
-        )
-        return by_codes.of_groups(self.members)
-
-    def _per_permutation(self) -> int:
-        counts = self.profiles.counts_per_draw * self.n_codes
-        return max(counts, len(self.profiles.size) * self.n_codes, len(self.codes))
-
-    def permuted(
-        self,
-        strata: IntArray,
-        permutations: int,
-        generator: np.random.Generator,
-        *,
-        redrawn: bool = False,
-    ) -> Iterator[GroupCounts]:
-        """Counts of permuted groups, some permutations at a time.
-
-        Args:
-            redrawn: whether what examples are is drawn with replacement instead of permuted.
-        """
-        members = [np.flatnonzero(strata == stratum) for stratum in np.unique(strata)]
-        step = max(1, min(permutations, COUNTS_AT_ONCE // self._per_permutation()))
-        for start in range(0, permutations, step):
-            size = min(step, permutations - start)
-            profile = np.tile(self.profiles.profile, (size, 1))
-            for own in members:
-                if redrawn:
-                    chosen = generator.integers(0, len(own), (size, len(own)))
-                    profile[:, own] = self.profiles.profile[own[chosen]]
-                else:
-                    profile[:, own] = generator.permuted(profile[:, own], axis=1)
-            yield self._counts(profile)
 
 
 def _p_value(observed: float, null: FloatArray) -> float:
@@ -183,9 +107,9 @@ def permuted_values(
     Returns:
         By metric. [permutations, models]
     """
-    counts = _Counter(models).permuted(strata, permutations, generator, redrawn=redrawn)
-    chunks = [measure(chunk, models.large) for chunk in counts]
-    return {name: np.concatenate([chunk[name] for chunk in chunks]) for name in chunks[0]}
+    return GroupPermutation(models).measured(
+        strata, permutations, generator, measure, redrawn=redrawn
+    )
 
 
 def parity_null(

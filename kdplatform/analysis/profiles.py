@@ -5,8 +5,9 @@ examples is then a multinomial draw of profile sizes, and the counts behind ever
 are one sparse product with them: the same draw serves all models, so their metrics stay paired.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,16 +15,18 @@ import pandas as pd
 from scipy import sparse
 
 from kdplatform.analysis.group_fairness import classes_seen
-from kdplatform.analysis.group_rates import GroupCounts, LargeEnough, count_codes
+from kdplatform.analysis.group_rates import GroupCounts, LargeEnough, Measure, count_codes
+from kdplatform.analysis.multinomial import Resampler
 from kdplatform.analysis.tables import Attribute, Groups, aligned_tables, attribute_groups
+from kdplatform.analysis.threads import in_threads
 from kdplatform.predictions import FloatArray, IntArray, Table
 
 Arms = Mapping[str, Sequence[Table]]
 
-# Drawing a profile's size in a multinomial costs as much as drawing this many examples singly.
-_RARE = 6
 # Counts held at a time: bounds memory, and keeps them in the cache of the processor.
 COUNTS_AT_ONCE = 1_000_000
+# Fewer draws at a time than this leave a sparse product without anything to do at once.
+_FEWEST_DRAWS = 64
 
 
 @dataclass(frozen=True)
@@ -106,50 +109,62 @@ class Profiles:
         _, first, profile, size = np.unique(
             key, return_index=True, return_inverse=True, return_counts=True
         )
-        # the largest profiles first: how they are drawn depends on their size
-        order = np.argsort(-size, kind="stable")
+        # the largest profiles first: how they are drawn depends on their size; then by label and
+        # group, so that the counts of a group and label come from neighbours in memory
+        order = np.lexsort((models.labels[first], models.groups.codes[first], -size))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
         self.profile, self.size, first = rank[profile], size[order], first[order]
-        self._common = int((self.size > _RARE).sum())
-        self._rare_profile = self.profile[self.profile >= self._common] - self._common
-        self._counting = self._counting_matrix(
-            models.groups.codes[first],
-            models.labels[first],
-            models.predictions[:, first],
-            None if models.weights is None else models.weights[first],
+        self._kind = np.float32 if self._is_exact(models.weights) else np.float64
+        weights = None if models.weights is None else models.weights[first]
+        self._positives, self._errors = self._counting_matrices(
+            models.groups.codes[first], models.labels[first], models.predictions[:, first], weights
         )
 
-    def _counting_matrix(
+    def _is_exact(self, weights: FloatArray | None) -> bool:
+        """Whether counts are exact in single precision: those of up to 2^24 examples."""
+        return weights is None and len(self.profile) < 1 << 22
+
+    def _counting_matrices(
         self,
         codes: IntArray,
         labels: IntArray,
         predictions: IntArray,
         weights: FloatArray | None,
-    ) -> sparse.csr_array:
-        """Which counts each profile enters: [positives, then every model's misses and alarms].
+    ) -> tuple[sparse.csr_array, list[tuple[slice, sparse.csr_array]]]:
+        """Which counts each profile enters: positives, and some models' misses and false alarms.
 
         Only errors are counted per model: a hit is a positive that is not missed, and what a model
         predicts is its hits and its false alarms. Models are mostly right, so this is sparse. An
         example counts as much as its weight.
+
+        Returns:
+            Positives [cells, profiles], and for every few models their errors
+            [2 (misses, alarms) * models * cells, profiles].
         """
         cells = self._n_codes * self.n_classes
-        model, wrong = np.nonzero(predictions != labels)
+        entries = np.ones(len(labels)) if weights is None else weights
         label_cell = codes * self.n_classes + labels
-        misses = cells * (1 + model) + label_cell[wrong]
-        alarm_cell = codes[wrong] * self.n_classes + predictions[model, wrong]
-        alarms = cells * (1 + self.n_models + model) + alarm_cell
-        rows = np.concatenate([label_cell, misses, alarms])
-        columns = np.concatenate([np.arange(len(labels)), wrong, wrong])
-        # counts of up to 2^24 examples are exact in single precision
-        exact = len(self.profile) < 2**24 and weights is None
-        kind = np.float32 if exact else np.float64
-        entries = np.ones(len(rows)) if weights is None else weights[columns]
-        shape = (cells * (1 + 2 * self.n_models), len(labels))
-        return sparse.csr_array((entries.astype(kind), (rows, columns)), shape=shape)
 
-    def counts(self, sizes: npt.NDArray[np.number]) -> GroupCounts:
-        """Counts of resampled examples.
+        def matrix(rows: IntArray, columns: IntArray, blocks: int) -> sparse.csr_array:
+            values = entries[columns].astype(self._kind)
+            return sparse.csr_array((values, (rows, columns)), shape=(blocks * cells, len(labels)))
+
+        step = max(1, COUNTS_AT_ONCE // (_FEWEST_DRAWS * 2 * cells))
+        errors = []
+        for start in range(0, self.n_models, step):
+            own = predictions[start : start + step]
+            model, wrong = np.nonzero(own != labels)
+            misses = cells * model + label_cell[wrong]
+            alarm_cell = codes[wrong] * self.n_classes + own[model, wrong]
+            alarms = cells * (len(own) + model) + alarm_cell
+            rows, columns = np.concatenate([misses, alarms]), np.concatenate([wrong, wrong])
+            models = slice(start, start + len(own))
+            errors.append((models, matrix(rows, columns, 2 * len(own))))
+        return matrix(label_cell, np.arange(len(labels)), 1), errors
+
+    def counts(self, sizes: npt.NDArray[np.number]) -> Iterator[GroupCounts]:
+        """Counts of resampled examples, some models at a time.
 
         Args:
             sizes: How often each profile was drawn. [profiles, draws]
@@ -157,49 +172,81 @@ class Profiles:
         Returns:
             Counts with leading dimensions [draws, models].
         """
-        flat = self._counting @ np.ascontiguousarray(sizes, dtype=self._counting.dtype)
-        shape = (1 + 2 * self.n_models, self._n_codes, self.n_classes, -1)
-        blocks = np.moveaxis(np.asarray(flat).reshape(shape), -1, 0)
-        positives = blocks[:, :1]
-        hits = positives - blocks[:, 1 : 1 + self.n_models]
-        counts = GroupCounts(
-            n=positives.sum(axis=-1),
-            positives=positives,
-            predicted=hits + blocks[:, 1 + self.n_models :],
-            hits=hits,
-        )
-        return counts.of_groups(self._members)
+        drawn = np.ascontiguousarray(sizes, dtype=self._kind)
+
+        def by_cell(matrix: sparse.csr_array) -> npt.NDArray[np.floating]:
+            # [draws, models, codes, classes] of [models * codes * classes, draws]
+            flat = np.asarray(matrix @ drawn)
+            shape = (-1, self._n_codes, self.n_classes, flat.shape[1])
+            return np.moveaxis(flat.reshape(shape), -1, 0)
+
+        positives = by_cell(self._positives)
+        n = positives.sum(axis=-1)
+        for models, matrix in self._errors:
+            errors, half = by_cell(matrix), models.stop - models.start
+            hits = positives - errors[:, :half]
+            predicted = hits + errors[:, half:]
+            yield GroupCounts(n, positives, predicted, hits, models).of_groups(self._members)
 
     @property
     def counts_per_draw(self) -> int:
-        """Number of counts that one draw makes, over all models."""
-        return int(self._counting.shape[0])
+        """Number of counts that one draw makes at a time."""
+        return max(int(matrix.shape[0]) for _, matrix in self._errors)
 
     def observed(self) -> GroupCounts:
         """Counts of the examples as they are, with leading dimensions [1, models]."""
-        return self.counts(self.size[:, None])
+        parts = list(self.counts(self.size[:, None]))
+        predicted, hits = (
+            np.concatenate([getattr(part, name) for part in parts], axis=1).astype(float)
+            for name in ("predicted", "hits")
+        )
+        n, positives = parts[0].n.astype(float), parts[0].positives.astype(float)
+        return GroupCounts(n, positives, predicted, hits, slice(0, self.n_models))
 
-    def resampled(self, draws: int, generator: np.random.Generator) -> Iterator[GroupCounts]:
-        """Counts of examples drawn with replacement, as many as there are, some draws at a time."""
-        per_draw = max(self._counting.shape) + len(self._rare_profile)
-        step = max(1, min(draws, COUNTS_AT_ONCE // per_draw))
-        for start in range(0, draws, step):
-            yield self.counts(self._sizes(min(step, draws - start), generator))
+    def resampled(
+        self, draws: int, generator: np.random.Generator, measure: Measure, large: LargeEnough
+    ) -> dict[str, FloatArray]:
+        """Measures examples drawn with replacement, as many as there are.
 
-    def _sizes(self, draws: int, generator: np.random.Generator) -> IntArray:
-        """How often each profile is drawn, a multinomial. [profiles, draws].
-
-        The sizes of common profiles and of all rare ones together are drawn as a multinomial. The
-        examples of the rare ones are then drawn singly. The distribution is the same, and the cost
-        is the lower of both.
+        Returns:
+            By metric. [draws, models, ...]
         """
-        n, rare = len(self.profile), len(self._rare_profile)
-        chances = np.append(self.size[: self._common], rare) / n
-        sizes = generator.multinomial(n, chances, size=draws).T
-        singly = sizes[-1]
-        chosen = generator.integers(0, max(rare, 1), size=singly.sum(), dtype=np.uint32)
-        cell = np.take(self._rare_profile * draws, chosen)
-        cell += np.repeat(np.arange(draws), singly)
-        n_rare = len(self.size) - self._common
-        drawn = np.bincount(cell, minlength=n_rare * draws).reshape(n_rare, draws)
-        return np.concatenate([sizes[:-1], drawn])
+        resampler, found = Resampler(self.size), Measured(draws, self.n_models)
+        per_draw = max(self.counts_per_draw, len(self.size))
+        step = min(draws, max(_FEWEST_DRAWS, COUNTS_AT_ONCE // per_draw))
+        starts = range(0, draws, step)
+
+        def part(start: int, own: np.random.Generator) -> list[MeasuredPart]:
+            drawn = resampler.draw(min(step, draws - start), own)
+            counts = self.counts(drawn)
+            return [MeasuredPart(start, each.models, measure(each, large)) for each in counts]
+
+        # A stream of random numbers for every part: the same ones, however many threads there are.
+        parts = list(zip(starts, generator.spawn(len(starts)), strict=True))
+        for measured in in_threads(lambda each: part(*each), parts, len(parts)):
+            found.add(measured)
+        return found.values
+
+
+class MeasuredPart(NamedTuple):
+    """Metrics of some models in the draws from `start`, by name. [draws, models, ...]."""
+
+    start: int
+    models: slice
+    values: Mapping[str, FloatArray]
+
+
+class Measured:
+    """Metrics of many draws, put together from some draws of some models at a time."""
+
+    def __init__(self, draws: int, models: int) -> None:
+        self.values: dict[str, FloatArray] = {}
+        self._shape = draws, models
+
+    def add(self, parts: Iterable[MeasuredPart]) -> None:
+        """Takes the metrics of some draws."""
+        for start, models, values in parts:
+            for name, value in values.items():
+                if name not in self.values:
+                    self.values[name] = np.empty(self._shape + value.shape[2:])
+                self.values[name][start : start + len(value), models] = value

@@ -17,8 +17,8 @@ from kdplatform.predictions import FloatArray, IntArray, Logits, Predictions, Ta
 
 # Places at the top that are looked at, as UnKD's authors do.
 CUTOFFS = (10, 20)
-# Rows ranked at a time: bounds memory.
-_ROWS = 4096
+# Logits ranked at a time: bounds memory.
+_LOGITS = 1 << 20
 
 
 class RankingScores(NamedTuple):
@@ -51,7 +51,7 @@ def label_ranks(table: Table) -> IntArray:
     checked = Predictions.of(table)
     logits = _logits(checked)
     own = logits[np.arange(len(checked)), checked.labels][:, None]
-    return np.asarray((logits >= own).sum(axis=1), dtype=np.int64)
+    return np.asarray(np.count_nonzero(logits >= own, axis=1), dtype=np.int64)
 
 
 def ranking_scores(ranks: IntArray, cutoffs: Sequence[int] = CUTOFFS) -> RankingScores:
@@ -84,12 +84,18 @@ def top_places(table: Table, k: int = CUTOFFS[0]) -> IntArray:
     """
     logits = _logits(Predictions.of(table))
     classes = logits.shape[1]
+    places, step = min(k, classes), max(1, _LOGITS // classes)
     counts = np.zeros(classes, dtype=np.int64)
-    for start in range(0, len(logits), _ROWS):
-        rows = logits[start : start + _ROWS]
-        first = np.argsort(-rows, axis=1, kind="stable")[:, :k]
-        placed = first[np.take_along_axis(rows, first, axis=1) > OUT_OF_THE_RUNNING]
-        counts += np.bincount(placed, minlength=classes)
+    for start in range(0, len(logits), step):
+        rows = logits[start : start + step]
+        last = np.partition(rows, classes - places, axis=1)[:, [classes - places]]
+        placed, tied = rows > last, rows == last
+        free = places - np.count_nonzero(placed, axis=1)
+        several = np.flatnonzero(np.count_nonzero(tied, axis=1) > free)
+        tied[several] &= tied[several].cumsum(axis=1) <= free[several, None]
+        placed |= tied
+        placed &= rows > OUT_OF_THE_RUNNING
+        counts += np.bincount(np.nonzero(placed)[1], minlength=classes)
     return counts
 
 

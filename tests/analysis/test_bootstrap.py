@@ -8,6 +8,7 @@ from scipy import stats
 from kdplatform.analysis.bootstrap import bootstrap_fairness
 from kdplatform.analysis.group_fairness import METRICS, fairness_metrics
 from kdplatform.analysis.group_rates import metric_values
+from kdplatform.analysis.multinomial import Resampler
 from kdplatform.analysis.profiles import Profiles, models_of_arms
 
 
@@ -51,7 +52,8 @@ def test_counts_of_a_draw_are_those_of_the_resampled_tables(n):
     profiles = Profiles(on_groups)
     chosen = np.random.default_rng(3).integers(0, n, n)
     sizes = np.bincount(profiles.profile[chosen], minlength=len(profiles.size))
-    drawn = metric_values(profiles.counts(sizes[:, None]), on_groups.large)
+    [counts] = profiles.counts(sizes[:, None])
+    drawn = metric_values(counts, on_groups.large)
     for position, table in enumerate(models):
         resampled = table.iloc[chosen].assign(id=np.arange(n))
         expected = asdict(fairness_metrics(resampled, "color", min_group_size=1))
@@ -62,7 +64,7 @@ def test_counts_of_a_draw_are_those_of_the_resampled_tables(n):
 @pytest.mark.parametrize("n", [60, 3000], ids=["rare profiles", "common profiles"])
 def test_draws_have_the_mean_and_variance_of_resampling_with_replacement(n):
     profiles = Profiles(models_of_arms({"a": tables(2, n=n)}, "color", 1))
-    sizes = profiles._sizes(4000, np.random.default_rng(0))
+    sizes = Resampler(profiles.size).draw(4000, np.random.default_rng(0))
     share = profiles.size / n
     assert np.all(sizes.sum(axis=0) == n)
     np.testing.assert_allclose(sizes.mean(axis=1), profiles.size, rtol=0.2)

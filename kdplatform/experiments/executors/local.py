@@ -26,6 +26,7 @@ from kdplatform.experiments.executors.base import (
     Outcome,
     Task,
 )
+from kdplatform.processes import usable_cores as usable_cores
 
 # A worker that dies takes its step with it: the step is tried this often in all.
 _ATTEMPTS = 2
@@ -42,13 +43,6 @@ _IMPORTED_ONCE = [
     "mlflow.store.tracking.sqlalchemy_store",
     "git",
 ]
-
-
-def usable_cores() -> int:
-    """Returns the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class LocalExecutor(Executor):
