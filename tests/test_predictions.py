@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 import pytest
 import torch
 
+from kdplatform import predictions
 from kdplatform.data import Split
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.predictions import RESERVED, Predictions
@@ -231,3 +232,34 @@ def test_a_model_that_returns_probabilities_is_refused() -> None:
     split = Split(torch.zeros(2, 1), torch.tensor([0, 1]), np.arange(2), pd.DataFrame(index=[0, 1]))
     with pytest.raises(UserError, match="allowed: a model without softmax"):
         Predictions.from_logits(split, torch.tensor([[0.9, 0.1], [0.2, 0.8]]))
+
+
+def test_logits_are_written_and_read_some_rows_at_a_time(
+    table: Predictions, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert table.logits is not None
+    table.write(tmp_path / "whole.parquet")
+    monkeypatch.setattr(predictions, "_LOGITS_AT_ONCE", 2 * table.n_classes)
+    table.write(tmp_path / "parts.parquet")
+    groups = [
+        pq.ParquetFile(tmp_path / f"{name}.parquet").num_row_groups for name in ("whole", "parts")
+    ]
+    assert groups == [1, -(-len(table) // 2)]
+    for name in ("whole", "parts"):
+        read = Predictions.read(tmp_path / f"{name}.parquet")
+        assert read.logits is not None
+        assert read.logits.tobytes() == table.logits.tobytes()
+
+
+def test_a_bad_row_is_named_by_its_place_in_the_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(predictions, "_LOGITS_AT_ONCE", 4)
+    for name, logits, message in (
+        ("nan", [[1.0, 0.0]] * 6 + [[np.nan, 0.0]], "logits of row 6 are not finite"),
+        ("ragged", [[1.0, 0.0]] * 6 + [[1.0, 0.0, 0.0]], r"lengths \[2, 3\]"),
+    ):
+        frame = pd.DataFrame({"id": range(7), "label": 0, "prediction": 0, "logits": logits})
+        frame.to_parquet(tmp_path / f"{name}.parquet")
+        with pytest.raises(ValueError, match=message):
+            Predictions.read(tmp_path / f"{name}.parquet")

@@ -158,7 +158,7 @@ def spread(rates: FloatArray, axis: int) -> FloatArray:
     return np.where(known >= 2, gap, np.nan)
 
 
-def _spread_of_rates(
+def spread_of_rates(
     numerator: npt.NDArray[np.floating | np.integer],
     denominator: npt.NDArray[np.floating | np.integer],
     enough: npt.NDArray[np.bool_],
@@ -229,9 +229,9 @@ def metric_values(counts: GroupCounts, large: LargeEnough) -> dict[str, FloatArr
         each[..., own] for each in (counts.hits, counts.predicted, counts.positives)
     )
     n = counts.n[..., None]
-    dpd = _spread_of_rates(predicted, n, large.groups[:, None])
-    tpr = _spread_of_rates(hits, positives, large.positives[:, own])
-    fpr = _spread_of_rates(predicted - hits, n - positives, large.negatives[:, own])
+    dpd = spread_of_rates(predicted, n, large.groups[:, None])
+    tpr = spread_of_rates(hits, positives, large.positives[:, own])
+    fpr = spread_of_rates(predicted - hits, n - positives, large.negatives[:, own])
     eod = np.maximum(tpr, fpr)
     accuracy = np.where(large.groups, quotient(counts.hits.sum(axis=-1), counts.n), np.nan)
     return {

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from kdplatform.analysis import profiles as profiles_module
+from kdplatform.analysis import threads
 from kdplatform.analysis.bootstrap import bootstrap_fairness
 from kdplatform.analysis.group_fairness import METRICS, fairness_metrics
-from kdplatform.analysis.group_rates import metric_values
+from kdplatform.analysis.group_rates import count_codes, metric_values
 from kdplatform.analysis.multinomial import Resampler
 from kdplatform.analysis.profiles import Profiles, models_of_arms
 
@@ -161,3 +163,45 @@ def test_tables_that_disagree_on_groups_are_refused():
         bootstrap_fairness(
             {"ds": [first, second.assign(color=second["color"].to_numpy()[::-1])]}, "color"
         )
+
+
+def test_intervals_of_many_classes_are_those_of_resampling_the_examples():
+    classes, n, draws = 12, 400, 3000
+    arms = {"nds": tables(1, n=n, classes=classes)}
+    arms["ds"] = tables(1, n=n, classes=classes, model_seed=2)
+    result = bootstrap_fairness(arms, "color", draws=draws, min_group_size=1)
+    models = models_of_arms(arms, "color", 1)
+    rng, resampled = np.random.default_rng(4), []
+    for _ in range(600):
+        chosen = rng.integers(0, n, n)
+        codes, labels = models.groups.codes[chosen], models.labels[chosen]
+        for prediction in models.predictions:
+            sizes = len(models.groups.members), models.n_classes
+            counts = count_codes(codes, labels, prediction[chosen], *sizes)
+            resampled.append(metric_values(counts, models.large))
+    plain = {
+        metric: np.array([float(each[metric]) for each in resampled]).reshape(-1, 2).T
+        for metric in METRICS
+    }
+    for metric in METRICS:
+        samples = [result.samples[arm][metric] for arm in arms]
+        for own, other in zip(
+            [*samples, samples[1] - samples[0]],
+            [*plain[metric], plain[metric][1] - plain[metric][0]],
+            strict=True,
+        ):
+            # Deviations of 600 draws are known to about 3%, so that 4 errors are 12%.
+            assert np.std(own) == pytest.approx(np.std(other), rel=0.13), metric
+            assert stats.ks_2samp(own, other).pvalue > 1e-4, metric
+
+
+def test_draws_are_the_same_whatever_the_number_of_threads(monkeypatch):
+    monkeypatch.setattr(profiles_module, "COUNTS_AT_ONCE", 4000)
+    arms = {"nds": tables(2, n=300, classes=5), "ds": tables(2, n=300, classes=5, model_seed=2)}
+    found = []
+    for cores in (1, 3):
+        monkeypatch.setattr(threads, "usable_cores", lambda cores=cores: cores)
+        boot = bootstrap_fairness(arms, "color", draws=500, min_group_size=1)
+        found.append((boot.table(), boot.null))
+    pd.testing.assert_frame_equal(found[0][0], found[1][0], check_exact=True)
+    pd.testing.assert_frame_equal(found[0][1], found[1][1], check_exact=True)

@@ -92,3 +92,15 @@ def test_without_logits_there_is_no_rank() -> None:
     bare = Predictions(own.ids, own.labels, own.predictions, None, own.columns)
     with pytest.raises(ValueError, match="lacks column 'logits'"):
         label_ranks(bare)
+
+
+@pytest.mark.parametrize("k", [1, 10, 80])
+def test_of_equal_logits_the_lowest_numbers_come_first(k: int) -> None:
+    logits = np.random.default_rng(0).integers(0, 8, (50, 60)).astype(np.float32)
+    logits[:, 7] = OUT_OF_THE_RUNNING
+    labels = np.zeros(50, dtype=np.int64)
+    columns = pd.DataFrame(index=range(50))
+    ties = Predictions(np.arange(50), labels, logits.argmax(1), logits, columns)
+    first = np.argsort(-logits, axis=1, kind="stable")[:, :k]
+    expected = np.bincount(first[first != 7], minlength=60)
+    assert np.array_equal(top_places(ties, k), expected)
