@@ -32,11 +32,14 @@ from kdplatform.analysis.disagreement import disagreement_over_seeds
 from kdplatform.analysis.group_fairness import fairness_metrics
 from kdplatform.analysis.parity import parity_null
 from kdplatform.analysis.significance import mcnemar_by_class
+from kdplatform.experiments.compare import compare
 
 TEMPERATURES = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 20, 30, 40)
 SEEDS = 5
 GROUPS = {"young": 2, "region": 5, "color": 10}
 DRAWS = 10_000
+# Rows of a comparison of decisions on people.
+ROWS = 6172
 
 Study = dict[str, list[pd.DataFrame]]
 
@@ -141,6 +144,31 @@ def our_metrics(table: pd.DataFrame) -> None:
         fairness_metrics(table, attribute)
 
 
+def decisions_of(model: int, shift: float) -> pd.DataFrame:
+    """Decisions and logits on as many people as the data of COMPAS have, with its groups' sizes."""
+    rng = np.random.default_rng(0)
+    columns = {
+        "sex": rng.choice(["f", "m"], ROWS, p=[0.19, 0.81]),
+        "race": rng.choice(list("abcdef"), ROWS, p=[0.514, 0.341, 0.082, 0.056, 0.005, 0.002]),
+        "age": rng.choice(["under 25", "25 to 45", "over 45"], ROWS, p=[0.22, 0.57, 0.21]),
+    }
+    labels, shared = (rng.random(ROWS) < 0.455).astype(int), rng.normal(size=ROWS)
+    score = 1.6 * (labels - 0.5) + shared + shift * (columns["race"] == "a")
+    score = score + 0.5 * np.random.default_rng(model).normal(size=ROWS)
+    logits = np.stack([-score / 2, score / 2], axis=1).astype(np.float32)
+    known = {"id": np.arange(ROWS), "label": labels, "prediction": logits.argmax(axis=1)}
+    return pd.DataFrame(known | {"logits": list(logits)} | columns)
+
+
+def compared(seeds: int) -> None:
+    """What the command `compare` does, apart from reading files and loading libraries."""
+    a, b = (
+        [decisions_of(10 * side + seed + 1, 0.3 + 0.2 * side) for seed in range(seeds)]
+        for side in (0, 1)
+    )
+    compare(a, b)
+
+
 def timed(part: str, target: float | None, work: Callable[[], None]) -> Row:
     """Runs a part once and prints its line."""
     start, cpu_start = time.perf_counter(), time.process_time()
@@ -180,13 +208,23 @@ def measure(classes: int, examples: int) -> list[Row]:
         ),
         timed(
             f"bootstrap, 1 pair, {classes:,} classes one-vs-rest, {draws}",
-            None,
+            5.0,
             lambda: bootstrap(pair),
         ),
         timed(
             "parity null, 2 arms of 5 seeds, 2 classes, 1,000 permutations",
             None,
             lambda: parity(arms),
+        ),
+        timed(
+            f"compare, 1 pair, 2 classes x {ROWS:,}, 3 attributes and their pairs",
+            4.0,
+            lambda: compared(1),
+        ),
+        timed(
+            f"compare, 5 pairs of seeds, 2 classes x {ROWS:,}, 3 attributes and their pairs",
+            None,
+            lambda: compared(5),
         ),
         timed(
             "DPD and EOD of one table, fairlearn",
