@@ -1,15 +1,15 @@
 """Counts of models when groups are permuted among examples, or examples drawn anew for them.
 
-Group codes stay in their places and the examples' profiles (label and predictions) move. Where many
-examples share a profile, nothing is moved: the table of profiles by codes has the margins of the
-data, and it is drawn with these margins given (Patefield 1981 names the distribution), column by
-column as hypergeometric numbers. Otherwise the examples are shuffled. Both give the same
-distribution, and the cost is the lower of both.
+The table of profiles (label and predictions) by group codes has the margins of the data. For
+profiles that many examples share it is drawn with these margins given, number by number as
+hypergeometric numbers (Patefield 1981, Applied Statistics 30, algorithm AS 159). The examples of
+all other profiles are one further row of that table, and the codes it gets are shuffled among them.
+Both ways give the distribution of permuted groups, and the cost is the lower of both.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,21 +30,61 @@ class _Stratum:
     """Examples among which groups are permuted.
 
     Attributes:
-        examples: [examples of the stratum]
-        profiles: those that occur. [profiles]
-        sizes: how many examples have each of them. [profiles]
+        common: profiles of so many examples that their numbers are drawn. [profiles]
+        sizes: how many examples have each of them, and how many have any other. [profiles + 1]
+        others: profile of every example that has another. [examples]
         codes: how many examples have each code. [codes]
     """
 
-    examples: IntArray
-    profiles: IntArray
+    common: IntArray
     sizes: IntArray
+    others: IntArray
     codes: IntArray
 
-    @property
-    def cells(self) -> int:
-        """Numbers that decide a table of profiles by codes."""
-        return (len(self.sizes) - 1) * (int((self.codes > 0).sum()) - 1)
+    @classmethod
+    def of(cls, profiles: IntArray, codes: IntArray, n_codes: int) -> "_Stratum":
+        found, place, sizes = np.unique(profiles, return_inverse=True, return_counts=True)
+        of_codes = np.bincount(codes, minlength=n_codes)
+        common = sizes > _COST_OF_A_CELL * (np.count_nonzero(of_codes) - 1)
+        others = profiles[~common[place]]
+        return cls(found[common], np.append(sizes[common], len(others)), others, of_codes)
+
+    def tables(
+        self, permutations: int, generator: np.random.Generator, *, redrawn: bool
+    ) -> IntArray:
+        """Draws how many examples of each row of `sizes` get each code.
+
+        Returns:
+            [profiles + 1, permutations, codes]
+        """
+        found = np.zeros((len(self.sizes), permutations, len(self.codes)), dtype=np.int64)
+        present = np.flatnonzero(self.codes)
+        left = np.repeat(self.sizes[:, None], permutations, axis=1)
+        chances = self.sizes / self.sizes.sum()
+        for code in present:
+            if redrawn:
+                size = int(self.codes[code])
+                found[:, :, code] = generator.multinomial(size, chances, size=permutations).T
+            elif code == present[-1]:
+                found[:, :, code] = left
+            else:
+                found[:, :, code] = _column(left, int(self.codes[code]), generator)
+                left -= found[:, :, code]
+        return found
+
+
+class _Moved(NamedTuple):
+    """Some permutations: numbers of common profiles, and the codes of all other examples.
+
+    Attributes:
+        drawn: common profiles of a stratum and their numbers [profiles, permutations, codes].
+        codes: [permutations, other examples]
+        profiles: of the other examples. [other examples], or per permutation.
+    """
+
+    drawn: list[tuple[IntArray, IntArray]]
+    codes: IntArray
+    profiles: IntArray
 
 
 class GroupPermutation:
@@ -130,84 +170,61 @@ class GroupPermutation:
         Returns:
             [profiles, permutations * codes]
         """
-        each = [self._stratum(np.flatnonzero(strata == s)) for s in np.unique(strata)]
-        n = len(self._codes)
-        numbers = sum(len(own.sizes) * self._n_codes if redrawn else own.cells for own in each)
-        drawn = numbers * _COST_OF_A_CELL < n
-        if drawn:
-            for start in range(0, permutations, step):
-                size = min(step, permutations - start)
-                yield self._drawn(each, size, generator, redrawn=redrawn)
-            return
+        profile, n = self._profiles.profile, len(self._codes)
+        each = [
+            _Stratum.of(profile[strata == s], self._codes[strata == s], self._n_codes)
+            for s in np.unique(strata)
+        ]
         many = max(step, min(permutations, _EXAMPLES_AT_ONCE // n) // step * step)
         for start in range(0, permutations, many):
             size = min(many, permutations - start)
-            profile = self._shuffled(each, size, generator, redrawn=redrawn)
+            moved = self._moved(each, size, generator, redrawn=redrawn)
             for first in range(0, size, step):
-                yield self._tabulated(profile[first : first + step])
+                yield self._tabulated(moved, slice(first, min(first + step, size)))
 
-    def _stratum(self, examples: IntArray) -> _Stratum:
-        profiles, sizes = np.unique(self._profiles.profile[examples], return_counts=True)
-        codes = np.bincount(self._codes[examples], minlength=self._n_codes)
-        return _Stratum(examples, profiles, sizes, codes)
-
-    def _drawn(
+    def _moved(
         self,
         strata: list[_Stratum],
         permutations: int,
         generator: np.random.Generator,
         *,
         redrawn: bool,
-    ) -> IntArray:
-        found = np.zeros((len(self._profiles.size), permutations, self._n_codes), dtype=np.int64)
+    ) -> _Moved:
+        drawn, codes, profiles = [], [], []
+        every_code = np.tile(np.arange(self._n_codes), permutations)
         for own in strata:
-            for code, column in self._columns(own, permutations, generator, redrawn=redrawn):
-                found[own.profiles, :, code] += column
-        return found.reshape(len(found), -1)
-
-    def _columns(
-        self, own: _Stratum, permutations: int, generator: np.random.Generator, *, redrawn: bool
-    ) -> Iterator[tuple[int, IntArray]]:
-        """How many examples of each profile get a code. [profiles, permutations]."""
-        present = np.flatnonzero(own.codes)
-        left = np.repeat(own.sizes[:, None], permutations, axis=1)
-        chances = own.sizes / own.sizes.sum()
-        for code in present:
+            tables = own.tables(permutations, generator, redrawn=redrawn)
+            drawn.append((own.common, tables[:-1]))
+            if not len(own.others):
+                continue
             if redrawn:
-                column = generator.multinomial(own.codes[code], chances, size=permutations).T
-            elif code == present[-1]:
-                column = left
+                # As many as there are in the stratum: those of common profiles have no code here.
+                n = int(own.codes.sum())
+                row = np.full((permutations, n), -1)
+                inside = np.arange(n) < tables[-1].sum(axis=1, keepdims=True)
+                row[inside] = np.repeat(every_code, tables[-1].ravel())
+                chosen = own.others[generator.integers(0, len(own.others), (permutations, n))]
             else:
-                column = _column(left, int(own.codes[code]), generator)
-                left = left - column
-            yield int(code), column
+                row = np.repeat(every_code, tables[-1].ravel()).reshape(permutations, -1)
+                row = generator.permuted(row, axis=1)
+                chosen = own.others
+            codes.append(row)
+            profiles.append(chosen)
+        if not codes:
+            return _Moved(drawn, *(np.empty((permutations, 0), dtype=np.int64) for _ in range(2)))
+        return _Moved(drawn, np.concatenate(codes, axis=1), np.concatenate(profiles, axis=-1))
 
-    def _shuffled(
-        self,
-        strata: list[_Stratum],
-        permutations: int,
-        generator: np.random.Generator,
-        *,
-        redrawn: bool,
-    ) -> IntArray:
-        """Profiles of the examples after a permutation. [permutations, examples]."""
-        profile = np.tile(self._profiles.profile, (permutations, 1))
-        for own in strata:
-            if redrawn:
-                n = len(own.examples)
-                chosen = generator.integers(0, n, (permutations, n))
-                profile[:, own.examples] = self._profiles.profile[own.examples[chosen]]
-            elif len(own.profiles) > 1:
-                profile[:, own.examples] = generator.permuted(profile[:, own.examples], axis=1)
-        return profile
-
-    def _tabulated(self, profile: IntArray) -> IntArray:
-        permutations, n_profiles = len(profile), len(self._profiles.size)
-        columns = permutations * self._n_codes
-        cell = profile * columns + self._codes
-        cell += (np.arange(permutations) * self._n_codes)[:, None]
-        sizes = np.bincount(cell.ravel(), minlength=n_profiles * columns)
-        return sizes.reshape(n_profiles, columns)
+    def _tabulated(self, moved: _Moved, chosen: slice) -> IntArray:
+        codes, profiles = moved.codes[chosen], moved.profiles
+        n_profiles, columns = len(self._profiles.size), len(codes) * self._n_codes
+        cell = (profiles if profiles.ndim == 1 else profiles[chosen]) * columns + codes
+        cell += (np.arange(len(codes)) * self._n_codes)[:, None]
+        with_code = cell.ravel() if profiles.ndim == 1 else cell[codes >= 0]
+        sizes = np.bincount(with_code, minlength=n_profiles * columns)
+        table = sizes.reshape(n_profiles, columns)
+        for common, numbers in moved.drawn:
+            table[common] += numbers[:, chosen].reshape(len(common), columns)
+        return table
 
 
 def _column(left: IntArray, size: int, generator: np.random.Generator) -> IntArray:

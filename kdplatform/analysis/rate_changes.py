@@ -46,6 +46,20 @@ class _Denominator(NamedTuple):
     square: FloatArray
 
 
+class _Members(NamedTuple):
+    """Which examples are in which group, by their weights and by the squares of these.
+
+    [groups, examples] each.
+    """
+
+    weighted: sparse.csr_matrix
+    squared: sparse.csr_matrix
+
+    @classmethod
+    def of(cls, members: sparse.csr_matrix, weights: FloatArray) -> "_Members":
+        return cls(_scaled(members, weights), _scaled(members, weights**2))
+
+
 class Cells(NamedTuple):
     """A measure of both sides and the difference B minus A, cell by cell."""
 
@@ -135,14 +149,16 @@ def rate_changes(
         "fpr": (alarms, large.negatives),
     }
     every = counts, weight, square
+    powers = (weights > 0).astype(float), weights, weights**2
+    wholes = [_whole(everybody, truth, each) for each in powers]
+    in_groups, in_any = (_Members.of(each, weights) for each in (members, everybody))
     found, overall = {}, {}
     for name, (entries, enough) in of_measure.items():
         sides = entries[:n_a], entries[n_a:]
         of_groups = _Denominator(*(_denominator(name, each) for each in every))
-        found[name] = _cells(*sides, members, weights, of_groups, enough)
-        powers = (weights > 0).astype(float), weights, weights**2
-        whole = _Denominator(*(_whole(name, everybody, truth, each) for each in powers))
-        overall[name] = _cells(*sides, everybody, weights, whole, whole.n >= min_group_size)
+        found[name] = _cells(*sides, in_groups, of_groups, enough)
+        whole = _Denominator(*(each.get(name, each["selection"]) for each in wholes))
+        overall[name] = _cells(*sides, in_any, whole, whole.n >= min_group_size)
     return RateChanges(
         groups.attribute,
         groups.names,
@@ -163,12 +179,12 @@ def _denominator(name: str, counts: GroupCounts) -> FloatArray:
 
 
 def _whole(
-    name: str, everybody: sparse.csr_matrix, truth: sparse.csr_matrix, weights: FloatArray
-) -> FloatArray:
-    """The denominators of all examples in groups, each counted once. [1, columns]."""
+    everybody: sparse.csr_matrix, truth: sparse.csr_matrix, weights: FloatArray
+) -> dict[str, FloatArray]:
+    """The denominators of all examples in groups, each counted once, by measure. [1, columns]."""
     weighted = _scaled(everybody, weights)
     n, positives = float(weighted.sum()), _dense(weighted @ truth)
-    return {"tpr": positives, "fpr": n - positives}.get(name, np.full((1, 1), n))
+    return {"tpr": positives, "fpr": n - positives, "selection": np.full((1, 1), n)}
 
 
 def _dense(matrix: sparse.csr_matrix) -> FloatArray:
@@ -198,16 +214,15 @@ def _one_hot(columns: IntArray, n_columns: int) -> sparse.csr_matrix:
 def _cells(
     a: Sequence[sparse.csr_matrix],
     b: Sequence[sparse.csr_matrix],
-    members: sparse.csr_matrix,
-    weights: FloatArray,
+    members: _Members,
     denominators: _Denominator,
     enough: np.ndarray,
 ) -> Cells:
     """A measure of both sides and its difference, as the mean of entries over a denominator."""
-    first, second = (_limits(side, members, weights, denominators, enough, 0.0) for side in (a, b))
+    first, second = (_limits(side, members, denominators, enough, 0.0) for side in (a, b))
     if len(a) == len(b):
         pairs = [(y - x).tocsr() for x, y in zip(a, b, strict=True)]
-        change = _limits(pairs, members, weights, denominators, enough, -1.0)
+        change = _limits(pairs, members, denominators, enough, -1.0)
         return Cells(first, second, change)
     value = second.value - first.value
     unknown = np.full_like(value, np.nan)
@@ -216,8 +231,7 @@ def _cells(
 
 def _limits(
     entries: Sequence[sparse.csr_matrix],
-    members: sparse.csr_matrix,
-    weights: FloatArray,
+    members: _Members,
     denominators: _Denominator,
     enough: np.ndarray,
     lowest: float,
@@ -226,14 +240,13 @@ def _limits(
 
     Args:
         entries: of every seed: what an example counts in a column. [examples, columns]
-        members: which examples are in which group. [groups, examples]
-        weights: how much each example counts. [examples]
+        members: which examples are in which group.
         denominators: what a mean is taken over.
         enough: whether the denominator is large enough to be measured.
         lowest: the smallest value there can be; the largest is 1.
     """
     seeds = len(entries)
-    weighted, squared = (_scaled(members, each) for each in (weights, weights**2))
+    weighted, squared = members
     sums = np.stack([_dense(weighted @ each) for each in entries])
     n, weight, square = (np.broadcast_to(each, sums.shape[1:]) for each in denominators)
     mean_entries = sparse.csr_matrix(sum(entries[1:], entries[0]) / seeds)

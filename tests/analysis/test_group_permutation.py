@@ -11,7 +11,8 @@ from kdplatform.analysis import group_permutation
 from kdplatform.analysis.group_permutation import GroupPermutation
 from kdplatform.analysis.profiles import models_of_arms
 
-WAYS = {"tables": 0, "examples": 10**9}
+# With a cost of 1 the profiles of more than two examples are drawn as tables, the others moved.
+WAYS = {"tables": 0, "both": 1, "examples": 10**9}
 
 
 @pytest.fixture(params=WAYS)
@@ -98,16 +99,12 @@ def test_examples_drawn_anew_vary_as_binomials(way):
     assert hits.var() == pytest.approx(n * share * (1 - share), rel=0.1)
 
 
-def test_the_cheaper_way_is_taken(monkeypatch):
-    taken = []
-    for name in ("_drawn", "_shuffled"):
-        inner = getattr(GroupPermutation, name)
-
-        def noted(self, *arguments, _inner=inner, _name=name, **more):
-            taken.append(_name)
-            return _inner(self, *arguments, **more)
-
-        monkeypatch.setattr(GroupPermutation, name, noted)
-    for own in (models(5000), models(100, arms=8)):
-        GroupPermutation(own).measured(own.labels, 3, np.random.default_rng(0), flat)
-    assert taken == ["_drawn", "_shuffled"]
+def test_only_common_profiles_are_drawn_as_tables():
+    own = models(5000)
+    profile, codes = GroupPermutation(own)._profiles.profile, own.groups.codes
+    stratum = group_permutation._Stratum.of(np.where(profile < 3, profile, 99), codes, 3)
+    assert stratum.common.tolist() == [0, 1, 2, 99]
+    some = np.arange(5000) < 4990
+    stratum = group_permutation._Stratum.of(np.where(some, 7, np.arange(5000)), codes, 3)
+    assert (stratum.common.tolist(), stratum.sizes.tolist()) == ([7], [4990, 10])
+    assert stratum.others.tolist() == list(range(4990, 5000))
