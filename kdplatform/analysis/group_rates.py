@@ -181,10 +181,11 @@ def spread_of_rates(
     if any(_has_zero(denominator[..., group, :], enough[group]) for group in chosen):
         rates = np.where(enough, quotient(numerator, denominator), np.nan)
         return spread(rates, -2)
-    highest = lowest = None
+    highest: FloatArray | None = None
+    lowest: FloatArray | None = None
     for group in chosen:
         with np.errstate(divide="ignore", invalid="ignore"):
-            rates = numerator[..., group, :] / denominator[..., group, :]
+            rates = np.asarray(numerator[..., group, :] / denominator[..., group, :])
         if not enough[group].all():
             rates[..., ~enough[group]] = np.nan
         if highest is None or lowest is None:
@@ -194,9 +195,9 @@ def spread_of_rates(
             np.fmin(lowest, rates, out=lowest)
     if highest is None or lowest is None:
         return np.full(numerator.shape[:-2] + numerator.shape[-1:], np.nan)
-    highest -= lowest
-    highest[..., enough.sum(axis=0) < 2] = np.nan
-    return np.asarray(highest)
+    gap = np.subtract(highest, lowest, out=highest)
+    gap[..., enough.sum(axis=0) < 2] = np.nan
+    return gap
 
 
 def _has_zero(

@@ -56,7 +56,7 @@ def _random_bits(number: int, generator: np.random.Generator) -> npt.NDArray[np.
 
 @lru_cache(maxsize=4 * _MOST)
 def _table(mean: float) -> _Table:
-    cumulative = special.pdtr(np.arange(_OPEN - 1), mean)
+    cumulative = np.asarray(special.pdtr(np.arange(_OPEN - 1), mean), dtype=float)
     edges = np.arange((1 << _BITS) + 1) / (1 << _BITS)
     lowest = cumulative.searchsorted(edges[:-1], side="right")
     highest = cumulative.searchsorted(edges[1:], side="left")

@@ -172,7 +172,7 @@ class Profiles:
         Returns:
             Counts with leading dimensions [draws, models].
         """
-        drawn = np.ascontiguousarray(sizes, dtype=self._kind)
+        drawn: npt.NDArray[np.floating] = np.ascontiguousarray(sizes, dtype=self._kind)
 
         def by_cell(matrix: sparse.csr_array) -> npt.NDArray[np.floating]:
             # [draws, models, codes, classes] of [models * codes * classes, draws]
