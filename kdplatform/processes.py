@@ -1,4 +1,4 @@
-"""Unique names of processes, whether one of this machine is gone, and the cores of this one."""
+"""Unique names of processes, and whether a process of this machine is gone."""
 
 import os
 import socket
@@ -14,13 +14,6 @@ def this_process() -> str:
     Another process may get the same id later, or in another container.
     """
     return f"{socket.gethostname()}:{os.getpid()}:{_birth(os.getpid())}"
-
-
-def usable_cores() -> int:
-    """Returns the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def host_of(name: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from kdplatform.processes import usable_cores
+from kdplatform.machine import usable_cores
 
 Part = TypeVar("Part")
 Result = TypeVar("Result")
