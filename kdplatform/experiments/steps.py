@@ -12,6 +12,7 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
+from kdplatform import interruption
 from kdplatform.data import Split
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import conditions, logged_models, records
@@ -314,7 +315,8 @@ def _fit(
     if step.distillation is not None and step.distillation.start == "teacher":
         source = needed[TEACHER]
         say(start_from(model, restored_model(source.step, dataset, source.run_id), step.title))
-    with records.EpochLog() as log:
+    # Between two batches, `fit` looks for an interruption itself.
+    with interruption.held(), records.EpochLog() as log:
         result = fit(
             model,
             dataset.train,
@@ -417,4 +419,4 @@ def _complete_attributes(workspace: Workspace, run: Run) -> None:
     ]
     MlflowClient().log_batch(run.info.run_id, metrics=metrics)
     groups = group_accuracies(test, tuple(missing), size)
-    mlflow.log_table(groups, "groups.json", run_id=run.info.run_id)  # appends
+    records.extend_table(run, "groups", groups)
