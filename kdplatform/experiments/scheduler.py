@@ -139,6 +139,7 @@ class Scheduler:
             reuse=self._workspace.reuse,
             tracking_uri=self._tracking_uri,
             parent_run_id=parent_run_id,
+            processes=self._workspace.processes,
         )
 
     def _take(

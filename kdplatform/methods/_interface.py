@@ -33,6 +33,8 @@ class Needs:
         steps: whether it is trained in steps; one that is not has done all once it has begun.
         from_first: whether it starts from the weights of the model of `first_training`.
         augmentation: whether it asks for images that are augmented.
+        single_process: whether a model that learns by it cannot be trained by several processes,
+            because it changes inputs or weights itself.
     """
 
     teacher: Literal["none", "logits", "live"] = "none"
@@ -43,6 +45,7 @@ class Needs:
     steps: bool = True
     from_first: bool = False
     augmentation: bool = False
+    single_process: bool = False
 
 
 class Output(NamedTuple):
@@ -63,7 +66,9 @@ class Batch:
     """The examples of one step, on the device.
 
     Attributes:
-        inputs: [B, ...], augmented, not yet normalised: the model's argument.
+        inputs: [B, ...], augmented, not yet normalised: the model's argument. Where several
+            processes train a model, those of this process's share alone. What `Run` returns about
+            them is of all B examples, as all other attributes here are.
         labels: int64 [B]; -1 for an example without a label.
         ids: int64 [B], the examples' ids.
         rows: int64 [B], the examples' positions in their split: what is kept per example, such as

@@ -126,7 +126,8 @@ class AdversarialTraining(Method[WithoutTeacher]):
         self.base = build_method(config.base_config if distils else MethodConfig())  # type: ignore[attr-defined]
         self.teacher_sees = getattr(config, "teacher_inputs", "clean")
         asks: Literal["live", "logits"] = "live" if self.teacher_sees == "attacked" else "logits"
-        self.needs = replace(self.base.needs, teacher=asks) if distils else Needs()
+        needs = replace(self.base.needs, teacher=asks) if distils else Needs()
+        self.needs = replace(needs, single_process=True)
 
     def check(self, dataset: Dataset) -> None:
         """Refuses data that are no images; has the base look at the data.

@@ -14,6 +14,7 @@ from kdplatform.data._streams import RandomCrops, StreamLoader
 from kdplatform.errors import UserError
 from kdplatform.methods import Batch
 from kdplatform.settings.schema import AugmentationConfig, TrainingConfig
+from kdplatform.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,7 @@ class TrainingBatches:
         config: its batch size is the largest number of examples in one step.
         generator: draws order and augmentation, on the CPU so that every device gets the same.
         labelled: whether the split is the training split proper.
+        ranks: the processes that divide each batch; a batch has the inputs of this one's share.
 
     Raises:
         UserError: augmentation is requested and the inputs are not images, or random resized crops
@@ -118,6 +120,7 @@ class TrainingBatches:
         device: torch.device,
         generator: torch.Generator,
         labelled: bool = True,
+        ranks: Ranks = ALONE,
     ) -> None:
         augmentation, channels_last = config.augmentation, config.channels_last
         check_augmentation(augmentation, split)
@@ -127,6 +130,7 @@ class TrainingBatches:
         self._generator = generator
         self._device = device
         self._labelled = labelled
+        self._ranks = ranks
         self._images_last = images and (channels_last or augmentation.active)
         self._source: Tensor | StreamLoader
         if isinstance(split.inputs, StreamedInputs):
@@ -148,7 +152,7 @@ class TrainingBatches:
         steps = order.to(self._device).tensor_split(self.steps)
         changes = self._changes()
         crops = self._crops()
-        batches = self._inputs(steps, changes, crops)
+        batches = self._inputs([self._own(rows) for rows in steps], changes, crops)
         numbered = self._augmentation.active and crops is None
         for rows, change, inputs in zip(steps, changes, batches, strict=True):
             interruption.check()
@@ -176,17 +180,24 @@ class TrainingBatches:
             )
         drawn = draw_changes(len(batch.rows), self._augmentation, generator)
         changes = Changes(*(column.to(self._device) for column in vars(drawn).values()))
-        inputs = crop_and_flip(
-            self._source, batch.rows, changes, self._augmentation.crop_padding
-        ).contiguous(memory_format=self._layout)
+        own, rows = self._own_changes(changes), self._own(batch.rows)
+        inputs = crop_and_flip(self._source, rows, own, self._augmentation.crop_padding).contiguous(
+            memory_format=self._layout
+        )
         views = view_numbers(changes, self._augmentation)
         return replace(batch, inputs=inputs, views=views).as_made()
 
     def _inputs(
         self, steps: Sequence[Tensor], changes: Sequence[Changes | None], crops: RandomCrops | None
     ) -> Iterator[Tensor]:
-        """Yields the augmented inputs [B, ...] of each step's rows, on the device."""
+        """Yields the augmented inputs [b, ...] of this rank's rows of each step, on the device.
+
+        Args:
+            steps: int64 [b] each, this rank's rows.
+            changes: of all rows of each step.
+        """
         padding = self._augmentation.crop_padding
+        changes = [change and self._own_changes(change) for change in changes]
         if isinstance(self._source, StreamLoader):
             for change, decoded in zip(changes, self._source.epoch(steps, crops), strict=True):
                 images = decoded.to(self._device, non_blocking=True)
@@ -202,6 +213,13 @@ class TrainingBatches:
                 yield self._source[rows].permute(0, 3, 1, 2)
             else:
                 yield self._source[rows]
+
+    def _own(self, rows: Tensor) -> Tensor:
+        """Returns this rank's share of the rows of a batch."""
+        return rows[self._ranks.share(len(rows))]
+
+    def _own_changes(self, changes: Changes) -> Changes:
+        return Changes(*map(self._own, vars(changes).values()))
 
     def _padded(self, inputs: Tensor) -> Tensor:
         """Returns inputs in the form that batches are taken from: images padded, channels last."""

@@ -1,28 +1,31 @@
-"""The training loop: any model, any method, one device. It does not know where results go."""
+"""The training loop: any model, any method. It does not know where results go.
+
+Several processes may train one model together (`ranks.py`). Each runs the whole loop.
+"""
 
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from kdplatform.data import Inputs, Split
+from kdplatform.data import Split
 from kdplatform.errors import DivergedError, UserError
-from kdplatform.methods import Batch, Method, Output
+from kdplatform.methods import Batch, Method
 from kdplatform.progress import progress_bar
 from kdplatform.roles import Role
 from kdplatform.settings.schema import TrainingConfig
+from kdplatform.training.answers import Answers
 from kdplatform.training.batches import TrainingBatches, check_augmentation
 from kdplatform.training.checkpoint import Content, load_checkpoint, save_checkpoint
-from kdplatform.training.features import logits_and_features
 from kdplatform.training.method_state import MethodState
-from kdplatform.training.precision import Precision, autocast, resolve_precision
-from kdplatform.training.prediction import predict_logits
+from kdplatform.training.precision import Precision
+from kdplatform.training.ranks import ALONE, Ranks
 from kdplatform.training.records import EpochMeter, EpochRecord
 from kdplatform.training.schedule import build_optimizer, learning_rate
 from kdplatform.training.seeds import Purpose, derived_seed, global_generators_seeded
@@ -52,14 +55,26 @@ class FitResult:
 
 
 def check_fit(
-    method: Method[Any], config: TrainingConfig, split: Split, unlabeled: Split | None
+    method: Method[Any],
+    config: TrainingConfig,
+    split: Split,
+    unlabeled: Split | None,
+    processes: int = 1,
 ) -> None:
     """Refuses settings that `fit` cannot work with.
 
+    Args:
+        processes: how many train the model together.
+
     Raises:
         UserError: augmentation is requested and the inputs are not images, or the method needs
-            augmentation or examples without labels and there are none.
+            augmentation or examples without labels and there are none; several processes cannot
+            train by it, or a batch has fewer examples than there are processes.
     """
+    if processes > 1:
+        _check_divisible(method, config, split, processes)
+        if method.needs.unlabeled and unlabeled is not None:
+            _check_divisible(method, config, unlabeled, processes)
     check_augmentation(config.augmentation, split)
     if method.needs.augmentation and not config.augmentation.active:
         raise UserError(
@@ -71,6 +86,22 @@ def check_fit(
         raise UserError(
             f"method={method.config.method!r} learns from examples without labels, and "
             "dataset.unlabeled_fraction=0 leaves none; allowed: a number above 0 and below 1"
+        )
+
+
+def _check_divisible(
+    method: Method[Any], config: TrainingConfig, split: Split, processes: int
+) -> None:
+    if method.needs.single_process:
+        raise UserError(
+            f"processes={processes} is not allowed with method={method.config.method!r}, which "
+            "changes inputs or weights itself; allowed: 1"
+        )
+    least = len(split) // math.ceil(len(split) / config.batch_size)
+    if method.needs.steps and least < processes:
+        raise UserError(
+            f"processes={processes} are more than the {least} examples of a batch "
+            f"(batch_size={config.batch_size}); allowed: 1 to {least}"
         )
 
 
@@ -92,6 +123,7 @@ def fit(
     checkpoint_seconds: float = 0.0,
     identity: str = "",
     on_epoch: Callable[[EpochRecord], None] = lambda record: None,
+    ranks: Ranks = ALONE,
 ) -> FitResult:
     """Trains the model in place and leaves it in eval mode on the device.
 
@@ -116,6 +148,8 @@ def fit(
         on_epoch: called with every epoch's record, after its checkpoint where one is written.
             Epochs restored from a checkpoint are reported first, so that a caller always sees them
             all.
+        ranks: the processes that train the model together. Each calls `fit` with equal arguments,
+            but for `checkpoint`, `checkpoint_seconds` and `on_epoch`, which are those of rank 0.
 
     Raises:
         DivergedError: the training or validation loss became NaN or infinite.
@@ -128,7 +162,7 @@ def fit(
         raise ValueError(f"{method!r} needs a teacher")
     if len(teachers) > 1 and not method.needs.several:
         raise ValueError(f"{method!r} learns from one teacher, and {len(teachers)} are given")
-    check_fit(method, config, split, unlabeled)
+    check_fit(method, config, split, unlabeled, ranks.size)
     with global_generators_seeded(seed, role, Purpose.MODEL_NOISE, device):
         run = _Run(
             model,
@@ -143,10 +177,14 @@ def fit(
             validation=validation,
             unlabeled=unlabeled,
             class_names=class_names,
+            ranks=ranks,
         )
         method.begin(run)
-        run.prepare()
-        if checkpoint is not None and (content := load_checkpoint(checkpoint, identity)):
+        run.prepare(seed)
+        content = None
+        if checkpoint is not None and ranks.first:
+            content = load_checkpoint(checkpoint, identity)
+        if (content := ranks.told(content)) is not None:
             run.restore(content)
         restored_epochs = len(run.records)
         for record in run.records:
@@ -157,10 +195,12 @@ def fit(
             while method.needs.steps and run.epoch < config.epochs:
                 record = run.train_epoch()
                 begun = time.perf_counter()
-                if checkpoint is not None and (
-                    begun - saved >= pause or run.epoch == config.epochs
-                ):
-                    save_checkpoint(checkpoint, identity, run.content(), run.references())
+                last = run.epoch == config.epochs
+                due = checkpoint is not None and (begun - saved >= pause or last)
+                if ranks.told(due):
+                    content, references = run.content(), run.references()
+                    if checkpoint is not None:
+                        save_checkpoint(checkpoint, identity, content, references)
                     saved = time.perf_counter()
                     if checkpoint_seconds:
                         pause = max(checkpoint_seconds, PAUSE_PER_SECOND * (saved - begun))
@@ -169,7 +209,7 @@ def fit(
     return FitResult(tuple(run.records), restored_epochs, run.precision)
 
 
-class _Run:
+class _Run(Answers):
     """A fit in progress, as its method sees it. A checkpoint restores its state."""
 
     def __init__(
@@ -187,18 +227,22 @@ class _Run:
         validation: Split | None,
         unlabeled: Split | None,
         class_names: Sequence[str],
+        ranks: Ranks,
     ) -> None:
-        layout = torch.channels_last if config.channels_last else torch.preserve_format
-        self.model = model.to(device=device, memory_format=layout)  # type: ignore[call-overload]
-        self.config, self.split, self.unlabeled, self.device = config, split, unlabeled, device
-        self.class_names = class_names
+        super().__init__(
+            model,
+            config,
+            device=device,
+            split=split,
+            validation=validation,
+            teachers=teachers,
+            reference=reference,
+            ranks=ranks,
+        )
+        self.unlabeled, self.class_names = unlabeled, class_names
         self.epoch = self.step = 0
         self.records: list[EpochRecord] = []
-        self.precision = resolve_precision(config, device)
-        self._method, self._state = method, MethodState(method)
-        self._role, self.validation = role, validation
-        self._teachers = [teacher.to(device) for teacher in teachers]
-        self._reference = reference.to(device) if reference is not None else None
+        self._method, self._state, self._role = method, MethodState(method), role
 
         def stream(purpose: Purpose) -> torch.Generator:
             return torch.Generator().manual_seed(derived_seed(seed, role, purpose))
@@ -219,81 +263,46 @@ class _Run:
     def _batches_of(self, split: Split, stream: str, labelled: bool = True) -> TrainingBatches:
         generator = self._generators[stream]
         return TrainingBatches(
-            split, self.config, device=self.device, generator=generator, labelled=labelled
+            split,
+            self.config,
+            device=self.device,
+            generator=generator,
+            labelled=labelled,
+            ranks=self._ranks,
         )
 
-    def prepare(self) -> None:
-        """Builds the optimiser, once the method has built what is trained along."""
+    def prepare(self, seed: int) -> None:
+        """Builds the optimiser, once the method has built what is trained along.
+
+        Until then all ranks have drawn equal numbers for the model; from here on each has its own.
+        """
         self._batches.shares = self._method.row_shares(self)
         self._state.to(self.device)
         self.parameters = [*self.model.parameters(), *self._state.parameters()]
         self.optimizer = build_optimizer(self.parameters, self.config)
-
-    # ---- the method's view of a run
-
-    def student(self, inputs: Tensor, *, features: bool = False) -> Output:
-        """Returns what the model being trained says about inputs [B, ...], with gradients."""
-        return self.ask(self.model, inputs, features=features)
-
-    def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:
-        """Returns what any network says about inputs [B, ...], with gradients."""
-        with autocast(self.precision, self.device):
-            if not features:
-                return Output(network(inputs).float())
-            logits, taken = logits_and_features(network, inputs)
-        return Output(logits.float(), taken.float())
-
-    def teacher(self, batch: Batch, *, features: bool = False) -> Output:
-        """Returns what the teacher says about a batch, without gradients."""
-        return self._teachers[0](batch, features=features)
-
-    def teachers(self, batch: Batch) -> Sequence[Tensor]:
-        """Returns what each teacher says about a batch: logits [B, C], in the order of the list."""
-        return [teacher(batch).logits for teacher in self._teachers]
-
-    def reference(self, batch: Batch) -> Tensor:
-        """Returns what the method's further model says about a batch: logits [B, C]."""
-        assert self._reference is not None
-        return self._reference(batch).logits
-
-    def another_view(self, batch: Batch) -> Batch:
-        """Returns a batch of the training split with its images augmented anew."""
-        return self._batches.another_view(batch, self.generator)
-
-    def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:
-        """Returns the teacher's logits [N, C] of a whole split, not augmented."""
-        inputs = self._inputs_of(split)
-        return self._teachers[0].of_split(split, inputs)
-
-    def student_logits(self, split: Literal["train", "val"]) -> Tensor:
-        """Returns the logits [N, C] of a whole split from the current model, in eval mode."""
-        return predict_logits(
-            self.model,
-            self._inputs_of(split),
-            device=self.device,
-            precision=self.precision,
-            channels_last=self.config.channels_last,
-        )
-
-    def _inputs_of(self, split: Literal["train", "val"]) -> Inputs:
-        asked = self.split if split == "train" else self.validation
-        if asked is None:
-            raise ValueError("the method asks for the validation split, and none is given")
-        return asked.inputs
+        if self._method.needs.steps:
+            self.divide_model()
+        if not self._ranks.first:
+            rank = self._ranks.rank
+            torch.manual_seed(derived_seed(seed, self._role, Purpose.MODEL_NOISE, rank))
 
     # ---- checkpoints
 
     def content(self) -> Content:
         """Returns the state that `restore` needs to continue as if uninterrupted."""
+        noise = self._ranks.collected(torch.get_rng_state())
+        noise_on_device = self._ranks.collected(
+            torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
+        )
         return {
             "model": self.model.state_dict(),
             "method": self._state.content(),
             "optimizer": self.optimizer.state_dict(),
             "generators": {name: g.get_state() for name, g in self._generators.items()},
-            "model_noise": torch.get_rng_state(),
-            "model_noise_on_device": (
-                torch.cuda.get_rng_state(self.device) if self.device.type == "cuda" else None
-            ),
+            "model_noise": noise[0],
+            "model_noise_on_device": noise_on_device[0],
+            # Of the other ranks; empty in a single process.
+            "noise_of_ranks": list(zip(noise[1:], noise_on_device[1:], strict=True)),
             "epoch": self.epoch,
             "step": self.step,
             "records": [asdict(record) for record in self.records],
@@ -311,9 +320,14 @@ class _Run:
         self.optimizer.load_state_dict(content["optimizer"])
         for name, state in content["generators"].items():
             self._generators[name].set_state(state)
-        torch.set_rng_state(content["model_noise"])
-        if self.device.type == "cuda":
-            torch.cuda.set_rng_state(content["model_noise_on_device"], self.device)
+        noise = [(content["model_noise"], content["model_noise_on_device"])]
+        noise += content.get("noise_of_ranks", [])
+        # A rank that the interrupted run did not have keeps the beginning of its stream.
+        if self._ranks.rank < len(noise):
+            on_cpu, on_device = noise[self._ranks.rank]
+            torch.set_rng_state(on_cpu)
+            if self.device.type == "cuda":
+                torch.cuda.set_rng_state(on_device, self.device)
         # The schedule is a function of the step: restoring the step restores it.
         self.epoch, self.step = content["epoch"], content["step"]
         self.records = [EpochRecord(**record) for record in content["records"]]
@@ -331,11 +345,12 @@ class _Run:
         self._state.train()
         meter = EpochMeter(self._batches.steps, self.device)
         check_every = CHECK_EVERY.get(self.device.type, CHECK_EVERY_ELSEWHERE)
-        for position, batch in enumerate(self._epoch_batches(), start=1):
-            self._step(batch, meter)
-            if position % check_every == 0 or position == self._batches.steps:
-                self._check(meter)
-            self.bar.update(len(batch.labels))
+        with self.divided(*self._state.modules()):
+            for position, batch in enumerate(self._epoch_batches(), start=1):
+                self._step(batch, meter)
+                if position % check_every == 0 or position == self._batches.steps:
+                    self._check(meter)
+                self.bar.update(len(batch.labels))
         loss, accuracy, parts = meter.means()
         trained = time.perf_counter() - started
         self.epoch += 1
@@ -370,6 +385,9 @@ class _Run:
         loss = self._method.loss(batch, self)
         self.optimizer.zero_grad()
         loss.rows.mean().backward()  # type: ignore[no-untyped-call]
+        if not self._ranks.alone:
+            own = self._state.parameters()
+            self._ranks.average(p.grad for p in own if p.grad is not None)
         if self.config.gradient_clip is not None:
             nn.utils.clip_grad_norm_(self.parameters, self.config.gradient_clip)
         self.optimizer.step()

@@ -40,6 +40,12 @@ class MethodState:
                 trained = isinstance(tensor, nn.Parameter)
                 setattr(self._method, name, nn.Parameter(moved) if trained else moved)
 
+    def modules(self) -> Iterator[nn.Module]:
+        """Yields the modules, those of methods within too."""
+        yield from self._modules().values()
+        for inner in self._inner().values():
+            yield from inner.modules()
+
     def parameters(self) -> Iterator[nn.Parameter]:
         """Yields the parameters that are trained along with the model."""
         for module in self._modules().values():

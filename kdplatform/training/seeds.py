@@ -32,12 +32,14 @@ class Purpose(IntEnum):
     UNLABELED_ORDER = 4
 
 
-def derived_seed(seed: int, role: Role, purpose: Purpose) -> int:
+def derived_seed(seed: int, role: Role, purpose: Purpose, rank: int = 0) -> int:
     """Returns the 64-bit seed of one stream of a run.
 
-    Streams of different seed, purpose or family of roles are independent (numpy's SeedSequence).
+    Streams of different seed, purpose, family of roles or rank are independent (numpy's
+    SeedSequence). Rank 0 has the stream of a single process.
     """
-    sequence = np.random.SeedSequence(seed, spawn_key=(_FAMILIES[role], int(purpose)))
+    own = (rank,) if rank else ()
+    sequence = np.random.SeedSequence(seed, spawn_key=(_FAMILIES[role], int(purpose), *own))
     return int(sequence.generate_state(1, np.uint64)[0])
 
 

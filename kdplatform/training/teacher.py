@@ -13,6 +13,7 @@ from kdplatform.training.batches import crop_and_flip, pad_images, view_changes,
 from kdplatform.training.features import logits_and_features
 from kdplatform.training.precision import Precision, autocast
 from kdplatform.training.prediction import predict_logits
+from kdplatform.training.ranks import ALONE, Ranks
 
 
 class TeacherTable:
@@ -85,11 +86,19 @@ class Teacher:
             self._network.to(device)
         return self
 
+    def looks_up(self, batch: Batch, *, features: bool = False) -> bool:
+        """Tells whether a table answers, and not the network."""
+        there = self._tables[batch.labelled] is not None
+        return there and batch.inputs_are_the_loops and not features
+
     @torch.no_grad()
     def __call__(self, batch: Batch, *, features: bool = False) -> Output:
-        """Returns the teacher's output for the batch; no gradient flows into it."""
+        """Returns the teacher's output for the batch; no gradient flows into it.
+
+        A table answers for all rows of the batch, the network for its inputs.
+        """
         table = self._tables[batch.labelled]
-        if table is not None and batch.inputs_are_the_loops and not features:
+        if table is not None and self.looks_up(batch, features=features):
             return Output(table(batch))
         network = self.network()
         with autocast(self._precision, batch.inputs.device):
@@ -98,15 +107,18 @@ class Teacher:
             logits, taken = logits_and_features(network, batch.inputs)
         return Output(logits.float(), taken.float())
 
-    def of_split(self, split: str, inputs: Inputs) -> Tensor:
+    def of_split(self, split: str, inputs: Inputs, ranks: Ranks = ALONE) -> Tensor:
         """Returns the teacher's logits [N, C] of a whole split, not augmented, on the device.
+
+        Args:
+            ranks: the processes that all ask, and divide the split.
 
         Raises:
             UserError: the teacher is a table alone, which lacks the split.
         """
         if split in self._splits:
             return self._splits[split].to(self._device)
-        return predict_logits(self.network(), inputs, device=self._device)
+        return ranks.predict_logits(self.network(), inputs, device=self._device)
 
     def network(self) -> nn.Module:
         """Returns the network on the device, in eval mode.
@@ -135,6 +147,7 @@ def view_logits(
     *,
     device: torch.device,
     batch_size: int = 256,
+    ranks: Ranks = ALONE,
 ) -> Iterator[Tensor]:
     """Yields the teacher's logits of all images, view by view: float32 [N, C] on the CPU.
 
@@ -142,8 +155,10 @@ def view_logits(
         model: takes raw inputs.
         images: [N, C, H, W], not yet padded.
         batch_size: rows at a time.
+        ranks: the processes that all ask, and divide the images.
     """
-    padding = augmentation.crop_padding
+    padding, count = augmentation.crop_padding, len(images)
+    images = images[ranks.share(count)]
     padded = pad_images(images.to(device), padding).permute(0, 2, 3, 1).contiguous()
     for view in range(view_count(augmentation)):
         parts = []
@@ -151,4 +166,4 @@ def view_logits(
             changes = view_changes(view, len(rows), augmentation, device)
             inputs = crop_and_flip(padded, rows, changes, padding)
             parts.append(predict_logits(model, inputs, device=device, batch_size=batch_size).cpu())
-        yield torch.cat(parts)
+        yield ranks.whole(torch.cat(parts), count)
