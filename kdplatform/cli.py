@@ -40,6 +40,7 @@ from kdplatform.settings.project import (
     grouping_attributes,
     load_project,
     method_remarks,
+    own_alpha_remark,
     project_names,
     shortened_warmups,
 )
@@ -201,7 +202,7 @@ class EntryPoint(click.Command):
         if ctx.params["shows_help"]:
             show(self.help_page(ctx, config))
             return
-        remarks = shortened_warmups(config)
+        remarks = shortened_warmups(config) + own_alpha_remark(config, arguments.overrides)
         if name in ("sweep", "report"):
             remarks += method_remarks(config, arguments.overrides)
         for line in remarks:

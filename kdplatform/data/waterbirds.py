@@ -94,8 +94,8 @@ def load(config: Config, folder: Path) -> Dataset:
         )
     if repeated := table[_FILE][table[_FILE].duplicated()].tolist():
         raise UserError(
-            f"{str(path)!r} names {len(repeated)} images more than once ({repeated[0]!r}); allowed: "
-            "each image once"
+            f"{str(path)!r} names {len(repeated)} images more than once ({repeated[0]!r}); "
+            "allowed: each image once"
         )
     if missing := [file for file in files if not (root / file).is_file()]:
         raise UserError(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from kdplatform.analysis.tables import Attribute
 from kdplatform.errors import GateFailedError
-from kdplatform.files import writable_folder
+from kdplatform.files import place_of_folder, writable_folder
 from kdplatform.progress import say
 from kdplatform.roles import Role
 from kdplatform.settings.gates import GateFile, read_gate
@@ -34,7 +34,7 @@ def checked_gate(
         return None
     checked_rules(file, gate_metrics(attributes, roles))
     if out is not None:
-        writable_folder("gate_out", out)
+        writable_folder("gate_out", place_of_folder("gate_out", out))
     return file
 
 

@@ -15,6 +15,7 @@ from torch import nn
 from kdplatform import interruption
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import conditions, logged_models, records
+from kdplatform.experiments.chosen_teachers import named_as_given
 from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.examples import log_examples
 from kdplatform.experiments.frozen import check_outputs
@@ -153,7 +154,8 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
             remark_on_tests(file_logits(step, dataset), step.training.logits)
             continue
         with collected_messages():  # which are said when the step's turn comes
-            model = starting_model(step, dataset)
+            with named_as_given(step.training, workspace.config):
+                model = starting_model(step, dataset)
             if is_user_model(step.training.model):
                 conditions.check_conditions(model, workspace.config, dataset)
     with collected_messages() as lines:

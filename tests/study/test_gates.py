@@ -72,6 +72,8 @@ def test_the_group_that_lost_fails_where_accuracy_passes() -> None:
     accuracy, group = gate.rules
     assert accuracy.outcome is Outcome.PASSED
     assert accuracy.measured.estimate == pytest.approx(-0.0065)
+    low, high = (-accuracy.measured.high, -accuracy.measured.low)
+    assert accuracy.sentence.endswith(f"it rose by 0.0065 (95% interval {low:.4g} to {high:.4g})")
     assert group.outcome is Outcome.FAILED
     assert group.measured.estimate == pytest.approx(0.102)
     assert 0.02 < group.measured.low < 0.102 < group.measured.high
