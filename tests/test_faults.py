@@ -10,7 +10,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 def test_a_command_killed_or_interrupted_anywhere_is_made_good_by_the_next(tmp_path: Path) -> None:
     out = tmp_path / "faults.json"
-    words = ["--moments", "1", "--only", "kill,signals", "--commands", "distill", "--out", str(out)]
+    words = ["--moments", "1", "--only", "kill,signals", "--commands", "student", "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.faults", *words],
         cwd=ROOT,
