@@ -13,7 +13,13 @@ from kdplatform.errors import UserError
 from kdplatform.roles import Role
 from kdplatform.settings.gates import GateFile, Rule
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.gate_metrics import GateMeasures, GateMetric, gate_metrics, known_metric
+from kdplatform.study.gate_metrics import (
+    GateMeasures,
+    GateMetric,
+    check_names,
+    gate_metrics,
+    known_metric,
+)
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.study import Arm, Study
 
@@ -162,6 +168,7 @@ def check_gate_of_comparison(file: GateFile, attributes: Sequence[Attribute]) ->
     Raises:
         UserError: as `checked_rules`.
     """
+    check_names(attributes)
     checked_rules(file, comparison_metrics(attributes))
 
 
