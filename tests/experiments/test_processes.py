@@ -101,10 +101,10 @@ if __name__ == "__main__":
     own = team.current_team(workspace)
     with own.following(workspace, Predict(None, "val")):
         own.children[1].kill()
-        time.sleep(60)
+        time.sleep(600)
 """
     process = new_place.spawn(code)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=300)
     assert process.returncode == 1
     assert "kdplatform: rank 1 of 2 ended by SIGKILL" in said.splitlines()[-1]
 
@@ -129,7 +129,7 @@ def test_torchrun_starts_the_processes_and_they_end_with_rank_0(new_place: Place
             env=os.environ | new_place.variables() | {"GLOO_SOCKET_IFNAME": "lo"},
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
         )
         for _ in range(2)
     ]

@@ -125,3 +125,10 @@ def stay_on_this_machine() -> None:
     """Lets gloo use the loopback interface, which needs no name of this host to be known."""
     if platform.system() == "Linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
+
+
+def is_broken_connection(error: BaseException) -> bool:
+    """Tells whether an error is that of a collective whose other end is gone."""
+    said = str(error)
+    own = isinstance(error, dist.DistError)
+    return own or (isinstance(error, RuntimeError) and ("gloo" in said or "onnection" in said))

@@ -15,10 +15,9 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 import torch
-import torch.distributed as dist
 
 from kdplatform.errors import DivergedError, KdplatformError, one_line
-from kdplatform.experiments.parallel.meeting import Meeting
+from kdplatform.experiments.parallel.meeting import Meeting, is_broken_connection
 from kdplatform.experiments.parallel.orders import Instruction, agree_on
 from kdplatform.experiments.parallel.team import meet
 from kdplatform.experiments.workspace import Workspace
@@ -68,7 +67,7 @@ def _carry_out(told: Instruction | None, ranks: Ranks, device: torch.device) -> 
 
 def _report_unforeseen(meeting: Meeting, error: Exception) -> None:
     """Reports an error with a trace; not one of a connection, which another rank's end broke."""
-    if isinstance(error, dist.DistError) or "onnection" in str(error):
+    if is_broken_connection(error):
         return
     kept = kept_trace(error)
     where = f"; its trace is in {kept}" if kept else ""

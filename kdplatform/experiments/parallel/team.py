@@ -24,6 +24,7 @@ from kdplatform.errors import DivergedError, KdplatformError, MachineError
 from kdplatform.experiments.parallel.meeting import (
     SILENT_SECONDS,
     Meeting,
+    is_broken_connection,
     stay_on_this_machine,
     version,
 )
@@ -86,15 +87,11 @@ class Team:
             yield self.ranks
         except DivergedError:
             raise  # on every rank, each of which waits for another order now
-        except KdplatformError:
+        except BaseException as error:
+            blamed = self._blamed() if is_broken_connection(error) else None
             self.close()
-            raise
-        except Exception as error:
-            blamed = self._blamed()
-            self.close()
-            raise blamed or error from None
-        except BaseException:
-            self.close()
+            if blamed is not None:
+                raise blamed from None
             raise
         finally:
             self._waiting = False
