@@ -13,6 +13,7 @@ from multiprocessing import resource_tracker
 import click
 
 import kdplatform
+from kdplatform import interruption
 from kdplatform.arguments import (
     ENTRY_POINTS,
     FROM_PROJECT,
@@ -39,6 +40,7 @@ from kdplatform.settings.project import (
     grouping_attributes,
     load_project,
     method_remarks,
+    own_alpha_remark,
     project_names,
     shortened_warmups,
 )
@@ -67,10 +69,11 @@ def main(words: Sequence[str] | None = None) -> int:
     """
     words = list(sys.argv[1:] if words is None else words)
     _open_closed_streams()
-    for ending in (signal.SIGTERM, signal.SIGHUP):
-        # A signal that `nohup` makes the process ignore stays ignored.
-        if signal.getsignal(ending) is not signal.SIG_IGN:
-            signal.signal(ending, signal.default_int_handler)
+    with interruption.noted((signal.SIGINT, signal.SIGTERM, signal.SIGHUP)):
+        return _exit_code(words)
+
+
+def _exit_code(words: list[str]) -> int:
     try:
         launch = torchrun_launch()
         if launch is not None and launch.rank > 0:
@@ -84,10 +87,12 @@ def main(words: Sequence[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return BROKEN_PIPE
     except KeyboardInterrupt:
-        return _fail("interrupted; the same command goes on from the last epoch", INTERRUPTED)
-    except KdplatformError as error:
-        return _fail(str(error), error.exit_code)
+        return _interrupted()
     except Exception as error:
+        if interruption.asked():  # a library turned the interruption into an error of its own
+            return _interrupted()
+        if isinstance(error, KdplatformError):
+            return _fail(str(error), error.exit_code)
         kept = kept_trace(error)
         where = f"; its trace is in {kept}" if kept else ""
         return _fail(f"{machine_problem(error) or _unforeseen(error)}{where}", 1)
@@ -117,6 +122,10 @@ def _shield_helper() -> None:
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     resource_tracker.ensure_running()
     signal.signal(signal.SIGHUP, before)
+
+
+def _interrupted() -> int:
+    return _fail("interrupted; the same command goes on from the last epoch", INTERRUPTED)
 
 
 def _unforeseen(error: Exception) -> str:
@@ -193,7 +202,7 @@ class EntryPoint(click.Command):
         if ctx.params["shows_help"]:
             show(self.help_page(ctx, config))
             return
-        remarks = shortened_warmups(config)
+        remarks = shortened_warmups(config) + own_alpha_remark(config, arguments.overrides)
         if name in ("sweep", "report"):
             remarks += method_remarks(config, arguments.overrides)
         for line in remarks:

@@ -2,12 +2,17 @@
 
 import difflib
 import re
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from kdplatform.redaction import redacted
 
 # Such as bold text, which torch puts into its messages.
 _TERMINAL_CODE = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")
+
+
+# Of more names than these, a line names blocks.
+_MOST_NAMES = 60
 
 
 class KdplatformError(Exception):
@@ -56,7 +61,18 @@ def unknown_name(parameter: str, value: str, known: Iterable[str]) -> UserError:
     names = sorted(known)
     nearest = difflib.get_close_matches(value, names, n=3, cutoff=0.5)
     suggestion = f"did you mean {' or '.join(repr(name) for name in nearest)}? " if nearest else ""
-    return UserError(f"{parameter}={value!r} does not exist; {suggestion}known: {', '.join(names)}")
+    return UserError(
+        f"{parameter}={value!r} does not exist; {suggestion}known: {', '.join(_in_blocks(names))}"
+    )
+
+
+def _in_blocks(names: Sequence[str]) -> list[str]:
+    """Returns the names; of very many, those of a block such as `teacher.epochs` are one."""
+    if len(names) <= _MOST_NAMES:
+        return list(names)
+    blocks = Counter(name.partition(".")[0] for name in names if "." in name)
+    plain = [name for name in names if "." not in name]
+    return plain + [f"{block}.* ({count} fields, see --help)" for block, count in blocks.items()]
 
 
 def one_line(error: object, most: int = 200) -> str:

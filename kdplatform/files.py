@@ -85,6 +85,23 @@ def writable_folder(parameter: str, folder: Path) -> Path:
     return folder
 
 
+def place_of_folder(parameter: str, path: Path) -> Path:
+    """Returns the path, where a folder is or can be made.
+
+    Raises:
+        UserError: a file lies there, or where a folder above it would be.
+    """
+    for place in (path, *path.parents):
+        if place.exists():
+            if not place.is_dir():
+                raise UserError(
+                    f"{parameter}={str(path)!r}: {str(place)!r} is a file; allowed: a folder, "
+                    "which need not exist"
+                )
+            break
+    return path
+
+
 _scratch: Path | None = None
 
 

@@ -5,6 +5,7 @@ that publishers offer are fresh ones, laid where a download would lay them.
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,10 @@ from helpers.published_weights import (
     put_in_hub_cache,
 )
 from huggingface_hub import constants
+from torch import nn
 from torchvision.datasets import CIFAR10, CIFAR100
-from torchvision.models import VisionTransformer
+from torchvision.models import DenseNet, ResNet, VisionTransformer, _api
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from kdplatform import cli
 from kdplatform.data import DataFacts, load_dataset
@@ -42,6 +45,13 @@ from kdplatform.settings.project import load_project, project_names
 
 Patch = pytest.MonkeyPatch
 Fields = dict[str, str]
+# Of equal layers one is left, as of a transformer's twelve below: models have tests of their own.
+SHALLOW: dict[str, Callable[..., nn.Module]] = {
+    "resnet18": partial(ResNet, BasicBlock, [1, 1, 1, 1]),
+    "resnet50": partial(ResNet, Bottleneck, [1, 1, 1, 1]),
+    "densenet121": partial(DenseNet, 32, (1, 1, 1, 1), 64),
+    "densenet169": partial(DenseNet, 32, (1, 1, 1, 1), 64),
+}
 # Of a transformer's twelve equal layers one is left; its published weights cannot be had here, and
 # fresh ones of the whole are 330 MB (ViT-B/16) and 440 MB (BERT-Base).
 FEW_LAYERS = {"bert_base": {"num_hidden_layers": 1}, "distilbert": {"n_layers": 1}}
@@ -80,6 +90,10 @@ def table(root: Path, patch: Patch) -> Fields:
 
 def ratings(root: Path, patch: Patch) -> Fields:
     return {"dataset.root": str(write_100k(root, zipf_ratings()))}
+
+
+def shallow(kind: Callable[..., nn.Module]) -> Callable[..., nn.Module]:
+    return lambda weights=None, **arguments: kind(**arguments)
 
 
 def nothing(root: Path, patch: Patch) -> Fields:
@@ -183,6 +197,8 @@ WITH_GRAPH = "table"
 @pytest.mark.parametrize("name", project_names())
 @pytest.mark.usefixtures("one_thread")
 def test_a_project_runs_with_one_epoch(name: str, new_place: Place, monkeypatch: Patch) -> None:
+    for model, kind in SHALLOW.items():
+        monkeypatch.setitem(_api.BUILTIN_MODELS, model, shallow(kind))
     if name != WITH_GRAPH:
         spare_figures_and_graphs(monkeypatch)
     assert name in DATA, f"no data for project {name}: name a maker of small data for it in DATA"

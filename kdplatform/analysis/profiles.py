@@ -61,9 +61,11 @@ def models_of_arms(arms: Arms, attribute: Attribute, min_group_size: int) -> Mod
     first, *others = aligned_tables([table for tables in arms.values() for table in tables])
     groups = attribute_groups(first, attribute)
     for table in others:
-        if not _equal(attribute_groups(table, attribute), groups):
+        other = attribute_groups(table, attribute)
+        if not _equal(other, groups):
             raise ValueError(
-                f"tables disagree on the groups of {groups.attribute!r}; allowed: one group per id"
+                f"tables disagree on the groups of {groups.attribute!r} for "
+                f"{_differing(groups, other, first)}; allowed: one group per id"
             )
     predictions = np.stack([first.predictions, *(other.predictions for other in others)])
     classes = classes_seen(first.labels, predictions)
@@ -89,6 +91,18 @@ def _equal(one: Groups, other: Groups) -> bool:
         and np.array_equal(one.codes, other.codes)
         and np.array_equal(one.members, other.members)
     )
+
+
+def _differing(one: Groups, other: Groups, table: Table) -> str:
+    """Says how many examples have other groups in a second table, and which they are."""
+
+    def names(groups: Groups) -> list[str]:
+        known = [",".join(np.array(groups.names)[row]) for row in groups.members]
+        return [known[code] if code >= 0 else "" for code in groups.codes.tolist()]
+
+    ids = table.ids[np.array(names(one)) != np.array(names(other))].tolist()
+    shown = ", ".join(map(str, ids[:3])) + (", ..." if len(ids) > 3 else "")
+    return f"{len(ids)} of {len(table.ids)} ids ({shown})"
 
 
 class Profiles:

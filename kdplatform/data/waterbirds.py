@@ -92,6 +92,11 @@ def load(config: Config, folder: Path) -> Dataset:
         raise UserError(
             f"{str(path)!r}: {outside[0]!r} leads out of its folder; allowed: files below it"
         )
+    if repeated := table[_FILE][table[_FILE].duplicated()].tolist():
+        raise UserError(
+            f"{str(path)!r} names {len(repeated)} images more than once ({repeated[0]!r}); "
+            "allowed: each image once"
+        )
     if missing := [file for file in files if not (root / file).is_file()]:
         raise UserError(
             f"{str(root / missing[0])!r} is missing, one of {len(missing)} images of {_LIST}; "

@@ -1,5 +1,7 @@
 """The teachers of a project's students, as they are to be trained or taken as they are."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -72,16 +74,31 @@ def _chosen(
     own = seed if entry.seed is None else entry.seed
     label = entry.label(seed)
     if entry.weights:
-        model = _architecture(config, entry, dataset_digest)
         training = TrainingConfig.model_validate(
-            {"model": model, "weights": entry.weights, "frozen": True}
+            {"model": config.teacher.model, "weights": entry.weights, "frozen": True}
         )
+        with named_as_given(training, config):
+            model = _architecture(config, entry, dataset_digest)
+        training = training.model_copy(update={"model": model})
         return ChosenTeacher(training, 0, label)
     if not entry.project:
         return ChosenTeacher(config.teacher, own, label)
     other = _project(entry.project)
     _check_dataset(config.dataset, other.dataset, entry.project)
     return ChosenTeacher(other.teacher, own, label)
+
+
+@contextmanager
+def named_as_given(training: TrainingConfig, config: ProjectConfig) -> Iterator[None]:
+    """Has errors about the weights of an entry name `distillation.teachers`, where it was given."""
+    try:
+        yield
+    except UserError as error:
+        text = str(error)
+        own = training.weights == config.teacher.weights
+        if own or not config.distillation.teachers or not text.startswith("weights="):
+            raise
+        raise UserError(f"distillation.teachers{text.removeprefix('weights')}") from None
 
 
 def _architecture(config: ProjectConfig, entry: TeacherEntry, dataset_digest: str) -> str:

@@ -17,6 +17,7 @@ from kdplatform.experiments.compared_sides import Sides, Source, read_sides
 from kdplatform.experiments.prediction_files import USAGE
 from kdplatform.experiments.run_names import named_run
 from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
+from kdplatform.files import place_of_folder
 from kdplatform.predictions import Predictions
 from kdplatform.settings.gates import GateFile, read_gate
 from kdplatform.settings.schema import names
@@ -67,6 +68,8 @@ def run_compare(
         GateFailedError: a rule of the gate is broken.
     """
     folder = optional_path("out", out)
+    if folder is not None:
+        place_of_folder("out", folder)
     size, share = _group_size(min_group_size), _group_share(min_group_share)
     formats = report_formats(format)
     named = [_predictions_of(side) for side in sides]

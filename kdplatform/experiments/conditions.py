@@ -91,7 +91,8 @@ def measured(
         if answers.without_slope > _MOST_WITHOUT_SLOPE:
             say(
                 f"{step.title}: under {name} the loss has no slope at {answers.without_slope:.1%} "
-                "of the images, which the attack cannot move; its accuracy is an upper bound"
+                "of the images that are right without it, which the attack cannot move; its "
+                "accuracy is an upper bound"
             )
     return tables
 

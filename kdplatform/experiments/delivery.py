@@ -14,6 +14,7 @@ from kdplatform.experiments.onnx_export import FILE, export_onnx, require_onnx
 from kdplatform.experiments.scheduler import Trained
 from kdplatform.experiments.setting_words import settings_of
 from kdplatform.experiments.starting import restored_model
+from kdplatform.experiments.tracking import log_artifacts_of
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.files import scratch_folder
@@ -103,9 +104,8 @@ def _exported(workspace: Workspace, model: TrainedModel) -> str:
     inputs = dataset.test.inputs[:]
     with scratch_folder() as folder:
         check = export_onnx(network, inputs, folder / FILE)
-        client = MlflowClient()
-        client.log_artifact(model.run_id, str(folder / FILE), ONNX_FOLDER)
-        client.set_tag(model.run_id, TAG_ONNX, f"{check.largest:.3g}")
+        log_artifacts_of(model.run_id, folder, ONNX_FOLDER)
+        MlflowClient().set_tag(model.run_id, TAG_ONNX, f"{check.largest:.3g}")
     return (
         f"{model.step.title}: {ONNX_FOLDER}/{FILE} of run {model.run_id}; its logits are those of "
         f"torch within {check.largest:.2g} on {check.rows} examples"
@@ -155,7 +155,7 @@ def _card(config: ProjectConfig, study: Study) -> CardFacts | None:
 def _log_card(run_id: str, facts: CardFacts) -> None:
     with scratch_folder() as folder:
         write_cards(facts, folder)
-        MlflowClient().log_artifacts(run_id, str(folder), CARDS)
+        log_artifacts_of(run_id, folder, CARDS)
 
 
 def _versions(

@@ -5,11 +5,11 @@ from pathlib import Path
 
 from kdplatform.analysis.tables import Attribute
 from kdplatform.errors import GateFailedError
-from kdplatform.files import writable_folder
+from kdplatform.files import place_of_folder, writable_folder
 from kdplatform.progress import say
 from kdplatform.roles import Role
 from kdplatform.settings.gates import GateFile, read_gate
-from kdplatform.study.gate_metrics import gate_metrics
+from kdplatform.study.gate_metrics import check_names, gate_metrics
 from kdplatform.study.gates import JudgedGate, Outcome, checked_rules
 from kdplatform.study.metrics import REFERENCES
 
@@ -32,9 +32,11 @@ def checked_gate(
     file = read_gate(given)
     if file is None:
         return None
+    attributes = list(attributes)
+    check_names(attributes)
     checked_rules(file, gate_metrics(attributes, roles))
     if out is not None:
-        writable_folder("gate_out", out)
+        writable_folder("gate_out", place_of_folder("gate_out", out))
     return file
 
 

@@ -26,6 +26,7 @@ from mlflow.types import Schema, TensorSpec
 from mlflow.utils import environment
 from torch import Tensor, nn
 
+from kdplatform import interruption
 from kdplatform.data import Dataset
 from kdplatform.errors import KdplatformError, MachineError, one_line
 from kdplatform.experiments.graph import Step
@@ -116,7 +117,8 @@ def _export(model: nn.Module, dataset: Dataset) -> _Export:
     example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
     inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
     outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
-    with scratch_folder() as scratch, _own_versions_unchecked():
+    # The exporter's C++ calls Python back: a KeyboardInterrupt there ends the process.
+    with interruption.held(), scratch_folder() as scratch, _own_versions_unchecked():
         folder = scratch / "model"
         description = Model()
         mlflow.pytorch.save_model(

@@ -106,6 +106,8 @@ def _read(
             f"{where} has the classes {_listed(classes)}, the dataset "
             f"{_listed(dataset.class_names)}; allowed: the same classes in the same order"
         )
+    if _LOGITS in table and _LOGS in table:
+        raise UserError(f"{where} has both {_LOGITS} and {_LOGS}; allowed: one of them")
     ids = _ids(table, dataset, where)
     logits, only_at = _logits(table, len(dataset.class_names), temperature, where)
     if not (finite := np.isfinite(logits).all(axis=1)).all():

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kdplatform import interruption
 from kdplatform.errors import MachineError, UserError, one_line
 from kdplatform.predictions import Logits
 
@@ -62,7 +63,7 @@ def export_onnx(model: nn.Module, inputs: Tensor, path: Path) -> OnnxCheck:
     """
     chosen = inputs[:_CHECKED_ROWS].contiguous()
     try:
-        with _quiet():
+        with interruption.held(), _quiet():
             program = torch.onnx.export(
                 model,
                 (chosen[:2],),

@@ -35,7 +35,12 @@ from kdplatform.experiments.tracking import (
 )
 from kdplatform.experiments.weights import find_weights
 from kdplatform.experiments.workspace import Workspace, open_workspace
-from kdplatform.files import home_folder, writable_folder, written_atomically
+from kdplatform.files import (
+    home_folder,
+    place_of_folder,
+    writable_folder,
+    written_atomically,
+)
 from kdplatform.predictions import are_probabilities
 from kdplatform.progress import say, show
 from kdplatform.roles import Role
@@ -100,6 +105,9 @@ def _out(arguments: Arguments) -> Path:
         return home_folder() / "predictions" / f"{name}.parquet"
     if arguments.out.suffix.lower() not in _SUFFIXES:
         raise UserError(f"out={str(arguments.out)!r} is not allowed; allowed: .parquet or .csv")
+    if arguments.out.is_dir():
+        raise UserError(f"out={str(arguments.out)!r} is a folder; allowed: .parquet or .csv")
+    place_of_folder("out", arguments.out.parent)
     return arguments.out
 
 

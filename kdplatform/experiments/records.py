@@ -13,13 +13,19 @@ import torch
 from mlflow import MlflowClient
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.meta_dataset import MetaDataset
-from mlflow.entities import Metric, Param, RunTag
+from mlflow.entities import Metric, Param, Run, RunTag
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from torch import nn
 
 from kdplatform.data import Dataset
 from kdplatform.experiments.graph import Step
-from kdplatform.experiments.tracking import TAG_KEY, log_verified_artifacts, uncommitted_changes
+from kdplatform.experiments.tracking import (
+    TAG_KEY,
+    artifact_path,
+    log_artifacts_of,
+    log_verified_artifacts,
+    uncommitted_changes,
+)
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
 from kdplatform.files import scratch_folder
@@ -205,6 +211,23 @@ def log_results(
         ],
         tags=[RunTag(*item) for item in all_tags.items()],
     )
+
+
+def extend_table(run: Run, name: str, rows: pd.DataFrame) -> None:
+    """Adds rows to a table of a run that has ended; a run without the table gets it."""
+    entry = {"path": f"{name}.json", "type": "table"}
+    listed = json.loads(run.data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
+    with scratch_folder() as folder:
+        if entry in listed:
+            # Not pandas' reader, which takes names of groups such as "1" for numbers.
+            known = json.loads(artifact_path(run.info.run_id, entry["path"]).read_text())
+            former = pd.DataFrame(known["data"], columns=known["columns"])
+            rows = pd.concat([former, rows], ignore_index=True)
+        rows.to_json(folder / entry["path"], orient="split", index=False, date_format="iso")
+        log_artifacts_of(run.info.run_id, folder)
+    if entry not in listed:
+        tag = json.dumps([*listed, entry])
+        MlflowClient().set_tag(run.info.run_id, MLFLOW_LOGGED_ARTIFACTS, tag)
 
 
 def log_figures(figures: "Mapping[str, Figure | Drawing]") -> None:

@@ -49,7 +49,7 @@ from kdplatform.experiments.tracking import (
     store_errors,
 )
 from kdplatform.experiments.trained import former_needs
-from kdplatform.files import home_folder, writable_folder
+from kdplatform.files import home_folder, place_of_folder, writable_folder
 from kdplatform.progress import say, show
 from kdplatform.reporting.cards.sources import cards_of_study
 from kdplatform.reporting.cards.write import FOLDER as CARDS
@@ -100,7 +100,7 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
     quiet_mlflow()
     begin_command()
     folder = arguments.out or home_folder() / "reports" / _place(config)
-    writable_folder("out", folder)
+    writable_folder("out", place_of_folder("out", folder))
     compared = _with_pairs(config.attributes, arguments.intersections)
     rules = checked_gate(arguments.gate, compared)
     given = set(arguments.overrides)

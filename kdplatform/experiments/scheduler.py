@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import mlflow
 
+from kdplatform import interruption
 from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.progress import GraphProgress
@@ -119,6 +120,7 @@ class Scheduler:
                 running[self._executor.submit(assignment)] = step
             if progress is not None:
                 progress.show(in_flight=len(running))
+            interruption.check()
             ended, _ = wait(running, timeout=_LOOK_EVERY_SECONDS, return_when=FIRST_COMPLETED)
             if stop is not None and stop.is_set():
                 raise InterruptedGraphError

@@ -12,8 +12,10 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
+from kdplatform import interruption
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import conditions, logged_models, records
+from kdplatform.experiments.chosen_teachers import named_as_given
 from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.examples import log_examples
 from kdplatform.experiments.frozen import check_outputs
@@ -152,7 +154,8 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
             remark_on_tests(file_logits(step, dataset), step.training.logits)
             continue
         with collected_messages():  # which are said when the step's turn comes
-            model = starting_model(step, dataset)
+            with named_as_given(step.training, workspace.config):
+                model = starting_model(step, dataset)
             if is_user_model(step.training.model):
                 conditions.check_conditions(model, workspace.config, dataset)
     with collected_messages() as lines:
@@ -322,7 +325,12 @@ def _fit(
         reference = asked.reference.state() if asked.reference else None
         return Fit(step, ModelState.of(step, model), teachers, reference)
 
-    with records.EpochLog() as log, followed(workspace, order) as ranks:
+    # Between two batches, `fit` looks for an interruption itself.
+    with (
+        records.EpochLog() as log,
+        followed(workspace, order) as ranks,
+        interruption.held(),
+    ):
         asked.share_tables(ranks)
         result = fit(
             model,
@@ -429,4 +437,4 @@ def _complete_attributes(workspace: Workspace, run: Run) -> None:
     ]
     MlflowClient().log_batch(run.info.run_id, metrics=metrics)
     groups = group_accuracies(test, tuple(missing), size)
-    mlflow.log_table(groups, "groups.json", run_id=run.info.run_id)  # appends
+    records.extend_table(run, "groups", groups)

@@ -500,11 +500,11 @@ def artifact_path(run_id: str, path: str) -> Path:
     return Path(found)
 
 
-def log_artifacts_of(run_id: str, folder: Path) -> None:
-    """Logs the files below `folder` to a run that has ended."""
+def log_artifacts_of(run_id: str, folder: Path, below: str | None = None) -> None:
+    """Logs the files of `folder` to a run that has ended, into its own folder `below`."""
     # MLflow's client caches the places of artifacts by run id, without the store.
     place = _artifact_folder(mlflow.get_tracking_uri(), run_id)
-    get_artifact_repository(place).log_artifacts(str(folder))
+    get_artifact_repository(place).log_artifacts(str(folder), below)
 
 
 @cache

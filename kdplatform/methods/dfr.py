@@ -25,6 +25,7 @@ from kdplatform.methods._groups import (
     check_groups,
     groups_of,
 )
+from kdplatform.progress import say
 from kdplatform.settings.schema import Count, MethodConfig, Positive, TrainingConfig
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from kdplatform.data import Dataset, Inputs
 
 _BATCH = 256
+# A fit on fewer rows of each group follows those rows more than the group.
+_FEW_ROWS = 5
 
 
 class Config(GroupedConfig):
@@ -61,7 +64,10 @@ class DeepFeatureReweighting(Method[Config]):
     needs = Needs(steps=False, from_first=True)
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data without the groups, or without every class in validation."""
+        """Refuses data without the groups, or without every class in validation.
+
+        Says if a group has so few validation rows that the fits depend on them.
+        """
         check_groups(self.config, dataset)
         groups = groups_of(dataset.train, self.config.attribute).of(dataset.val)
         labels = set(dataset.val.labels[groups >= 0].tolist())
@@ -71,6 +77,14 @@ class DeepFeatureReweighting(Method[Config]):
                 f"method='dfr': {len(missing)} of {len(dataset.class_names)} classes have no "
                 f"validation row in a group of {self.config.attribute} ({missing[0]!r}); allowed: "
                 "a validation split with every class"
+            )
+        counts = groups[groups >= 0].bincount()
+        least = int(counts[counts > 0].min())
+        if least < _FEW_ROWS:
+            say(
+                f"method='dfr': the smallest group of {self.config.attribute} has {least} "
+                f"validation rows, so each fit of the last layer uses {least} of every group; a "
+                "larger dataset.val_fraction gives more"
             )
 
     def begin(self, run: Run) -> None:

@@ -140,7 +140,7 @@ def read_gate(given: str) -> GateFile | None:
     path = user_path("gate", given)
     if path.suffix not in {".yaml", ".yml"} or not path.is_file():
         raise not_there("gate", given, path, ALLOWED)
-    content = read_mapping("gate", path)
+    content = read_mapping("gate", path, example="rules: {accuracy: {min: 0.9}}")
     try:
         return GateFile(path, file_digest(path), Gates.model_validate(content))
     except ValidationError as error:

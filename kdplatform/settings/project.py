@@ -248,6 +248,15 @@ def method_remarks(config: ProjectConfig, overrides: Iterable[str]) -> list[str]
     return said
 
 
+def own_alpha_remark(config: ProjectConfig, overrides: Iterable[str]) -> list[str]:
+    """Says that a given alpha is a method's own, not the weight of its distillation term."""
+    method = config.distillation
+    of_its_own = method.alpha_field is None and "alpha" in type(method).model_fields
+    if config.methods or not of_its_own or "alpha" not in overrides:
+        return []
+    return [f"alpha is {method.method}'s own, the weight of one part of its loss, as in its paper"]
+
+
 def grouping_attributes(config: ProjectConfig) -> dict[str, tuple[str, ...]]:
     """Returns the attributes whose groups methods go by, by the field that names them."""
     return {

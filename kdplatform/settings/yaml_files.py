@@ -59,8 +59,11 @@ def _size(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def read_mapping(parameter: str, path: Path) -> dict[str, Any]:
+def read_mapping(parameter: str, path: Path, example: str = "name: digits") -> dict[str, Any]:
     """Reads a YAML file that holds a mapping.
+
+    Args:
+        example: of such a mapping, for the error.
 
     Raises:
         UserError: the file cannot be read, is not valid YAML (with line and column), or does not
@@ -82,7 +85,9 @@ def read_mapping(parameter: str, path: Path) -> dict[str, Any]:
     except OSError as error:
         raise UserError(f"{parameter}={str(path)!r} cannot be read ({error.strerror})") from None
     if not isinstance(content, dict):
+        kind = "is empty" if content is None else f"is a {type(content).__name__}"
         raise UserError(
-            f"{parameter}={str(path)!r} holds no fields; allowed: a mapping such as 'name: digits'"
+            f"{parameter}={str(path)!r} holds no fields, it {kind}; allowed: a mapping such as "
+            f"{example!r}"
         )
     return content

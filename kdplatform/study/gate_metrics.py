@@ -104,6 +104,22 @@ def gate_metrics(attributes: Iterable[Attribute], roles: Iterable[Role]) -> dict
     return {metric.name: metric for metric in known}
 
 
+def check_names(attributes: Iterable[Attribute]) -> None:
+    """Refuses a column that is called as an intersection: a rule could mean either.
+
+    Raises:
+        UserError: names it.
+    """
+    known = list(attributes)
+    for attribute in known:
+        name = attribute_name(attribute)
+        if not isinstance(attribute, str) and name in known:
+            raise UserError(
+                f"attributes: a column is called {name!r}, as the intersection of two others; "
+                "allowed with a gate: another name for it"
+            )
+
+
 def _counts(role: Role) -> list[str]:
     name = f"classwise/n_{REFERENCES[role]}"
     return [name, f"{name}_bh", f"{name}_holm", f"{name}_permutation_p"]

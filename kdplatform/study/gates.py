@@ -13,7 +13,13 @@ from kdplatform.errors import UserError
 from kdplatform.roles import Role
 from kdplatform.settings.gates import GateFile, Rule
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.gate_metrics import GateMeasures, GateMetric, gate_metrics, known_metric
+from kdplatform.study.gate_metrics import (
+    GateMeasures,
+    GateMetric,
+    check_names,
+    gate_metrics,
+    known_metric,
+)
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.study import Arm, Study
 
@@ -58,13 +64,22 @@ class JudgedRule:
     @property
     def sentence(self) -> str:
         """What was found, in one line."""
-        found = self.reason or f"{_WORDS[self.bound]} {_shown(self.measured)}"
+        found = self.reason or _found(self.bound, self.measured)
         counted = f" (counts as {self.counts_as})" if self.outcome is Outcome.CANNOT_TELL else ""
         by = " by its interval" if self.by == "interval" else ""
         return f"{self.outcome}{counted}: {self.arm}: {self.rule}{by}: {found}"
 
 
 _WORDS = {"min": "it is", "max": "it is", "max_drop": "it fell by", "max_rise": "it rose by"}
+_OPPOSITE = {"max_drop": "max_rise", "max_rise": "max_drop"}
+
+
+def _found(bound: str, measured: Interval) -> str:
+    """Says what was measured; a fall below 0 is a rise."""
+    if bound in _OPPOSITE and measured.estimate < 0:
+        bound = _OPPOSITE[bound]
+        measured = Interval(-measured.estimate, -measured.high, -measured.low)
+    return f"{_WORDS[bound]} {_shown(measured)}"
 
 
 def _shown(interval: Interval) -> str:
@@ -153,6 +168,7 @@ def check_gate_of_comparison(file: GateFile, attributes: Sequence[Attribute]) ->
     Raises:
         UserError: as `checked_rules`.
     """
+    check_names(attributes)
     checked_rules(file, comparison_metrics(attributes))
 
 

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kdplatform import interruption
 from kdplatform.data import Split, StreamedInputs
 from kdplatform.data._streams import RandomCrops, StreamLoader
 from kdplatform.errors import UserError
@@ -154,6 +155,7 @@ class TrainingBatches:
         batches = self._inputs([self._own(rows) for rows in steps], changes, crops)
         numbered = self._augmentation.active and crops is None
         for rows, change, inputs in zip(steps, changes, batches, strict=True):
+            interruption.check()
             views = view_numbers(change, self._augmentation) if numbered and change else None
             inputs = inputs.contiguous(memory_format=self._layout)
             labels, ids = self._labels[rows], self._ids[rows]

@@ -22,9 +22,9 @@ class Answers:
 
     Attributes:
         logits: float32 [N, C], on the CPU.
-        without_slope: share of the examples that were right and that an attack could not move: the
-            model's loss has no slope there, so that the attack says nothing of them. 0 for a
-            corruption.
+        without_slope: share of the examples that were right before an attack and that it could not
+            move: the model's loss has no slope there, so that the attack says nothing of them. 0
+            for a corruption, and where no example was right.
     """
 
     logits: Tensor
@@ -46,7 +46,7 @@ def answers_under(
     """
     generator = torch.Generator().manual_seed(condition.seed)
     model.to(device)
-    attack, logits, still = condition.as_attack, [], 0
+    attack, logits, still, right = condition.as_attack, [], 0, 0
     with in_eval(model):
         for images, labels in _batches(split, device):
             if attack is None:
@@ -55,10 +55,11 @@ def answers_under(
                 with torch.no_grad():
                     logits.append(model(changed).float().cpu())
                 continue
-            worst, unmoved = _attacked(model, images, labels, attack, generator)
+            worst, unmoved, right_first = _attacked(model, images, labels, attack, generator)
             logits.append(worst.cpu())
             still += unmoved
-    return Answers(torch.cat(logits), still / len(split))
+            right += right_first
+    return Answers(torch.cat(logits), still / max(1, right))
 
 
 def _batches(split: Split, device: torch.device) -> Iterable[tuple[Tensor, Tensor]]:
@@ -77,8 +78,11 @@ def _attacked(
     labels: Tensor,
     attack: AttackConfig,
     generator: torch.Generator,
-) -> tuple[Tensor, int]:
-    """Returns the logits of each image's worst step, and how many right ones no step moved."""
+) -> tuple[Tensor, int, int]:
+    """Returns the logits of each image's worst step.
+
+    Beside them, how many of the images that were right no step moved, and how many were right.
+    """
 
     def loss(found: Tensor) -> Tensor:
         return F.cross_entropy(model(found).float(), labels, reduction="none")
@@ -86,7 +90,7 @@ def _attacked(
     with torch.no_grad():
         worst = model(images).float()
     if attack.eps == 0:
-        return worst, 0
+        return worst, 0, 0
     highest = F.cross_entropy(worst, labels, reduction="none")
     wrong = wrong_first = worst.argmax(dim=1) != labels
     first, last = None, None
@@ -105,4 +109,4 @@ def _attacked(
     assert first is not None
     assert last is not None
     unmoved = (last == first).flatten(1).all(dim=1) & ~wrong_first
-    return worst, int(unmoved.sum())
+    return worst, int(unmoved.sum()), int((~wrong_first).sum())

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from kdplatform import interruption
 from kdplatform.data import Inputs
 from kdplatform.training.precision import Precision, autocast
 
@@ -39,10 +40,11 @@ def predict_logits(
     layout = torch.channels_last if channels_last and inputs.ndim == 4 else torch.contiguous_format
     try:
         with autocast(precision, device):
-            parts = [
-                model(rows.to(device).contiguous(memory_format=layout)).float()
-                for rows in _batches(inputs, batch_size, device)
-            ]
+            parts = []
+            for rows in _batches(inputs, batch_size, device):
+                interruption.check()
+                rows = rows.to(device).contiguous(memory_format=layout)
+                parts.append(model(rows).float())
     finally:
         model.train(was_training)
     return torch.cat(parts)

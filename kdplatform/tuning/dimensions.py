@@ -132,8 +132,8 @@ def _check_teachers(project: ProjectConfig) -> None:
     own = project.distillation
     if len(teacher_entries(own.teachers)) > 1 or own.reference_teacher is not None:
         raise UserError(
-            f"distillation.teachers={','.join(own.teachers)!r} is not for tune; allowed: one "
-            "teacher, or sweep"
+            f"distillation.teachers={','.join(own.teachers)!r} is not for tune, which compares "
+            "each point with one teacher; allowed: one teacher, or sweep"
         )
 
 

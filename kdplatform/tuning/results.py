@@ -98,7 +98,13 @@ def trial_table(found: Found) -> pd.DataFrame:
                 "models": " ".join(trial.run_ids),
             }
         )
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    # A field that some method lacks is empty there, and pandas would write 2 as 2.0.
+    for name in (*fields, "same_as"):
+        known = [row[name] for row in rows if row[name] is not None]
+        if all(type(value) is int for value in known):
+            table[name] = table[name].astype("Int64")
+    return table
 
 
 def log_found(found: Found) -> None:

@@ -80,6 +80,15 @@ def test_groups_and_predictions_of_other_rows_orders_are_aligned():
     assert first.table().equals(bootstrap_fairness({"ds": shuffled}, "color", draws=50).table())
 
 
+def test_examples_that_change_their_group_are_counted_and_named():
+    one, other = tables(2)
+    other = other.copy()
+    ids = other["id"].head(4).tolist()
+    other.loc[other["id"].isin(ids), "color"] = "another"
+    with pytest.raises(ValueError, match=f"'color' for 4 of {len(one)} ids .{ids[0]}, {ids[1]}, "):
+        bootstrap_fairness({"ds": [one, other]}, "color", draws=5)
+
+
 def test_paired_intervals_are_narrower_than_unpaired_ones():
     arms = {"nds": tables(1, n=2000), "ds": tables(1, n=2000, model_seed=2)}
     result = bootstrap_fairness(arms, "color", draws=1000)

@@ -67,6 +67,7 @@ def test_another_label_gives_another_digest(root: Path) -> None:
         (",0,0,0,", ",2,0,0,", ["line 2", "y is '2'", "0, 1"]),
         ("001.Bird_0", "../001.Bird_0", ["leads out of its folder"]),
         ("Bird_0001", "Bird_9999", ["Bird_9999.jpg' is missing", "one of 1"]),
+        ("002.Bird_0/Bird_0002", "001.Bird_0/Bird_0001", ["names 1 images more", "Bird_0001"]),
     ],
 )
 def test_a_list_of_another_kind_is_refused(

@@ -782,6 +782,15 @@ def test_rules_that_cannot_be_are_refused_before_anything_is_compared(
     assert said in line
 
 
+def test_a_file_where_the_report_would_go_is_refused_before_sides_are_read(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("taken").touch()
+    for out in ("taken", "taken/below"):
+        line = refusal(capsys, "none.csv", "none.csv", "--out", out)
+        assert line == f"out={out!r}: 'taken' is a file; allowed: a folder, which need not exist"
+
+
 def test_a_card_that_has_nowhere_to_go_is_refused(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,14 +6,18 @@ from typing import Any
 
 import mlflow
 import numpy as np
+import pandas as pd
 import pytest
 import torch
+from helpers.place import Finished, copied
 from helpers.refusals import last_line, refusal_of
 from torch import nn
 
 from kdplatform.errors import MachineError
 from kdplatform.experiments import onnx_export
 from kdplatform.experiments.onnx_export import export_onnx, onnx_logits, require_onnx
+from kdplatform.experiments.records import extend_table
+from kdplatform.experiments.tracking import log_artifacts_of
 
 
 @pytest.fixture
@@ -142,3 +146,23 @@ def test_an_onnx_file_with_other_logits_is_refused(exported: tuple[Path, torch.T
     nn.init.zeros_(other.layer.weight)
     with pytest.raises(MachineError, match="differ from torch's by up to"):
         onnx_export._checked(other, inputs, path)
+
+
+def test_two_copies_of_a_store_in_one_process_get_what_is_theirs(
+    first_command: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    places = [copied(first_command.place, tmp_path / name) for name in ("a", "b")]
+    own = tmp_path / "own"
+    own.mkdir()
+    for place in places:
+        place.enter(monkeypatch)
+        [run] = place.runs("distilled")
+        (own / "name.txt").write_text(place.folder.name)
+        log_artifacts_of(run.info.run_id, own, "card")
+        extend_table(run, "groups", pd.DataFrame({"attribute": ["copy"], "group": ["1"]}))
+    for place in places:
+        [run] = place.runs("distilled")
+        assert place.artifact(run, "card/name.txt").read_text() == place.folder.name
+        groups = json.loads(place.artifact(run, "groups.json").read_text())
+        column = groups["columns"].index("attribute")
+        assert [row[column] for row in groups["data"]] == ["color"] * 3 + ["copy"]

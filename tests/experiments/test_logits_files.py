@@ -216,6 +216,7 @@ NAN = [
         (frame(logits=list(LOGITS[:, :3])), "logits of 3 numbers, the dataset has 4 classes"),
         (frame(logits=list(np.full((24, 4), 0.25))), "they are probabilities"),
         (frame().drop(columns="logits"), "has neither logits nor log_probabilities"),
+        (frame(log_probabilities=list(LOGITS)), "has both logits and log_probabilities"),
         (frame().drop(columns="id"), r"has no column 'id' \(its columns: logits\)"),
         (frame(id=[f"x{n}" for n in range(24)]), "24 ids are no whole numbers"),
         (frame(id=[np.inf, *range(1, 24)]), r"1 ids are no whole numbers \(inf\)"),

@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 from helpers.place import Place
-from helpers.refusals import assert_refused, failure
+from helpers.refusals import assert_refused, failure, refusal_of
 from scipy.special import softmax
 
 from kdplatform.errors import UserError
@@ -25,6 +24,8 @@ from kdplatform.experiments.graph import (
     study_steps,
     teacher_step,
 )
+from kdplatform.experiments.model_state import ModelState
+from kdplatform.experiments.steps import check_steps
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import open_workspace
 from kdplatform.methods import Needs
@@ -159,11 +160,13 @@ def test_a_sweep_asks_each_of_four_teachers_for_one_pass(
 ) -> None:
     passes: list[str] = []
 
-    def restored(step: Any, dataset: Any, run_id: str) -> torch.nn.Module:
+    def state(step: Any, run_id: str) -> ModelState:
         passes.append(run_id)
-        return initialised_model("lenet5", dataset, seed=step.seed, role=Role.TEACHER)
+        dataset = workspace.dataset
+        model = initialised_model("lenet5", dataset, seed=step.seed, role=Role.TEACHER)
+        return ModelState.of(step, model)
 
-    monkeypatch.setattr(teacher_logits, "restored_model", restored)
+    monkeypatch.setattr(teacher_logits, "state_of_run", state)
     fields = {"method": "ensemble", "distillation.teachers": "0-3"}
     for temperature in ("1", "4", "10"):
         config = load_project(new_place.project, {**fields, "temperature": temperature})
@@ -171,8 +174,24 @@ def test_a_sweep_asks_each_of_four_teachers_for_one_pass(
         step = distilled_step(config, 0, workspace.dataset.digest)
         needed = {n: TrainedModel(own, n, reused=True) for n, own in step.teachers.items()}
         asked = teacher_logits.teachers_for(workspace, step, needed, Needs(teacher="logits"))
-        assert len(asked.teachers) == len(set(asked.digests)) == 4
+        assert len(asked.sources) == len(set(asked.digests)) == 4
     assert passes == ["teacher 1", "teacher 2", "teacher 3", "teacher 4"]
+
+
+@pytest.mark.usefixtures("new_place")
+def test_weights_of_an_entry_are_named_as_they_were_given(tmp_path: Path) -> None:
+    for entry in ("no.pt", "0123456789abcdef" * 2):
+        config = project(distillation__teachers=entry)
+        line = refusal_of(distilled_step, config, 0, "digits")
+        assert line.startswith(f"distillation.teachers={entry!r} ")
+        assert "weights=" not in line
+    (tmp_path / "empty.pt").touch()
+    entry = f"lenet5@{tmp_path}/empty.pt"
+    config = project(distillation__teachers=entry)
+    workspace = open_workspace(config, tmp_path / "home", "cpu", reuse=True)
+    steps = study_steps(config, workspace.dataset.digest)
+    line = refusal_of(check_steps, workspace, steps)
+    assert line.startswith(f"distillation.teachers='{tmp_path}/empty.pt' ")
 
 
 # ---- what they say together
@@ -233,4 +252,4 @@ def test_tune_takes_one_teacher(new_place: Place, capsys: pytest.CaptureFixture[
     words = ["--project", new_place.project, "--method", "ensemble"]
     code, line = failure(["tune", *words, "--distillation.teachers", "0-1"], capsys)
     assert code == 2
-    assert "is not for tune; allowed: one teacher, or sweep" in line
+    assert "is not for tune, which compares each point with one teacher; allowed: one" in line

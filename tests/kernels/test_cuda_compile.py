@@ -14,15 +14,19 @@ ARCHITECTURE = "9.0"
 
 
 @pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The whole library for one architecture, with ptxas's report in its log."""
+def library(request: pytest.FixtureRequest) -> Path:
+    """The whole library for one architecture, with ptxas's report in its log.
+
+    It is compiled once for equal sources and tools, as users' libraries are: pytest's cache keeps
+    it (`pytest --cache-clear` compiles again).
+    """
     try:
         cuda_toolkit((ARCHITECTURE,))
         cxx_compiler()
     except ToolchainError as error:
         pytest.skip(f"cannot build CUDA here: {error}")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("KDPLATFORM_HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("KDPLATFORM_HOME", str(request.config.cache.mkdir("cuda")))
         patch.setenv("NVCC_APPEND_FLAGS", "-Xptxas=-v")
         return build(cuda=True, architectures=(ARCHITECTURE,))
 

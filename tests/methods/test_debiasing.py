@@ -214,3 +214,14 @@ def test_a_first_model_is_trained_by_cross_entropy_as_its_second() -> None:
     assert first.matters() == {**second.matters(), "epochs": 2}
     refit = DfrConfig().first_training(second)
     assert (refit.epochs, refit.method.method) == (9, "cross_entropy")
+
+
+def test_few_validation_rows_of_a_group_are_said(capsys: pytest.CaptureFixture[str]) -> None:
+    config = DfrConfig(attribute="label*color")
+    for minority, said in ((2, True), (200, False)):
+        split, val = tied(400, 20), tied(400, minority)
+        dataset = Dataset("toy", "d", ("0", "1"), ("color",), split, val, split)
+        build_method(config).check(dataset)
+        line = capsys.readouterr().err
+        least = int(groups_of(split, "label*color").of(val).bincount().min())
+        assert (f"has {least} validation rows, so each fit" in line) is said

@@ -179,7 +179,8 @@ def test_the_gradient_is_that_of_the_loss(case: str) -> None:
     def mean(logits: Tensor) -> Tensor:
         return evaluate(config_of(case), logits, teacher, labels).rows.mean()
 
-    assert torch.autograd.gradcheck(mean, student.requires_grad_())
+    # In random directions, not one number at a time.
+    assert torch.autograd.gradcheck(mean, student.requires_grad_(), fast_mode=True)
 
 
 @pytest.mark.parametrize("case", WITH_TEACHER)

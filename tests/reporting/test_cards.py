@@ -18,7 +18,7 @@ from kdplatform.reporting.cards.facts import CardFacts
 from kdplatform.reporting.cards.hugging_face import card_body, metadata, model_card
 from kdplatform.reporting.cards.loss_statement import loss_statement
 from kdplatform.reporting.cards.short import LONGEST, run_card, version_card
-from kdplatform.reporting.cards.sources import cards_of_study, slug
+from kdplatform.reporting.cards.sources import card_of_sides, cards_of_study, slug
 from kdplatform.reporting.cards.write import write_cards
 from kdplatform.settings.gates import GateFile, Gates
 from kdplatform.study.classes import ClassWise
@@ -238,3 +238,11 @@ def test_all_cards_are_written(tmp_path: Path) -> None:
 def test_a_slug_is_a_name_that_hubs_take() -> None:
     assert slug("adult/√ DS kd T=4") == "adult-DS-kd-T-4"
     assert slug("***") == "model"
+
+
+def test_a_side_of_a_comparison_is_not_said_to_be_distilled_from_the_other() -> None:
+    arms = {TEACHER: {0: Model("", table(0.95, 0.84, 1))}, DS: {0: Model("", table(0.9, 0.9, 3))}}
+    own = Study("pair", ("<=50K", ">50K"), arms, ("sex",), settings={"A": "a.csv", "B": "b.csv"})
+    known = metadata(card_of_sides(own, TEACHER, DS, Provenance(([], []), "d" * 32, "", None), []))
+    assert "base_model" not in known
+    assert known["tags"] == ["fairness", "kdplatform"]

@@ -52,7 +52,9 @@ def test_no_gate_is_no_file() -> None:
             "date: 2026-13-45\nrules: {accuracy: {min: 0.9}}",
             "not valid YAML: month must be in 1..12",
         ),
-        ("just words", "holds no fields"),
+        ("just words", "holds no fields, it is a str; allowed: a mapping such as 'rules: {acc"),
+        ("", "holds no fields, it is empty; allowed: a mapping such as 'rules: {accuracy: {min"),
+        ("- accuracy", "holds no fields, it is a list; allowed: a mapping such as 'rules: {acc"),
     ],
 )
 def test_what_is_no_rule_is_refused_in_one_line(text: str, said: str, tmp_path: Path) -> None:

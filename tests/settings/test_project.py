@@ -15,6 +15,7 @@ from kdplatform.settings.project import (
     dump_yaml,
     load_project,
     method_remarks,
+    own_alpha_remark,
     project_names,
     shortened_warmups,
     with_absolute_paths,
@@ -198,10 +199,13 @@ def test_an_unknown_project_is_answered_with_the_nearest_and_all() -> None:
     assert message.endswith(f"? known: {', '.join(project_names())}")
 
 
-def test_an_unknown_field_is_answered_with_the_nearest_and_all() -> None:
+def test_an_unknown_field_is_answered_with_the_nearest_and_the_blocks() -> None:
     message = refusal("trifeature", {"studnet.epochs": "3"})
     assert "parameter='studnet.epochs' does not exist; did you mean 'student.epochs'" in message
-    assert all(field.name in message for field in describe_fields(load_project("trifeature")))
+    plain = {field.name.partition(".")[0] for field in describe_fields(load_project("trifeature"))}
+    assert all(name in message for name in plain)
+    assert "student.* (" in message
+    assert len(message) < 400
 
 
 def test_parameters_of_the_command_are_suggested_too() -> None:
@@ -257,7 +261,7 @@ def test_values_that_do_not_go_together_are_named(overrides: dict[str, str], wor
             "distillation.robustness is no field of method='kd'; methods that have it: worst_class",
         ),
         ({"name": "a/b"}, "name='a/b' is not allowed"),
-        ({"colours": 1}, "field='colours' does not exist; known: attributes, dataset."),
+        ({"colours": 1}, "field='colours' does not exist; known: attributes, "),
         ({"studnet": {"epochs": 1}}, "field='studnet' does not exist; did you mean 'student."),
         (
             {"dataset": {"name": "digits", "image_size": 8}},
@@ -491,3 +495,11 @@ def test_a_project_is_loaded_without_torch_pandas_and_mlflow() -> None:
     command = [sys.executable, "-c", code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"
+
+
+def test_an_alpha_of_a_methods_own_is_said() -> None:
+    words = {"method": "dkd", "alpha": "0.5"}
+    [line] = own_alpha_remark(load_project("digits", words), words)
+    assert line.startswith("alpha is dkd's own, the weight of one part of its loss")
+    for quiet in ({"method": "kd", "alpha": "0.5"}, {"method": "dkd"}):
+        assert own_alpha_remark(load_project("digits", quiet), quiet) == []

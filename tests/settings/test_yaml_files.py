@@ -47,11 +47,22 @@ def test_a_malformed_file_is_answered_with_line_and_column(
     assert problem in message
 
 
-@pytest.mark.parametrize("text", ["", "# only a comment\n", "[1, 2]\n", "just words\n", "3\n"])
-def test_a_file_without_fields_is_refused(text: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("", "is empty"),
+        ("# only a comment\n", "is empty"),
+        ("[1, 2]\n", "is a list"),
+        ("just words\n", "is a str"),
+        ("3\n", "is a int"),
+    ],
+)
+def test_a_file_without_fields_is_refused(text: str, kind: str, tmp_path: Path) -> None:
     path = tmp_path / "own.yaml"
     path.write_text(text)
-    assert refusal(path).endswith("holds no fields; allowed: a mapping such as 'name: digits'")
+    assert refusal(path).endswith(
+        f"holds no fields, it {kind}; allowed: a mapping such as 'name: digits'"
+    )
 
 
 def test_bytes_that_are_no_text_are_refused(tmp_path: Path) -> None:

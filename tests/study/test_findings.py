@@ -54,7 +54,8 @@ def test_who_got_worse_leads_then_who_got_better_then_what_cannot_be_told() -> N
     assert last == (
         "undecided: Cannot be told: 2 of 2 classes, accuracy. A change of a class by 2.8 points "
         "could have hidden (power .8); 2 times as many examples would show 2 points in half of "
-        "these classes. One model a side: what was found is of these models, not of other seeds."
+        "these classes. Each side is one model: what was found is of these models, not of other "
+        "seeds."
     )
     assert found[0].numbers["difference"] == pytest.approx(-0.102)
     assert found[0].strength > found[0].numbers["difference"] / -0.0186 > 5

@@ -15,7 +15,7 @@ from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.settings.gates import GateFile, Gates
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.gate_metrics import gate_metrics
+from kdplatform.study.gate_metrics import check_names, gate_metrics
 from kdplatform.study.gates import JudgedGate, JudgedRule, Outcome, judge_gate
 from kdplatform.study.study import NDS, TEACHER, Model, Study, distilled_arm
 
@@ -72,6 +72,8 @@ def test_the_group_that_lost_fails_where_accuracy_passes() -> None:
     accuracy, group = gate.rules
     assert accuracy.outcome is Outcome.PASSED
     assert accuracy.measured.estimate == pytest.approx(-0.0065)
+    low, high = (-accuracy.measured.high, -accuracy.measured.low)
+    assert accuracy.sentence.endswith(f"it rose by 0.0065 (95% interval {low:.4g} to {high:.4g})")
     assert group.outcome is Outcome.FAILED
     assert group.measured.estimate == pytest.approx(0.102)
     assert 0.02 < group.measured.low < 0.102 < group.measured.high
@@ -179,6 +181,12 @@ def test_a_rule_that_does_not_fit_its_metric_is_refused(
     rules: dict[str, dict[str, object]], said: str
 ) -> None:
     assert said in refusal_of(judged, rules, study())
+
+
+def test_a_column_called_as_an_intersection_is_refused() -> None:
+    check_names(["race", "sex", ("race", "sex")])
+    line = refusal_of(check_names, ["race", "sex", "race & sex", ("race", "sex")])
+    assert line.startswith("attributes: a column is called 'race & sex'")
 
 
 def test_an_intersection_is_named_as_its_attributes_are() -> None:

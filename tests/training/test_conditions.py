@@ -1,5 +1,6 @@
 """What a model says under an attack or a corruption."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -97,6 +98,12 @@ def test_a_model_whose_slope_vanishes_is_found(dataset: Dataset, model: nn.Modul
     assert answers_under(Sure(1.0), dataset.test, own, CPU).without_slope == 0
     masked = answers_under(Sure(1e4), dataset.test, own, CPU)
     assert masked.without_slope > 0.5
+
+    # The share is of those that are right: with every other label wrong it stays what it was.
+    half = dataset.test.labels.clone()
+    half[::2] = (half[::2] + 1) % len(dataset.class_names)
+    other = answers_under(Sure(1e4), replace(dataset.test, labels=half), own, CPU)
+    assert other.without_slope > 0.5
 
 
 def test_the_model_is_left_as_it_was(dataset: Dataset, model: nn.Module) -> None:

@@ -281,6 +281,15 @@ def test_tables_and_figures_name_the_method(found: Found) -> None:
     assert list(table.columns[1:6]) == ["temperature", "alpha", "beta", "method", "learning_rate"]
     assert table.loc[table["method"] == "dkd", "alpha"].isna().all()
     assert table.loc[table["method"] == "kd", "beta"].isna().all()
+    # Whole numbers stay whole where a method lacks the field.
+    with_steps = [
+        replace(own, point=replace(own.point, fields=(*own.point.fields, ("steps", 2))))
+        if own.point.method == "dkd"
+        else own
+        for own in found.trials
+    ]
+    lines = trial_table(replace(found, trials=with_steps))[["steps"]].to_csv(index=False).split()
+    assert set(lines) == {"steps", "2", '""'}
     renamed = table.rename(columns={"val_accuracy": "accuracy"})
     figure = tuning_figures.pareto_figure(
         renamed.rename(columns={f"val_{toy.MEASURE.slug}": "unfairness"}),

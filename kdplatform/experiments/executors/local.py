@@ -18,6 +18,7 @@ from typing import Self
 import torch
 from tqdm import tqdm
 
+from kdplatform import interruption
 from kdplatform.errors import MachineError
 from kdplatform.experiments.executors.base import (
     MODELS_PER_GPU,
@@ -224,13 +225,12 @@ def _leave_with_the_sweep() -> None:
 
 def _run_or_leave(task: Task, assignment: Assignment) -> Outcome:
     """Runs a step; on SIGTERM closes its run and ends the process."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return task(assignment)
+        with interruption.noted([signal.SIGTERM]):
+            return task(assignment)
     except KeyboardInterrupt:
         os._exit(1)
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
         _leave_libraries_uncollected()
 
 

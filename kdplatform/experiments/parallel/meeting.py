@@ -17,7 +17,7 @@ import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 
-import kdplatform
+from kdplatform import version as installed
 from kdplatform.training.ranks import PATIENCE
 
 BEAT_SECONDS = 1.0
@@ -114,10 +114,10 @@ class Meeting:
 def version() -> str:
     """Returns what this process runs: versions of the package, its sources, torch, and the host."""
     sources = hashlib.sha256()
-    folder = Path(kdplatform.__file__).parent
+    folder = Path(installed.__file__).parent
     for path in sorted(folder.rglob("*.py")):
         sources.update(path.relative_to(folder).as_posix().encode() + path.read_bytes())
-    own = f"kdplatform {kdplatform.__version__} ({sources.hexdigest()[:8]})"
+    own = f"kdplatform {installed.installed_version()} ({sources.hexdigest()[:8]})"
     return f"{own}, torch {torch.__version__}, Python {platform.python_version()}"
 
 

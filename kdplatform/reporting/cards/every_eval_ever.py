@@ -47,7 +47,7 @@ def record(facts: CardFacts) -> dict[str, Any]:
             "additional_details": {
                 "deployment_type": "unknown",
                 "model_availability": "unknown",
-                "base_model": facts.base_model,
+                **({"base_model": facts.base_model} if facts.base_model else {}),
                 **{name: str(value) for name, value in facts.settings.items()},
             },
         },

@@ -69,7 +69,7 @@ class CardFacts:
         slug: the name with only letters, digits, dots and dashes.
         role: what the model is, in words.
         reference: the model it is compared with, in words.
-        base_model: what the model was distilled from, or is compared with.
+        base_model: what the model was distilled from; empty for a side of a comparison.
         task: as a hub of models names it.
         dataset: name of the data.
         examples: number of test examples.

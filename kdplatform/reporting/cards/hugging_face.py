@@ -30,8 +30,12 @@ def metadata(facts: CardFacts) -> dict[str, Any]:
     """Returns the metadata of the card."""
     return {
         **({"library_name": facts.library} if facts.library else {}),
-        "tags": ["knowledge-distillation", "fairness", "kdplatform"],
-        "base_model": facts.base_model,
+        "tags": [
+            *(["knowledge-distillation"] if facts.base_model else []),
+            "fairness",
+            "kdplatform",
+        ],
+        **({"base_model": facts.base_model} if facts.base_model else {}),
         "pipeline_tag": facts.task,
         "metrics": ["accuracy"],
         "model-index": [

@@ -36,7 +36,7 @@ def card_of_sides(
         reference,
         name=titles["B"],
         role="Side B of a comparison",
-        base_model=titles["A"],
+        base_model="",  # a side need not be made from the other
         task=_UNKNOWN,
         dataset="not stated",
         settings={"Side A": titles["A"], "Side B": titles["B"]},
@@ -104,7 +104,7 @@ def _card(
         slug=slug(name),
         role=role,
         reference=held,
-        base_model=slug(base_model),
+        base_model=slug(base_model) if base_model else "",
         task=task,
         dataset=dataset,
         examples=len(study.any_table),
