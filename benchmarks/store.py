@@ -38,7 +38,10 @@ STUDY = ["--temperatures", TEMPERATURES, "--seeds", "0-4"]
 # In seconds; of the report, beyond that of local files without other runs.
 TARGETS = {"finding": 3.0, "distill": 15.0, "report": 20.0}
 # What belongs to a run, a row each, and the column that says to which.
-TABLES = ("tags", "params", "latest_metrics", "metrics")
+TABLES = {
+    **dict.fromkeys(("tags", "params", "latest_metrics", "metrics"), "run_uuid"),
+    "inputs": "destination_id",
+}
 _BATCH = 20_000
 _FINDING = """
 import sys, time, mlflow
