@@ -31,6 +31,7 @@ from kdplatform.experiments.gates import checked_gate, enforce
 from kdplatform.experiments.graph import Step, arm_keys
 from kdplatform.experiments.results import arm_by, arm_of, by_role, log_group_counts
 from kdplatform.experiments.setting_words import settings_of
+from kdplatform.experiments.store_faults import store_errors
 from kdplatform.experiments.stored_predictions import (
     TEST,
     calibrating_temperature,
@@ -50,7 +51,6 @@ from kdplatform.experiments.tracking import (
     class_names,
     command_run,
     quiet_mlflow,
-    store_errors,
 )
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, writable_folder

@@ -9,13 +9,12 @@ from mlflow.exceptions import MlflowException
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments.artifacts import artifact_path
 from kdplatform.experiments.conditions import settings_of, split_under
+from kdplatform.experiments.store_faults import shown_store, store_errors
 from kdplatform.experiments.tracking import (
     artifact_digests,
     class_names,
     prepare_store,
     quiet_mlflow,
-    shown_store,
-    store_errors,
 )
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.files import file_digest

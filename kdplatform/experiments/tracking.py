@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import re
 import socket
 import sqlite3
 import subprocess
@@ -25,11 +24,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking.context.git_context import GitRunContext
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from kdplatform.errors import KdplatformError, MachineError, UserError
 from kdplatform.experiments.artifacts import Artifact, artifact_path, digest_now
 from kdplatform.experiments.run_search import TAG_KEY, runs_with_key, search_runs
+from kdplatform.experiments.store_faults import shown_store, store_errors, store_problem
 from kdplatform.files import file_digest, locked
 from kdplatform.processes import host_of, is_dead_here, this_process
 from kdplatform.progress import say
@@ -58,13 +57,6 @@ _ALLOWED = (
     "http://server:5000 | sqlite:///mlflow.db | postgresql+psycopg://host/database, or another "
     "URI of MLflow's"
 )
-_ANSWERING = "a running MLflow server, or a database with room left such as sqlite:///mlflow.db"
-_DELETED = re.compile(r"experiment (\S+) must be in the 'active' state")
-
-
-def shown_store() -> str:
-    """Returns the tracking URI as messages show it: without name and password."""
-    return redacted(str(mlflow.get_tracking_uri()))
 
 
 def quiet_mlflow() -> None:
@@ -198,35 +190,6 @@ def runs_dead_elsewhere(older_than_seconds: float) -> list[str]:
     ]
 
 
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Says in one line what goes wrong between the program and its tracking store.
-
-    Raises:
-        MachineError: the store refused, failed or fell silent.
-    """
-    try:
-        yield
-    except MlflowException as error:
-        reason = reason_of(error)
-        if deleted := _DELETED.search(reason):
-            remedy = f"mlflow experiments restore --experiment-id {deleted[1]}"
-            raise UserError(
-                f"experiment {deleted[1]} of MLFLOW_TRACKING_URI={shown_store()!r} is deleted; "
-                f"allowed: {remedy}, or the name of another one as MLFLOW_EXPERIMENT_NAME"
-            ) from error
-        raise MachineError(_store_problem(reason)) from error
-    except SQLAlchemyError as error:
-        raise MachineError(_store_problem(reason_of(error))) from error
-
-
-def _store_problem(reason: object, allowed: str = _ANSWERING) -> str:
-    return (
-        f"MLFLOW_TRACKING_URI={shown_store()!r} does not answer as it should ({reason}); allowed: "
-        f"{allowed}"
-    )
-
-
 def _check_server(uri: str) -> None:
     health = without_user(uri).rstrip("/") + "/health"
     try:
@@ -236,7 +199,7 @@ def _check_server(uri: str) -> None:
         return  # A server that refuses the request exists; MLflow says the rest.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise MachineError(_store_problem(reason)) from None
+        raise MachineError(store_problem(reason)) from None
 
 
 def _check_database(url: URL) -> None:
@@ -259,11 +222,11 @@ def _check_sqlite(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
     except sqlite3.Error as error:
-        raise MachineError(_store_problem(error)) from None
+        raise MachineError(store_problem(error)) from None
     except OSError as error:
-        raise MachineError(_store_problem(error.strerror)) from None
+        raise MachineError(store_problem(error.strerror)) from None
     if path.exists() and not os.access(path, os.W_OK):
-        raise MachineError(_store_problem("it cannot be written"))
+        raise MachineError(store_problem("it cannot be written"))
 
 
 def find_finished(

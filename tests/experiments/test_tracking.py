@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import MachineError
 from kdplatform.experiments import run_search, tracking
+from kdplatform.experiments.store_faults import store_errors
 from kdplatform.experiments.trained import former_needs
 from kdplatform.processes import is_dead_here, this_process
 from kdplatform.settings.project import load_project
@@ -212,7 +213,7 @@ def test_a_run_that_fails_is_tagged_with_why(error: Exception, new_place: Any) -
 
 
 def test_what_the_store_refuses_is_one_line(new_place: Any) -> None:
-    with pytest.raises(MachineError) as caught, tracking.store_errors():
+    with pytest.raises(MachineError) as caught, store_errors():
         raise MlflowException("out of order\nwith details\nof no use")
     message = str(caught.value)
     assert message.startswith(f"MLFLOW_TRACKING_URI='{new_place.uri}' does not answer as it should")

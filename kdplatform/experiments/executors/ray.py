@@ -7,6 +7,7 @@ access to the tracking server.
 import logging
 import signal
 import socket
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -22,6 +23,7 @@ from kdplatform.experiments.executors.base import (
     Outcome,
     Task,
 )
+from kdplatform.progress import say
 from kdplatform.registry import optional_module
 from kdplatform.stores import is_server
 
@@ -99,7 +101,29 @@ def _connected(address: str) -> Any:
         raise _no_cluster(address, one_line(error)) from None
     finally:
         signal.signal(signal.SIGTERM, terminate)
+    # Ray prints them on stdout, with the last lines of its logs, whatever log_to_driver is.
+    ray._private.worker.print_to_stdstream = say_remark
     return ray
+
+
+def say_remark(data: Mapping[str, Any], **_: object) -> None:
+    """Says in a line what Ray remarks on the cluster.
+
+    Args:
+        data: Ray's; `lines` has one text for each remark.
+    """
+    for remark in data["lines"]:
+        text = str(remark).strip()
+        if text.startswith(f"Task {_on_one_core.__name__} failed"):
+            reason = _first_sentence(text.partition("Error: ")[2])
+            say(f"Ray: a step is started again: {reason or 'its worker died'}")
+        else:
+            say(f"Ray: {_first_sentence(text)}")
+
+
+def _first_sentence(text: str) -> str:
+    """Returns the beginning of Ray's remarks, which continue with causes and logs."""
+    return one_line(text.strip().partition("\n")[0]).partition(". ")[0]
 
 
 def _check_answer(address: str) -> None:
