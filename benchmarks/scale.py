@@ -87,9 +87,7 @@ def cost(project: str) -> Cost:
         teachers * _table_bytes(config, train, classes),
         teachers * train * classes * 4,
         models * (test + val) * (4 * classes + ROW_BYTES),
-        2
-        * 4e6
-        * (students * WEIGHTS[config.student.model] + teachers * WEIGHTS[config.teacher.model]),
+        2 * 4e6 * weights,
         models * (ROWS_PER_RUN + ROWS_PER_EPOCH * epochs),
     )
 

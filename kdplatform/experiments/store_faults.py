@@ -97,6 +97,12 @@ def _refused_by_server(error: MlflowException) -> KdplatformError | None:
             f"experiment {deleted[1]} of MLFLOW_TRACKING_URI={shown_store()!r} is deleted; "
             f"allowed: {remedy}, or the name of another one as MLFLOW_EXPERIMENT_NAME"
         )
+    if "/mlflow-artifacts/" in str(error):
+        return MachineError(
+            f"MLFLOW_TRACKING_URI={shown_store()!r}: its server fails to write or read the files of "
+            "runs, and its log says why; allowed: a server whose --artifacts-destination exists, "
+            "with the keys of that storage in its environment"
+        )
     refused = _REFUSED.search(str(error))
     if refused is None:
         return None
@@ -107,6 +113,12 @@ def _refused_by_server(error: MlflowException) -> KdplatformError | None:
                 f"it does not know {endpoint}",
                 f"an MLflow server of the version here, {mlflow.__version__}, or a newer one",
             )
+        )
+    if "Host header" in str(error):
+        return UserError(
+            f"MLFLOW_TRACKING_URI={shown_store()!r} is a server that does not answer to this name; "
+            f"allowed: its number, or a server started with --allowed-hosts "
+            f"{urlsplit(without_user(str(mlflow.get_tracking_uri()))).netloc}"
         )
     return _unknown_user(int(code))
 

@@ -53,6 +53,9 @@ TAG_ERROR = "kd.error"
 TRAINING_EXAMPLES = "training_examples"
 
 _ANSWER_SECONDS = 10
+# The first MLflow whose server keeps logged models, and the most bytes of a version.
+_OLDEST_SERVER, _LONGEST_VERSION = 3, 64
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _ALLOWED = (
     "http://server:5000 | sqlite:///mlflow.db | postgresql+psycopg://host/database, or another "
     "URI of MLflow's"
@@ -191,15 +194,23 @@ def runs_dead_elsewhere(older_than_seconds: float) -> list[str]:
 
 
 def _check_server(uri: str) -> None:
-    health = without_user(uri).rstrip("/") + "/health"
+    base = without_user(uri).rstrip("/")
     try:
-        with urllib.request.urlopen(health, timeout=_ANSWER_SECONDS):
+        with urllib.request.urlopen(f"{base}/health", timeout=_ANSWER_SECONDS):
             pass
+        with urllib.request.urlopen(f"{base}/version", timeout=_ANSWER_SECONDS) as answer:
+            version = answer.read(_LONGEST_VERSION).decode(errors="replace").strip()
     except urllib.error.HTTPError:
         return  # A server that refuses the request exists; MLflow says the rest.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise MachineError(store_problem(reason)) from None
+    first = version.partition(".")[0]
+    if first.isdecimal() and int(first) < _OLDEST_SERVER:
+        raise MachineError(
+            f"MLFLOW_TRACKING_URI={shown_store()!r} is a server of MLflow {version}, which keeps "
+            f"no models; allowed: one of MLflow {_OLDEST_SERVER} or newer"
+        )
 
 
 def _check_database(url: URL) -> None:
@@ -341,8 +352,25 @@ def command_run(
     with opened_run(name, config.name, {**own, **(tags or {})}) as run_id:
         known = MlflowClient().get_run(run_id).data.params
         mlflow.log_params({k: v for k, v in flatten(config).items() if k not in known})
-        mlflow.log_text(dump_yaml(config), "config.yaml")
+        with _impatient():
+            mlflow.log_text(dump_yaml(config), "config.yaml")
         yield run_id
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Has a server that fails asked four times, for half a minute, in place of MLflow's eight.
+
+    For the first file of a command: storage without its keys fails at every try. Later a server is
+    waited for much longer.
+    """
+    before = os.environ.get(_RETRIES)
+    os.environ.setdefault(_RETRIES, "4")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_RETRIES, None)
 
 
 @contextmanager
