@@ -99,9 +99,9 @@ def _refused_by_server(error: MlflowException) -> KdplatformError | None:
         )
     if "/mlflow-artifacts/" in str(error):
         return MachineError(
-            f"MLFLOW_TRACKING_URI={shown_store()!r}: its server fails to write or read the files of "
-            "runs, and its log says why; allowed: a server whose --artifacts-destination exists, "
-            "with the keys of that storage in its environment"
+            f"MLFLOW_TRACKING_URI={shown_store()!r}: its server fails to write or read the files "
+            "of runs, and its log says why; allowed: a server whose --artifacts-destination "
+            "exists, with the keys of that storage in its environment"
         )
     refused = _REFUSED.search(str(error))
     if refused is None:
