@@ -33,7 +33,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from kdplatform.data import Dataset, load_dataset
-from kdplatform.experiments.executors.local import usable_cores
+from kdplatform.machine import usable_cores
 from kdplatform.methods import build_method
 from kdplatform.roles import Role
 from kdplatform.settings.project import load_project

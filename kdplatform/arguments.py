@@ -14,6 +14,7 @@ import click
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import home_folder, not_there, user_path
 from kdplatform.settings.project import TUNING_SHORTCUTS
+from kdplatform.torchrun import processes_of
 
 FROM_PROJECT = "from-project"
 EXECUTORS = ("local", "ray")
@@ -60,6 +61,9 @@ _RUNNING = (
         "datasets, checkpoints; auto: $KDPLATFORM_HOME or cache",
     ),
     Parameter("device", "auto", "auto | cpu | cuda | cuda:N", "where models are trained"),
+)
+_PROCESSES = Parameter(
+    "processes", "1", "integer >= 1", "processes that train each model together, a device each"
 )
 _REUSE = Parameter(
     "reuse", "true", "true | false", "reuse FINISHED runs of the same key; false: train again"
@@ -132,17 +136,17 @@ _METHODS = Parameter("methods", field="tuning.methods")
 _DISTILLED = _fields("alpha", "method", "seeds")
 _COMPARED = _fields("temperatures", "methods")
 ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
-    "teacher": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE, *_DELIVERY),
-    "student": (_PROJECT, *_fields("seeds"), *_RUNNING, _REUSE, *_DELIVERY),
+    "teacher": (_PROJECT, *_fields("seeds"), *_RUNNING, _PROCESSES, _REUSE, *_DELIVERY),
+    "student": (_PROJECT, *_fields("seeds"), *_RUNNING, _PROCESSES, _REUSE, *_DELIVERY),
     "distill": (
-        *(_PROJECT, _CONFIG, *_fields("temperature"), *_DISTILLED, *_RUNNING, _REUSE),
-        *(*_GATED, *_DELIVERY),
+        *(_PROJECT, _CONFIG, *_fields("temperature"), *_DISTILLED),
+        *(*_RUNNING, _PROCESSES, _REUSE, *_GATED, *_DELIVERY),
     ),
     "sweep": (
         *(_PROJECT, *_COMPARED, *_DISTILLED),
-        *(*_SPREADING, *_RUNNING, _REUSE, *_GATED),
+        *(*_SPREADING, *_RUNNING, _PROCESSES, _REUSE, *_GATED),
     ),
-    "tune": (_PROJECT, *_TUNED, _METHODS, *_STUDY, *_SPREADING, *_RUNNING),
+    "tune": (_PROJECT, *_TUNED, _METHODS, *_STUDY, *_SPREADING, *_RUNNING, _PROCESSES),
     "predict": (_PROJECT, *_PREDICTING, *_RUNNING),
     "report": (_PROJECT, _OF_A_RUN, *_COMPARED, *_DISTILLED, *_REPORTING, _GATE, _CARD),
 }
@@ -190,6 +194,7 @@ class Arguments:
         project: a name, or the path of a file.
         project_given_as: the parameter that said it, `project` or `config`.
         overrides: fields of the configuration by the names they were given, as text.
+        processes: how many train a model together, those of `torchrun` too.
         workers: processes of the local executor; None: as many as fit.
         out: the report's folder, or the file of `predict`; None: below the data folder.
         condition: which predictions the report is of; empty: those of the test split as it is.
@@ -213,6 +218,7 @@ class Arguments:
     data_folder: Path
     device: str
     reuse: bool
+    processes: int
     workers: int | None
     executor: str
     address: str
@@ -253,7 +259,7 @@ def read_arguments(
     values = {name: once(name, texts) for name, texts in (words | _pairs(rest)).items() if texts}
     groups = (
         *(_RUNNING, _SPREADING, _REPORTING, _PREDICTING, _STUDY, _GATED, _DELIVERY),
-        (_PROJECT, _CONFIG, _REUSE, _OF_A_RUN, _CARD),
+        (_PROJECT, _CONFIG, _PROCESSES, _REUSE, _OF_A_RUN, _CARD),
     )
     own = {p.name: p.default for group in groups for p in group}
     # One that is not declared here is left among the values, whose names are checked.
@@ -267,6 +273,7 @@ def read_arguments(
         data_folder=home_folder() if folder == "auto" else user_path("data_folder", folder),
         device=_device(own["device"]),
         reuse=boolean("reuse", own["reuse"]),
+        processes=processes_of(entry_point, _processes(own["processes"])),
         workers=_count("workers", own["workers"]),
         executor=own["executor"],
         address=own["address"],
@@ -466,6 +473,12 @@ def _export(value: str) -> str | None:
     if value not in ("none", "onnx"):
         raise UserError(f"export={value!r} is not allowed; allowed: none | onnx")
     return None if value == "none" else value
+
+
+def _processes(value: str) -> int:
+    if not value.isdecimal() or int(value) < 1:
+        raise UserError(f"processes={value!r} is not allowed; allowed: integer >= 1")
+    return int(value)
 
 
 def _count(name: str, value: str) -> int | None:

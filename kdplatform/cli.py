@@ -45,6 +45,7 @@ from kdplatform.settings.project import (
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
 from kdplatform.text import visible
+from kdplatform.torchrun import torchrun_launch
 from kdplatform.tuning.dimensions import check_search
 
 INTERRUPTED = 130
@@ -71,6 +72,11 @@ def main(words: Sequence[str] | None = None) -> int:
         if signal.getsignal(ending) is not signal.SIG_IGN:
             signal.signal(ending, signal.default_int_handler)
     try:
+        launch = torchrun_launch()
+        if launch is not None and launch.rank > 0:
+            from kdplatform.experiments.parallel.member import follow_torchrun
+
+            return follow_torchrun()
         _run(words)
         sys.stdout.flush()
     except BrokenPipeError:

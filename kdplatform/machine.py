@@ -17,6 +17,13 @@ _NO_MEMORY = re.compile(r"failed to map segment|cannot allocate memory|bad_alloc
 _NO_THREAD = "can't start new thread"
 
 
+def usable_cores() -> int:
+    """Returns the cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def check_home() -> None:
     """Checks that there is a home folder, which libraries need while they load.
 

@@ -70,7 +70,14 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     device = "cpu" if arguments.executor == "ray" else arguments.device
     rules = checked_gate(arguments.gate, config.attributes, out=arguments.gate_out)
     delivery = Delivery.checked(arguments)
-    workspace = open_workspace(config, arguments.data_folder, device, arguments.reuse)
+    workspace = open_workspace(
+        config,
+        arguments.data_folder,
+        device,
+        arguments.reuse,
+        arguments.processes,
+        trains_here=arguments.executor != "ray",
+    )
     changes_are_logged()
     begin_command()
     with store_errors(), command_run(command, config, command_title(command, config)) as run_id:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import mlflow
 
+from kdplatform.errors import one_line
 from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.progress import GraphProgress
@@ -137,6 +138,7 @@ class Scheduler:
             reuse=self._workspace.reuse,
             tracking_uri=self._tracking_uri,
             parent_run_id=parent_run_id,
+            processes=self._workspace.processes,
         )
 
     def _take(
@@ -148,8 +150,7 @@ class Scheduler:
     ) -> None:
         error = future.exception()
         if error is not None:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            _failed(failures, Failure(step, reason), progress)
+            _failed(failures, Failure(step, one_line(error)), progress)
             return
         outcome = future.result()
         if outcome.run_id is None:

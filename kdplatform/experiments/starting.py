@@ -10,6 +10,12 @@ from kdplatform.data import Dataset
 from kdplatform.errors import UserError, one_line
 from kdplatform.experiments.artifacts import artifact_path
 from kdplatform.experiments.graph import Step
+from kdplatform.experiments.model_state import (
+    ModelState,
+    initialised,
+    normalised_by,
+    resized_to,
+)
 from kdplatform.experiments.weights import TAG_IMAGE_SIZE, WEIGHTS, find_weights, read_weights
 from kdplatform.models.loading import for_classes, load_weights, refuse_not_finite
 from kdplatform.models.normalization import InputNormalization
@@ -18,7 +24,6 @@ from kdplatform.models.user_models import is_user_model
 from kdplatform.progress import say
 from kdplatform.settings.schema import TrainingConfig
 from kdplatform.tensor_files import UnreadableError, read_tensors
-from kdplatform.training import initialised_model
 
 _PROBED_ROWS = 2
 
@@ -35,7 +40,7 @@ def starting_model(step: Step, dataset: Dataset) -> nn.Module:
         return _pretrained(step, dataset)
     if training.weights is not None:
         return _with_weights(step, dataset, training.weights)
-    model = _initialised(step, dataset, _given(training, dataset), training.image_size)
+    model = initialised(step, dataset, _given(training, dataset), training.image_size)
     if is_user_model(training.model):
         _probe(training.model, model, dataset)  # which gives lazy layers their weights
         refuse_not_finite(model.state_dict(), training.model)
@@ -48,6 +53,15 @@ def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
     Raises:
         UserError: its weights are not what was logged.
     """
+    return state_of_run(step, run_id).model(dataset)
+
+
+def state_of_run(step: Step, run_id: str) -> ModelState:
+    """Returns the trained model of a run as values that cross processes.
+
+    Raises:
+        UserError: its weights are not what was logged.
+    """
     try:
         state: dict[str, Tensor] = read_tensors(artifact_path(run_id, WEIGHTS))
     except UnreadableError as error:
@@ -55,9 +69,7 @@ def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
             f"run {run_id}: its {WEIGHTS} cannot be read ({error}); allowed: a run as it was logged"
         ) from None
     size = MlflowClient().get_run(run_id).data.tags.get(TAG_IMAGE_SIZE)
-    model = _initialised(step, dataset, _normalised_by(state, dataset), int(size) if size else None)
-    model.load_state_dict(state)
-    return model.eval()
+    return ModelState(step, state, int(size) if size else None)
 
 
 def start_from(model: nn.Module, source: nn.Module, title: str) -> str:
@@ -89,21 +101,8 @@ def start_from(model: nn.Module, source: nn.Module, title: str) -> str:
 
 def size_tag(model: nn.Module) -> dict[str, str]:
     """Returns the tag that says to which size a model resizes its images; none when it does not."""
-    size = model.image_size if isinstance(model, InputNormalization) else None
+    size = resized_to(model)
     return {} if size is None else {TAG_IMAGE_SIZE: str(size)}
-
-
-def _initialised(
-    step: Step, dataset: Dataset, trained_on: ImageInput | None, image_size: int | None
-) -> nn.Module:
-    return initialised_model(
-        step.training.model,
-        dataset,
-        seed=step.seed,
-        role=step.role,
-        trained_on=trained_on,
-        image_size=image_size,
-    )
 
 
 def _pretrained(step: Step, dataset: Dataset) -> nn.Module:
@@ -114,7 +113,7 @@ def _pretrained(step: Step, dataset: Dataset) -> nn.Module:
             f"dataset.tokenizer={vocabulary.name!r} does not fit model={training.model!r} with "
             f"pretrained=true; allowed: {' | '.join(published.tokenizers)}"
         )
-    model = _initialised(step, dataset, published.images, training.image_size)
+    model = initialised(step, dataset, published.images, training.image_size)
     network = model.model if isinstance(model, InputNormalization) else model
     load_weights(
         network,
@@ -135,13 +134,13 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
         )
     state: Mapping[str, Tensor] = read_weights(weights, source, training.weights_entry)
     size = training.image_size or source.image_size
-    own, given = _normalised_by(state, dataset), _given(training, dataset)
+    own, given = normalised_by(state, dataset), _given(training, dataset)
     if own is not None and given not in (None, own):
         raise UserError(
             f"mean={training.mean}, std={training.std} are not those of weights={weights!r}; "
             "allowed: none, because these weights contain their own"
         )
-    model = _initialised(step, dataset, own or given, size)
+    model = initialised(step, dataset, own or given, size)
     # A network's own state dict, without the constants that normalise its inputs.
     bare = isinstance(model, InputNormalization) and "mean" not in state
     target = model.model if bare and isinstance(model, InputNormalization) else model
@@ -168,13 +167,6 @@ def _given(training: TrainingConfig, dataset: Dataset) -> ImageInput | None:
         raise UserError(f"mean={training.mean} is not allowed here; allowed: with images")
     mean, std = (tuple(torch.tensor(given).tolist()) for given in (training.mean, training.std))
     return ImageInput(mean, std, None)
-
-
-def _normalised_by(state: Mapping[str, Tensor], dataset: Dataset) -> ImageInput | None:
-    """Returns the constants by which the images of some weights were normalised, if they say so."""
-    if not dataset.facts().holds_images or not {"mean", "std"} <= state.keys():
-        return None
-    return ImageInput(tuple(state["mean"].tolist()), tuple(state["std"].tolist()), None)
 
 
 @torch.no_grad()

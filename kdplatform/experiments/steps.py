@@ -13,7 +13,6 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Run
 from torch import nn
 
-from kdplatform.data import Split
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import conditions, logged_models, records
 from kdplatform.experiments.artifacts import artifact_path, digests_now
@@ -22,6 +21,9 @@ from kdplatform.experiments.examples import log_examples
 from kdplatform.experiments.frozen import check_outputs
 from kdplatform.experiments.graph import FIRST, STUDENT, TEACHER, Step
 from kdplatform.experiments.logits_files import file_logits, remark_on_tests
+from kdplatform.experiments.model_state import ModelState
+from kdplatform.experiments.parallel.computing import fitted_logits, followed
+from kdplatform.experiments.parallel.orders import Fit, split_of
 from kdplatform.experiments.run_search import finished_with_keys, runs_with_key
 from kdplatform.experiments.starting import restored_model, size_tag, start_from, starting_model
 from kdplatform.experiments.teacher_checks import check_teachers
@@ -74,12 +76,13 @@ from kdplatform.training import (
     FitResult,
     check_fit,
     fit,
-    predict_logits,
     remove_checkpoint,
 )
 
 # The digest of the table of the teacher's logits that a student learnt from.
 TAG_TABLE = "kd.teacher_logits"
+# How many processes trained the model together, if several did.
+TAG_PROCESSES = "kd.processes"
 # What a killed run loses at most, beside the epoch it was in.
 _CHECKPOINT_SECONDS = 2.0
 
@@ -160,7 +163,9 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
         for step in {(step.training, step.method): step for step in steps}.values():
             if not step.training.frozen:
                 method = build_method(step.method)
-                check_fit(method, step.training, dataset.train, dataset.unlabeled)
+                check_fit(
+                    method, step.training, dataset.train, dataset.unlabeled, workspace.processes
+                )
                 method.check(dataset)
                 check_teachers(step, method, dataset)
     for line in dict.fromkeys(lines):
@@ -228,10 +233,7 @@ def _train(
         model, result = _fit(workspace, step, needed)
         # The plain layout again, in which the saved weights are whole tensors for every reader.
         model.to(memory_format=torch.contiguous_format)
-        tables = {
-            name: _predictions(workspace, step, model, split)
-            for name, split in (("val", dataset.val), ("test", dataset.test))
-        }
+        tables = {name: _predictions(workspace, step, model, name) for name in ("val", "test")}
         val = tables["val"]
         check_outputs(step, val.labels, val.predictions, dataset.class_names)
         wanted = workspace.config.evaluation.conditions
@@ -283,10 +285,10 @@ def _logged_file(workspace: Workspace, step: Step, parent_run_id: str) -> str:
     return run_id
 
 
-def _predictions(workspace: Workspace, step: Step, model: nn.Module, split: Split) -> Predictions:
-    logits = predict_logits(model, split.inputs, device=workspace.device)
+def _predictions(workspace: Workspace, step: Step, model: nn.Module, split: str) -> Predictions:
+    logits = fitted_logits(workspace, step, model, split)
     try:
-        return Predictions.from_logits(split, logits)
+        return Predictions.from_logits(split_of(workspace.dataset, split), logits)
     except DivergedError:
         if not step.training.frozen:
             raise
@@ -307,7 +309,7 @@ def _fit(
     if step.training.frozen:
         return model.eval(), FitResult((), 0, "fp32")
     method = build_method(step.method)
-    asked = AskedTeachers([], None, [])
+    asked = AskedTeachers([], None)
     if method.needs.teacher != "none":
         asked = teachers_for(workspace, step, needed, method.needs)
         if asked.digests:
@@ -318,7 +320,14 @@ def _fit(
     if step.distillation is not None and step.distillation.start == "teacher":
         source = needed[TEACHER]
         say(start_from(model, restored_model(source.step, dataset, source.run_id), step.title))
-    with records.EpochLog() as log:
+
+    def order() -> Fit:
+        teachers = [source.state() for source in asked.sources]
+        reference = asked.reference.state() if asked.reference else None
+        return Fit(step, ModelState.of(step, model), teachers, reference)
+
+    with records.EpochLog() as log, followed(workspace, order) as ranks:
+        asked.share_tables(ranks)
         result = fit(
             model,
             dataset.train,
@@ -327,8 +336,8 @@ def _fit(
             seed=step.seed,
             role=step.role,
             device=workspace.device,
-            teacher=asked.teachers,
-            reference=asked.reference,
+            teacher=[source.teacher for source in asked.sources],
+            reference=asked.reference.teacher if asked.reference else None,
             validation=dataset.val,
             unlabeled=dataset.unlabeled,
             class_names=dataset.class_names,
@@ -336,7 +345,10 @@ def _fit(
             checkpoint_seconds=_CHECKPOINT_SECONDS,
             identity=step.key,
             on_epoch=log,
+            ranks=ranks,
         )
+    if workspace.processes > 1:
+        mlflow.set_tag(TAG_PROCESSES, str(workspace.processes))
     if result.restored_epochs:
         say(f"{step.title}: went on after epoch {result.restored_epochs}")
         mlflow.set_tag("kd.resumed_after_epoch", str(result.restored_epochs))

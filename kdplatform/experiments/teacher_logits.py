@@ -15,10 +15,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kdplatform.data import Split
 from kdplatform.experiments.graph import FIRST, REFERENCE, STUDENT, Step
 from kdplatform.experiments.logits_files import file_teacher
-from kdplatform.experiments.starting import restored_model
+from kdplatform.experiments.parallel.computing import computed_logits, computed_views
+from kdplatform.experiments.parallel.orders import (
+    Tables,
+    TeacherState,
+    read_table,
+    shared_tables,
+    teacher_table,
+)
+from kdplatform.experiments.starting import restored_model, state_of_run
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.files import (
@@ -34,11 +41,9 @@ from kdplatform.methods import Needs
 from kdplatform.progress import progress_bar, say
 from kdplatform.settings.schema import AugmentationConfig, TrainingConfig
 from kdplatform.training import (
+    Ranks,
     Teacher,
-    TeacherTable,
-    predict_logits,
     resolve_precision,
-    view_logits,
 )
 from kdplatform.training.batches import view_count
 
@@ -48,17 +53,47 @@ STUDENTS_OF_A_TEACHER = 13
 _HALF = np.finfo(np.float16)
 
 
+class Source(NamedTuple):
+    """The source of a teacher's logits for a student's fit.
+
+    Attributes:
+        tables: files of its logits.
+        logits: what is in them.
+    """
+
+    teacher: Teacher
+    model: TrainedModel
+    tables: Tables[Path] = Tables()
+    logits: Tables[Tensor] = Tables()
+
+    def state(self) -> TeacherState:
+        """Returns what other ranks build the teacher from."""
+        step = self.model.step
+        model = None if step.training.logits else state_of_run(step, self.model.run_id)
+        return TeacherState(step, model, self.tables)
+
+
 class AskedTeachers(NamedTuple):
     """Whom a fit asks.
 
     Attributes:
+        sources: its teachers, in the order of their list.
         reference: the further model that the method asks.
-        digests: SHA-256 of the tables of the teachers, in the order of their list.
     """
 
-    teachers: list[Teacher]
-    reference: Teacher | None
-    digests: list[str]
+    sources: list[Source]
+    reference: Source | None
+
+    @property
+    def digests(self) -> list[str]:
+        """SHA-256 of the teachers' tables."""
+        files = (source.tables.train for source in self.sources)
+        return [written_digest(file) for file in files if file is not None]
+
+    def share_tables(self, ranks: Ranks) -> None:
+        """Gives the tables to ranks that lack the files; they ask in the same order."""
+        for source in [*self.sources, *([self.reference] if self.reference else [])]:
+            shared_tables(ranks, source.tables, source.logits)
 
 
 def teachers_for(
@@ -69,23 +104,18 @@ def teachers_for(
     Args:
         needed: the step's models, by the names it gives them.
     """
-    teachers, digests = [], []
-    for name in step.teachers or (FIRST,):
-        teacher, table = teacher_for(workspace, step, needed[name], needs)
-        teachers.append(teacher)
-        digests += [written_digest(table)] if table is not None else []
+    names = step.teachers or (FIRST,)
+    sources = [teacher_for(workspace, step, needed[name], needs) for name in names]
     reference = None
     if needs.reference:
         asked = needed.get(REFERENCE, needed.get(STUDENT))
         assert asked is not None
-        reference, _ = teacher_for(workspace, step, asked, needs)
-    return AskedTeachers(teachers, reference, digests)
+        reference = teacher_for(workspace, step, asked, needs)
+    return AskedTeachers(sources, reference)
 
 
-def teacher_for(
-    workspace: Workspace, student: Step, teacher: TrainedModel, needs: Needs
-) -> tuple[Teacher, Path | None]:
-    """Returns the source of the teacher's logits for a student's fit, and the file of their table.
+def teacher_for(workspace: Workspace, student: Step, teacher: TrainedModel, needs: Needs) -> Source:
+    """Returns the source of the teacher's logits for a student's fit.
 
     Every student of this teacher shares a table, also in other processes on the same data folder:
     one of them computes it while the others wait. The teacher itself is used in three cases: a
@@ -98,28 +128,20 @@ def teacher_for(
         return restored_model(teacher.step, workspace.dataset, teacher.run_id)
 
     if teacher.step.training.logits:
-        return file_teacher(teacher.step, workspace.dataset), None
-    logits = file = unlabeled = None
+        return Source(file_teacher(teacher.step, workspace.dataset), teacher)
+    logits = file = unlabeled = unlabeled_file = None
     split = workspace.dataset.unlabeled
     if needs.teacher == "logits":
         logits, file = _logits(workspace, student, teacher)
         if needs.unlabeled and split is not None and not student.training.augmentation.active:
-            unlabeled, _ = _split_logits(workspace, teacher, split, "-unlabeled")
-    precision = resolve_precision(teacher.step.training, workspace.device)
+            unlabeled, unlabeled_file = _split_logits(workspace, teacher, "unlabeled")
     asked = Teacher(
-        _table(workspace.dataset.train, logits),
+        teacher_table(workspace.dataset.train, logits),
         network,
-        precision,
-        unlabeled=None if unlabeled is None or split is None else _table(split, unlabeled),
+        resolve_precision(teacher.step.training, workspace.device),
+        unlabeled=teacher_table(split, unlabeled),
     )
-    return asked, file
-
-
-def _table(split: Split, logits: Tensor | None) -> TeacherTable | None:
-    if logits is None:
-        return None
-    _, places = split.distinct()
-    return TeacherTable(logits, places)
+    return Source(asked, teacher, Tables(file, unlabeled_file), Tables(logits, unlabeled))
 
 
 def _logits(
@@ -127,7 +149,7 @@ def _logits(
 ) -> tuple[Tensor | None, Path | None]:
     """Returns the logits of a table and its file; neither if the network is asked."""
     if not student.training.augmentation.active:
-        return _split_logits(workspace, teacher, workspace.dataset.train)
+        return _split_logits(workspace, teacher, "train")
     train = workspace.dataset.train
     # A streamed split would be decoded anew for every view, and holds too many images anyway.
     in_memory = isinstance(train.inputs, Tensor)
@@ -148,21 +170,19 @@ def views_pay(student: TrainingConfig, examples: int, classes: int) -> bool:
     return views <= passes and examples * views * classes * _HALF.bits // 8 <= MOST_VIEW_BYTES
 
 
-def _split_logits(
-    workspace: Workspace, teacher: TrainedModel, split: Split, suffix: str = ""
-) -> tuple[Tensor, Path]:
+def _split_logits(workspace: Workspace, teacher: TrainedModel, split: str) -> tuple[Tensor, Path]:
     """Returns the teacher's logits of a split, from the cache or computed.
 
     [N, C], a row for each of the inputs that `Split.distinct` returns.
     """
     # By run and not by key: a teacher trained afresh may differ in its last bits.
+    suffix = "" if split == "train" else f"-{split}"
     path = workspace.folder / "teacher_logits" / f"{teacher.run_id}{suffix}.npz"
     with locked(path.with_suffix(".lock"), _waiting(teacher.step)):
         if (cached := load_arrays(path)) is not None:
             return torch.from_numpy(cached["logits"]), path
-        model = restored_model(teacher.step, workspace.dataset, teacher.run_id)
-        inputs, _ = split.distinct()
-        logits = predict_logits(model, inputs, device=workspace.device).cpu()
+        state = state_of_run(teacher.step, teacher.run_id)
+        logits = computed_logits(workspace, state, split, distinct=True)
         save_arrays(path, {"logits": logits.numpy()})
         return logits, path
 
@@ -178,8 +198,7 @@ def _view_logits(
     with locked(path.with_suffix(".lock"), _waiting(teacher.step)):
         if not is_whole(path) and not _write_views(workspace, augmentation, teacher, path):
             return None, None
-    # Copy-on-write, since torch knows no read-only memory; nothing writes to it.
-    return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False)), path
+    return read_table(path), path
 
 
 def _write_views(
@@ -194,10 +213,9 @@ def _write_views(
         say(f"{path.parent} has too little room for the logits of {views} views; not kept")
         return False
     remove_left_overs(path)
-    model = restored_model(teacher.step, workspace.dataset, teacher.run_id)
-    assert isinstance(train.inputs, Tensor)
-    computed = view_logits(model, train.inputs, augmentation, device=workspace.device)
+    state = state_of_run(teacher.step, teacher.run_id)
     with (
+        computed_views(workspace, state, augmentation) as computed,
         written_with_digest(path) as temporary,
         progress_bar(views, "teacher's logits", "views") as bar,
     ):

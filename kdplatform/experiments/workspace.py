@@ -12,9 +12,11 @@ from kdplatform.errors import MachineError, UserError
 from kdplatform.files import use_scratch, writable_folder
 from kdplatform.kernels import BackendStatus, status
 from kdplatform.kernels.build import BuildError, ensure_built
+from kdplatform.machine import usable_cores
 from kdplatform.methods._attacks import check_attackable
 from kdplatform.progress import changing_line, say
 from kdplatform.settings.schema import DatasetConfig, ProjectConfig
+from kdplatform.torchrun import torchrun_launch
 
 
 @dataclass(frozen=True)
@@ -23,13 +25,16 @@ class Workspace:
 
     Attributes:
         folder: writable parent of datasets, checkpoints and teacher logits.
+        device: of rank 0, where several processes train a model.
         reuse: whether FINISHED runs of the same key are reused instead of training.
+        processes: how many train a model together.
     """
 
     config: ProjectConfig
     folder: Path
     device: torch.device
     reuse: bool
+    processes: int = 1
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -56,18 +61,37 @@ def _loaded_dataset(config: DatasetConfig, folder: Path) -> Dataset:
     return load_dataset(config, folder)
 
 
-def open_workspace(config: ProjectConfig, folder: Path, device: str, reuse: bool) -> Workspace:
-    """Checks folder and device before any work starts.
+def open_workspace(
+    config: ProjectConfig,
+    folder: Path,
+    device: str,
+    reuse: bool,
+    processes: int = 1,
+    *,
+    trains_here: bool = True,
+) -> Workspace:
+    """Checks folder and devices before any work starts.
+
+    Args:
+        processes: how many train a model together.
+        trains_here: whether they do so on this machine.
 
     Raises:
         MachineError: the folder cannot be written.
-        UserError: the device does not exist.
+        UserError: the devices do not exist.
     """
     use_scratch(writable_folder("data_folder", folder))
-    return Workspace(config, folder, _device(device), reuse)
+    if trains_here:
+        check_processes(device, processes)
+    return Workspace(config, folder, device_of(device), reuse, processes)
 
 
-def _device(name: str) -> torch.device:
+def device_of(name: str) -> torch.device:
+    """Returns the device of a name.
+
+    Raises:
+        UserError: it does not exist.
+    """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     device = torch.device(name)
@@ -75,6 +99,36 @@ def _device(name: str) -> torch.device:
         count = torch.cuda.device_count()
         raise UserError(f"device={name!r} is not there; this machine has {count} CUDA devices")
     return device
+
+
+def check_processes(name: str, processes: int) -> None:
+    """Refuses more processes than there are devices for them, one each.
+
+    Several processes take the devices from the named one on; on the CPU, one core each at least.
+
+    Raises:
+        UserError: there are fewer.
+    """
+    launch = torchrun_launch()
+    device = device_of(name)
+    if launch is not None:
+        if device.index is not None:
+            raise UserError(
+                f"device={name!r} is not for torchrun, which gives each process its own; allowed: "
+                "auto | cpu | cuda"
+            )
+        return
+    if processes == 1:
+        return
+    there, kind = usable_cores(), "cores"
+    if device.type == "cuda":
+        there, kind = torch.cuda.device_count() - (device.index or 0), "CUDA devices"
+    if processes > there:
+        beginning = f" from {name} on" if device.index else ""
+        raise UserError(
+            f"processes={processes} are more than the {there} {kind}{beginning} of this machine; "
+            f"allowed: 1 to {there}"
+        )
 
 
 def build_loss_kernels() -> None:

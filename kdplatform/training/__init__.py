@@ -6,13 +6,16 @@ from kdplatform.training.initialisation import initialised_model
 from kdplatform.training.loop import FitResult, check_fit, fit
 from kdplatform.training.precision import Precision, resolve_precision
 from kdplatform.training.prediction import predict_logits
+from kdplatform.training.ranks import ALONE, Ranks
 from kdplatform.training.records import EpochRecord
 from kdplatform.training.teacher import Teacher, TeacherTable, view_logits
 
 __all__ = [
+    "ALONE",
     "EpochRecord",
     "FitResult",
     "Precision",
+    "Ranks",
     "Teacher",
     "TeacherTable",
     "answers_under",

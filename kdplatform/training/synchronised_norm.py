@@ -3,12 +3,11 @@
 torch's `SyncBatchNorm` works on GPUs alone.
 """
 
-from typing import cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.nn.functional import all_reduce
 from torch.nn.modules.batchnorm import _BatchNorm
 
 
@@ -55,6 +54,22 @@ class SynchronisedBatchNorm(_BatchNorm):
             raise ValueError(f"expected inputs [B, C, ...], got {tuple(input.shape)}")
 
 
+class _Sum(torch.autograd.Function):
+    """The sum over the ranks; gradients are summed likewise, for each rank uses the sum."""
+
+    @staticmethod
+    def forward(ctx: Any, own: Tensor) -> Tensor:
+        total = own.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        dist.all_reduce(total)
+        return total
+
+
 def _summed(own: Tensor) -> Tensor:
-    """Returns the sum over the ranks; gradients are summed likewise."""
-    return cast("Tensor", all_reduce(own))  # type: ignore[no-untyped-call]
+    total: Tensor = _Sum.apply(own)
+    return total

@@ -50,7 +50,14 @@ def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
     if config.evaluation.conditions:
         say("evaluation.conditions are of test data: a search measures none")
         config = config.model_copy(update={"evaluation": EvaluationConfig()})
-    workspace = open_workspace(config, arguments.data_folder, device, reuse=True)
+    workspace = open_workspace(
+        config,
+        arguments.data_folder,
+        device,
+        reuse=True,
+        processes=arguments.processes,
+        trains_here=arguments.executor != "ray",
+    )
     changes_are_logged()
     with quiet_optuna(), storage_errors(arguments.storage):
         storage = open_storage(arguments.storage)

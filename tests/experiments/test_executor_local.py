@@ -13,8 +13,9 @@ import pytest
 
 from kdplatform.errors import MachineError
 from kdplatform.experiments.executors import Assignment, Outcome
-from kdplatform.experiments.executors.local import LocalExecutor, usable_cores
+from kdplatform.experiments.executors.local import LocalExecutor
 from kdplatform.experiments.graph import student_step
+from kdplatform.machine import usable_cores
 from kdplatform.settings.project import load_project
 
 HERE = Path(__file__).resolve().parent

@@ -1,6 +1,7 @@
 """A sweep on a real Ray cluster of two nodes on this machine, one of which is killed."""
 
 import re
+import socket
 import sys
 import threading
 import time
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from kdplatform.errors import MachineError, UserError
+from kdplatform.experiments.executors import ray as ray_executor
 from kdplatform.experiments.executors.ray import RayExecutor, say_remark
 
 ray = pytest.importorskip("ray")
@@ -66,6 +68,50 @@ def test_what_ray_remarks_is_a_line_on_stderr(capsys):
         "Ray: a step is started again: its worker died",
         "Ray: a step is started again: Task was killed, low on memory",
     ]
+
+
+class FakeRay:
+    """Two nodes of four cores and GPUs, one of which is gone; keeps what a task asks for."""
+
+    def __init__(self, gpus: int) -> None:
+        self._gpus = gpus
+        self.asked: dict[str, float] = {}
+
+    def cluster_resources(self) -> dict[str, float]:
+        return {"CPU": 8, "GPU": 2 * self._gpus}
+
+    def nodes(self) -> list[dict[str, Any]]:
+        own = {"NodeManagerHostname": socket.gethostname(), "Alive": True}
+        large = {**own, "Alive": False, "Resources": {"CPU": 64, "GPU": 64}}
+        return [{**own, "Resources": {"CPU": 4, "GPU": self._gpus}}, large]
+
+    def remote(self, **asked: float) -> Any:
+        self.asked = asked
+        return lambda function: function
+
+    def shutdown(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("gpus", "processes", "cores", "share", "slots"),
+    [(4, 1, 1, 0.25, 8), (4, 2, 2, 2, 4), (0, 2, 2, 0, 4), (0, 1, 1, 0, 8)],
+)
+def test_a_model_of_several_processes_asks_for_as_many_devices(
+    monkeypatch, gpus, processes, cores, share, slots
+):
+    fake = FakeRay(gpus)
+    monkeypatch.setattr(ray_executor, "_connected", lambda address: fake)
+    executor = RayExecutor(print, "auto", "auto", processes)
+    assert (fake.asked["num_cpus"], fake.asked["num_gpus"]) == (cores, share)
+    assert executor.slots == slots
+
+
+def test_more_processes_than_a_living_node_has_devices_are_refused(monkeypatch):
+    monkeypatch.setattr(ray_executor, "_connected", lambda address: FakeRay(2))
+    said = "processes=3 are more than the 2 GPUs of the largest node; allowed: 1 to 2"
+    with pytest.raises(UserError, match=said):
+        RayExecutor(print, "cuda", "auto", 3)
 
 
 @pytest.mark.cluster

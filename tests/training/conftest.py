@@ -3,28 +3,14 @@
 import sys
 from pathlib import Path
 
-import numpy as np
-import pandas as pd
 import pytest
-import torch
 
-from kdplatform.data import Dataset, Split
+from kdplatform.data import Dataset
 from kdplatform.settings.schema import TrainingConfig
 
 sys.path.insert(0, str(Path(__file__).parent))  # for fits
 
-CLASSES = 4
-SIDE = 8
-
-
-def draw_split(count: int, first_id: int) -> Split:
-    generator = torch.Generator().manual_seed(first_id)
-    labels = torch.arange(count) % CLASSES
-    inputs = torch.randint(0, 100, (count, 3, SIDE, SIDE), generator=generator)
-    for row, label in enumerate(labels.tolist()):
-        inputs[row, :, 2 * label : 2 * label + 2] += 100
-    ids = np.arange(first_id, first_id + count, dtype=np.int64)
-    return Split(inputs.to(torch.uint8), labels, ids, pd.DataFrame(index=range(count)))
+from fits import draw_split
 
 
 @pytest.fixture(scope="session")

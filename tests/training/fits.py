@@ -4,10 +4,12 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from kdplatform.data import Dataset
+from kdplatform.data import Dataset, Split
 from kdplatform.methods import Batch, Loss, Method, Run, build_method
 from kdplatform.methods import kd as kd_method
 from kdplatform.roles import Role
@@ -15,6 +17,18 @@ from kdplatform.settings.schema import MethodConfig, TrainingConfig
 from kdplatform.training import EpochRecord, FitResult, fit, initialised_model
 
 CPU = torch.device("cpu")
+CLASSES = 4
+SIDE = 8
+
+
+def draw_split(count: int, first_id: int) -> Split:
+    generator = torch.Generator().manual_seed(first_id)
+    labels = torch.arange(count) % CLASSES
+    inputs = torch.randint(0, 100, (count, 3, SIDE, SIDE), generator=generator)
+    for row, label in enumerate(labels.tolist()):
+        inputs[row, :, 2 * label : 2 * label + 2] += 100
+    ids = np.arange(first_id, first_id + count, dtype=np.int64)
+    return Split(inputs.to(torch.uint8), labels, ids, pd.DataFrame(index=range(count)))
 
 
 def kd(**fields: Any) -> Method[Any]:

@@ -19,7 +19,7 @@ def open_executor(arguments: Arguments, steps: int) -> Executor:
     if arguments.executor == "ray":
         from kdplatform.experiments.executors.ray import RayExecutor
 
-        return RayExecutor(run_step, arguments.device, arguments.address)
+        return RayExecutor(run_step, arguments.device, arguments.address, arguments.processes)
     from kdplatform.experiments.executors.local import LocalExecutor
 
-    return LocalExecutor(run_step, arguments.device, arguments.workers, steps)
+    return LocalExecutor(run_step, arguments.device, arguments.workers, steps, arguments.processes)

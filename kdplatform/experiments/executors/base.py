@@ -22,6 +22,7 @@ class Assignment:
         device: as the command line names it.
         runs: the runs of the models that the step needs, by the names it gives them.
         tracking_uri: of the store that the worker logs to; a path in it is absolute.
+        processes: how many train the model together, the worker being rank 0 of them.
     """
 
     config: ProjectConfig
@@ -32,6 +33,7 @@ class Assignment:
     reuse: bool
     tracking_uri: str
     parent_run_id: str
+    processes: int = 1
 
 
 @dataclass(frozen=True)

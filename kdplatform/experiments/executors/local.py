@@ -26,6 +26,7 @@ from kdplatform.experiments.executors.base import (
     Outcome,
     Task,
 )
+from kdplatform.machine import usable_cores
 
 # A worker that dies takes its step with it: the step is tried this often in all.
 _ATTEMPTS = 2
@@ -44,13 +45,6 @@ _IMPORTED_ONCE = [
 ]
 
 
-def usable_cores() -> int:
-    """Returns the cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class LocalExecutor(Executor):
     """Worker processes, each of which trains one step at a time.
 
@@ -62,12 +56,20 @@ class LocalExecutor(Executor):
         device: as it was asked for; `auto` and `cuda` spread the workers over all GPUs.
         workers: processes; None: one per core on the CPU, `MODELS_PER_GPU` per GPU.
         steps: more workers than this are not started.
+        processes: how many train a model together, on the devices from the worker's own on.
     """
 
-    def __init__(self, task: Task, device: str, workers: int | None, steps: int) -> None:
+    def __init__(
+        self, task: Task, device: str, workers: int | None, steps: int, processes: int = 1
+    ) -> None:
         devices = _devices(device)
         cores = usable_cores()
         most = cores if devices[0] == "cpu" else min(cores, MODELS_PER_GPU * len(devices))
+        if processes > 1 and devices[0] == "cpu":
+            most = cores // processes
+        elif processes > 1:
+            devices = devices[: len(devices) // processes * processes : processes] or devices[:1]
+            most = len(devices)
         self.slots = max(1, min(workers or most, steps))
         self._threads = max(1, cores // self.slots)
         self._idle: SimpleQueue[_Worker] = SimpleQueue()

@@ -5,6 +5,8 @@ access to the tracking server.
 """
 
 import logging
+import math
+import re
 import signal
 import socket
 from collections.abc import Mapping
@@ -29,24 +31,30 @@ from kdplatform.stores import is_server
 
 # How often Ray starts a step again whose worker or node died.
 _RETRIES = 3
+# What Ray remarks of a task that it tries again.
+_LOST = re.compile(r"Task \S+ failed\. There are \d+")
 _ANSWER_SECONDS = 10
 
 
 class RayExecutor(Executor):
     """Steps as Ray tasks of one core each, and of a fraction of a GPU where the cluster has them.
 
+    Where several processes train a model, a task asks for as many cores, and for as many whole
+    GPUs, on one node.
+
     Args:
         task: what a worker does with an assignment.
         device: as it was asked for; auto: cuda when the cluster has GPUs.
         address: `auto` for the cluster of this machine or of $RAY_ADDRESS, otherwise host:port.
+        processes: how many train a model together.
 
     Raises:
-        UserError: Ray is not installed; the cluster lacks the device; its nodes cannot reach the
-            tracking store.
+        UserError: Ray is not installed; the cluster lacks the device; no node has devices for so
+            many processes; its nodes cannot reach the tracking store.
         MachineError: no cluster answers at the address.
     """
 
-    def __init__(self, task: Task, device: str, address: str) -> None:
+    def __init__(self, task: Task, device: str, address: str, processes: int = 1) -> None:
         ray = _connected(address)
         try:
             resources = ray.cluster_resources()
@@ -56,18 +64,27 @@ class RayExecutor(Executor):
                 raise UserError(
                     f"device={device!r}: the Ray cluster has no GPU; allowed: auto | cpu"
                 )
+            kind = "GPU" if on_gpu else "CPU"
+            most = int(max(node["Resources"].get(kind, 0) for node in _alive(ray)))
+            if processes > most:
+                raise UserError(
+                    f"processes={processes} are more than the {most} {kind}s of the largest node; "
+                    f"allowed: 1 to {most}"
+                )
             _check_store_is_shared([node["NodeManagerHostname"] for node in ray.nodes()])
         except BaseException:
             ray.shutdown()
             raise
         # Ray shows a task only the GPU that it was given.
         self._device = "cuda" if on_gpu else "cpu"
-        self.slots = max(1, int(min(resources["CPU"], gpus * MODELS_PER_GPU if on_gpu else 1e9)))
+        share = 1 / MODELS_PER_GPU if processes == 1 else processes
+        slots = min(resources["CPU"] / processes, gpus / share if on_gpu else math.inf)
+        self.slots = max(1, int(slots))
         self._ray = ray
         self._task = task
         self._remote = ray.remote(
-            num_cpus=1, num_gpus=1 / MODELS_PER_GPU if on_gpu else 0, max_retries=_RETRIES
-        )(_on_one_core)
+            num_cpus=processes, num_gpus=share if on_gpu else 0, max_retries=_RETRIES
+        )(_on_its_cores)
         self._references: list[Any] = []
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
@@ -84,9 +101,13 @@ class RayExecutor(Executor):
         self._ray.shutdown()
 
 
-def _on_one_core(task: Task, assignment: Assignment) -> Outcome:
-    torch.set_num_threads(1)
+def _on_its_cores(task: Task, assignment: Assignment) -> Outcome:
+    torch.set_num_threads(assignment.processes)
     return task(assignment)
+
+
+def _alive(ray: Any) -> list[Any]:
+    return [node for node in ray.nodes() if node["Alive"]]
 
 
 def _connected(address: str) -> Any:
@@ -114,16 +135,16 @@ def say_remark(data: Mapping[str, Any], **_: object) -> None:
     """
     for remark in data["lines"]:
         text = str(remark).strip()
-        if text.startswith(f"Task {_on_one_core.__name__} failed"):
-            reason = _first_sentence(text.partition("Error: ")[2])
-            say(f"Ray: a step is started again: {reason or 'its worker died'}")
+        if _LOST.match(text):
+            reason = text.partition("Error: ")[2].strip() or "its worker died"
+            say(f"Ray: a step is started again: {_first_sentence(reason)}")
         else:
             say(f"Ray: {_first_sentence(text)}")
 
 
 def _first_sentence(text: str) -> str:
     """Returns the beginning of Ray's remarks, which continue with causes and logs."""
-    return one_line(text.strip().partition("\n")[0]).partition(". ")[0]
+    return one_line(text.partition("\n")[0]).partition(". ")[0]
 
 
 def _check_answer(address: str) -> None:

@@ -21,7 +21,11 @@ from kdplatform.stores import patient
 def carry_out(assignment: Assignment) -> TrainedModel:
     """Trains or finds the step's model in this process."""
     workspace = open_workspace(
-        assignment.config, assignment.folder, assignment.device, assignment.reuse
+        assignment.config,
+        assignment.folder,
+        assignment.device,
+        assignment.reuse,
+        assignment.processes,
     )
     # The command has loaded the data too, and printed its lines about them.
     with collected_messages():
