@@ -15,13 +15,8 @@ from packaging.requirements import Requirement
 
 from kdplatform import __version__
 from kdplatform.errors import KdplatformError, MachineError, UserError
-from kdplatform.experiments.tracking import (
-    check_store,
-    quiet_mlflow,
-    runs_dead_elsewhere,
-    shown_store,
-    store_errors,
-)
+from kdplatform.experiments.store_faults import shown_store, store_errors
+from kdplatform.experiments.tracking import check_store, quiet_mlflow, runs_dead_elsewhere
 from kdplatform.experiments.workspace import backend_status
 from kdplatform.files import home_folder, writable_folder
 from kdplatform.kernels.build import BuildError, build

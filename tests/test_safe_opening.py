@@ -37,7 +37,7 @@ ALLOWED = {
 OPENERS = (
     *("torch.load", "np.load", "yaml.load", "json.load", "json.loads", "ZipFile", "tarfile.open"),
     *("pd.read_parquet", "pq.read_table", "pd.read_csv", "Image.open", "loadmat"),
-    *("load_file", "from_file", "ExtensionFileLoader", "download_artifacts"),
+    *("load_file", "from_file", "ExtensionFileLoader", "download_artifacts", "_download_file"),
 )
 
 

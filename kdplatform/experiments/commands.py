@@ -37,14 +37,13 @@ from kdplatform.experiments.results import (
 )
 from kdplatform.experiments.scheduler import Failure, Scheduler, Trained, run_graph
 from kdplatform.experiments.steps import check_steps, find_trained, reused_line
+from kdplatform.experiments.store_faults import shown_store, store_errors
 from kdplatform.experiments.tracking import (
     begin_command,
     changes_are_logged,
     close_abandoned_children,
     command_run,
     quiet_mlflow,
-    shown_store,
-    store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open_workspace
 from kdplatform.progress import say, show

@@ -12,13 +12,13 @@ from mlflow.entities import Run
 from kdplatform.experiments.conditions import split_under
 from kdplatform.experiments.gate_run import log_gate
 from kdplatform.experiments.run_names import named_run
+from kdplatform.experiments.store_faults import store_errors
 from kdplatform.experiments.stored_predictions import TEST
 from kdplatform.experiments.tracking import (
     artifact_digests,
     begin_command,
     opened_run,
     quiet_mlflow,
-    store_errors,
 )
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import WEIGHTS

@@ -14,10 +14,11 @@ from mlflow.entities import Metric, Run
 from torch import nn
 
 from kdplatform.data import Dataset
+from kdplatform.experiments.artifacts import log_artifacts_of
 from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.starting import restored_model
-from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_digests, log_artifacts_of
+from kdplatform.experiments.tracking import TAG_DIGESTS, artifact_digests
 from kdplatform.experiments.trained import PREDICTIONS, TrainedModel
 from kdplatform.experiments.weights import WEIGHTS
 from kdplatform.experiments.workspace import Workspace

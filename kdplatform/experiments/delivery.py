@@ -9,12 +9,12 @@ from mlflow.exceptions import MlflowException
 
 from kdplatform.arguments import Arguments
 from kdplatform.errors import MachineError, UserError
+from kdplatform.experiments.artifacts import log_artifacts_of
 from kdplatform.experiments.gate_run import TAG as GATE_TAG
 from kdplatform.experiments.onnx_export import FILE, export_onnx, require_onnx
 from kdplatform.experiments.scheduler import Trained
 from kdplatform.experiments.setting_words import settings_of
 from kdplatform.experiments.starting import restored_model
-from kdplatform.experiments.tracking import log_artifacts_of
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import Workspace
 from kdplatform.files import scratch_folder

@@ -18,7 +18,7 @@ from scipy import special
 from kdplatform.analysis.tables import attribute_groups
 from kdplatform.data import Dataset
 from kdplatform.data._previews import Preview, previews
-from kdplatform.experiments.tracking import artifact_path
+from kdplatform.experiments.artifacts import artifact_path
 from kdplatform.files import scratch_folder
 from kdplatform.predictions import FloatArray, IntArray, Predictions
 from kdplatform.progress import say

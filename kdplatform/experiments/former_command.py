@@ -6,7 +6,9 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import UserError
-from kdplatform.experiments.tracking import artifact_path, prepare_store, quiet_mlflow, shown_store
+from kdplatform.experiments.artifacts import artifact_path
+from kdplatform.experiments.store_faults import shown_store
+from kdplatform.experiments.tracking import prepare_store, quiet_mlflow
 from kdplatform.stores import first_line
 
 REPORTED = ("sweep", "distill")

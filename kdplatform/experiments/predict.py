@@ -27,12 +27,8 @@ from kdplatform.experiments.foreign_models import ForeignModel, as_logits, logs_
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.logits_files import CLASSES_KEY
 from kdplatform.experiments.starting import starting_model
-from kdplatform.experiments.tracking import (
-    begin_command,
-    command_run,
-    quiet_mlflow,
-    store_errors,
-)
+from kdplatform.experiments.store_faults import store_errors
+from kdplatform.experiments.tracking import begin_command, command_run, quiet_mlflow
 from kdplatform.experiments.weights import find_weights
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.files import (

@@ -18,14 +18,10 @@ from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_ARTIFACTS
 from torch import nn
 
 from kdplatform.data import Dataset
+from kdplatform.experiments.artifacts import artifact_path, log_artifacts_of
 from kdplatform.experiments.graph import Step
-from kdplatform.experiments.tracking import (
-    TAG_KEY,
-    artifact_path,
-    log_artifacts_of,
-    log_verified_artifacts,
-    uncommitted_changes,
-)
+from kdplatform.experiments.run_search import TAG_KEY
+from kdplatform.experiments.tracking import log_verified_artifacts, uncommitted_changes
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.experiments.weights import TAG_MODEL, WEIGHTS
 from kdplatform.files import scratch_folder
@@ -41,7 +37,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 # The most characters of a dataset digest that MLflow's database keeps.
-_DIGEST_LENGTH = 36
+DIGEST_LENGTH = 36
 _EPOCH_LOG_SECONDS = 2.0
 # What MLflow takes at once.
 _METRICS_PER_CALL = 1000
@@ -109,7 +105,7 @@ def _settings(training: TrainingConfig, prefix: str) -> dict[str, object]:
 def log_dataset(dataset: Dataset) -> None:
     """Logs the dataset's name and digest as the active run's input."""
     source = CodeDatasetSource({"kd.dataset": dataset.name, "kd.digest": dataset.digest})
-    description = MetaDataset(source, name=dataset.name, digest=dataset.digest[:_DIGEST_LENGTH])
+    description = MetaDataset(source, name=dataset.name, digest=dataset.digest[:DIGEST_LENGTH])
     mlflow.log_input(description, context="training")
 
 

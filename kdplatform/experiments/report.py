@@ -5,7 +5,6 @@ dataset or training never mix with them. Seeds and temperatures are those in the
 are given.
 """
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -20,6 +19,7 @@ from kdplatform.analysis.tables import Attribute
 from kdplatform.arguments import Arguments
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.experiments import conditions
+from kdplatform.experiments.artifacts import AT_ONCE, drop_copy, fetch_ahead
 from kdplatform.experiments.commands import command_title
 from kdplatform.experiments.comparison_run import source_of_run
 from kdplatform.experiments.condition_results import condition_words
@@ -28,25 +28,29 @@ from kdplatform.experiments.examples import stored_previews
 from kdplatform.experiments.former_command import command_of
 from kdplatform.experiments.gate_run import log_gate
 from kdplatform.experiments.gates import checked_gate, enforce
-from kdplatform.experiments.graph import Step, arm_keys, study_steps
+from kdplatform.experiments.graph import Step, arm_keys
 from kdplatform.experiments.results import arm_by, arm_of, by_role, log_group_counts
 from kdplatform.experiments.setting_words import settings_of
+from kdplatform.experiments.store_faults import store_errors
 from kdplatform.experiments.stored_predictions import (
     TEST,
     calibrating_temperature,
     stored_test_predictions,
+    table_of_test,
+)
+from kdplatform.experiments.study_runs import (
+    dataset_digest,
+    nothing_found,
+    trained_steps,
+    widened,
 )
 from kdplatform.experiments.tracking import (
     artifact_digests,
     begin_command,
-    by_key,
     class_counts,
     class_names,
     command_run,
-    finished_runs,
     quiet_mlflow,
-    runs_with_key,
-    store_errors,
 )
 from kdplatform.experiments.trained import former_needs
 from kdplatform.files import home_folder, place_of_folder, writable_folder
@@ -66,7 +70,7 @@ from kdplatform.reporting.study_page import (
     write_report,
 )
 from kdplatform.roles import Role
-from kdplatform.settings.schema import ConditionConfig, ProjectConfig, flatten
+from kdplatform.settings.schema import ConditionConfig, ProjectConfig
 from kdplatform.stores import absolute_uri, told_apart
 from kdplatform.study.claims import Claim
 from kdplatform.study.classes import ClassWise
@@ -249,16 +253,18 @@ def load_study(
         UserError: there is no distilled student of this configuration, an attribute is unknown, or
             runs hold different examples.
     """
-    runs = finished_runs(config.name)
-    digest, others = _dataset_digest(config, runs)
-    found = _find_steps(_widened(config, runs, set(given)), digest, runs)
+    digest, others = dataset_digest(config)
+    found = trained_steps(widened(config, set(given)), digest)
     if not any(step.role is Role.DISTILLED for step, _ in found):
-        raise UserError(_nothing_found(config, runs))
+        raise UserError(nothing_found(config))
     if condition:
         _check_condition(condition, [run for _, runs in found for run in runs])
     reader = _Reader(config, arm_keys(step for step, _ in found), condition)
-    for step, candidates in found:
-        reader.read(step, candidates)
+    # As many as a store gives at a time: the tables of a large study do not fit into memory.
+    for start in range(0, len(found), AT_ONCE):
+        reader.fetch(found[start : start + AT_ONCE])
+        for step, candidates in found[start : start + AT_ONCE]:
+            reader.read(step, candidates)
     reader.add_together()
     if not any(arm.role is Role.DISTILLED for arm in reader.arms):
         raise UserError(
@@ -275,7 +281,7 @@ def load_study(
         shared_teacher=config.shared_teacher_seed,
         missing=_missing(config, reader.arms, set(given)),
         left_out=(*reader.left_out, *others),
-        settings=_settings(config, digest, used, len(runs) - used) | reader.condition_setting,
+        settings=_settings(config, digest, used) | reader.condition_setting,
         scale_by_t2=all(getattr(own, "scale_by_t2", True) for own in config.compared_methods),
         space=reader.similar.pairs.space.name if reader.similar else "",
         pairs=len(reader.similar.pairs.first) if reader.similar else 0,
@@ -285,94 +291,11 @@ def load_study(
 # ---- which runs
 
 
-def _dataset_digest(config: ProjectConfig, runs: Sequence[Run]) -> tuple[str, list[str]]:
-    """Returns the digest of the project's dataset as the newest matching run logged it.
-
-    Returns:
-        The digest, and a remark when runs of the same settings have other data.
-    """
-    wanted = {name: str(value) for name, value in flatten(config.dataset, "dataset.").items()}
-    digests: dict[str, int] = {}
-    for run in runs:
-        logged = run.data.params
-        if all(logged.get(name, value) == value for name, value in wanted.items()):
-            own = _logged_digest(run)
-            digests[own] = digests.get(own, 0) + 1
-    digests.pop("", None)
-    if not digests:
-        raise UserError(_nothing_found(config, runs))
-    newest, *older = digests
-    return newest, [
-        f"{digests[digest]} runs on other data of the same settings (digest {digest[:12]} instead "
-        f"of {newest[:12]})"
-        for digest in older
-    ]
-
-
-def _logged_digest(run: Run) -> str:
-    """Returns the whole digest of the dataset that a run logged, empty when it logged none."""
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    for entry in inputs:
-        try:
-            tags = json.loads(entry.dataset.source)["tags"]
-            return str(tags["kd.digest"])
-        except (ValueError, KeyError, TypeError):
-            continue
-    return ""
-
-
-def _widened(config: ProjectConfig, runs: Sequence[Run], given: set[str]) -> ProjectConfig:
-    """Returns the configuration with the seeds and temperatures that any run of the project has."""
-    seeds, temperatures = set(config.seeds), set(config.temperatures)
-    for run in runs:
-        if "seeds" not in given:
-            seeds.add(int(run.data.tags["kd.seed"]))
-        if "temperatures" not in given and "distillation.temperature" in run.data.params:
-            temperatures.add(float(run.data.params["distillation.temperature"]))
-    update = {"seeds": tuple(sorted(seeds)), "temperatures": tuple(sorted(temperatures))}
-    return config.model_copy(update=update)
-
-
-def _find_steps(
-    config: ProjectConfig, digest: str, runs: Sequence[Run]
-) -> list[tuple[Step, list[Run]]]:
-    """Returns the study's steps that have been trained, with their runs, the newest first."""
-    found = by_key(runs)
-    steps = study_steps(config, digest, config.temperatures)
-    for step in steps:
-        # Teachers of another project have its name.
-        if step.key not in found and step.label and (others := runs_with_key(step.key)):
-            found[step.key] = [run for run in others if run.info.status == "FINISHED"]
-    return [(step, found[step.key]) for step in steps if found.get(step.key)]
-
-
 def _check_condition(condition: str, runs: Sequence[Run]) -> None:
     """Refuses a condition that none of a study's runs was measured under."""
     there = dict.fromkeys(name for run in runs for name in conditions.settings_of(run))
     if condition not in there:
         raise unknown_name("condition", condition, ["clean", *there])
-
-
-def _nothing_found(config: ProjectConfig, runs: Sequence[Run]) -> str:
-    allowed = "allowed: the settings that sweep or distill were given"
-    if not runs:
-        return (
-            f"project={config.name!r} has no FINISHED run in the tracking store; run sweep first, "
-            "or set MLFLOW_TRACKING_URI to the store it wrote to"
-        )
-    wanted = {name: str(value) for name, value in flatten(config).items()}
-    distilled = [run for run in runs if run.data.tags["kd.role"] == Role.DISTILLED.value]
-    for run in distilled or runs:
-        for name, value in run.data.params.items():
-            if name != "distillation.temperature" and wanted.get(name, value) != value:
-                return (
-                    f"project={config.name!r}: {name} is {wanted[name]!r} here and {value!r} in "
-                    f"run {run.info.run_id}, and no distilled run has this configuration; {allowed}"
-                )
-    return (
-        f"project={config.name!r}: none of its {len(runs)} FINISHED runs is a distilled student of "
-        f"this configuration; {allowed}"
-    )
 
 
 def _missing(
@@ -445,6 +368,13 @@ class _Reader:
         named = self._names[:number] if len(self._names) >= number else ()
         return self._names if named else tuple(map(str, range(number)))
 
+    def fetch(self, steps: Iterable[tuple[Step, Sequence[Run]]]) -> None:
+        """Fetches from a remote store, side by side, what the newest runs of steps predict."""
+        table = table_of_test(self._condition)
+        fetch_ahead(
+            (runs[0].info.run_id, table) for step, runs in steps if step.key in self._compared
+        )
+
     def read(self, step: Step, candidates: Sequence[Run]) -> None:
         """Reads the newest of a step's runs with unaltered predictions.
 
@@ -516,6 +446,7 @@ class _Reader:
     def _model(self, run: Run) -> Model:
         under = self._of_conditions(run)
         test = stored_test_predictions(run, self._condition)
+        drop_copy(run.info.run_id, table_of_test(self._condition))
         self._check_examples(run, test.digest)
         if self.similar is None:
             self.similar = similarity(test, self._config.dataset.name, neighbours=True)
@@ -559,9 +490,9 @@ def _with_pairs(attributes: Sequence[str], intersections: bool) -> tuple[Attribu
     return (*attributes, *pairs)
 
 
-def _settings(config: ProjectConfig, digest: str, used: int, others: int) -> dict[str, str]:
+def _settings(config: ProjectConfig, digest: str, used: int) -> dict[str, str]:
     return {
         "Data": f"{config.dataset.name}, digest {digest[:12]}, test split",
         **settings_of(config),
-        "Runs": f"{used} used; {others} others of the project have other settings or were replaced",
+        "Runs": f"{used} used; runs of other settings, and replaced ones, are not counted",
     }

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import mlflow
 
 from kdplatform import interruption
+from kdplatform.errors import one_line
 from kdplatform.experiments.executors.base import Assignment, Executor, Outcome
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.progress import GraphProgress
@@ -151,8 +152,7 @@ class Scheduler:
     ) -> None:
         error = future.exception()
         if error is not None:
-            reason = " ".join(str(error).split()) or type(error).__name__
-            _failed(failures, Failure(step, reason), progress)
+            _failed(failures, Failure(step, one_line(error)), progress)
             return
         outcome = future.result()
         if outcome.run_id is None:

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from kdplatform.data import Dataset
 from kdplatform.errors import UserError, one_line
+from kdplatform.experiments.artifacts import artifact_path
 from kdplatform.experiments.graph import Step
 from kdplatform.experiments.model_state import (
     ModelState,
@@ -15,7 +16,6 @@ from kdplatform.experiments.model_state import (
     normalised_by,
     resized_to,
 )
-from kdplatform.experiments.tracking import artifact_path
 from kdplatform.experiments.weights import TAG_IMAGE_SIZE, WEIGHTS, find_weights, read_weights
 from kdplatform.models.loading import for_classes, load_weights, refuse_not_finite
 from kdplatform.models.normalization import InputNormalization

@@ -1,6 +1,7 @@
 """One step of a study: find the model that was trained already, or train it and log it."""
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from statistics import median
@@ -15,6 +16,7 @@ from torch import nn
 from kdplatform import interruption
 from kdplatform.errors import DivergedError, UserError
 from kdplatform.experiments import conditions, logged_models, records
+from kdplatform.experiments.artifacts import artifact_path, digests_now
 from kdplatform.experiments.chosen_teachers import named_as_given
 from kdplatform.experiments.ensembles import taught_by
 from kdplatform.experiments.examples import log_examples
@@ -24,18 +26,16 @@ from kdplatform.experiments.logits_files import file_logits, remark_on_tests
 from kdplatform.experiments.model_state import ModelState
 from kdplatform.experiments.parallel.computing import fitted_logits, followed
 from kdplatform.experiments.parallel.orders import Fit, split_of
+from kdplatform.experiments.run_search import finished_with_keys, runs_with_key
 from kdplatform.experiments.starting import restored_model, size_tag, start_from, starting_model
 from kdplatform.experiments.teacher_checks import check_teachers
 from kdplatform.experiments.teacher_logits import AskedTeachers, teachers_for
 from kdplatform.experiments.tracking import (
     TRAINING_EXAMPLES,
-    artifact_path,
-    by_key,
+    artifact_digests,
     close_dead,
     find_finished,
-    finished_runs,
     model_run,
-    runs_with_key,
     supersede_finished,
 )
 from kdplatform.experiments.trained import (
@@ -114,25 +114,29 @@ def obtain(
 
 
 def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
-    """Returns by key the models of those steps that are trained already, from a single search.
+    """Returns by key the models of those steps that are trained already.
 
-    One that lacks a condition is not among them: `obtain` measures it.
-    A run that another project of the same configuration logged is not among them; `obtain` does
-    find it.
+    One that lacks a condition is not among them: `obtain` measures it. The store is asked for many
+    runs, and for many of their files, at a time.
 
     Args:
         steps: ordered; a step comes after those that it needs.
     """
-    runs = by_key(finished_runs(workspace.config.name))
+    steps = list(steps)
+    runs = finished_with_keys([step.key for step in steps], workspace.config.name)
+    newest = [own[0] for own in runs.values()]
+    digests = digests_now(
+        (run.info.run_id, path) for run in newest for path in artifact_digests(run)
+    )
     found: dict[str, TrainedModel] = {}
     for step in steps:
         if step.key not in runs or any(own.key not in found for own in step.needs.values()):
             continue
         needed = {name: found[own.key] for name, own in step.needs.items()}
         fits = _fits(workspace, step, needed, quiet=True)
-        run = find_finished(runs[step.key], fits)
+        run = find_finished(runs[step.key], fits, digests)
         if run is not None and not conditions.missing_conditions(workspace.config, run):
-            found[step.key] = _reused(workspace, step, run)
+            found[step.key] = replace(_reused(workspace, step, run), found=run)
     return found
 
 

@@ -7,15 +7,14 @@ from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import UserError, unknown_name
+from kdplatform.experiments.artifacts import artifact_path
 from kdplatform.experiments.conditions import settings_of, split_under
+from kdplatform.experiments.store_faults import shown_store, store_errors
 from kdplatform.experiments.tracking import (
     artifact_digests,
-    artifact_path,
     class_names,
     prepare_store,
     quiet_mlflow,
-    shown_store,
-    store_errors,
 )
 from kdplatform.experiments.trained import PREDICTIONS
 from kdplatform.files import file_digest
@@ -27,13 +26,18 @@ TEST = PREDICTIONS.format(split="test")
 _NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 
 
+def table_of_test(condition: str) -> str:
+    """Returns the artifact of the test split's predictions, as it is or under a condition."""
+    return PREDICTIONS.format(split=split_under(condition)) if condition else TEST
+
+
 def stored_test_predictions(run: Run, condition: str = "") -> Predictions:
     """Returns the predictions a run logged for the test split, as it is or under a condition.
 
     Raises:
         ValueError: they are missing, not what was logged, or no prediction table.
     """
-    table = PREDICTIONS.format(split=split_under(condition)) if condition else TEST
+    table = table_of_test(condition)
     digest = artifact_digests(run).get(table)
     if digest is None:
         raise ValueError(f"it has logged no {table}")

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from kdplatform.experiments import report
-from kdplatform.experiments.tracking import quiet_mlflow, store_errors
+from kdplatform.experiments.store_faults import store_errors
+from kdplatform.experiments.tracking import quiet_mlflow
 from kdplatform.settings.project import load_project
 from kdplatform.study.study import Study
 

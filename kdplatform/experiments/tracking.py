@@ -1,10 +1,8 @@
 """The tracking store: opening runs, finding finished ones by key, leaving nothing half-true."""
 
-import atexit
 import json
 import logging
 import os
-import re
 import socket
 import sqlite3
 import subprocess
@@ -13,25 +11,25 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, closing, contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from datetime import datetime
 from functools import cache
 from pathlib import Path
-from typing import Any
 from uuid import uuid4
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from mlflow.store.artifact.artifact_repository_registry import get_artifact_repository
 from mlflow.tracking.context.git_context import GitRunContext
 from sqlalchemy import create_engine
 from sqlalchemy.engine import URL
-from sqlalchemy.exc import SQLAlchemyError
 
 from kdplatform.errors import KdplatformError, MachineError, UserError
-from kdplatform.files import file_digest, locked, scratch_folder
+from kdplatform.experiments.artifacts import Artifact, artifact_path, digest_now
+from kdplatform.experiments.run_search import TAG_KEY, runs_with_key, search_runs
+from kdplatform.experiments.store_faults import shown_store, store_errors, store_problem
+from kdplatform.files import file_digest, locked
 from kdplatform.processes import host_of, is_dead_here, this_process
 from kdplatform.progress import say
 from kdplatform.redaction import redacted, without_user
@@ -46,7 +44,6 @@ from kdplatform.stores import (
     sqlite_path,
 )
 
-TAG_KEY = "kd.key"
 # Between the key of a run taken out of reuse and the run's own id.
 SUPERSEDED = "~"
 TAG_DIGESTS = "kd.artifact_digests"
@@ -55,23 +52,14 @@ TAG_ERROR = "kd.error"
 # The column of a model's table of classes with the training examples of each.
 TRAINING_EXAMPLES = "training_examples"
 
-# Closed when the process ends.
-_AT_EXIT = ExitStack()
-atexit.register(_AT_EXIT.close)
 _ANSWER_SECONDS = 10
-# Rows per request of a listing; every listing continues to its end.
-_PAGE = 1000
+# The first MLflow whose server keeps logged models, and the most bytes of a version.
+_OLDEST_SERVER, _LONGEST_VERSION = 3, 64
+_RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _ALLOWED = (
     "http://server:5000 | sqlite:///mlflow.db | postgresql+psycopg://host/database, or another "
     "URI of MLflow's"
 )
-_ANSWERING = "a running MLflow server, or a database with room left such as sqlite:///mlflow.db"
-_DELETED = re.compile(r"experiment (\S+) must be in the 'active' state")
-
-
-def shown_store() -> str:
-    """Returns the tracking URI as messages show it: without name and password."""
-    return redacted(str(mlflow.get_tracking_uri()))
 
 
 def quiet_mlflow() -> None:
@@ -189,7 +177,7 @@ def _check_given_run(run_id: str) -> None:
 
 def running_runs() -> list[Run]:
     """Returns the RUNNING runs of all commands and models that say which process runs them."""
-    return _search_runs(f"tags.`{TAG_PROCESS}` LIKE '%' and attributes.status = 'RUNNING'")
+    return search_runs(f"tags.`{TAG_PROCESS}` LIKE '%' and attributes.status = 'RUNNING'")
 
 
 def runs_dead_elsewhere(older_than_seconds: float) -> list[str]:
@@ -205,45 +193,24 @@ def runs_dead_elsewhere(older_than_seconds: float) -> list[str]:
     ]
 
 
-@contextmanager
-def store_errors() -> Iterator[None]:
-    """Says in one line what goes wrong between the program and its tracking store.
-
-    Raises:
-        MachineError: the store refused, failed or fell silent.
-    """
-    try:
-        yield
-    except MlflowException as error:
-        reason = reason_of(error)
-        if deleted := _DELETED.search(reason):
-            remedy = f"mlflow experiments restore --experiment-id {deleted[1]}"
-            raise UserError(
-                f"experiment {deleted[1]} of MLFLOW_TRACKING_URI={shown_store()!r} is deleted; "
-                f"allowed: {remedy}, or the name of another one as MLFLOW_EXPERIMENT_NAME"
-            ) from error
-        raise MachineError(_store_problem(reason)) from error
-    except SQLAlchemyError as error:
-        raise MachineError(_store_problem(reason_of(error))) from error
-
-
-def _store_problem(reason: object, allowed: str = _ANSWERING) -> str:
-    return (
-        f"MLFLOW_TRACKING_URI={shown_store()!r} does not answer as it should ({reason}); allowed: "
-        f"{allowed}"
-    )
-
-
 def _check_server(uri: str) -> None:
-    health = without_user(uri).rstrip("/") + "/health"
+    base = without_user(uri).rstrip("/")
     try:
-        with urllib.request.urlopen(health, timeout=_ANSWER_SECONDS):
+        with urllib.request.urlopen(f"{base}/health", timeout=_ANSWER_SECONDS):
             pass
+        with urllib.request.urlopen(f"{base}/version", timeout=_ANSWER_SECONDS) as answer:
+            version = answer.read(_LONGEST_VERSION).decode(errors="replace").strip()
     except urllib.error.HTTPError:
         return  # A server that refuses the request exists; MLflow says the rest.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
-        raise MachineError(_store_problem(reason)) from None
+        raise MachineError(store_problem(reason)) from None
+    first = version.partition(".")[0]
+    if first.isdecimal() and int(first) < _OLDEST_SERVER:
+        raise MachineError(
+            f"MLFLOW_TRACKING_URI={shown_store()!r} is a server of MLflow {version}, which keeps "
+            f"no models; allowed: one of MLflow {_OLDEST_SERVER} or newer"
+        )
 
 
 def _check_database(url: URL) -> None:
@@ -266,42 +233,28 @@ def _check_sqlite(path: Path) -> None:
         with tempfile.TemporaryFile(dir=path.resolve().parent):
             pass
     except sqlite3.Error as error:
-        raise MachineError(_store_problem(error)) from None
+        raise MachineError(store_problem(error)) from None
     except OSError as error:
-        raise MachineError(_store_problem(error.strerror)) from None
+        raise MachineError(store_problem(error.strerror)) from None
     if path.exists() and not os.access(path, os.W_OK):
-        raise MachineError(_store_problem("it cannot be written"))
+        raise MachineError(store_problem("it cannot be written"))
 
 
-def runs_with_key(key: str) -> list[Run]:
-    """Returns all runs with this key, whatever became of them, the newest first."""
-    return _search_runs(f"tags.`{TAG_KEY}` = '{key}'")
-
-
-def find_finished(runs: Iterable[Run], fits: Callable[[Run], bool] = bool) -> Run | None:
+def find_finished(
+    runs: Iterable[Run],
+    fits: Callable[[Run], bool] = bool,
+    digests: Mapping[Artifact, str] | None = None,
+) -> Run | None:
     """Returns the first FINISHED run that fits and whose artifacts are still what it logged.
+
+    Args:
+        digests: of artifacts, where they were read just now.
 
     Raises:
         MachineError: the artifacts cannot be read now.
     """
     finished = (run for run in runs if run.info.status == "FINISHED")
-    return next((run for run in finished if fits(run) and _is_sound(run)), None)
-
-
-def finished_runs(project: str) -> list[Run]:
-    """Returns the FINISHED runs of a project's models, the newest first."""
-    return _search_runs(
-        f"tags.`kd.project` = '{project}' and tags.`{TAG_KEY}` LIKE '%' "
-        "and attributes.status = 'FINISHED'"
-    )
-
-
-def by_key(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Returns runs by their key, in the order in which they are given."""
-    found: dict[str, list[Run]] = {}
-    for run in runs:
-        found.setdefault(run.data.tags[TAG_KEY], []).append(run)
-    return found
+    return next((run for run in finished if fits(run) and _is_sound(run, digests or {})), None)
 
 
 def artifact_digests(run: Run) -> dict[str, str]:
@@ -310,7 +263,7 @@ def artifact_digests(run: Run) -> dict[str, str]:
     return digests
 
 
-def _is_sound(run: Run) -> bool:
+def _is_sound(run: Run, known: Mapping[Artifact, str]) -> bool:
     """Tells whether a run's artifacts are what it logged; if not, excludes it from reuse.
 
     An artifact store that is away for a moment alters nothing: it stops the command.
@@ -322,7 +275,7 @@ def _is_sound(run: Run) -> bool:
         return False
     for path, digest in digests.items():
         try:
-            found = file_digest(artifact_path(run_id, path))
+            found = known.get((run_id, path)) or digest_now(run_id, path)
         except (OSError, MlflowException) as error:
             raise MachineError(unreadable(run_id, path, error)) from error
         if found != digest:
@@ -366,7 +319,7 @@ def close_abandoned_children(parent_run_id: str) -> None:
 
     Call it when the command has no worker left, on whatever machine.
     """
-    for run in _search_runs(
+    for run in search_runs(
         f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.status = 'RUNNING'"
     ):
         MlflowClient().set_terminated(run.info.run_id, "KILLED")
@@ -399,8 +352,25 @@ def command_run(
     with opened_run(name, config.name, {**own, **(tags or {})}) as run_id:
         known = MlflowClient().get_run(run_id).data.params
         mlflow.log_params({k: v for k, v in flatten(config).items() if k not in known})
-        mlflow.log_text(dump_yaml(config), "config.yaml")
+        with _impatient():
+            mlflow.log_text(dump_yaml(config), "config.yaml")
         yield run_id
+
+
+@contextmanager
+def _impatient() -> Iterator[None]:
+    """Has a server that fails asked four times, for half a minute, in place of MLflow's eight.
+
+    For the first file of a command: storage without its keys fails at every try. Later a server is
+    waited for much longer.
+    """
+    before = os.environ.get(_RETRIES)
+    os.environ.setdefault(_RETRIES, "4")
+    try:
+        yield
+    finally:
+        if before is None:
+            os.environ.pop(_RETRIES, None)
 
 
 @contextmanager
@@ -487,39 +457,6 @@ def log_verified_artifacts(folder: Path) -> dict[str, str]:
     return {TAG_DIGESTS: json.dumps(digests, separators=(",", ":"))}
 
 
-def artifact_path(run_id: str, path: str) -> Path:
-    """Returns a local path of a run's artifact, fetched when the store is a remote one."""
-    folder = _artifact_folder(mlflow.get_tracking_uri(), run_id)
-    target = None
-    if not folder.startswith(("/", "file:")):
-        target = _fetched() / run_id
-        target.mkdir(exist_ok=True)
-    found = mlflow.artifacts.download_artifacts(
-        artifact_uri=f"{folder}/{path}", dst_path=None if target is None else str(target)
-    )
-    return Path(found)
-
-
-def log_artifacts_of(run_id: str, folder: Path, below: str | None = None) -> None:
-    """Logs the files of `folder` to a run that has ended, into its own folder `below`."""
-    # MLflow's client caches the places of artifacts by run id, without the store.
-    place = _artifact_folder(mlflow.get_tracking_uri(), run_id)
-    get_artifact_repository(place).log_artifacts(str(folder), below)
-
-
-@cache
-def _fetched() -> Path:
-    """Returns a folder for files fetched from remote stores; it ends with the process."""
-    return _AT_EXIT.enter_context(scratch_folder())
-
-
-@cache
-def _artifact_folder(tracking_uri: str, run_id: str) -> str:
-    """Returns the place of a run's artifacts, with one request; MLflow makes one per file."""
-    uri: str = MlflowClient(tracking_uri).get_run(run_id).info.artifact_uri
-    return uri
-
-
 def class_names(run: Run) -> tuple[str, ...]:
     """Returns the class of each output of a run's model; none if the run has no such table."""
     return tuple(map(str, _by_class(run, "name")))
@@ -564,43 +501,6 @@ def changes_are_logged() -> bool:
     if chosen not in ("true", "false"):
         raise UserError(f"KDPLATFORM_LOG_CHANGES={chosen!r} is not allowed; allowed: true | false")
     return chosen == "true"
-
-
-def all_pages(page: Callable[[str | None], Any]) -> list[Any]:
-    """Returns all entries of a listing, which the store gives page by page.
-
-    Args:
-        page: gives the page of a token, the first one of None.
-    """
-    found: list[Any] = []
-    token = None
-    while True:
-        entries = page(token)
-        found += entries
-        token = entries.token
-        if not token:
-            return found
-
-
-def _search_runs(filter_string: str) -> list[Run]:
-    """Returns the runs of all experiments that match, the newest first."""
-    client = MlflowClient()
-
-    def experiments(token: str | None) -> Any:
-        return client.search_experiments(max_results=_PAGE, page_token=token)
-
-    ids = [experiment.experiment_id for experiment in all_pages(experiments)]
-
-    def runs(token: str | None) -> Any:
-        return client.search_runs(
-            ids,
-            filter_string,
-            max_results=_PAGE,
-            order_by=["attributes.start_time DESC"],
-            page_token=token,
-        )
-
-    return all_pages(runs) if ids else []
 
 
 @cache

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
@@ -11,8 +11,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 from torch import nn
 
+from kdplatform.experiments.artifacts import artifact_path, drop_copy
 from kdplatform.experiments.graph import Step
-from kdplatform.experiments.tracking import artifact_digests, artifact_path
+from kdplatform.experiments.tracking import artifact_digests
 from kdplatform.experiments.weights import WEIGHTS
 from kdplatform.predictions import Predictions
 
@@ -25,16 +26,21 @@ TAG_START = "kd.start"
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model: its step, its run, and what it predicts."""
+    """A trained model: its step, its run, and what it predicts.
+
+    Attributes:
+        found: the run as a search has just given it; None: it is asked for when it is needed.
+    """
 
     step: Step
     run_id: str
     reused: bool
+    found: Run | None = field(default=None, compare=False, repr=False)
 
     @cached_property
     def run(self) -> Run:
-        """The run from the store, with one request."""
-        return MlflowClient().get_run(self.run_id)
+        """The run from the store, with one request at most."""
+        return self.found or MlflowClient().get_run(self.run_id)
 
     @cached_property
     def test(self) -> Predictions:
@@ -50,7 +56,10 @@ class TrainedModel:
         return self.test if split == "test" else self._read(split)
 
     def _read(self, split: str) -> Predictions:
-        return Predictions.read(artifact_path(self.run_id, PREDICTIONS.format(split=split)))
+        table = PREDICTIONS.format(split=split)
+        predictions = Predictions.read(artifact_path(self.run_id, table))
+        drop_copy(self.run_id, table)
+        return predictions
 
 
 def needs_tag(needed: Mapping[str, TrainedModel]) -> dict[str, str]:

@@ -15,9 +15,9 @@ from mlflow.models.model import MLMODEL_FILE_NAME
 from torch import Tensor
 
 from kdplatform.errors import UserError
+from kdplatform.experiments.artifacts import artifact_path
 from kdplatform.experiments.tracking import (
     artifact_digests,
-    artifact_path,
     check_store,
     class_names,
 )

@@ -9,12 +9,12 @@ from optuna.storages import BaseStorage
 from kdplatform.arguments import Arguments
 from kdplatform.experiments import records
 from kdplatform.experiments.commands import where_to_look
+from kdplatform.experiments.store_faults import store_errors
 from kdplatform.experiments.tracking import (
     begin_command,
     changes_are_logged,
     command_run,
     quiet_mlflow,
-    store_errors,
 )
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.progress import say, show

@@ -15,9 +15,9 @@ from torch import nn
 
 from kdplatform.errors import MachineError
 from kdplatform.experiments import onnx_export
+from kdplatform.experiments.artifacts import log_artifacts_of
 from kdplatform.experiments.onnx_export import export_onnx, onnx_logits, require_onnx
 from kdplatform.experiments.records import extend_table
-from kdplatform.experiments.tracking import log_artifacts_of
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ import pytest
 
 from kdplatform.errors import MachineError, UserError
 from kdplatform.experiments.executors import ray as ray_executor
-from kdplatform.experiments.executors.ray import RayExecutor
+from kdplatform.experiments.executors.ray import RayExecutor, say_remark
 
 ray = pytest.importorskip("ray")
 
@@ -55,6 +55,19 @@ def test_auto_without_a_cluster_says_how_to_start_one(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_TMPDIR", str(tmp_path))
     with pytest.raises(MachineError, match="ray start --head"):
         RayExecutor(print, "cpu", "auto")
+
+
+def test_what_ray_remarks_is_a_line_on_stderr(capsys):
+    say_remark({"lines": ["Raylet is terminated. Possible reasons include: (1)\n  [state-dump]\n"]})
+    lost = "Task _on_one_core failed. There are 3 retries remaining. Error: "
+    say_remark({"lines": [lost, f"{lost}Task was killed, low on memory. Memory on the node ...\n"]})
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.splitlines() == [
+        "Ray: Raylet is terminated",
+        "Ray: a step is started again: its worker died",
+        "Ray: a step is started again: Task was killed, low on memory",
+    ]
 
 
 class FakeRay:
@@ -123,9 +136,10 @@ def test_a_sweep_outlives_a_node_that_is_killed_in_its_middle(new_place, cluster
         teacher__epochs="100",
     )
     killer.join()
-    err = capsys.readouterr().err
+    out, err = capsys.readouterr()
     assert code == 0, err
     assert killed == [2]
+    assert "raylet" not in out.lower()
     assert re.search(r"\[3/3\] DS .*done 3, running 0, reused 0, failed 0", err)
     finished = new_place.runs(status="FINISHED")
     assert {run.data.tags["kd.role"] for run in finished} == {"teacher", "student", "distilled"}

@@ -13,7 +13,8 @@ from helpers.refusals import last_line
 from mlflow.exceptions import MlflowException
 
 from kdplatform.errors import MachineError
-from kdplatform.experiments import tracking
+from kdplatform.experiments import run_search, tracking
+from kdplatform.experiments.store_faults import store_errors
 from kdplatform.experiments.trained import former_needs
 from kdplatform.processes import is_dead_here, this_process
 from kdplatform.settings.project import load_project
@@ -109,21 +110,12 @@ def test_another_process_of_the_same_id_is_another_process() -> None:
     assert is_dead_here(f"{host}:{process}:{birth}0")
 
 
-def test_a_listing_is_read_to_its_end(new_place: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tracking, "_PAGE", 2)
-    tags = {"kd.key": KEY}
-    experiments = [new_place.client.create_experiment(f"number {n}") for n in range(4)]
-    made = [new_place.client.create_run(e, tags=tags) for e in experiments for _ in range(2)]
-    found = tracking.runs_with_key(KEY)
-    assert {run.info.run_id for run in found} == {run.info.run_id for run in made}
-
-
 @pytest.mark.parametrize("status", ["RUNNING", "FAILED", "KILLED"])
 def test_only_finished_runs_are_found(status: str, new_place: Any) -> None:
     _, run = model_run(new_place, this_process())
     if status != "RUNNING":
         new_place.client.set_terminated(run, status)
-    assert tracking.find_finished(tracking.runs_with_key(KEY)) is None
+    assert tracking.find_finished(run_search.runs_with_key(KEY)) is None
 
 
 def test_parameters_logged_already_keep_their_spelling(
@@ -221,7 +213,7 @@ def test_a_run_that_fails_is_tagged_with_why(error: Exception, new_place: Any) -
 
 
 def test_what_the_store_refuses_is_one_line(new_place: Any) -> None:
-    with pytest.raises(MachineError) as caught, tracking.store_errors():
+    with pytest.raises(MachineError) as caught, store_errors():
         raise MlflowException("out of order\nwith details\nof no use")
     message = str(caught.value)
     assert message.startswith(f"MLFLOW_TRACKING_URI='{new_place.uri}' does not answer as it should")

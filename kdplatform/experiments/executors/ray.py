@@ -6,8 +6,10 @@ access to the tracking server.
 
 import logging
 import math
+import re
 import signal
 import socket
+from collections.abc import Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -23,11 +25,14 @@ from kdplatform.experiments.executors.base import (
     Outcome,
     Task,
 )
+from kdplatform.progress import say
 from kdplatform.registry import optional_module
 from kdplatform.stores import is_server
 
 # How often Ray starts a step again whose worker or node died.
 _RETRIES = 3
+# What Ray remarks of a task that it tries again.
+_LOST = re.compile(r"Task \S+ failed\. There are \d+")
 _ANSWER_SECONDS = 10
 
 
@@ -117,7 +122,29 @@ def _connected(address: str) -> Any:
         raise _no_cluster(address, one_line(error)) from None
     finally:
         signal.signal(signal.SIGTERM, terminate)
+    # Ray prints them on stdout, with the last lines of its logs, whatever log_to_driver is.
+    ray._private.worker.print_to_stdstream = say_remark
     return ray
+
+
+def say_remark(data: Mapping[str, Any], **_: object) -> None:
+    """Says in a line what Ray remarks on the cluster.
+
+    Args:
+        data: Ray's; `lines` has one text for each remark.
+    """
+    for remark in data["lines"]:
+        text = str(remark).strip()
+        if _LOST.match(text):
+            reason = text.partition("Error: ")[2].strip() or "its worker died"
+            say(f"Ray: a step is started again: {_first_sentence(reason)}")
+        else:
+            say(f"Ray: {_first_sentence(text)}")
+
+
+def _first_sentence(text: str) -> str:
+    """Returns the beginning of Ray's remarks, which continue with causes and logs."""
+    return one_line(text.partition("\n")[0]).partition(". ")[0]
 
 
 def _check_answer(address: str) -> None:

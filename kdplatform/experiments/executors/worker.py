@@ -8,6 +8,7 @@ import mlflow
 from kdplatform.errors import DivergedError, KdplatformError
 from kdplatform.experiments.executors.base import Assignment, Outcome
 from kdplatform.experiments.steps import obtain
+from kdplatform.experiments.store_faults import store_fault
 from kdplatform.experiments.tracking import quiet_mlflow
 from kdplatform.experiments.trained import TrainedModel
 from kdplatform.experiments.workspace import open_workspace
@@ -44,7 +45,8 @@ def run_step(assignment: Assignment) -> Outcome:
     with collected_messages() as messages:
         try:
             model = carry_out(assignment)
-        except Exception as error:
+        except Exception as raised:
+            error = store_fault(raised) or raised
             return Outcome(
                 None,
                 seconds=time.perf_counter() - started,
