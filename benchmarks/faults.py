@@ -40,7 +40,8 @@ COMMANDS = {
     "distill": "distill --seeds 0",
     "student": "student --seeds 0",
     "sweep": "sweep --workers 2",
-    "tune": "tune --workers 2",
+    # Students that learn little would have collapsed, and every point would be infeasible.
+    "tune": "tune --workers 2 --student.epochs 16 --student.learning_rate 0.01",
     "build": "kernels build",
 }
 WHOM = ("both", "parent", "worker")

@@ -72,7 +72,9 @@ def _in_blocks(names: Sequence[str]) -> list[str]:
         return list(names)
     blocks = Counter(name.partition(".")[0] for name in names if "." in name)
     plain = [name for name in names if "." not in name]
-    return plain + [f"{block}.* ({count} fields, see --help)" for block, count in blocks.items()]
+    return (
+        plain + [f"{block}.* ({count} fields)" for block, count in blocks.items()] + ["see --help"]
+    )
 
 
 def one_line(error: object, most: int = 200) -> str:

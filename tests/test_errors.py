@@ -15,7 +15,7 @@ def test_a_long_message_ends_with_a_whole_word() -> None:
 def test_of_very_many_names_those_of_a_block_are_one() -> None:
     known = [f"teacher.field{number}" for number in range(100)] + ["seeds", "name"]
     assert str(unknown_name("parameter", "qqq", known)) == (
-        "parameter='qqq' does not exist; known: name, seeds, teacher.* (100 fields, see --help)"
+        "parameter='qqq' does not exist; known: name, seeds, teacher.* (100 fields), see --help"
     )
     assert "did you mean 'teacher.field7'" in str(
         unknown_name("parameter", "teacher.field7x", known)

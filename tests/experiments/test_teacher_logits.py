@@ -31,11 +31,15 @@ def computed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Gives teachers that need no run; lists whose weights were loaded."""
     loaded: list[str] = []
 
-    def restored_model(step: Any, dataset: Dataset, run_id: str) -> torch.nn.Module:
-        loaded.append(run_id)
-        return initialised_model("lenet5", dataset, seed=0, role=Role.TEACHER)
+    class Fresh:
+        def model(self, dataset: Dataset) -> torch.nn.Module:
+            return initialised_model("lenet5", dataset, seed=0, role=Role.TEACHER)
 
-    monkeypatch.setattr(teacher_logits, "restored_model", restored_model)
+    def state_of_run(step: Any, run_id: str) -> Fresh:
+        loaded.append(run_id)
+        return Fresh()
+
+    monkeypatch.setattr(teacher_logits, "state_of_run", state_of_run)
     monkeypatch.setattr(teacher_logits, "STUDENTS_OF_A_TEACHER", 2)
     return loaded
 

@@ -186,7 +186,7 @@ def test_methods_look_at_the_data_before_training_and_speak_once(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     project = load_project("trifeature", {"method": "group_dro"})
-    workspace: Any = SimpleNamespace(dataset=dataset("color"))
+    workspace: Any = SimpleNamespace(dataset=dataset("color"), config=project, processes=1)
     methods = [project.distillation.at(temperature=t) for t in (1.0, 4.0)]
     steps = [
         distilled_step(project.model_copy(update={"distillation": method}), 0, "0")

@@ -668,6 +668,8 @@ def test_two_views_without_augmentation_are_refused_before_a_teacher_is_trained(
 ) -> None:
     project = load_project("digits")
     project = project.model_copy(update={"distillation": config})
-    workspace: Any = SimpleNamespace(dataset=load_dataset(project.dataset, Path()))
+    workspace: Any = SimpleNamespace(
+        dataset=load_dataset(project.dataset, Path()), config=project, processes=1
+    )
     line = refusal_of(check_steps, workspace, [distilled_step(project, 0, "0")])
     assert line.startswith(f"method={config.method!r} learns from several views of an image")
