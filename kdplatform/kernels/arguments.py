@@ -4,6 +4,9 @@ The checks here read types, shapes and devices, and the values of Python numbers
 host wait for a device. The backend checks the values inside tensors (on CPU; see `check_values`).
 """
 
+# torch.compile of torch 2.10 cannot follow a type made by `|` while a function runs.
+from __future__ import annotations
+
 import math
 import re
 import sys

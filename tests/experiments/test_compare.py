@@ -604,7 +604,7 @@ def test_a_table_that_is_none_is_refused_by_name(
         (["a.csv", "b.csv", "--attributes", '"color'], 'one with a comma: "a, b",c'),
         (["a.csv", "b.csv", "--attributes", "color,color"], "attributes has 'color' twice"),
         (["a.csv", "b.csv", "--attributes", "name"], "attribute 'name' is the label under another"),
-        (["a.csv", "b.csv", "--seeds", "3"], "No such option '--seeds'"),
+        (["a.csv", "b.csv", "--seeds", "3"], "No such option"),
         (
             ["a.csv", "b.csv", "--min_group_size", "0"],
             "min_group_size='0' is not allowed; allowed: ",
@@ -715,8 +715,9 @@ def test_the_group_that_got_worse_leads_what_is_printed(
     row = rows().loc["groups that changed"]
     assert row[["difference", "tested", "after_holm"]].tolist() == [2, 2, 2]
     assert row["verdict"] == "groups differ, these two models"
-    shifts = pd.read_csv(Path("out") / "group_shifts.csv").set_index(["kind", "group"])
-    assert shifts.loc[("group", "f"), "verdict"] == "worse"
+    shifts = pd.read_csv(Path("out") / "group_shifts.csv")
+    [own] = shifts[(shifts["kind"] == "group") & (shifts["group"] == "f")].to_dict("records")
+    assert own["verdict"] == "worse"
 
 
 def test_a_count_of_zero_is_no_all_clear(capsys: pytest.CaptureFixture[str]) -> None:

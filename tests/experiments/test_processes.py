@@ -84,22 +84,22 @@ def test_a_killed_rank_ends_the_run_and_one_process_goes_on(
 
 def test_a_process_that_waits_for_a_dead_rank_is_ended(new_place: Place) -> None:
     """So it is on a GPU, whose collectives wait where gloo's raise an error."""
+    (new_place.folder / "waiting.py").write_text(
+        "import time\n\nclass Wait:\n    def follow(self, ranks, dataset, device):\n"
+        "        time.sleep(600)\n"
+    )
     code = """
 from kdplatform.experiments.parallel import team
-from kdplatform.experiments.parallel.orders import Predict
 from kdplatform.experiments.workspace import open_workspace
 from kdplatform.settings.project import load_project
 from pathlib import Path
-
-class Nothing:
-    def follow(self, ranks, dataset, device):
-        raise SystemExit
+from waiting import Wait
 
 if __name__ == "__main__":
     team._GRACE_SECONDS = 1.0
     workspace = open_workspace(load_project(project), Path("home"), "cpu", True, 2)
     own = team.current_team(workspace)
-    with own.following(workspace, Predict(None, "val")):
+    with own.following(workspace, Wait()):
         own.children[1].kill()
         time.sleep(600)
 """

@@ -36,7 +36,14 @@ from test_every_method import CASES, config_of, trained  # noqa: E402
 
 from kdplatform.data import Dataset, Split, StreamedInputs  # noqa: E402
 from kdplatform.errors import DivergedError, UserError  # noqa: E402
-from kdplatform.methods import Batch, Loss, Method, Run, build_method  # noqa: E402
+from kdplatform.methods import (  # noqa: E402
+    Batch,
+    Loss,
+    Method,
+    Run,
+    build_method,
+    mlkd,
+)
 from kdplatform.settings.schema import MethodConfig, TrainingConfig  # noqa: E402
 from kdplatform.training import ALONE, FitResult, Ranks, Teacher, check_fit  # noqa: E402
 from kdplatform.training.prediction import predict_logits  # noqa: E402
@@ -151,8 +158,8 @@ def noise(ranks: Ranks) -> Tensor:
 def taught(ranks: Ranks, **given: Any) -> tuple[nn.Module, FitResult]:
     teacher, _ = train(DATASET, CONFIG, role="teacher")
     live = Teacher(None, lambda: teacher)
-    config = given.pop("config", CONFIG)
-    return train(DATASET, config, role="distilled", method=kd(), teacher=live, ranks=ranks)
+    config, method = given.get("config", CONFIG), build_method(given.get("method", kd().config))
+    return train(DATASET, config, role="distilled", method=method, teacher=live, ranks=ranks)
 
 
 def evaluated(ranks: Ranks) -> dict[str, Tensor]:
@@ -181,6 +188,9 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     ),
     "augmented": lambda ranks, _: outcome(taught(ranks, config=augmented(CONFIG, AUGMENTED))),
     "taught": lambda ranks, _: outcome(taught(ranks)),
+    "views": lambda ranks, _: outcome(
+        taught(ranks, config=augmented(CONFIG, AUGMENTED), method=mlkd.Config(views=2))
+    ),
     "streamed": lambda ranks, folder: outcome(streamed(ranks, folder / "images")),
     "order": lambda ranks, _: order(ranks),
     "noise": lambda ranks, _: noise(ranks),
@@ -241,7 +251,7 @@ def assert_near(one: dict[str, Any], two: dict[str, Any], tolerance: float) -> N
     np.testing.assert_allclose(two["curves"], one["curves"], atol=tolerance, rtol=tolerance)
 
 
-@pytest.mark.parametrize("name", ["plain", "clipped", "augmented", "taught", "streamed"])
+@pytest.mark.parametrize("name", ["plain", "clipped", "augmented", "taught", "views", "streamed"])
 def test_two_processes_train_what_one_trains(found: dict[str, Any], name: str) -> None:
     one, two = found[f"1 {name}"], found[f"2 {name}"]
     assert_near(one, two, 1e-5)
