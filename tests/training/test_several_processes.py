@@ -4,6 +4,7 @@ Both processes run this very file, once for all tests. Rank 0 trains alone too.
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,7 +72,8 @@ def outcome(pair: tuple[nn.Module, FitResult]) -> dict[str, Any]:
     model, result = pair
     logits = predict_logits(model, DATASET.test.inputs, device=CPU)
     curves = [(own.train_loss, own.train_accuracy, own.val_loss) for own in result.records]
-    return {"state": model.state_dict(), "curves": curves, "logits": logits}
+    restored = result.restored_epochs
+    return {"state": model.state_dict(), "curves": curves, "logits": logits, "restored": restored}
 
 
 class Noise(Method[MethodConfig]):
@@ -136,6 +138,15 @@ def stopped(ranks: Ranks, saved: Path) -> str:
     return "stopped"
 
 
+def resumed(ranks: Ranks, folder: Path) -> tuple[nn.Module, FitResult]:
+    """Goes on with what one process began, of which rank 0 alone has the file."""
+    if not ranks.first:
+        return train(DATASET, CONFIG, ranks=ranks)
+    begun = folder / f"begun-{ranks.size}"  # which ends as the checkpoint of the last epoch
+    shutil.copy(folder / "saved-1", begun)
+    return train(DATASET, CONFIG, ranks=ranks, checkpoint=begun, identity="run")
+
+
 def diverged(ranks: Ranks) -> str:
     with pytest.raises(DivergedError) as caught:
         train(DATASET, CONFIG.model_copy(update={"learning_rate": 1e30}), ranks=ranks)
@@ -197,11 +208,7 @@ SCENARIOS: dict[str, Callable[[Ranks, Path], Any]] = {
     "diverged": lambda ranks, _: diverged(ranks),
     "evaluated": lambda ranks, _: evaluated(ranks),
     "stopped": lambda ranks, folder: stopped(ranks, folder / f"saved-{ranks.size}"),
-    "resumed": lambda ranks, folder: outcome(
-        train(DATASET, CONFIG, ranks=ranks, checkpoint=folder / "saved-1", identity="run")
-        if ranks.first
-        else train(DATASET, CONFIG, ranks=ranks)
-    ),
+    "resumed": lambda ranks, folder: outcome(resumed(ranks, folder)),
     **{f"method {case}": lambda ranks, _, case=case: method(case, ranks) for case in SHARED},
 }
 
@@ -319,6 +326,7 @@ def test_one_process_goes_on_with_what_two_began(found: dict[str, Any], folder: 
 
 
 def test_two_processes_go_on_with_what_one_began(found: dict[str, Any]) -> None:
+    assert found["2 resumed"]["restored"] == 1
     assert_near(found["1 plain"], found["2 resumed"], 1e-5)
 
 
