@@ -1,7 +1,7 @@
 """The verdict on a difference: fixed rules that turn an interval into a word.
 
-A claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecidable
-with these seeds and examples; undecidable does not mean false.
+A claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecided
+with these seeds and examples; undecided does not mean false.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Verdict(StrEnum):
 
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
-    UNDECIDABLE = "undecidable"
+    UNDECIDED = "undecided"
 
 
 def by_interval(claimed_sign: int, interval: Interval, chance: float = 0.0) -> Verdict:
@@ -38,12 +38,12 @@ def by_interval(claimed_sign: int, interval: Interval, chance: float = 0.0) -> V
             without it.
     """
     if not np.isfinite([*interval, chance]).all():
-        return Verdict.UNDECIDABLE
+        return Verdict.UNDECIDED
     if min(interval.low, interval.low - chance) > 0:
         return Verdict.SUPPORTED if claimed_sign > 0 else Verdict.CONTRADICTED
     if max(interval.high, interval.high - chance) < 0:
         return Verdict.SUPPORTED if claimed_sign < 0 else Verdict.CONTRADICTED
-    return Verdict.UNDECIDABLE
+    return Verdict.UNDECIDED
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def fairness_word(metric: str, change: Change) -> str:
     words = {
         Verdict.SUPPORTED: "better" if quality else "fairer",
         Verdict.CONTRADICTED: "worse" if quality else "less fair",
-        Verdict.UNDECIDABLE: "undecided",
+        Verdict.UNDECIDED: "undecided",
     }
     sign = 1 if metric in HIGHER_IS_FAIRER else -1
     return words[by_interval(sign, change.interval, change.chance)]

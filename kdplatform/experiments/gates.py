@@ -41,7 +41,7 @@ def checked_gate(
 
 
 def enforce(gate: JudgedGate | None) -> None:
-    """Says a gate's outcome, with one line per rule that is broken or cannot be told.
+    """Says a gate's outcome, with one line per rule that is broken or that cannot tell.
 
     Raises:
         GateFailedError: the gate failed.

@@ -221,7 +221,7 @@ def _verdicts_text(title: str, claims: Sequence[Claim]) -> str:
         return ""
     tally = Counter(claim.verdict for claim in claims)
     counts = ", ".join(f"{tally[verdict]} {verdict}" for verdict in Verdict)
-    decided = [claim for claim in claims if claim.verdict is not Verdict.UNDECIDABLE]
+    decided = [claim for claim in claims if claim.verdict is not Verdict.UNDECIDED]
     lines = [f"- {claim_sentence(claim)}" for claim in decided[:_MOST_PRINTED]]
     if more := len(decided) - len(lines):
         lines.append(f"- {more} further decided verdicts are on the page.")

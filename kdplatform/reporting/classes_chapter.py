@@ -15,6 +15,7 @@ from kdplatform.reporting.page import Section
 from kdplatform.reporting.pairs import Pair
 from kdplatform.reporting.report_table import Row, Table, change_words, p_words, table_of
 from kdplatform.reporting.tables import EMPTY
+from kdplatform.study.groups import UNDECIDED
 
 # Up to this many names are written beside their marks; more appear on pointing at a mark.
 _MOST_NAMED = 60
@@ -60,14 +61,14 @@ def _verdict(row: Mapping[Hashable, Any]) -> str:
     if not math.isfinite(p_value):
         return "no test"
     if p_value >= LEVEL:
-        return "cannot tell"
+        return UNDECIDED
     return "better" if row["difference"] > 0 else "worse"
 
 
 _LOOKS = {
     "worse": (Look.WORSE, "worse, also after Holm"),
     "better": (Look.BETTER, "better, also after Holm"),
-    "cannot tell": (Look.UNSURE, "not after Holm"),
+    UNDECIDED: (Look.UNSURE, "not after Holm"),
     "no test": (Look.UNSURE, "not tested"),
 }
 

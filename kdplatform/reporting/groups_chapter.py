@@ -24,7 +24,7 @@ from kdplatform.reporting.report_table import (
 )
 from kdplatform.reporting.tables import EMPTY
 from kdplatform.study.findings import cell_name
-from kdplatform.study.groups import UNDECIDED, GroupComparison
+from kdplatform.study.groups import GroupComparison
 
 _MOST_CELLS = 300
 _SEARCHED = 12
@@ -123,7 +123,7 @@ def _shift_words(row: Mapping[Hashable, Any]) -> dict[str, str]:
         "a": _percent(float(row["value_a"])),
         "b": _percent(float(row["value_b"])),
         "change": change_words(Interval(row["difference"], row["low"], row["high"]), digits=1),
-        "verdict": {UNDECIDED: "cannot tell"}.get(row["verdict"], str(row["verdict"])),
+        "verdict": str(row["verdict"]),
         "only": f"{only[0]:.4g}, {only[1]:.4g}" if np.isfinite(only).all() else EMPTY,
         "p_value": p_words(row["p_value"]),
         "p_family": p_words(row["p_family"]),

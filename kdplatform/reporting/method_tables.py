@@ -23,7 +23,7 @@ from kdplatform.study.verdicts import Verdict
 
 # Of one attribute: the metrics, as columns name them.
 _GROUPS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst group"}
-_MARKS = {Verdict.SUPPORTED: " better", Verdict.CONTRADICTED: " worse", Verdict.UNDECIDABLE: ""}
+_MARKS = {Verdict.SUPPORTED: " better", Verdict.CONTRADICTED: " worse", Verdict.UNDECIDED: ""}
 
 
 def methods_table(

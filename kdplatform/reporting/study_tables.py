@@ -33,7 +33,7 @@ from kdplatform.study.verdicts import Verdict, by_interval
 _VERDICT_WORDS = {
     Verdict.SUPPORTED: " fairer",
     Verdict.CONTRADICTED: " less fair",
-    Verdict.UNDECIDABLE: "",
+    Verdict.UNDECIDED: "",
 }
 _COUNTED = {"sc": ("#SC", Role.STUDENT), "tc": ("#TC", Role.TEACHER)}
 

@@ -142,7 +142,7 @@ def verdicts_chapter(
         verdicts = claims_table(of_methods, "methods_verdicts", "method against plain distillation")
         note = (
             "Holm's correction is over methods, for each metric and T by itself: not over the "
-            "metrics. Undecidable: these seeds and examples cannot tell."
+            "metrics. Undecided: these seeds and examples show no difference in either direction."
         )
         parts.append(Section("Methods", prose=[replace(verdicts, notes=[note])]))
     parts += [*_ranking(study, of_exposure), *_conditions(study)]
@@ -252,7 +252,7 @@ def _claim_notes(number: int) -> list[str]:
         " after the chance level is taken away; classes differ beyond chance when the permutation"
         f" of seeds gives p < .05, and do not when all are within ±{NEGLIGIBLE_SHIFT:.0%} of"
         " accuracy.",
-        "Undecidable means that these seeds and examples cannot tell; it does not mean that "
+        "Undecided means that these seeds and examples show neither; it does not mean that "
         "there is no effect. The width of the interval says how large an effect could hide.",
         "Each verdict stands at the 5% level by itself: of claims about nothing, about one in "
         f"twenty would still get one. There are {number} here.",

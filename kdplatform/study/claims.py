@@ -159,7 +159,7 @@ class _Judge:
         grid = self._grid(column)
         words = f"change of {quantity} over {_range(grid.temperatures)}"
         test = "Page's trend test, seeds as blocks; t-interval of the seeds' straight lines"
-        verdict, change, p_value = Verdict.UNDECIDABLE, UNKNOWN, np.nan
+        verdict, change, p_value = Verdict.UNDECIDED, UNKNOWN, np.nan
         if len(grid.seeds) < 2 or len(grid.temperatures) < 3:
             remark = "a trend needs 2 seeds with the same 3 temperatures"
         else:
@@ -168,7 +168,7 @@ class _Judge:
             verdict, change, p_value = self._trend_of(sign, column, grid, plain, width)
             beyond, *_ = self._trend_of(sign, column, grid, levels)
             if beyond is not verdict:
-                verdict = Verdict.UNDECIDABLE
+                verdict = Verdict.UNDECIDED
                 remark = _joined(remark, "not beyond what its chance level does")
         sample = self._sample(grid)
         return Claim(claim, verdict, words, change, scale, test, p_value, sample, remark)
@@ -266,7 +266,7 @@ class _Judge:
         found = self.classes.tests.get((arm, role))
         seeds = f"{len(self.study.seeds(arm))} and {len(self.study.seeds(Arm(role)))} seeds"
         sample = f"{seeds}, {len(self.study.any_table)} examples"
-        verdict, shift, p_value = Verdict.UNDECIDABLE, UNKNOWN, np.nan
+        verdict, shift, p_value = Verdict.UNDECIDED, UNKNOWN, np.nan
         if found is None or found.permutation is None:
             one_seed = "one seed: see McNemar's test in Table 1"
             remark = self.classes.reasons.get((arm, role), one_seed)

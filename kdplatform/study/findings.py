@@ -1,7 +1,7 @@
 """What was found, in at most seven sentences that a rule makes from the verdicts.
 
 The rule does not depend on the numbers. Warnings come first, then what got worse, the strongest
-evidence first, then what got better. The last sentence says what cannot be told, with the change
+evidence first, then what got better. The last sentence says what is undecided, with the change
 that could have hidden and what would show it. Strength is the estimate divided by the half width of
 its interval. If there are more than seven, the strongest of groups, of classes and of metrics stay.
 A group within a class, or an intersection, is reported only if its group as a whole is not.
@@ -224,7 +224,7 @@ def _merged(findings: Sequence[Finding], comparisons: int) -> list[Finding]:
 
 
 def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
-    """One sentence on all that cannot be told, and what would decide it."""
+    """One sentence on all that is undecided, and what would decide it."""
     kinds = {GROUP: "groups", INTERSECTION: "intersections", WITHIN_CLASS: "groups within classes"}
     open_, all_ = dict.fromkeys(kinds.values(), 0), dict.fromkeys(kinds.values(), 0)
     open_["classes"] = all_["classes"] = 0
@@ -250,7 +250,7 @@ def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
         parts += unclear
     if not parts:
         return [Finding(UNDECIDED, limited)] if one_pair else []
-    sentence = f"Cannot be told: {', '.join(parts)}."
+    sentence = f"Undecided: {', '.join(parts)}."
     hidden = what_would_decide(evidence)
     words = [sentence, hidden, limited if one_pair else ""]
     return [Finding(UNDECIDED, " ".join(filter(None, words)))]

@@ -138,7 +138,7 @@ class JudgedGate:
         )
 
     def lines(self) -> list[str]:
-        """The outcome, then one line per rule that is broken or cannot be told."""
+        """The outcome, then one line per rule that is broken or of which the data cannot tell."""
         told = [rule.sentence for rule in self.rules if rule.outcome is not Outcome.PASSED]
         return [self.sentence, *told]
 

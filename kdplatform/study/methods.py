@@ -176,8 +176,8 @@ def _judge(
         remarks = []
         if verdict is not verdicts.by_interval(measure.sign, change.interval):
             remarks.append("not beyond its chance level")
-        if verdict is not Verdict.UNDECIDABLE and not p_value < LEVEL:
-            verdict = Verdict.UNDECIDABLE
+        if verdict is not Verdict.UNDECIDED and not p_value < LEVEL:
+            verdict = Verdict.UNDECIDED
             remarks.append("not after Holm's correction")
         if change.levelling_down:
             remarks.append("levelling down: every group's accuracy falls")

@@ -56,8 +56,8 @@ def judge_exposure(study: Study) -> list[Claim]:
     claims = []
     for (arm, other), own, p_value in zip(pairs, found, adjusted, strict=True):
         verdict, remark = verdicts.by_interval(-1, own.interval), ""
-        if verdict is not Verdict.UNDECIDABLE and not p_value < LEVEL:
-            verdict, remark = Verdict.UNDECIDABLE, "not after Holm's correction"
+        if verdict is not Verdict.UNDECIDED and not p_value < LEVEL:
+            verdict, remark = Verdict.UNDECIDED, "not after Holm's correction"
         names = study.names[arm], study.names[other]
         claims.append(
             Claim(

@@ -1,8 +1,8 @@
 """The verdict on a claim: rules that are fixed before a study is looked at.
 
 Every rule turns an interval, and for a trend the p-value of its test, into one of three words. A
-claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecidable
-with these seeds; undecidable does not mean false.
+claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecided
+with these seeds; undecided does not mean false.
 """
 
 import numpy as np
@@ -25,10 +25,10 @@ def by_trend(claimed_sign: int, trend: Trend, change: Interval) -> Verdict:
     each seed's straight line. A value that wanders up and down may pass one of them, not both.
     """
     side = by_interval(claimed_sign, change)
-    if side is Verdict.UNDECIDABLE or not np.isfinite(trend.p_value) or trend.p_value >= LEVEL:
-        return Verdict.UNDECIDABLE
+    if side is Verdict.UNDECIDED or not np.isfinite(trend.p_value) or trend.p_value >= LEVEL:
+        return Verdict.UNDECIDED
     rises = trend.p_increasing < trend.p_decreasing
-    return side if rises == (change.estimate > 0) else Verdict.UNDECIDABLE
+    return side if rises == (change.estimate > 0) else Verdict.UNDECIDED
 
 
 def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Interval]:
@@ -48,7 +48,7 @@ def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Inter
     """
     known = classes[np.isfinite(classes["p_value"]) & np.isfinite(classes["normalised_low"])]
     if known.empty:
-        return Verdict.UNDECIDABLE, UNKNOWN
+        return Verdict.UNDECIDED, UNKNOWN
     shift = known["normalised_difference"].to_numpy(dtype=float)
     degrees = known["df"].to_numpy(dtype=float)
     half = (known["normalised_high"] - known["normalised_low"]).to_numpy(dtype=float) / 2
@@ -64,4 +64,4 @@ def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Inter
     everywhere = len(known) == int((classes["n"] > 0).sum())
     if everywhere and (low > -NEGLIGIBLE_SHIFT).all() and (high < NEGLIGIBLE_SHIFT).all():
         return Verdict.CONTRADICTED, interval
-    return Verdict.UNDECIDABLE, interval
+    return Verdict.UNDECIDED, interval

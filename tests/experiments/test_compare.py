@@ -711,7 +711,7 @@ def test_the_group_that_got_worse_leads_what_is_printed(
         "- sex f got worse: 95.1 to 84.9% (-10.2, -12.0 to -8.3; Holm p < .0"
     )
     assert lines[1].startswith("- sex m got better: 83.7 to 95.2%")
-    assert lines[2].startswith("- Cannot be told: 2 of 2 classes, accuracy, EOD by sex, DPD by sex")
+    assert lines[2].startswith("- Undecided: 2 of 2 classes, accuracy, EOD by sex, DPD by sex")
     row = rows().loc["groups that changed"]
     assert row[["difference", "tested", "after_holm"]].tolist() == [2, 2, 2]
     assert row["verdict"] == "groups differ, these two models"

@@ -101,7 +101,7 @@ def test_a_loss_statement_tells_lost_gained_and_open_apart() -> None:
     parts = dict(zip(*[iter(_sections(text))] * 2, strict=True))
     assert "| sex | f |" in parts["Lost"]
     assert "| sex | m |" in parts["Preserved or gained"]
-    assert "test/accuracy" in parts["Cannot be told"].replace("\\", "")
+    assert "test/accuracy" in parts["Undecided"].replace("\\", "")
     assert "None were stated: no gate was given." in parts["Preservation targets"]
     for kind in ("uncertainty", "boundary behaviour", "privacy", "safety", "diversity"):
         assert f"- {kind}: not measured" in parts["Not measured"]
@@ -119,7 +119,7 @@ def test_a_loss_statement_has_intersections_and_what_holm_leaves_open() -> None:
     parts = dict(zip(*[iter(_sections(loss_statement(made)))] * 2, strict=True))
     assert r"| sex \& age | f \& old |" in parts["Lost"]
     assert ":26:" not in loss_statement(made)
-    assert "even where its own interval excludes 0" in parts["Cannot be told"]
+    assert "even where its own interval excludes 0" in parts["Undecided"]
 
 
 def test_the_library_of_a_model_is_named_where_it_is_known() -> None:

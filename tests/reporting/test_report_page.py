@@ -117,8 +117,8 @@ def test_findings_are_printed_and_verdicts_are_counted(report: Report) -> None:
     printed = report_text(report)
     assert visible(report.findings[-1].sentence) in printed
     tally = Counter(claim.verdict for claim in report.claims)
-    assert f"{tally[Verdict.UNDECIDABLE]} undecidable" in printed
-    undecided = [c.claim for c in report.claims if c.verdict is Verdict.UNDECIDABLE]
+    assert f"{tally[Verdict.UNDECIDED]} undecided" in printed
+    undecided = [c.claim for c in report.claims if c.verdict is Verdict.UNDECIDED]
     assert not [claim for claim in undecided if claim in printed]
 
 
@@ -238,7 +238,7 @@ def test_threats_stand_where_they_bite(outline: Outline) -> None:
         "evelling down",
         "difference of base rates",
         "by chance",
-        "Undecidable means",
+        "Undecided means",
         "What these seeds can detect",
     ):
         assert threat in words
@@ -253,7 +253,7 @@ def test_equal_studies_give_equal_tables(small: Study, report: Report) -> None:
 def test_a_study_of_one_seed_says_so(synthetic: Callable[..., Study]) -> None:
     one = build_report(synthetic(temperatures=(1.0, 4.0), seeds=(0,), examples=200), FEW)
     claims = next(s for s in one.page.sections if s.title == "The paper's claims")
-    assert dict(claims.tally)["undecidable"] == len(one.claims) > 0
+    assert dict(claims.tally)["undecided"] == len(one.claims) > 0
     [warning] = one.page.sections[0].warnings
     assert "One seed" in warning
 
@@ -264,7 +264,7 @@ def test_a_study_without_attributes_teachers_or_nds_still_reports(
     full = synthetic(temperatures=(1.0, 4.0), seeds=(0, 1), examples=200, attributes=())
     bare = {arm: models for arm, models in full.arms.items() if arm.temperature is not None}
     report = build_report(Study("bare", full.class_names, bare), FEW)
-    assert {claim.verdict for claim in report.claims} == {Verdict.UNDECIDABLE}
+    assert {claim.verdict for claim in report.claims} == {Verdict.UNDECIDED}
     assert {claim.remark for claim in report.claims} == {"no Teacher is there", "no NDS is there"}
     write_report(report, tmp_path)
     assert "The project names no attribute" in (tmp_path / "report.html").read_text()

@@ -52,7 +52,7 @@ def test_who_got_worse_leads_then_who_got_better_then_what_cannot_be_told() -> N
     ]
     [last] = sentences(found)[2:]
     assert last == (
-        "undecided: Cannot be told: 2 of 2 classes, accuracy. A change of a class by 2.8 points "
+        "undecided: Undecided: 2 of 2 classes, accuracy. A change of a class by 2.8 points "
         "could have hidden (power .8); 2 times as many examples would show 2 points in half of "
         "these classes. Each side is one model: what was found is of these models, not of other "
         "seeds."

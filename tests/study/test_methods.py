@@ -65,10 +65,10 @@ def test_a_method_is_held_against_plain_distillation_at_its_own_temperature(comp
     assert compared[ALONE].claims == {}
 
 
-def test_a_better_method_is_supported_and_an_equal_one_undecidable(compared):
+def test_a_better_method_is_supported_and_an_equal_one_undecided(compared):
     better, alike = compared[BETTER].claims[ACCURACY], compared[ALIKE].claims[ACCURACY]
     assert better.claim == "rld is more accurate than kd at T=4"
-    assert (better.verdict, alike.verdict) == (Verdict.SUPPORTED, Verdict.UNDECIDABLE)
+    assert (better.verdict, alike.verdict) == (Verdict.SUPPORTED, Verdict.UNDECIDED)
     assert better.interval.estimate == pytest.approx(0.1, abs=0.03)
     assert better.interval.low < 0.1 < better.interval.high
 
@@ -97,7 +97,7 @@ def test_p_values_are_corrected_over_the_methods_held_against_the_same_students(
     assert found == pytest.approx(np.minimum(holm, 1.0))
 
 
-def test_what_holm_does_not_keep_is_undecidable(study: Study) -> None:
+def test_what_holm_does_not_keep_is_undecided(study: Study) -> None:
     few = {arm: {s: own[s] for s in SEEDS[:3]} for arm, own in study.arms.items()}
 
     def claim(number: int) -> Claim:
@@ -107,7 +107,7 @@ def test_what_holm_does_not_keep_is_undecidable(study: Study) -> None:
 
     alone, among_many = claim(1), claim(12)
     assert alone.verdict is Verdict.SUPPORTED
-    assert among_many.verdict is Verdict.UNDECIDABLE
+    assert among_many.verdict is Verdict.UNDECIDED
     assert among_many.remark == "not after Holm's correction"
     assert among_many.interval == alone.interval
     assert among_many.p_value == pytest.approx(12 * alone.p_value)

@@ -131,7 +131,7 @@ def test_exposure_is_judged_by_the_paired_difference_of_seeds() -> None:
     assert claim.interval.high < 0
     assert change(own, POPULAR, UNKD, NDS).estimate < 0
     [undecided] = judge_exposure(study({**LIFTS, UNKD: 1.0}))
-    assert undecided.verdict is Verdict.UNDECIDABLE
+    assert undecided.verdict is Verdict.UNDECIDED
     assert judge_exposure(study({TEACHER: 0.0, NDS: 1.0, UNKD: 1.0})) == []
 
 

@@ -16,7 +16,7 @@ from kdplatform.study.fairness import Effort, GroupFairness
 from kdplatform.study.study import Study, distilled_arm
 from kdplatform.study.verdicts import Verdict
 
-SUPPORTED, CONTRADICTED, UNDECIDABLE = Verdict
+SUPPORTED, CONTRADICTED, UNDECIDED = Verdict
 FEW = Effort(draws=300, permutations=100)
 NAN = float("nan")
 
@@ -28,14 +28,14 @@ NAN = float("nan")
         (-1, (2, 1, 3), 0, CONTRADICTED),
         (-1, (-2, -3, -1), 0, SUPPORTED),
         (1, (-2, -3, -1), 0, CONTRADICTED),
-        (1, (1, -1, 3), 0, UNDECIDABLE),
-        (1, (1, 0, 2), 0, UNDECIDABLE),
-        (1, (2, NAN, NAN), 0, UNDECIDABLE),
-        (1, (2, 1, 3), 1.5, UNDECIDABLE),
+        (1, (1, -1, 3), 0, UNDECIDED),
+        (1, (1, 0, 2), 0, UNDECIDED),
+        (1, (2, NAN, NAN), 0, UNDECIDED),
+        (1, (2, 1, 3), 1.5, UNDECIDED),
         (1, (2, 1, 3), -1.5, SUPPORTED),
-        (-1, (-2, -3, -1), -1.5, UNDECIDABLE),
-        (1, (1, -1, 3), -2, UNDECIDABLE),
-        (1, (2, 1, 3), NAN, UNDECIDABLE),
+        (-1, (-2, -3, -1), -1.5, UNDECIDED),
+        (1, (1, -1, 3), -2, UNDECIDED),
+        (1, (2, 1, 3), NAN, UNDECIDED),
     ],
 )
 def test_a_difference_is_judged_by_its_interval(
@@ -60,8 +60,8 @@ def test_a_trend_needs_order_and_size() -> None:
     rising = np.arange(6) + noise
     assert trend_of(rising) is SUPPORTED
     assert trend_of(-rising) is CONTRADICTED
-    assert trend_of(noise) is UNDECIDABLE
-    assert trend_of(rising[:1]) is UNDECIDABLE
+    assert trend_of(noise) is UNDECIDED
+    assert trend_of(rising[:1]) is UNDECIDED
 
 
 def test_order_and_size_must_agree() -> None:
@@ -71,13 +71,13 @@ def test_order_and_size_must_agree() -> None:
     change = change_over_temperature(grid, np.arange(1.0, 9))
     assert change.high < 0
     assert trend_of(grid[:, :7]) is SUPPORTED
-    assert trend_of(grid) is UNDECIDABLE
+    assert trend_of(grid) is UNDECIDED
 
 
 def test_no_spread_over_seeds_is_no_certainty() -> None:
     interval = mean_over_seeds(np.array([0.1, 0.1, 0.1]))
     assert interval.estimate == pytest.approx(0.1)
-    assert verdicts.by_interval(1, interval) is UNDECIDABLE
+    assert verdicts.by_interval(1, interval) is UNDECIDED
 
 
 def classes(shift: float, half: float, n: int = 4) -> pd.DataFrame:
@@ -98,8 +98,8 @@ def classes(shift: float, half: float, n: int = 4) -> pd.DataFrame:
     [
         (0.01, 0.10, 0.05, SUPPORTED),
         (0.30, 0.00, 0.001, CONTRADICTED),
-        (0.30, 0.00, 0.015, UNDECIDABLE),  # Bonferroni's interval is wider than the limit
-        (0.30, 0.03, 0.001, UNDECIDABLE),
+        (0.30, 0.00, 0.015, UNDECIDED),  # Bonferroni's interval is wider than the limit
+        (0.30, 0.03, 0.001, UNDECIDED),
     ],
 )
 def test_classes_beyond_chance(p_count: float, shift: float, half: float, verdict: Verdict) -> None:
@@ -112,7 +112,7 @@ def test_classes_beyond_chance(p_count: float, shift: float, half: float, verdic
 def test_a_class_without_a_test_prevents_the_claim_that_none_differs() -> None:
     table = classes(0.0, 0.001)
     table.loc[2, ["p_value", "normalised_low", "normalised_high"]] = np.nan
-    assert verdicts.beyond_chance(0.5, table)[0] is UNDECIDABLE
+    assert verdicts.beyond_chance(0.5, table)[0] is UNDECIDED
 
 
 # ---- whole studies
@@ -166,14 +166,14 @@ def test_a_study_of_the_opposite_contradicts_it(synthetic: Callable[..., Study])
 
 def test_a_study_without_effects_decides_nothing(synthetic: Callable[..., Study]) -> None:
     claims = judged(synthetic(attributes=("color",)))
-    decided = [claim for claim in claims.values() if claim.verdict is not UNDECIDABLE]
+    decided = [claim for claim in claims.values() if claim.verdict is not UNDECIDED]
     assert len(decided) <= 1
     assert all(np.isfinite(claims[name].interval).all() for name in (ACCURACY, NDS_EOD))
 
 
 def test_one_seed_decides_nothing_whatever_the_effect(synthetic: Callable[..., Study]) -> None:
     claims = judged(synthetic(as_the_paper_says, seeds=(0,), attributes=("color",)))
-    assert {claim.verdict for claim in claims.values()} == {UNDECIDABLE}
+    assert {claim.verdict for claim in claims.values()} == {UNDECIDED}
     assert "one seed" in claims[NDS_EOD].remark
 
 
@@ -187,7 +187,7 @@ def test_an_eod_that_falls_with_errors_alone_is_not_called_fairer(
     claims = judged(synthetic(more_accurate, attributes=("color",), spread=0.002))
     claim = claims[NDS_EOD]
     assert claim.interval.high < 0
-    assert claim.verdict is UNDECIDABLE
+    assert claim.verdict is UNDECIDED
     assert "not beyond its chance level" in claim.remark
 
 
@@ -200,7 +200,7 @@ def test_a_trend_of_the_chance_level_is_none_of_fairness(
     claim = judged(synthetic(ever_more_accurate, attributes=("color",), spread=0.0))[TREND_EOD]
     assert claim.interval.high < 0
     assert claim.p_value < 0.05
-    assert claim.verdict is UNDECIDABLE
+    assert claim.verdict is UNDECIDED
     assert "not beyond what its chance level does" in claim.remark
 
 

@@ -53,7 +53,7 @@ def loss_statement(facts: CardFacts) -> str:
         "rejects too, after Holm's correction for all groups.",
         "",
         *_changes(facts, WORSE),
-        "## Cannot be told",
+        "## Undecided",
         "",
         "A metric's interval holds 0. A group's test does not reject after Holm's correction, even "
         "where its own interval excludes 0. The worse end of an interval is the loss that could "
@@ -96,7 +96,7 @@ def _not_measured(facts: CardFacts) -> list[str]:
 def _acceptable(facts: CardFacts) -> list[str]:
     lost: list[Fact] = facts.of_verdict(WORSE)
     if not lost and not facts.groups_of(WORSE):
-        return ["No loss is shown; the list above has the changes that cannot be told.", ""]
+        return ["No loss is shown; the list above has the undecided changes.", ""]
     gate = None if facts.provenance is None else facts.provenance.gate
     if gate is None:
         return [
