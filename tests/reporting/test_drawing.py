@@ -65,7 +65,8 @@ def test_a_contact_sheet_names_its_rows_as_text() -> None:
     inputs, labels = torch.zeros(7, 1, 2, 2, dtype=torch.uint8), torch.arange(7)
     sheet = figures.contact_sheet(inputs, labels, NAMES, "$x_$")
     figure_png(sheet)
-    assert [axes.texts[0].get_text() for axes in sheet.axes if axes.texts] == SHOWN
+    [axes] = sheet.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == SHOWN
 
 
 def test_the_style_of_a_notebook_is_not_that_of_figures() -> None:

@@ -145,6 +145,17 @@ def test_a_shared_frame_gives_the_figure_that_is_drawn_afresh() -> None:
     assert (apart > 40).mean() < 0.002
 
 
+def tiles(figure: Figure, rows: int, size: int = 4) -> list[list[np.ndarray]]:
+    """The images of a contact sheet, without the gaps between them."""
+    [axes] = figure.axes
+    [image] = axes.images
+    sheet = np.asarray(image.get_array())
+    height, width = sheet.shape[0] // rows, sheet.shape[1] // 10
+    return [
+        [sheet[y * height :, x * width :][:size, :size] for x in range(10)] for y in range(rows)
+    ]
+
+
 @pytest.mark.parametrize("channels", [1, 3])
 def test_the_contact_sheet_shows_images_of_each_class_in_its_row(channels: int) -> None:
     labels = torch.tensor([0, 1] * 15)
@@ -153,9 +164,9 @@ def test_the_contact_sheet_shows_images_of_each_class_in_its_row(channels: int) 
     )
     figure = figures.contact_sheet(inputs.to(torch.uint8), labels, ["even", "odd"], "title")
     drawn(figure)
-    rows = np.array(figure.axes).reshape(2, 10)
-    for row, first in zip(rows, (0, 101), strict=True):
-        values = [int(np.asarray(axes.images[0].get_array()).flat[0]) for axes in row]
+    for row, first in zip(tiles(figure, 2), (0, 101), strict=True):
+        values = [int(tile.flat[0]) for tile in row]
+        assert all((tile == value).all() for tile, value in zip(row, values, strict=True))
         assert values[0] == first
         assert len(set(values)) == 10
         assert all((value - first) % 2 == 0 for value in values)
@@ -169,8 +180,10 @@ def test_a_contact_sheet_says_how_many_classes_it_has() -> None:
 
 def test_a_class_with_few_images_leaves_its_row_short() -> None:
     labels = torch.tensor([0] * 3 + [1] * 12)
-    inputs = torch.zeros(15, 1, 2, 2, dtype=torch.uint8)
+    inputs = torch.zeros(15, 1, 4, 4, dtype=torch.uint8)
     figure = figures.contact_sheet(inputs, labels, ["rare", "common"], "title")
     drawn(figure)
-    rows = np.array(figure.axes).reshape(2, 10)
-    assert [sum(bool(axes.images) for axes in row) for row in rows] == [3, 10]
+    filled = [[bool((tile == 0).all()) for tile in row] for row in tiles(figure, 2)]
+    assert [sum(row) for row in filled] == [3, 10]
+    white = [bool((tile == 255).all()) for tile in tiles(figure, 2)[0][3:]]
+    assert all(white)
