@@ -67,13 +67,21 @@ class Config(ImageFilesConfig):
     name: Literal["imagefolder"] = Field("imagefolder", description="dataset")
     root: str = Field("", description="folder with train/<class>/ or <class>/, and attributes.csv")
     val_fraction: float = Field(
-        0.1, ge=0.01, le=0.5, description="share for validation if there is no val/"
+        0.1,
+        ge=0.01,
+        le=0.5,
+        description="share of every class for validation, without a folder val/",
     )
     test_fraction: float = Field(
-        0.2, ge=0.01, le=0.5, description="share for testing if there is no test/"
+        0.2,
+        ge=0.01,
+        le=0.5,
+        description="share of every class for the test, without a folder test/",
     )
-    skip_bad: bool = Field(False, description="leave out images that do not decode; false: refuse")
-    seed: int = Field(0, ge=0, description="seed of the splits made here")
+    skip_bad: bool = Field(
+        False, description="leave out images that do not decode; false: they end the command"
+    )
+    seed: int = Field(0, ge=0, description="seed of the splits that are not folders")
 
 
 def check(config: Config) -> None:

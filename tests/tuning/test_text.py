@@ -46,7 +46,7 @@ def test_seeds_that_differ_by_the_same_amount_are_undecided() -> None:
 
 def test_a_search_that_is_all_grid_says_so() -> None:
     # The project's temperatures are 1, 4 and 10.
-    assert "come first, 3 points of 3 trials" in unsearched_note(toy.config(tuning__trials="3"))
+    assert "come first, 3 points for 3 trials" in unsearched_note(toy.config(tuning__trials="3"))
     assert unsearched_note(toy.config(tuning__trials="4")) == ""
     assert unsearched_note(toy.config(tuning__trials="3", tuning__grid="false")) == ""
 
