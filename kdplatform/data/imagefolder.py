@@ -186,7 +186,7 @@ def _listed(config: Config, root: Path, where: str) -> _Listing:
     _say_unread(root, layout, kinds, where)
     say_look_alikes(classes, f"{where}: classes")
     if nested := len({file.rsplit("/", 1)[0] for file in files if file.count("/") > depth + 1}):
-        say(f"{where}: images of {nested} folders inside class folders count as of the class")
+        say(f"{where}: images of {nested} folders inside class folders belong to the class")
     number = {name: label for label, name in enumerate(classes)}
     split = {folder: name for name, folder in layout.splits.items()}
     return _Listing(
@@ -289,7 +289,7 @@ def _attributes(root: Path, files: Sequence[str]) -> tuple[pd.DataFrame, list[st
             f"{str(path)!r} names {absent[0]!r}, one of {len(absent)} files that are not there"
         )
     if unread:
-        say(f"{str(path)!r}: {len(unread)} lines are of no image that is read: {unread[0]!r}")
+        say(f"{str(path)!r}: {len(unread)} lines name no image that is read: {unread[0]!r}")
     listed = set(names)
     if bare := [file for file in own if file not in listed]:
         raise UserError(

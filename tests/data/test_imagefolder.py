@@ -452,7 +452,7 @@ def test_lines_of_files_that_are_no_images_are_counted(
     (root / "cat" / "x.heic").write_bytes(b"x")
     write_attributes(root, place=lambda row: "ab"[row % 2])
     load(root)
-    assert "1 lines are of no image that is read: 'cat/x.heic'" in capsys.readouterr().err
+    assert "1 lines name no image that is read: 'cat/x.heic'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wide", [False, True])
