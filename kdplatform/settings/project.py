@@ -242,9 +242,9 @@ def method_remarks(config: ProjectConfig, overrides: Iterable[str]) -> list[str]
     for name in filter(_is_of_method, overrides if config.methods else ()):
         lacking = [method.method for method in methods if not _takes(type(method), name)]
         if lacking and len(lacking) == len(methods):
-            raise UserError(f"{name} is no field of {', '.join(lacking)}")
+            raise UserError(f"{name} is not for {', '.join(lacking)}: none of them takes it")
         if lacking:
-            said.append(f"{name} is no field of {', '.join(lacking)}; it changes the others alone")
+            said.append(f"{name} is not for {', '.join(lacking)}; it sets the other methods alone")
     return said
 
 

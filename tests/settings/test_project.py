@@ -368,8 +368,8 @@ def test_a_field_given_is_for_the_methods_that_have_it_and_the_others_are_named(
     assert (kd.distillation_weight, dkd.model_dump()["alpha"]) == (0.3, 1.0)
     assert method_remarks(config, words) == [
         "cist: has no temperature; one arm each, whatever T",
-        "distillation.warmup_epochs is no field of kd, cist; it changes the others alone",
-        "alpha is no field of dkd, cist; it changes the others alone",
+        "distillation.warmup_epochs is not for kd, cist; it sets the other methods alone",
+        "alpha is not for dkd, cist; it sets the other methods alone",
     ]
 
 
@@ -414,7 +414,7 @@ def test_methods_that_cannot_be_compared_are_refused(words: dict[str, str], mess
         ),
         (
             {"methods": "dkd,rld", "alpha": "0.5"},
-            "alpha is no field of dkd, rld",
+            "alpha is not for dkd, rld: none of them takes it",
         ),
     ],
 )
