@@ -45,7 +45,10 @@ class Parameter:
 
 
 _PROJECT = Parameter(
-    "project", "trifeature", "name | path", "a project of projects/, or the path of a YAML file"
+    "project",
+    "trifeature",
+    "name | path",
+    "the name of a file in projects/, or the path of a YAML file",
 )
 _CONFIG = Parameter(
     "config",
@@ -58,71 +61,97 @@ _RUNNING = (
         "data_folder",
         "auto",
         "auto | path",
-        "datasets, checkpoints; auto: $KDPLATFORM_HOME or cache",
+        "folder of datasets and checkpoints; auto: $KDPLATFORM_HOME, or in the user's cache",
     ),
     Parameter("device", "auto", "auto | cpu | cuda | cuda:N", "where models are trained"),
 )
 _PROCESSES = Parameter(
-    "processes", "1", "integer >= 1", "processes that train each model together, a device each"
+    "processes", "1", "integer >= 1", "processes that train each model together, one per device"
 )
 _REUSE = Parameter(
     "reuse", "true", "true | false", "reuse FINISHED runs of the same key; false: train again"
 )
 _SPREADING = (
     Parameter(
-        "workers", "auto", "auto | integer >= 1", "processes of executor local; auto: all that fit"
+        "workers",
+        "auto",
+        "auto | integer >= 1",
+        "worker processes of executor=local; auto: as many as fit",
     ),
     Parameter("executor", "local", " | ".join(EXECUTORS), "where models are trained side by side"),
-    Parameter("address", "auto", "auto | host:port", "Ray cluster; auto: here or $RAY_ADDRESS"),
+    Parameter(
+        "address",
+        "auto",
+        "auto | host:port",
+        "of the Ray cluster; auto: that of $RAY_ADDRESS, or of this machine",
+    ),
 )
 _REPORTING = (
-    Parameter("out", "auto", "auto | path", "folder; auto: below reports in the data folder"),
+    Parameter(
+        "out", "auto", "auto | path", "folder for the report; auto: below reports/ in data_folder"
+    ),
     Parameter(
         "condition",
         "clean",
         "clean | name",
-        "the test split as it is, or a condition of its runs",
+        "clean: the unchanged test split; or the name of a condition that the runs have",
     ),
-    Parameter("intersections", "true", "true | false", "compare groups of two attributes too"),
-    Parameter("format", "markdown", "none | markdown,latex", "what is written beside the page"),
+    Parameter(
+        "intersections", "true", "true | false", "also compare groups of two attributes at once"
+    ),
+    Parameter(
+        "format", "markdown", "none | markdown,latex", "formats that are written beside the page"
+    ),
 )
 _GATE = Parameter(
-    "gate", "none", "none | path", "a YAML file with rules that the result must keep; else exit 3"
+    "gate", "none", "none | path", "YAML file of rules; a result that breaks one ends with exit 3"
 )
 _GATE_OUT = Parameter(
     "gate_out",
     "none",
     "none | path",
-    "folder for the gate's JUnit XML and JSON; none: as artifacts",
+    "folder for the gate's JUnit XML and JSON; none: they are artifacts of the run alone",
 )
 _CARD = Parameter(
     "card", "false", "true | false", "write a model card and its companions beside the page"
 )
 _GATED = (_GATE, _GATE_OUT)
 _OF_A_RUN = Parameter(
-    "run", "none", "none | run id", "a sweep's or distill's run, whose study is reported as it was"
+    "run", "none", "none | run id", "run of a sweep or distill, whose study is reported"
 )
 _DELIVERY = (
-    Parameter("register", "none", "none | text", "name under which the models are registered"),
-    Parameter("export", "none", "none | onnx", "another form of the models, checked against torch"),
+    Parameter("register", "none", "none | text", "MLflow name under which models are registered"),
+    Parameter("export", "none", "none | onnx", "further format of models, checked against torch"),
 )
 _PREDICTING = (
-    Parameter("model", "none", "run id | runs:/... | models:/...", "the model that is asked"),
-    Parameter("split", "test", "train,val,test,unlabeled", "what it is asked about"),
     Parameter(
-        "out", "auto", "auto | path", "file, .parquet or .csv; auto: below predictions in the home"
+        "model",
+        "none",
+        "run id | runs:/... | models:/...",
+        "the model whose predictions are written",
+    ),
+    Parameter("split", "test", "train,val,test,unlabeled", "the splits that are predicted"),
+    Parameter(
+        "out",
+        "auto",
+        "auto | path",
+        "file, .parquet or .csv; auto: below predictions/ in $KDPLATFORM_HOME or the user's cache",
     ),
     Parameter(
-        "trust_model", "false", "true | false", "let a pickled model run what its maker put in"
+        "trust_model",
+        "false",
+        "true | false",
+        "load a pickled model, which can run any code that its maker put in",
     ),
 )
 _STUDY = (
-    Parameter("study", "auto", "auto | text", "the study's name; the same name continues it"),
+    Parameter("study", "auto", "auto | text", "name of the study; the same name continues it"),
     Parameter(
         "storage",
         "auto",
         "auto | URL",
-        "sqlite:///file, postgresql://..., journal:///file; auto: sqlite:///optuna.db",
+        "where the study is kept: sqlite:///file, postgresql://..., journal:///file; auto: "
+        "sqlite:///optuna.db",
     ),
 )
 
@@ -153,34 +182,39 @@ ENTRY_POINTS: dict[str, tuple[Parameter, ...]] = {
 # Entry points that need no project.
 WITHOUT_PROJECT: dict[str, tuple[Parameter, ...]] = {
     "compare": (
-        Parameter("a", "none", "side", "the reference: run ids or files, comma-separated"),
-        Parameter("b", "none", "side", "the side compared with it, likewise"),
+        Parameter("a", "none", "side", "side A, the reference: run ids or files, comma-separated"),
+        Parameter("b", "none", "side", "side B, which is compared with A: as for A"),
         Parameter("attributes", "auto", "auto | a,b", "columns whose groups are compared"),
         Parameter(
-            "similar_by", "auto", "auto | c,d", "columns that say how alike two examples are"
+            "similar_by", "auto", "auto | c,d", "columns that measure how alike two examples are"
         ),
         Parameter(
             "min_group_size",
             "30",
             "integer >= 1",
-            "groups smaller than this are listed and not measured",
+            "groups with fewer examples than this are listed but not measured",
         ),
         Parameter(
             "min_group_share",
             "0.02",
             "0 <= number < 1",
-            "groups of a smaller share of the examples have no impact ratio",
+            "groups with a smaller share of the examples than this have no impact ratio",
         ),
         Parameter("positive", "auto", "auto | class", "the favourable class; auto: class 1 of two"),
         Parameter("out", "none", "none | path", "folder for a page and tables"),
-        Parameter("format", "markdown", "none | markdown,latex", "what is written beside the page"),
+        Parameter(
+            "format",
+            "markdown",
+            "none | markdown,latex",
+            "formats that are written beside the page",
+        ),
         _GATE,
         _CARD,
         Parameter(
             "log",
             "auto",
             "auto | true | false",
-            "log a run; auto: where a side is a run, or $MLFLOW_TRACKING_URI is set",
+            "log a run in MLflow; auto: if a side is a run, or $MLFLOW_TRACKING_URI is set",
         ),
     )
 }

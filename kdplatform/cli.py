@@ -303,13 +303,13 @@ commands.params.append(
     )
 )
 for _name, _help in (
-    ("distill", "Train or find teacher and NDS, distil the student, compare the three."),
-    ("teacher", "Train the teacher of each seed, or find it."),
-    ("student", "Train the student without a teacher (NDS) for each seed, or find it."),
-    ("sweep", "Distil for all temperatures and seeds, side by side; trains what is missing."),
-    ("tune", "Look for the temperature and alpha that trade accuracy against fairness."),
-    ("predict", "Write what any model says about a dataset's examples to a file."),
-    ("report", "Tables, figures and verdicts of a study, from the tracking store alone."),
+    ("distill", "Train or reuse teacher and NDS, distil the student, compare the three."),
+    ("teacher", "Train or reuse the teacher of each seed."),
+    ("student", "Train or reuse the student without a teacher (NDS) of each seed."),
+    ("sweep", "Distil at all temperatures and seeds side by side; train only what is missing."),
+    ("tune", "Search for settings that trade accuracy against fairness."),
+    ("predict", "Write the predictions of any model on a dataset to a file."),
+    ("report", "Write tables, figures and verdicts of a study, from the tracking store alone."),
 ):
     commands.add_command(EntryPoint(_name, _help))
 
@@ -337,12 +337,11 @@ def _described(parameter: Parameter) -> click.Option:
 
 
 def _compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
-    """Hold side B against side A, the reference.
+    """Compare side B with side A, the reference.
 
-    A side is a run id, what a run predicts under a condition (RUN@condition), or a prediction file
-    (.parquet or .csv), or several of them, one per seed, separated by commas. Without --attributes
-    the columns that look like attributes are compared.
-    A gate that fails ends with exit code 3.
+    A side is a run id, a run id with a condition (RUN@condition), or a prediction file (.parquet or
+    .csv). Several of them, one per seed, are separated by commas. Without --attributes the columns
+    that look like attributes are compared. A gate that fails ends with exit code 3.
     """
     defaults = {parameter.name: parameter.default for parameter in WITHOUT_PROJECT["compare"]}
     given = defaults | {name: once(name, texts) for name, texts in options.items() if texts}
@@ -376,8 +375,8 @@ commands.add_command(
 
 @commands.command()
 @click.argument("folder", default=".")
-@_option("--project", metavar="name", help="one of projects/ to begin with; default digits")
-@_option("--name", metavar="text", help="of the new project; default: that of --project")
+@_option("--project", metavar="name", help="file of projects/ to begin with; default digits")
+@_option("--name", metavar="text", help="name of the new project; default: that of --project")
 def init(folder: str, **options: tuple[str, ...]) -> None:
     """Write MLproject, python_env.yaml and a project file into FOLDER, for `mlflow run .` there."""
     from kdplatform.starter import write_starter
@@ -400,12 +399,16 @@ def doctor(ctx: click.Context) -> None:
 
 @commands.group(cls=_Group)
 def kernels() -> None:
-    """Compile the loss kernels ahead of their first use, or say what serves."""
+    """Compile the loss kernels ahead of their first use, or show which backend is used."""
 
 
 @kernels.command()
 @click.option("--cuda", is_flag=True, help="compile the CUDA sources too")
-@click.option("--architectures", metavar="8.0,9.0", help="of CUDA; none: those of the devices")
+@click.option(
+    "--architectures",
+    metavar="8.0,9.0",
+    help="CUDA architectures; not given: those of this machine's devices",
+)
 def build(cuda: bool, architectures: str | None) -> None:
     """Compile the kernels into the cache."""
     from kdplatform.doctor import build_kernels
@@ -415,7 +418,7 @@ def build(cuda: bool, architectures: str | None) -> None:
 
 @kernels.command()
 def status() -> None:
-    """Say which backend serves CPU and CUDA tensors, and why."""
+    """Show which backend computes the loss of CPU and CUDA tensors, and why."""
     from kdplatform.doctor import kernel_status
 
     show(kernel_status())

@@ -178,7 +178,10 @@ def spelled_once(cells: pd.Series[str], what: str) -> tuple[pd.Series[str], list
 def say_look_alikes(names: Iterable[str], what: str) -> None:
     """Reports names that may be spellings of one name. They stay separate."""
     if alike := look_alikes(names):
-        say(f"{what}: {_shown(alike, ' and ')} look alike and stay apart; one spelling joins them")
+        say(
+            f"{what}: {_shown(alike, ' and ')} look alike and stay separate; one spelling would "
+            "join them"
+        )
 
 
 def _shown(found: Sequence[Sequence[str]], between: str) -> str:

@@ -1,6 +1,7 @@
 """Pages of the site that are written from the code: commands and configuration."""
 
 from collections.abc import Iterable, Iterator
+from inspect import cleandoc
 
 import click
 from pydantic import BaseModel
@@ -28,8 +29,14 @@ _FIELDS = ("field", "takes", "default", "meaning")
 def _table(columns: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
     columns = list(columns)
     lines = [columns, ["---"] * len(columns), *map(list, rows)]
-    escaped = ([cell.replace("|", "\\|").replace("<", "&lt;") for cell in line] for line in lines)
+    escaped = (map(_escaped, line) for line in lines)
     return "\n".join(f"| {' | '.join(cells)} |" for cells in escaped)
+
+
+def _escaped(cell: str) -> str:
+    cell = cell.replace("|", "\\|")
+    # Markdown escapes what is in code by itself.
+    return cell if cell.startswith("`") else cell.replace("<", "&lt;")
 
 
 def _default(field: FieldInfo) -> str:
@@ -67,9 +74,9 @@ def configuration() -> str:
     """Returns the page of all fields of a project file, in Markdown."""
     parts = [
         "# Configuration",
-        "Every field of a project file. A command sets a field by its dotted name: "
-        "`--student.epochs 3`, or `-P student.epochs=3` with MLflow. This page is written from the "
-        "schema.",
+        "This page lists every field of a project file. A command sets a field by its dotted name: "
+        "`--student.epochs 3`, or `-P student.epochs=3` with MLflow. The page is generated from "
+        "the code.",
         _section("## Project", ProjectConfig, ""),
         _section("## Dataset", DatasetConfig, "dataset."),
     ]
@@ -103,8 +110,8 @@ def commands() -> str:
     """Returns the page of all commands and their parameters, in Markdown."""
     parts = [
         "# Commands",
-        "`kdplatform COMMAND --name value` and `mlflow run . -e COMMAND -P name=value` do the "
-        "same. This page is written from the commands.",
+        "This page lists every command and its parameters. `kdplatform COMMAND --name value` and "
+        "`mlflow run . -e COMMAND -P name=value` do the same. The page is generated from the code.",
     ]
     context = click.Context(cli.commands, info_name="kdplatform")
     parts += _commands(cli.commands, context, "kdplatform")
@@ -115,7 +122,7 @@ def _commands(group: click.Group, context: click.Context, path: str) -> Iterator
     for name, command in group.commands.items():
         words = f"{path} {name}"
         own = click.Context(command, parent=context, info_name=name)
-        yield f"## `{words}`\n\n{command.help or ''}"
+        yield f"## `{words}`\n\n{cleandoc(command.help or '')}"
         if isinstance(command, click.Group):
             yield from _commands(command, own, words)
         elif isinstance(command, cli.EntryPoint):

@@ -57,7 +57,7 @@ def refuse_one_folder_around(root: Path, layout: Layout, where: str) -> None:
     if inner:
         some = ", ".join(map(repr, inner[:3])) + (", ..." if len(inner) > 3 else "")
         raise UserError(
-            f"{where} has only one ({only!r}) class; did you mean "
+            f"{where} has only one class ({only!r}); did you mean "
             f"dataset.root={str(root / only)!r}, which has the folders {some}?"
         )
 

@@ -92,7 +92,9 @@ def read_divisions(path: Path) -> dict[str, list[str]]:
     """
     content = _read_json(path)
     if not isinstance(content, dict) or set(content) != set(SPLITS):
-        raise UserError(f"{str(path)!r}: allowed: a JSON object of {', '.join(SPLITS)}")
+        raise UserError(
+            f"{str(path)!r} is no list of splits; allowed: a JSON object of {', '.join(SPLITS)}"
+        )
     for name, posts in content.items():
         if not isinstance(posts, list) or not all(isinstance(post, str) for post in posts):
             raise UserError(f"{str(path)!r}: {name} is no list of post ids")

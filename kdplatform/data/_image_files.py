@@ -52,7 +52,9 @@ class ImageFilesConfig(DatasetConfig):
     image_size: ImageSize = 64
     resize: Resize = None
     storage: Literal["auto", "memory", "stream"] = Field(
-        "auto", description="auto: in memory up to 2 GiB decoded, else decoded for every batch"
+        "auto",
+        description="memory: decode the images once and hold them; stream: decode them for every "
+        "batch; auto: memory up to 2 GiB decoded, else stream",
     )
     workers: Literal["auto"] | Annotated[int, Field(ge=0, le=64)] = Field(
         "auto", description="processes that decode ahead; auto: one per thread, at most 8"

@@ -69,5 +69,5 @@ def _groups(dataset: Dataset, attribute: str) -> str:
     sizes = sizes.sort_values(ascending=False, kind="stable")
     words = [f"{name} {count:,}" for name, count in sizes.items()]
     if outside := int(dataset.test.columns[attribute].isna().sum()):
-        words.append(f"in none {outside:,}")
+        words.append(f"in no group {outside:,}")
     return _first(words)

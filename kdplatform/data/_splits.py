@@ -101,8 +101,8 @@ def check_classes(
         UserError: there is only one class, or one has no examples in a split; names them.
     """
     if len(class_names) < 2:
-        found = f"only one ({class_names[0]!r})" if class_names else "none"
-        raise UserError(f"{where} has {found} class; allowed: at least two")
+        found = f"only one class ({class_names[0]!r})" if class_names else "no class"
+        raise UserError(f"{where} has {found}; allowed: at least two")
     for split, labels in splits.items():
         counts = np.bincount(labels, minlength=len(class_names))
         empty = [name for name, count in zip(class_names, counts, strict=True) if count < least]

@@ -57,7 +57,7 @@ class Config(ImageFilesConfig):
     name: Literal["celeba"] = Field("celeba", description="dataset")
     root: str = Field(
         "",
-        description="folder in the layout of torchvision, Kaggle or the authors; empty: download",
+        description="folder in the layout of torchvision, Kaggle or the authors; empty: downloaded",
     )
     label: str = Field("Smiling", description="attribute to be predicted, one of the forty")
     undersample: bool = Field(
@@ -158,8 +158,8 @@ def _attributes(path: Path) -> tuple[list[str], pd.DataFrame]:
         files = table.pop(str(table.columns[0])).tolist()
         if odd := np.flatnonzero(~table.isin(["1", "-1"]).all(axis=1)).tolist():
             raise UserError(
-                f"{str(path)!r}, line {odd[0] + 2}: allowed: a file name and {len(table.columns)} "
-                "times 1 or -1"
+                f"{str(path)!r}, line {odd[0] + 2}: not as published; allowed: a file name and "
+                f"{len(table.columns)} times 1 or -1"
             )
         return files, table == "1"
     lines = _lines(path)
@@ -173,7 +173,8 @@ def _attributes(path: Path) -> tuple[list[str], pd.DataFrame]:
     for number, row in enumerate(rows, start=3):
         if len(row) != len(names) + 1 or not set(row[1:]) <= {"1", "-1"}:
             raise UserError(
-                f"{str(path)!r}, line {number}: allowed: a file name and {len(names)} times 1 or -1"
+                f"{str(path)!r}, line {number}: not as published; allowed: a file name and "
+                f"{len(names)} times 1 or -1"
             )
     values = np.array([row[1:] for row in rows]) == "1"
     return [row[0] for row in rows], pd.DataFrame(values, columns=names)
@@ -189,7 +190,10 @@ def _partition(path: Path, listed: Path, files: list[str]) -> NDArray[np.int64]:
         if number == 1 and _is_csv(path):
             continue  # names of columns
         if part.strip() not in {"0", "1", "2"}:
-            raise UserError(f"{str(path)!r}, line {number}: allowed: a file name and 0, 1 or 2")
+            raise UserError(
+                f"{str(path)!r}, line {number}: not as published; allowed: a file name and 0, 1 or "
+                "2"
+            )
         parts[file] = part.strip()
     if unlisted := [file for file in files if file not in parts]:
         raise UserError(

@@ -31,7 +31,9 @@ class Config(DatasetConfig):
     val_fraction: float = Field(
         0.15, ge=0.02, le=0.45, description="share of the images for validation"
     )
-    test_fraction: float = Field(0.25, ge=0.02, le=0.45, description="share of the images to test")
+    test_fraction: float = Field(
+        0.25, ge=0.02, le=0.45, description="share of the images for the test"
+    )
     seed: int = Field(0, ge=0, description="seed of the split")
 
 

@@ -63,7 +63,7 @@ class Config(DatasetConfig):
         "", description=f"folder with {POSTS} and {DIVISIONS}; empty: they are downloaded"
     )
     classes: Literal["two", "three"] = Field(
-        "two", description="two: normal, toxic (offensive or hateful); three: all three"
+        "two", description="two: normal, toxic (offensive or hateful); three: each by itself"
     )
     gender: Names = Field(("Men", "Women"), description="communities of attribute gender")
     race: Names = Field(
@@ -76,18 +76,21 @@ class Config(DatasetConfig):
     )
     several: Literal["multi", "drop"] = Field(
         "multi",
-        description="posts about several communities of an attribute; multi: count in each, drop: "
-        "count in none",
+        description="posts about several communities of an attribute; multi: they count in each; "
+        "drop: they count in none",
     )
     tokenizer: str = Field(
         TRAINED,
         min_length=1,
-        description="trained: WordPiece of the training posts; or a hub's, as bert-base-uncased",
+        description="trained: WordPiece trained on the training posts; or the name of a hub's "
+        "tokenizer, such as bert-base-uncased",
     )
     vocabulary_size: int = Field(
-        8000, ge=100, le=100_000, description="the most tokens of a trained tokenizer"
+        8000, ge=100, le=100_000, description="largest number of tokens of a trained tokenizer"
     )
-    max_length: int = Field(128, ge=4, le=512, description="tokens of a post; the rest is cut off")
+    max_length: int = Field(
+        128, ge=4, le=512, description="most tokens of a post; the rest is cut off"
+    )
 
 
 def check(config: Config) -> None:

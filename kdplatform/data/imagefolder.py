@@ -67,13 +67,21 @@ class Config(ImageFilesConfig):
     name: Literal["imagefolder"] = Field("imagefolder", description="dataset")
     root: str = Field("", description="folder with train/<class>/ or <class>/, and attributes.csv")
     val_fraction: float = Field(
-        0.1, ge=0.01, le=0.5, description="share for validation if there is no val/"
+        0.1,
+        ge=0.01,
+        le=0.5,
+        description="share of every class for validation, without a folder val/",
     )
     test_fraction: float = Field(
-        0.2, ge=0.01, le=0.5, description="share for testing if there is no test/"
+        0.2,
+        ge=0.01,
+        le=0.5,
+        description="share of every class for the test, without a folder test/",
     )
-    skip_bad: bool = Field(False, description="leave out images that do not decode; false: refuse")
-    seed: int = Field(0, ge=0, description="seed of the splits made here")
+    skip_bad: bool = Field(
+        False, description="leave out images that do not decode; false: they end the command"
+    )
+    seed: int = Field(0, ge=0, description="seed of the splits that are not folders")
 
 
 def check(config: Config) -> None:
@@ -178,7 +186,7 @@ def _listed(config: Config, root: Path, where: str) -> _Listing:
     _say_unread(root, layout, kinds, where)
     say_look_alikes(classes, f"{where}: classes")
     if nested := len({file.rsplit("/", 1)[0] for file in files if file.count("/") > depth + 1}):
-        say(f"{where}: images of {nested} folders inside class folders count as of the class")
+        say(f"{where}: images of {nested} folders inside class folders belong to the class")
     number = {name: label for label, name in enumerate(classes)}
     split = {folder: name for name, folder in layout.splits.items()}
     return _Listing(
@@ -281,7 +289,7 @@ def _attributes(root: Path, files: Sequence[str]) -> tuple[pd.DataFrame, list[st
             f"{str(path)!r} names {absent[0]!r}, one of {len(absent)} files that are not there"
         )
     if unread:
-        say(f"{str(path)!r}: {len(unread)} lines are of no image that is read: {unread[0]!r}")
+        say(f"{str(path)!r}: {len(unread)} lines name no image that is read: {unread[0]!r}")
     listed = set(names)
     if bare := [file for file in own if file not in listed]:
         raise UserError(

@@ -50,23 +50,30 @@ class Config(DatasetConfig):
     root: str = Field(
         "", description="folder with the official files or RecBole's; empty: downloaded"
     )
-    edition: Literal["100k", "1m"] = Field("100k", description="which one is downloaded or meant")
+    edition: Literal["100k", "1m"] = Field(
+        "100k", description="edition that root holds, or that is downloaded"
+    )
     least_rating: float = Field(
         0.0, ge=0, le=5, description="lower ratings are left out; 0: every rated movie was taken"
     )
     split: Literal["leave_one_out", "time"] = Field(
-        "leave_one_out", description="each user's last two movies, or two points in time"
+        "leave_one_out",
+        description="leave_one_out: each user's last two movies are held out; time: all ratings "
+        "are cut at two points in time",
     )
     val_fraction: float = Field(
-        0.1, ge=0.01, le=0.4, description="share of all ratings after the first point in time"
+        0.1, ge=0.01, le=0.4, description="split=time: share of all ratings for validation"
     )
     test_fraction: float = Field(
-        0.1, ge=0.01, le=0.4, description="share of all ratings after the second point in time"
+        0.1, ge=0.01, le=0.4, description="split=time: share of all ratings for the test"
     )
     popularity_groups: int = Field(
-        2, ge=2, le=20, description="strata of movies of equal interactions in training"
+        2,
+        ge=2,
+        le=20,
+        description="number of strata of movies, with about equally many training ratings",
     )
-    seed: int = Field(0, ge=0, description="orders ratings of the same second")
+    seed: int = Field(0, ge=0, description="seed that orders a user's ratings of the same second")
 
 
 def check(config: Config) -> None:
@@ -225,7 +232,7 @@ def _warm(
                 f"users have at least {_LEAST_OF_A_USER} movies, or other fractions"
             )
     if later:
-        say(f"movielens: left out: {later:,} held-out ratings of users after the first of a split")
+        say(f"movielens: left out: {later:,} later held-out ratings of a user in one split")
     return rows, items
 
 

@@ -66,9 +66,14 @@ class Config(DatasetConfig):
     """Which file, and what its columns are: the label, attributes, and otherwise features."""
 
     name: Literal["table"] = Field("table", description="dataset")
-    file: str = Field("", description="CSV in UTF-8 with a line of column names, or Parquet")
+    file: str = Field(
+        "", description="CSV file in UTF-8 with a line of column names, or Parquet file"
+    )
     separator: Annotated[str, BeforeValidator(_separator)] = Field(
-        ",", min_length=1, max_length=1, description="between cells of a CSV; \\t: a tab"
+        ",",
+        min_length=1,
+        max_length=1,
+        description="character between the cells of a CSV file; \\t: a tab",
     )
     label: str = Field("label", description="column to be predicted")
     attributes: Names = Field((), description="sensitive columns, whose groups are compared")
@@ -77,17 +82,18 @@ class Config(DatasetConfig):
     leave_out: Names = Field((), description="columns to be ignored, such as row numbers")
     id: Annotated[str | None, Optional] = Field(
         None,
-        description="column that names the rows in files of logits, no feature; none: row numbers",
+        description="column that names the rows in files of logits, and is no feature; none: row "
+        "numbers",
         json_schema_extra=NEUTRAL,
     )
     most_categories: int = Field(
-        100, ge=2, le=10_000, description="more different names than this in a column are refused"
+        100, ge=2, le=10_000, description="a column with more different names is refused"
     )
     val_fraction: float = Field(
         0.15, ge=0.01, le=0.5, description="share of every class's rows for validation"
     )
     test_fraction: float = Field(
-        0.25, ge=0.01, le=0.5, description="share of every class's rows to test"
+        0.25, ge=0.01, le=0.5, description="share of every class's rows for the test"
     )
     seed: int = Field(0, ge=0, description="seed of the splits")
 
@@ -316,8 +322,8 @@ def _attributes(config: Config, table: pd.DataFrame) -> pd.DataFrame:
         if groups > config.most_categories:
             raise UserError(
                 f"dataset.attributes: column {name!r} has {groups} groups; allowed: at most "
-                f"dataset.most_categories={config.most_categories}: numbers are to be put into "
-                "ranges first"
+                f"dataset.most_categories={config.most_categories}: put numbers into ranges "
+                "first"
             )
         if empty := int((chosen[name] == "").sum()):
             say(f"table: {name} is missing in {empty} rows: group 'missing'")
@@ -353,11 +359,11 @@ def _features(
     if any(missing.values()):
         counts = ", ".join(f"{name} {count}" for name, count in missing.items() if count)
         say(
-            f"table: missing cells: {counts}; a number becomes the training mean with a further "
-            "column that tells so, a name the category 'missing'"
+            f"table: missing cells: {counts}; a missing number becomes the training mean, and a "
+            "further column marks it; a missing name becomes the category 'missing'"
         )
     if useless := [name for name, column in columns.items() if column.kind == "nothing"]:
-        say(f"table: left out, because the same in all training rows: {', '.join(useless)}")
+        say(f"table: left out, equal in all training rows: {', '.join(useless)}")
     if len(useless) == len(columns):
         raise UserError(f"{where} has no column that models could learn from")
     features = np.concatenate([column.values for column in columns.values()], axis=1)

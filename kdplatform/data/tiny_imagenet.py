@@ -105,7 +105,7 @@ def _test_files(root: Path, codes: list[str]) -> tuple[LabelledFiles, list[str]]
     if sorted_out:
         raise UserError(
             f"{str(root / 'val')!r} has images/ and class folders ({sorted_out[0]!r}); allowed: "
-            "one of both"
+            "one of them"
         )
     return _annotated_files(root, codes), [_ANNOTATIONS]
 

@@ -61,7 +61,10 @@ class Config(DatasetConfig):
         48, ge=8, le=CANVAS, description="side in pixels; drawn at 224, then resized by area"
     )
     values_per_feature: int = Field(
-        10, ge=2, le=10, description="shapes, textures and colors; the authors use 10 and 7"
+        10,
+        ge=2,
+        le=10,
+        description="number of shapes, of textures and of colors; the authors use 10 and 7",
     )
     versions_train: int = Field(4, ge=1, description="training images of every combination")
     versions_val: int = Field(1, ge=1, description="validation images of every combination")
@@ -74,7 +77,8 @@ class Config(DatasetConfig):
         BOX,
         ge=16,
         le=LARGEST_BOX,
-        description="side of the square a shape is drawn in, of 224 pixels; the authors' is 128",
+        description="side in pixels of the square that a shape is drawn in, before resizing; the "
+        "authors use 128",
         json_schema_extra=NEUTRAL,
     )
 

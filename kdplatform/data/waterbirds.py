@@ -51,7 +51,7 @@ class Config(ImageFilesConfig):
     """The place of the images; the centre of each is cut out square."""
 
     name: Literal["waterbirds"] = Field("waterbirds", description="dataset")
-    root: str = Field("", description=f"folder with {_LIST}, or the one around {_ARCHIVE}")
+    root: str = Field("", description=f"folder with {_LIST}, or folder around {_ARCHIVE}")
     image_size: ImageSize = 224
     # As the code of group_DRO does for evaluation: 256/224 of the size, then the centre.
     resize: Resize = 256

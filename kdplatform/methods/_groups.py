@@ -137,7 +137,7 @@ def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
     if len(pairs) > _MOST_NAMED:
         words.append(f"{len(pairs) - _MOST_NAMED} more")
     if outside := len(dataset.train) - int(groups.sizes.sum()):
-        words.append(f"in none {outside:,}")
+        words.append(f"in no group {outside:,}")
     several = any(SEVERAL in name for name in groups.names)
     note = "; an example in several is in a group of its own" if several else ""
     say(f"groups of {attribute} in training: {', '.join(words)}{note}")

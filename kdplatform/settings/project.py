@@ -238,13 +238,13 @@ def method_remarks(config: ProjectConfig, overrides: Iterable[str]) -> list[str]
                 f"temperatures={plain_text(config.temperatures)} is not allowed with "
                 f"{','.join(without)}, which {has} no temperature; allowed: without temperatures"
             )
-        said = [f"{', '.join(without)}: {has} no temperature, one arm each at whatever T"]
+        said = [f"{', '.join(without)}: {has} no temperature; one arm each, whatever T"]
     for name in filter(_is_of_method, overrides if config.methods else ()):
         lacking = [method.method for method in methods if not _takes(type(method), name)]
         if lacking and len(lacking) == len(methods):
-            raise UserError(f"{name} is not for {', '.join(lacking)}, which lack such a field")
+            raise UserError(f"{name} is not for {', '.join(lacking)}: none of them takes it")
         if lacking:
-            said.append(f"{name} is not for {', '.join(lacking)}: no such field")
+            said.append(f"{name} is not for {', '.join(lacking)}; it sets the other methods alone")
     return said
 
 
@@ -254,7 +254,7 @@ def own_alpha_remark(config: ProjectConfig, overrides: Iterable[str]) -> list[st
     of_its_own = method.alpha_field is None and "alpha" in type(method).model_fields
     if config.methods or not of_its_own or "alpha" not in overrides:
         return []
-    return [f"alpha is {method.method}'s own, the weight of one part of its loss, as in its paper"]
+    return [f"alpha is that of {method.method}'s paper: the weight of one part of its loss"]
 
 
 def grouping_attributes(config: ProjectConfig) -> dict[str, tuple[str, ...]]:

@@ -138,7 +138,7 @@ def _searched_range(name: object, ends: object) -> tuple[float, float, str]:
     if isinstance(parts, list | tuple) and len(parts) == 3:
         *parts, scale = parts
     if not isinstance(parts, list | tuple) or len(parts) != 2 or scale not in ("linear", "log"):
-        raise ValueError(f"{said} has not two ends, and linear or log, such as 0.5,8,log")
+        raise ValueError(f"{said} is no range; allowed: two ends, such as 0.5,8 or 0.5,8,log")
     try:
         if any(isinstance(end, bool) for end in parts):
             raise ValueError
@@ -259,11 +259,12 @@ class Section(BaseModel):
 class DatasetConfig(Section):
     """The configuration of every dataset. Each dataset adds its own fields."""
 
-    name: str = Field(description="dataset, one of kdplatform/data")
+    name: str = Field(description="name of a dataset of kdplatform/data")
     imbalance: float = Field(
         1.0,
         ge=1,
-        description="ratio of training examples, first class to last, with exponential decay",
+        description="training examples of the first class divided by those of the last; the "
+        "classes between fall exponentially; 1: unchanged",
         json_schema_extra=NEUTRAL,
     )
     imbalance_seed: int = Field(
@@ -277,7 +278,7 @@ class DatasetConfig(Section):
         json_schema_extra=NEUTRAL,
     )
     unlabeled_seed: int = Field(
-        0, ge=0, description="chooses the examples without labels", json_schema_extra=NEUTRAL
+        0, ge=0, description="seed that chooses the hidden labels", json_schema_extra=NEUTRAL
     )
 
 
@@ -288,7 +289,7 @@ class MethodConfig(Section):
     temperature_field: ClassVar[str | None] = None
     alpha_field: ClassVar[str | None] = None
 
-    method: str = Field("cross_entropy", description="one of kdplatform/methods")
+    method: str = Field("cross_entropy", description="name of a method of kdplatform/methods")
 
     @property
     def softmax_temperature(self) -> float | None:
@@ -332,12 +333,12 @@ class MethodConfig(Section):
 
 class _AttackFields(Section):
     eps: PixelDistance = Field(
-        8 / 255, description="largest change of an image, such as 8/255, by norm; pixels are 0 to 1"
+        8 / 255, description="largest change of an image, in norm, such as 8/255; pixels are 0 to 1"
     )
     steps: int = Field(10, ge=1, description="steps of pgd")
     step_size: PixelDistance = Field(2 / 255, gt=0, description="size of a step of pgd")
     norm: Annotated[Literal["inf", "2"], BeforeValidator(str)] = Field(
-        "inf", description="largest change of a pixel, or Euclidean length of the change"
+        "inf", description="inf: largest change of a pixel; 2: Euclidean length of the change"
     )
     random_start: bool = Field(True, description="begin pgd at a random place within eps")
 
@@ -357,7 +358,7 @@ class AttackConfig(_AttackFields):
     """How images are changed to mislead a model; pixels are 0 to 1, whatever the normalisation."""
 
     attack: Literal["pgd", "fgsm"] = Field(
-        "pgd", description="projected gradient descent, or one step of the size eps"
+        "pgd", description="pgd: projected gradient descent; fgsm: one step of the size eps"
     )
 
     @model_validator(mode="after")
@@ -370,17 +371,20 @@ class DistillationConfig(MethodConfig):
     """How the distilled student learns from its teacher. Each method adds its own fields."""
 
     teacher_seed: Literal["same"] | Annotated[int, Field(ge=0)] = Field(
-        "same", description="same: students of seed i learn from teacher i; a number: all from one"
+        "same",
+        description="same: students of seed i learn from the teacher of seed i; a number: all "
+        "learn from the teacher of this seed",
     )
     teachers: Entries = Field(
         (),
-        description="in place of teacher_seed: seeds such as 0-3, PROJECT:0-3, run ids, and files "
-        "of weights; none: the one of teacher_seed",
+        description="teachers, instead of teacher_seed: seeds such as 0-3, PROJECT:0-3, run ids, "
+        "and files of weights; none: the teacher of teacher_seed",
         json_schema_extra=NEUTRAL,
     )
     start: Literal["fresh", "teacher"] = Field(
         "fresh",
-        description="weights the student starts from; teacher: the teacher's, where shapes allow",
+        description="weights that the student starts from; teacher: the teacher's, where names and "
+        "shapes agree",
         json_schema_extra=NEUTRAL,
     )
 
@@ -398,10 +402,10 @@ class DistillationConfig(MethodConfig):
 class AugmentationConfig(Section):
     """Random changes of the training images, drawn again in every epoch."""
 
-    crop_padding: int = Field(0, ge=0, description="pixels added around before a random crop")
+    crop_padding: int = Field(0, ge=0, description="pixels added on each side before a random crop")
     horizontal_flip: bool = Field(False, description="mirror half of the images")
     random_resized_crop: bool = Field(
-        False, description="a random part of the image, resized; for streamed images"
+        False, description="cut out a random part of the image and resize it; for streamed images"
     )
     smallest_crop: float = Field(
         0.08, gt=0, le=1, description="smallest share of the area in a random resized crop"
@@ -426,10 +430,12 @@ class TrainingConfig(Section):
     """One model and how it is trained."""
 
     model: str = Field(
-        description="one of kdplatform/models, or a function of yours as module:function"
+        description="name of a model of kdplatform/models, or your own function as module:function"
     )
     pretrained: bool = Field(
-        False, description="start from the weights its library publishes", json_schema_extra=NEUTRAL
+        False,
+        description="start from the weights that the model's library publishes",
+        json_schema_extra=NEUTRAL,
     )
     weights: Annotated[str | None, Optional] = Field(
         None,
@@ -439,27 +445,27 @@ class TrainingConfig(Section):
     )
     weights_entry: Annotated[str | None, Optional] = Field(
         None,
-        description="which of a checkpoint's state dicts, such as state_dict_ema; none: the plain",
+        description="state dict of a checkpoint, such as state_dict_ema; none: the plain one",
         json_schema_extra=NEUTRAL,
     )
     mean: Annotated[tuple[Fraction, ...] | None, Channels] = Field(
         None,
-        description="mean per channel of the images that the weights were trained on, 1 the "
-        "brightest; none: that of the weights or the training split",
+        description="mean of each channel of the images that the weights were trained on, 1 being "
+        "the brightest; none: the mean given with the weights, or that of the training split",
         json_schema_extra=NEUTRAL,
     )
     std: Annotated[tuple[Annotated[float, Field(gt=0, le=1)], ...] | None, Channels] = Field(
-        None, description="standard deviation, likewise", json_schema_extra=NEUTRAL
+        None, description="standard deviation of each channel; see mean", json_schema_extra=NEUTRAL
     )
     frozen: bool = Field(
         False,
-        description="take the weights as they are, without training",
+        description="use the weights as they are, without training",
         json_schema_extra=NEUTRAL,
     )
     logits: Names = Field(
         (),
-        description="files of a teacher's logits (.parquet, .csv: id, logits) in place of a model; "
-        "several are several teachers",
+        description="files of a teacher's logits (.parquet or .csv with id and logits) instead of "
+        "a model; several files are several teachers",
         json_schema_extra=NEUTRAL,
     )
     logits_temperature: Temperature = Field(
@@ -469,7 +475,8 @@ class TrainingConfig(Section):
     )
     image_size: Annotated[Count | None, Optional] = Field(
         None,
-        description="side to which the model resizes images; none: that of its weights",
+        description="side in pixels to which the model resizes images; none: the side of its "
+        "weights",
         json_schema_extra=NEUTRAL,
     )
     method: SerializeAsAny[MethodConfig] = Field(
@@ -482,12 +489,12 @@ class TrainingConfig(Section):
     momentum: float = Field(0.9, ge=0, lt=1, description="momentum of sgd")
     weight_decay: float = Field(0.0, ge=0, description="weight decay")
     schedule: Literal["constant", "step", "cosine"] = Field(
-        "cosine", description="learning rate over the epochs"
+        "cosine", description="how the learning rate changes over the epochs"
     )
     milestones: Annotated[tuple[int, ...], BeforeValidator(integers)] = Field(
         (), description="epochs after which schedule=step multiplies the rate by decay"
     )
-    decay: float = Field(0.1, gt=0, le=1, description="factor at each milestone")
+    decay: float = Field(0.1, gt=0, le=1, description="factor of the rate at each milestone")
     warmup_epochs: float = Field(
         0.0, ge=0, description="epochs of linear warm-up, at most the whole training"
     )
@@ -541,13 +548,13 @@ class TrainingConfig(Section):
             )
         if (self.mean is None) != (self.std is None) or len(self.mean or ()) != len(self.std or ()):
             raise ValueError(
-                f"mean={self.mean} and std={self.std} do not fit together; allowed: both, of as "
-                "many channels, or none"
+                f"mean={self.mean} and std={self.std} do not fit together; allowed: both, for "
+                "equally many channels, or none"
             )
         if self.mean is not None and self.pretrained:
             raise ValueError(
-                "mean and std are not allowed with pretrained=true; allowed: none, for published "
-                "weights have their own"
+                "mean and std are not allowed with pretrained=true; allowed: none, because "
+                "published weights have their own"
             )
         if self.milestones and self.schedule != "step":
             raise ValueError(
@@ -579,31 +586,37 @@ class TrainingConfig(Section):
 class TuningConfig(Section):
     """A search for the temperature and weight that trade accuracy against fairness."""
 
-    trials: int = Field(40, ge=1, description="points tried in all, the paper's grid among them")
+    trials: int = Field(
+        40, ge=1, description="number of points to try, including the project's temperatures"
+    )
     unfairness: Literal["eod", "dpd", "accuracy_gap", "individual", "n_sc", "n_sg"] = Field(
-        "eod", description="what is to fall, on validation data"
+        "eod", description="measure to be minimised, on validation data"
     )
     attribute: str = Field(
         "auto", description="attribute whose groups are compared; auto: the project's first"
     )
     mode: Literal["pareto", "constrained"] = Field(
-        "pareto", description="both objectives, or the fairest that keeps enough accuracy"
+        "pareto",
+        description="pareto: both objectives; constrained: the fairest student that keeps enough "
+        "accuracy",
     )
     sampler: Literal["tpe", "gp", "nsgaii", "random"] = Field("tpe", description="Optuna's sampler")
     sampler_seed: int = Field(0, ge=0, description="seed of the sampler")
-    seeds_per_trial: int = Field(3, ge=1, description="students per point, whose mean is its value")
+    seeds_per_trial: int = Field(
+        3, ge=1, description="students trained per point; their mean is the value of the point"
+    )
     confirm_seeds: int = Field(
-        5, ge=0, description="fresh seeds for the chosen points; 0: not trained again"
+        5, ge=0, description="fresh seeds on which the chosen points are trained again; 0: none"
     )
     confirm_points: int = Field(
-        5, ge=1, description="at most this many points of the front trained again"
+        5, ge=1, description="at most this many points of the front are trained again"
     )
     grid: bool = Field(True, description="try the project's own point and temperatures first")
     keep: float = Field(
-        0.99, gt=0, le=1, description="share of the baseline's accuracy to keep in mode constrained"
+        0.99, gt=0, le=1, description="share of the baseline's accuracy that counts as enough"
     )
     accuracy_margin: Annotated[Fraction | None, Optional] = Field(
-        None, description="constraint: accuracy at least NDS minus this"
+        None, description="constraint: accuracy at least that of the NDS minus this"
     )
     worst_group_floor: Annotated[Fraction | None, Optional] = Field(
         None, description="constraint: worst-group accuracy at least this"
@@ -614,11 +627,11 @@ class TuningConfig(Section):
     alpha: Annotated[tuple[Fraction, Fraction], Span] = Field(
         (0.0, 1.0), description="searched range of alpha"
     )
-    methods: Names = Field((), description="methods to choose from; none: the project's")
+    methods: Names = Field((), description="methods to choose from; none: the project's method")
     space: Annotated[dict[str, SearchedRange], BeforeValidator(searched_fields)] = Field(
         {},
-        description="searched ranges of other fields of the methods that have them, such as "
-        "distillation.beta=0.5,8,log; none: fixed",
+        description="searched ranges of other fields, for the methods that have them, such as "
+        "distillation.beta=0.5,8,log; none: they are fixed",
         json_schema_extra=NEUTRAL,
     )
     learning_rate: Annotated[tuple[Positive, Positive] | None, OptionalSpan] = Field(
@@ -639,13 +652,13 @@ class ConditionConfig(_AttackFields):
     """What is done to test images before a model is asked about them: an attack or a corruption."""
 
     attack: Annotated[Literal["pgd", "fgsm"] | None, Optional] = Field(
-        None, description="projected gradient descent, or one step of the size eps"
+        None, description="pgd: projected gradient descent; fgsm: one step of the size eps"
     )
     corruption: Annotated[
         Literal["gaussian_noise", "gaussian_blur", "contrast"] | None, Optional
     ] = Field(None, description="a common corruption, the same for every model")
-    severity: int = Field(3, ge=1, le=5, description="of the corruption, 5 the strongest")
-    seed: int = Field(0, ge=0, description="of noise and random starts")
+    severity: int = Field(3, ge=1, le=5, description="strength of the corruption; 5: the strongest")
+    seed: int = Field(0, ge=0, description="seed of noise and random starts")
 
     @model_validator(mode="after")
     def _one_of_both(self) -> Self:
@@ -700,7 +713,7 @@ def named_conditions(value: object) -> object:
     if not isinstance(value, dict):
         raise ValueError("not a block of conditions")
     if len(value) > _MOST_CONDITIONS:
-        raise ValueError(f"{len(value)} conditions are given, at most {_MOST_CONDITIONS} are taken")
+        raise ValueError(f"{len(value)} conditions are given; allowed: at most {_MOST_CONDITIONS}")
     return {str(name): _condition(str(name), value[name]) for name in sorted(value, key=str)}
 
 
@@ -737,8 +750,8 @@ class EvaluationConfig(Section):
 
     conditions: Annotated[dict[str, ConditionConfig], BeforeValidator(named_conditions)] = Field(
         {},
-        description="the test split under attacks and corruptions, such as pgd20: attack=pgd, "
-        "eps=8/255, steps=20; none: as it is alone",
+        description="attacks and corruptions of the test split, such as pgd20: attack=pgd, "
+        "eps=8/255, steps=20; none: only the unchanged test split",
         json_schema_extra=NEUTRAL,
     )
 
@@ -754,13 +767,13 @@ class ProjectConfig(Section):
     temperatures: Temperatures = Field(min_length=1, description="temperatures of the study")
     methods: tuple[SerializeAsAny[DistillationConfig], ...] = Field(
         (),
-        description="methods that a sweep compares; none: the one of distillation",
+        description="methods that a sweep compares; none: distillation.method",
         json_schema_extra=NEUTRAL,
     )
     seeds: Seeds = Field((0,), min_length=1, description="seeds such as 0, 0-4 or 0,2,5")
     attributes: Names = Field((), description="attributes whose groups are compared")
     min_group_size: int = Field(
-        30, ge=1, description="groups smaller than this are listed and not measured"
+        30, ge=1, description="groups with fewer examples than this are listed but not measured"
     )
     evaluation: EvaluationConfig = EvaluationConfig()
     tuning: TuningConfig = TuningConfig()

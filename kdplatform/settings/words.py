@@ -78,7 +78,7 @@ def _type_words(annotation: Any, metadata: Sequence[Any] = ()) -> str:
     if origin is dict and isinstance(get_args(annotation)[1], type):
         return "name: field=value, ...; one or several"
     if origin is dict:
-        return "fields with two ends each, and linear or log"
+        return "field=low,high or field=low,high,log; one or several"
     if origin is tuple:
         return f"list of {_type_words(get_args(annotation)[0])}"
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):

@@ -48,7 +48,7 @@ def run_tune(config: ProjectConfig, arguments: Arguments) -> None:
     quiet_mlflow()
     device = "cpu" if arguments.executor == "ray" else arguments.device
     if config.evaluation.conditions:
-        say("evaluation.conditions are of test data: a search measures none")
+        say("evaluation.conditions need test data: a search measures none of them")
         config = config.model_copy(update={"evaluation": EvaluationConfig()})
     workspace = open_workspace(
         config,

@@ -170,12 +170,12 @@ def _difference(arm: Confirmed, baseline: Confirmed, measure: str) -> Difference
 
 
 def verdict(arm: Confirmed, measure: str) -> str:
-    """Says whether an arm differs from the baseline: `lower`, `higher`, `not told apart`.
+    """Says whether an arm differs from the baseline: `lower`, `higher` or `undecided`.
 
     The threshold is p < .05 after Holm's correction over the points compared. If all seeds differ
     by the same amount there is no p, and nothing is claimed.
     """
     p_value = arm.p_holm.get(measure, float("nan"))
     if not p_value < LEVEL:
-        return "not told apart"
+        return "undecided"
     return "lower" if arm.differences[measure].interval.estimate < 0 else "higher"

@@ -230,11 +230,11 @@ def _check_groups(measure: Measure, dataset: Dataset, *, confirmed: bool) -> Non
     size = measure.min_group_size
     if note := _undefined(measure, dataset.val):
         raise UserError(
-            f"min_group_size={size} leaves no {measure.label} on validation data ({note}); "
+            f"{measure.label} is undefined on validation data with min_group_size={size} ({note}); "
             "allowed: a smaller min_group_size, or another unfairness"
         )
     if confirmed and (note := _undefined(measure, dataset.test)):
-        say(f"tune: min_group_size={size} leaves no {measure.label} on test data ({note})")
+        say(f"tune: {measure.label} is undefined on test data with min_group_size={size} ({note})")
 
 
 def _undefined(measure: Measure, split: Split) -> str:

@@ -231,7 +231,7 @@ class Search:
         if isnan(found[1]):
             why = self.measure.notes(tables[point.arm].values())
             raise TrialFailedError(
-                f"{self.measure.label} is not defined on validation data ({why or 'NaN'})"
+                f"{self.measure.label} is undefined on validation data ({why or 'NaN'})"
             )
         own = tables[point.arm]
         return found, self.measure.collapsed(own.values(), tables[NDS].values())

@@ -194,7 +194,7 @@ def open_study(
 
 def _other_study(name: str, before: str, now: str) -> UserError:
     return UserError(
-        f"study={name!r} is there with {before}, not {now}; allowed: the same as before, or "
+        f"study={name!r} exists with {before}, not {now}; allowed: the same as before, or "
         f"another name such as study={name}-2"
     )
 

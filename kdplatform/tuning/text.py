@@ -60,8 +60,8 @@ def unsearched_note(config: ProjectConfig) -> str:
         point = replace(Point.of(config, methods[0]), fields=lowest)
         sources = " or ".join(dimension.source for dimension in own)
         return (
-            f"nothing is searched: the space is one point, {point.title(config)}; a wider "
-            f"{sources or 'range'} searches"
+            f"nothing is searched: the space is one point, {point.title(config)}; allowed: "
+            f"a wider {sources or 'range'}"
         )
     grid = len(first_points(config)) if tuning.grid else 0
     if grid < tuning.trials:
@@ -69,7 +69,7 @@ def unsearched_note(config: ProjectConfig) -> str:
     others = " and every other method at its defaults" if len(methods) > 1 else ""
     return (
         f"nothing is searched: the project's own point and its temperatures{others} come first, "
-        f"{grid} points of {tuning.trials} trials; more trials, or tuning.grid=false, search"
+        f"{grid} points for {tuning.trials} trials; allowed: more trials, or tuning.grid=false"
     )
 
 

@@ -114,7 +114,10 @@ def test_lists_of_kaggle_that_do_not_fit_are_refused(root: Path) -> None:
     path = target / "list_attr_celeba.csv"
     text = path.read_text()
     path.write_text(text.replace("000002.jpg,-1", "000002.jpg,0"))
-    refused(target, r"list_attr_celeba\.csv', line 3: allowed: a file name and 4 times 1 or -1")
+    refused(
+        target,
+        r"list_attr_celeba\.csv', line 3: not as published; allowed: a file name and 4 times 1 ",
+    )
     path.write_text(text[: text.index("000020")])
     refused(target, r"list_attr_celeba\.csv' lacks '000020\.jpg', one of 5 images of list_eval_par")
 
@@ -166,14 +169,17 @@ def test_a_list_that_is_cut_short_is_refused(root: Path) -> None:
     path.write_text(text[: text.index("000020")])
     refused(root, r"says '24' images and has 19 lines of them; allowed: the whole file")
     path.write_text(text[:-8])
-    refused(root, r"line 26: allowed: a file name and 4 times 1 or -1")
+    refused(root, r"line 26: not as published; allowed: a file name and 4 times 1 or -1")
 
 
 def test_a_partition_that_does_not_fit_is_refused(root: Path) -> None:
     path = root / "celeba" / "list_eval_partition.txt"
     text = path.read_text()
     path.write_text(text.replace("000002.jpg 0", "000002.jpg 7"))
-    refused(root, r"list_eval_partition\.txt', line 2: allowed: a file name and 0, 1 or 2")
+    refused(
+        root,
+        r"list_eval_partition\.txt', line 2: not as published; allowed: a file name and 0, 1 or 2",
+    )
     path.write_text(text.replace("000002.jpg 0\n", ""))
     refused(root, r"list_eval_partition\.txt' lacks '000002\.jpg', one of 1 images")
 

@@ -147,7 +147,7 @@ def test_class_folders_and_the_list_of_attributes_are_checked(images: Path, tmp_
     assert "attribute 'label' has a name that predictions use" in refusal(config, tmp_path)
     (images / "attributes.csv").unlink()
     (images / "b").rename(images / ".b")
-    assert "has only one ('a') class" in refusal(config, tmp_path)
+    assert "has only one class ('a')" in refusal(config, tmp_path)
     (images / "a").rename(images / ".a")
     assert "has no images; allowed: train/<class>/*.jpg" in refusal(config, tmp_path)
     (images / ".a" / "0.png").rename(images / "0.png")

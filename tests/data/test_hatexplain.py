@@ -181,7 +181,10 @@ def test_departures_from_the_schema_are_named(root: Path, change: Any, said: str
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda d: d.pop("val"), "allowed: a JSON object of train, val, test"),
+        (
+            lambda d: d.pop("val"),
+            "is no list of splits; allowed: a JSON object of train, val, test",
+        ),
         (lambda d: d["val"].append(d["train"][0]), "occurs twice"),
         (lambda d: d.update(val=3), "val is no list"),
     ],

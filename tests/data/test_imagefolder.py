@@ -251,19 +251,19 @@ def test_a_single_class_is_refused(root: Path) -> None:
     write_image_folder(root.parent / "others")
     for name in ("cat", "dog"):
         shutil.rmtree(root / name)
-    refused(root, r"has only one \('owl'\) class; allowed: at least two")
+    refused(root, r"has only one class \('owl'\); allowed: at least two")
     with_splits(root.parent / "others", "test")
     shutil.rmtree(root)
     (root / "train").mkdir(parents=True)
     shutil.copytree(root.parent / "others" / "train" / "cat", root / "train" / "cat")
-    refused(root, r"has only one \('cat'\) class; allowed: at least two")
+    refused(root, r"has only one class \('cat'\); allowed: at least two")
 
 
 def test_the_folder_around_the_class_folders_names_the_one_that_is_meant(tmp_path: Path) -> None:
     root = write_image_folder(tmp_path / "outer" / "images").parent
     refused(
         root,
-        r"has only one \('images'\) class; did you mean dataset\.root='.*/images', which has the "
+        r"has only one class \('images'\); did you mean dataset\.root='.*/images', which has the "
         r"folders 'cat', 'dog', 'owl'\?$",
     )
 
@@ -413,7 +413,7 @@ def test_class_names_that_look_alike_are_named(
 ) -> None:
     (root / "owl").rename(root / "Dog ")
     assert load(root).class_names == ("Dog ", "cat", "dog")
-    assert "classes: 'Dog ' and 'dog' look alike and stay apart" in capsys.readouterr().err
+    assert "classes: 'Dog ' and 'dog' look alike and stay separate" in capsys.readouterr().err
 
 
 def test_an_image_of_the_test_split_that_training_has_too_is_named(
@@ -452,7 +452,7 @@ def test_lines_of_files_that_are_no_images_are_counted(
     (root / "cat" / "x.heic").write_bytes(b"x")
     write_attributes(root, place=lambda row: "ab"[row % 2])
     load(root)
-    assert "1 lines are of no image that is read: 'cat/x.heic'" in capsys.readouterr().err
+    assert "1 lines name no image that is read: 'cat/x.heic'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("wide", [False, True])

@@ -36,7 +36,7 @@ def test_of_many_names_the_first_are_said() -> None:
 
 def test_examples_of_no_group_and_of_several_are_counted() -> None:
     made = dataset(["no", "yes"], [0, 1, 1, 1], ["f", "m + f", None, "m"])
-    assert "people: sex, test: f 2, m 2, in none 1" in remarks(made, ["sex"])
+    assert "people: sex, test: f 2, m 2, in no group 1" in remarks(made, ["sex"])
 
 
 def test_a_group_without_positives_is_named_before_anything_trains() -> None:

@@ -453,7 +453,7 @@ def test_a_field_that_does_not_fit_the_table_is_refused(
 @pytest.mark.parametrize(
     ("column", "cells", "message"),
     [
-        ("income", ["x"] * PEOPLE, r"has only one \('x'\) class"),
+        ("income", ["x"] * PEOPLE, r"has only one class \('x'\)"),
         ("income", ["x"] * 58 + ["y"] * 2, r"fewer than 3 .* examples \('y'\)"),
         ("income", ["x", "", "y"] * 20, r"label 'income' is missing in 20 rows, .* row 2;"),
         ("age", ["1"] * 58 + ["old", "inf"], r"'age' .* in 2 rows, .* 'old' in row 59; allowed: "),
@@ -483,7 +483,7 @@ def test_a_label_of_very_many_values_is_refused(tmp_path: Path) -> None:
         (b"age,income\n1,x\n1\n", r"line 3: 1 cells; allowed: 2"),
         (b"age,age\n1,x\n", r"has column 'age' twice"),
         (b"", r"has no lines of data"),
-        (b"\xef\xbb\xbfage,income\n1,x\n", r"has only one \('x'\) class"),
+        (b"\xef\xbb\xbfage,income\n1,x\n", r"has only one class \('x'\)"),
     ],
 )
 def test_a_file_that_is_no_table_is_refused(tmp_path: Path, content: bytes, message: str) -> None:

@@ -78,7 +78,7 @@ def test_validation_images_in_class_folders_give_the_same(root: Path, inner: str
         assert (found.splits()[name].inputs == split.inputs).all()
     (root / "val" / "images").mkdir()
     write_image(root / "val" / "images" / "1.JPEG", 1)
-    refused(root, r"val' has images/ and class folders \('n03'\); allowed: one of both")
+    refused(root, r"val' has images/ and class folders \('n03'\); allowed: one of them")
 
 
 def test_training_images_may_lie_in_the_class_folders_themselves(root: Path) -> None:

@@ -272,7 +272,7 @@ def test_every_group_is_logged_with_its_change(story):
 def test_a_sweep_of_methods_trains_what_no_other_sweep_has(compared):
     assert compared.ended.code == 0
     assert compared.ended.handed == ["DS lenet5 cist seed 0", "DS lenet5 cist seed 1"]
-    said = "cist: has no temperature, one arm each at whatever T"
+    said = "cist: has no temperature; one arm each, whatever T"
     assert sum(said in line for line in compared.ended.err.splitlines()) == 1
 
 

@@ -274,9 +274,9 @@ def test_when_no_trial_keeps_the_constraints_the_nearest_is_named(story: Story) 
         ({"seeds": "0-4"}, "seeds is not for tune; allowed: seeds_per_trial and confirm_seeds"),
         ({"storage": "optuna.db"}, "storage='optuna.db' is not allowed; allowed: auto | sqlite"),
         ({"storage": "mysql://a/b"}, "storage='mysql://a/b' is not allowed"),
-        ({"mode": "constrained", "study": NAME}, "is there with directions maximize, minimize"),
-        ({"tuning__alpha": "0.5,1"}, "is there with tuning.alpha=0,1, not tuning.alpha=0.5,1"),
-        ({"student__epochs": 9}, "is there with student.epochs=1, not student.epochs=9"),
+        ({"mode": "constrained", "study": NAME}, "exists with directions maximize, minimize"),
+        ({"tuning__alpha": "0.5,1"}, "exists with tuning.alpha=0,1, not tuning.alpha=0.5,1"),
+        ({"student__epochs": 9}, "exists with student.epochs=1, not student.epochs=9"),
     ],
 )
 def test_bad_input_is_one_line(
@@ -285,7 +285,7 @@ def test_bad_input_is_one_line(
     assert place.run("tune", **{**SEARCH, **parameters}) == 2
     line = last_line(capsys)
     assert said in line
-    if "is there with" in said:
+    if "exists with" in said:
         assert f"another name such as study={NAME}-2" in line
 
 

@@ -81,7 +81,7 @@ def test_the_effective_number_rises_from_1_to_all(beta: float) -> None:
 def test_the_groups_are_said_with_their_sizes(capsys: pytest.CaptureFixture[str]) -> None:
     build_method(method_config_class("group_dro")(attribute="color")).check(dataset("color"))
     assert capsys.readouterr().err == (
-        "groups of color in training: blue 2, red 2, red + blue 1, in none 1; an example in "
+        "groups of color in training: blue 2, red 2, red + blue 1, in no group 1; an example in "
         "several is in a group of its own\n"
     )
 

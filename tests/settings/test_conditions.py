@@ -62,7 +62,7 @@ def test_what_matters_of_a_condition_is_what_it_does() -> None:
         ("x: attack=pgd, attack=fgsm", "x: a field is given twice"),
         (
             "; ".join(f"x{i}: corruption=contrast" for i in range(31)),
-            "31 conditions are given, at most 30 are taken",
+            "31 conditions are given; allowed: at most 30",
         ),
         ("clean: attack=pgd", "'clean' is no name of a condition; allowed: letters, digits, _ . -"),
         ("a/b: attack=pgd", "'a/b' is no name of a condition"),

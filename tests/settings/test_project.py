@@ -367,9 +367,9 @@ def test_a_field_given_is_for_the_methods_that_have_it_and_the_others_are_named(
     # The alpha of dkd is another weight.
     assert (kd.distillation_weight, dkd.model_dump()["alpha"]) == (0.3, 1.0)
     assert method_remarks(config, words) == [
-        "cist: has no temperature, one arm each at whatever T",
-        "distillation.warmup_epochs is not for kd, cist: no such field",
-        "alpha is not for dkd, cist: no such field",
+        "cist: has no temperature; one arm each, whatever T",
+        "distillation.warmup_epochs is not for kd, cist; it sets the other methods alone",
+        "alpha is not for dkd, cist; it sets the other methods alone",
     ]
 
 
@@ -414,7 +414,7 @@ def test_methods_that_cannot_be_compared_are_refused(words: dict[str, str], mess
         ),
         (
             {"methods": "dkd,rld", "alpha": "0.5"},
-            "alpha is not for dkd, rld, which lack such a field",
+            "alpha is not for dkd, rld: none of them takes it",
         ),
     ],
 )
@@ -500,6 +500,6 @@ def test_a_project_is_loaded_without_torch_pandas_and_mlflow() -> None:
 def test_an_alpha_of_a_methods_own_is_said() -> None:
     words = {"method": "dkd", "alpha": "0.5"}
     [line] = own_alpha_remark(load_project("digits", words), words)
-    assert line.startswith("alpha is dkd's own, the weight of one part of its loss")
+    assert line.startswith("alpha is that of dkd's paper: the weight of one part of its loss")
     for quiet in ({"method": "kd", "alpha": "0.5"}, {"method": "dkd"}):
         assert own_alpha_remark(load_project("digits", quiet), quiet) == []

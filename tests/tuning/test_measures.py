@@ -43,7 +43,7 @@ def test_groups_large_enough_are_measured() -> None:
 
 def test_groups_too_small_for_what_is_searched_are_refused_with_their_reason() -> None:
     with pytest.raises(
-        UserError, match=r"min_group_size=30 leaves no EOD color on validation"
+        UserError, match=r"EOD color is undefined on validation data with min_group_size=30"
     ) as e:
         open_measure(config(), dataset(positives=29))
     assert "TPR leaves out every group (fewer than 30 positives)" in str(e.value)
@@ -56,7 +56,7 @@ def test_what_the_confirmation_cannot_measure_is_said_before_the_search(
     confirmed: str, said: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:
     open_measure(config(confirm_seeds=confirmed), dataset(positives=40, in_test=0))
-    line = "tune: min_group_size=30 leaves no EOD color on test data (TPR leaves out every group ("
+    line = "tune: EOD color is undefined on test data with min_group_size=30 (TPR leaves out every"
     assert (line in capsys.readouterr().err) is said
 
 
@@ -86,5 +86,7 @@ def test_the_number_of_groups_that_changed_can_be_searched() -> None:
     by_sex = Measure("n_sg", "sex", 2, "toy", 30, 2)
     scores = by_sex.scores(arms, None)
     assert scores["unfairness"].tolist() == [0, 2]
-    with pytest.raises(UserError, match="min_group_size=201 leaves no n_sg color on validation"):
+    with pytest.raises(
+        UserError, match="n_sg color is undefined on validation data with min_group_size=201"
+    ):
         open_measure(config(tuning__unfairness="n_sg", min_group_size="201"), dataset(positives=40))

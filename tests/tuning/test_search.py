@@ -108,7 +108,7 @@ def test_a_training_that_diverges_is_an_infeasible_point_and_no_crash(url: str) 
 
 @pytest.mark.parametrize(
     ("what", "reason"),
-    [("fail", "its worker died"), ("nan", "is not defined on validation data (")],
+    [("fail", "its worker died"), ("nan", "is undefined on validation data (")],
 )
 def test_a_trial_without_a_value_fails_with_its_reason_and_the_study_goes_on(
     what: str, reason: str, url: str

@@ -138,13 +138,16 @@ def test_a_space_may_be_given_as_text_and_is_written_so_that_it_is_read_again(
     [
         ({"distillation.beta": [8, 0.5]}, "distillation.beta=[8, 0.5]: the range is empty"),
         ({"distillation.beta": [0, 8, "log"]}, "a range on a log scale begins above 0"),
-        ({"distillation.beta": [0.5]}, "distillation.beta=[0.5] has not two ends"),
-        ({"distillation.beta": [0.5, 8, "exp"]}, "has not two ends, and linear or log"),
+        ({"distillation.beta": [0.5]}, "distillation.beta=[0.5] is no range"),
+        (
+            {"distillation.beta": [0.5, 8, "exp"]},
+            "is no range; allowed: two ends, such as 0.5,8 or 0.5,8,log",
+        ),
         ({"distillation.beta": [True, 8]}, "has an end that is no finite number"),
         ({"distillation.beta": ["a", 8]}, "has an end that is no finite number"),
         ({"distillation.beta": [float("nan"), 8]}, "has an end that is no finite number"),
         ({"distillation.beta": [1, float("inf")]}, "has an end that is no finite number"),
-        ({"distillation": {"beta": [0.5, 8]}}, "distillation={'beta': [0.5, 8]} has not two ends"),
+        ({"distillation": {"beta": [0.5, 8]}}, "distillation={'beta': [0.5, 8]} is no range"),
         ([0.5, 8], "not a block of fields and their ranges"),
         ("distillation.beta=1,2;distillation.beta=1,3", "a field is given twice"),
         (
@@ -201,7 +204,7 @@ def test_a_study_refuses_to_go_on_with_another_space(project: Any, url: str) -> 
     del older["tuning.space"]
     study.set_user_attr("kd.identity", older)
     begin(None, "without")
-    with pytest.raises(UserError, match=r"is there with tuning.space=none, not tuning.space=dist"):
+    with pytest.raises(UserError, match=r"exists with tuning.space=none, not tuning.space=dist"):
         begin({"distillation.beta": [1, 3]}, "without")
 
 

@@ -36,17 +36,17 @@ def said(other: Confirmed) -> str:
 def test_a_difference_has_its_interval_and_its_p() -> None:
     line = said(arm("other", "front", [0.96, 0.97, 0.968], [0.101, 0.109, 0.128]))
     assert "accuracy +5.60 points [4.29, 6.91], p 0.003: higher" in line
-    assert ": not told apart" in line
+    assert ": undecided" in line
 
 
-def test_seeds_that_differ_by_the_same_amount_are_not_told_apart() -> None:
+def test_seeds_that_differ_by_the_same_amount_are_undecided() -> None:
     line = said(arm("other", "front", [0.88, 0.90, 0.89], [0.10, 0.11, 0.13]))
-    assert "accuracy -2.00 points for every seed, which leaves no interval: not told apart" in line
+    assert "accuracy -2.00 points for every seed, which leaves no interval: undecided" in line
 
 
 def test_a_search_that_is_all_grid_says_so() -> None:
     # The project's temperatures are 1, 4 and 10.
-    assert "come first, 3 points of 3 trials" in unsearched_note(toy.config(tuning__trials="3"))
+    assert "come first, 3 points for 3 trials" in unsearched_note(toy.config(tuning__trials="3"))
     assert unsearched_note(toy.config(tuning__trials="4")) == ""
     assert unsearched_note(toy.config(tuning__trials="3", tuning__grid="false")) == ""
 
