@@ -88,7 +88,10 @@ _SPREADING = (
 )
 _REPORTING = (
     Parameter(
-        "out", "auto", "auto | path", "folder for the report; auto: below reports/ in data_folder"
+        "out",
+        "auto",
+        "auto | path",
+        "folder for the report; auto: below reports/ in $KDPLATFORM_HOME or the user's cache",
     ),
     Parameter(
         "condition",
@@ -135,7 +138,7 @@ _PREDICTING = (
         "out",
         "auto",
         "auto | path",
-        "file, .parquet or .csv; auto: below predictions/ in $KDPLATFORM_HOME or the user's cache",
+        "file, .parquet or .csv; auto: below predictions/ in data_folder",
     ),
     Parameter(
         "trust_model",

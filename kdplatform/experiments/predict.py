@@ -32,7 +32,6 @@ from kdplatform.experiments.tracking import begin_command, command_run, quiet_ml
 from kdplatform.experiments.weights import find_weights
 from kdplatform.experiments.workspace import Workspace, open_workspace
 from kdplatform.files import (
-    home_folder,
     place_of_folder,
     writable_folder,
     written_atomically,
@@ -98,7 +97,7 @@ def _out(arguments: Arguments) -> Path:
         raise UserError(f"model is not given; allowed: {ALLOWED}")
     if arguments.out is None:
         name = re.sub(r"[^A-Za-z0-9]+", "-", f"{arguments.model} {arguments.split}").strip("-")
-        return home_folder() / "predictions" / f"{name}.parquet"
+        return arguments.data_folder / "predictions" / f"{name}.parquet"
     if arguments.out.suffix.lower() not in _SUFFIXES:
         raise UserError(f"out={str(arguments.out)!r} is not allowed; allowed: .parquet or .csv")
     if arguments.out.is_dir():

@@ -243,6 +243,9 @@ def test_a_slug_is_a_name_that_hubs_take() -> None:
 def test_a_side_of_a_comparison_is_not_said_to_be_distilled_from_the_other() -> None:
     arms = {TEACHER: {0: Model("", table(0.95, 0.84, 1))}, DS: {0: Model("", table(0.9, 0.9, 3))}}
     own = Study("pair", ("<=50K", ">50K"), arms, ("sex",), settings={"A": "a.csv", "B": "b.csv"})
-    known = metadata(card_of_sides(own, TEACHER, DS, Provenance(([], []), "d" * 32, "", None), []))
+    side = card_of_sides(own, TEACHER, DS, Provenance(([], []), "d" * 32, "", None), [])
+    assert "Compared with" in annex_iv(side)
+    assert "Distilled from" not in annex_iv(side)
+    known = metadata(side)
     assert "base_model" not in known
     assert known["tags"] == ["fairness", "kdplatform"]

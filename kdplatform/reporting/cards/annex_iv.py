@@ -26,7 +26,7 @@ def annex_iv(facts: CardFacts) -> str:
         "",
         "## 2(a) Methods and steps of development, pre-trained systems",
         "",
-        f"{escaped(facts.role)}. Distilled from, or compared with: {escaped(facts.base_model)}.",
+        f"{escaped(facts.role)}. {_origin(facts)}",
         "",
         *points((f"{name}: {value}" for name, value in facts.settings.items()), _PROVIDER),
         "## 2(b) Design specifications, choices and assumptions, what is optimised for",
@@ -126,3 +126,9 @@ def _metrics_used(facts: CardFacts) -> list[str]:
     if any("individual" in name for name in names):
         found.append("Individual unfairness: how differently similar examples are treated.")
     return found
+
+
+def _origin(facts: CardFacts) -> str:
+    if facts.base_model:
+        return f"Distilled from {escaped(facts.base_model)}."
+    return f"Compared with {escaped(facts.reference)}; whether it was made from it is not recorded."
