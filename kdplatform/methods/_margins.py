@@ -49,9 +49,14 @@ class MarginConfig(GroupedConfig):
         "auto: the project's first attribute",
     )
     scale: float = Field(1.0, ge=0, description="factor of the teacher's mean margins")
-    floor: float = Field(0.0, ge=-1, le=1, description="least mean margin before it is scaled")
+    floor: float = Field(
+        0.0, ge=-1, le=1, description="lower bound of the mean margins, before they are scaled"
+    )
     smoothing: float = Field(
-        5.0, ge=0, description="examples of the overall mean margin added to every class or group"
+        5.0,
+        ge=0,
+        description="number of examples at the overall mean margin that are added to every "
+        "class or group",
     )
     # The values themselves are the field, so that the key of a run is theirs and not a path's.
     margins: Annotated[Names, BeforeValidator(_margins_of_a_file)] = Field(

@@ -45,15 +45,23 @@ class PairConfig(DistillationConfig):
     """How many pairs are drawn, and from where in the teacher's order."""
 
     kd_weight: float = Field(1.0, ge=0, description="weight of the pairs' term")
-    pairs: int = Field(30, ge=1, le=10_000, description="pairs of a user in an epoch, or of a row")
+    pairs: int = Field(
+        30, ge=1, le=10_000, description="number of pairs per user and epoch, or per row"
+    )
     rank_scale: float = Field(
-        20.0, gt=0, description="a rank r is drawn with a chance like exp(-r / this)"
+        20.0,
+        gt=0,
+        description="a class at rank r is drawn with probability proportional to exp(-r / "
+        "rank_scale)",
     )
     candidates: int = Field(
-        1000, ge=2, description="classes of each stratum that the teacher ranks highest"
+        1000,
+        ge=2,
+        description="number of classes of each stratum, the teacher's highest, from which "
+        "pairs are drawn",
     )
     negatives: int = Field(
-        1, ge=1, le=1000, description="number of classes to compare a label with"
+        1, ge=1, le=1000, description="number of other classes that each label is compared with"
     )
 
 

@@ -58,14 +58,19 @@ class WithoutTeacher(AttackConfig, MethodConfig):
 
     method: Literal["adversarial"] = Field("adversarial", description="method")
     form: Literal["at", "trades"] = Field(
-        "at", description="the loss of attacked images, or that of images and a divergence"
+        "at",
+        description="at: the base's loss of the attacked images; trades: the loss of the "
+        "clean images, plus a divergence",
     )
     clean_weight: Fraction = Field(
-        0.0, description="form at: share of the loss of the images themselves"
+        0.0, description="form=at: share of the loss of the clean images"
     )
-    beta: float = Field(6.0, ge=0, description="form trades: weight of the divergence")
+    beta: float = Field(6.0, ge=0, description="form=trades: weight of the divergence")
     weight_perturbation: float = Field(
-        0.0, ge=0, description="relative size of the change of the weights (AWP); 0: none"
+        0.0,
+        ge=0,
+        description="size of the adversarial change of the weights (AWP), relative to the "
+        "weights; 0: none",
     )
 
     @model_validator(mode="after")
@@ -100,7 +105,7 @@ class Config(WithoutTeacher, BuildingConfig, DistillationConfig):
     )
     temperature: Temperature = Field(2.0, description="softmax temperature T of the base")
     teacher_inputs: Literal["clean", "attacked"] = Field(
-        "clean", description="which images the teacher is asked about"
+        "clean", description="the images whose teacher logits are used"
     )
 
     def fixed(self, own: type[MethodConfig]) -> Mapping[str, Any]:

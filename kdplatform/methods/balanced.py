@@ -44,10 +44,15 @@ class Config(LogitConfig):
     )
     kd_weight: float = Field(1.0, ge=0, description="weight of the distillation term")
     form: Literal["bkd", "logit_adjustment"] = Field(
-        "bkd", description="bkd: the teacher's rare classes count more; or the student's bias"
+        "bkd",
+        description="bkd: rare classes of the teacher count more; logit_adjustment: log "
+        "frequencies of the classes are added to the student's logits",
     )
     beta: float = Field(
-        0.9999, ge=0, lt=1, description="of bkd; 0: all classes alike; near 1: by 1 / examples"
+        0.9999,
+        ge=0,
+        lt=1,
+        description="form=bkd: 0 weighs all classes equally; near 1, by 1 / examples of the class",
     )
 
 

@@ -23,7 +23,7 @@ class Config(MethodConfig):
 
     method: Literal["bpr"] = Field("bpr", description="method")
     negatives: int = Field(
-        1, ge=1, le=1000, description="number of classes to compare a label with"
+        1, ge=1, le=1000, description="number of other classes that each label is compared with"
     )
 
 

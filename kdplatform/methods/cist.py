@@ -34,7 +34,10 @@ class Config(LogitConfig):
     method: Literal["cist"] = Field("cist", description="method")
     ce_weight: float = Field(0.1, ge=0, description="weight of the cross entropy with labels")
     kd_weight: float = Field(0.9, ge=0, description="weight of the distillation term")
-    ratio: Positive = Field(3.0, description="largest centred logit over temperature, of any row")
+    ratio: Positive = Field(
+        3.0,
+        description="ratio of a row's largest centred logit to its temperature, equal for all rows",
+    )
 
 
 class InformativeTemperature(LogitMethod[Config]):

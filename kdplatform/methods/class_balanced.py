@@ -25,7 +25,10 @@ class WithoutTeacher(MethodConfig):
 
     method: Literal["class_balanced"] = Field("class_balanced", description="method")
     beta: float = Field(
-        0.9999, ge=0, lt=1, description="0: all classes alike; near 1: by 1 / examples"
+        0.9999,
+        ge=0,
+        lt=1,
+        description="0 weighs all classes equally; near 1, by 1 / examples of the class",
     )
 
 

@@ -61,28 +61,33 @@ class WithoutTeacher(MethodConfig):
     """The terms' weights and times, the banks, and the mean teacher."""
 
     method: Literal["crckd"] = Field("crckd", description="method")
-    class_weights: bool = Field(True, description="weigh classes in the cross entropy by N / n_c")
+    class_weights: bool = Field(True, description="weight classes in the cross entropy by N / n_c")
     consistency_weight: float = Field(1.0, ge=0, description="weight of the mean teacher's logits")
     contrast_weight: float = Field(0.1, ge=0, description="weight of the contrast with the banks")
     relation_weight: float = Field(1.0, ge=0, description="weight of the relations to the classes")
     start_epoch: int = Field(
-        20, ge=0, description="epochs before the mean teacher's logits and relations count"
+        20, ge=0, description="epochs before the mean teacher's logits and the relations count"
     )
     ramp_epochs: float = Field(
         30.0, ge=0, description="epochs after which the mean teacher's logits count fully"
     )
-    positives: Count = Field(20, description="images of the same class, itself the first")
-    negatives: Count = Field(4096, description="images of other classes")
+    positives: Count = Field(
+        20, description="images of the same class per image; the image itself is the first"
+    )
+    negatives: Count = Field(4096, description="images of other classes per image")
     contrast_temperature: Positive = Field(0.07, description="temperature of the unit vectors")
-    momentum: Fraction = Field(0.5, description="share of a bank's vector that stays")
-    width: Count = Field(128, description="length of the vectors in the banks")
+    momentum: Fraction = Field(0.5, description="share of a bank's vector that an update keeps")
+    width: Count = Field(128, description="number of dimensions of the vectors in the banks")
     decay: Fraction = Field(0.99, description="highest decay of the mean teacher")
     batch_norm: Literal["batch", "average"] = Field(
         "batch",
-        description="the mean teacher normalises by its batch, or by averages of the student's",
+        description="batch: the mean teacher's batch norm uses the statistics of its batch;"
+        " average: averages of the student's statistics",
     )
     another_view: bool = Field(
-        True, description="show the teacher another augmentation, if training augments"
+        True,
+        description="give the teacher another augmentation of the image than the student, "
+        "if training augments",
     )
 
 
@@ -90,7 +95,7 @@ class Config(WithoutTeacher, DistillationConfig):
     """The same, with the choice of the teacher."""
 
     teacher: Literal["mean", "frozen"] = Field(
-        "mean", description="moving average of the student, or the project's teacher"
+        "mean", description="mean: the moving average of the student; frozen: the project's teacher"
     )
 
 

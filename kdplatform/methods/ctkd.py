@@ -40,7 +40,9 @@ class Config(LogitConfig):
     method: Literal["ctkd"] = Field("ctkd", description="method")
     ce_weight: float = Field(0.1, ge=0, description="weight of the cross entropy with labels")
     kd_weight: float = Field(0.9, ge=0, description="weight of the distillation term")
-    level: Literal["global", "row"] = Field("global", description="one temperature, or each row's")
+    level: Literal["global", "row"] = Field(
+        "global", description="global: one temperature; row: one for each row"
+    )
     lowest: float = Field(1.0, ge=0.01, le=1000, description="lowest temperature")
     span: float = Field(20.0, gt=0, le=1000, description="highest temperature less the lowest")
     reversal_epochs: Positive = Field(

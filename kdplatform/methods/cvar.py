@@ -21,7 +21,12 @@ class Config(DistilledRows):
     """How many rows count."""
 
     method: Literal["cvar"] = Field("cvar", description="method")
-    share: float = Field(0.5, gt=0, le=1, description="share of a batch's rows that counts")
+    share: float = Field(
+        0.5,
+        gt=0,
+        le=1,
+        description="share of a batch's rows that counts, those with the largest losses",
+    )
 
 
 class ConditionalValueAtRisk(RowMethod[Config]):

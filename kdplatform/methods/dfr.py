@@ -50,8 +50,10 @@ class Config(GroupedConfig):
         description="groups of this attribute; label*A: of class and A together; "
         "A auto: the project's first attribute; label: the classes",
     )
-    strength: Positive = Field(1.0, description="of the L2 penalty, as scikit-learn's 1 / C")
-    draws: Count = Field(10, description="balanced draws whose fits are averaged")
+    strength: Positive = Field(1.0, description="strength of the L2 penalty, 1 / C in scikit-learn")
+    draws: Count = Field(
+        10, description="number of group-balanced samples whose fitted layers are averaged"
+    )
 
     def first_training(self, training: TrainingConfig) -> TrainingConfig:
         """Returns the training of the first model: as this one's, by cross entropy."""

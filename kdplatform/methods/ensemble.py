@@ -63,27 +63,36 @@ class Config(GroupedConfig, DistilledRows):
         "mean", description="what decides a teacher's weight in a row"
     )
     weights: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Shares] = Field(
-        (), description="of weighting=fixed: one per teacher, scaled to sum 1"
+        (), description="weighting=fixed: one weight per teacher, scaled to sum 1"
     )
-    correctness: Correctness = Field("softmax_ce", description="form of weighting=correctness")
-    kappa: Positive = Field(1.0, description="temperature of softmax_ce over the teachers")
+    correctness: Correctness = Field(
+        "softmax_ce",
+        description="weighting=correctness: how the probability of the label becomes a weight",
+    )
+    kappa: Positive = Field(
+        1.0, description="correctness=softmax_ce: temperature of the softmax over the teachers"
+    )
     row_weight: Literal["none", RowWeight] = Field(
-        "none", description="how far the teachers together are right, as a weight of the row"
+        "none", description="weights rows by how right the teachers together are"
     )
     attribute: str = Field(
         CLASSES,
-        description="of weighting=group: groups of this attribute; label: the classes; "
-        "auto: the project's first attribute",
+        description="weighting=group: the attribute whose groups have teachers of their "
+        "own; label: the classes; auto: the project's first attribute",
     )
     group_teachers: Names = Field(
-        (), description="of weighting=group: group=number of the teacher, from 1; none: in order"
+        (),
+        description="weighting=group: pairs such as red=2, the group and the number of its "
+        "teacher, from 1; none: in order",
     )
     reference: str = Field(
-        NDS, description="of weighting=agre, the biased model: student (NDS), or a teacher's entry"
+        NDS,
+        description="weighting=agre: the biased model; student: the NDS; or an entry of teachers",
     )
     unlabeled_weight: float = Field(0.0, ge=0, description="weight of examples without labels")
     disagreement: Disagreement = Field(
-        "jsd", description="of the teachers, which weighs examples without labels"
+        "jsd",
+        description="measure of the teachers' disagreement, which weights examples without labels",
     )
     scale_disagreement: bool = Field(
         False, description="divide the disagreement by its mean over the batch"

@@ -59,7 +59,7 @@ class Config(LogitConfig):
         "fitnet", description="how the features of student and teacher are compared"
     )
     weight: Annotated[float | None, Field(ge=0), Optional] = Field(
-        None, description="weight of the comparison; none: the usual one of its kind"
+        None, description="weight of the comparison; none: the default of its kind"
     )
 
 

@@ -31,7 +31,7 @@ class WithoutTeacher(GroupedConfig):
     """Whose groups count, and how fast the weight moves to the worst of them."""
 
     method: Literal["group_dro"] = Field("group_dro", description="method")
-    step_size: float = Field(0.01, ge=0, description="step of the groups' weights")
+    step_size: float = Field(0.01, ge=0, description="step size of the groups' weights")
 
 
 class Config(WithoutTeacher, DistilledRows):

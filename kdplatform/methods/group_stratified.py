@@ -57,10 +57,12 @@ class Config(LogitConfig):
     kd_weight: float = Field(1.0, ge=0, description="weight of the distillation term")
     strata: int = Field(2, ge=1, description="strata of classes by their frequency in training")
     given: str = Field(
-        "none", description="the strata by the numbers of their classes, such as 0-4/5,7/6,8,9"
+        "none",
+        description="strata as numbers of their classes, such as 0-4/5,7/6,8,9, in place of"
+        " strata by frequency",
     )
     cross_term: Literal["dropped", "recalibrated", "kept"] = Field(
-        "dropped", description="what becomes of the divergence between strata"
+        "dropped", description="what is done with the divergence between strata"
     )
 
     @field_validator("given")

@@ -34,10 +34,14 @@ class Config(DistilledRows, GroupedConfig):
 
     method: Literal["group_temperature"] = Field("group_temperature", description="method")
     power: float = Field(
-        0.5, ge=-2, le=2, description="how much hotter small groups are; below 0: colder"
+        0.5,
+        ge=-2,
+        le=2,
+        description="0: one temperature; above 0, small groups have a higher temperature; "
+        "below 0, a lower one",
     )
     group_temperatures: Names = Field(
-        (), description="temperatures of groups, such as red=2,blue=8"
+        (), description="temperatures of groups, such as red=2,blue=8, in place of power"
     )
 
     @field_validator("group_temperatures")

@@ -26,7 +26,9 @@ class Config(MethodConfig):
 
     method: Literal["jtt"] = Field("jtt", description="method")
     first_epochs: Count = Field(5, description="epochs of the first model")
-    upweight: float = Field(5.0, ge=1, description="times that a row counts which it gets wrong")
+    upweight: float = Field(
+        5.0, ge=1, description="how many times a row counts that the first model gets wrong"
+    )
 
     def first_training(self, training: TrainingConfig) -> TrainingConfig:
         """Returns the training of the first model: as this one's, by cross entropy, and shorter."""

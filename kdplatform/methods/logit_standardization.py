@@ -52,7 +52,9 @@ class Config(BuildingConfig, LogitConfig):
     temperature: Temperature = Field(2.0, description="softmax temperature T of the base")
     kd_weight: float = Field(9.0, ge=0, description="weight of the base's distillation term")
     std: Literal["unbiased", "population"] = Field(
-        "unbiased", description="divide squares by the number of classes less one, or by it"
+        "unbiased",
+        description="standard deviation over the classes: unbiased divides by their number "
+        "less one, population by their number",
     )
 
     def fixed(self, own: type[MethodConfig]) -> Mapping[str, Any]:

@@ -44,7 +44,9 @@ class Config(LogitConfig):
     ce_weight: float = Field(0.1, ge=0, description="weight of the cross entropy with labels")
     kd_weight: float = Field(0.9, ge=0, description="weight of the distillation term")
     temperatures: Temperatures = Field(
-        (4.0, 3.0, 5.0, 2.0, 6.0), min_length=1, description="softmax temperatures, summed over"
+        (4.0, 3.0, 5.0, 2.0, 6.0),
+        min_length=1,
+        description="softmax temperatures, whose terms are summed",
     )
     views: int = Field(1, ge=1, le=2, description="augmentations of each image in a step")
 

@@ -29,7 +29,9 @@ class Config(MethodConfig):
     method: Literal["self_distillation"] = Field("self_distillation", description="method")
     temperature: Temperature = Field(20.0, description="temperature T of the virtual teacher")
     alpha: Fraction = Field(0.1, description="weight of the virtual teacher")
-    correct: Fraction = Field(0.99, description="its probability of the label")
+    correct: Fraction = Field(
+        0.99, description="probability that the virtual teacher gives the label"
+    )
 
 
 class SelfDistillation(Method[Config]):

@@ -39,14 +39,25 @@ class Config(LogitConfig):
     temperature_field: ClassVar[str] = "temperature"
 
     method: Literal["teacher_correction"] = Field("teacher_correction", description="method")
-    correction: Literal["swap", "rc", "lr"] = Field("swap", description="how labels correct")
+    correction: Literal["swap", "rc", "lr"] = Field(
+        "swap",
+        description="swap: the teacher's highest and true logits change places; rc: a "
+        "second term from the student's own logits; lr: squared errors",
+    )
     temperature: Temperature = Field(
         4.0, description="softmax temperature T of teacher and student; correction=lr has none"
     )
     kd_weight: float = Field(1.0, ge=0, description="weight of the distillation term")
-    rc_weight: float = Field(0.1, ge=0, description="weight of correction=rc's own term")
-    mse_weight: float = Field(4.0, ge=0, description="correction=lr: of logits, teacher right")
-    share: Fraction = Field(0.8, description="correction=lr: largest part of a wrong teacher")
+    rc_weight: float = Field(0.1, ge=0, description="correction=rc: weight of its second term")
+    mse_weight: float = Field(
+        4.0,
+        ge=0,
+        description="correction=lr: weight of the squared difference of logits, where the "
+        "teacher is right",
+    )
+    share: Fraction = Field(
+        0.8, description="correction=lr: largest share of a wrong teacher in the target"
+    )
 
 
 class TeacherCorrection(LogitMethod[Config]):

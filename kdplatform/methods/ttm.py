@@ -37,7 +37,9 @@ class Config(LogitConfig):
         10.0, description="softmax temperature T = 1/gamma of the teacher alone"
     )
     kd_weight: float = Field(45.0, ge=0, description="weight of the distillation term")
-    weighted: bool = Field(False, description="weigh rows by sum p^gamma of the teacher (WTTM)")
+    weighted: bool = Field(
+        False, description="weight rows by the sum of the teacher's p^gamma (WTTM)"
+    )
 
 
 class TransformedTeacherMatching(LogitMethod[Config]):

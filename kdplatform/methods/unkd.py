@@ -36,7 +36,11 @@ class Config(PairConfig):
     """Into how many strata classes are cut, and how the pairs are shared among them."""
 
     method: Literal["unkd"] = Field("unkd", description="method")
-    strata: int = Field(2, ge=1, description="strata of classes of equal training examples")
+    strata: int = Field(
+        2,
+        ge=1,
+        description="number of strata of classes, with about equally many training examples",
+    )
     popularity_power: float = Field(
         0.0, ge=0, description="the authors' lambda; 0: as many pairs in each stratum"
     )

@@ -71,21 +71,26 @@ class Config(BuildingConfig, DistillationConfig):
         "student's answer is below it; required, such as 0 or -0.1",
     )
     mismatch: Literal["probability", "log_probability"] = Field(
-        "probability", description="of what that difference is"
+        "probability",
+        description="whether eta bounds the difference of probabilities or of their logarithms",
     )
-    beta: Positive = Field(0.1, description="how firmly preferences are learnt")
+    beta: Positive = Field(
+        0.1,
+        description="beta of the DPO loss; the larger, the closer the student stays to its start",
+    )
     warmup_epochs: int = Field(2, ge=0, description="epochs of the warm-up")
     answers: Literal["sampled", "most_likely"] = Field(
-        "sampled", description="how student and teacher answer: by chance, or with the top class"
+        "sampled",
+        description="sampled: answers are drawn from the probabilities; most_likely: the top class",
     )
     sampling_temperature: Temperature = Field(
         1.0, description="softmax temperature at which answers are sampled"
     )
-    then: str = Field("kd", description="method that follows, one that learns from a teacher")
+    then: str = Field("kd", description="method after the warm-up; it must learn from a teacher")
     then_fields: Names = Field(
         (), description="fields of that method other than its defaults, such as alpha=0.5"
     )
-    temperature: Temperature = Field(4.0, description="softmax temperature T of that method")
+    temperature: Temperature = Field(4.0, description="softmax temperature T of the method `then`")
 
     def fixed(self, own: type[MethodConfig]) -> Mapping[str, Any]:
         """Returns the temperature of the method that follows."""

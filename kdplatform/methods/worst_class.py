@@ -30,9 +30,13 @@ class Config(DistilledRows):
 
     method: Literal["worst_class"] = Field("worst_class", description="method")
     robustness: Fraction = Field(
-        0.5, description="0: the average over examples alone; 1: the weighted classes alone"
+        0.5,
+        description="0: the mean over examples; 1: the weighted sum over classes; between: "
+        "a mixture",
     )
-    step_size: float = Field(0.1, ge=0, description="step of the classes' weights, per epoch")
+    step_size: float = Field(
+        0.1, ge=0, description="step size of the classes' weights, once per epoch"
+    )
 
 
 class WorstClass(RowMethod[Config]):
