@@ -57,7 +57,9 @@ def room(module: str) -> str | None:
     """Returns the room that a module is in; None where it belongs to none."""
     own = module.removeprefix("kdplatform.")
     known = {name for rooms in FLOORS for name in rooms}
-    return next((name for name in (own, own.partition(".")[0]) if name in known), None)
+    parts = own.split(".")
+    names = (".".join(parts[:length]) for length in range(len(parts), 0, -1))
+    return next((name for name in names if name in known), None)
 
 
 def floor(module: str) -> int | None:
