@@ -13,7 +13,7 @@ import click
 
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.files import home_folder, not_there, user_path
-from kdplatform.settings.project import TUNING_SHORTCUTS
+from kdplatform.settings.fields import TUNING_SHORTCUTS
 from kdplatform.torchrun import processes_of
 
 FROM_PROJECT = "from-project"

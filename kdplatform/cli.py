@@ -32,18 +32,15 @@ from kdplatform.methods import method_names
 from kdplatform.models import model_names
 from kdplatform.progress import say, show
 from kdplatform.redaction import redacted
-from kdplatform.settings.project import (
+from kdplatform.settings.fields import (
     SHORTCUTS,
     TUNING_SHORTCUTS,
     FieldDescription,
     describe_fields,
-    grouping_attributes,
-    load_project,
-    method_remarks,
-    own_alpha_remark,
-    project_names,
-    shortened_warmups,
 )
+from kdplatform.settings.methods import grouping_attributes
+from kdplatform.settings.project import load_project, project_names
+from kdplatform.settings.remarks import method_remarks, own_alpha_remark, shortened_warmups
 from kdplatform.settings.schema import ProjectConfig, flatten
 from kdplatform.settings.words import plain_text
 from kdplatform.text import visible

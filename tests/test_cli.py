@@ -15,7 +15,8 @@ from helpers.refusals import failure
 from kdplatform import cli, doctor, errors, interruption
 from kdplatform.arguments import ENTRY_POINTS, FROM_PROJECT
 from kdplatform.experiments import commands
-from kdplatform.settings.project import describe_fields, load_project
+from kdplatform.settings.fields import describe_fields
+from kdplatform.settings.project import load_project
 
 
 @pytest.fixture(autouse=True)

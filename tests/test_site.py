@@ -12,7 +12,8 @@ import yaml
 
 from kdplatform import cli
 from kdplatform.methods import method_names
-from kdplatform.settings.project import describe_fields, load_project
+from kdplatform.settings.fields import describe_fields
+from kdplatform.settings.project import load_project
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"

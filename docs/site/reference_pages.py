@@ -10,7 +10,8 @@ from pydantic.fields import FieldInfo
 from kdplatform import cli
 from kdplatform.data import dataset_config_class, dataset_names
 from kdplatform.methods import method_config_classes, method_names
-from kdplatform.settings.project import describe_fields, load_project
+from kdplatform.settings.fields import describe_fields
+from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import (
     AugmentationConfig,
     ConditionConfig,

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from kdplatform.errors import UserError, unknown_name
 from kdplatform.methods import method_config_classes, method_names
-from kdplatform.settings.project import with_method
+from kdplatform.settings.methods import with_method
 from kdplatform.settings.schema import DistillationConfig, MethodConfig, ProjectConfig
 from kdplatform.settings.teacher_entries import teacher_entries
 from kdplatform.settings.words import allowed

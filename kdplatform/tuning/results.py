@@ -21,7 +21,8 @@ from kdplatform.experiments import records
 from kdplatform.files import written_atomically
 from kdplatform.reporting import tuning_figures
 from kdplatform.reporting.tables import csv_text
-from kdplatform.settings.project import dump_yaml, with_absolute_paths
+from kdplatform.settings.paths import with_absolute_paths
+from kdplatform.settings.project import dump_yaml
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.metrics import GROUP_REFERENCES, known
 from kdplatform.text import visible

@@ -7,7 +7,7 @@ from typing import Any, Self
 from optuna.trial import Trial
 
 from kdplatform.roles import Role
-from kdplatform.settings.project import with_method
+from kdplatform.settings.methods import with_method
 from kdplatform.settings.schema import ProjectConfig
 from kdplatform.study.study import Arm
 from kdplatform.tuning.dimensions import (

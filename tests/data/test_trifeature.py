@@ -17,7 +17,8 @@ from kdplatform.data import Dataset, load_dataset, trifeature
 from kdplatform.data._trifeature_factors import COLORS, SHAPES, TEXTURES, draw_factors
 from kdplatform.data.trifeature import Config
 from kdplatform.errors import MachineError, UserError
-from kdplatform.settings.project import describe_fields, load_project
+from kdplatform.settings.fields import describe_fields
+from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import DatasetConfig
 
 SMALL = Config(

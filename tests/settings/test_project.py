@@ -10,17 +10,11 @@ import yaml
 from helpers.refusals import refusal_of
 
 from kdplatform.data import dataset_names
-from kdplatform.settings.project import (
-    describe_fields,
-    dump_yaml,
-    load_project,
-    method_remarks,
-    own_alpha_remark,
-    project_names,
-    shortened_warmups,
-    with_absolute_paths,
-    with_method,
-)
+from kdplatform.settings.fields import describe_fields
+from kdplatform.settings.methods import with_method
+from kdplatform.settings.paths import with_absolute_paths
+from kdplatform.settings.project import dump_yaml, load_project, project_names
+from kdplatform.settings.remarks import method_remarks, own_alpha_remark, shortened_warmups
 from kdplatform.settings.schema import ProjectConfig, flatten
 
 TEMPERATURE = "number >= 1e-06 and <= 1e+06"

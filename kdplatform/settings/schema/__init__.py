@@ -3,11 +3,7 @@
 Nothing here knows the names of datasets, models and methods. `settings.project` checks names.
 """
 
-from kdplatform.settings.schema.conditions import (
-    AttackConfig,
-    ConditionConfig,
-    EvaluationConfig,
-)
+from kdplatform.settings.schema.conditions import AttackConfig, ConditionConfig, EvaluationConfig
 from kdplatform.settings.schema.fields import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
@@ -21,28 +17,15 @@ from kdplatform.settings.schema.fields import (
     Temperature,
     Temperatures,
 )
-from kdplatform.settings.schema.project import (
-    DatasetConfig,
-    ProjectConfig,
-    flatten,
-    neutral_values,
-)
-from kdplatform.settings.schema.texts import (
-    integers,
-    names,
-    numbers,
-    optional,
-    parse_integers,
-)
+from kdplatform.settings.schema.project import DatasetConfig, ProjectConfig, flatten, neutral_values
+from kdplatform.settings.schema.texts import integers, names, numbers, optional, parse_integers
 from kdplatform.settings.schema.training import (
     AugmentationConfig,
     DistillationConfig,
     MethodConfig,
     TrainingConfig,
 )
-from kdplatform.settings.schema.tuning import (
-    TuningConfig,
-)
+from kdplatform.settings.schema.tuning import TuningConfig
 
 __all__ = [
     "HIGHEST_TEMPERATURE",

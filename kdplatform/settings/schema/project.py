@@ -3,12 +3,7 @@
 import re
 from typing import Self
 
-from pydantic import (
-    BaseModel,
-    Field,
-    SerializeAsAny,
-    model_validator,
-)
+from pydantic import BaseModel, Field, SerializeAsAny, model_validator
 
 from kdplatform.settings.schema.conditions import EvaluationConfig
 from kdplatform.settings.schema.fields import NEUTRAL, Names, Section, Seeds, Temperatures

@@ -2,11 +2,7 @@
 
 from typing import Annotated, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Field,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 
 from kdplatform.settings.schema.fields import (
     NEUTRAL,
