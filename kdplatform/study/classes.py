@@ -16,8 +16,8 @@ class ClassWise:
     """All class tests of a study.
 
     Attributes:
-        tests: by arm and the role it is compared with; a comparison that cannot be made is absent.
-        reasons: why it cannot, by arm and role.
+        tests: by arm and the role that it is compared with; impossible comparisons are absent.
+        reasons: why a comparison is impossible, by arm and role.
     """
 
     def __init__(self, study: Study) -> None:
@@ -57,7 +57,7 @@ class ClassWise:
             self.reasons[arm, role] = f"{seeds[1]} {word} of {name}, {seeds[0]} of {role.label}"
 
     def _never_right(self, *arms: Arm) -> list[str]:
-        """Names models with an accuracy of 0; with many classes there may be some."""
+        """Names models with an accuracy of 0, which occur with many classes."""
         return [
             f"{self.study.names[arm]} seed {seed}"
             for arm in arms
@@ -74,7 +74,7 @@ class ClassWise:
 
     @property
     def detectable_shifts(self) -> list[float]:
-        """The class shift every comparison over seeds would show with power 0.8, where known."""
+        """The class shift that each comparison over seeds detects with power 0.8, if known."""
         shifts = [test.detectable_shift for test in self.tests.values()]
         return [shift for shift in shifts if np.isfinite(shift)]
 
@@ -103,7 +103,7 @@ class ClassWise:
 
 
 def class_disagreement(study: Study, arm: Arm, role: Role) -> FloatArray:
-    """Share of every class on which an arm and a reference differ, mean over the seeds of both."""
+    """Share of each class that an arm and a reference predict differently, mean over the seeds."""
     shares = [
         disagreement_by_class(*pair, len(study.class_names))["disagreement"].to_numpy(dtype=float)
         for pair in study.pairs_with(role, arm)
