@@ -4,7 +4,7 @@ Permuting groups keeps the margins of the table of profiles (label and predictio
 For profiles of many examples, the rows of the table are drawn with these margins, as hypergeometric
 numbers (Patefield 1981, Applied Statistics 30, algorithm AS 159). The examples of all other
 profiles form one further row, and the codes of this row are shuffled among them. Both ways give the
-distribution of permuted groups. Each profile uses the cheaper way.
+distribution of permuted groups. Profiles are divided so that the total cost is low.
 """
 
 from collections.abc import Iterator
