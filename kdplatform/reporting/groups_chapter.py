@@ -61,12 +61,7 @@ def groups_of_pair(
         if not inner.frame.empty:
             yield Section(
                 "Intersections, and groups within classes",
-                [
-                    (
-                        "The change of every smaller cell. For a group within a class it is that of "
-                        "the TPR."
-                    )
-                ],
+                ["The change of every smaller cell; for a group within a class that of the TPR."],
                 tables=[inner],
                 parts=crossed,
                 folded=True,
