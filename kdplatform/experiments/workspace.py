@@ -27,7 +27,7 @@ class Workspace:
         folder: writable parent of datasets, checkpoints and teacher logits.
         device: device of rank 0, if several processes train a model.
         reuse: whether FINISHED runs of the same key are reused instead of training.
-        processes: how many train a model together.
+        processes: number of processes that train a model together.
     """
 
     config: ProjectConfig
@@ -73,7 +73,7 @@ def open_workspace(
     """Checks folder and devices before any work starts.
 
     Args:
-        processes: how many train a model together.
+        processes: number of processes that train a model together.
         trains_here: whether they train on this machine.
 
     Raises:
