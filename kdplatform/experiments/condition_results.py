@@ -15,7 +15,7 @@ from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import condition_metric
 
 _EACH_BY_ITSELF = (
-    "each teacher is attacked by itself: together they are no ensemble under one attack, which "
+    "each teacher is attacked by itself, so there is no row of them together: one attack on all "
     "would find other images"
 )
 

@@ -92,9 +92,9 @@ def measured(
         say(f"{step.title}: under {name} {tables[name].accuracy:.2%} are right")
         if answers.without_slope > _MOST_WITHOUT_SLOPE:
             say(
-                f"{step.title}: under {name} the loss has no slope at {answers.without_slope:.1%} "
-                "of the images that are right without it, which the attack cannot move; its "
-                "accuracy is an upper bound"
+                f"{step.title}: under {name} the gradient of the loss vanishes at "
+                f"{answers.without_slope:.1%} of the images that are right without the attack, so "
+                "the attack cannot move them; the accuracy is an upper bound"
             )
     return tables
 

@@ -52,6 +52,7 @@ def check_outputs(
         )
     if binomtest(hits, total, 1 / number, alternative="less").pvalue < _LEVEL:
         say(
-            f"{step.title}: on validation {hits / total:.1%} are right, where guessing gives "
-            f"{1 / number:.1%}; do its inputs and its classes mean what the dataset's do?"
+            f"{step.title}: on validation {hits / total:.1%} are right, and guessing gives "
+            f"{1 / number:.1%}; check that its inputs and classes have the same meaning as the "
+            "dataset's"
         )

@@ -276,7 +276,7 @@ def _matrix(column: pd.Series, name: str, classes: int, where: str) -> NDArray[n
             return np.stack([np.asarray(cell, dtype=np.float32) for cell in column])
     except (ValueError, TypeError):
         raise UserError(
-            f"{where}: {name} hold other things than numbers; allowed: numbers"
+            f"{where}: {name} hold values that are not numbers; allowed: numbers"
         ) from None
 
 
@@ -343,7 +343,7 @@ def check_file_teacher(
     where = f"teacher.logits={','.join(names)!r}"
     if step.training.augmentation.active:
         raise UserError(
-            f"{where} knows the images as they are, and student.augmentation changes them; "
+            f"{where} has logits of the unchanged images, and student.augmentation changes them; "
             "allowed: no augmentation, or a teacher that is a network"
         )
     lacking = [
@@ -359,8 +359,9 @@ def check_file_teacher(
     if known.only_at is not None and method.softmax_temperature != known.only_at:
         asked = method.softmax_temperature
         raise UserError(
-            f"{where} has log-probabilities of the most probable classes alone, at T="
-            f"{known.only_at:g}, which cannot be re-tempered, and method={method.method!r} has "
+            f"{where} has log-probabilities of the most probable classes alone, at "
+            f"T={known.only_at:g}, which are not valid at other temperatures, and "
+            f"method={method.method!r} has "
             f"{'no temperature' if asked is None else f'T={asked:g}'}; allowed: that T "
             "(teacher.logits_temperature), or log-probabilities of all classes"
         )

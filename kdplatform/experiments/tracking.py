@@ -289,8 +289,8 @@ def _is_sound(run: Run, known: Mapping[Artifact, str]) -> bool:
 def unreadable(run_id: str, path: str, error: Exception) -> str:
     """Returns the message that an artifact cannot be read now, with remedies."""
     return (
-        f"run {run_id}: {path} cannot be read now ({reason_of(error)}); allowed: the artifact store"
-        f" of MLFLOW_TRACKING_URI={shown_store()!r} in reach, reuse=false to train afresh, or: "
+        f"run {run_id}: {path} cannot be read now ({reason_of(error)}); allowed: a reachable "
+        f"artifact store of MLFLOW_TRACKING_URI={shown_store()!r}, reuse=false to train again, or: "
         f"mlflow runs delete --run-id {run_id}"
     )
 

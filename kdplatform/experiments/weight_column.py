@@ -113,7 +113,6 @@ def weight_note(weights: FloatArray) -> str:
     none = f"; {unweighted} have weight 0" if unweighted else ""
     return (
         f"Weighted by column {WEIGHT!r}: {len(weights)} examples are worth {effective:.0f} of "
-        f"equal weight{none}. Rates, accuracies, scores and their intervals count weights. n, "
-        "McNemar's tests with what only one side gets right, I(f), consistency and warnings count "
-        "examples."
+        f"equal weight{none}. Rates, accuracies, scores and their intervals use the weights. n, "
+        "McNemar's tests and their counts, I(f), consistency and warnings count examples."
     )

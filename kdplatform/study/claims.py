@@ -169,7 +169,7 @@ class _Judge:
             beyond, *_ = self._trend_of(sign, column, grid, levels)
             if beyond is not verdict:
                 verdict = Verdict.UNDECIDED
-                remark = _joined(remark, "not beyond what its chance level does")
+                remark = _joined(remark, "not beyond the trend of its chance level")
         sample = self._sample(grid)
         return Claim(claim, verdict, words, change, scale, test, p_value, sample, remark)
 

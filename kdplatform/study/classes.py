@@ -38,8 +38,8 @@ class ClassWise:
         pairs = list(study.pairs_with(role, arm))
         if min(seeds) > 1 and (blind := self._never_right(reference, arm)):
             self.reasons[arm, role] = (
-                f"{listed(blind)} is right in no example, so that no class can be measured by its "
-                "overall accuracy"
+                f"{listed(blind)} predicts no example correctly, so classes cannot be divided by "
+                "its overall accuracy"
             )
         elif min(seeds) > 1:
             self.tests[arm, role] = compare_classes(
@@ -83,11 +83,15 @@ class ClassWise:
         study = self.study
         numbers = self.accuracies[next(iter(study.arms))].n
         absent = [name for name, n in zip(study.class_names, numbers, strict=True) if n == 0]
-        found = [f"Without test examples, not tested: {listed(absent)}."] if absent else []
+        found = (
+            [(f"Not tested, because there are no test examples: {listed(absent)}.")]
+            if absent
+            else []
+        )
         if single := int((numbers == 1).sum()):
             found.append(
-                f"With one test example: {single} classes. Their accuracy is 0 or 1 in each model, "
-                "so that no test by class can say much of them."
+                f"{single} classes have one test example each. Their accuracy is 0 or 1 in each "
+                "model, so a test by class says little about them."
             )
         labels = set(np.unique(study.any_table.labels))
         blind: dict[tuple[int, ...], list[str]] = {}

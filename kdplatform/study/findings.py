@@ -216,7 +216,7 @@ def _merged(findings: Sequence[Finding], comparisons: int) -> list[Finding]:
         sentence = f"{best.between}: {best.sentence}"
         if len(same) > 1:
             others = [finding.between.partition(" against ")[0] for finding in same]
-            sentence += f" So in {len(same)} arms: {listed(others)}."
+            sentence += f" The same holds in {len(same)} arms: {listed(others)}."
         shown.append(replace(best, sentence=sentence))
     return shown
 

@@ -187,8 +187,8 @@ def _misfit(metric: GateMetric, rule: Rule) -> str:
         for bound, limit in rule.bounds.items():
             if abs(limit) > 1:
                 return (
-                    f"{bound} {limit:g} is beyond any value, for the metric is a fraction; allowed:"
-                    " at most 1, such as 0.02 for two points"
+                    f"{bound} {limit:g} is beyond any value, because the metric is a fraction; "
+                    "allowed: at most 1, such as 0.02 for two points"
                 )
     return ""
 
