@@ -362,7 +362,7 @@ class _Judge:
 
     def _individual_fairness(self) -> Iterator[Claim]:
         for column, output, remark in (
-            (INDIVIDUAL, "probabilities", "falls mechanically when outputs soften"),
+            (INDIVIDUAL, "probabilities", "falls with softer outputs, whatever decisions do"),
             (INDIVIDUAL_LABELS, "predicted labels", "no softening can move it"),
             (INDIVIDUAL_CALIBRATED, "calibrated probabilities", "at each model's calibration"),
         ):
