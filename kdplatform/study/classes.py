@@ -83,11 +83,9 @@ class ClassWise:
         study = self.study
         numbers = self.accuracies[next(iter(study.arms))].n
         absent = [name for name, n in zip(study.class_names, numbers, strict=True) if n == 0]
-        found = (
-            [(f"Not tested, because there are no test examples: {listed(absent)}.")]
-            if absent
-            else []
-        )
+        found = []
+        if absent:
+            found.append(f"Not tested, because there are no test examples: {listed(absent)}.")
         if single := int((numbers == 1).sum()):
             found.append(
                 f"{single} classes have one test example each. Their accuracy is 0 or 1 in each "
