@@ -75,7 +75,7 @@ def load_checkpoint(path: Path, identity: str) -> Content | None:
     data = path.read_bytes()
     digest, payload = data[:32], data[32:]
     if hashlib.sha256(payload).digest() != digest:
-        say(f"checkpoint {path} is cut short or altered: ignored, training begins anew")
+        say(f"checkpoint {path} is cut short or altered: ignored, training starts again")
         return None
     try:
         saved = read_tensors(io.BytesIO(payload))
@@ -84,17 +84,17 @@ def load_checkpoint(path: Path, identity: str) -> Content | None:
     except UnreadableError as error:
         aside = path.with_name(f"{path.name}.refused")
         path.replace(aside)
-        say(f"checkpoint {path} is refused ({error}): kept as {aside.name}, training begins anew")
+        say(f"checkpoint {path} is refused ({error}): kept as {aside.name}, training starts again")
         return None
     if saved["format"] != FORMAT or saved["identity"] != identity:
-        say(f"checkpoint {path} is of another run: ignored, training begins anew")
+        say(f"checkpoint {path} is of another run: ignored, training starts again")
         return None
     content: Content = saved["content"]
     content["references"] = {}
     for name, digest in saved.get("references", {}).items():
         payload = _read(_reference_path(path, str(digest)))
         if hashlib.sha256(payload).hexdigest() != digest:
-            say(f"checkpoint {path}: its {name} is missing or altered, training begins anew")
+            say(f"checkpoint {path}: its {name} is missing or altered, training starts again")
             return None
         content["references"][name] = read_tensors(io.BytesIO(payload))
     return content
