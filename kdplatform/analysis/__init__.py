@@ -1,6 +1,6 @@
 """Statistics of prediction tables: pure functions from tables to numbers and data frames.
 
-The functions named here are imported when they are first asked for. Each module has more.
+The functions named here are imported when they are first used. Each module has more.
 
 >>> import kdplatform.analysis
 >>> "bootstrap_fairness" in dir(kdplatform.analysis)

@@ -12,7 +12,7 @@ from kdplatform.analysis.permutation import seed_splits
 from kdplatform.analysis.tables import Attribute, attribute_groups, quotient, stack_tables
 from kdplatform.predictions import FloatArray, Table
 
-# Shares that differ by less are equal: they are sums in another order.
+# Shares that differ by less count as equal, because sums in another order differ by rounding.
 _ROUNDING = 1e-12
 
 
@@ -26,14 +26,14 @@ def agreement_by_group(
     """Share of a group's examples on which the arms agree, beside the noise between seeds.
 
     Two seeds of one arm already disagree. `excess_disagreement` is the mean disagreement of a model
-    of A with one of B minus the mean within A and within B. It is 0 if the arms are seeds of one
-    kind. Its p comes from the permutation of seeds: the share of all splits of the seeds into two
-    arms with an excess at least as large. Shares count weights, if the tables have them.
+    of A with one of B minus the mean within A and within B. Its mean is 0 if the arms are seeds of
+    one kind. Its p comes from the permutation of seeds: the share of all splits of the seeds into
+    two arms with an excess at least as large. Shares use the weights, if the tables have them.
 
     Args:
         tables_a: The reference, one table per seed.
-        tables_b: One table per seed; when there are as many as in `tables_a`, table i of both is
-            taken to be the same seed, and agreement is that of same seeds.
+        tables_b: One table per seed. With as many tables as in `tables_a`, tables i of both are
+            taken as the same seed, and agreement is that of equal seeds.
         min_group_size: Smaller groups are listed and not measured.
 
     Returns:

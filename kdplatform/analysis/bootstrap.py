@@ -1,7 +1,8 @@
 """Intervals for group fairness, and paired differences between arms, by a two-way bootstrap.
 
-Each draw resamples the examples, the same for every model, and the seeds of every arm. What the
-arms share, above all the examples that are hard for all of them, cancels in their differences.
+Each draw resamples the examples, in the same way for every model, and the seeds of every arm.
+Common effects of the arms, above all examples that are hard for all of them, cancel in their
+differences.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -56,8 +57,8 @@ def _interval(
 ) -> Interval:
     """Estimate plus and minus t times the deviation of the draws.
 
-    Few seeds estimate their own variance badly, so t has the seeds' degrees of freedom, scaled by
-    Satterthwaite's rule for the share of the variance that comes from seeds.
+    Few seeds estimate their variance badly. t therefore has the seeds' degrees of freedom, scaled
+    by Satterthwaite's rule for the share of the variance that comes from seeds.
     """
     known = samples[np.isfinite(samples)]
     if not np.isfinite(estimate) or len(known) < 2:
@@ -79,7 +80,7 @@ class Comparison(NamedTuple):
 
 @dataclass(frozen=True)
 class FairnessBootstrap:
-    """Metrics of several arms with what is needed for their intervals and differences.
+    """Metrics of several arms, with the draws for their intervals and differences.
 
     Attributes:
         values: Metric of every model, by arm and metric. [seeds]
@@ -99,11 +100,11 @@ class FairnessBootstrap:
 
     @cached_property
     def null(self) -> pd.DataFrame:
-        """What parity would give, as `parity.parity_null` of the same arms says it."""
+        """The chance levels of the arms, as `parity.parity_null` returns them."""
         return self.make_null()
 
     def compare(self, arm: str, reference: str, metric: str) -> Comparison:
-        """Judges the difference of two arms as every report and command does.
+        """Judges the difference of two arms by the rule of all reports and commands.
 
         Chance levels of a largest difference differ between arms. The interval alone therefore
         gives no verdict; `null` gives the difference of the chance levels.
@@ -123,7 +124,7 @@ class FairnessBootstrap:
         """The mean of a metric over arms minus that of a reference, with its paired interval.
 
         Args:
-            null: `parity.parity_null` of these arms and the attribute; None: it is made.
+            null: `parity.parity_null` of these arms and the attribute; None: it is computed.
         """
         weights = {arm: 1 / len(arms) for arm in arms}
         weights[reference] = weights.get(reference, 0.0) - 1.0
@@ -137,7 +138,7 @@ class FairnessBootstrap:
         return Change(interval, chance, improves and self._all_fall(arms, reference))
 
     def _all_fall(self, arms: Sequence[str], reference: str) -> bool:
-        """Whether the accuracy of every group that is measured is lower than the reference's."""
+        """Whether every measured group's accuracy is lower than under the reference."""
         accuracy: FloatArray = np.mean([self.group_accuracy[arm] for arm in arms], axis=0)
         known, before = np.isfinite(accuracy), self.group_accuracy[reference]
         return bool(np.all(accuracy[known] < before[known]))
@@ -200,7 +201,7 @@ class FairnessBootstrap:
 
 
 def _seed_weights(seeds: int, draws: int, generator: np.random.Generator) -> FloatArray:
-    """How often each seed is drawn: one fewer in all than there are, for an unbiased variance."""
+    """How often each seed is drawn, one fewer than there are for an unbiased variance."""
     if seeds == 1:
         return np.ones((draws, 1))
     chances = np.full(seeds, 1 / seeds)
@@ -228,15 +229,15 @@ def bootstrap_fairness(
     Metrics are those of `group_fairness.fairness_metrics`, averaged over an arm's seeds. A draw
     resamples the examples that belong to a group, with replacement and the same for all models
     (Efron 1979; as a multinomial on the table of group, label and predictions). Independently it
-    resamples the seeds (Owen 2007, the pigeonhole bootstrap), one seed fewer than there are (Rao
-    and Wu 1988). The variance of a mean over few seeds is then not underestimated. Arms with
-    equally many seeds share the draw: seed i of one is paired with seed i of the other.
+    resamples the seeds (Owen 2007, the pigeonhole bootstrap). It draws one seed fewer than there
+    are (Rao and Wu 1988), so that the variance of a mean over few seeds is not underestimated. Arms
+    with equally many seeds share the draw: seed i of one is paired with seed i of the other.
 
     The interval is the estimate plus and minus t times the deviation of the draws, cut off at the
     metric's range. With one seed it is conditional on that model. A metric that is a largest
     difference is biased upward, and near parity its own interval misses 0. Test parity by
-    `parity.parity_null`. Test arms by their difference, in which the bias cancels as far as their
-    error rates are alike.
+    `parity.parity_null`. Test arms by their difference, in which the bias cancels if their error
+    rates are similar.
 
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.
@@ -266,8 +267,8 @@ def bootstrap_models(
 
     Args:
         seeds: Models of each arm, in the order of the models.
-        measure: What is made of the counts of a draw.
-        make_null: Gives the chance levels of the measure; None: those of `metric_values`.
+        measure: Computes the metrics from the counts of a draw.
+        make_null: Returns the chance levels of the measure; None: those of `metric_values`.
     """
     generator = np.random.default_rng(seed)
     profiles = Profiles(models)

@@ -10,7 +10,7 @@ from scipy import optimize, special
 from kdplatform.predictions import FloatArray, IntArray, Logits, Predictions, Table
 
 EQUAL_MASS_BINS = 15
-# Beyond these the loss of a model that is right, or wrong, everywhere no longer changes.
+# Beyond these limits the loss of a model that is always right, or always wrong, no longer changes.
 TEMPERATURE_LIMITS = (0.01, 100.0)
 # Logits softened at a time: they stay in the cache of the processor.
 _LOGITS = 1 << 17
@@ -51,7 +51,7 @@ def _chunks(logits: Logits) -> Iterator[slice]:
 
 
 class _Softened(NamedTuple):
-    """Some rows of logits over a temperature, less the largest of each row.
+    """Some rows of logits, divided by a temperature and minus the largest logit of each row.
 
     Attributes:
         logits: [rows, classes]
@@ -83,10 +83,10 @@ def probabilities(table: Table, temperature: float = 1.0) -> FloatArray:
 def probability_of(table: Table, classes: npt.ArrayLike) -> FloatArray:
     """Probability that each example has a class: its own, or one of all. [examples].
 
-    Some rows at a time, so that very many classes need no more memory.
+    A few rows are computed at a time, so that many classes need no more memory.
 
     Args:
-        classes: Number of the class of every example, or of one class. [examples] or a number
+        classes: The class of every example [examples], or one class for all.
 
     Raises:
         ValueError: The table has no logits.
@@ -118,7 +118,7 @@ def _scores(table: Table, temperature: float) -> tuple[_Scores, IntArray, IntArr
 def example_scores(table: Table, *, temperature: float = 1.0) -> dict[str, FloatArray]:
     """Brier score and negative log-likelihood of every example: `brier` and `nll`.
 
-    Arrays of shape [examples]. Their means, weighted where the table has weights, are those of
+    Arrays of shape [examples]. Their means, weighted if the table has weights, are those of
     `calibration`.
 
     Raises:
@@ -138,8 +138,8 @@ def expected_calibration_error(
     """ECE over bins of equal mass: sum over bins of n_bin / n |accuracy - mean confidence|.
 
     Bins are cut at quantiles of the confidence (Nixon et al. 2019, arXiv 1904.01685). Equal
-    confidences share a bin whatever their order, so fewer bins may come out. Bins hold equally many
-    examples, whatever their weights. Accuracy, confidence and the sum over bins count weights.
+    confidences always share a bin, so there may be fewer bins. Bins contain equally many examples,
+    whatever their weights. Accuracy, confidence and the sum over bins use the weights.
 
     Args:
         confidence: Probability of the predicted class. [examples]
@@ -147,7 +147,7 @@ def expected_calibration_error(
         weights: How much each example counts; None: all alike. [examples]
 
     Raises:
-        ValueError: `bins` is below 1, or there are no examples or not as many of both.
+        ValueError: `bins` is below 1, there are no examples, or the arguments differ in length.
 
     >>> round(expected_calibration_error([0.9, 0.9, 0.6, 0.6], [1, 1, 1, 0], bins=2), 6)
     0.1
@@ -198,9 +198,10 @@ def calibration(
 def calibrating_temperature(table: Table) -> float:
     """The temperature that minimises the NLL of a table (Guo et al. 2017, arXiv 1706.04599).
 
-    Fit it on validation predictions and apply it to test predictions. The NLL is convex in
-    1 / temperature and its derivative, mean of E_p[z] - z_label, is solved for 0. A model that is
-    right with a margin everywhere has no minimum: the nearer of `TEMPERATURE_LIMITS` is returned.
+    Fit it on validation predictions and apply it to test predictions. The NLL is convex in 1 /
+    temperature. The zero of its derivative, the mean of E_p[z] - z_label, is computed. For a model
+    that is right with a margin everywhere there is no minimum, and the nearer of
+    `TEMPERATURE_LIMITS` is returned.
 
     Raises:
         ValueError: As `calibration`.

@@ -1,7 +1,7 @@
 """Models that have not learnt their task, and look fair for that reason.
 
-A model that gives everyone the same class treats all groups alike: its DPD and EOD are 0. So does,
-nearly, one that guesses. No fairness of such a model means anything.
+A model that predicts the same class for all examples treats all groups alike: its DPD and EOD are
+0. Those of a model that guesses are near 0. The fairness of such models means nothing.
 """
 
 from dataclasses import dataclass
@@ -18,12 +18,12 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Collapse:
-    """What is wrong with one model's predictions.
+    """Signs of collapse in one model's predictions.
 
     Attributes:
-        constant: the class that it predicts for every example; None where it predicts several.
-        accuracy: share that is right.
-        chance: share that would be right if predictions had nothing to do with labels.
+        constant: the class that the model predicts for every example; None if it predicts several.
+        accuracy: share of right predictions.
+        chance: share of right predictions if predictions did not depend on labels.
         p_chance: one-sided p of the accuracy under chance; NaN for a constant model.
         never: labels that it never predicts.
         never_in_groups: labels that it predicts, but never in a group: attribute, group, label.
@@ -43,12 +43,12 @@ class Collapse:
 
     @property
     def no_better(self) -> bool:
-        """Whether the model is right no more often than chance, be it by luck or not."""
+        """Whether the model's accuracy is at most that of chance."""
         return self.constant is not None or self.accuracy <= self.chance
 
     @property
     def signs(self) -> int:
-        """How much is wrong: 0 for a model that may be judged."""
+        """Number of signs of collapse; 0 for a model that may be judged."""
         return int(self.at_chance) + len(self.never) + len(self.never_in_groups)
 
 
@@ -59,14 +59,14 @@ def collapse_of(
 ) -> Collapse:
     """Looks at one model's predictions for signs that it has collapsed.
 
-    Chance is what a random matching of these predictions with these labels gets right: the sum over
-    classes of P(prediction = c) P(label = c), the chance agreement of Cohen's kappa (1960). Its
-    variance is that of the matching, and p the normal tail. A model that always predicts the most
-    frequent class is at chance whatever its accuracy.
+    Chance is the accuracy of a random matching of these predictions with these labels: the sum over
+    classes of P(prediction = c) P(label = c), the chance agreement of Cohen's kappa (1960). The
+    variance is that of the matching, and p is the normal tail. A model that always predicts the
+    most frequent class is at chance whatever its accuracy.
 
     Args:
-        attributes: a class is looked for in each of their groups that has 30 examples of it, or
-            `min_group_size` where that is more.
+        attributes: a class is searched in each of their groups with 30 examples of it (or
+            `min_group_size`, if that is more).
 
     >>> import pandas as pd
     >>> labels = [0, 0, 0, 1]
@@ -82,7 +82,7 @@ def collapse_of(
     products = of_label * of_prediction
     right = products.sum() / n
     rest = (n - of_label) * (n - of_prediction)
-    # Of a random matching: variances of the hypergeometric counts, and their covariances.
+    # For a random matching: the variances of the hypergeometric counts, and their covariances.
     variance = (products * rest).sum() + products.sum() ** 2 - (products**2).sum()
     deviation = np.sqrt(variance / max(n * n * (n - 1), 1))
     predicted = np.flatnonzero(of_prediction)

@@ -1,4 +1,4 @@
-"""Two arms against each other, class by class: over seeds, or one pair of models."""
+"""Class-wise comparison of two arms, over seeds or for one pair of models."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class ClassComparison:
         table: One row per class. Over seeds `significance.welch_by_class`, with the family-wise
             `p_max_t` and `significant_max_t` of the permutation of seeds; for one pair
             `significance.mcnemar_by_class`.
-        counts: How many classes differ, and how many by chance.
+        counts: How many classes differ, and how many differ by chance.
         permutation: The headline test, valid with few seeds; None for a single pair of models.
         detectable_shift: Shift of a class that these seeds find with power 0.8, as a fraction; NaN
             for a single pair.
@@ -74,6 +74,6 @@ def compare_classes(
 
 
 def compare_pair(table_a: Table, table_b: Table, n_classes: int | None = None) -> ClassComparison:
-    """McNemar's exact tests of one pair of models, which say nothing of other seeds."""
+    """McNemar's exact tests of one pair of models, which say nothing about other seeds."""
     table = mcnemar_by_class(table_a, table_b, n_classes=n_classes)
     return ClassComparison(table, significance_counts(table))

@@ -1,8 +1,8 @@
-"""What auditors ask of decisions: selection rates, impact ratios, equal opportunity, precision.
+"""Measures of decisions for audits: selection rates, impact ratios, equal opportunity, precision.
 
-One class is the favourable one. Tables are turned into decisions first (`decided`, `scored`): 1 for
-the favourable class, 0 for any other. The metrics have fairlearn's names; its values are the
-reference in the tests.
+One class is the favourable one. Tables are first turned into decisions (`decided`, `scored`): 1 for
+the favourable class, 0 for any other. The metrics have fairlearn's names, and the tests compare
+them with fairlearn's values.
 """
 
 from collections.abc import Collection, Mapping
@@ -56,7 +56,7 @@ def scored(table: Predictions, positive: int, scores: FloatArray | None = None) 
     scoring rate (6 RCNY 5-300). Scores that equal the median are not above it.
 
     Args:
-        scores: The probabilities, where they are known already. [examples]
+        scores: The probabilities, if they are known already. [examples]
 
     Raises:
         ValueError: the table has no logits.
@@ -75,9 +75,9 @@ class _Enough:
     """Which groups have enough examples for a rate.
 
     Attributes:
-        ratio: for the selection rate, and a large enough share for an impact ratio. [groups]
-        positives: of the favourable class, for the TPR. [groups]
-        selected: that a model selects, for its precision. [models, groups]
+        ratio: for the selection rate, with a large enough share for an impact ratio. [groups]
+        positives: examples of the favourable class, for the TPR. [groups]
+        selected: examples that a model selects, for its precision. [models, groups]
     """
 
     ratio: npt.NDArray[np.bool_]
@@ -120,14 +120,15 @@ class Decisions:
         groups: One row per arm and group: `attribute`, `arm`, `group`, `n`, `share` (of the
             examples in groups, or of their weight), `selection_rate`, `impact_ratio` (over the
             highest group's), `below_four_fifths`, `tpr`, `precision`. Rates are means over the
-            arm's seeds, NaN where a group is too small for one, an impact ratio also where its
-            share is.
-        rule: One row per arm, the four-fifths rule: `attribute`, `arm`, `impact_ratio` (the lowest
-            of a group), `group` (which it is), `below` (groups below four fifths),
-            `chance_of_below` (share of audits of these sizes in which a group falls below although
-            all have the same rate, simulated), `p_value` (share of permutations of the groups with
-            a lowest ratio as low), `permutations`.
-        left_out: Groups that are large enough to be measured and too small a share for a ratio.
+            arm's seeds. They are NaN if a group is too small; an impact ratio is also NaN if the
+            group's share is too small.
+        rule: The four-fifths rule, one row per arm: `attribute`, `arm`, `impact_ratio` (the
+            lowest), `group` (the group that has it), `below` (groups below four fifths),
+            `chance_of_below` (share of simulated audits of these sizes in which a group falls below
+            although all have the same rate), `p_value` (share of permutations of the groups with a
+            lowest ratio at least as low), `permutations`.
+        left_out: Groups that are large enough to be measured, but whose share is too small for a
+            ratio.
         bootstrap: The metrics with their intervals.
     """
 
@@ -161,18 +162,18 @@ def decisions(
       (Chouldechova 2017, arXiv 1610.07524).
 
     The chance level comes from permuting groups: among all examples for the ratio, among those of
-    one label for equal opportunity, among those that the model selects for predictive parity. How
-    often equal groups of these sizes fall below four fifths is simulated. Every example's decisions
-    are drawn anew from those of all examples.
+    one label for equal opportunity, and among those that the model selects for predictive parity. A
+    simulation shows how often groups of these sizes with equal rates fall below four fifths. It
+    draws the decisions of every example anew from those of all examples.
 
     Args:
         arms: Tables of decisions of each arm, one per seed: `decided` or `scored`.
-        permutations: For the four-fifths rule and the ratio.
-        null_permutations: For the chance levels of the other metrics; None: as many.
+        permutations: Number for the four-fifths rule and the ratio.
+        null_permutations: Number for the chance levels of the other metrics; None: the same.
         min_group_size: Examples a group needs in the denominator of a rate.
         min_group_share: Share of the examples, or of their weight, that a group needs to have an
             impact ratio.
-        metrics: Those that will be compared; only they get chance levels, which take time.
+        metrics: The metrics that will be compared. Only they get chance levels, which take time.
 
     Raises:
         ValueError: A table is invalid, or ids, labels or groups differ between tables.
@@ -219,7 +220,7 @@ def decisions(
 
 
 def _numbers(models: Models, predictions: npt.NDArray[np.int64]) -> GroupCounts:
-    """Numbers of examples by group, those of weight 0 left out."""
+    """Numbers of examples by group, without those of weight 0."""
     present = None if models.weights is None else (models.weights > 0).astype(float)
     n_codes = len(models.groups.members)
     found = count_codes(models.groups.codes, models.labels, predictions, n_codes, 2, present)
@@ -343,7 +344,7 @@ def _null(
     permutations: int,
     seed: int,
 ) -> pd.DataFrame:
-    """What chance gives, as a table of `parity.parity_null`.
+    """The chance levels, as a table like that of `parity.parity_null`.
 
     Args:
         ratios: The demographic parity ratio when groups are permuted. [permutations, models]
@@ -370,7 +371,7 @@ def _null(
 def _precision_null(
     models: Models, number: int, enough: _Enough, permutations: int, generator: np.random.Generator
 ) -> FloatArray:
-    """Spread of the precision when groups are permuted among what one model selects.
+    """Spread of the precision when groups are permuted among the examples that one model selects.
 
     Returns:
         [permutations, 1]

@@ -1,4 +1,4 @@
-"""Where two models predict differently, beside how much two seeds of one model already differ."""
+"""Disagreement of two models, compared with the disagreement of two seeds of one model."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -36,7 +36,8 @@ def disagreement_by_class(
 ) -> pd.DataFrame:
     """Disagreement of two models on the examples of each true class.
 
-    CMP(f(x), g(x)) is 1 when the predictions differ (Mohammadshahi and Ioannou 2025).
+    It is the mean of CMP(f(x), g(x)), which is 1 if the predictions differ (Mohammadshahi and
+    Ioannou 2025).
 
     Returns:
         One row per class: `class`, `n`, `disagreements` (examples), `disagreement` (their share of
@@ -62,7 +63,7 @@ def disagreement_matrix(
 ) -> pd.DataFrame:
     """Counts of examples by the class `a` predicts (rows) and the class `b` predicts (columns).
 
-    The diagonal, where the two agree, is left out: it is 0.
+    The diagonal, where the two agree, is set to 0.
 
     >>> a = pd.DataFrame({"id": [0, 1, 2], "label": [0, 0, 1], "prediction": [0, 0, 1]})
     >>> b = pd.DataFrame({"id": [0, 1, 2], "label": [0, 0, 1], "prediction": [1, 0, 1]})
@@ -95,15 +96,15 @@ def disagreement_over_seeds(
     tables_b: Sequence[Table],
     n_classes: int | None = None,
 ) -> pd.DataFrame:
-    """Class disagreement of two arms, beside the seed-noise baseline of each arm.
+    """Class disagreement of two arms, with the seed-noise baseline of each arm.
 
     The baseline is the mean disagreement over all pairs of seeds within an arm. Two seeds of one
-    model already disagree; only the excess is due to the arms.
+    model already disagree. Only the excess comes from the difference between the arms.
 
     Args:
         tables_a: One table per seed.
-        tables_b: One table per seed; when there are as many as in `tables_a`, table i of both is
-            taken to be the same seed (a student and its own teacher).
+        tables_b: One table per seed. With as many tables as in `tables_a`, tables i of both are
+            taken as the same seed (a student and its own teacher).
         n_classes: Number of classes; the largest label decides when it is not given.
 
     Returns:

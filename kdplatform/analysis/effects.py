@@ -40,7 +40,7 @@ def power_of_shift(
     centre = abs(shift) / (deviation * np.sqrt(1 / seeds_a + 1 / seeds_b))
     critical = stats.t.isf(alpha / 2, degrees)
     upper = stats.nct.sf(critical, degrees, centre)
-    # far out in the wrong tail the library returns NaN for what is 0
+    # far out in the wrong tail the library returns NaN instead of 0
     lower = np.nan_to_num(stats.nct.cdf(-critical, degrees, centre), nan=0.0)
     return float(upper + lower)
 
@@ -78,11 +78,11 @@ def class_detectable_shift(
 ) -> float:
     """Shift of one class's accuracy that these seeds would show, as a fraction.
 
-    The planning line beside a class table: a class that shifted by less is mostly not significant,
-    so "no significant classes" is not "no effect". The deviation over seeds is the root mean square
-    over classes and arms, of the values that are tested (a ratio is turned back into accuracy by
-    the mean overall accuracy). It is the uncorrected test's power, for one class of typical
-    deviation.
+    It stands beside a class table and helps to plan seeds. A class that shifted by less is mostly
+    not significant, so "no significant classes" does not mean "no effect". The deviation over seeds
+    is the root mean square over classes and arms of the tested values (a ratio is turned back into
+    accuracy by the mean overall accuracy). The power is that of the uncorrected test for one class
+    of typical deviation.
 
     Returns:
         The detectable shift, NaN when no class varies over seeds.
@@ -109,8 +109,8 @@ class Trend:
         method: How the library computed p ("exact" or "asymptotic"), or "none".
         spearman: Mean over seeds of Spearman's correlation with temperature; a seed whose value
             never changes counts as 0.
-        spearman_low: The smallest of a seed.
-        spearman_high: The largest of a seed.
+        spearman_low: The smallest correlation of a seed.
+        spearman_high: The largest correlation of a seed.
         dropped_seeds: Seeds left out because they lack a temperature.
         note: Why there is no test, or empty.
     """
@@ -164,8 +164,8 @@ def trend_over_temperature(runs: pd.DataFrame, value: str) -> Trend:
         runs: One row per run, with columns `temperature`, `seed` and the value's.
 
     Returns:
-        The test; without one (fewer than two seeds or three temperatures) p is NaN and `note` says
-        why.
+        The test. With fewer than two seeds or three temperatures there is no test: p is NaN, and
+        `note` says why.
 
     Raises:
         ValueError: A column is missing, a temperature is not finite, or a pair of temperature and

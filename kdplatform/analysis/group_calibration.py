@@ -1,4 +1,4 @@
-"""Calibration within groups: ECE beside what chance gives, and mean scores beside base rates."""
+"""Calibration within groups: ECE with its chance level, and mean scores with base rates."""
 
 import numpy as np
 import numpy.typing as npt
@@ -23,23 +23,23 @@ def calibration_by_group(
     draws: int = _DRAWS,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """ECE of every group, and its mean score of the favourable class beside its base rate.
+    """ECE of every group, and the mean score of the favourable class with its base rate.
 
-    ECE is that of `calibration.expected_calibration_error` among the group's examples, of the
-    predicted class. It is above 0 by chance, the more the smaller the group: `ece_by_chance` is its
-    mean when every prediction is right with the probability that the model gives it, simulated.
-    A mean score above the base rate means that the model expects the favourable class too often.
+    ECE is `calibration.expected_calibration_error` on the group's examples. By chance it is above
+    0, and more so in small groups. `ece_by_chance` is the mean of simulations in which every
+    prediction is right with the probability that the model gives it. If the mean score is above the
+    base rate, the model expects the favourable class too often.
 
     Args:
         positive: The favourable class; None: no score.
-        confidence: Probability of the predicted class, where it is known already. [examples]
-        scores: Probability of the favourable class, likewise. [examples]
+        confidence: Probability of the predicted class, if it is known already. [examples]
+        scores: Probability of the favourable class, if it is known already. [examples]
         min_group_size: Smaller groups are listed and not measured.
         draws: Simulations.
 
     Returns:
-        One row per group: `attribute`, `group`, `n`, `ece`, `ece_by_chance`, and where `positive`
-        is given `mean_score` and `base_rate`.
+        One row per group: `attribute`, `group`, `n`, `ece`, `ece_by_chance`, and with `positive`
+        also `mean_score` and `base_rate`.
 
     Raises:
         ValueError: The table has no logits, or the attribute no group.
@@ -73,7 +73,7 @@ def calibration_by_group(
 
 
 def _errors(bins: IntArray, gaps: npt.NDArray[np.floating], weights: FloatArray) -> FloatArray:
-    """ECE of every row of gaps between being right and being sure. [draws]."""
+    """ECE of every row of gaps between correctness and confidence. [draws]."""
     chosen = np.zeros((len(bins), int(bins.max()) + 1))
     chosen[np.arange(len(bins)), bins] = weights
     return np.asarray(np.abs(gaps @ chosen).sum(axis=1) / weights.sum())

@@ -15,11 +15,11 @@ GROUP, INTERSECTION, WITHIN_CLASS = "group", "intersection", "group within class
 
 
 class _Block(NamedTuple):
-    """Cells of one attribute: its groups, then, where classes count, its groups within classes.
+    """Cells of one attribute: its groups, and for single attributes also its groups within classes.
 
     Attributes:
-        codes: row of `members` of every example; if classes count, times their number plus the
-            example's class. -1 outside.
+        codes: row of `members` of every example, or -1. With several classes, that row times their
+            number plus the example's class.
         members: as in `Groups`. [codes, groups]
         classes: 1 if only whole groups are cells.
     """
@@ -29,7 +29,7 @@ class _Block(NamedTuple):
     classes: int
 
     def sums(self, values: npt.NDArray[np.number]) -> FloatArray:
-        """Adds values up by cell; an example of several groups counts in each. [cells]."""
+        """Sums values by cell; an example in several groups counts in each. [cells]."""
         inside = self.codes >= 0
         by_code = np.bincount(
             self.codes[inside], values[inside], minlength=len(self.members) * self.classes
@@ -44,7 +44,7 @@ class Cells:
     """The cells of every example.
 
     Attributes:
-        table: a table of the examples; others are brought into its order.
+        table: a table of the examples; other tables are sorted into its order.
         frame: a row per cell: `kind`, `attribute`, `group`, `class` (-1 for a whole group), `n`.
     """
 

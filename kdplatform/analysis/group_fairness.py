@@ -1,8 +1,8 @@
 """Group fairness of one model: rates and accuracy per group, DPD, EOD and their parts.
 
-The metrics are fairlearn's, counted directly: fairlearn has no multi-class metrics, gives a group
-without positives a true positive rate of 0, and takes one pass over the data per metric and group.
-Its values are the reference in the tests.
+The metrics are defined as in fairlearn, but computed here from counts. fairlearn has no multi-class
+metrics, gives a group without positives a true positive rate of 0, and takes one pass over the data
+per metric and group. The tests compare with fairlearn's values.
 """
 
 from dataclasses import dataclass
@@ -46,8 +46,8 @@ class FairnessMetrics:
         shared: Examples that belong to several, and count in each.
         smallest_group: Examples of the smallest group measured; 0 when none is.
         classes: Classes seen as a label or a prediction.
-        dpd: Demographic parity difference: largest minus smallest P(prediction = c | group). Two
-            classes: of class 1. More: mean over classes, one-vs-rest.
+        dpd: Demographic parity difference: largest minus smallest P(prediction = c | group). With
+            two classes it is that of class 1, with more the mean over classes, one-vs-rest.
         dpd_max: The largest DPD of a class (`dpd` for two classes).
         eod: Equalized odds difference: the larger of the TPR and FPR differences; mean over classes
             as for `dpd`.
@@ -57,8 +57,8 @@ class FairnessMetrics:
         worst_group: The group of lowest accuracy; empty when none is measured.
         worst_group_accuracy: Its accuracy.
         accuracy_gap: Accuracy of the best group minus that of the worst.
-        note: Groups that are too small and what they are left out of, and examples in no group or
-            in several; or empty.
+        note: Groups that are too small with the metrics that leave them out, and examples in no
+            group or in several; empty if there are none.
     """
 
     attribute: str
@@ -148,11 +148,11 @@ def _note(measured: _Measured) -> str:
 
 
 def _left_out_of_rates(measured: _Measured) -> tuple[list[str], bool]:
-    """Says which of the groups that are measured have no rate of a class, and why.
+    """Says which of the measured groups have no rate for a class, and why.
 
     Returns:
-        The remarks, and whether a smaller `min_group_size` would give any of these rates: not to a
-        group that has no example to count.
+        The remarks, and whether a smaller `min_group_size` would give any of these rates. It does
+        not for a group without examples in the denominator.
     """
     large, classes = measured.large, len(measured.classes)
     binary = classes == 2
@@ -194,14 +194,14 @@ def fairness_metrics(
     than two classes are binarised one-vs-rest (Mohammadshahi and Ioannou 2025, Algorithm 1) and the
     mean and maximum over the classes seen are given.
 
-    A group smaller than `min_group_size` is not measured. One with fewer positives has no TPR, and
-    one with fewer negatives no FPR; it is left out of that difference and named in `note`. With
-    fewer than two groups left the difference, and an EOD that needs it, is NaN; such a class is
-    left out of the mean and maximum.
+    A group smaller than `min_group_size` is not measured. A group with fewer positives has no TPR,
+    and one with fewer negatives no FPR. It is left out of that difference and named in `note`. With
+    fewer than two groups left the difference is NaN, and so is the EOD that needs it. Such a class
+    is left out of the mean and maximum.
 
-    DPD is a maximum of differences, so it is above 0 by chance alone, the more the smaller and the
-    more numerous the groups: see `parity.parity_null`. It is also above 0 for a perfect model when
-    the groups have different base rates.
+    DPD is a maximum of differences, so it is above 0 by chance alone. This chance level grows with
+    more and with smaller groups: see `parity.parity_null`. DPD is also above 0 for a perfect model
+    if the groups have different base rates.
 
     Args:
         attribute: The column, or several columns for their intersection.

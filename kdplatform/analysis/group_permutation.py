@@ -1,10 +1,10 @@
-"""Counts of models when groups are permuted among examples, or examples drawn anew for them.
+"""Counts of models when groups are permuted among examples, or examples are drawn anew.
 
-The table of profiles (label and predictions) by group codes has the margins of the data. For
-profiles that many examples share it is drawn with these margins given, number by number as
-hypergeometric numbers (Patefield 1981, Applied Statistics 30, algorithm AS 159). The examples of
-all other profiles are one further row of that table, and the codes it gets are shuffled among them.
-Both ways give the distribution of permuted groups, and the cost is the lower of both.
+Permuting groups keeps the margins of the table of profiles (label and predictions) by group codes.
+For profiles of many examples, the rows of the table are drawn with these margins, as hypergeometric
+numbers (Patefield 1981, Applied Statistics 30, algorithm AS 159). The examples of all other
+profiles form one further row, and the codes of this row are shuffled among them. Both ways give the
+distribution of permuted groups. Profiles are divided so that the total cost is low.
 """
 
 from collections.abc import Iterator
@@ -19,9 +19,9 @@ from kdplatform.analysis.profiles import COUNTS_AT_ONCE, Measured, MeasuredPart,
 from kdplatform.analysis.threads import in_threads
 from kdplatform.predictions import FloatArray, IntArray
 
-# A number of a table costs as much as moving this many examples.
+# Drawing one number of a table costs as much as moving this many examples.
 _COST_OF_A_CELL = 10
-# Examples moved at a time: strata are many, and every one costs a call.
+# Examples moved at a time. There may be many strata, and each of them costs a call.
 _EXAMPLES_AT_ONCE = 8_000_000
 
 
@@ -30,10 +30,10 @@ class _Stratum:
     """Examples among which groups are permuted.
 
     Attributes:
-        common: profiles of so many examples that their numbers are drawn. [profiles]
-        sizes: how many examples have each of them, and how many have any other. [profiles + 1]
-        others: profile of every example that has another. [examples]
-        codes: how many examples have each code. [codes]
+        common: profiles with so many examples that their table rows are drawn. [profiles]
+        sizes: number of examples of each common profile, then of all others. [profiles + 1]
+        others: profile of every example without a common profile. [examples]
+        codes: number of examples of each code. [codes]
     """
 
     common: IntArray
@@ -115,7 +115,8 @@ class GroupPermutation:
 
         Args:
             strata: number of each example's stratum. [examples]
-            redrawn: whether what examples are is drawn with replacement instead of permuted.
+            redrawn: whether the profiles of examples are drawn with replacement instead of
+                permuted.
 
         Returns:
             By metric. [permutations, models, ...]
@@ -145,7 +146,8 @@ class GroupPermutation:
 
         def by_code(values: npt.NDArray[Any]) -> FloatArray:
             split = values.reshape(-1, self._n_codes, values.shape[1], *values.shape[3:])
-            # Ratios are compared with those observed, to the last digit.
+            # Double precision, because ratios are compared with the observed ones to the last
+            # digit.
             return np.moveaxis(split, 1, 2).astype(float)
 
         return GroupCounts(
@@ -198,7 +200,7 @@ class GroupPermutation:
             if not len(own.others):
                 continue
             if redrawn:
-                # As many as there are in the stratum: those of common profiles have no code here.
+                # As many as the stratum has examples; those of common profiles have no code here.
                 n = int(own.codes.sum())
                 row = np.full((permutations, n), -1)
                 inside = np.arange(n) < tables[-1].sum(axis=1, keepdims=True)
@@ -228,7 +230,7 @@ class GroupPermutation:
 
 
 def _column(left: IntArray, size: int, generator: np.random.Generator) -> IntArray:
-    """Draws examples without replacement from what is left: multivariate hypergeometric.
+    """Draws examples without replacement from those that are left: multivariate hypergeometric.
 
     Args:
         left: examples of each profile. [profiles, permutations]

@@ -1,10 +1,10 @@
 """Rates per group and class from counts, and how far they spread over the groups.
 
-Counts are taken by code, and added up to those of groups, since an example may be in several. All
-arrays may carry leading dimensions (tables, bootstrap draws, permutations); the last two are
-[groups, classes]. Class c is measured one-vs-rest: its positives are the examples of label c.
-A rate over fewer than `min_group_size` examples is not measured: it decides a largest difference by
-chance.
+Examples are counted by code. These counts are summed to those of groups, since an example may be in
+several groups. All arrays may have leading dimensions (tables, bootstrap draws, permutations). The
+last two are [groups, classes]. Class c is measured one-vs-rest: its positives are the examples of
+label c. A rate over fewer than `min_group_size` examples is not measured, because by chance it
+could decide a largest difference.
 """
 
 from collections.abc import Callable
@@ -22,14 +22,14 @@ MIN_GROUP_SIZE = 30
 
 @dataclass(frozen=True)
 class GroupCounts:
-    """What the fairness metrics need to know of predictions: counts, or weighted counts.
+    """The counts, or weighted counts, of predictions that the fairness metrics need.
 
     Attributes:
         n: Examples. [..., groups]
         positives: Examples of label c. [..., groups, classes]
         predicted: Examples predicted c. [..., groups, classes]
         hits: Examples of label c predicted c. [..., groups, classes]
-        models: Which of some models these are, where models are a leading dimension.
+        models: Which models these are, if models are a leading dimension.
     """
 
     n: npt.NDArray[np.floating | np.integer]
@@ -63,9 +63,9 @@ class GroupCounts:
 
 @dataclass(frozen=True)
 class LargeEnough:
-    """Which rates of which groups rest on enough examples, in the table as it is.
+    """Which rates of which groups have enough examples in the observed table.
 
-    Labels decide it, not predictions, so that it is the same for all models and all draws.
+    This depends on labels and not on predictions, so it is the same for all models and draws.
 
     Attributes:
         groups: Enough examples. [groups]
@@ -163,10 +163,10 @@ def spread_of_rates(
     denominator: npt.NDArray[np.floating | np.integer],
     enough: npt.NDArray[np.bool_],
 ) -> FloatArray:
-    """The `spread` of a quotient over the groups, group by group and without a table of rates.
+    """The `spread` of a quotient over the groups, computed group by group without a table of rates.
 
-    Draws of many classes make hundreds of millions of rates: each is in the cache of the processor
-    only once. Single precision stays single precision.
+    Draws of many classes give hundreds of millions of rates. Here each rate is in the processor's
+    cache only once. Single precision stays single precision.
 
     Args:
         numerator: [..., groups, classes]
@@ -214,16 +214,16 @@ def mean_known(values: FloatArray) -> FloatArray:
     return quotient(total, known.sum(axis=-1))
 
 
-# What turns counts into values by metric, each with the counts' leading dimensions.
+# Turns counts into values by metric, each with the counts' leading dimensions.
 Measure = Callable[[GroupCounts, LargeEnough], dict[str, FloatArray]]
 
 
 def metric_values(counts: GroupCounts, large: LargeEnough) -> dict[str, FloatArray]:
     """The fairness metrics of counts; each value has the counts' leading dimensions.
 
-    Two classes are measured on class 1. More are measured one-vs-rest, and `dpd`, `eod` and the
-    differences are means over the classes where they are defined, `_max` the largest. EOD is the
-    larger of the TPR and FPR differences, and undefined when either is.
+    With two classes the metrics are those of class 1. More classes are measured one-vs-rest: `dpd`,
+    `eod` and the differences are means over the classes for which they are defined, and `_max` is
+    the largest. EOD is the larger of the TPR and FPR differences, and is undefined if either is.
     """
     own = slice(1, 2) if counts.positives.shape[-1] == 2 else slice(None)
     hits, predicted, positives = (

@@ -1,10 +1,9 @@
 """Which groups got worse, and which better: the paired change of every group between two sides.
 
-Side A is the reference (Teacher or NDS), side B the one compared with it (DS): a difference is B
-minus A. The compared value is the share of correct predictions: of a group, of an intersection, and
-of a group within a class, which is that group's true positive rate. The overall accuracy is not
-removed, unlike in the class accuracies that `significance` tests. A side that is better everywhere
-has better groups.
+Side A is the reference (Teacher or NDS), and side B is compared with it (DS). A difference is B
+minus A. The compared value is the share of correct predictions of a group, of an intersection, or
+of a group within a class (that group's true positive rate). Unlike in `significance`, the overall
+accuracy is not removed. A side that is better everywhere has better groups.
 """
 
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from kdplatform.analysis.weighted import weighted_changes, weighted_means
 from kdplatform.predictions import FloatArray, Predictions, Table
 
 TESTED = "tested"
-# Permutations of seeds are worked on together; more than this many values take too long.
+# Largest number of values in the permutations of seeds; more take too long.
 _MOST_STATISTICS = 20_000_000
 _FEWEST_SPLITS = 1_000
 _MOST_SPLITS = 10_000
@@ -43,8 +42,8 @@ class GroupShifts:
         table: one row per cell, as `group_shifts` describes it.
         test: "McNemar" for one pair of models; over seeds "paired t" or "Welch".
         seeds: numbers of models of A and B.
-        permutation: the permutation of seeds over the cells tested; None where a side has one
-            model. `p_by_class` is by tested cell.
+        permutation: the permutation of seeds over the tested cells; None if a side has one model.
+            `p_by_class` has one value per tested cell.
     """
 
     table: pd.DataFrame
@@ -68,19 +67,19 @@ def group_shifts(
     models. Several seeds are tested by the paired t test, seed i with seed i, and by the
     permutation of seeds (Westfall and Young 1993), whose largest |t| over all cells gives a
     family-wise p. If the sides have different numbers of seeds, there are no pairs, and Welch's
-    test is used. One model against several seeds is paired with each; its own spread is not known.
+    test is used. One model against several seeds is paired with each of them; its own spread is not
+    known.
 
     Args:
         tables_a: The reference: one table per seed, of the same examples as those of B.
-        attributes: Columns, and several of them for their intersection, or their cells where many
-            tables of the same examples are compared. Groups within classes are those of single
-            columns.
+        attributes: Columns, and tuples of columns for intersections; or their cells, if many tables
+            of the same examples are compared. Groups within classes are those of single columns.
         min_group_size: Examples that a cell needs; a smaller one is listed and not measured.
         class_names: Of class 0, 1, ...; a class without a name has its number.
         alpha: Level; intervals have confidence 1 - alpha.
 
-    Where the tables weigh their examples, shares, differences, intervals and tests over seeds count
-    the weights. McNemar's test and `only_a` and `only_b` count examples.
+    If the tables have weights, shares, differences, intervals and tests over seeds use them.
+    McNemar's test, `only_a` and `only_b` count examples.
 
     Returns:
         The table has one row per cell that has an example: `kind` ("group", "intersection" or
@@ -124,7 +123,7 @@ def group_shifts(
     measured = [
         name
         for name in ("value_a", "value_b", "only_a", "only_b", *changes)
-        if name != "detectable"  # how little a small group can show is worth knowing
+        if name != "detectable"  # the reader should see how little a small group can show
     ]
     frame.loc[~large, measured] = np.nan
     p_value = frame["p_value"].to_numpy(dtype=float)
@@ -160,7 +159,7 @@ def _values(
     class_names: Sequence[str],
     weights: FloatArray | None,
 ) -> pd.DataFrame:
-    """Cells with both sides' shares that are right, and how many only one side gets right."""
+    """Cells with the accuracies of both sides, and the numbers that only one side gets right."""
     a, b = right_a.mean(axis=0), right_b.mean(axis=0)
     if len(right_a) == len(right_b):
         only_a = (right_a * (1 - right_b)).mean(axis=0)
@@ -179,7 +178,7 @@ def _values(
 
 
 def _counting(cells: Cells, weights: FloatArray | None) -> FloatArray:
-    """Number of examples of every cell that have a weight at all. [cells]."""
+    """Number of examples of every cell with a weight above 0. [cells]."""
     if weights is None:
         return np.asarray(cells.frame["n"], dtype=float)
     return np.asarray(cells.sums((weights > 0).astype(float)[None])[0])
@@ -203,6 +202,6 @@ def _of_one_pair(frame: pd.DataFrame, alpha: float) -> pd.DataFrame:
 
 
 def _permuted(values_a: FloatArray, values_b: FloatArray, alpha: float) -> SeedPermutation:
-    """Permutes seeds; thousands of cells get fewer splits, which is valid all the same."""
+    """Permutes seeds. Thousands of cells get fewer splits, which is still valid."""
     most = max(_FEWEST_SPLITS, min(_MOST_SPLITS, _MOST_STATISTICS // values_a.shape[1]))
     return permute_values(values_a, values_b, alpha=alpha, max_splits=most)

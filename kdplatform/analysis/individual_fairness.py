@@ -1,7 +1,8 @@
 """Individual fairness: do similar examples get similar predictions?
 
-Similarity comes from a feature space that is none of the models compared: a fixed encoder, or the
-generating factors of generated data. It is named in the result, since every number depends on it.
+Similarity is measured in a feature space that belongs to none of the compared models: a fixed
+encoder, or the generating factors of generated data. The result names this space, since every
+number depends on it.
 """
 
 from collections.abc import Sequence
@@ -19,8 +20,8 @@ from kdplatform.predictions import FloatArray, IntArray, Predictions, Table
 Output = Literal["probabilities", "labels"]
 OUTPUTS: tuple[Output, ...] = ("probabilities", "labels")
 
-# Cosine distance below which a pair counts as this far apart: one near-duplicate pair would
-# otherwise decide the mean.
+# Smallest cosine distance of a pair; smaller ones are raised to it. Otherwise one pair of
+# near-duplicates could decide the mean.
 DISTANCE_FLOOR = 0.01
 # Pairs worked on at a time: bounds memory at 1,000 classes.
 _PAIRS = 16_384
@@ -72,13 +73,13 @@ class FeatureSpace:
 def factor_space(table: Table, columns: Sequence[str], dataset: str | None = None) -> FeatureSpace:
     """The generating factors of generated data as a feature space.
 
-    Every factor is a direction of length 1: a category its own axis, a number a point on a quarter
-    of a circle between its smallest and largest value. The cosine similarity of two examples is
-    then the mean over factors of their similarities: 1 for equal values, 0 for different categories
-    or opposite ends.
+    Every factor becomes a vector of length 1. A category is an axis of its own. A number is a point
+    on a quarter of a circle between its smallest and largest value. The cosine similarity of two
+    examples is then the mean over factors of their similarities: 1 for equal values, 0 for
+    different categories or opposite ends.
 
     Args:
-        dataset: whose factors they are, for the space's name; None: just columns.
+        dataset: the dataset's name, for the name of the space; None: only the columns are named.
 
     Raises:
         ValueError: there is no column, or one is not in the table, or has missing or infinite
@@ -130,8 +131,8 @@ class IndividualFairness(NamedTuple):
 
     Attributes:
         unfairness: I(f), lower is better.
-        output: What of the model is compared ("probabilities" or "labels").
-        temperature: What the logits were divided by; 1 unless calibrated.
+        output: The compared output of the model ("probabilities" or "labels").
+        temperature: The temperature that divided the logits; 1 unless calibrated.
         floored: Pairs whose distance was raised to the floor.
     """
 
@@ -206,13 +207,13 @@ def individual_unfairness(
 ) -> IndividualFairness:
     """I(f): mean over pairs of |f(x) - f(x')| / d(x, x').
 
-    After the Lipschitz condition of Dwork et al. 2012 (arXiv 1104.3913), as Mohammadshahi and
-    Ioannou 2025 report it. |f(x) - f(x')| is the total variation, half the sum over classes of
-    |p_c - p_c'|: for two classes the difference in probability, for hard labels 1 when they differ.
-    d is the cosine distance.
+    This follows the Lipschitz condition of Dwork et al. 2012 (arXiv 1104.3913), as Mohammadshahi
+    and Ioannou 2025 report it. |f(x) - f(x')| is the total variation, half the sum over classes of
+    |p_c - p_c'|. For two classes it is the difference in probability, and for hard labels it is 1
+    if they differ. d is the cosine distance.
 
-    On probabilities it falls mechanically when outputs soften, whether or not decisions get fairer.
-    Read it beside the value on labels and at the temperature that calibrates each model.
+    On probabilities I(f) falls when outputs get softer, whether or not decisions get fairer. Read
+    it beside the value on labels and the value at each model's calibrating temperature.
 
     Args:
         pairs: The pairs, the same for every model compared.
@@ -256,7 +257,7 @@ def nearest_neighbours(space: FeatureSpace, k: int = 5) -> Neighbours:
     """
     if not 1 <= k < len(space.ids):
         raise ValueError(f"k is {k}; allowed: 1 to {len(space.ids) - 1}")
-    from sklearn.neighbors import NearestNeighbors  # slow to load, and needed for few studies
+    from sklearn.neighbors import NearestNeighbors  # slow to load, and only few studies need it
 
     search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute").fit(space.vectors)
     # without an argument the example itself is not its own neighbour
@@ -266,9 +267,9 @@ def nearest_neighbours(space: FeatureSpace, k: int = 5) -> Neighbours:
 def consistency(table: Table, neighbours: Neighbours) -> float:
     """Consistency of predicted labels: the mean share of neighbours that get the same label.
 
-    1 - mean over examples of |y_i - mean of its k neighbours' y| for two classes (Zemel et al.
-    2013); with more classes the share of neighbours predicted otherwise takes the place of the
-    difference, which is the same number for two. The example is not its own neighbour.
+    For two classes it is 1 - mean over examples of |y_i - mean of its k neighbours' y| (Zemel et
+    al. 2013). With more classes the difference is the share of neighbours with another predicted
+    label, which is the same number for two classes. The example is not its own neighbour.
 
     Raises:
         ValueError: An example of the feature space is not in the table.

@@ -1,4 +1,4 @@
-"""Means over seeds, over test examples and over both, and differences of pairs, with intervals."""
+"""Intervals of means over seeds, over test examples and over both, and of paired differences."""
 
 from typing import NamedTuple
 
@@ -20,12 +20,12 @@ class Interval(NamedTuple):
     high: float
 
     def within(self, lowest: float, highest: float) -> "Interval":
-        """Returns it with its limits cut off at the range of what it estimates."""
+        """Returns the interval with its limits cut off at a range."""
         limits = np.clip([self.low, self.high], lowest, highest)
         return Interval(self.estimate, *map(float, limits))
 
     def columns(self, name: str) -> dict[str, float]:
-        """Returns it as columns of a table: `name`, `name_low` and `name_high`."""
+        """Returns the interval as columns of a table: `name`, `name_low` and `name_high`."""
         return {name: self.estimate, f"{name}_low": self.low, f"{name}_high": self.high}
 
 
@@ -42,9 +42,9 @@ class Difference(NamedTuple):
 def mean_over_seeds(values: npt.ArrayLike, confidence: float = 1 - LEVEL) -> Interval:
     """Mean over seeds and its interval: mean plus and minus t times s / sqrt(n).
 
-    It covers training again with other seeds, on the same data. Fewer than two seeds, or seeds that
-    all agree, have no limits. Accuracies and counts of classes take few values, so a few equal
-    values are no certainty.
+    It accounts for training again with other seeds on the same data. There are no limits with fewer
+    than two seeds, or if all seeds agree. Accuracies and counts of classes have few possible
+    values, so a few equal values do not mean certainty.
 
     Args:
         values: one per seed.
@@ -66,15 +66,15 @@ def paired_difference(
 ) -> Difference:
     """Mean of a - b over pairs, with its interval and the p of Student's paired t test.
 
-    Pairs that never differ have p 1. Pairs that all differ by the same amount show no spread, and a
-    t test would call the amount certain. Interval and p are then NaN.
+    If no pair differs, p is 1. If all pairs differ by the same amount, there is no spread, and a t
+    test would call the amount certain. Interval and p are then NaN.
 
     Args:
         a: one value per seed.
-        b: the other arm's, in the same order.
+        b: the values of the other arm, in the same order.
 
     Raises:
-        ValueError: the arms have not the same number of seeds.
+        ValueError: the arms have different numbers of seeds.
 
     >>> paired_difference([3.0, 5.0, 7.0], [2.0, 3.0, 4.0]).interval.estimate
     2.0
@@ -97,10 +97,10 @@ def paired_difference(
 def mean_of_seeds_and_examples(
     differences: FloatArray, weights: FloatArray | None = None
 ) -> Interval:
-    """Mean difference with a 95% interval over seeds and test examples, both being samples.
+    """Mean difference with a 95% interval that treats both seeds and test examples as samples.
 
-    The variance is that of the seeds' means plus that of the examples' means, which counts their
-    interaction twice and is therefore conservative (Owen 2007); t has the seeds' degrees of
+    The variance is that of the seeds' means plus that of the examples' means. This sum counts their
+    interaction twice and is therefore conservative (Owen 2007). t has the seeds' degrees of
     freedom, scaled by Satterthwaite's rule.
 
     Args:
@@ -133,10 +133,11 @@ def mean_of_examples(differences: FloatArray, weights: FloatArray | None = None)
 
 
 def _variance_of_mean(values: FloatArray, weights: FloatArray | None) -> float:
-    """Variance of a mean of examples; of a weighted one by linearisation.
+    """Variance of a mean over examples; that of a weighted mean by linearisation.
 
-    A weighted mean is a ratio of two sums, both of which vary with the examples drawn (Hájek 1971):
-    n / (n - 1) sum of w² (x - mean)² / (sum of w)². Equal weights give the usual s² / n.
+    A weighted mean is a ratio of two sums, and both vary with the drawn examples (Hájek 1971). Its
+    variance is n / (n - 1) sum of w² (x - mean)² / (sum of w)². Equal weights give the usual s² /
+    n.
     """
     if weights is None:
         return float(values.var(ddof=1)) / len(values)
@@ -158,17 +159,17 @@ def change_over_temperature(
         width: largest minus smallest value that the quantity can have.
 
     Returns:
-        The mean over seeds with its 95% t-interval, cut off at the steepest lines there can be.
+        The mean over seeds with its 95% t-interval, cut off at the steepest possible lines.
     """
     centred = temperatures - temperatures.mean()
     weights = centred * float(np.ptp(temperatures)) / (centred**2).sum()
-    # The weights add up to 0: the steepest line has the highest values where they are positive.
+    # The weights sum to 0, so the steepest line has the highest values where they are positive.
     steepest = width * float(weights[weights > 0].sum())
     return mean_over_seeds(grid @ weights).within(-steepest, steepest)
 
 
 def _symmetric(mean: float, variance: float, degrees: float) -> Interval:
-    # No spread at all: models that agree everywhere, which is not certainty.
+    # No spread at all: the models agree everywhere, which does not mean certainty.
     if variance <= 0:
         return Interval(mean, np.nan, np.nan)
     margin = float(stats.t.isf(LEVEL / 2, min(degrees, 1e9)) * np.sqrt(variance))

@@ -1,8 +1,8 @@
 """McNemar's exact test of pairs of counts: its p, its own chance level, interval and power.
 
-Two models differ on some of `n` examples: only A is right on `only_a`, only B on `only_b`. Under
-the null each of these is a coin toss. The test is discrete: with five differing examples or fewer
-it cannot reach .05, and its true level is below the nominal one with any number.
+Two models differ on some of `n` examples: only A is right on `only_a`, and only B on `only_b`.
+Under the null hypothesis each of these examples is a coin toss. The test is discrete, so its true
+level is always below the nominal one. With five differing examples or fewer it cannot give p < .05.
 """
 
 from functools import cache
@@ -22,8 +22,8 @@ _NODES = (0, 6, 8, 9, 10, 12, 14, 16, 18, 20, 23, 26, 30, 35, 40, 50, 60, 80, 10
 def mcnemar_p(only_a: npt.ArrayLike, only_b: npt.ArrayLike) -> FloatArray:
     """Two-sided exact p of every pair of counts; 1 where the models never differ.
 
-    The number that only A gets right is binomial(m, 1/2), with m the number that exactly one model
-    gets right (McNemar 1947); p is twice the smaller tail, as `scipy.stats.binomtest` gives it.
+    The number that only A gets right is binomial(m, 1/2), where m is the number that exactly one
+    model gets right (McNemar 1947). p is twice the smaller tail, as in `scipy.stats.binomtest`.
 
     >>> mcnemar_p([6, 5, 0], [0, 0, 0]).tolist()
     [0.03125, 0.0625, 1.0]
@@ -54,10 +54,10 @@ def change_interval(
 ) -> tuple[FloatArray, FloatArray]:
     """Limits of the change of accuracy, (only_b - only_a) / n, over examples and given the models.
 
-    The wider at each end of two intervals: the adjusted Wald interval of paired proportions (Bonett
-    and Price 2012), which covers with few examples too, and the exact one for the share of
-    differing examples that is B's (Clopper and Pearson 1934). With the second the limits exclude 0
-    only where the exact test gives p below alpha.
+    Each limit is the wider of two intervals. The first is the adjusted Wald interval of paired
+    proportions (Bonett and Price 2012), which also covers with few examples. The second is the
+    exact interval for B's share of the differing examples (Clopper and Pearson 1934). Because of
+    the second, the limits exclude 0 only where the exact test gives p below alpha.
 
     Args:
         n: examples, at least 1.
@@ -100,7 +100,7 @@ def detectable_change(
 def _detectable_counts(alpha: float, power: float) -> tuple[FloatArray, FloatArray]:
     """Roots of numbers of differing examples, and the surplus of one side found with this power.
 
-    The surplus is smooth in the root, so that a few numbers serve for all between them.
+    The surplus is smooth in the root, so values between a few nodes are interpolated.
     """
     critical = _critical_count(np.arange(2 * _NODES[-1]), alpha)
 
@@ -114,7 +114,7 @@ def _detectable_counts(alpha: float, power: float) -> tuple[FloatArray, FloatArr
 
 
 def _power(surplus: float, differing: float, critical: FloatArray) -> float:
-    """Power with so many differing examples expected, of which one side has so many more.
+    """Power, given the expected number of differing examples and the expected surplus of one side.
 
     Args:
         critical: `_critical_count` of 0, 1, ... differing examples.

@@ -1,11 +1,11 @@
 """Multinomial draws of many small cells: how often each is drawn when examples are resampled.
 
-A binomial per cell, as libraries draw a multinomial, costs as much for a cell of one example as for
-one of a thousand. Tables of many classes have thousands of cells of a few examples. Here these are
-drawn as independent Poisson numbers, by a look-up of 16 random bits each, of slightly less in all
-than is wanted; the examples that are missing are then drawn one by one. Given its sum, a vector of
-Poisson numbers is multinomial, and so is the sum of two multinomials of equal chances, so the
-distribution is that of the multinomial, not an approximation of it.
+Libraries draw a multinomial as one binomial per cell, which costs as much for a cell of one example
+as for one of a thousand. Tables of many classes have thousands of cells of a few examples. Here
+small cells are drawn as independent Poisson numbers, by a look-up of 16 random bits each. Their
+mean sum is slightly below the wanted number, and the missing examples are drawn one by one. Given
+its sum, a vector of Poisson numbers is multinomial. The sum of two multinomials with equal
+probabilities is multinomial too. The distribution is therefore exactly that of the multinomial.
 """
 
 from functools import lru_cache
@@ -19,17 +19,19 @@ from kdplatform.predictions import FloatArray, IntArray
 
 Sizes = npt.NDArray[np.float32 | np.float64]
 
-# Cells of more examples than this are drawn as binomials; their numbers would not fit the tables.
+# Cells of more examples than this are drawn as binomials, because their numbers would not fit the
+# tables.
 _MOST = 64
-# How many deviations of the difference the Poisson numbers stay below what is wanted.
+# The Poisson numbers stay this many standard deviations below the wanted number.
 _MARGIN = 4.0
 _BITS = 16
-# Stands in a table where 16 bits leave the number open. No cell of `_MOST` is drawn as often.
+# Marks entries of a table whose number 16 bits do not decide. No cell of `_MOST` examples is drawn
+# this often.
 _OPEN = 255
 
 
 class _Table(NamedTuple):
-    """Poisson numbers of one mean, by the first 16 bits of a uniform one.
+    """Poisson numbers of one mean, by the first 16 bits of a uniform random number.
 
     Attributes:
         values: the number, or `_OPEN`. [2^16]
@@ -76,7 +78,7 @@ class Resampler:
         self._small = len(small)
         self._examples = np.repeat(np.arange(len(small)), small)  # cell of every example
         of_small = len(self._examples)
-        # The number of examples of small cells that is wanted is random too.
+        # The wanted number of examples in small cells is random too.
         spread = np.sqrt(of_small * (2 - of_small / self.n))
         self._share = max(0.0, 1 - _MARGIN * spread / of_small) if of_small else 0.0
         values, numbers = np.unique(-small, return_counts=True)

@@ -1,7 +1,7 @@
-"""Parity: what DPD and EOD would be if groups did not matter, by permuting group membership.
+"""Parity: DPD and EOD as they would be if groups did not matter, by permuting groups.
 
-DPD and EOD are largest differences, so they are above 0 by chance alone: for a selection rate of
-one half and ten groups of 100 about .15. Only the excess is evidence of unfairness.
+DPD and EOD are largest differences, so they are above 0 by chance alone. With a selection rate of
+one half and ten groups of 100, chance gives about .15. Only the excess is evidence of unfairness.
 """
 
 from collections.abc import Collection, Mapping
@@ -22,7 +22,7 @@ _BY_LABEL = ("eod", "eod_max", "tpr_difference", "fpr_difference")
 
 
 def _p_value(observed: float, null: FloatArray) -> float:
-    """Share of values at least as large, the observed one counted among them."""
+    """Share of values that are at least as large, with the observed value included."""
     known = null[np.isfinite(null)]
     if not np.isfinite(observed) or len(known) == 0:
         return float("nan")
@@ -31,7 +31,7 @@ def _p_value(observed: float, null: FloatArray) -> float:
 
 
 def lower_p_value(observed: float, null: FloatArray) -> float:
-    """Share of values at most as large, the observed one counted among them."""
+    """Share of values that are at most as large, with the observed value included."""
     return _p_value(-observed, -null)
 
 
@@ -47,7 +47,7 @@ def null_table(
     null: Mapping[str, FloatArray],
     lower_is_extreme: Collection[str] = (),
 ) -> pd.DataFrame:
-    """One row per arm and metric of what was observed and what permutations give.
+    """One row per arm and metric, with the observed value and that of the permutations.
 
     Args:
         seeds: Models of each arm, in the order of the models.
@@ -101,8 +101,8 @@ def permuted_values(
     """Metrics of all models when groups are permuted among the examples of each stratum.
 
     Args:
-        redrawn: Whether every example is drawn anew from its stratum instead: other samples of the
-            same sizes, from a population in which groups do not matter.
+        redrawn: Whether every example is drawn anew from its stratum instead of permuted. This
+            gives samples of the same sizes from a population in which groups do not matter.
 
     Returns:
         By metric. [permutations, models]
@@ -122,12 +122,12 @@ def parity_null(
 ) -> pd.DataFrame:
     """Expected DPD, EOD and accuracy gap under parity, and the permutation p of the observed ones.
 
-    For DPD and the accuracy gap the groups of all examples are permuted: the null is that
-    predictions, or their being right, do not depend on the group. For EOD and its parts they are
-    permuted among examples of the same label: the null is that predictions do not depend on the
-    group given the label. Predictions stay where they are, and one permutation serves all models;
-    the statistic is the mean over an arm's seeds. p is (1 + permutations at least as large) /
-    (1 + permutations), Phipson and Smyth 2010.
+    For DPD and the accuracy gap the groups of all examples are permuted. The null hypothesis is
+    that predictions, or their correctness, do not depend on the group. For EOD and its parts the
+    groups are permuted among examples of the same label. The null hypothesis is that predictions do
+    not depend on the group given the label. Predictions are not moved, and one permutation serves
+    all models. The statistic is the mean over an arm's seeds. p is (1 + permutations at least as
+    large) / (1 + permutations), Phipson and Smyth 2010.
 
     Args:
         arms: Prediction tables of each arm, one per seed, all of the same examples.

@@ -1,9 +1,9 @@
-"""Permutation of seeds: is the number of classes that differ more than the seeds give by chance?
+"""Permutation of seeds: do more classes differ than the seeds give by chance?
 
 If two arms do not differ, the assignment of seeds to arms is arbitrary, so every split of the seeds
-is as likely as the observed one. The whole class table is recomputed for each split; the test
-assumes nothing about distributions, about independence of classes, or about how many classes chance
-makes significant.
+is as likely as the observed one. The whole class table is recomputed for each split. The test
+assumes nothing about distributions, about independence of classes, or about how many classes are
+significant by chance.
 """
 
 from dataclasses import dataclass
@@ -26,11 +26,11 @@ from kdplatform.analysis.significance import (
 from kdplatform.analysis.tables import quotient
 from kdplatform.predictions import FloatArray, IntArray
 
-# Variance below this share of a class's sum of squares is rounding of sums, not spread of seeds.
+# A variance below this share of a class's sum of squares comes from rounding, not from seeds.
 _NO_VARIANCE = 1e-12
 # Splits worked on at a time: bounds memory at 10,000 splits of 1,000 classes.
 _SPLITS = 256
-# Critical values are interpolated; a statistic this close to one is decided by its exact p-value.
+# Critical values are interpolated. A statistic this close to one is decided by its exact p-value.
 _INTERPOLATION_ERROR = 1e-4
 
 
@@ -66,13 +66,13 @@ def seed_splits(
 ) -> tuple[npt.NDArray[np.bool_], bool]:
     """Ways to choose arm b's seeds among all seeds; the first row is the observed one.
 
-    With as many seeds in both arms, exchanging the arms changes no |t|, so only one split of each
-    such pair is given: 126 for five and five.
+    With equally many seeds in both arms, exchanging the arms changes no |t|. Only one split of each
+    such pair is therefore returned: 126 for five and five.
 
     Args:
         n_a: Seeds of arm a, which come first.
         n_b: Seeds of arm b.
-        max_splits: Above this many, this many are drawn at random instead.
+        max_splits: If there are more splits, this many are drawn at random.
 
     Returns:
         Membership in arm b, [splits, seeds], and whether all splits are included.
@@ -107,7 +107,7 @@ class _SplitTester:
     def __init__(
         self, location: FloatArray, values: FloatArray, n: tuple[int, int], alpha: float
     ) -> None:
-        """Takes what means are of and what variances are of, [seeds, classes], arm a first."""
+        """Takes the values for means and those for variances, [seeds, classes], arm a first."""
         self.tested = np.isfinite(values).all(axis=0)
         self.location = self._centred(location[:, self.tested])
         self.values = self._centred(values[:, self.tested])
@@ -126,11 +126,11 @@ class _SplitTester:
         return np.where(variance <= self.noise, 0.0, variance) / n
 
     def __call__(self, splits: npt.NDArray[np.bool_]) -> tuple[FloatArray, IntArray]:
-        """|t| [splits, tested classes], 0 where undefined, and the significant classes' number."""
+        """|t| [splits, tested classes], 0 if undefined, and the number of significant classes."""
         in_b, (n_a, n_b) = splits.astype(float), self.n
 
         def sum_over_b(values: FloatArray) -> FloatArray:
-            # a matrix product this small loses more to the library's threads than it gains
+            # the library's threads cost more than they gain in a matrix product this small
             return np.asarray(np.einsum("sn,nk->sk", in_b, values, optimize=False))
 
         # values are centred, so the sum of one arm is minus the sum of the other
@@ -159,12 +159,12 @@ def permute_seeds(
 ) -> SeedPermutation:
     """Permutation test of the whole class table of `welch_by_class`.
 
-    All splits of the seeds are examined, or `max_splits` random ones (the observed one among them)
-    when there are more; p is the share of splits at least as extreme, which is valid at any number
-    of seeds (Westfall and Young 1993 for the max-|t| p of each class). A class that has no variance
-    on either side of a split counts as not significant in it, whatever its means.
+    All splits of the seeds are examined, or `max_splits` random ones (including the observed one)
+    if there are more. p is the share of splits at least as extreme, which is valid with any number
+    of seeds (Westfall and Young 1993 for the max-|t| p of each class). A class without variance on
+    both sides of a split counts as not significant in it, whatever its means.
 
-    The test's null is that the two arms do not differ at all, in spread as little as in mean.
+    The null hypothesis is that the two arms do not differ at all, neither in mean nor in spread.
 
     Args:
         tables_a: The reference arm: one table per seed, or `arm_accuracies` of them.
@@ -178,7 +178,7 @@ def permute_seeds(
     """
     a, b = arm_pair(tables_a, tables_b)
     if normalisation == "pooled-difference":
-        # the arm's mean shifts all its seeds alike: it moves the means, not the variances
+        # the arm's mean shifts all its seeds alike, so it changes the means and not the variances
         location = np.concatenate([normalised(arm, "difference") for arm in (a, b)])
         values = np.concatenate([a.accuracy, b.accuracy])
     else:
@@ -195,7 +195,7 @@ def permute_values(
     max_splits: int = 10_000,
     seed: int = 0,
 ) -> SeedPermutation:
-    """Permutes the seeds of two arms as `permute_seeds` does, on values as they are.
+    """Permutes the seeds of two arms as `permute_seeds` does, on the given values.
 
     Args:
         values_a: one row per seed, one column per class or group. [seeds of a, columns]

@@ -1,8 +1,9 @@
 """Many models on the same examples, compressed for resampling.
 
-Examples that agree in group, label, weight and every model's prediction are one profile. Resampling
-examples is then a multinomial draw of profile sizes, and the counts behind every fairness metric
-are one sparse product with them: the same draw serves all models, so their metrics stay paired.
+Examples that agree in group, label, weight and every model's prediction form one profile.
+Resampling examples is then a multinomial draw of profile sizes. The counts behind every fairness
+metric are one sparse product with these sizes. The same draw serves all models, so their metrics
+stay paired.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,9 +24,10 @@ from kdplatform.predictions import FloatArray, IntArray, Table
 
 Arms = Mapping[str, Sequence[Table]]
 
-# Counts held at a time: bounds memory, and keeps them in the cache of the processor.
+# Number of counts in memory at a time. This bounds memory, and keeps the counts in the processor's
+# cache.
 COUNTS_AT_ONCE = 1_000_000
-# Fewer draws at a time than this leave a sparse product without anything to do at once.
+# Fewest draws at a time; with fewer a sparse product is inefficient.
 _FEWEST_DRAWS = 64
 
 
@@ -34,7 +36,7 @@ class Models:
     """Predictions of several models on the examples that belong to a group.
 
     Attributes:
-        groups: The attribute's groups; its codes are those of the examples kept.
+        groups: The attribute's groups; the codes are those of the kept examples.
         labels: True classes, numbered 0 to n_classes - 1. [examples]
         predictions: Predicted classes. [models, examples]
         large: Which rates of which groups are measured.
@@ -72,7 +74,7 @@ def models_of_arms(arms: Arms, attribute: Attribute, min_group_size: int) -> Mod
     inside = groups.codes >= 0
     codes, labels = groups.codes[inside], np.searchsorted(classes, first.labels[inside])
     weights = None if first.weights is None else first.weights[inside]
-    # Examples that count for nothing make no group larger.
+    # Examples of weight 0 make no group larger.
     present = None if weights is None else (weights > 0).astype(float)
     counts = count_codes(codes, labels, labels, len(groups.members), len(classes), present)
     return Models(
@@ -94,7 +96,7 @@ def _equal(one: Groups, other: Groups) -> bool:
 
 
 def _differing(one: Groups, other: Groups, table: Table) -> str:
-    """Says how many examples have other groups in a second table, and which they are."""
+    """Says how many examples have other groups in a second table, and names some."""
 
     def names(groups: Groups) -> list[str]:
         known = [",".join(np.array(groups.names)[row]) for row in groups.members]
@@ -123,8 +125,8 @@ class Profiles:
         _, first, profile, size = np.unique(
             key, return_index=True, return_inverse=True, return_counts=True
         )
-        # the largest profiles first: how they are drawn depends on their size; then by label and
-        # group, so that the counts of a group and label come from neighbours in memory
+        # the largest profiles first, because their size decides how they are drawn; then by label
+        # and group, so that the counts of a group and label are neighbours in memory
         order = np.lexsort((models.labels[first], models.groups.codes[first], -size))
         rank = np.empty_like(order)
         rank[order] = np.arange(len(order))
@@ -146,11 +148,11 @@ class Profiles:
         predictions: IntArray,
         weights: FloatArray | None,
     ) -> tuple[sparse.csr_array, list[tuple[slice, sparse.csr_array]]]:
-        """Which counts each profile enters: positives, and some models' misses and false alarms.
+        """The counts that each profile enters: positives, and some models' misses and false alarms.
 
-        Only errors are counted per model: a hit is a positive that is not missed, and what a model
-        predicts is its hits and its false alarms. Models are mostly right, so this is sparse. An
-        example counts as much as its weight.
+        Only errors are counted per model. Hits are positives that are not missed, and predictions
+        of a class are its hits and false alarms. Models are mostly right, so these matrices are
+        sparse. An example counts as much as its weight.
 
         Returns:
             Positives [cells, profiles], and for every few models their errors
@@ -235,7 +237,7 @@ class Profiles:
             counts = self.counts(drawn)
             return [MeasuredPart(start, each.models, measure(each, large)) for each in counts]
 
-        # A stream of random numbers for every part: the same ones, however many threads there are.
+        # Every part has its own stream of random numbers, so the number of threads changes nothing.
         parts = list(zip(starts, generator.spawn(len(starts)), strict=True))
         for measured in in_threads(lambda each: part(*each), parts, len(parts)):
             found.add(measured)
@@ -251,14 +253,14 @@ class MeasuredPart(NamedTuple):
 
 
 class Measured:
-    """Metrics of many draws, put together from some draws of some models at a time."""
+    """Metrics of many draws, collected from parts: some draws of some models."""
 
     def __init__(self, draws: int, models: int) -> None:
         self.values: dict[str, FloatArray] = {}
         self._shape = draws, models
 
     def add(self, parts: Iterable[MeasuredPart]) -> None:
-        """Takes the metrics of some draws."""
+        """Adds the metrics of some draws."""
         for start, models, values in parts:
             for name, value in values.items():
                 if name not in self.values:

@@ -1,7 +1,7 @@
 """The rank of the label among many classes, and the classes that fill the top places.
 
-All measures are of one table with logits. A class whose logit equals the label's ranks before it,
-so a model of equal logits finds nothing. Classes that are out of the running
+All measures use one table with logits. A class whose logit equals the label's ranks before the
+label, so a model with equal logits ranks every label last. Classes that are out of the running
 (`data.OUT_OF_THE_RUNNING`), such as items that a user took before, are in no top place.
 """
 
@@ -15,20 +15,20 @@ from kdplatform.analysis.tables import quotient
 from kdplatform.data import OUT_OF_THE_RUNNING
 from kdplatform.predictions import FloatArray, IntArray, Logits, Predictions, Table
 
-# Places at the top that are looked at, as UnKD's authors do.
+# Numbers of top places, as in UnKD.
 CUTOFFS = (10, 20)
 # Logits ranked at a time: bounds memory.
 _LOGITS = 1 << 20
 
 
 class RankingScores(NamedTuple):
-    """Of some examples; all lie between 0 and 1, higher is better.
+    """Ranking scores of some examples; all are between 0 and 1, and higher is better.
 
     Attributes:
-        recall: share of examples whose label is among the first k classes: top-k accuracy, which is
-            recall@k of one held-out item.
-        ndcg: mean of 1 / log2(1 + rank) where the rank is at most k, else 0: with one relevant
-            class the ideal is 1 (Jarvelin and Kekalainen 2002).
+        recall: share of examples whose label is among the first k classes. This is top-k accuracy,
+            and recall@k with one held-out item.
+        ndcg: mean of 1 / log2(1 + rank) if the rank is at most k, else 0. With one relevant class
+            the ideal gain is 1 (Jarvelin and Kekalainen 2002).
         mrr: mean of 1 / rank.
     """
 
@@ -70,14 +70,14 @@ def ranking_scores(ranks: IntArray, cutoffs: Sequence[int] = CUTOFFS) -> Ranking
 
 
 def places_gain(ranks: IntArray, k: int) -> FloatArray:
-    """Gain of each example: 1 / log2(1 + rank) where the rank is at most k, else 0. [examples]."""
+    """Gain of each example: 1 / log2(1 + rank) if the rank is at most k, else 0. [examples]."""
     return np.where(ranks <= k, 1 / np.log2(1 + np.asarray(ranks)), 0.0)
 
 
 def top_places(table: Table, k: int = CUTOFFS[0]) -> IntArray:
     """How often each class is among the first k of an example. [classes].
 
-    Of classes with equal logits the lowest numbers come first.
+    Among classes with equal logits the lowest numbers come first.
 
     Raises:
         ValueError: The table has no logits.
@@ -100,7 +100,7 @@ def top_places(table: Table, k: int = CUTOFFS[0]) -> IntArray:
 
 
 def gini(counts: IntArray) -> float:
-    """Gini coefficient of how places are shared: 0 when equally, near 1 when one class has all.
+    """Gini coefficient of the shares of places: 0 for equal shares, near 1 if one class has all.
 
     sum_i (2 i - n - 1) x_i / (n sum x), i from 1 in rising order of x. NaN without a place.
 
@@ -115,7 +115,7 @@ def gini(counts: IntArray) -> float:
 def exposure(
     places: IntArray, class_counts: Sequence[int], strata: Sequence[Sequence[int]]
 ) -> pd.DataFrame:
-    """Share of the top places of each stratum of classes, beside its share of training.
+    """Share of the top places of each stratum of classes, with its share of training examples.
 
     Args:
         places: As `top_places` gives them. [classes]

@@ -1,8 +1,8 @@
-"""Rates of groups under two sides, with the interval of every side and of every difference.
+"""Rates of groups under two sides, with intervals of both sides and of the differences.
 
-All classes and groups at once: a study of 1,000 classes and 12 groups has 12,000 cells. A cell's
-interval is that of `intervals.mean_of_seeds_and_examples`, or of `mean_of_examples` for one model;
-predictions are counted in sparse matrices instead of one array per cell.
+All classes and groups are computed at once, since a study of 1,000 classes and 12 groups has 12,000
+cells. A cell's interval is that of `intervals.mean_of_seeds_and_examples`, or of `mean_of_examples`
+for one model. Predictions are counted in sparse matrices instead of one array per cell.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ from kdplatform.analysis.tables import Attribute, aligned_tables, attribute_grou
 from kdplatform.analysis.weighted import variance_of_weighted_means
 from kdplatform.predictions import FloatArray, IntArray, Predictions
 
-# What is measured, in the words of tables.
+# The measures, with their names in tables.
 MEASURES = {
     "accuracy": "accuracy",
     "selection": "selection rate",
@@ -38,7 +38,7 @@ class Limits(NamedTuple):
 class _Denominator(NamedTuple):
     """The basis of a mean: the number of examples, the sum of weights and of squared weights.
 
-    [groups, columns] or [groups, 1] each; without weights the three are equal.
+    Each is [groups, columns] or [groups, 1]. Without weights the three are equal.
     """
 
     n: FloatArray
@@ -81,8 +81,8 @@ class RateChanges:
         measured: whether a group has enough examples to be measured. [groups]
         accuracy: of every group; one column. [groups, 1]
         rates: selection rate, TPR and FPR by their keys in `MEASURES`. [groups, classes]
-        overall: accuracy and rates of all examples in groups: the value of every group if groups
-            did not matter. [1, columns]
+        overall: accuracy and rates of all examples in groups, which every group would have if
+            groups did not matter. [1, columns]
     """
 
     attribute: str
@@ -109,8 +109,8 @@ def rate_changes(
 ) -> RateChanges:
     """Returns the rates of every group and class under two sides.
 
-    Model i of one side is paired with model i of the other. Sides of unequal numbers of models have
-    no pairs: their differences have no interval.
+    Model i of one side is paired with model i of the other. Sides with different numbers of models
+    have no pairs, and their differences have no interval.
 
     Args:
         tables_a: the reference, one table per seed, of the same examples as `tables_b`.
@@ -173,7 +173,7 @@ def rate_changes(
 
 
 def _denominator(name: str, counts: GroupCounts) -> FloatArray:
-    """What a measure's rates are of. [groups, columns] or [groups, 1]."""
+    """The denominators of a measure. [groups, columns] or [groups, 1]."""
     of_rates = {"tpr": counts.positives, "fpr": counts.negatives}
     return np.asarray(of_rates.get(name, counts.n[:, None]), dtype=float)
 
@@ -239,11 +239,11 @@ def _limits(
     """Mean over seeds and examples with its limits; see `intervals` for the formula.
 
     Args:
-        entries: of every seed: what an example counts in a column. [examples, columns]
+        entries: for every seed, the value of each example in a column. [examples, columns]
         members: which examples are in which group.
-        denominators: what a mean is taken over.
+        denominators: the denominators of the means.
         enough: whether the denominator is large enough to be measured.
-        lowest: the smallest value there can be; the largest is 1.
+        lowest: the smallest possible value; the largest is 1.
     """
     seeds = len(entries)
     weighted, squared = members
@@ -262,7 +262,7 @@ def _limits(
         degrees = (seeds - 1) * (variance / of_seeds) ** 2 if seeds > 1 else n - 1
         degrees = np.where(of_seeds > 0, degrees, np.inf) if seeds > 1 else degrees
         reach = special.stdtrit(np.minimum(degrees, 1e9), 1 - LEVEL / 2) * np.sqrt(variance)
-    # Rounding leaves about 1e-17 where nothing varies; this is no certainty either.
+    # Rounding leaves about 1e-17 if nothing varies, which does not mean certainty either.
     reach = np.where((variance > 1e-14) & (n > 1), reach, np.nan)
     value = np.where(enough, mean, np.nan)
     return Limits(value, np.clip(value - reach, lowest, 1.0), np.clip(value + reach, lowest, 1.0))

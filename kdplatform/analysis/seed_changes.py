@@ -1,4 +1,4 @@
-"""Changes of many cells' accuracies over seeds: paired test, interval, what could be detected."""
+"""Changes of many cells' accuracies over seeds: test, interval and detectable change."""
 
 from functools import cache
 from typing import NamedTuple
@@ -18,13 +18,13 @@ _POWER = 0.8
 
 
 class SeedChanges(NamedTuple):
-    """What each cell changed by, arm B minus arm A, over seeds. All [cells].
+    """The change of each cell over seeds, arm B minus arm A. All [cells].
 
     Attributes:
         low: lower limit over seeds and examples.
-        p_value: of the t test over seeds; NaN where no spread over seeds judges a difference.
+        p_value: of the t test over seeds; NaN if values differ without any spread over seeds.
         detectable: change that the test finds with power .8, from the deviation over seeds of all
-            cells of its kind; NaN where nothing varies over seeds.
+            cells of the same kind; NaN if nothing varies over seeds.
     """
 
     difference: FloatArray
@@ -65,17 +65,18 @@ def seed_changes(
 ) -> SeedChanges:
     """Tests every cell's change of accuracy over seeds.
 
-    Equally many seeds are pairs, seed i of A with seed i of B. One model of A is paired with every
-    seed of B; the test then says nothing of other models in its place. The test is Student's paired
-    t test on the cell's accuracies. Other numbers of seeds are tested by Welch's test.
+    With equally many seeds, seed i of A is paired with seed i of B. One model of A is paired with
+    every seed of B, and the test then says nothing about other models in its place. The test is
+    Student's paired t test on the cell's accuracies. With other numbers of seeds it is Welch's
+    test.
 
-    The interval is over seeds and examples, as `intervals.mean_of_seeds_and_examples`: the variance
-    over seeds and that over examples are added, which is conservative (Owen 2007), and t has the
-    seeds' degrees of freedom, scaled by Satterthwaite's rule.
+    The interval is over seeds and examples, as in `intervals.mean_of_seeds_and_examples`. The sum
+    of the variances over seeds and over examples is conservative (Owen 2007). t has the seeds'
+    degrees of freedom, scaled by Satterthwaite's rule.
 
     Args:
         right_a: 1 where a model is right, 0 elsewhere. [seeds of A, examples]
-        right_b: the same of B. One of the two has at least two seeds.
+        right_b: the same for B. One of the two sides has at least two seeds.
         weights: how much each example counts; None: all alike. [examples]
     """
     seeds = len(right_a), len(right_b)
@@ -101,7 +102,7 @@ def seed_changes(
 
 
 def _typical_error(cells: Cells, of_seeds: FloatArray) -> FloatArray:
-    """Standard error over seeds of cells of one kind and size; NaN if no cell of the kind varies.
+    """Standard error over seeds of cells of a kind and size; NaN if no cell of the kind varies.
 
     It is pooled, because that of a single cell rests on few seeds and may be far too small by luck.
         The variance is assumed to fall with the number of examples.
@@ -124,7 +125,7 @@ def _limits(
     degrees: FloatArray,
     alpha: float,
 ) -> tuple[FloatArray, FloatArray]:
-    """Limits over seeds and examples; NaN if nothing varies, since that is no certainty."""
+    """Limits over seeds and examples; NaN if nothing varies, since this does not mean certainty."""
     total = of_seeds + variance_over_examples(cells.sums, by_example, difference, weights)
     with np.errstate(divide="ignore", invalid="ignore"):
         scaled = np.where(of_seeds > 0, degrees * (total / of_seeds) ** 2, np.inf)
@@ -134,9 +135,9 @@ def _limits(
 
 
 def noncentrality(degrees: npt.ArrayLike, alpha: float = 0.05) -> FloatArray:
-    """True change, in standard errors, that a t test of such degrees of freedom finds at power .8.
+    """True change, in standard errors, that a t test of these degrees of freedom finds at power .8.
 
-    Interpolated between exact values of the non-central t.
+    The value is interpolated between exact values of the non-central t.
 
     >>> noncentrality([1, 4, 1000]).round(2).tolist()
     [16.33, 3.77, 2.8]

@@ -1,7 +1,7 @@
 """Which classes differ between two arms: Welch's test over seeds, McNemar's test for one pair.
 
-Arm `a` is the reference (Teacher or NDS), arm `b` the one compared with it (DS): every difference
-is `b` minus `a`. Accuracies and differences are fractions, not per cent.
+Arm `a` is the reference (Teacher or NDS), and arm `b` is compared with it (DS). Every difference is
+`b` minus `a`. Accuracies and differences are fractions, not per cent.
 """
 
 from dataclasses import dataclass
@@ -32,23 +32,23 @@ from kdplatform.predictions import FloatArray, Table
 Normalisation = Literal["ratio", "difference", "pooled-difference"]
 NORMALISATIONS: tuple[Normalisation, ...] = ("ratio", "difference", "pooled-difference")
 
-# Class accuracies are ratios of counts: differences below this are rounding, not data.
+# Class accuracies are ratios of counts, so differences below this come from rounding.
 ROUNDING = 1e-13
 
 
 @dataclass(frozen=True)
 class Counts:
-    """How many classes differ, beside what chance gives.
+    """How many classes differ, and how many by chance.
 
     Attributes:
         classes: Rows of the table.
         tested: Classes with a p-value.
         undefined: Classes with examples but without a p-value.
         significant: Classes with p below `alpha`, uncorrected: the paper's #SC or #TC.
-        expected_by_chance: Sum of the tests' levels: `alpha` times `tested` over seeds, less for
-            McNemar's test, whose level depends on how many examples differ.
-        chance_p: Chance of at least `significant` under independent classes (a guide only: classes
-            share the same seeds, so the permutation of seeds is the test to rely on).
+        expected_by_chance: Sum of the tests' levels: `alpha` times `tested` over seeds. It is lower
+            for McNemar's test, whose level depends on how many examples differ.
+        chance_p: Probability of at least `significant` if classes were independent. It is only a
+            guide, since classes share the same seeds; rely on the permutation of seeds.
         significant_bh: Classes kept at false discovery rate `alpha` (Benjamini-Hochberg).
         significant_holm: Classes kept at family-wise error rate `alpha` (Holm).
     """
@@ -115,10 +115,10 @@ def benjamini_hochberg(p_values: npt.ArrayLike) -> FloatArray:
 
 
 def chance_of_count(count: int, tested: int, alpha: float = 0.05) -> tuple[float, float]:
-    """What chance gives when no class differs: expected count and P(at least `count`).
+    """Chance level of a count if no class differs: expected count and P(at least `count`).
 
     The probability is the binomial tail for independent tests. Classes of the same models are not
-    independent, so it is a guide; `permutation.permute_seeds` gives the test that is valid.
+    independent, so it is only a guide. `permutation.permute_seeds` is the valid test.
 
     >>> expected, probability = chance_of_count(9, 100)
     >>> expected, round(probability, 3)
@@ -131,12 +131,13 @@ def chance_of_count(count: int, tested: int, alpha: float = 0.05) -> tuple[float
 
 
 def chance_of_levels(count: int, levels: FloatArray) -> float:
-    """P(at least `count`) of independent tests of which each has a level of its own.
+    """P(at least `count`) for independent tests with different levels.
 
-    The tail of the Poisson binomial distribution, which with equal levels is that of the binomial.
+    This is the tail of the Poisson binomial distribution, which equals the binomial if the levels
+    are equal.
 
     Args:
-        levels: each test's chance to reject when nothing differs. [tests]
+        levels: each test's probability to reject if nothing differs. [tests]
 
     >>> round(chance_of_levels(9, np.full(100, 0.05)), 3)
     0.063
@@ -153,7 +154,7 @@ def chance_of_levels(count: int, levels: FloatArray) -> float:
 
 
 def _true_levels(table: pd.DataFrame, alpha: float) -> FloatArray:
-    """The level of each row's test: its own where the table says it, otherwise the nominal one."""
+    """The level of each row's test: that of the table if it has one, otherwise the nominal one."""
     if "chance" in table:
         return table["chance"].to_numpy(dtype=float)
     return np.full(len(table), alpha)
@@ -163,8 +164,8 @@ def significance_counts(table: pd.DataFrame, alpha: float = 0.05) -> Counts:
     """Counts the classes of a table of `welch_by_class` or `mcnemar_by_class` that differ.
 
     Args:
-        table: A table with columns `n` and `p_value`, and `chance` where the tests' true levels are
-            below `alpha`, as those of discrete tests are.
+        table: A table with columns `n` and `p_value`. Discrete tests, whose true levels are below
+            `alpha`, also have `chance`.
         alpha: Level of the uncorrected test, false discovery rate and family-wise error rate.
     """
     check_fraction("alpha", alpha)
@@ -249,9 +250,9 @@ def _welch(a: FloatArray, b: FloatArray, confidence: float) -> _Welch:
 def hedges_g(a: FloatArray, b: FloatArray, confidence: float) -> tuple[FloatArray, ...]:
     """Hedges' g per class with its interval: standardised difference, corrected for small samples.
 
-    g = J (mean_b - mean_a) / s_pooled with J = Gamma(m/2) / (sqrt(m/2) Gamma((m-1)/2)) and
-    m = n_a + n_b - 2 (Hedges 1981). The interval inverts the non-central t distribution (Steiger
-    and Fouladi 1997); it assumes normal values of equal variance. NaN without variance.
+    g = J (mean_b - mean_a) / s_pooled with J = Gamma(m/2) / (sqrt(m/2) Gamma((m-1)/2)) and m = n_a
+    + n_b - 2 (Hedges 1981). The interval inverts the non-central t distribution (Steiger and
+    Fouladi 1997) and assumes normal values of equal variance. NaN without variance.
 
     Args:
         a: Values of the reference arm. [seeds, classes]
@@ -286,12 +287,12 @@ def welch_by_class(
 
     t = (mean_b - mean_a) / sqrt(s_a^2/n_a + s_b^2/n_b) on normalised class accuracies, with the
     Welch-Satterthwaite degrees of freedom (Welch 1947). A class without variance on both sides has
-    p = 1 when the means are equal and no p otherwise: the test is undefined there, not certain.
+    p = 1 if the means are equal. Otherwise it has no p, because the test is undefined.
 
     Args:
         tables_a: The reference arm: one prediction table per seed, or `arm_accuracies` of them.
         tables_b: The other arm, on the same examples.
-        normalisation: How overall accuracy is taken out, see `normalised`.
+        normalisation: How overall accuracy is removed, see `normalised`.
         alpha: Level; intervals have confidence 1 - alpha.
         n_classes: Number of classes; the largest label decides when it is not given.
 
@@ -366,11 +367,11 @@ def mcnemar_by_class(
 ) -> pd.DataFrame:
     """Exact McNemar test per class for one pair of models (McNemar 1947).
 
-    Of the examples of a class that exactly one model gets right, the number that `a` gets right is
-    binomial with probability 1/2 under the null; p is two-sided and exact, as `scipy.stats.
-    binomtest` gives it. The result is conditional on these two models: it says nothing about other
-    seeds. It tests class accuracy itself, without taking out overall accuracy. Accuracies count
-    weights, where the tables have them; the test counts examples.
+    Only the examples of a class that exactly one model gets right are used. Under the null
+    hypothesis the number that `a` gets right is binomial with probability 1/2. p is two-sided and
+    exact, as in `scipy.stats.binomtest`. The result is conditional on these two models and says
+    nothing about other seeds. It tests class accuracy itself, without removing overall accuracy.
+    Accuracies use the weights, if the tables have them. The test counts examples.
 
     Args:
         n_classes: Number of classes; the largest label decides when it is not given.

@@ -36,7 +36,7 @@ class Stack:
 
     @property
     def weights(self) -> FloatArray | None:
-        """How much each example counts; None where all count alike. [examples]."""
+        """How much each example counts; None if all count alike. [examples]."""
         return self.reference.weights
 
     def by_class(
@@ -47,7 +47,7 @@ class Stack:
         return np.bincount(self.labels[chosen], weights, minlength=classes)
 
     def total_by_class(self, classes: int) -> npt.NDArray[np.floating | np.integer]:
-        """Number of examples of each class, or their weight: what rates are of. [classes]."""
+        """Number of examples of each class, or their weight: the denominators. [classes]."""
         return np.bincount(self.labels, self.weights, minlength=classes)
 
     @property
@@ -65,8 +65,8 @@ class Groups:
         names: One name per group, sorted.
         codes: Index into the rows of `members`, -1 for an example that belongs to no group.
             [examples]
-        members: Whether the examples of a code belong to a group: a code per group, in the same
-            order, unless an example belongs to several. [codes, groups]
+        members: Whether the examples of a code belong to a group. There is one code per group in
+            the same order, unless an example belongs to several groups. [codes, groups]
     """
 
     attribute: str
@@ -82,7 +82,7 @@ class Groups:
 
 
 def quotient(numerator: npt.ArrayLike, denominator: npt.ArrayLike) -> FloatArray:
-    """Element-wise quotient that is NaN, without a warning, where the denominator is 0."""
+    """Element-wise quotient; NaN without a warning where the denominator is 0."""
     top, bottom = np.asarray(numerator, dtype=float), np.asarray(denominator, dtype=float)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.asarray(top / bottom)
@@ -112,7 +112,7 @@ def stack_tables(tables: Sequence[Table]) -> Stack:
 
 
 def listed(words: Sequence[str]) -> str:
-    """Names the first few in a note, and how many more there are."""
+    """Names the first few words, and how many more there are."""
     more = f" and {len(words) - _MOST_NAMED} more" if len(words) > _MOST_NAMED else ""
     return ", ".join(words[:_MOST_NAMED]) + more
 
@@ -127,8 +127,8 @@ def attribute_groups(table: Table, attribute: Attribute) -> Groups:
 
     Args:
         attribute: A column name, or several for their intersection. An example without a group in
-            one of them has none in the intersection. One with several groups in one of them is in
-            several intersections.
+            one of the columns is in no intersection. An example with several groups in one of them
+            is in several intersections.
 
     Raises:
         ValueError: A column is missing, or no example belongs to any group.
@@ -186,7 +186,7 @@ def _tidied(
     merged = np.zeros((len(members), len(kept)), dtype=bool)
     for column, target in zip(columns, place, strict=True):
         merged[:, target] |= members[:, column]
-    # Descending, so that without shared examples a code is the number of its group.
+    # Sorted in descending order, so that without shared examples a code is the number of its group.
     distinct, number = np.unique(~merged, axis=0, return_inverse=True)
     renumbered = np.full(len(codes), -1, dtype=np.int64)
     renumbered[inside] = number.reshape(-1)[inverse]

@@ -1,4 +1,4 @@
-"""Work on parts of the draws at the same time: NumPy and SciPy let go of Python's lock."""
+"""Parallel work on parts of the draws, since NumPy and SciPy release Python's lock."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -14,12 +14,12 @@ Result = TypeVar("Result")
 def in_threads(
     work: Callable[[Part], Result], parts: Iterable[Part], number: int
 ) -> Iterator[Result]:
-    """Yields the results of the parts in their order; one part needs no thread.
+    """Yields the results of the parts in order; a single part uses no thread.
 
-    At most one part more than there are cores waits, so parts may be made as they are needed.
+    At most one part more than there are cores is waiting, so parts may be created lazily.
 
     Args:
-        number: of the parts.
+        number: number of parts.
     """
     threads = min(number, usable_cores())
     if threads < 2:

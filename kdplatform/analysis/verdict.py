@@ -1,7 +1,7 @@
 """The verdict on a difference: fixed rules that turn an interval into a word.
 
 A claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecided
-with these seeds and examples; undecided does not mean false.
+with these seeds and examples. Undecided does not mean false.
 """
 
 from dataclasses import dataclass
@@ -11,8 +11,8 @@ import numpy as np
 
 from kdplatform.analysis.intervals import Interval
 
-# Fairness metrics for which more is fairer, and those that chance alone does not move from their
-# fairest value.
+# Fairness metrics for which more is fairer, and those whose fairest value chance alone does not
+# change.
 HIGHER_IS_FAIRER = frozenset({"worst_group_accuracy", "demographic_parity_ratio"})
 WITHOUT_CHANCE_LEVEL = frozenset({"worst_group_accuracy"})
 # Metrics that measure how good something is, not how equal.
@@ -20,7 +20,7 @@ _QUALITIES = frozenset({"worst_group_accuracy"})
 
 
 class Verdict(StrEnum):
-    """What a study says of a claim."""
+    """The verdict of a study on a claim."""
 
     SUPPORTED = "supported"
     CONTRADICTED = "contradicted"
@@ -48,16 +48,16 @@ def by_interval(claimed_sign: int, interval: Interval, chance: float = 0.0) -> V
 
 @dataclass(frozen=True)
 class Change:
-    """A fairness metric of one arm, or of several averaged, against a reference.
+    """The change of a fairness metric of one arm, or of the mean of several, against a reference.
 
-    A metric that is a largest difference has a chance level that falls with a model's error rate,
-    so a more accurate model looks fairer. For a verdict the interval must exclude 0, both as it is
-    and without the difference of the chance levels.
+    The chance level of a largest difference falls with a model's error rate, so a more accurate
+    model looks fairer. For a verdict the interval must exclude 0, both as it is and after the
+    difference of the chance levels is taken away.
 
     Attributes:
         chance: the difference of the metric's chance level; 0 if it has none, NaN if unknown.
         levelling_down: the metric improves while every group's accuracy falls.
-        seeds: the seeds both have, where they are known.
+        seeds: the common seeds, if they are known.
     """
 
     interval: Interval

@@ -9,7 +9,7 @@ from scipy import special
 from kdplatform.analysis.tables import quotient
 from kdplatform.predictions import FloatArray
 
-# A variance of single values below this is rounding of sums.
+# A variance of single values below this comes from rounding.
 _ROUNDING = 1e-12
 
 
@@ -46,8 +46,9 @@ def variance_of_weighted_means(
 ) -> FloatArray:
     """Variance of weighted means over examples: n / (n - 1) sum of w² (x - mean)² / (sum of w)².
 
-    A weighted mean is a ratio of two sums, both of which vary with the examples drawn; this is its
-    linearisation (Hájek 1971). Equal weights give the usual s² / n. All arguments have one shape.
+    A weighted mean is a ratio of two sums, and both vary with the drawn examples. This is its
+    linearisation (Hájek 1971). Equal weights give the usual s² / n. All arguments have the same
+    shape.
 
     Args:
         n: Examples.
@@ -83,7 +84,7 @@ def weighted_changes(
 def variance_over_examples(
     sums: Sums, values: FloatArray, mean: FloatArray, weights: FloatArray
 ) -> FloatArray:
-    """Variance of the weighted mean of every cell; 0 where its values are all alike. [cells].
+    """Variance of the weighted mean of every cell; 0 if all its values are equal. [cells].
 
     Args:
         values: One per example. [examples]

@@ -26,18 +26,18 @@ from kdplatform.stores import first_line
 # A file of a run: the run's id and the file's path below its artifacts.
 Artifact = tuple[str, str]
 
-# Requests at the same time. A server answers some 50 requests a second one after the other, and
-# four to eight times as many side by side.
+# Number of parallel requests. A server answers about 50 requests a second one after the other, and
+# four to eight times as many in parallel.
 AT_ONCE = 8
-# Stores of which one client serves all runs; of others each run has its own.
+# Stores for which one client serves all runs. For other stores each run has its own client.
 _WHOLE = ("mlflow-artifacts", "s3")
-# What is read again after it was verified.
+# Artifacts that are read again after they were verified.
 _READ_AGAIN = "predictions/test"
 
 # Closed when the process ends.
 _AT_EXIT = ExitStack()
 atexit.register(_AT_EXIT.close)
-# Where the artifacts of runs are, by tracking URI and run.
+# The places of runs' artifacts, by tracking URI and run.
 _PLACES: dict[tuple[str, str], str] = {}
 
 _FIRST = Lock()
@@ -47,7 +47,7 @@ Out = TypeVar("Out")
 
 
 def side_by_side(ask: Callable[[In], Out], items: Iterable[In]) -> list[Out]:
-    """Returns the answers of a store to several questions, in their order."""
+    """Returns the answers of a store to several parallel requests, in their order."""
     with ThreadPoolExecutor(AT_ONCE) as pool:
         return list(pool.map(ask, items))
 
@@ -63,7 +63,7 @@ def artifact_path(run_id: str, path: str) -> Path:
     """Returns a local path of a run's artifact; a remote one is fetched once by this process.
 
     Raises:
-        OSError, MlflowException: it is not there, or its store does not give it.
+        OSError, MlflowException: it does not exist, or its store does not deliver it.
     """
     if not _is_local(_place(run_id)) and (copy := _copy(run_id, path)).exists():
         return copy
@@ -71,7 +71,7 @@ def artifact_path(run_id: str, path: str) -> Path:
 
 
 def fetch_ahead(artifacts: Iterable[Artifact]) -> None:
-    """Fetches files that will be read one after the other; what cannot be had is left to that."""
+    """Fetches files that will be read later; a failure is left to the later reading."""
 
     def fetch(artifact: Artifact) -> None:
         with suppress(OSError, MlflowException):
@@ -81,13 +81,13 @@ def fetch_ahead(artifacts: Iterable[Artifact]) -> None:
 
 
 def drop_copy(run_id: str, path: str) -> None:
-    """Removes the copy of a remote artifact that was read for the last time."""
+    """Removes the local copy of a remote artifact that is not read any more."""
     if not _is_local(_place(run_id)):
         _copy(run_id, path).unlink(missing_ok=True)
 
 
 def digest_now(run_id: str, path: str) -> str:
-    """Returns the digest of an artifact as it is in its store now.
+    """Returns the current digest of an artifact in its store.
 
     Raises:
         OSError, MlflowException: as `artifact_path`.
@@ -96,10 +96,10 @@ def digest_now(run_id: str, path: str) -> str:
 
 
 def digests_now(artifacts: Iterable[Artifact]) -> dict[Artifact, str]:
-    """Returns the digests of artifacts as they are in their store now.
+    """Returns the current digests of artifacts in their store.
 
-    One that cannot be read is not among them. Copies of remote weights are not kept: those of a
-    study would fill the temporary folder.
+    Artifacts that cannot be read are left out. Copies of remote weights are not kept, because those
+    of a study would fill the temporary folder.
     """
 
     def digest(artifact: Artifact) -> tuple[Artifact, str]:
@@ -125,7 +125,7 @@ def log_artifacts_of(run_id: str, folder: Path, below: str | None = None) -> Non
 
 
 def _fetched(run_id: str, path: str) -> Path:
-    """Returns a local path of an artifact as it is now."""
+    """Returns a local path of an artifact with its current content."""
     place = _place(run_id)
     if ".." in PurePosixPath(path).parts:
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
@@ -142,12 +142,12 @@ def _fetched(run_id: str, path: str) -> Path:
     copy.parent.mkdir(parents=True, exist_ok=True)
     part = copy.with_name(f"{copy.name}.part")
     try:
-        # Without MLflow's question for every file whether it is a folder.
+        # This avoids MLflow's request for every file whether it is a folder.
         _repository(str(mlflow.get_tracking_uri()), whole)._download_file(remote, str(part))
     except (OSError, MlflowException):
         raise
     except Exception as error:
-        # Of the store's own library, such as boto3, whose errors MLflow lets pass.
+        # Errors of the store's library, such as boto3, which MLflow passes on unchanged.
         raise OSError(first_line(error)) from error
     part.replace(copy)
     return copy
@@ -163,7 +163,7 @@ def _repository(tracking_uri: str, place: str) -> ArtifactRepository:
 
 
 def _place(run_id: str) -> str:
-    """Returns the URI of a run's artifacts; asked for once, MLflow asks once per file."""
+    """Returns the URI of a run's artifacts; requested once, where MLflow would ask per file."""
     uri = str(mlflow.get_tracking_uri())
     if (uri, run_id) not in _PLACES:
         _PLACES[uri, run_id] = str(MlflowClient(uri).get_run(run_id).info.artifact_uri)
@@ -182,5 +182,5 @@ def _copy(run_id: str, path: str) -> Path:
 
 @cache
 def _copies(tracking_uri: str) -> Path:
-    """Returns a folder for files fetched from the stores of a server; it ends with the process."""
+    """Returns a folder for files fetched from a server's stores; it is removed with the process."""
     return _AT_EXIT.enter_context(scratch_folder())

@@ -1,4 +1,4 @@
-"""The teachers of a project's students, as they are to be trained or taken as they are."""
+"""The teachers of a project's students: how they are trained, or their given weights."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +12,7 @@ from kdplatform.settings.schema import DatasetConfig, ProjectConfig, TrainingCon
 from kdplatform.settings.teacher_entries import TeacherEntry, teacher_entries
 from kdplatform.settings.words import plain_text
 
-# The place of data and how they are read do not make them other data.
+# Data stay the same if their place or the way of reading changes.
 _PLACES = {"storage", "workers"}
 
 
@@ -21,7 +21,7 @@ class ChosenTeacher:
     """One teacher: how it is trained, or its weights or logits.
 
     Attributes:
-        label: which of several it is, in words.
+        label: its name among several teachers.
     """
 
     training: TrainingConfig
@@ -33,7 +33,7 @@ def chosen_teachers(config: ProjectConfig, seed: int, dataset_digest: str) -> li
     """Returns the teachers that the students of a seed learn from, in the order of the list.
 
     Raises:
-        UserError: a teacher is missing, or is one of other data or classes.
+        UserError: a teacher is missing, or belongs to other data or classes.
     """
     files = config.teacher.logits
     if files:
@@ -52,7 +52,7 @@ def chosen_teachers(config: ProjectConfig, seed: int, dataset_digest: str) -> li
 def reference_teacher(
     config: ProjectConfig, entry: str, seed: int, dataset_digest: str
 ) -> ChosenTeacher:
-    """Returns the further model that a method asks, named as one of the teachers.
+    """Returns the further model that a method uses, named like a teacher.
 
     Raises:
         UserError: as `chosen_teachers`, or the entry names none or several.
@@ -90,7 +90,7 @@ def _chosen(
 
 @contextmanager
 def named_as_given(training: TrainingConfig, config: ProjectConfig) -> Iterator[None]:
-    """Has errors about the weights of an entry name `distillation.teachers`, where it was given."""
+    """Lets errors about the weights of an entry of `distillation.teachers` name that field."""
     try:
         yield
     except UserError as error:
@@ -102,7 +102,7 @@ def named_as_given(training: TrainingConfig, config: ProjectConfig) -> Iterator[
 
 
 def _architecture(config: ProjectConfig, entry: TeacherEntry, dataset_digest: str) -> str:
-    """Returns the architecture of weights; checks that they are of these data, where that shows."""
+    """Returns the architecture of weights; refuses weights that are known to be of other data."""
     source = find_weights(entry.weights)
     if source.are_of_another(dataset_digest):
         raise UserError(

@@ -63,10 +63,10 @@ from kdplatform.study.study import Study
 
 
 def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> None:
-    """Runs an entry point under a run of its own and prints what came out."""
+    """Runs an entry point under a run of its own and prints the results."""
     started = time.perf_counter()
     quiet_mlflow()
-    # A cluster's nodes resolve the device for themselves; this machine only keeps the books.
+    # The nodes of a cluster resolve the device themselves; this machine only schedules.
     device = "cpu" if arguments.executor == "ray" else arguments.device
     rules = checked_gate(arguments.gate, config.attributes, out=arguments.gate_out)
     delivery = Delivery.checked(arguments)
@@ -99,7 +99,7 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
 
 
 def command_title(command: str, config: ProjectConfig) -> str:
-    """Returns the part of a run's name that tells runs of one command apart."""
+    """Returns the part of a run's name that distinguishes runs of one command."""
     seeds = f"seed{'s' if len(config.seeds) > 1 else ''} {in_ranges(config.seeds)}"
     if command == "distill":
         return f"{config.name} {method_title(config.distillation)} {seeds}"
@@ -116,7 +116,8 @@ def _train(workspace: Workspace, steps: Sequence[Step], run_id: str) -> Trained:
     known = find_trained(workspace, steps) if workspace.reuse else {}
     for model in known.values():
         say(reused_line(model.step, model.run_id))
-    # What weights mean may have changed since they were used, such as the names of the classes.
+    # The meaning of weights, such as the names of the classes, may have changed since they were
+    # used.
     given = (step for step in steps if step.key not in known or step.training.weights is not None)
     check_steps(workspace, given)
     scheduler = Scheduler(workspace, str(workspace.device), InlineExecutor(), known)
@@ -130,7 +131,7 @@ def _results(
     rules: GateFile | None,
     gate_out: Path | None,
 ) -> tuple[Study, str, JudgedGate | None]:
-    """Logs what came of a command's models; returns it, in words too, and the gate's outcome."""
+    """Logs the results of a command's models; returns them, their text and the gate's outcome."""
     config, names = workspace.config, workspace.dataset.class_names
     study = study_of(config, names, trained, with_scores=rules is not None)
     if not study.arms:
@@ -163,7 +164,7 @@ def _sweep(workspace: Workspace, run_id: str, arguments: Arguments) -> Trained:
     """Trains or finds the whole study."""
     config = workspace.config
     if any(method.softmax_temperature is not None for method in config.compared_methods):
-        step_scale(config.temperatures)  # refuses what could not be logged at the end
+        step_scale(config.temperatures)  # refuses temperatures that could not be logged at the end
     log_samples(workspace.dataset)
     build_loss_kernels()
     executor = partial(open_executor, arguments)
@@ -175,10 +176,10 @@ def _sweep(workspace: Workspace, run_id: str, arguments: Arguments) -> Trained:
 
 
 def report_failures(failures: Sequence[Failure]) -> None:
-    """Says which models failed and why.
+    """Prints which models failed and why.
 
     Raises:
-        UnfinishedError: there are any.
+        UnfinishedError: there are failures.
     """
     if not failures:
         return
@@ -207,13 +208,13 @@ def _steps(command: str, config: ProjectConfig, digest: str) -> list[Step]:
 
 
 def where_to_look(run_id: str) -> str:
-    """Says how to look at the runs."""
+    """Returns the instructions for viewing the runs."""
     uri = mlflow.get_tracking_uri()
     run = mlflow.get_run(run_id)
     page = f"/#/experiments/{run.info.experiment_id}/runs/{run_id}"
     if is_server(uri):
         return f"see it at {shown_store().rstrip('/')}{page}"
-    # A shell has the password that may be in it.
+    # The URI may contain a password, which the user's shell has already.
     secret = shown_store() != uri
     store = '"$MLFLOW_TRACKING_URI"' if secret else shlex.quote(absolute_uri(uri))
     return (

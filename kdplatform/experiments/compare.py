@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from kdplatform.reporting.comparison_result import ComparisonResult
     from kdplatform.reporting.gallery import Shown
 
-# Pairs of more attributes than this are compared only when the attributes are named.
+# With more attributes than this, their pairs are compared only if the attributes are named.
 _MOST_FOUND_ATTRIBUTES = 4
 _MIN_GROUP_SHARE = "0.02"
 
@@ -47,13 +47,13 @@ def run_compare(
     card: str = "false",
     log: str = "auto",
 ) -> None:
-    """Compares two sides and prints what differs; writes tables and a page on request.
+    """Compares two sides and prints the differences; writes tables and a page on request.
 
     Args:
         sides: run ids or prediction files, comma-separated, of either side.
         attributes: columns whose groups are compared, comma-separated; `auto`: columns that look
             like one.
-        similar_by: columns that say how alike two examples are; `auto`: known generating factors.
+        similar_by: columns for the similarity of examples; `auto`: known generating factors.
         min_group_size: groups smaller than this are listed and not measured.
         min_group_share: groups of a smaller share of the examples have no impact ratio.
         positive: the favourable class; `auto`: class 1 of two.
@@ -61,7 +61,7 @@ def run_compare(
         format: formats of the report beside the page, such as `markdown,latex`.
         gate: file of rules that side B must keep; `none`: no rules.
         card: whether model cards are written beside the page.
-        log: whether the comparison gets a run: `auto`, `true` or `false`.
+        log: whether the comparison is logged as a run: `auto`, `true` or `false`.
 
     Raises:
         UserError: a side cannot be read, or the sides cannot be compared.
@@ -113,14 +113,14 @@ def compare(
     """Compares side B with side A, the reference, as the command `kdplatform compare` does.
 
     A side is one model or several, one per seed: data frames or checked predictions, paths of
-    prediction files, or run ids. Columns are those of prediction files: `id`, `label`,
-    `prediction`, and, where there are any, `logits`, `weight` and attributes. Labels and
-    predictions may be numbers from 0 or names.
+    prediction files, or run ids. The columns are those of prediction files: `id`, `label`,
+    `prediction`, and optionally `logits`, `weight` and attributes. Labels and predictions may be
+    numbers from 0 or names.
 
     Args:
-        attributes: Columns whose groups, and whose pairs' groups, are compared; None: those that
-            look like attributes.
-        similar_by: Columns that say how alike two examples are, for individual fairness.
+        attributes: Columns whose groups and intersections are compared; None: those that look like
+            attributes.
+        similar_by: Columns for the similarity of examples, for individual fairness.
         min_group_size: Groups smaller than this are listed and not measured.
         min_group_share: Groups of a smaller share of the examples have no impact ratio.
         positive: The favourable class, by name or number; None: class 1 of two.
@@ -194,7 +194,7 @@ def compared_sides(
 
 
 def _sources(side: str, given: "Source | Sequence[Source]") -> Sequence[Source]:
-    """Returns the models of a side: one, several, or several in a text as the command takes it."""
+    """Returns the models of a side, given as one, as several, or in the command's form."""
     if isinstance(given, str):
         return _predictions_of(given)
     if isinstance(given, list | tuple):
@@ -218,7 +218,7 @@ def _source_of(side: str, given: object) -> Source:
 
 
 def _listed(parameter: str, given: Sequence[str] | str | None) -> tuple[str, ...] | None:
-    """Returns names that are given as a sequence, or as the command takes them."""
+    """Returns names that are given as a sequence, or in the command's form."""
     if given is None:
         return None
     return _names_in(parameter, given) if isinstance(given, str) else tuple(map(str, given))
@@ -237,10 +237,10 @@ def _group_share(text: str) -> float:
 
 
 def _is_logged(log: str, sides: Sequence[Sequence[str]]) -> bool:
-    """Tells whether a comparison gets a run of its own.
+    """Returns whether a comparison is logged as a run.
 
     Args:
-        log: `true`, `false`, or `auto`: where a side is a run, or a tracking store is named.
+        log: `true`, `false`, or `auto`: true if a side is a run, or a tracking store is named.
     """
     if log != "auto":
         return log == "true"
@@ -291,7 +291,7 @@ def _attributes(given: tuple[str, ...] | None, sides: Sides) -> tuple[str, ...]:
     _check_columns("attributes", given, sides)
     reference = sides.first.tables[0]
     for name in given:
-        attribute_groups(reference, name)  # refuses what is neither text nor numbers
+        attribute_groups(reference, name)  # refuses columns that are neither text nor numbers
     check_attributes(reference.columns, reference.labels, given, f"attributes={','.join(given)!r}")
     return given
 
@@ -299,7 +299,7 @@ def _attributes(given: tuple[str, ...] | None, sides: Sides) -> tuple[str, ...]:
 def _intersections(
     given: tuple[str, ...] | None, attributes: tuple[str, ...]
 ) -> list[tuple[str, str]]:
-    """Returns the pairs of attributes; none of many that were only found in a file."""
+    """Returns the pairs of attributes; empty for many attributes that were only found in a file."""
     if given is None and len(attributes) > _MOST_FOUND_ATTRIBUTES:
         return []
     return list(combinations(attributes, 2))
@@ -308,7 +308,7 @@ def _intersections(
 def _remarks(
     given: tuple[str, ...] | None, sides: Sides, attributes: Sequence[Attribute]
 ) -> Iterator[str]:
-    """Says how examples count, which columns are not compared by group, and why."""
+    """Says how examples are weighted, and which columns are not compared by group and why."""
     weights = sides.first.tables[0].weights
     if weights is not None:
         yield weight_note(weights)
@@ -325,7 +325,7 @@ def _remarks(
 def _similar_by(given: tuple[str, ...] | None, sides: Sides) -> tuple[str, ...]:
     """Returns the requested columns, or the generating factors of a dataset that both sides have.
 
-    Those are recognised by their names.
+    Generating factors are recognised by their names.
     """
     if given is not None:
         _check_columns("similar_by", given, sides)

@@ -29,17 +29,17 @@ from kdplatform.text import visible
 # Where predictions come from: a run id, the path of a prediction file, or a table in memory.
 Source = str | Path | pd.DataFrame | Predictions
 
-# A column of more values than this is an id or a measurement, not an attribute with groups.
+# A column with more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
 
 
 class _Read(NamedTuple):
-    """What a run or a file holds.
+    """The content of a run or a file.
 
     Attributes:
-        left_out: columns that are no attributes, with the reason.
+        left_out: columns that are not attributes, with the reason.
         class_names: of class 0, 1, ...; empty for a file, which has them in its columns.
-        seed: of a run; None for a file.
+        seed: the seed of a run; None for a file.
     """
 
     name: str
@@ -63,7 +63,7 @@ def read_sides(given: Sequence[Sequence[Source]]) -> Sides:
     """Reads the sides: every run, file or table is one seed of its side.
 
     Raises:
-        UserError: a file cannot be read, is no table, or differs from another in classes or
+        UserError: a file cannot be read, is not a table, or differs from another in classes or
             weights.
     """
     read = [
@@ -95,7 +95,7 @@ def read_sides(given: Sequence[Sequence[Source]]) -> Sides:
 def _paired_by_seed(read: list[list[_Read]]) -> list[list[_Read]]:
     """Orders the runs of both sides by their seeds, so that models of one seed are paired.
 
-    Sides of other seeds, or with files among them, stay in the order in which they are given.
+    Sides with different seeds, or with files among them, keep the given order.
     """
     first, second = ([each.seed for each in side] for side in read)
     if len(first) < 2 or None in first or len(set(first)) < len(first):
@@ -113,7 +113,7 @@ def _paired_by_seed(read: list[list[_Read]]) -> list[list[_Read]]:
 
 
 def _reason(name: str, read: Sequence[_Read]) -> str:
-    """Says why a column is no attribute of all tables; nothing if it is one."""
+    """Returns why a column is not an attribute of all tables; empty if it is one."""
     for each in read:
         if name not in each.attributes:
             return each.left_out.get(name, f"not in {title_of([each.name])}")
@@ -121,11 +121,11 @@ def _reason(name: str, read: Sequence[_Read]) -> str:
 
 
 def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
-    """Returns the names of all classes in the runs' order, or else sorted; none without names.
+    """Returns the names of all classes, in the runs' order or sorted; empty without names.
 
     Raises:
-        UserError: only some of the tables name their classes, they spell one in two ways, or runs
-            have other classes or another order of them.
+        UserError: only some of the tables name their classes, a class has two spellings, or runs
+            have other classes or another order.
     """
     known = {each.class_names: each.name for each in read if each.class_names}
     if len(known) > 1:
@@ -164,7 +164,7 @@ def _class_names(read: Sequence[_Read]) -> tuple[str, ...]:
 
 
 def _class_columns(read: _Read) -> list[pd.Series]:
-    """Returns labels and predictions as a file has them; those of runs are checked already."""
+    """Returns labels and predictions of a file unchanged; those of runs are checked already."""
     if isinstance(read.table, Predictions):
         return [pd.Series(read.table.labels), pd.Series(read.table.predictions)]
     return [read.table[name] for name in ("label", "prediction") if name in read.table.columns]
@@ -238,7 +238,7 @@ def _read(source: Source, table_name: str) -> _Read:
 def _columns_of(
     table: pd.DataFrame, labels: "pd.Series[Any] | IntArray | None"
 ) -> tuple[tuple[str, ...], dict[str, str]]:
-    """Returns the columns used as attributes, and why the others are not."""
+    """Returns the columns that are used as attributes, and the reasons for the others."""
     reasons = {name: _no_attribute(table, name, labels) for name in map(str, table)}
     found = tuple(column for column, reason in reasons.items() if not reason)
     of_format = (*RESERVED, WEIGHT)
@@ -248,7 +248,7 @@ def _columns_of(
 def _no_attribute(
     table: pd.DataFrame, name: str, labels: "pd.Series[Any] | IntArray | None"
 ) -> str:
-    """Says why a column of a file is not used as an attribute; nothing if it is."""
+    """Returns why a column of a file is not used as an attribute; empty if it is."""
     column = table[name]
     if name in (*RESERVED, WEIGHT):
         return "a column of the format"

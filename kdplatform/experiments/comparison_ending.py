@@ -1,4 +1,4 @@
-"""What becomes of a comparison: it is judged, printed, written, and logged as a run."""
+"""The end of a comparison: judging, printing, writing, and logging as a run."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -38,14 +38,14 @@ _SIDES = {A: "side A", B: "side B"}
 
 @dataclass(frozen=True)
 class Ending:
-    """What becomes of a comparison.
+    """The requested outputs of a comparison.
 
     Attributes:
-        folder: for the page and its tables; None: they are not written.
-        formats: how they are written beside the page.
+        folder: folder for the page and its tables; None: they are not written.
+        formats: further formats of the page.
         gate: rules that side B must keep.
         with_card: whether cards are written beside the page.
-        is_logged: whether the comparison gets a run of its own.
+        is_logged: whether the comparison is logged as a run.
         settings: parameters as they were given, for the run.
     """
 
@@ -58,7 +58,7 @@ class Ending:
 
 
 def conclude(comparison: Comparison, sides: Sequence[Sequence[str]], ending: Ending) -> None:
-    """Judges the gate of a comparison, then prints, writes and logs all of it.
+    """Judges the gate of a comparison, then prints, writes and logs the results.
 
     Args:
         sides: the runs or files of A and of B, as they were given.
@@ -115,7 +115,7 @@ def _write(
     files.append(folder / PROVENANCE)
     with written_atomically(files[-1]) as temporary:
         temporary.write_text(f"{content}\n", encoding="utf-8")
-        temporary.chmod(0o644)  # made to be passed on
+        temporary.chmod(0o644)  # others may read it
     return files + (write_gate(provenance.gate, folder) if provenance.gate else [])
 
 

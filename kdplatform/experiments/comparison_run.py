@@ -1,4 +1,4 @@
-"""The run of a comparison: what it found, its page, and links to what it compared."""
+"""The run of a comparison: its results, its page, and links to the compared runs."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -36,15 +36,15 @@ from kdplatform.study.metrics import compared_names, count_metrics, known
 from kdplatform.study.provenance import Provenance, Source
 
 ROLE = "comparison"
-# What MLflow's database keeps of a tag.
+# Number of characters of a tag that MLflow's database keeps.
 _LONGEST_TAG = 5000
 
 
 def source_of_run(run_id: str, condition: str = "") -> Source:
-    """Returns a run with the digests of its predictions and weights; it has been read before.
+    """Returns a run with the digests of its predictions and weights. The run has been read before.
 
     Args:
-        condition: whose predictions; empty: those of the test split as it is.
+        condition: condition of the predictions; empty: the unchanged test split.
     """
     digests = artifact_digests(MlflowClient().get_run(run_id))
     table = PREDICTIONS.format(split=split_under(condition)) if condition else TEST
@@ -54,7 +54,7 @@ def source_of_run(run_id: str, condition: str = "") -> Source:
 
 @contextmanager
 def comparison_run(sides: Sequence[Sequence[str]], title: str) -> Iterator[str]:
-    """Opens the run of a comparison, in the experiment of side B's runs where they have one.
+    """Opens the run of a comparison, in the experiment of side B's runs if there are any.
 
     Args:
         sides: the runs or files of A and of B, as they were given.
@@ -111,7 +111,8 @@ def log_comparison(
     """
     run = mlflow.active_run()
     assert run is not None
-    # `mlflow run` has logged its own, which a second spelling of the same value would contradict.
+    # `mlflow run` has logged its own parameters. A second spelling of the same value would be
+    # refused.
     there = MlflowClient().get_run(run.info.run_id).data.params
     mlflow.log_params({k: redacted(v) for k, v in settings.items() if k not in there})
     mlflow.log_metrics(metrics_of(comparison))

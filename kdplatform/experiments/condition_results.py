@@ -1,4 +1,4 @@
-"""What a command's run logs and says of its models under conditions: a study for each of them."""
+"""A command's results under conditions: a study for each condition, logged and printed."""
 
 from collections.abc import Iterator, Sequence
 
@@ -15,7 +15,7 @@ from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import condition_metric
 
 _EACH_BY_ITSELF = (
-    "each teacher is attacked by itself: together they are no ensemble under one attack, which "
+    "each teacher is attacked by itself, so there is no row of them together: one attack on all "
     "would find other images"
 )
 
@@ -29,11 +29,11 @@ def log_conditions(
 ) -> Iterator[str]:
     """Logs each condition's means over seeds to the command's run; yields its table as text.
 
-    Metrics are those of the test split as it is, below `conditions/<name>/`.
+    The metrics are those of the unchanged test split, below `conditions/<name>/`.
 
     Args:
-        step_scale: of a sweep, what temperatures are multiplied by to become MLflow's steps; None:
-            the students are of one kind.
+        step_scale: factor between temperatures and MLflow's steps, for a sweep; None: there is one
+            kind of students.
     """
     for name, condition in config.evaluation.conditions.items():
         study = study_of(config, class_names, trained, split_under(name))

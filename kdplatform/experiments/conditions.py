@@ -1,7 +1,7 @@
-"""The test split under the project's conditions: one more prediction table of a run for each.
+"""The test split under the project's conditions, each with a prediction table of its own.
 
-A condition is in no key. One that is asked for later is measured from the weights of the run that
-is reused, by whichever process obtains the model.
+Conditions enter no key. A condition that is requested later is measured with the weights of the
+reused run, by the process that obtains the model.
 """
 
 import json
@@ -33,14 +33,15 @@ from kdplatform.training import answers_under
 
 # The settings of the conditions that a run was measured under, by their names.
 TAG_CONDITIONS = "kd.conditions"
-# Of the examples that are right, so many without a slope make an attack's accuracy doubtful.
+# Share of the right examples with a vanishing gradient above which an attack's accuracy is
+# doubtful.
 _MOST_WITHOUT_SLOPE = 0.01
 
 Tables = Mapping[str, Predictions]
 
 
 def split_under(condition: str) -> str:
-    """Returns the name of the test split under a condition, as artifacts have it."""
+    """Returns the name of the test split under a condition, as in artifacts."""
     return f"test.{condition}"
 
 
@@ -53,7 +54,7 @@ def settings_of(run: Run) -> dict[str, Any]:
 def missing_conditions(config: ProjectConfig, run: Run) -> dict[str, ConditionConfig]:
     """Returns the project's conditions that a run was not measured under, by their names.
 
-    None for a run without weights: its model cannot be restored.
+    For a run without weights there are none, because its model cannot be restored.
     """
     if WEIGHTS not in artifact_digests(run):
         return {}
@@ -69,10 +70,10 @@ def conditions_tag(config: ProjectConfig) -> dict[str, str]:
 
 
 def check_conditions(model: nn.Module, config: ProjectConfig, dataset: Dataset) -> None:
-    """Tries before the training what attacks on a user's model will need.
+    """Checks before the training what attacks on a user's model require.
 
     Raises:
-        UserError: it takes images of bytes and of fractions for different ones.
+        UserError: its outputs differ between images as bytes and as fractions.
     """
     for name, condition in config.evaluation.conditions.items():
         if condition.attack is not None:
@@ -91,9 +92,9 @@ def measured(
         say(f"{step.title}: under {name} {tables[name].accuracy:.2%} are right")
         if answers.without_slope > _MOST_WITHOUT_SLOPE:
             say(
-                f"{step.title}: under {name} the loss has no slope at {answers.without_slope:.1%} "
-                "of the images that are right without it, which the attack cannot move; its "
-                "accuracy is an upper bound"
+                f"{step.title}: under {name} the gradient of the loss vanishes at "
+                f"{answers.without_slope:.1%} of the images that are right without the attack, so "
+                "the attack cannot move them; the accuracy is an upper bound"
             )
     return tables
 
@@ -101,9 +102,9 @@ def measured(
 def condition_metrics(
     workspace: Workspace, step: Step, tables: Tables, needed: Mapping[str, TrainedModel]
 ) -> dict[str, float]:
-    """Returns the metrics of a model under conditions, of a distilled one beside teacher and NDS.
+    """Returns the metrics of a model under conditions; a distilled one is also compared.
 
-    Against those that were measured under the condition themselves.
+    It is compared with a teacher and an NDS that were measured under the same condition.
     """
     config, classes = workspace.config, len(workspace.dataset.class_names)
     metrics: dict[str, float] = {}
@@ -136,14 +137,14 @@ def complete(
     settings = {name: own for name, own in settings_of(run).items() if name not in missing}
     paths = {name: PREDICTIONS.format(split=split_under(name)) for name in missing}
     digests = {p: d for p, d in artifact_digests(run).items() if p not in paths.values()}
-    # A process that is killed here leaves a run without these tables, not one that looks damaged.
+    # If the process is killed here, the run lacks these tables but does not look damaged.
     _set_tags(run_id, settings, digests)
     with scratch_folder() as folder:
         for name, table in tables.items():
             table.write(folder / paths[name])
             digests[paths[name]] = file_digest(folder / paths[name])
         log_artifacts_of(run_id, folder)
-    # Of two values of a metric the store takes the later for the last.
+    # If a metric has two values, the store treats the later one as the last.
     now = round(time.time() * 1000)
     logged = [Metric(name, value, now, 0) for name, value in metrics.items()]
     client.log_batch(run_id, metrics=logged)

@@ -1,4 +1,4 @@
-"""Trained models handed on: registered under a name, exported to other forms."""
+"""Delivery of trained models: registered under a name, exported to other formats."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -32,19 +32,19 @@ from kdplatform.study.study import Study
 
 ONNX_FOLDER = "onnx"
 TAG_ONNX = "kd.onnx"
-# The role whose models a command hands on.
+# The role whose models a command delivers.
 _ROLES = {"teacher": Role.TEACHER, "student": Role.STUDENT, "distill": Role.DISTILLED}
-# What a registered model keeps of its run's tags.
+# The tags of its run that a registered model keeps.
 _KEPT_TAGS = ("kd.key", "kd.project", "kd.role", "kd.seed", "kd.model", "kd.method", GATE_TAG)
 _KEPT_METRICS = (ACCURACY, WORST_CLASS_ACCURACY)
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What a command does with its models at the end.
+    """The requested delivery of a command's models.
 
     Attributes:
-        name: of the registered model; None: they are not registered.
+        name: name of the registered model; None: models are not registered.
         export: `onnx`, or None.
     """
 
@@ -58,7 +58,7 @@ class Delivery:
 
     @classmethod
     def checked(cls, arguments: Arguments) -> "Delivery":
-        """Checks what can be checked before anything is trained.
+        """Checks the request before anything is trained.
 
         Raises:
             UserError: a package of the export is missing.
@@ -78,11 +78,11 @@ def deliver(
     """Exports and registers the models of a command; returns a line for each.
 
     Args:
-        study: of all models of the command; a distilled student's card is made from it.
+        study: all models of the command, from which a distilled student's card is made.
 
     Raises:
         UserError: a model cannot be exported, or was logged without its graph.
-        MachineError: the registry refuses, or an exported model has other logits.
+        MachineError: the registry refuses, or an exported model gives other logits.
     """
     models = trained.of_role(_ROLES[command]) if command in _ROLES else []
     lines = []
@@ -113,10 +113,10 @@ def _exported(workspace: Workspace, model: TrainedModel) -> str:
 
 
 def _registered(name: str, model: TrainedModel, card: Sequence[str]) -> str:
-    """Registers the model of a run as a version; one that is registered already stays that.
+    """Registers the model of a run as a version, unless it is registered already.
 
     Args:
-        card: its lines, for the version's description; empty: made from the run alone.
+        card: lines of the card for the version's description; empty: it is made from the run alone.
     """
     client = MlflowClient()
     run = client.get_run(model.run_id)
@@ -167,7 +167,7 @@ def _versions(
 
 
 def _tags(tags: Mapping[str, str], metrics: Mapping[str, float]) -> dict[str, str]:
-    """Returns the tags of a version: where it comes from, its gate, accuracy and fairness."""
+    """Returns the tags of a version: its origin, gate, accuracy and fairness."""
     kept = {name: tags[name] for name in _KEPT_TAGS if name in tags}
     numbers = {
         name: f"{value:.6g}"

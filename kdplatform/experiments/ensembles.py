@@ -1,4 +1,4 @@
-"""What several teachers say together: the teacher that their student is compared with."""
+"""The mixture of several teachers, with which their student is compared."""
 
 from collections.abc import Mapping, Sequence
 
@@ -16,10 +16,10 @@ def taught_by(
 ) -> Predictions | None:
     """Returns the predictions of a distilled student's teacher on a split.
 
-    Of several teachers it is their mixture. None where a teacher is a file without its rows.
+    With several teachers it is their mixture. None if a teacher is a file without the split's rows.
 
     Args:
-        needed: the step's models, by the names it gives them.
+        needed: the models that the step needs, by their names in the step.
 
     Raises:
         UserError: the teachers hold other examples, or no logits.
@@ -31,18 +31,18 @@ def taught_by(
 
 
 def mixture_weights(step: Step) -> tuple[float, ...]:
-    """Returns the weights of a step's teachers that no label decides; none: all alike."""
+    """Returns the weights of a step's teachers that depend on no label; empty: all alike."""
     return tuple(getattr(step.distillation, "weights", ()))
 
 
 def mixed(tables: Sequence[Predictions], weights: Sequence[float] = ()) -> Predictions:
     """Returns the mixture of predictions: logits are log of sum_i a_i softmax(z_i).
 
-    Weights that depend on labels or a student do not exist for test examples. Such an ensemble
-    counts as the plain mean.
+    Weights that depend on labels or a student do not exist for test examples. Such an ensemble is
+    represented by the plain mean.
 
     Args:
-        weights: a, of any sum; none: all alike.
+        weights: the weights a, with any sum; empty: all alike.
 
     Raises:
         UserError: the tables hold other examples or classes, or no logits.

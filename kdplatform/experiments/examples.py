@@ -1,8 +1,8 @@
 """The examples that a distilled student changed: logged by its run, read by reports.
 
-A report has no data, and a run knows no other seed. Each run therefore logs those of its changed
-examples of which the models are surest, since other seeds most probably agree on them. A report
-chooses from them by the predictions of all seeds.
+A report has no data, and a run does not know other seeds. Each run therefore logs the changed
+examples of which the models are most certain, because other seeds most probably agree on them. A
+report chooses among them by the predictions of all seeds.
 """
 
 import base64
@@ -35,7 +35,7 @@ _KINDS = {b"\x89PNG\r\n\x1a\n": "png", b"\xff\xd8\xff": "jpeg"}
 def log_examples(
     dataset: Dataset, test: Predictions, references: Mapping[str, Predictions]
 ) -> None:
-    """Logs to the active run the examples that either its student or a reference alone gets right.
+    """Logs to the active run the examples that only its student or only a reference gets right.
 
     Args:
         test: the student's predictions of the test split, in the order of the split.
@@ -62,7 +62,7 @@ def log_examples(
 
 
 def _surest(dataset: Dataset, right: Predictions, wrong: Predictions) -> list[int]:
-    """Rows that one model gets right and the other wrong, of every class and group in turn."""
+    """Rows that only one of two models gets right, from every class and group in turn."""
     rows = np.flatnonzero(right.correct & ~wrong.correct)
     certainty = _probability(right, right.labels) + _probability(wrong, wrong.predictions)
     rows = rows[np.argsort(-certainty[rows], kind="stable")]
@@ -92,14 +92,14 @@ def _written(preview: Preview) -> dict[str, object]:
 def stored_previews(run_ids: Iterable[str]) -> dict[str, Shown]:
     """Returns the examples that runs logged, by id.
 
-    Invalid content is named and left out: a report is worth more than its pictures.
+    Invalid content is named and left out, so that the report is still written.
     """
     found: dict[str, Shown] = {}
     for run_id in run_ids:
         try:
             path = artifact_path(run_id, EXAMPLES)
         except (OSError, MlflowException):
-            continue  # of a run that is older than the gallery, or of no distilled student
+            continue  # the run is older than the gallery, or has no distilled student
         try:
             if path.stat().st_size > _MOST_READ:
                 raise ValueError(f"it has more than {_MOST_READ} bytes")
@@ -128,10 +128,10 @@ def _shown(entry: Mapping[str, object]) -> Shown:
 
 
 def _address(encoded: str) -> str:
-    """Returns an image as an address for a page.
+    """Returns an image as a `data:` URL for a page.
 
     Raises:
-        ValueError: it is neither PNG nor JPEG; other kinds, such as SVG, can hold scripts.
+        ValueError: it is neither PNG nor JPEG; other formats, such as SVG, can contain scripts.
     """
     content = base64.b64decode(encoded, validate=True)
     for beginning, kind in _KINDS.items():

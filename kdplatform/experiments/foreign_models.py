@@ -1,4 +1,4 @@
-"""Models of any library that MLflow keeps: asked through pyfunc, unpickled only when trusted."""
+"""MLflow models of any library: run through pyfunc, unpickled only if they are trusted."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ from kdplatform.errors import UserError, one_line
 from kdplatform.progress import progress_bar, say
 from kdplatform.settings.yaml_files import read_mapping
 
-# What reads these models builds a graph from plain values, and runs nothing of the file's.
+# The readers of these models build a graph from plain values, and run no code of the file.
 SAFE_LOADERS = ("mlflow.onnx",)
 _BATCH = 256
 # A probability of exactly 0 has no logarithm.
@@ -24,12 +24,12 @@ _LEAST_PROBABILITY = 1e-30
 
 
 class ForeignModel:
-    """A model of MLflow's that this platform did not train.
+    """An MLflow model that this platform did not train.
 
     Args:
-        name: as the user named it.
-        folder: that holds its `MLmodel`.
-        trusted: whether the user allows that reading it runs its code.
+        name: its name as the user gave it.
+        folder: the folder with its `MLmodel`.
+        trusted: whether the user allows code of the model to run when it is read.
 
     Raises:
         UserError: it has no pyfunc flavour, would be unpickled without trust, takes columns by
@@ -64,7 +64,7 @@ class ForeignModel:
             )
 
     def predict(self, inputs: Inputs) -> NDArray[np.generic]:
-        """Returns the model's output for raw inputs: [N, C], or [N] of a class each.
+        """Returns the model's output for raw inputs: [N, C], or one class each [N].
 
         Raises:
             UserError: it takes other inputs, or returns something else.
@@ -92,7 +92,7 @@ class ForeignModel:
         return np.concatenate(parts)
 
     def _check_inputs(self, inputs: Inputs) -> None:
-        """Refuses inputs of another type or shape than the model says it takes."""
+        """Refuses inputs of another type or shape than the model's signature."""
         if self._inputs is None:
             return
         kind = str(inputs[:1].numpy().dtype)
@@ -143,10 +143,10 @@ def _check_trust(
 def as_logits(said: NDArray[np.generic], class_names: tuple[str, ...], name: str) -> Any:
     """Returns a model's output as logits float32 [N, C], or as class numbers int64 [N].
 
-    Probabilities become their logarithms, which one line says.
+    Probabilities are replaced by their logarithms, and a line says so.
 
     Raises:
-        UserError: it is of other classes, or not finite.
+        UserError: it has other classes, or is not finite.
     """
     if said.ndim == 1:
         return _classes(said, class_names, name)

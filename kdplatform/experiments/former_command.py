@@ -19,7 +19,7 @@ def configuration_of(run_id: str) -> Path:
     """Returns the file of the configuration that a sweep or distill was run with.
 
     Raises:
-        UserError: there is no such run, it is one of a model or of another command, or it has no
+        UserError: there is no such run, it belongs to a model or to another command, or it has no
             configuration.
         MachineError: the tracking store does not answer.
     """
@@ -34,7 +34,7 @@ def configuration_of(run_id: str) -> Path:
 
 
 def command_of(run_id: str) -> str:
-    """Returns `sweep` or `distill`, as the run of that command says.
+    """Returns the command of a run: `sweep` or `distill`.
 
     Raises:
         UserError: as `configuration_of`.

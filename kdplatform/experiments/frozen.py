@@ -1,4 +1,4 @@
-"""A model that is not trained here: do its outputs match the dataset's classes?"""
+"""The check that a frozen model's outputs match the dataset's classes."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +11,7 @@ from kdplatform.progress import say
 
 Classes = NDArray[np.int64]
 
-# With fewer examples a class, some order of the classes would fit any predictions.
+# With fewer examples per class, some order of the classes would fit any predictions.
 _FEWEST_EXAMPLES = 5
 _LEVEL = 0.01
 _SHOWN = 3
@@ -22,10 +22,10 @@ def check_outputs(
 ) -> None:
     """Compares a frozen model's predictions of the validation split with its labels.
 
-    Its outputs have no names, so another order of the classes shows only here. The best order is
-    the assignment with the most hits (Kuhn 1955). It explains the predictions if the classes that
-    it moves are hit in more than half of their examples, and more than twice as often as without
-    it. Accuracy below chance for another reason gives a warning.
+    The outputs have no names, so another order of the classes can only be seen here. The best order
+    is the assignment with the most hits (Kuhn 1955). It explains the predictions under two
+    conditions: the classes that it moves are hit in more than half of their examples, and more than
+    twice as often as without it. Accuracy below chance for another reason gives a warning.
 
     Raises:
         UserError: another order of the classes explains the predictions.
@@ -52,6 +52,7 @@ def check_outputs(
         )
     if binomtest(hits, total, 1 / number, alternative="less").pvalue < _LEVEL:
         say(
-            f"{step.title}: on validation {hits / total:.1%} are right, where guessing gives "
-            f"{1 / number:.1%}; do its inputs and its classes mean what the dataset's do?"
+            f"{step.title}: on validation {hits / total:.1%} are right, and guessing gives "
+            f"{1 / number:.1%}; check that its inputs and classes have the same meaning as the "
+            "dataset's"
         )

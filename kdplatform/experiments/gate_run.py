@@ -1,4 +1,4 @@
-"""What the run of a command keeps of its gate: files, and tags that a registry can ask for."""
+"""The gate in the run of a command: files, and tags for a registry."""
 
 import json
 from collections.abc import Mapping
@@ -20,8 +20,8 @@ def log_gate(gate: JudgedGate, study: Study | None = None) -> None:
     """Logs a gate's files and outcome to the active run.
 
     Args:
-        study: its distilled models' runs get the outcome of their arm as a tag too, for a registry
-            to read; None: no other run is tagged.
+        study: the runs of its distilled models get the outcome of their arm as a tag for a
+            registry; None: no other run is tagged.
     """
     with scratch_folder() as folder:
         write_gate(gate, folder)

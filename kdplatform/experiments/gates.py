@@ -26,7 +26,7 @@ def checked_gate(
         roles: the references of the models.
 
     Raises:
-        UserError: the file, or one of its rules, is no good.
+        UserError: the file, or one of its rules, is invalid.
         MachineError: the folder cannot be written.
     """
     file = read_gate(given)
@@ -41,7 +41,7 @@ def checked_gate(
 
 
 def enforce(gate: JudgedGate | None) -> None:
-    """Says a gate's outcome, with one line per rule that is broken or that cannot tell.
+    """Prints a gate's outcome, with a line per rule that is broken or *cannot tell*.
 
     Raises:
         GateFailedError: the gate failed.

@@ -1,4 +1,4 @@
-"""The graph of a command: one step per model, the steps it needs, and the key it is known by."""
+"""The graph of a command: one step per model, with the steps that it needs and its key."""
 
 import hashlib
 import json
@@ -21,13 +21,13 @@ from kdplatform.settings.schema import (
     TrainingConfig,
 )
 
-# Raised when a change of the code changes a step's numbers, so that runs of the old code are not
-# reused as runs of the new.
+# Raised if a change of the code changes a step's numbers. Runs of the old code are then not reused.
 STEP_VERSION = 2
-# What a distilled student needs: the teacher it learns from, and the NDS it is compared with.
+# The needs of a distilled student: the teacher that it learns from, and the NDS that it is compared
+# with.
 TEACHER, STUDENT = Role.TEACHER.value, Role.STUDENT.value
-# Where it learns from several, they are `teacher 1`, `teacher 2` and so on. A further model that a
-# method asks, and the model that one needs before its training.
+# Several teachers are `teacher 1`, `teacher 2` and so on. Then follow a further model that a method
+# uses, and the model that a method needs before its training.
 REFERENCE, FIRST = "reference", "first"
 
 
@@ -36,9 +36,9 @@ class Step:
     """One model to be trained: everything that decides its numbers, and its key.
 
     Attributes:
-        needs: by name, the steps whose models it uses; any number, under any names.
+        needs: the steps whose models it uses, by name; any number and any names.
         distillation: how it learns from its teachers; None for a model without one.
-        label: which of several teachers it is, in words; empty: its seed says it.
+        label: its name among several teachers; empty: the seed is enough.
     """
 
     role: Role
@@ -51,12 +51,12 @@ class Step:
 
     @property
     def teachers(self) -> dict[str, "Step"]:
-        """The teachers it learns from, by the names it gives them."""
+        """The teachers that it learns from, by their names in the step."""
         return {k: own for k, own in self.needs.items() if k.partition(" ")[0] == TEACHER}
 
     @property
     def method(self) -> MethodConfig:
-        """What the model is trained for."""
+        """The method that the model is trained by."""
         return self.distillation or self.training.method
 
     @property
@@ -68,7 +68,7 @@ class Step:
         return " ".join([*words, self.label or f"seed {self.seed}"])
 
     def within(self, project: ProjectConfig) -> ProjectConfig:
-        """Returns the project as it is at this step: with its training and its distillation."""
+        """Returns the project with the training and distillation of this step."""
         section = "teacher" if self.role is Role.TEACHER else "student"
         changes: dict[str, object] = {section: self.training, "methods": ()}
         if self.distillation is not None:
@@ -98,7 +98,7 @@ def student_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Step:
 def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Step:
     """Returns the step that trains the student with its teacher (DS).
 
-    It needs the NDS too: the comparison with it is among the run's results.
+    It also needs the NDS, because the run's results include the comparison with it.
     """
     chosen = chosen_teachers(config, seed, dataset_digest)
     steps = [_teacher(own, dataset_digest, labelled=len(chosen) > 1) for own in chosen]
@@ -136,7 +136,7 @@ def _check_different(chosen: Sequence[ChosenTeacher], steps: Sequence[Step]) -> 
     """Refuses a teacher that occurs twice under two names.
 
     Raises:
-        UserError: two are the same model.
+        UserError: two teachers are the same model.
     """
     labels: dict[str, str] = {}
     for teacher, step in zip(chosen, steps, strict=True):
@@ -152,7 +152,7 @@ def _without_teacher(role: Role, training: TrainingConfig, seed: int, dataset_di
     settings: dict[str, Any] = {"training": key_settings(training, dataset_digest)}
     needs: dict[str, Step] = {}
     if not training.frozen:
-        # A frozen model is the same whatever the seed and the method.
+        # A frozen model is the same for all seeds and methods.
         settings["seed"] = seed
         if training.method.method != "cross_entropy":
             settings["method"] = training.method.matters()
@@ -185,7 +185,7 @@ def run_key(
 def study_steps(
     config: ProjectConfig, dataset_digest: str, temperatures: Sequence[float] | None = None
 ) -> list[Step]:
-    """Returns the steps of a study over temperatures and seeds, each once, needed ones first.
+    """Returns the steps of a study over temperatures and seeds, each once, with needed steps first.
 
     Every compared method has an arm at every temperature; a method without a temperature has one
     arm. Without temperatures there is only the arm of `distillation`.
@@ -201,7 +201,8 @@ def study_steps(
 def arm_keys(steps: Iterable[Step]) -> set[str]:
     """Returns the keys of the steps that are compared with each other.
 
-    The other steps are needed by them: several teachers of one student, models that a method asks.
+    The other steps are needed by these: several teachers of one student, or models that a method
+    uses.
     """
     steps = list(steps)
     named = [(name, own.key) for step in steps for name, own in step.needs.items()]
@@ -210,7 +211,7 @@ def arm_keys(steps: Iterable[Step]) -> set[str]:
 
 
 def with_needs(steps: Iterable[Step]) -> list[Step]:
-    """Returns the steps and all that they need, each once; teachers, then students, then the rest.
+    """Returns the steps and their needs, each once: teachers, then students, then the rest.
 
     Within that order a step comes after the steps it needs.
     """

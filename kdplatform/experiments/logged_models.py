@@ -1,4 +1,4 @@
-"""Trained models as MLflow keeps them: a graph without pickle that takes raw inputs.
+"""Trained models in MLflow: an exported graph without pickle, which takes raw inputs.
 
 Exporting and describing a model takes tenths of a second, and the models of a study differ only in
 their weights. A process therefore exports each architecture once, and replaces the weights in the
@@ -37,25 +37,25 @@ from kdplatform.models.user_models import is_user_model
 from kdplatform.progress import say
 
 _EXAMPLE_ROWS = 2
-# A generous share for all that is not weights in a logged model.
+# A generous amount for everything except the weights in a logged model.
 _GRAPH_BYTES = 2**20
-# The teacher's and the student's.
+# Exports to keep: those of the teacher and the student.
 _EXPORTS_KEPT = 2
-# Where a run comes from, which its model says too.
+# Tags of a run's origin that its model has too.
 _SOURCE_TAGS = ("mlflow.user", "mlflow.source.")
 
 
 @dataclass(frozen=True)
 class _Export:
-    """A saved model, without what belongs to one run alone.
+    """A saved model without the parts that belong to a single run.
 
     Attributes:
         description: the content of its `MLmodel` file.
-        files: the others by path below its folder, without the program's.
-        program_path: of the archive with the program.
+        files: the other files by path below its folder, without the program's archive.
+        program_path: path of the archive with the program.
         records: content of the archive by name.
-        weights: names in the model's state of those records that are weights; empty where the
-            archive is not laid out as expected, so that nothing can be exchanged.
+        weights: the records that are weights, with their names in the model's state; empty if the
+            archive has an unexpected layout, so that nothing can be replaced.
     """
 
     description: Model
@@ -74,11 +74,11 @@ def log_model(
     """Logs the model to the active run, with a signature that takes raw inputs.
 
     Args:
-        parameters: of the run, which the logged model shows too.
+        parameters: parameters of the run, which the logged model shows too.
 
     Returns:
-        The logged model's id. None for a user's model whose graph cannot be exported; a line says
-        so.
+        The logged model's id; None for a user's model whose graph cannot be exported, which a line
+        says.
     """
     _require_room_for(model)
     try:
@@ -94,9 +94,9 @@ def log_model(
 
 
 def _export_of(step: Step, model: nn.Module, dataset: Dataset) -> _Export:
-    """Returns the export of the model's architecture; makes it if there is none yet."""
+    """Returns the export of the model's architecture, and creates it if necessary."""
     if is_user_model(step.training.model):
-        # Two such models may differ in more than their weights.
+        # Two models of the user's code may differ in more than their weights.
         return _export(model, dataset)
     tensors = tuple(
         (name, value.shape, value.stride(), value.dtype)
@@ -117,7 +117,7 @@ def _export(model: nn.Module, dataset: Dataset) -> _Export:
     example = dataset.test.inputs[:_EXAMPLE_ROWS].contiguous().numpy()
     inputs = TensorSpec(example.dtype, (-1, *example.shape[1:]), name=None)
     outputs = TensorSpec(np.dtype("float32"), (-1, len(dataset.class_names)), name=None)
-    # The exporter's C++ calls Python back: a KeyboardInterrupt there ends the process.
+    # The exporter's C++ code calls Python, and a KeyboardInterrupt there would end the process.
     with interruption.held(), scratch_folder() as scratch, _own_versions_unchecked():
         folder = scratch / "model"
         description = Model()
@@ -148,7 +148,8 @@ def _export(model: nn.Module, dataset: Dataset) -> _Export:
 def _own_versions_unchecked() -> Iterator[None]:
     """Keeps MLflow from comparing the requirements with the packages that they were read from.
 
-    It would list every module of every installed package for that, for a second or more.
+    That comparison would list every module of every installed package, which takes a second or
+    more.
     """
     check = "warn_dependency_requirement_mismatches"
     known = getattr(environment, check)
@@ -160,9 +161,9 @@ def _own_versions_unchecked() -> Iterator[None]:
 
 
 def _weights(records: Mapping[str, bytes], model: nn.Module) -> dict[str, str]:
-    """Returns which records are weights, and their names; empty unless it is all of the state.
+    """Returns the records that are weights, with their names; empty unless they are all.
 
-    Other versions of torch may lay out their archives differently, hence the comparison.
+    They are compared because other versions of torch may have another layout of the archive.
     """
     state = model.state_dict()
     weights = {
@@ -203,7 +204,7 @@ def _log_export(export: _Export, model: nn.Module, name: str, parameters: dict[s
 
 
 def _write(export: _Export, model: nn.Module, folder: Path) -> None:
-    """Writes all but the description."""
+    """Writes all files except the description."""
     for path, content in export.files.items():
         (folder / path).parent.mkdir(parents=True, exist_ok=True)
         (folder / path).write_bytes(content)
@@ -219,7 +220,8 @@ def _write(export: _Export, model: nn.Module, folder: Path) -> None:
 def _require_room_for(model: nn.Module) -> None:
     """Raises a MachineError if the temporary folder has no room for the model.
 
-    Asked ahead, because torch's archive writer ends the whole process when the disk is full.
+    It is checked beforehand, because torch's archive writer ends the whole process if the disk is
+    full.
     """
     folder, free = scratch_room()
     needed = 2 * sum(tensor.nbytes for tensor in model.state_dict().values()) + _GRAPH_BYTES

@@ -7,8 +7,8 @@ A file is Parquet or CSV with the examples' ids (see `Dataset.named_by`), each o
     classes, log_probabilities    the same of the most probable classes alone, and their numbers
 
 Log-probabilities l at temperature T are logits up to a shift: T * l has the same softmax at every
-temperature. Of the most probable classes alone that is so at T only, because how the rest divides
-is not known; it is divided evenly.
+temperature. With the most probable classes alone this holds only at T, because the distribution of
+the rest is not known. The rest is divided evenly.
 """
 
 import json
@@ -34,17 +34,17 @@ from kdplatform.predictions import are_probabilities
 from kdplatform.progress import say
 from kdplatform.training import Teacher, TeacherTable
 
-# Where Parquet files keep the names of the classes, in the order of the logits.
+# Key of the classes' names in Parquet files, in the order of the logits.
 CLASSES_KEY = b"kdplatform.classes"
 _LOGITS, _LOGS, _CLASSES = "logits", "log_probabilities", "classes"
 _NAMED = 3
-# How far probabilities of a file may add up to something else than 1.
+# Largest allowed difference between 1 and the sum of a file's probabilities.
 _ROUNDED = 0.01
 
 
 @dataclass(frozen=True)
 class FileLogits:
-    """What a file holds of a dataset.
+    """The logits of a dataset in a file.
 
     Attributes:
         splits: float32 [N, C] by name of a split, for splits with all examples in the file.
@@ -73,8 +73,8 @@ def file_logits(step: Step, dataset: Dataset) -> FileLogits:
     """Returns the logits of a step's file.
 
     Raises:
-        UserError: the file cannot be read, lacks training examples, or has others' classes; says
-            how many and the first of them.
+        UserError: the file cannot be read, lacks training examples, or has other classes. The
+            message has their number and the first of them.
     """
     [file] = step.training.logits
     path = user_path("teacher.logits", file)
@@ -84,7 +84,7 @@ def file_logits(step: Step, dataset: Dataset) -> FileLogits:
 
 @dataclass(frozen=True)
 class _Examples:
-    """A dataset, equal by its digest."""
+    """A dataset that is compared by its digest."""
 
     dataset: Dataset
 
@@ -160,7 +160,7 @@ def _listed(values: Iterable[object]) -> str:
 
 
 def _table(path: Path, where: str) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """Returns the columns of a file, lists as arrays, and its classes where it names them."""
+    """Returns the columns of a file, with lists as arrays, and its classes if it names them."""
     if path.suffix.lower() == ".csv":
         table = read_csv(path)
         for name in (_LOGITS, _LOGS, _CLASSES):
@@ -190,7 +190,7 @@ def _list(cell: str, name: str, where: str) -> NDArray[np.float64]:
 
 
 def _ids(table: pd.DataFrame, dataset: Dataset, where: str) -> pd.Index:
-    """Returns the ids of a file's rows as the dataset has them: whole numbers, or names."""
+    """Returns the ids of a file's rows in the dataset's form: whole numbers, or names."""
     name = dataset.named_by
     if name not in table:
         columns = ", ".join(map(str, table.columns))
@@ -222,7 +222,7 @@ def _ids(table: pd.DataFrame, dataset: Dataset, where: str) -> pd.Index:
 def _logits(
     table: pd.DataFrame, classes: int, temperature: float, where: str
 ) -> tuple[NDArray[np.float32], float | None]:
-    """Returns logits [N, C], and the one temperature they are good for, if it is one alone."""
+    """Returns logits [N, C], and their temperature if they are valid at only one."""
     if _LOGITS in table:
         if temperature != 1:
             raise UserError(
@@ -271,19 +271,19 @@ def _matrix(column: pd.Series, name: str, classes: int, where: str) -> NDArray[n
             "classes; allowed: one number per class"
         )
     try:
-        # What is too large for float32 is refused as infinite.
+        # Values that are too large for float32 are refused as infinite.
         with np.errstate(over="ignore"):
             return np.stack([np.asarray(cell, dtype=np.float32) for cell in column])
     except (ValueError, TypeError):
         raise UserError(
-            f"{where}: {name} hold other things than numbers; allowed: numbers"
+            f"{where}: {name} hold values that are not numbers; allowed: numbers"
         ) from None
 
 
 def _most_probable(
     numbers: pd.Series, logs: pd.Series, classes: int, where: str
 ) -> NDArray[np.float64]:
-    """Returns log-probabilities [N, C] of the most probable classes; the rest divided evenly."""
+    """Returns log-probabilities [N, C] of the most probable classes; the rest is divided evenly."""
     full = np.empty((len(logs), classes))
     for row, (own, values) in enumerate(zip(numbers, logs, strict=True)):
         try:
@@ -316,7 +316,7 @@ def _filled(
             f"{where}, row {row + 1}: {_LOGS} add up to {1 - rest:.3g}; allowed: at most 1"
         )
     others = classes - len(chosen)
-    # What rounding has left nothing of keeps a probability that no float32 notices.
+    # If rounding leaves nothing, the rest keeps a probability too small for float32.
     share = max(rest, 1e-12) / max(1, others)
     full = np.full(classes, np.log(share))
     full[chosen] = logs
@@ -329,21 +329,21 @@ def _filled(
 def check_file_teacher(
     known: FileLogits, step: Step, *, needs_val: bool, needs_unlabeled: bool
 ) -> None:
-    """Refuses a student that the logits of a file cannot teach.
+    """Refuses a student that cannot learn from the logits of a file.
 
     Args:
         step: of the student.
-        needs_val: whether its method asks for the teacher's logits of the validation split.
+        needs_val: whether its method needs the teacher's logits of the validation split.
         needs_unlabeled: whether it learns from examples without labels.
 
     Raises:
-        UserError: says what the file lacks, or the student changes.
+        UserError: the file lacks logits, or the student changes its inputs.
     """
     method, names = step.method, [f for own in step.teachers.values() for f in own.training.logits]
     where = f"teacher.logits={','.join(names)!r}"
     if step.training.augmentation.active:
         raise UserError(
-            f"{where} knows the images as they are, and student.augmentation changes them; "
+            f"{where} has logits of the unchanged images, and student.augmentation changes them; "
             "allowed: no augmentation, or a teacher that is a network"
         )
     lacking = [
@@ -359,15 +359,16 @@ def check_file_teacher(
     if known.only_at is not None and method.softmax_temperature != known.only_at:
         asked = method.softmax_temperature
         raise UserError(
-            f"{where} has log-probabilities of the most probable classes alone, at T="
-            f"{known.only_at:g}, which cannot be re-tempered, and method={method.method!r} has "
+            f"{where} has log-probabilities of the most probable classes alone, at "
+            f"T={known.only_at:g}, which are not valid at other temperatures, and "
+            f"method={method.method!r} has "
             f"{'no temperature' if asked is None else f'T={asked:g}'}; allowed: that T "
             "(teacher.logits_temperature), or log-probabilities of all classes"
         )
 
 
 def remark_on_tests(known: FileLogits, names: Sequence[str]) -> None:
-    """Says that the student cannot be compared with its teacher, where that is so."""
+    """Prints a line if the student cannot be compared with its teacher."""
     if "test" not in known.splits:
         part = known.partly.get("test", 0)
         has = f"{part} test examples, not all" if part else "no test examples"

@@ -14,11 +14,11 @@ from kdplatform.training import initialised_model
 
 @dataclass(frozen=True)
 class ModelState:
-    """What a step's model is rebuilt from, without a tracking store.
+    """The values from which a step's model is rebuilt without a tracking store.
 
     Attributes:
         state: its state dict, on the CPU.
-        image_size: to which it resizes images; None when it does not.
+        image_size: size to which it resizes images; None if it does not.
     """
 
     step: Step
@@ -40,7 +40,7 @@ class ModelState:
 
 
 def resized_to(model: nn.Module) -> int | None:
-    """Returns the size to which a model resizes its images; None when it does not."""
+    """Returns the size to which a model resizes its images; None if it does not."""
     return model.image_size if isinstance(model, InputNormalization) else None
 
 
@@ -59,7 +59,7 @@ def initialised(
 
 
 def normalised_by(state: Mapping[str, Tensor], dataset: Dataset) -> ImageInput | None:
-    """Returns the constants by which the images of some weights were normalised, if they say so."""
+    """Returns the normalisation of images that some weights contain, if any."""
     if not dataset.facts().holds_images or not {"mean", "std"} <= state.keys():
         return None
     return ImageInput(tuple(state["mean"].tolist()), tuple(state["std"].tolist()), None)

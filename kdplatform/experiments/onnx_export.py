@@ -19,16 +19,16 @@ from kdplatform.predictions import Logits
 FILE = "model.onnx"
 _NEEDED = ("onnx", "onnxscript", "onnxruntime")
 _CHECKED_ROWS = 256
-# Logits of float32 that another library computes in another order.
+# Tolerances for float32 logits that another library computes in another order.
 _RELATIVE, _ABSOLUTE = 1e-3, 1e-4
 
 
 @dataclass(frozen=True)
 class OnnxCheck:
-    """How far an exported model is from torch's.
+    """The difference between an exported model and torch's.
 
     Attributes:
-        rows: examples it was checked on.
+        rows: number of examples in the check.
         largest: largest difference of a logit.
     """
 
@@ -40,7 +40,7 @@ def require_onnx() -> None:
     """Refuses an export whose packages are not installed.
 
     Raises:
-        UserError: one is missing.
+        UserError: a package is missing.
     """
     missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
     if missing:
@@ -51,15 +51,15 @@ def require_onnx() -> None:
 
 
 def export_onnx(model: nn.Module, inputs: Tensor, path: Path) -> OnnxCheck:
-    """Writes a model that takes raw inputs, any number at once, and checks it against torch.
+    """Writes a model that takes any number of raw inputs, and compares it with torch.
 
     Args:
         model: on the CPU, in eval mode.
-        inputs: examples to trace it with and to check it on. [examples, ...]
+        inputs: examples for tracing and for the check. [examples, ...]
 
     Raises:
-        UserError: the model's graph cannot be had, or not as ONNX.
-        MachineError: its logits are not those of torch.
+        UserError: the model's graph cannot be exported as ONNX.
+        MachineError: its logits differ from those of torch.
     """
     chosen = inputs[:_CHECKED_ROWS].contiguous()
     try:
@@ -110,7 +110,7 @@ def onnx_logits(path: Path, inputs: Tensor) -> Logits:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps what the exporter prints and warns of out of the program's output."""
+    """Keeps prints and warnings of the exporter out of the program's output."""
     with warnings.catch_warnings(), redirect_stdout(StringIO()):
         warnings.simplefilter("ignore")
         yield

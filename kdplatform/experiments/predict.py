@@ -1,4 +1,4 @@
-"""The entry point `predict`: what any model says about a dataset, as a file.
+"""The entry point `predict`: the predictions of any model on a dataset, as a file.
 
 Such a file is a prediction table for `compare`, and a teacher for `teacher.logits`.
 """
@@ -50,7 +50,7 @@ _RUN_ID = re.compile(r"[0-9a-f]{32}")
 
 
 def run_predict(config: ProjectConfig, arguments: Arguments) -> None:
-    """Asks a model about splits of the project's dataset and writes its predictions to a file.
+    """Runs a model on splits of the project's dataset and writes its predictions to a file.
 
     Raises:
         UserError: the model does not exist, would be unpickled without trust, or does not fit the
@@ -149,13 +149,13 @@ def _folder(uri: str) -> Path:
 
 
 def _is_ours(uri: str, folder: Path) -> bool:
-    """Tells whether a model of MLflow's is one that this platform logged."""
+    """Returns whether this platform logged an MLflow model."""
     graphs = list(folder.rglob("*.pt2"))
     return len(graphs) == 1 and find_weights(uri).model is not None
 
 
 def _asking_own(name: str, workspace: Workspace) -> Any:
-    """Returns a function that asks a model of this platform, restored from its plain weights."""
+    """Returns a function that runs a model of this platform, restored from its plain weights."""
     dataset = workspace.dataset
     try:
         source = find_weights(name)
@@ -194,9 +194,9 @@ def _asking_own(name: str, workspace: Workspace) -> Any:
 
 
 def _table(name: str, split: Split, said: NDArray[Any]) -> pd.DataFrame:
-    """Returns the columns of a prediction table, the split's name first behind the ids."""
+    """Returns the columns of a prediction table, with the split's name after the ids."""
     if name in ("val", "test") and said.ndim == 2:
-        # As in a run's own table. Students are taught from the scores of all items.
+        # As in a run's own table. Students learn from the scores of all items.
         said = split.in_the_running(torch.from_numpy(said)).numpy()
     columns: dict[str, Any] = {"id": split.ids, "split": name}
     columns["label"] = split.labels.numpy()
@@ -210,7 +210,7 @@ def _table(name: str, split: Split, said: NDArray[Any]) -> pd.DataFrame:
 
 
 def _write(out: Path, table: pd.DataFrame, dataset: Dataset, several: bool) -> None:
-    """Writes a table; the column of names has the name from the user's files."""
+    """Writes a table; the column of names is called as in the user's files."""
     if "\0name" in table:
         table.insert(1, dataset.named_by, table.pop("\0name"))
     if not several:
@@ -218,7 +218,7 @@ def _write(out: Path, table: pd.DataFrame, dataset: Dataset, several: bool) -> N
     with written_atomically(out) as temporary:
         if out.suffix.lower() == ".csv":
             if "logits" in table:
-                # As float32 they are read back as they were.
+                # As float32 they are read back unchanged.
                 texts = [json.dumps([float(value) for value in row]) for row in table["logits"]]
                 table = table.assign(logits=texts)
             table.to_csv(temporary, index=False)

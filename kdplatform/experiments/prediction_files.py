@@ -1,4 +1,4 @@
-"""Prediction files as they are read: CSV or Parquet, from anywhere."""
+"""Reading of prediction files: CSV or Parquet, from anywhere."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from kdplatform.errors import UserError, one_line
 
 USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
 SUFFIXES = (".parquet", ".csv")
-# Up to here fractions hold every whole number.
+# Up to this number float64 represents every whole number.
 _LONGEST_WHOLE = 2**53
 
 
@@ -20,7 +20,7 @@ def read_prediction_file(path: Path) -> pd.DataFrame:
     """Reads a prediction file as a table whose columns have types and no outer blanks.
 
     Raises:
-        UserError: the file does not exist, or is no table.
+        UserError: the file does not exist, or is not a table.
     """
     if not path.is_file():
         raise UserError(f"{path} is no file; allowed: {USAGE}")
@@ -41,10 +41,10 @@ def read_prediction_file(path: Path) -> pd.DataFrame:
 
 
 def tidied_table(table: pd.DataFrame, name: str) -> pd.DataFrame:
-    """Returns a table as a prediction file has it: no outer blanks, an index of ids as a column.
+    """Returns a table in the form of a prediction file: no outer blanks, ids as a column.
 
     Args:
-        name: of the table, for what is refused.
+        name: name of the table, for error messages.
 
     Raises:
         UserError: two columns have one name.
@@ -90,10 +90,10 @@ def check_classes(table: pd.DataFrame, name: str) -> None:
 
 
 def _typed(cells: pd.Series) -> pd.Series:
-    """Returns a column of texts as numbers where all of its cells are; empty ones are missing."""
+    """Returns a column of texts as numbers if all cells are numbers; empty cells are missing."""
     present = cells.where(cells != "")
     numbers = pd.to_numeric(present, errors="coerce")
-    # Long numbers are names, which a fraction would round.
+    # Long numbers are treated as names, because float64 would round them.
     text = numbers.isna().sum() > present.isna().sum() or (
         pd.api.types.is_float_dtype(numbers.dtype) and (numbers.abs() > _LONGEST_WHOLE).any()
     )
@@ -101,9 +101,9 @@ def _typed(cells: pd.Series) -> pd.Series:
 
 
 def _tidied(column: pd.Series) -> pd.Series:
-    """Returns a column without blanks around its texts; whole numbers with gaps stay whole.
+    """Returns a column without outer blanks; whole numbers with missing values stay whole.
 
-    pandas keeps whole numbers as fractions where one is missing.
+    pandas stores whole numbers as fractions if a value is missing.
     """
     if isinstance(column.dtype, pd.CategoricalDtype):
         column = column.astype(column.cat.categories.dtype)
@@ -128,5 +128,5 @@ def _logits(path: Path, text: object) -> np.ndarray:
 
 
 def is_text(column: pd.Series) -> bool:
-    """Tells whether a column holds texts alone, missing values aside."""
+    """Returns whether a column contains only texts and missing values."""
     return pd.api.types.infer_dtype(column, skipna=True) == "string"

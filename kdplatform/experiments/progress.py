@@ -1,4 +1,4 @@
-"""How far a graph is: one bar on a terminal, one line per model anywhere else."""
+"""The progress of a graph: a bar on a terminal, one line per model elsewhere."""
 
 import math
 import sys
@@ -18,7 +18,7 @@ class GraphProgress:
     """Counts models and shows done, running, reused, failed and the time left.
 
     Args:
-        steps: of the models that are not trained yet.
+        steps: the steps whose models are not trained yet.
         reused: models that need no training.
         slots: how many models are trained at the same time.
         title: what the models are trained for.
@@ -46,7 +46,7 @@ class GraphProgress:
         )
 
     def __enter__(self) -> Self:
-        """Says what there is to do."""
+        """Prints the number of models."""
         say(
             f"{self._title}: {self._total} models, {self._reused} of them reused; "
             f"up to {self._slots} at a time"
@@ -54,16 +54,16 @@ class GraphProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Takes the bar away."""
+        """Removes the bar."""
         self._bar.close()
 
     def show(self, *, in_flight: int) -> None:
-        """Brings the bar up to date; `in_flight` steps are handed over and not back yet."""
+        """Updates the bar; `in_flight` is the number of submitted, unfinished steps."""
         self._in_flight = in_flight
         self._bar.set_postfix_str(self.status())
 
     def done(self, step: Step, messages: Sequence[str], seconds: float, *, reused: bool) -> None:
-        """Counts a model that is trained, or was by another process in the meantime."""
+        """Counts a model that is trained, or that another process trained in the meantime."""
         if reused:
             self._reused += 1
         else:

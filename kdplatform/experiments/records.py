@@ -1,4 +1,4 @@
-"""What the run of one model logs: where it comes from, how it went, what it predicts, the model."""
+"""The content of a model's run: its origin, its curves, its predictions, the model."""
 
 import io
 import json
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 # The most characters of a dataset digest that MLflow's database keeps.
 DIGEST_LENGTH = 36
 _EPOCH_LOG_SECONDS = 2.0
-# What MLflow takes at once.
+# Limits of one call to MLflow.
 _METRICS_PER_CALL = 1000
 
 
@@ -64,8 +64,8 @@ def step_tags(config: ProjectConfig, step: Step) -> dict[str, str]:
 def log_origin(config: ProjectConfig, step: Step, dataset: Dataset) -> dict[str, str]:
     """Logs the origin of the active run of a model, so that it can be repeated.
 
-    That is the parameters that matter to the step, which are returned, the whole configuration,
-    what the code differs from its commit by, and the dataset.
+    The origin is the parameters that matter to the step (which are returned), the whole
+    configuration, the difference of the code from its commit, and the dataset.
     """
     section = "teacher" if step.role is Role.TEACHER else "student"
     values = {"seed": step.seed} | flatten(config.dataset, "dataset.")
@@ -91,7 +91,7 @@ def _run_id() -> str:
 
 
 def _settings(training: TrainingConfig, prefix: str) -> dict[str, object]:
-    """Returns the fields of a model by name; without its recipe where it is not trained."""
+    """Returns the fields of a model by name, without the training fields of a frozen model."""
     settings = flatten(training, prefix)
     if training.logits:
         kept = {f"{prefix}{name}" for name in ("logits", "logits_temperature")}
@@ -112,8 +112,8 @@ def log_dataset(dataset: Dataset) -> None:
 class EpochLog:
     """Logs the curves of the active run, named `epoch/...`, several epochs at a time.
 
-    Small models train many epochs a second, and a store takes longer than that for each call. Used
-    in a `with` block; its end logs the rest, also after an error.
+    Small models train many epochs a second, and each call of the store takes longer than an epoch.
+    Use it in a `with` block, whose end logs the rest, also after an error.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,7 @@ class EpochLog:
         self._logged = time.monotonic()
 
     def __call__(self, record: EpochRecord) -> None:
-        """Takes the record of one epoch."""
+        """Adds the record of one epoch."""
         now = round(time.time() * 1000)
         values = _values(record).items()
         self._waiting += [Metric(f"epoch/{k}", v, now, record.epoch) for k, v in values]
@@ -145,7 +145,7 @@ class EpochLog:
 def log_predictions_and_weights(
     tables: Mapping[str, Predictions], model: nn.Module
 ) -> dict[str, str]:
-    """Logs what all else is derived from; returns the tag with the digests that reuse checks.
+    """Logs predictions and weights; returns the tag with the digests that reuse checks.
 
     Args:
         tables: predictions by split.
@@ -153,7 +153,7 @@ def log_predictions_and_weights(
     with scratch_folder() as folder:
         for split, table in tables.items():
             table.write(folder / PREDICTIONS.format(split=split))
-        # By way of memory: torch's own writer says no disk left in words of its own.
+        # Written through memory, because torch's own writer does not report a full disk clearly.
         weights = io.BytesIO()
         torch.save(model.state_dict(), weights)
         (folder / WEIGHTS).write_bytes(weights.getbuffer())
@@ -165,7 +165,7 @@ def log_predictions(tables: Mapping[str, Predictions], held: Mapping[str, str]) 
 
     Args:
         tables: predictions by split.
-        held: of the file: its digest, and the rows of each split.
+        held: the file's digest, and the rows of each split.
     """
     with scratch_folder() as folder:
         (folder / "logits_file.json").write_text(json.dumps(held))
@@ -190,7 +190,7 @@ def log_results(
 
     Args:
         tables: logged as `log_tables` does, for a run that has no tables yet.
-        model_id: of the logged model that the metrics belong to as well.
+        model_id: id of the logged model, which gets the metrics too.
     """
     listed = [{"path": f"{name}.json", "type": "table"} for name in tables]
     with scratch_folder() as folder:
@@ -210,12 +210,12 @@ def log_results(
 
 
 def extend_table(run: Run, name: str, rows: pd.DataFrame) -> None:
-    """Adds rows to a table of a run that has ended; a run without the table gets it."""
+    """Adds rows to a table of a run that has ended, and creates the table if necessary."""
     entry = {"path": f"{name}.json", "type": "table"}
     listed = json.loads(run.data.tags.get(MLFLOW_LOGGED_ARTIFACTS, "[]"))
     with scratch_folder() as folder:
         if entry in listed:
-            # Not pandas' reader, which takes names of groups such as "1" for numbers.
+            # pandas' reader is not used, because it would read group names such as "1" as numbers.
             known = json.loads(artifact_path(run.info.run_id, entry["path"]).read_text())
             former = pd.DataFrame(known["data"], columns=known["columns"])
             rows = pd.concat([former, rows], ignore_index=True)

@@ -1,8 +1,8 @@
-"""The entry point `report`: a study's runs, found in the tracking store alone, as a report.
+"""The entry point `report`: the report of a study, from its runs in the tracking store alone.
 
-The runs of a report are those whose keys the project's configuration gives. Runs of another alpha,
-dataset or training never mix with them. Seeds and temperatures are those in the store, unless they
-are given.
+The runs of a report are those with the keys of the project's configuration. Runs with another
+alpha, dataset or training are never mixed in. Seeds and temperatures are those in the store, unless
+they are given.
 """
 
 import time
@@ -141,7 +141,7 @@ def run_report(config: ProjectConfig, arguments: Arguments) -> None:
 def _write_cards(
     config: ProjectConfig, study: Study, gate: JudgedGate | None, folder: Path
 ) -> None:
-    """Writes the cards of every distilled arm: to the folder, or to one of its own for each."""
+    """Writes the cards of every distilled arm: to the folder, or to a subfolder for each arm."""
     cards = cards_of_study(
         study,
         config.dataset.name,
@@ -177,7 +177,7 @@ def _provenance(study: Study, gate: JudgedGate | None) -> dict[Arm, Provenance]:
 
 
 def _as_it_was_run(run_id: str, config: ProjectConfig) -> ProjectConfig:
-    """Returns the configuration of a command's run with nothing but what that command trained."""
+    """Returns the configuration of a command's run, restricted to what that command trained."""
     if command_of(run_id) == "sweep":
         return config
     single = config.distillation.softmax_temperature
@@ -192,20 +192,20 @@ def _of_study(config: ProjectConfig, study: Study) -> ProjectConfig:
 
 
 def _previews(study: Study) -> dict[str, Shown]:
-    """Returns the examples that the runs of the arm that the page shows first have logged."""
+    """Returns the logged examples of the arm that the page shows first."""
     return stored_previews(model.run_id for model in study.arms[usual_arm(study)].values())
 
 
 def _place(config: ProjectConfig) -> str:
-    """Returns the name of a report's folder, which no project of other data or store has."""
+    """Returns the name of a report's folder, which differs between projects, data and stores."""
     store = absolute_uri(mlflow.get_tracking_uri())
     return told_apart(config.name, config.dataset.model_dump_json(), store)
 
 
 def report_text(report: Report) -> str:
-    """Returns what is printed: what was found, what is missing, and which claims are decided.
+    """Returns the printed text: findings, missing models, and decided claims.
 
-    The page has everything else: a study of many methods has hundreds of verdicts.
+    Everything else is on the page, because a study of many methods has hundreds of verdicts.
     """
     parts = [
         "\n".join([report.page.subtitle, *report.gaps]),
@@ -216,7 +216,7 @@ def report_text(report: Report) -> str:
 
 
 def _verdicts_text(title: str, claims: Sequence[Claim]) -> str:
-    """Counts verdicts, and says the first of those that are decided; empty without any."""
+    """Counts verdicts, and lists the first decided ones; empty without verdicts."""
     if not claims:
         return ""
     tally = Counter(claim.verdict for claim in claims)
@@ -247,7 +247,7 @@ def load_study(
         given: names of the given fields. Given `seeds` and `temperatures` are kept; otherwise the
             report uses all that the store has of this configuration.
         intersections: whether pairs of attributes are compared too.
-        condition: under which the predictions were made; empty: the test split as it is.
+        condition: condition of the predictions; empty: the unchanged test split.
 
     Raises:
         UserError: there is no distilled student of this configuration, an attribute is unknown, or
@@ -260,7 +260,7 @@ def load_study(
     if condition:
         _check_condition(condition, [run for _, runs in found for run in runs])
     reader = _Reader(config, arm_keys(step for step, _ in found), condition)
-    # As many as a store gives at a time: the tables of a large study do not fit into memory.
+    # Fetched in groups, because the tables of a large study do not fit into memory.
     for start in range(0, len(found), AT_ONCE):
         reader.fetch(found[start : start + AT_ONCE])
         for step, candidates in found[start : start + AT_ONCE]:
@@ -303,7 +303,7 @@ def _missing(
 ) -> tuple[str, ...]:
     """Names the models that the study should have: every method and temperature for every seed.
 
-    Without given temperatures they are those that some run has.
+    Without given temperatures they are those of any run.
     """
     students = [models for arm, models in arms.items() if arm != TEACHER]
     seeds = set(config.seeds).union(*students)
@@ -345,7 +345,7 @@ class _Reader:
 
     def __init__(self, config: ProjectConfig, compared: set[str], condition: str = "") -> None:
         self._config, self._compared, self._condition = config, compared, condition
-        # As the project says, or else the first run that has it.
+        # The project's value, or else that of the first run with one.
         self._conditions = {n: own.matters() for n, own in config.evaluation.conditions.items()}
         self.similar: Similarity | None = None
         self._names: tuple[str, ...] = ()
@@ -357,19 +357,19 @@ class _Reader:
         self._students: list[Step] = []
 
     def columns(self) -> list[str]:
-        """What the tables carry beside predictions."""
+        """The columns of the tables beside predictions."""
         first = next(iter(next(iter(self.arms.values())).values()))
         return [str(name) for name in first.test.columns]
 
     def class_names(self) -> tuple[str, ...]:
-        """The names of the classes, or their numbers where no run logged names."""
+        """The names of the classes, or their numbers if no run logged names."""
         models = [model for models in self.arms.values() for model in models.values()]
         number = max(model.test.n_classes for model in models)
         named = self._names[:number] if len(self._names) >= number else ()
         return self._names if named else tuple(map(str, range(number)))
 
     def fetch(self, steps: Iterable[tuple[Step, Sequence[Run]]]) -> None:
-        """Fetches from a remote store, side by side, what the newest runs of steps predict."""
+        """Fetches the predictions of the newest runs of steps from a remote store, in parallel."""
         table = table_of_test(self._condition)
         fetch_ahead(
             (runs[0].info.run_id, table) for step, runs in steps if step.key in self._compared
@@ -378,7 +378,7 @@ class _Reader:
     def read(self, step: Step, candidates: Sequence[Run]) -> None:
         """Reads the newest of a step's runs with unaltered predictions.
 
-        A student of a former teacher, which has been trained again since, does not belong to it.
+        A student of a former teacher, which has been trained again since then, is left out.
         """
         needed = {n: self._read[own.key] for n, own in step.needs.items() if own.key in self._read}
         for run in candidates:
@@ -398,7 +398,7 @@ class _Reader:
                 self.left_out.append(f"{step.title}, run {run.info.run_id}: {error}")
 
     def add_together(self) -> None:
-        """Adds the several teachers of students as one teacher, if all of them exist."""
+        """Adds the mixture of several teachers as one teacher, if all of them exist."""
         together = self.arms.setdefault(TEACHER, {})
         for step in self._students:
             seed = self._config.teacher_seed(step.seed)
@@ -420,7 +420,7 @@ class _Reader:
 
     @property
     def condition_setting(self) -> dict[str, str]:
-        """What the reader of a report under a condition must know of it."""
+        """The condition's settings, for the reader of a report under it."""
         if not self._condition:
             return {}
         own = ConditionConfig.model_validate(self._conditions[self._condition])

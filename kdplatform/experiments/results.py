@@ -1,4 +1,4 @@
-"""A command's trained models as a Study, and what its run logs of it."""
+"""A command's trained models as a Study, and the logging of the study to its run."""
 
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -40,7 +40,7 @@ from kdplatform.study.study import MEMBER, NDS, TEACHER, Arm, Model, Study
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# MLflow's steps are integers below 2^63; nobody needs finer temperatures.
+# MLflow's steps are integers below 2^63, which limits the decimals of temperatures.
 _MOST_DECIMALS = 6
 
 
@@ -64,9 +64,9 @@ def study_of(
     *,
     with_scores: bool = False,
 ) -> Study:
-    """Returns trained models as a study; several teachers of one student are one, together.
+    """Returns trained models as a study; several teachers of one student form one model.
 
-    A teacher that is a file without rows of the split is not among them.
+    A teacher that is a file without rows of the split is left out.
 
     Args:
         split: the split of the study's predictions, such as the test split under a condition.
@@ -95,7 +95,7 @@ def study_of(
 
 
 def _together(step: Step, models: Mapping[str, TrainedModel], split: str) -> Predictions | None:
-    """Returns what several teachers of a student say together; None where it has one."""
+    """Returns the mixture of several teachers of a student; None if it has one teacher."""
     needed = {name: models[own.key] for name, own in step.teachers.items() if own.key in models}
     if len(step.teachers) < 2 or len(needed) < len(step.teachers):
         return None
@@ -105,9 +105,9 @@ def _together(step: Step, models: Mapping[str, TrainedModel], split: str) -> Pre
 def members_of(
     config: ProjectConfig, class_names: Sequence[str], trained: Trained, split: str = "test"
 ) -> Study | None:
-    """Returns several teachers of one student as a study of their own, an arm each.
+    """Returns several teachers of one student as a separate study, with an arm for each.
 
-    None where students have one teacher.
+    None if students have one teacher.
     """
     steps = {
         own.key: own
@@ -132,7 +132,7 @@ def members_of(
 def by_role(arms: Mapping[Arm, Mapping[int, Model]]) -> dict[Arm, Mapping[int, Model]]:
     """Returns arms in the order of a table: Teacher, NDS, then DS.
 
-    Those are in the order of their methods, and within a method by rising temperature.
+    Arms of DS are in the order of their methods, and within a method by rising temperature.
     """
     roles, methods = list(Role), list(dict.fromkeys(arm.method for arm in arms))
 
@@ -178,7 +178,7 @@ def log_arms(classes: ClassWise, groups: GroupWise) -> None:
 
 
 def log_members(members: Study | None) -> None:
-    """Logs several teachers of one student to the command's run: `teachers.json`, a row each."""
+    """Logs several teachers of one student to the command's run, as `teachers.json`."""
     if members is not None:
         rows = members.metrics[["arm", "run_id", *compared_names(members.attributes)]]
         records.log_tables({"teachers": rows})
@@ -187,10 +187,10 @@ def log_members(members: Study | None) -> None:
 def log_sweep(classes: ClassWise, groups: GroupWise) -> None:
     """Logs a study over temperatures and methods to the command's run, against the temperature.
 
-    Metrics have `step` = temperature times `step_scale` (logged as parameter `step_scale`), and 0
-    where the method has no temperature. Those of Teacher and NDS are the same at every step. Those
-    of several methods begin with the method's name. Tables: `sweep.json` has one row per arm and
-    seed, `references.json` one per Teacher and NDS, `temperatures.json` one per arm,
+    Metrics have `step` = temperature times `step_scale` (logged as parameter `step_scale`), or 0 if
+    the method has no temperature. Metrics of Teacher and NDS are the same at every step. With
+    several methods, names begin with the method's name. Tables: `sweep.json` has one row per arm
+    and seed, `references.json` one per Teacher and NDS, `temperatures.json` one per arm,
     `group_shifts.json` one per arm, reference and group.
     """
     study = classes.study
@@ -224,7 +224,7 @@ def log_sweep(classes: ClassWise, groups: GroupWise) -> None:
     references = frame[frame["role"] != Role.DISTILLED.value]
     if groups.tests:
         shifts = groups.table()
-        # Groups within classes would be thousands of rows; a report has them.
+        # Groups within classes would be thousands of rows, so only a report has them.
         whole = shifts[shifts["kind"] != WITHIN_CLASS]
         records.log_tables({"group_shifts": whole.drop(columns=["label", "class"])})
     records.log_tables(
@@ -240,7 +240,7 @@ def log_sweep(classes: ClassWise, groups: GroupWise) -> None:
 
 
 def log_views(classes: ClassWise, scale: int) -> None:
-    """Logs a study's views to the command's run: a table and figures each, with their axis.
+    """Logs a study's views to the command's run: tables, and figures with their axis.
 
     `arms.json` has every metric of every arm with mean, deviation and interval over seeds;
     `classes.json` and `groups.json` have the accuracy of every class and group of every arm in the
@@ -268,10 +268,11 @@ def log_views(classes: ClassWise, scale: int) -> None:
 def arm_metrics(classes: ClassWise, groups: GroupWise, arm: Arm) -> dict[str, float]:
     """Returns the logged metrics of an arm: means over seeds, and counts of classes and groups.
 
-    `classwise/n_sc` and `n_tc` are of Welch's test over the seeds, `..._permutation_p` is the
-    global test of that count. With one seed or one teacher, `..._mcnemar` replaces them: the mean
-    over seeds of the counts of McNemar's test. `groupwise/n_sg` and `n_tg` come from the paired t
-    test over seeds, also with one teacher for all seeds, and from McNemar's test in the same way.
+    `classwise/n_sc` and `n_tc` come from Welch's test over the seeds, and `..._permutation_p` is
+    the global test of that count. With one seed or one teacher, `..._mcnemar` replaces them: the
+    mean over seeds of the counts of McNemar's test. `groupwise/n_sg` and `n_tg` come from the
+    paired t test over seeds, also with one teacher for all seeds. With one seed `..._mcnemar`
+    replaces them too.
     """
     study = classes.study
     metrics = {} if arm.temperature is None else {"temperature": arm.temperature}
@@ -310,7 +311,7 @@ def log_group_counts(groups: GroupWise) -> None:
 
 
 def _mean_of_pairs(study: Study, arm: Arm, count: str) -> dict[str, float]:
-    """Returns the mean over seeds of a count of McNemar's test; None if there is none."""
+    """Returns the mean over seeds of a count of McNemar's test; empty if there is none."""
     pairs = study.values(arm, count)
     return {f"{count}_mcnemar": float(pairs.mean())} if len(pairs) else {}
 
@@ -318,7 +319,7 @@ def _mean_of_pairs(study: Study, arm: Arm, count: str) -> dict[str, float]:
 def _means(study: Study, arm: Arm) -> dict[str, float]:
     """Returns mean, standard deviation and 95% interval over seeds, named `role/metric`.
 
-    The latter end in `_sd`, `_low` and `_high`, and exist for several seeds.
+    Names of deviations and limits end with `_sd`, `_low` and `_high`; they exist for several seeds.
     """
     found: dict[str, float] = {}
     for row in arm_statistics(study, [arm]).to_dict("records"):
@@ -329,10 +330,10 @@ def _means(study: Study, arm: Arm) -> dict[str, float]:
 
 
 def step_scale(temperatures: Sequence[float]) -> int:
-    """Returns what temperatures are multiplied by to become MLflow's steps, which are integers.
+    """Returns the factor between temperatures and MLflow's steps, which are integers.
 
-    1 for whole temperatures, otherwise the power of ten that makes all of them whole. Each then has
-    a step of its own, and distances on a chart are true.
+    It is 1 for whole temperatures, otherwise the power of ten that makes all of them whole. Each
+    temperature then has its own step, and distances on a chart are correct.
 
     Raises:
         UserError: a temperature has too many decimals.

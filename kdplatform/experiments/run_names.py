@@ -1,14 +1,14 @@
-"""Runs as the sides of a comparison name them."""
+"""The names of runs in the sides of a comparison."""
 
 import re
 from typing import NamedTuple
 
-# A run, or what it predicts under one of its conditions.
+# A run, or its predictions under one of its conditions.
 _RUN = re.compile(r"([0-9a-f]{32})(?:@([A-Za-z0-9_.-]+))?")
 
 
 class NamedRun(NamedTuple):
-    """A run as a side names it; `condition` is empty for the test split as it is."""
+    """A run named by a side; `condition` is empty for the unchanged test split."""
 
     run_id: str
     condition: str

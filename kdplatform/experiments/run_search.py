@@ -1,4 +1,4 @@
-"""Runs found in the tracking store by what they say of themselves."""
+"""Searches for runs in the tracking store by their tags."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import Any
@@ -11,8 +11,8 @@ from kdplatform.experiments.artifacts import know_places, side_by_side
 TAG_KEY = "kd.key"
 # Rows per request of a listing; every listing continues to its end.
 _PAGE = 1000
-# A search of one key takes as long as reading two to four runs, and is a request of its own. A
-# graph of more keys than this is looked for among all runs of its project instead.
+# The search for one key is a request that takes as long as reading two to four runs. For more keys
+# than this, all runs of the project are read instead.
 _MOST_KEYS = 500
 _FINISHED = "attributes.status = 'FINISHED'"
 
@@ -26,7 +26,7 @@ def run_pages(filter_string: str, rows: int | None = None) -> Iterator[list[Run]
     """Yields the runs of all experiments that match, the newest first, page by page.
 
     Args:
-        rows: of the first page; all others are as large as the store allows.
+        rows: number of runs on the first page; all others are as large as the store allows.
     """
     client, ids, token = MlflowClient(), _experiments(), None
     while ids:
@@ -45,19 +45,19 @@ def run_pages(filter_string: str, rows: int | None = None) -> Iterator[list[Run]
 
 
 def runs_with_key(key: str) -> list[Run]:
-    """Returns all runs with this key, whatever became of them, the newest first."""
+    """Returns all runs with this key in any state, the newest first."""
     return search_runs(f"tags.`{TAG_KEY}` = '{key}'")
 
 
 def finished_with_keys(keys: Collection[str], project: str) -> dict[str, list[Run]]:
     """Returns by key the FINISHED runs with these keys, the newest first.
 
-    A store may hold many other runs of the project: keys are looked for one by one, several at a
-    time.
+    A store may have many other runs of the project, so keys are searched one by one, several in
+    parallel.
 
     Args:
-        project: whose runs are read instead if there are very many keys. Those that another project
-            has logged are then not found.
+        project: project whose runs are read instead if there are very many keys. Runs that another
+            project logged are then not found.
     """
     if len(keys) > _MOST_KEYS:
         runs = search_runs(models_of(project))
@@ -85,7 +85,7 @@ def models_of(project: str) -> str:
 
 
 def by_key(runs: Iterable[Run]) -> dict[str, list[Run]]:
-    """Returns runs by their key, in the order in which they are given."""
+    """Returns runs by their key, in the given order."""
     found: dict[str, list[Run]] = {}
     for run in runs:
         found.setdefault(run.data.tags[TAG_KEY], []).append(run)
@@ -96,7 +96,7 @@ def all_pages(page: Callable[[str | None], Any]) -> list[Any]:
     """Returns all entries of a listing, which the store gives page by page.
 
     Args:
-        page: gives the page of a token, the first one of None.
+        page: returns the page of a token; None is the token of the first page.
     """
     found: list[Any] = []
     token = None

@@ -1,4 +1,4 @@
-"""The one scheduler: finds the models of a graph that are trained already, trains the others."""
+"""The scheduler: finds the models of a graph that are trained already, and trains the others."""
 
 import threading
 from collections.abc import Callable, Iterable, Sequence
@@ -23,12 +23,12 @@ from kdplatform.stores import absolute_uri
 # Opens an executor for this many steps.
 OpenExecutor = Callable[[int], AbstractContextManager[Executor]]
 
-# How often the display is brought up to date, and an interruption noticed, while no step ends.
+# Interval for updating the display and noticing an interruption while no step ends.
 _LOOK_EVERY_SECONDS = 0.5
 
 
 class InterruptedGraphError(Exception):
-    """The steps are not wanted any more."""
+    """The steps are not needed any more."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Failure:
 
     Attributes:
         reason: one line.
-        trace: where in the program an unexpected error came from; empty for expected ones.
+        trace: traceback of an unexpected error; empty for expected ones.
         diverged: whether its training diverged.
     """
 
@@ -49,7 +49,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Trained:
-    """What became of a graph: its models by key of their step, and the steps that failed."""
+    """The result of a graph: its models by the key of their step, and the failed steps."""
 
     steps: Sequence[Step]
     models: dict[str, TrainedModel]
@@ -65,12 +65,12 @@ class Trained:
 
 
 class Scheduler:
-    """Hands steps to an executor as soon as the models they need exist.
+    """Submits steps to an executor as soon as the models that they need exist.
 
     It may be used by several threads at once.
 
     Args:
-        device: as given; each worker resolves it.
+        device: the given device; each worker resolves it.
         known: existing models by key; trained models are added.
     """
 
@@ -98,11 +98,11 @@ class Scheduler:
 
         Args:
             parent_run_id: the run under which the models' runs are logged.
-            stop: set when the steps are not wanted any more.
+            stop: set if the steps are not needed any more.
 
         Raises:
             InterruptedGraphError: `stop` was set.
-            ValueError: a step needs one that is neither known nor among the steps.
+            ValueError: a step needs a step that is neither known nor among the steps.
         """
         there = {step.key for step in steps} | self.known.keys()
         for step in steps:
@@ -199,15 +199,15 @@ def run_graph(
     open_executor: OpenExecutor,
     title: str,
 ) -> Trained:
-    """Finds the models of a graph in one search, and trains those that are missing side by side.
+    """Finds the models of a graph in one search, and trains the missing ones in parallel.
 
     Args:
-        steps: each once, and all that they need among them.
-        open_executor: gives an executor for this many steps; called when some are missing.
-        title: what the models are trained for, as the display says it.
+        steps: each once, including all that they need.
+        open_executor: returns an executor for a number of steps; called if some are missing.
+        title: purpose of the models, for the display.
 
     Raises:
-        UserError: weights that a model starts from are no good.
+        UserError: weights that a model starts from are invalid.
     """
     models = find_trained(workspace, steps) if workspace.reuse else {}
     missing = [step for step in steps if step.key not in models]

@@ -5,7 +5,7 @@ from kdplatform.settings.words import plain_text
 
 
 def settings_of(config: ProjectConfig) -> dict[str, str]:
-    """Returns how teacher, student and distillation are set, by their names."""
+    """Returns the settings of teacher, student and distillation in words, by name."""
     return {
         "Teacher": _teacher(config),
         "Student": _training(config.student),

@@ -29,10 +29,10 @@ _PROBED_ROWS = 2
 
 
 def starting_model(step: Step, dataset: Dataset) -> nn.Module:
-    """Returns the step's model with the weights it starts from, on the CPU.
+    """Returns the step's model with the weights that it starts from, on the CPU.
 
     Raises:
-        UserError: weights are not there or do not fit, or the model cannot take the data.
+        UserError: weights do not exist or do not fit, or the model cannot take the data.
         MachineError: weights that a library publishes cannot be downloaded.
     """
     training = step.training
@@ -42,7 +42,7 @@ def starting_model(step: Step, dataset: Dataset) -> nn.Module:
         return _with_weights(step, dataset, training.weights)
     model = initialised(step, dataset, _given(training, dataset), training.image_size)
     if is_user_model(training.model):
-        _probe(training.model, model, dataset)  # which gives lazy layers their weights
+        _probe(training.model, model, dataset)  # this gives lazy layers their weights
         refuse_not_finite(model.state_dict(), training.model)
     return model
 
@@ -57,7 +57,7 @@ def restored_model(step: Step, dataset: Dataset, run_id: str) -> nn.Module:
 
 
 def state_of_run(step: Step, run_id: str) -> ModelState:
-    """Returns the trained model of a run as values that cross processes.
+    """Returns the trained model of a run as values that can cross processes.
 
     Raises:
         UserError: its weights are not what was logged.
@@ -73,10 +73,10 @@ def state_of_run(step: Step, run_id: str) -> ModelState:
 
 
 def start_from(model: nn.Module, source: nn.Module, title: str) -> str:
-    """Gives a model the weights of another one where names and shapes agree; says how many did.
+    """Copies weights of another model where names and shapes agree; returns a line about it.
 
     Raises:
-        UserError: none did.
+        UserError: no weight fits.
     """
     theirs, own = dict(source.named_parameters()), dict(model.named_parameters())
     fitting = {n for n, tensor in own.items() if n in theirs and theirs[n].shape == tensor.shape}
@@ -86,7 +86,7 @@ def start_from(model: nn.Module, source: nn.Module, title: str) -> str:
             f"the teacher's ({title}); allowed: models of one family, or fresh"
         )
     state = source.state_dict()
-    # Statistics that a layer keeps beside its weights come along with them.
+    # Statistics that a layer keeps beside its weights are copied with them.
     layers = {name.rpartition(".")[0] for name in fitting}
     taken = {
         name: state[name]
@@ -100,7 +100,7 @@ def start_from(model: nn.Module, source: nn.Module, title: str) -> str:
 
 
 def size_tag(model: nn.Module) -> dict[str, str]:
-    """Returns the tag that says to which size a model resizes its images; none when it does not."""
+    """Returns the tag with the size to which a model resizes images; empty if it does not."""
     size = resized_to(model)
     return {} if size is None else {TAG_IMAGE_SIZE: str(size)}
 
@@ -141,7 +141,7 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
             "allowed: none, because these weights contain their own"
         )
     model = initialised(step, dataset, own or given, size)
-    # A network's own state dict, without the constants that normalise its inputs.
+    # The state dict of the network alone, without the normalisation of its inputs.
     bare = isinstance(model, InputNormalization) and "mean" not in state
     target = model.model if bare and isinstance(model, InputNormalization) else model
     if source.are_of_another(dataset.digest) and not dataset.facts().holds_images:
@@ -160,7 +160,7 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
 
 
 def _given(training: TrainingConfig, dataset: Dataset) -> ImageInput | None:
-    """Returns the constants by which images are to be normalised, where the configuration says."""
+    """Returns the normalisation of images from the configuration, if it is given."""
     if training.mean is None or training.std is None:
         return None
     if not dataset.facts().holds_images:
@@ -171,10 +171,10 @@ def _given(training: TrainingConfig, dataset: Dataset) -> ImageInput | None:
 
 @torch.no_grad()
 def _probe(name: str, model: nn.Module, dataset: Dataset) -> None:
-    """Has a model of the user's say something about the first rows.
+    """Runs a user's model on the first rows.
 
     Raises:
-        UserError: it fails, or its outputs are no logits.
+        UserError: it fails, or its outputs are not logits.
     """
     inputs = dataset.test.inputs[:_PROBED_ROWS]
     expected = (len(inputs), len(dataset.class_names))

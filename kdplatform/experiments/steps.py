@@ -1,4 +1,4 @@
-"""One step of a study: find the model that was trained already, or train it and log it."""
+"""One step of a study: find its trained model, or train the model and log it."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
@@ -85,18 +85,18 @@ from kdplatform.training import (
 TAG_TABLE = "kd.teacher_logits"
 # How many processes trained the model together, if several did.
 TAG_PROCESSES = "kd.processes"
-# What a killed run loses at most, beside the epoch it was in.
+# The most that a killed run loses, beside its current epoch.
 _CHECKPOINT_SECONDS = 2.0
 
 
 def obtain(
     workspace: Workspace, step: Step, parent_run_id: str, needed: Mapping[str, TrainedModel]
 ) -> TrainedModel:
-    """Returns the step's model: a FINISHED run of the same key, or one trained now.
+    """Returns the step's model: that of a FINISHED run with the same key, or one trained now.
 
     Args:
         parent_run_id: the command's run, under which a new run is logged.
-        needed: the models that the step needs, by the names it gives them.
+        needed: the models that the step needs, by their names in the step.
     """
     lock = workspace.folder / "locks" / f"{step.key}.lock"
     with locked(lock, f"{step.title}: another process is at it; waiting"):
@@ -116,8 +116,8 @@ def obtain(
 def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, TrainedModel]:
     """Returns by key the models of those steps that are trained already.
 
-    One that lacks a condition is not among them: `obtain` measures it. The store is asked for many
-    runs, and for many of their files, at a time.
+    A model that lacks a condition is left out, since `obtain` measures it. The store is asked for
+    many runs, and for many of their files, at a time.
 
     Args:
         steps: ordered; a step comes after those that it needs.
@@ -141,12 +141,12 @@ def find_trained(workspace: Workspace, steps: Iterable[Step]) -> dict[str, Train
 
 
 def reused_line(step: Step, run_id: str) -> str:
-    """Says that a step's model is that of a run."""
+    """Returns the line that a step reuses a run."""
     return f"{step.title}: reused run {run_id}"
 
 
 def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
-    """Tries what training the steps will need, before the first of them is trained.
+    """Checks the conditions of all trainings before the first step is trained.
 
     Raises:
         UserError: a model or a method cannot be built for the data, or lacks data.
@@ -157,7 +157,7 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
         if step.training.logits:
             remark_on_tests(file_logits(step, dataset), step.training.logits)
             continue
-        with collected_messages():  # which are said when the step's turn comes
+        with collected_messages():  # these lines are printed when the step is trained
             with named_as_given(step.training, workspace.config):
                 model = starting_model(step, dataset)
             if is_user_model(step.training.model):
@@ -184,8 +184,8 @@ def _fits(
 ) -> Callable[[Run], bool]:
     """Returns a check that a run of the step's key was made with the same weights.
 
-    The key contains neither the weights of a teacher that was trained again, nor those that a
-    user's function loads.
+    The key does not contain the weights of a teacher that was trained again, or those that a user's
+    function loads.
     """
 
     @cache
@@ -234,7 +234,8 @@ def _train(
     with model_run(step.title, parent_run_id, tags) as run_id:
         parameters = records.log_origin(workspace.config, step, dataset)
         model, result = _fit(workspace, step, needed)
-        # The plain layout again, in which the saved weights are whole tensors for every reader.
+        # Back to the plain memory layout, so that the saved weights are whole tensors for every
+        # reader.
         model.to(memory_format=torch.contiguous_format)
         tables = {name: _predictions(workspace, step, model, name) for name in ("val", "test")}
         val = tables["val"]
@@ -329,7 +330,7 @@ def _fit(
         reference = asked.reference.state() if asked.reference else None
         return Fit(step, ModelState.of(step, model), teachers, reference)
 
-    # Between two batches, `fit` looks for an interruption itself.
+    # Between two batches, `fit` itself checks for an interruption.
     with (
         records.EpochLog() as log,
         followed(workspace, order) as ranks,
@@ -423,7 +424,7 @@ def _with_references(
 
 
 def _complete_attributes(workspace: Workspace, run: Run) -> None:
-    """Logs to a reused run the fairness of attributes that were added after its training."""
+    """Logs the fairness of attributes that were added after the training to a reused run."""
     missing = [
         attribute
         for attribute in workspace.config.attributes

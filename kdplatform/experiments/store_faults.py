@@ -1,4 +1,4 @@
-"""What goes wrong between the program, its tracking store and the files there, in one line each."""
+"""Faults of the tracking store and of the files there, each as one line."""
 
 import re
 from collections.abc import Iterator
@@ -22,24 +22,24 @@ _KEYS = (
 )
 _DELETED = re.compile(r"experiment (\S+) must be in the 'active' state")
 _REFUSED = re.compile(r"API request to endpoint (\S+) failed with error code (\d+)")
-# What boto3 says after the names of files.
+# The part of boto3's messages after the names of files.
 _CAUSE = re.compile(r"An error occurred \(.*", re.DOTALL)
-# The libraries of object storage, whose errors MLflow lets pass as they are.
+# The libraries of object storage, whose errors MLflow passes on unchanged.
 _STORAGE = ("boto3", "botocore", "google.cloud", "google.api_core", "azure")
 
 
 def shown_store() -> str:
-    """Returns the tracking URI as messages show it: without name and password."""
+    """Returns the tracking URI for messages, without name and password."""
     return redacted(str(mlflow.get_tracking_uri()))
 
 
 @contextmanager
 def store_errors() -> Iterator[None]:
-    """Says in one line what goes wrong between the program and its tracking store.
+    """Turns faults of the tracking store into errors of one line.
 
     Raises:
         UserError: the store does not know the user, or an experiment is deleted.
-        MachineError: the store refused, failed or fell silent.
+        MachineError: the store refused, failed or stopped answering.
     """
     try:
         yield
@@ -51,7 +51,7 @@ def store_errors() -> Iterator[None]:
 
 
 def store_fault(error: Exception) -> KdplatformError | None:
-    """Returns the fault of a store that an error tells of; None for any other error."""
+    """Returns the fault of a store behind an error; None for any other error."""
     if isinstance(error, MlflowException):
         return _refused_by_server(error) or MachineError(store_problem(reason_of(error)))
     if isinstance(error, SQLAlchemyError):
@@ -69,13 +69,13 @@ def store_fault(error: Exception) -> KdplatformError | None:
 
 
 def _of_server(error: RequestException) -> bool:
-    """Tells whether a request went to the tracking server, and to no one else, such as a hub."""
+    """Returns whether a request went to the tracking server, and not elsewhere."""
     asked = str(getattr(error.request, "url", ""))
     return urlsplit(asked).netloc == urlsplit(without_user(str(mlflow.get_tracking_uri()))).netloc
 
 
 def store_problem(reason: object, allowed: str = _ANSWERING) -> str:
-    """Says that the tracking store fails, and why."""
+    """Returns the message that the tracking store fails, with the reason."""
     return (
         f"MLFLOW_TRACKING_URI={shown_store()!r} does not answer as it should ({reason}); allowed: "
         f"{allowed}"

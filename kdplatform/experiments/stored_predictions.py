@@ -1,4 +1,4 @@
-"""Test predictions from the tracking store, used only if they are as logged."""
+"""Test predictions from the tracking store, used only if they are unaltered."""
 
 from typing import NamedTuple
 
@@ -27,15 +27,15 @@ _NO_SUCH_RUN = "RESOURCE_DOES_NOT_EXIST"
 
 
 def table_of_test(condition: str) -> str:
-    """Returns the artifact of the test split's predictions, as it is or under a condition."""
+    """Returns the artifact of the predictions of the test split, unchanged or under a condition."""
     return PREDICTIONS.format(split=split_under(condition)) if condition else TEST
 
 
 def stored_test_predictions(run: Run, condition: str = "") -> Predictions:
-    """Returns the predictions a run logged for the test split, as it is or under a condition.
+    """Returns a run's logged predictions of the test split, unchanged or under a condition.
 
     Raises:
-        ValueError: they are missing, not what was logged, or no prediction table.
+        ValueError: they are missing, altered, or not a prediction table.
     """
     table = table_of_test(condition)
     digest = artifact_digests(run).get(table)
@@ -52,15 +52,15 @@ def stored_test_predictions(run: Run, condition: str = "") -> Predictions:
 
 
 def calibrating_temperature(run: Run) -> float:
-    """Returns the temperature that calibrates a run's model on validation, NaN when not logged."""
+    """Returns the temperature that calibrates a run's model on validation; NaN if not logged."""
     return float(run.data.metrics.get(CALIBRATING_TEMPERATURE, float("nan")))
 
 
 class StoredRun(NamedTuple):
-    """What a run holds for a comparison.
+    """The content of a run for a comparison.
 
     Attributes:
-        attributes: that it was measured by.
+        attributes: the attributes of its group metrics.
         class_names: empty if they were not logged.
         seed: the model's; None if it was not logged.
     """
@@ -75,7 +75,7 @@ def read_run(run_id: str, condition: str = "") -> StoredRun:
     """Returns the test predictions of a run, with its attributes and the names of its classes.
 
     Args:
-        condition: under which they were made; empty: the test split as it is.
+        condition: condition of the predictions; empty: the unchanged test split.
 
     Raises:
         UserError: the run does not exist, or its predictions are missing or altered.
@@ -98,7 +98,7 @@ def read_run(run_id: str, condition: str = "") -> StoredRun:
         test = stored_test_predictions(run, condition)
     except ValueError as error:
         raise UserError(f"run {run_id}: {error}; allowed: runs of trained models") from None
-    # The metric that a run has of every attribute of its project.
+    # A metric that a run has for every attribute of its project.
     columns = map(str, test.columns)
     measured = [name for name in columns if fairness_metric(name, "dpd") in run.data.metrics]
     seed = run.data.tags.get("kd.seed", "")

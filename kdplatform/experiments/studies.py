@@ -18,13 +18,13 @@ def load_study(
     condition: str = "",
     intersections: bool = True,
 ) -> Study:
-    """Reads what a project's runs predicted, as `kdplatform report` does.
+    """Reads the predictions of a project's runs, as `kdplatform report` does.
 
     Args:
         project: a name in `projects/`, or the path of a YAML file.
-        fields: values of the configuration by their names, such as `{"temperatures": "1,4",
-            "seeds": "0-4", "student.epochs": 3}`: those that the runs were made with.
-        condition: under which the predictions were made; empty: the test split as it is.
+        fields: the values of configuration fields that the runs were made with, such as
+            `{"temperatures": "1,4", "seeds": "0-4", "student.epochs": 3}`.
+        condition: condition of the predictions; empty: the unchanged test split.
         intersections: whether pairs of attributes are compared too.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Which runs of the tracking store make up a study: found by keys, beside any number of others."""
+"""The runs of a study in the tracking store, found by their keys among any number of others."""
 
 import json
 from collections.abc import Callable, Iterable
@@ -13,17 +13,17 @@ from kdplatform.experiments.run_search import finished_with_keys, models_of, run
 from kdplatform.roles import Role
 from kdplatform.settings.schema import ProjectConfig, flatten
 
-# Runs that a first look reads: enough to see what is usual, and read at once.
+# Number of runs in a first look: enough to see usual values, and read in one request.
 _LOOK = 100
-# A search excludes at most so many values. Each is a join, and SQLite joins 64 tables.
+# A search excludes at most this many values. Each is a join, and SQLite joins up to 64 tables.
 _MOST_EXCLUDED = 40
 
 
 def dataset_digest(config: ProjectConfig) -> tuple[str, list[str]]:
-    """Returns the digest of the project's dataset as the newest matching run logged it.
+    """Returns the digest of the project's dataset from the newest matching run.
 
     Returns:
-        The digest, and a remark when runs of the same settings have other data.
+        The digest, and a remark if runs with the same settings have other data.
 
     Raises:
         UserError: no run of the project has these settings of the dataset.
@@ -52,7 +52,7 @@ def dataset_digest(config: ProjectConfig) -> tuple[str, list[str]]:
 def _matching_digest(config: ProjectConfig, run: Run) -> str:
     """Returns the digest of a run's dataset if its settings are the project's, otherwise nothing.
 
-    A setting that a run has not logged did not exist yet.
+    A setting that a run has not logged did not exist at that time.
     """
     wanted = {name: str(value) for name, value in flatten(config.dataset, "dataset.").items()}
     logged = run.data.params
@@ -62,7 +62,7 @@ def _matching_digest(config: ProjectConfig, run: Run) -> str:
 
 
 def _logged_digest(run: Run) -> str:
-    """Returns the whole digest of the dataset that a run logged, empty when it logged none."""
+    """Returns the whole digest of the dataset that a run logged; empty if it logged none."""
     inputs = run.inputs.dataset_inputs if run.inputs else []
     for entry in inputs:
         try:
@@ -103,8 +103,8 @@ def _values(
 ) -> set[str]:
     """Returns the values of a column in a project's runs, without reading all of the runs.
 
-    Runs of known values are excluded. What is left shows further values, which are excluded in
-    turn, until no run is left.
+    Runs with known values are excluded. The remaining runs show further values, which are excluded
+    in turn, until no run is left.
     """
     found, models = set(known), models_of(config.name)
     while len(found) <= _MOST_EXCLUDED:
@@ -127,7 +127,7 @@ def trained_steps(config: ProjectConfig, digest: str) -> list[tuple[Step, list[R
 
 
 def nothing_found(config: ProjectConfig) -> str:
-    """Says why a project has no distilled run of its configuration, by the newest of its runs."""
+    """Explains why a project has no distilled run of its configuration, by its newest run."""
     allowed = "allowed: the settings that sweep or distill were given"
     runs = next(run_pages(models_of(config.name)), [])
     if not runs:

@@ -1,4 +1,4 @@
-"""Whether a step can learn from its teachers: tried before anything is trained."""
+"""Checks before any training that a step can learn from its teachers."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ def check_teachers(step: Step, method: Method[Any], dataset: Dataset) -> None:
     """Refuses teachers that a step cannot learn from.
 
     Raises:
-        UserError: says why.
+        UserError: a teacher does not fit; the message says why.
     """
     teachers = step.teachers.values()
     if not teachers:

@@ -1,9 +1,9 @@
 """The teacher's logits of the training split, computed once per teacher and kept on disk.
 
-Inputs that never change: one row of logits per example. Augmented inputs: one per example and view
-(crop and flip), in half precision. This holds while it costs less than asking the teacher in every
-step of the study's students, and while the table is not too large. Otherwise the teacher itself is
-asked.
+For inputs that never change, the table has one row of logits per example. For augmented inputs it
+has one row per example and view (crop and flip), in half precision. The table is used if it costs
+less than running the teacher in every step of the study's students, and if it is not too large.
+Otherwise the teacher itself is run.
 """
 
 import shutil
@@ -48,7 +48,7 @@ from kdplatform.training import (
 from kdplatform.training.batches import view_count
 
 MOST_VIEW_BYTES = 4 * 2**30
-# How many students a table is expected to serve: the paper's temperatures, 1 to 10, 20, 30, 40.
+# Expected number of students of a table: the paper's temperatures, 1 to 10, 20, 30, 40.
 STUDENTS_OF_A_TEACHER = 13
 _HALF = np.finfo(np.float16)
 
@@ -58,7 +58,7 @@ class Source(NamedTuple):
 
     Attributes:
         tables: files of its logits.
-        logits: what is in them.
+        logits: the content of these files.
     """
 
     teacher: Teacher
@@ -67,18 +67,18 @@ class Source(NamedTuple):
     logits: Tables[Tensor] = Tables()
 
     def state(self) -> TeacherState:
-        """Returns what other ranks build the teacher from."""
+        """Returns the values from which other ranks build the teacher."""
         step = self.model.step
         model = None if step.training.logits else state_of_run(step, self.model.run_id)
         return TeacherState(step, model, self.tables)
 
 
 class AskedTeachers(NamedTuple):
-    """Whom a fit asks.
+    """The teachers of a fit.
 
     Attributes:
         sources: its teachers, in the order of their list.
-        reference: the further model that the method asks.
+        reference: the further model that the method uses.
     """
 
     sources: list[Source]
@@ -91,7 +91,7 @@ class AskedTeachers(NamedTuple):
         return [written_digest(file) for file in files if file is not None]
 
     def share_tables(self, ranks: Ranks) -> None:
-        """Gives the tables to ranks that lack the files; they ask in the same order."""
+        """Sends the tables to ranks that lack the files, which receive them in the same order."""
         for source in [*self.sources, *([self.reference] if self.reference else [])]:
             shared_tables(ranks, source.tables, source.logits)
 
@@ -99,7 +99,7 @@ class AskedTeachers(NamedTuple):
 def teachers_for(
     workspace: Workspace, step: Step, needed: Mapping[str, TrainedModel], needs: Needs
 ) -> AskedTeachers:
-    """Returns whom a step's fit asks: its teachers, or the first model of one without a teacher.
+    """Returns the teachers of a step's fit, or the first model of a step without a teacher.
 
     Args:
         needed: the step's models, by the names it gives them.
@@ -117,11 +117,11 @@ def teachers_for(
 def teacher_for(workspace: Workspace, student: Step, teacher: TrainedModel, needs: Needs) -> Source:
     """Returns the source of the teacher's logits for a student's fit.
 
-    Every student of this teacher shares a table, also in other processes on the same data folder:
-    one of them computes it while the others wait. The teacher itself is used in three cases: a
-    method asks for it, inputs are augmented and a table of views does not pay (see `views_pay`) or
-    does not fit on the disk, or images are streamed and augmented. Its weights are loaded when they
-    are needed.
+    All students of this teacher share a table, also in other processes on the same data folder. One
+    of them computes it while the others wait. The teacher itself is used in three cases: the method
+    requires it; inputs are augmented, and a table of views does not pay (see `views_pay`) or does
+    not fit on the disk; or images are streamed and augmented. Its weights are loaded when they are
+    needed.
     """
 
     def network() -> nn.Module:
@@ -147,11 +147,11 @@ def teacher_for(workspace: Workspace, student: Step, teacher: TrainedModel, need
 def _logits(
     workspace: Workspace, student: Step, teacher: TrainedModel
 ) -> tuple[Tensor | None, Path | None]:
-    """Returns the logits of a table and its file; neither if the network is asked."""
+    """Returns the logits of a table and its file; neither if the network is used."""
     if not student.training.augmentation.active:
         return _split_logits(workspace, teacher, "train")
     train = workspace.dataset.train
-    # A streamed split would be decoded anew for every view, and holds too many images anyway.
+    # A streamed split would be decoded again for every view, and has too many images anyway.
     in_memory = isinstance(train.inputs, Tensor)
     if in_memory and views_pay(student.training, len(train), len(workspace.dataset.class_names)):
         return _view_logits(workspace, student, teacher)
@@ -159,11 +159,11 @@ def _logits(
 
 
 def views_pay(student: TrainingConfig, examples: int, classes: int) -> bool:
-    """Tells whether a table of all views is cheaper than asking the teacher in every step.
+    """Returns whether a table of all views is cheaper than running the teacher in every step.
 
-    The table costs one pass of the teacher over the training split per view; without it, the
-    students of one teacher cost one pass per epoch each. It holds at most `MOST_VIEW_BYTES`. Only
-    what is part of a student's key decides, so that equal keys are trained from equal logits.
+    The table costs one pass of the teacher over the training split per view. Without the table,
+    each student costs one pass per epoch. The table has at most `MOST_VIEW_BYTES`. The decision
+    depends only on settings in a student's key, so that equal keys are trained from equal logits.
     """
     views = view_count(student.augmentation)
     passes = student.epochs * STUDENTS_OF_A_TEACHER
@@ -175,7 +175,8 @@ def _split_logits(workspace: Workspace, teacher: TrainedModel, split: str) -> tu
 
     [N, C], a row for each of the inputs that `Split.distinct` returns.
     """
-    # By run and not by key: a teacher trained afresh may differ in its last bits.
+    # Named by run and not by key, because a teacher that is trained again may differ in its last
+    # bits.
     suffix = "" if split == "train" else f"-{split}"
     path = workspace.folder / "teacher_logits" / f"{teacher.run_id}{suffix}.npz"
     with locked(path.with_suffix(".lock"), _waiting(teacher.step)):
@@ -190,7 +191,7 @@ def _split_logits(workspace: Workspace, teacher: TrainedModel, split: str) -> tu
 def _view_logits(
     workspace: Workspace, student: Step, teacher: TrainedModel
 ) -> tuple[Tensor | None, Path | None]:
-    """Returns the teacher's logits [N, views, C] mapped from disk; None when the disk is full."""
+    """Returns the teacher's logits [N, views, C] mapped from disk; None if the disk is full."""
     augmentation = student.training.augmentation
     flip = "-flip" if augmentation.horizontal_flip else ""
     name = f"{teacher.run_id}-crop{augmentation.crop_padding}{flip}.npy"
@@ -204,7 +205,7 @@ def _view_logits(
 def _write_views(
     workspace: Workspace, augmentation: AugmentationConfig, teacher: TrainedModel, path: Path
 ) -> bool:
-    """Computes and keeps the logits of all views; False when the disk has no room for them."""
+    """Computes and stores the logits of all views; False if the disk has no room for them."""
     train = workspace.dataset.train
     views = view_count(augmentation)
     shape = (len(train), views, len(workspace.dataset.class_names))
@@ -221,7 +222,8 @@ def _write_views(
     ):
         table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float16, shape=shape)
         for view, logits in enumerate(computed):
-            # A logit too large for half precision stays the largest: softmax is one-hot anyway.
+            # A logit that is too large for half precision is cut to the largest value; softmax is
+            # one-hot anyway.
             table[:, view] = logits.numpy().clip(float(_HALF.min), float(_HALF.max))
             bar.update()
         table.flush()

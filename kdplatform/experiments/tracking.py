@@ -1,4 +1,4 @@
-"""The tracking store: opening runs, finding finished ones by key, leaving nothing half-true."""
+"""The tracking store: opening runs, finding finished ones by key, and closing dead ones."""
 
 import json
 import logging
@@ -44,7 +44,7 @@ from kdplatform.stores import (
     sqlite_path,
 )
 
-# Between the key of a run taken out of reuse and the run's own id.
+# Separator between the key and the id of a run that is excluded from reuse.
 SUPERSEDED = "~"
 TAG_DIGESTS = "kd.artifact_digests"
 TAG_PROCESS = "kd.process"
@@ -53,7 +53,7 @@ TAG_ERROR = "kd.error"
 TRAINING_EXAMPLES = "training_examples"
 
 _ANSWER_SECONDS = 10
-# The first MLflow whose server keeps logged models, and the most bytes of a version.
+# The first MLflow whose server stores logged models, and the most bytes that are read of a version.
 _OLDEST_SERVER, _LONGEST_VERSION = 3, 64
 _RETRIES = "MLFLOW_HTTP_REQUEST_MAX_RETRIES"
 _ALLOWED = (
@@ -63,13 +63,13 @@ _ALLOWED = (
 
 
 def quiet_mlflow() -> None:
-    """Keeps MLflow's own chatter, and every secret, out of the program's output and its runs."""
+    """Keeps MLflow's messages and all secrets out of the program's output and its runs."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
-    # It has the name and password of the server's URI in it.
+    # This message contains the name and password of the server's URI.
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"
     for name in ("mlflow", "alembic"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # They also raise what they log there; `store_errors` turns it into one line.
+    # They also raise the error that they log; `store_errors` turns it into one line.
     for name in ("mlflow.store.db.utils", "mlflow.utils.databricks_utils"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     _redact_logs()
@@ -79,7 +79,7 @@ def quiet_mlflow() -> None:
 
 @cache
 def _redact_logs() -> None:
-    """Takes names and passwords out of what any library logs from here on."""
+    """Removes names and passwords from everything that libraries log from now on."""
     make = logging.getLogRecordFactory()
 
     def make_redacted(*arguments: object, **named: object) -> logging.LogRecord:
@@ -94,12 +94,12 @@ def _redact_logs() -> None:
 def check_store() -> None:
     """Makes sure that the tracking store answers before anything is started.
 
-    MLflow itself would try again for minutes.
+    MLflow itself would retry for minutes.
 
     Raises:
         UserError: the tracking URI is invalid, or needs a driver that is not installed.
-        MachineError: the server or database named by the tracking URI does not answer, or the
-            SQLite file can be neither opened nor made.
+        MachineError: the server or database of the tracking URI does not answer, or the SQLite file
+            can neither be opened nor created.
     """
     uri = mlflow.get_tracking_uri()
     if is_server(uri):
@@ -115,13 +115,13 @@ def prepare_store() -> None:
 
     Raises:
         UserError: as `check_store`.
-        MachineError: as `check_store`, or when the tables cannot be made.
+        MachineError: as `check_store`, or the tables cannot be created.
     """
     check_store()
     path = sqlite_path(mlflow.get_tracking_uri())
     if path is None:
         return
-    # MLflow's own migrations fail when two processes begin them at once.
+    # MLflow's migrations fail if two processes begin them at the same time.
     lock = path.with_name(f".{path.name}.lock")
     with locked(lock, "another process makes the tracking store; waiting"), store_errors():
         if not path.exists() or not path.stat().st_size:
@@ -130,14 +130,14 @@ def prepare_store() -> None:
 
 
 def _make_sqlite_store(path: Path) -> None:
-    """Has MLflow make a store under another name, and puts it in its place.
+    """Lets MLflow create a store under a temporary name, and renames it.
 
-    Its migrations are many transactions: a store whose making was interrupted cannot be opened, nor
-    made again.
+    MLflow's migrations are many transactions. A store whose creation was interrupted can neither be
+    opened nor created again.
     """
     for left in path.parent.glob(f".{path.name}.*.new"):
         left.unlink()
-    # MLflow keeps a connection by name: each try has its own.
+    # MLflow keeps connections by name, so each attempt has its own name.
     new = path.with_name(f".{path.name}.{uuid4().hex}.new")
     MlflowClient(f"sqlite:///{new.resolve()}").search_experiments(max_results=1)
     new.replace(path)
@@ -146,10 +146,11 @@ def _make_sqlite_store(path: Path) -> None:
 def begin_command() -> None:
     """Prepares the tracking store for a command that logs, before any of its work.
 
-    Closes what dead processes of this machine left RUNNING.
+    It closes runs that dead processes of this machine left RUNNING.
 
     Raises:
-        UserError: as `prepare_store`, or `MLFLOW_RUN_ID` names a run that is not this command's.
+        UserError: as `prepare_store`, or `MLFLOW_RUN_ID` names a run that does not belong to this
+            command.
         MachineError: as `prepare_store`.
     """
     prepare_store()
@@ -160,7 +161,7 @@ def begin_command() -> None:
 
 
 def _check_given_run(run_id: str) -> None:
-    """Refuses a run that MLflow did not just start for this command: it would be written over."""
+    """Refuses a run that MLflow did not just start for this command: it would be overwritten."""
     try:
         run = MlflowClient().get_run(run_id)
         ours = any(name.startswith("kd.") for name in run.data.tags)
@@ -176,12 +177,12 @@ def _check_given_run(run_id: str) -> None:
 
 
 def running_runs() -> list[Run]:
-    """Returns the RUNNING runs of all commands and models that say which process runs them."""
+    """Returns the RUNNING runs of all commands and models that name their process."""
     return search_runs(f"tags.`{TAG_PROCESS}` LIKE '%' and attributes.status = 'RUNNING'")
 
 
 def runs_dead_elsewhere(older_than_seconds: float) -> list[str]:
-    """Returns, a line each, RUNNING runs of other machines' processes that began so long ago."""
+    """Returns one line per RUNNING run of another machine that began this long ago."""
     latest = time.time() - older_than_seconds
     return [
         f"run {run.info.run_id} is RUNNING since "
@@ -201,7 +202,7 @@ def _check_server(uri: str) -> None:
         with urllib.request.urlopen(f"{base}/version", timeout=_ANSWER_SECONDS) as answer:
             version = answer.read(_LONGEST_VERSION).decode(errors="replace").strip()
     except urllib.error.HTTPError:
-        return  # A server that refuses the request exists; MLflow says the rest.
+        return  # A server that refuses the request exists; MLflow reports the rest.
     except (OSError, ValueError) as error:
         reason = getattr(error, "reason", error)
         raise MachineError(store_problem(reason)) from None
@@ -245,10 +246,10 @@ def find_finished(
     fits: Callable[[Run], bool] = bool,
     digests: Mapping[Artifact, str] | None = None,
 ) -> Run | None:
-    """Returns the first FINISHED run that fits and whose artifacts are still what it logged.
+    """Returns the first FINISHED run that fits and whose artifacts are unaltered.
 
     Args:
-        digests: of artifacts, where they were read just now.
+        digests: digests of artifacts that were just read.
 
     Raises:
         MachineError: the artifacts cannot be read now.
@@ -264,9 +265,9 @@ def artifact_digests(run: Run) -> dict[str, str]:
 
 
 def _is_sound(run: Run, known: Mapping[Artifact, str]) -> bool:
-    """Tells whether a run's artifacts are what it logged; if not, excludes it from reuse.
+    """Returns whether a run's artifacts are unaltered; if not, excludes it from reuse.
 
-    An artifact store that is away for a moment alters nothing: it stops the command.
+    If the artifact store is temporarily unavailable, nothing is excluded and the command stops.
     """
     digests, run_id = artifact_digests(run), run.info.run_id
     if not digests:
@@ -286,38 +287,38 @@ def _is_sound(run: Run, known: Mapping[Artifact, str]) -> bool:
 
 
 def unreadable(run_id: str, path: str, error: Exception) -> str:
-    """Says that an artifact cannot be read now, and what helps."""
+    """Returns the message that an artifact cannot be read now, with remedies."""
     return (
-        f"run {run_id}: {path} cannot be read now ({reason_of(error)}); allowed: the artifact store"
-        f" of MLFLOW_TRACKING_URI={shown_store()!r} in reach, reuse=false to train afresh, or: "
+        f"run {run_id}: {path} cannot be read now ({reason_of(error)}); allowed: a reachable "
+        f"artifact store of MLFLOW_TRACKING_URI={shown_store()!r}, reuse=false to train again, or: "
         f"mlflow runs delete --run-id {run_id}"
     )
 
 
 def supersede(run: Run) -> None:
-    """Excludes a run from reuse: its key becomes unique, everything else stays."""
+    """Excludes a run from reuse: its key becomes unique, and everything else stays."""
     own = f"{run.data.tags[TAG_KEY]}{SUPERSEDED}{run.info.run_id}"
     MlflowClient().set_tag(run.info.run_id, TAG_KEY, own)
 
 
 def supersede_finished(key: str, *, except_run_id: str) -> None:
-    """Takes every other FINISHED run with this key out of reuse."""
+    """Excludes every other FINISHED run with this key from reuse."""
     for run in runs_with_key(key):
         if run.info.status == "FINISHED" and run.info.run_id != except_run_id:
             supersede(run)
 
 
 def close_dead(runs: Iterable[Run]) -> None:
-    """Marks as KILLED those of the runs that a dead process of this machine left RUNNING."""
+    """Marks runs as KILLED that a dead process of this machine left RUNNING."""
     for run in runs:
         if run.info.status == "RUNNING" and is_dead_here(run.data.tags.get(TAG_PROCESS, "")):
             MlflowClient().set_terminated(run.info.run_id, "KILLED")
 
 
 def close_abandoned_children(parent_run_id: str) -> None:
-    """Marks as KILLED what dead workers left RUNNING below a command's run.
+    """Marks runs below a command's run as KILLED that dead workers left RUNNING.
 
-    Call it when the command has no worker left, on whatever machine.
+    Call it only if the command has no worker left on any machine.
     """
     for run in search_runs(
         f"tags.`mlflow.parentRunId` = '{parent_run_id}' and attributes.status = 'RUNNING'"
@@ -327,7 +328,7 @@ def close_abandoned_children(parent_run_id: str) -> None:
 
 @contextmanager
 def _nothing_left_running() -> Iterator[None]:
-    """Closes the runs of this process that an interruption left RUNNING as they began or ended."""
+    """Closes runs of this process that an interruption at their begin or end left RUNNING."""
     try:
         yield
     except BaseException:
@@ -342,10 +343,10 @@ def _nothing_left_running() -> Iterator[None]:
 def command_run(
     command: str, config: ProjectConfig, title: str = "", tags: Mapping[str, str] | None = None
 ) -> Iterator[str]:
-    """Opens the parent run of a command, the one `mlflow run` made or a new one.
+    """Opens the parent run of a command: the one that `mlflow run` created, or a new one.
 
-    It has the configuration, as parameters and as a file. `mlflow run` has logged the values given
-    with -P as they were typed; a second spelling of the same value would be refused.
+    It has the configuration as parameters and as a file. `mlflow run` has logged the values given
+    with -P as they were typed. A second spelling of the same value would be refused.
     """
     name = f"{command} {title or config.name}"
     own = {"kd.command": command, "kd.project": config.name}
@@ -359,10 +360,10 @@ def command_run(
 
 @contextmanager
 def _impatient() -> Iterator[None]:
-    """Has a server that fails asked four times, for half a minute, in place of MLflow's eight.
+    """Retries a failing server four times, for half a minute, instead of MLflow's eight times.
 
-    For the first file of a command: storage without its keys fails at every try. Later a server is
-    waited for much longer.
+    This is for the first file of a command, because storage without its keys fails at every
+    attempt. Later files wait much longer for a server.
     """
     before = os.environ.get(_RETRIES)
     os.environ.setdefault(_RETRIES, "4")
@@ -375,7 +376,7 @@ def _impatient() -> Iterator[None]:
 
 @contextmanager
 def opened_run(name: str, experiment: str | None, tags: Mapping[str, str]) -> Iterator[str]:
-    """Opens a top-level run: the one that `mlflow run` made, or a new one.
+    """Opens a top-level run: the one that `mlflow run` created, or a new one.
 
     Args:
         experiment: the experiment of a new run, created if it does not exist. MLflow's own choice
@@ -388,7 +389,7 @@ def opened_run(name: str, experiment: str | None, tags: Mapping[str, str]) -> It
         _nothing_left_running(),
         mlflow.start_run(run_name=name, experiment_id=_experiment_id(experiment), tags=own) as run,
     ):
-        # Such as the address of the repository that `mlflow run` was given.
+        # Such as the URL of the repository that was given to `mlflow run`.
         if secret := {k: redacted(v) for k, v in run.data.tags.items() if redacted(v) != v}:
             mlflow.set_tags(secret)
         known = MlflowClient().get_run(run.info.run_id).data.params
@@ -403,7 +404,7 @@ def opened_run(name: str, experiment: str | None, tags: Mapping[str, str]) -> It
 def _experiment_id(name: str | None) -> str | None:
     """Returns the id of the experiment of this name; creates it if it does not exist.
 
-    None if the choice is MLflow's: one was given to it, or none is chosen here.
+    None if MLflow chooses: the user named one for MLflow, or none is chosen here.
     """
     given = any(os.environ.get(f"MLFLOW_EXPERIMENT_{kind}") for kind in ("NAME", "ID"))
     if name is None or given or os.environ.get("MLFLOW_RUN_ID"):
@@ -425,7 +426,7 @@ def _experiment_id(name: str | None) -> str | None:
 def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterator[str]:
     """Opens the run of one trained model below a command's run.
 
-    When the block raises, the run is FAILED and tagged with what went wrong.
+    If the block raises, the run is FAILED and tagged with the error.
     """
     process = {TAG_PROCESS: this_process()}
     with mlflow.start_run(
@@ -445,7 +446,7 @@ def model_run(name: str, parent_run_id: str, tags: Mapping[str, str]) -> Iterato
 
 @cache
 def _experiment_of(tracking_uri: str, run_id: str) -> str:
-    """Returns the experiment of a run; asked for once, for the many models below it."""
+    """Returns the experiment of a run; requested once for the many models below it."""
     return str(MlflowClient(tracking_uri).get_run(run_id).info.experiment_id)
 
 
@@ -458,12 +459,12 @@ def log_verified_artifacts(folder: Path) -> dict[str, str]:
 
 
 def class_names(run: Run) -> tuple[str, ...]:
-    """Returns the class of each output of a run's model; none if the run has no such table."""
+    """Returns the class of each output of a run's model; empty if the run has no such table."""
     return tuple(map(str, _by_class(run, "name")))
 
 
 def class_counts(run: Run) -> tuple[int, ...]:
-    """Returns the training examples of each class; none if the run has not logged them."""
+    """Returns the training examples of each class; empty if the run has not logged them."""
     try:
         return tuple(int(str(count)) for count in _by_class(run, TRAINING_EXAMPLES))
     except ValueError:
@@ -483,16 +484,16 @@ def _by_class(run: Run, column: str) -> list[object]:
 
 @cache
 def uncommitted_changes() -> str:
-    """Returns the uncommitted changes of the platform's working tree, if chosen.
+    """Returns the uncommitted changes of the platform's working tree, if their logging is chosen.
 
-    It may hold what no one else should read, so `$KDPLATFORM_LOG_CHANGES` has to ask for it. A
-    run's code is read once in a process: what it differs by is read once too.
+    They may contain secrets, so they are logged only if `$KDPLATFORM_LOG_CHANGES` is true. A
+    process reads its code once, so the changes are also read once.
     """
     return _git("diff", "HEAD") if changes_are_logged() else ""
 
 
 def changes_are_logged() -> bool:
-    """Tells whether `$KDPLATFORM_LOG_CHANGES` asks for the uncommitted changes.
+    """Returns whether `$KDPLATFORM_LOG_CHANGES` requests the uncommitted changes.
 
     Raises:
         UserError: it is neither true nor false.
@@ -513,12 +514,12 @@ def _source_tags() -> dict[str, str]:
 
 
 def _git(*arguments: str) -> str:
-    """Returns what git prints about the platform's working tree.
+    """Returns the output of git for the platform's working tree.
 
-    Empty if the package has no repository of its own: one around it is the user's.
+    Empty if the package has no repository of its own. A repository around it belongs to the user.
     """
     folder = Path(__file__).resolve().parent.parent
-    # What another repository's hook or alias has set.
+    # Variables that another repository's hook or alias has set.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
 
     def said(*words: str) -> str:

@@ -18,18 +18,18 @@ from kdplatform.experiments.weights import WEIGHTS
 from kdplatform.predictions import Predictions
 
 PREDICTIONS = "predictions/{split}.parquet"
-# The digests of the weights of the models that a run's model was made with, by their names.
+# Tag with the digests of the weights that a run's model depends on, by the models' names.
 TAG_NEEDS = "kd.needs"
-# The digest of the weights that a function of the user's gave a model to start from.
+# Tag with the digest of the starting weights that a user's function returned.
 TAG_START = "kd.start"
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained model: its step, its run, and what it predicts.
+    """A trained model: its step, its run, and its predictions.
 
     Attributes:
-        found: the run as a search has just given it; None: it is asked for when it is needed.
+        found: the run from a search; None: it is requested when it is needed.
     """
 
     step: Step
@@ -48,7 +48,7 @@ class TrainedModel:
         return self._read("test")
 
     def has(self, split: str) -> bool:
-        """Tells whether predictions of a split were logged; a teacher's file may lack them."""
+        """Returns whether predictions of a split were logged; a teacher's file may lack them."""
         return PREDICTIONS.format(split=split) in artifact_digests(self.run)
 
     def predictions(self, split: str) -> Predictions:
@@ -69,10 +69,11 @@ def needs_tag(needed: Mapping[str, TrainedModel]) -> dict[str, str]:
 
 
 def former_needs(run: Run, needed: Mapping[str, Run]) -> list[str]:
-    """Returns the names of the models that a run's model was made with others than these.
+    """Returns the names of the needed models that differ from those a run was made with.
 
-    A teacher trained afresh, elsewhere or by another torch, has the same key and other weights. A
-    run without the tag is older than the tag: it cannot have learnt from what ended after it began.
+    A teacher that is trained again, elsewhere or with another version of torch, has the same key
+    but other weights. A run without the tag is older than the tag. It cannot have learnt from a run
+    that ended after it began.
     """
     tag = run.data.tags.get(TAG_NEEDS)
     if tag is None:

@@ -19,10 +19,10 @@ def with_weights(table: Predictions, name: str) -> Predictions:
     """Uses the column `weight` as the weights of the examples, if there is one.
 
     Args:
-        name: of the file, for what is refused.
+        name: name of the file, for error messages.
 
     Raises:
-        UserError: a weight is missing, negative or no number, or all of them are 0.
+        UserError: a weight is missing, negative or not a number, or all weights are 0.
     """
     if WEIGHT not in table.columns:
         return table
@@ -44,10 +44,10 @@ def with_weights(table: Predictions, name: str) -> Predictions:
 
 
 def check_equal_weights(tables: Mapping[str, Predictions]) -> None:
-    """Checks that all tables weigh an example alike.
+    """Checks that an example has the same weight in all tables.
 
     Args:
-        tables: by the name that the user knows them by.
+        tables: the tables by their names for the user.
 
     Raises:
         UserError: only some tables have weights, or a weight differs.
@@ -64,8 +64,8 @@ def check_equal_weights(tables: Mapping[str, Predictions]) -> None:
     (first, reference), *others = ((name, _by_id(table)) for name, table in tables.items())
     for name, own in others:
         if set(own.index) != set(reference.index):
-            continue  # other examples, which are refused as such when the tables are aligned
-        # Texts may spell the last digits of a number differently.
+            continue  # other examples are refused when the tables are aligned
+        # Text files may differ in the last digits of a number.
         apart = ~np.isclose(own.reindex(reference.index), reference, rtol=1e-9, atol=0)
         if apart.any():
             ids = ", ".join(map(str, reference.index[apart][:_MOST_NAMED]))
@@ -80,7 +80,7 @@ def _by_id(table: Predictions) -> "pd.Series[float]":
 
 
 def check_weighted_groups(table: Predictions, attributes: Iterable[Attribute]) -> None:
-    """Checks that every group has an example that counts; intersections may have none.
+    """Checks that every group has an example with weight; intersections may have none.
 
     Raises:
         UserError: all examples of a group have weight 0.
@@ -104,16 +104,15 @@ def check_weighted_groups(table: Predictions, attributes: Iterable[Attribute]) -
 
 
 def weight_note(weights: FloatArray) -> str:
-    """Says that examples are weighted, and how many unweighted ones they are worth.
+    """Returns the note that examples are weighted, with the effective sample size.
 
-    The effective number is that of Kish (1965): (sum of w)² / sum of w².
+    The effective sample size is that of Kish (1965): (sum of w)² / sum of w².
     """
     effective = float(weights.sum() ** 2 / (weights**2).sum())
     unweighted = int((weights == 0).sum())
     none = f"; {unweighted} have weight 0" if unweighted else ""
     return (
         f"Weighted by column {WEIGHT!r}: {len(weights)} examples are worth {effective:.0f} of "
-        f"equal weight{none}. Rates, accuracies, scores and their intervals count weights. n, "
-        "McNemar's tests with what only one side gets right, I(f), consistency and warnings count "
-        "examples."
+        f"equal weight{none}. Rates, accuracies, scores and their intervals use the weights. n, "
+        "McNemar's tests and their counts, I(f), consistency and warnings count examples."
     )

@@ -1,4 +1,4 @@
-"""Where a model's weights before its training come from, and how a run's key knows them."""
+"""Sources of a model's starting weights, and their part of a run's key."""
 
 import re
 from collections.abc import Iterator
@@ -46,9 +46,9 @@ ALLOWED = (
 _SUFFIXES = (".pt", ".pth", ".safetensors")
 _RUN_ID = re.compile(r"[0-9a-f]{32}")
 _URIS = ("runs:/", "models:/")
-# What training loops and torch.compile put before every name.
+# Prefixes that training loops and torch.compile add to every name.
 _WRAPPERS = ("module.", "_orig_mod.", "model.", "net.")
-# Where checkpoints keep the plain state dict, beside averaged ones and the optimiser's.
+# Keys of the plain state dict in checkpoints, which also have averaged ones and the optimiser's.
 _PLAIN = ("", "state_dict", "state_dict.model", "state_dict.net", "model", "net", "module")
 _AVERAGED = re.compile(r"(^|_)ema(_|$)", re.IGNORECASE)
 _DEEPEST_ENTRY = 4
@@ -56,15 +56,15 @@ _DEEPEST_ENTRY = 4
 
 @dataclass(frozen=True)
 class Source:
-    """Weights that were found, not yet read.
+    """Weights that were found but not yet read.
 
     Attributes:
-        path: of a state dict, or of a graph (.pt2) that holds one.
+        path: path of a state dict, or of a graph (.pt2) with one.
         digest: SHA-256 of the file.
-        model: the architecture they were trained as, if known.
-        image_size: side to which that model resized its images, if it did.
+        model: the architecture of the trained model, if known.
+        image_size: side length to which that model resized its images, if it did.
         class_names: the class of each output, if known.
-        dataset: the first digits of the digest of the dataset they were trained on, with them.
+        dataset: the first digits of the digest of their training data, if known.
     """
 
     path: Path
@@ -75,18 +75,18 @@ class Source:
     dataset: str = ""
 
     def are_of_another(self, dataset_digest: str) -> bool:
-        """Tells whether the weights are known to be of another dataset than this one."""
+        """Returns whether the weights are known to belong to another dataset."""
         return bool(self.dataset) and not dataset_digest.startswith(self.dataset)
 
 
 def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any]:
-    """Returns what of a model's configuration enters its run's key, as plain JSON values.
+    """Returns the part of a model's configuration that enters its run's key, as plain JSON values.
 
-    Weights enter by their content or their publisher's name, not by their path. Those of another
+    Weights enter by their content or their publisher's name, not by their path. Weights of another
     dataset enter with their classes, which decide the use of the outputs.
 
     Raises:
-        UserError: weights, or a function of the user's, cannot be found.
+        UserError: weights, or a user's function, cannot be found.
     """
     settings = training.matters()
     if training.logits:
@@ -107,7 +107,7 @@ def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any
 
 
 def find_weights(weights: str) -> Source:
-    """Finds weights named as `ALLOWED` says.
+    """Finds weights by a name of the kinds in `ALLOWED`.
 
     Raises:
         UserError: no weights have this name.
@@ -127,7 +127,7 @@ def read_weights(weights: str, source: Source, entry: str | None = None) -> dict
     """Reads the state dict of weights that were found, on the CPU.
 
     Args:
-        entry: which of a checkpoint's state dicts; None: the plain one.
+        entry: name of one of a checkpoint's state dicts; None: the plain one.
 
     Raises:
         UserError: the file is damaged, or holds something else.
@@ -156,7 +156,7 @@ def _content(weights: str, path: Path) -> object:
 
 
 def _chosen(weights: str, content: object, entry: str | None) -> dict[str, Tensor]:
-    """Returns one of the state dicts of a file; says which one if there are several."""
+    """Returns one of the state dicts of a file; a line names it if there are several."""
     found = dict(_state_dicts(content))
     if entry is not None:
         if entry not in found:
@@ -186,7 +186,7 @@ def _state_dicts(
 ) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """Yields the dicts that contain only tensors, with their dotted names, such as `a.b`.
 
-    One that holds plain and averaged weights under names such as `model.` and `ema.` is two.
+    A dict with plain and averaged weights under names such as `model.` and `ema.` counts as two.
     """
     if not isinstance(content, dict) or not content or depth > _DEEPEST_ENTRY:
         return
@@ -208,7 +208,7 @@ def _state_dicts(
 
 
 def _why(content: object) -> str:
-    """Names the entries beside tensors in a file that is therefore no state dict."""
+    """Names the entries that are not tensors, because of which a file is not a state dict."""
     if not isinstance(content, dict):
         return f" but a {type(content).__name__}"
     others = ((n, type(v).__name__) for n, v in content.items() if not isinstance(v, Tensor))
@@ -252,7 +252,7 @@ def _source(path: Path, digest: str, run: Run | None) -> Source:
 
 
 def _trained_by(uri: str, path: Path, tracking_uri: str) -> Run | None:
-    """Returns the run that weights at a URI are of, where the store knows it."""
+    """Returns the run of the weights at a URI, if the store knows it."""
     run_id, description = None, path / MLMODEL_FILE_NAME
     if description.is_file():
         run_id = read_mapping("weights", description).get("run_id")

@@ -1,4 +1,4 @@
-"""Where a command works: its configuration, its data, its device, its folders, its kernels."""
+"""The workspace of a command: its configuration, data, device, folders and kernels."""
 
 import warnings
 from dataclasses import dataclass
@@ -21,13 +21,13 @@ from kdplatform.torchrun import torchrun_launch
 
 @dataclass(frozen=True)
 class Workspace:
-    """Everything the steps of one command share.
+    """Everything that the steps of one command share.
 
     Attributes:
         folder: writable parent of datasets, checkpoints and teacher logits.
-        device: of rank 0, where several processes train a model.
+        device: device of rank 0, if several processes train a model.
         reuse: whether FINISHED runs of the same key are reused instead of training.
-        processes: how many train a model together.
+        processes: number of processes that train a model together.
     """
 
     config: ProjectConfig
@@ -38,11 +38,11 @@ class Workspace:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """The project's dataset, made or downloaded when it is not there yet; says what it holds.
+        """The project's dataset, generated or downloaded if necessary; prints its content.
 
         Raises:
-            UserError: the project names an attribute that the dataset does not have, or a
-                condition under which its inputs cannot be put.
+            UserError: the project names an attribute that the dataset does not have, or a condition
+                that does not apply to its inputs.
         """
         dataset = _loaded_dataset(self.config.dataset, self.folder / "datasets")
         for attribute in self.config.attributes:
@@ -57,7 +57,7 @@ class Workspace:
 
 @lru_cache(maxsize=1)
 def _loaded_dataset(config: DatasetConfig, folder: Path) -> Dataset:
-    """Loads a dataset; the last one is kept, for the next of many models trained on it."""
+    """Loads a dataset; the last one is kept for the next model that is trained on it."""
     return load_dataset(config, folder)
 
 
@@ -73,8 +73,8 @@ def open_workspace(
     """Checks folder and devices before any work starts.
 
     Args:
-        processes: how many train a model together.
-        trains_here: whether they do so on this machine.
+        processes: number of processes that train a model together.
+        trains_here: whether they train on this machine.
 
     Raises:
         MachineError: the folder cannot be written.
@@ -102,12 +102,13 @@ def device_of(name: str) -> torch.device:
 
 
 def check_processes(name: str, processes: int) -> None:
-    """Refuses more processes than there are devices for them, one each.
+    """Refuses more processes than there are devices, since each needs one.
 
-    Several processes take the devices from the named one on; on the CPU, one core each at least.
+    Several processes use the devices from the named one on. On the CPU each needs at least one
+    core.
 
     Raises:
-        UserError: there are fewer.
+        UserError: there are fewer devices.
     """
     launch = torchrun_launch()
     device = device_of(name)
@@ -132,7 +133,7 @@ def check_processes(name: str, processes: int) -> None:
 
 
 def build_loss_kernels() -> None:
-    """Builds the loss kernels where that is possible and was not done; says so, or why not.
+    """Builds the loss kernels if that is possible and necessary; prints a line about it.
 
     Raises:
         UserError: `$KDPLATFORM_KERNELS` has an unknown value.
@@ -151,7 +152,7 @@ def build_loss_kernels() -> None:
 
 
 def backend_status() -> BackendStatus:
-    """Returns what serves which device; builds nothing.
+    """Returns the backend of each device; builds nothing.
 
     Raises:
         UserError: `$KDPLATFORM_KERNELS` has an unknown value.

@@ -1,10 +1,11 @@
 """What a model is trained for: one file per method.
 
-A method is a module of this package, and its name is the module's. It defines `Config`, a subclass
-of `MethodConfig` (of `DistillationConfig` where it learns from a teacher) with the method's own
-fields, and one subclass of `Method`. A method that works with a teacher and without has the fields
-of the second case in a class `WithoutTeacher`, a subclass of `MethodConfig`. Reading its fields
-must not load torch: a method's file takes `torch` and `functional` from `kdplatform.lazy`.
+A method is a module of this package, and its name is the module's. It defines one subclass of
+`Method`, and a class `Config` with the method's own fields. `Config` is a subclass of
+`DistillationConfig` if the method learns from a teacher, otherwise of `MethodConfig`. A method that
+also works without a teacher has the fields for that case in a second class `WithoutTeacher`, a
+subclass of `MethodConfig`. Reading the fields must not load torch. A method's file therefore takes
+`torch` and `functional` from `kdplatform.lazy`.
 """
 
 import importlib
@@ -52,7 +53,7 @@ def method_names() -> tuple[str, ...]:
 
 
 def method_config_class(name: str) -> type[MethodConfig]:
-    """Returns the class of a method's fields; with a teacher, where it can learn from one.
+    """Returns the class of a method's fields; those with a teacher if it can learn from one.
 
     Raises:
         UserError: there is no method of this name.

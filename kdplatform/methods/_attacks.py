@@ -1,8 +1,8 @@
 """Attacks on images: the fast gradient sign method, and projected gradient descent.
 
 Goodfellow et al., ICLR 2015 (arXiv 1412.6572); Madry et al., ICLR 2018 (arXiv 1706.06083). Images
-are floating point with pixels of 0 to 1, and so is every distance: a model's own normalisation is
-part of the model.
+are floating point with pixels from 0 to 1, and all distances are between such images. A model's own
+normalisation is part of the model.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ if TYPE_CHECKING:
     from kdplatform.data import Dataset
     from kdplatform.settings.schema import AttackConfig
 
-# Returns the loss of each image that an attack is to raise: [B].
+# Returns for each image the loss that an attack raises: [B].
 LossOfImages = Callable[["Tensor"], "Tensor"]
 _PROBED_ROWS = 2
-# Two forms of the same images give logits this near, relative to the largest.
+# Largest allowed difference of the logits of two forms of the same images, relative to the largest
+# logit.
 _SAME = 1e-3
 
 
 def check_attackable(dataset: Dataset, asked_by: str) -> None:
-    """Refuses data whose inputs are no images of bytes.
+    """Refuses data whose inputs are not images of bytes.
 
     Args:
         asked_by: what wants to change the inputs, for the message.
@@ -47,7 +48,7 @@ def check_attackable(dataset: Dataset, asked_by: str) -> None:
 
 
 def check_takes_fractions(model: nn.Module, inputs: Tensor, asked_by: str) -> None:
-    """Refuses a model that takes images of bytes and of fractions for different ones.
+    """Refuses a model whose outputs differ between images as bytes and as fractions.
 
     Args:
         inputs: uint8 [B, C, H, W], on the model's device.
@@ -73,7 +74,7 @@ def pixels(inputs: Tensor) -> Tensor:
 
 @contextmanager
 def in_eval(model: nn.Module) -> Iterator[None]:
-    """Puts a model into eval mode for a block; each part of it is then as it was."""
+    """Puts a model into eval mode for a block; afterwards each part has its former mode again."""
     trained = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -129,7 +130,7 @@ def _within(images: Tensor, moved: Tensor, attack: AttackConfig) -> Tensor:
         return near.clamp(0.0, 1.0)
     change = moved - images
     shrunk = change * (attack.eps / _lengths(change).clamp(min=1e-12)).clamp(max=1.0)
-    # Black and white are no further from the image than what lies beyond them.
+    # Clipping to 0 and 1 never moves a pixel further away from the image.
     return (images + shrunk).clamp(0.0, 1.0)
 
 

@@ -1,7 +1,7 @@
-"""Memory banks: a unit vector for every training example, drawn from by class, and their classes.
+"""Memory banks: a unit vector for every training example, and how examples are drawn by class.
 
-Tian, Krishnan, Isola, ICLR 2020 (arXiv 1910.10699) contrast with a bank; Xing et al. 2021 (arXiv
-2107.03225) by class, and take the centres of classes as anchors of relations.
+Tian, Krishnan, Isola, ICLR 2020 (arXiv 1910.10699) contrast with a bank. Xing et al. 2021 (arXiv
+2107.03225) contrast by class, and use the centres of classes as anchors of relations.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from kdplatform.methods._features import unit_rows
 if TYPE_CHECKING:
     from torch import Tensor
 
-# Up to this many times the vectors that are drawn, products with a whole bank cost less than
-# fetching the drawn vectors for every row.
+# If a bank has at most this many times the number of drawn vectors, products with the whole bank
+# cost less than fetching the drawn vectors for every row.
 _WHOLE_BANK = 16
 _FLOAT_BYTES = 4
 
@@ -54,7 +54,7 @@ class Draws:
         """
         others = self.sizes[classes] - 1
         drawn = _drawn(others.clamp(min=1), count - 1, generator)
-        # The row's own place is left out.
+        # The row's own position is skipped.
         drawn = drawn + (drawn >= self.places[rows, None])
         drawn = torch.where(others[:, None] > 0, drawn, 0)
         found = self.order[self.starts[classes][:, None] + drawn]
@@ -68,7 +68,7 @@ class Draws:
 
 
 def _drawn(pools: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    """Draws from 0 to each pool's size - 1: int64 [B, count], all different where it is enough."""
+    """Draws from 0 to each pool's size - 1: int64 [B, count], all different if possible."""
     device = pools.device
     uniform = torch.rand(len(pools), count, generator=generator).to(device)
     drawn = (uniform * pools[:, None]).long().clamp(max=(pools - 1)[:, None])
@@ -87,9 +87,9 @@ def new_bank(rows: int, width: int, generator: torch.Generator) -> Tensor:
 
 
 def updated_bank(bank: Tensor, rows: Tensor, vectors: Tensor, momentum: float) -> Tensor:
-    """Returns the bank with rows moved towards new unit vectors: momentum * old + rest * new.
+    """Returns the bank with rows moved to momentum * old + (1 - momentum) * new.
 
-    They are unit vectors again.
+    The changed rows are unit vectors again.
 
     Args:
         bank: [N, d]; changed in place.
@@ -116,7 +116,7 @@ def bank_logits(anchors: Tensor, bank: Tensor, chosen: Tensor, temperature: floa
 
 
 def log_normaliser(logits: Tensor, examples: int) -> Tensor:
-    """Returns log of the mean of exp(logits) times the number of examples: a scalar."""
+    """Returns log(examples * mean of exp(logits)): a scalar."""
     mean = logits.flatten().logsumexp(0) - torch.log(logits.new_tensor(float(logits.numel())))
     return (mean + torch.log(mean.new_tensor(float(examples)))).detach()
 
@@ -138,19 +138,19 @@ def contrast(logits: Tensor, log_z: Tensor, positives: int, examples: int) -> Te
 
 
 def class_anchors(bank: Tensor, labels: Tensor, classes: int) -> Tensor:
-    """Returns the unit vector of each class: L2norm(mean of relu(bank) over it), [C, d].
+    """Returns the unit vector of each class, [C, d]: the normalised mean of relu(bank) over it.
 
     Args:
         bank: [N, d].
         labels: int64 [N].
     """
     sums = torch.zeros(classes, bank.shape[1], dtype=bank.dtype, device=bank.device)
-    # A vector's length does not depend on whether the sum or the mean is taken.
+    # The sum serves as well as the mean, because the vectors are normalised.
     return unit_rows(sums.index_add(0, labels, bank.relu()))
 
 
 def check_room(rows: int, width: int, banks: int, memory: int, where: str) -> None:
-    """Refuses banks that are larger than a memory of so many bytes.
+    """Refuses banks that are larger than the given memory in bytes.
 
     Raises:
         UserError: they are; says how large they are.

@@ -1,4 +1,4 @@
-"""Methods that build on another one: which it may be, its fields, and the run as it sees it."""
+"""Methods that build on a base method: the allowed bases, their fields, and the run they see."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ if TYPE_CHECKING:
 
 
 class BuildingConfig(MethodConfig):
-    """What the fields of a method that builds on another one have in common.
+    """The common fields of methods that build on another one, the base.
 
-    `base_name` and `base_settings` are the names of the fields that say which it is, and which of
-    its fields have other values than its defaults.
+    `base_name` is the name of the field that chooses the base. `base_settings` is the name of the
+    field with the base's settings that differ from its defaults.
     """
 
     base_name: ClassVar[str] = "base"
@@ -45,20 +45,21 @@ class BuildingConfig(MethodConfig):
         return own.model_validate(given | dict(self.fixed(own)))
 
     def matters(self) -> dict[str, Any]:
-        """Returns the fields that decide a result, those of the base as its own key has them."""
+        """Returns the fields that decide a result, with those of the base as in its own key."""
         settings = super().matters()
         del settings[self.base_settings]
         return settings | {self.base_name: self.base_config.matters()}
 
     def check_base(self, known: Sequence[str], kind: str, taken: Sequence[str] = ()) -> None:
-        """Checks that the base is one that is known, and that it has the fields that are given.
+        """Checks that the base is allowed, and that it has the given fields.
 
         Args:
             kind: the allowed methods in words, as "a method that ..." or "no method whose ...".
             taken: its fields that have no meaning here.
 
         Raises:
-            ValueError: it is not, or a field is none of its own or has no allowed value.
+            ValueError: the base is not allowed, lacks a given field, or a field has a value that is
+                not allowed.
         """
         name = getattr(self, self.base_name)
         if name not in known:
@@ -95,7 +96,8 @@ class BuildingConfig(MethodConfig):
         """Checks that a temperature is given only for a base that has one.
 
         Raises:
-            ValueError: it is not this method's default, and the base has none.
+            ValueError: the temperature is not this method's default, and the base has no
+                temperature.
         """
         name = getattr(self, self.base_name)
         default = type(self).model_fields["temperature"].default
@@ -107,16 +109,16 @@ class BuildingConfig(MethodConfig):
 
 
 def methods_of_logits() -> list[str]:
-    """Returns the names of the methods whose loss is one of two tables of logits, and labels."""
+    """Returns the names of the methods whose loss needs only two tables of logits, and labels."""
     return [name for name in method_names() if issubclass(method_class(name), LogitMethod)]
 
 
 class SeenRun:
-    """A run as the method within sees it: some of what it asks is answered differently.
+    """A run as the base method sees it: some attributes of the run are replaced.
 
     Args:
         run: the run, which gives all other attributes.
-        answers: by name, what replaces the run's own attributes.
+        answers: the replacements of the run's attributes, by name.
     """
 
     def __init__(self, run: Run, **answers: object) -> None:

@@ -20,7 +20,7 @@ def flat_features(output: Output) -> Tensor:
 
 
 def student_width(run: Run) -> int:
-    """Returns how many features the student has for an example, asked of two of them.
+    """Returns how many features the student has per example, measured on two examples.
 
     The student runs in eval mode, so that its batch normalisation does not change.
 
@@ -31,10 +31,10 @@ def student_width(run: Run) -> int:
 
 
 def teacher_width(run: Run) -> int:
-    """Returns how many features the teacher's network has for an example, asked of two of them.
+    """Returns how many features the teacher's network has per example, measured on two examples.
 
     Raises:
-        UserError: the teacher is a table alone, or has no linear layer.
+        UserError: the teacher is only a table, or has no linear layer.
     """
     probe = _probe(run)
     rows = torch.arange(len(probe), device=run.device)
@@ -64,7 +64,7 @@ def distances(features: Tensor) -> Tensor:
     Args:
         features: [B, D].
     """
-    # Not by products of rows, which lose the digits of small distances.
+    # Differences are used, because products of rows lose the digits of small distances.
     return torch.cdist(features, features, compute_mode="donot_use_mm_for_euclid_dist")
 
 

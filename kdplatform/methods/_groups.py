@@ -1,4 +1,4 @@
-"""The groups and the class frequencies of the training split, for methods that go by them."""
+"""The groups and the class frequencies of the training split, for methods that use them."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 
     from kdplatform.data import Dataset, Split
 
-# Names in place of an attribute: the project's first one, and the classes. Prediction tables call
-# the class `label`, so no attribute has this name.
+# Names that stand for an attribute: the project's first attribute, and the classes. Prediction
+# tables call the class `label`, so no attribute has this name.
 AUTO, CLASSES = "auto", "label"
 # Prefix of an attribute: groups of class and attribute together, such as `3 red`.
 BY_CLASS = f"{CLASSES}*"
@@ -44,11 +44,11 @@ class GroupedConfig(MethodConfig):
 class Groups:
     """The groups of an attribute in the training split.
 
-    An example in several groups at once counts as one of a group of its own, `A + B`.
+    Examples in several groups at once form a group of their own, `A + B`.
 
     Attributes:
         attribute: a column, or `CLASSES`.
-        names: in alphabetical order; the classes in theirs.
+        names: in alphabetical order; classes in the order of their numbers.
         sizes: int64 [G], their examples in the training split.
     """
 
@@ -105,10 +105,11 @@ def _group_names(split: Split, attribute: str) -> pandas.Series:
 
 
 def group_shares(groups: Tensor) -> Tensor:
-    """Returns how often each row is drawn if all groups come equally often: float64 [N], sum 1.
+    """Returns each row's share of the draws if all groups are drawn equally often: float64 [N].
 
     Args:
-        groups: int64 [N], -1 for a row in none, which counts as one of the mean group's.
+        groups: int64 [N]; -1 for a row in no group, which is drawn as often as a row of a group of
+            mean size.
     """
     inside = groups >= 0
     counts = groups[inside].bincount()
@@ -118,7 +119,7 @@ def group_shares(groups: Tensor) -> Tensor:
 
 
 def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
-    """Checks that a method's groups are those of an attribute, and says which they are.
+    """Checks that a method's groups exist in the data, and prints them.
 
     Raises:
         UserError: the dataset has no such attribute, or the attribute has fewer than two groups.
@@ -144,7 +145,7 @@ def check_groups(config: GroupedConfig, dataset: Dataset) -> None:
 
 
 def grouping(config: MethodConfig) -> GroupedConfig | None:
-    """Returns the method that uses groups: this one, or the one that it builds on; else None."""
+    """Returns the method that uses groups: this one or its base; None if neither does."""
     if isinstance(config, BuildingConfig):
         config = config.base_config
     return config if isinstance(config, GroupedConfig) else None
@@ -180,7 +181,8 @@ def class_counts(split: Split) -> Tensor:
 def effective_weights(counts: Tensor, beta: float) -> Tensor:
     """Returns (1 - beta) / (1 - beta^n) of each class: float64 [C] (Cui et al. 2019).
 
-    One over the effective number of n examples, which rises from 1 to 1 / (1 - beta).
+    This is the reciprocal of the effective number of n examples, which rises from 1 to 1 / (1 -
+    beta).
     """
     exponents = counts.double() * (math.log(beta) if beta > 0 else -math.inf)
     return -(1 - beta) / torch.expm1(exponents)

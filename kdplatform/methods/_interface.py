@@ -30,7 +30,7 @@ class Needs:
         unlabeled: whether it learns from examples without labels too.
         several: whether it can learn from several teachers.
         reference: whether it asks a further model, `DistillationConfig.reference_teacher`.
-        steps: whether it is trained in steps; one that is not has done all once it has begun.
+        steps: whether it is trained in steps; a method that is not does everything in `begin`.
         from_first: whether it starts from the weights of the model of `first_training`.
         augmentation: whether it asks for images that are augmented.
         single_process: whether a model that learns by it cannot be trained by several processes,
@@ -49,7 +49,7 @@ class Needs:
 
 
 class Output(NamedTuple):
-    """What a model says about inputs.
+    """The output of a model for inputs.
 
     Attributes:
         logits: float32 [B, C].
@@ -66,17 +66,17 @@ class Batch:
     """The examples of one step, on the device.
 
     Attributes:
-        inputs: [B, ...], augmented, not yet normalised: the model's argument. Where several
-            processes train a model, those of this process's share alone. What `Run` returns about
-            them is of all B examples, as all other attributes here are.
+        inputs: [B, ...], augmented, not yet normalised: the model's argument. If several processes
+            train a model, only the share of this process. All other attributes, and everything that
+            `Run` returns for the batch, cover all B examples.
         labels: int64 [B]; -1 for an example without a label.
         ids: int64 [B], the examples' ids.
-        rows: int64 [B], the examples' positions in their split: what is kept per example, such as
-            a group, is indexed by them.
-        views: int64 [B], which of the augmentation's views of its example each row is, as
-            `training.batches` numbers them; None when inputs are not augmented.
-        labelled: whether the examples are those of the training split proper, which teacher tables
-            are made of.
+        rows: int64 [B], the examples' positions in their split. They index everything that is kept
+            per example, such as a group.
+        views: int64 [B], the number of each row's augmented view of its example, as in
+            `training.batches`; None if inputs are not augmented.
+        labelled: whether the examples are the labelled ones of the training split, which teacher
+            tables cover.
         unlabeled: the step's examples without labels, for a method that needs them.
     """
 
@@ -87,16 +87,16 @@ class Batch:
     views: Tensor | None = None
     labelled: bool = True
     unlabeled: Batch | None = None
-    # The inputs as the loop made them, and how often they had been written to by then.
+    # The inputs as the loop made them, and how often they had been written to at that time.
     _made: tuple[Tensor, int] | None = field(default=None, repr=False)
 
     def as_made(self) -> Batch:
-        """Returns the batch, marked as the loop's own: from here on changed inputs show."""
+        """Returns the batch, marked as the loop's own: later changes of the inputs are noticed."""
         return Batch(**{**vars(self), "_made": (self.inputs, self.inputs._version)})
 
     @property
     def inputs_are_the_loops(self) -> bool:
-        """Whether the inputs are those the loop made: neither replaced nor written to."""
+        """Whether the inputs are those that the loop made: neither replaced nor written to."""
         if self._made is None:
             return False
         inputs, version = self._made
@@ -123,10 +123,10 @@ class Run(Protocol):
     Attributes:
         model: the model being trained.
         config: how it is trained.
-        split: the training split: its labelled part.
+        split: the labelled part of the training split.
         validation: the validation split; None if a fit has none.
-        unlabeled: the examples without labels; None where every example has one.
-        class_names: in the order of the logits; empty where a fit is given none.
+        unlabeled: the examples without labels; None if every example has a label.
+        class_names: in the order of the logits; empty if a fit has none.
         device: where the run computes.
         generator: random numbers for the method alone, on the CPU, restored with the run.
         epoch: finished epochs.
@@ -155,14 +155,15 @@ class Run(Protocol):
         ...
 
     def teacher(self, batch: Batch, *, features: bool = False) -> Output:
-        """Returns the teacher's output for a batch, without gradients; the first of several.
+        """Returns the teacher's output for a batch, without gradients: that of the first teacher.
 
-        A table answers for inputs that the loop made; the network for all others, and for features.
+        For inputs that the loop made, the logits come from a table. For all other inputs, and for
+        features, the teacher's network is run.
         """
         ...
 
     def teachers(self, batch: Batch) -> Sequence[Tensor]:
-        """Returns what each teacher says about a batch: logits [B, C], in the order of the list."""
+        """Returns each teacher's logits [B, C] for a batch, in the order of the list."""
         ...
 
     def reference(self, batch: Batch) -> Tensor:
@@ -170,7 +171,7 @@ class Run(Protocol):
         ...
 
     def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:
-        """Returns what any network says about inputs [B, ...], asked as `student` asks the model.
+        """Returns the output of any network for inputs [B, ...], run in the same way as `student`.
 
         For networks of the method's own, such as a mean teacher. Gradients flow, unless they are
         switched off around the call.
@@ -185,7 +186,7 @@ class Run(Protocol):
         ...
 
     def another_view(self, batch: Batch) -> Batch:
-        """Returns a batch of the training split with its images augmented anew.
+        """Returns a batch of the training split with its images augmented again.
 
         Raises:
             UserError: the images are decoded from files as they are needed.
@@ -232,7 +233,7 @@ class Method(Generic[ConfigT]):
     def check(self, dataset: Dataset) -> None:
         """Called once the data are loaded, before anything of a command is trained.
 
-        A line is printed once, however many models of the command the method trains.
+        A line is printed only once, even if the method trains several models of the command.
 
         Raises:
             UserError: the method cannot learn from these data.
@@ -249,10 +250,10 @@ class Method(Generic[ConfigT]):
         """Called once, inside the run's seeded block, before a checkpoint is restored."""
 
     def row_shares(self, run: Run) -> Tensor | None:
-        """Returns how often each training row is drawn, as shares [N] on the CPU.
+        """Returns each training row's share of the draws: [N], on the CPU.
 
-        Rows are then drawn with replacement, as many as there are in every epoch. None: an epoch
-        sees each row once. Called once, after `begin`.
+        With shares, every epoch draws as many rows as there are, with replacement. With None, an
+        epoch sees each row once. Called once, after `begin`.
         """
         return None
 

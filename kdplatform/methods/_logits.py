@@ -19,7 +19,7 @@ ConfigT = TypeVar("ConfigT", bound=DistillationConfig)
 
 
 class LogitConfig(DistillationConfig):
-    """What most of these methods have in common."""
+    """The field that most of these methods have in common."""
 
     ce_weight: float = Field(1.0, ge=0, description="weight of the cross entropy with labels")
 
@@ -27,7 +27,8 @@ class LogitConfig(DistillationConfig):
 class LogitMethod(Method[ConfigT]):
     """ce_weight * CE(student, labels) + a distillation term of two tables of logits.
 
-    A subclass gives the distillation term, so that `logit_standardization` can give it others.
+    A subclass defines the distillation term as a function of logits. `logit_standardization` can
+    therefore pass other logits to it.
     """
 
     needs = Needs(teacher="logits")
@@ -35,7 +36,7 @@ class LogitMethod(Method[ConfigT]):
     def distillation(
         self, student: Tensor, teacher: Tensor, batch: Batch, run: Run
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Returns the weighted distillation term [B] and its parts, which are as `Loss` has them.
+        """Returns the weighted distillation term [B], and its parts in the form of `Loss.parts`.
 
         Args:
             student: logits [B, C], with gradients.
@@ -44,12 +45,12 @@ class LogitMethod(Method[ConfigT]):
         raise NotImplementedError
 
     def label_weight(self, teacher: Tensor, batch: Batch) -> float | Tensor:
-        """Returns the weight of the cross entropy, of all rows or [B]."""
+        """Returns the weight of the cross entropy: one for all rows, or [B]."""
         weight: float = self.config.ce_weight  # type: ignore[attr-defined]
         return weight
 
     def views(self, batch: Batch, run: Run) -> Sequence[Batch]:
-        """Returns the batches whose losses a step adds up, row by row: the batch itself first."""
+        """Returns the batches whose losses a step adds up row by row, first the batch itself."""
         return [batch]
 
     def loss(self, batch: Batch, run: Run) -> Loss:

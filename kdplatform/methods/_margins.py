@@ -28,7 +28,7 @@ _MOST_NAMED = 3
 
 
 def _margins_of_a_file(value: object) -> object:
-    """Returns what a file says, as `name=margin` each; what is no file's name is left as it is."""
+    """Returns the margins of a file as `name=margin`, and any other value unchanged."""
     if not (isinstance(value, str) and value.strip().lower().endswith(".csv")):
         return value
     try:
@@ -58,7 +58,7 @@ class MarginConfig(GroupedConfig):
         description="number of examples at the overall mean margin that are added to every "
         "class or group",
     )
-    # The values themselves are the field, so that the key of a run is theirs and not a path's.
+    # The field holds the values themselves, so that a run's key depends on them and not on a path.
     margins: Annotated[Names, BeforeValidator(_margins_of_a_file)] = Field(
         (),
         description="mean margins in place of measured ones: cat=0.4,dog=0.9, or a CSV file with "
@@ -87,15 +87,16 @@ ConfigT = TypeVar("ConfigT", bound=MarginConfig)
 class MarginMethod(Method[ConfigT]):
     """A method that trusts the teacher by its margins on the validation split.
 
-    The margin of an example is the teacher's probability of the label less its highest other one.
-    Its mean over the n examples of a class or group is drawn towards the overall mean, as if by
-    `smoothing` further examples. Margins on the teacher's own training examples are near 1 whatever
-    it has learnt. Validation examples are therefore measured. Given margins replace measured ones,
-    without smoothing.
+    The margin of an example is the teacher's probability of the label minus its highest other
+    probability. The mean margin of the n examples of a class or group is pulled towards the overall
+    mean, as by `smoothing` further examples. Margins are measured on validation examples, because
+    on the teacher's own training examples they are always near 1. Given margins replace measured
+    ones, without smoothing.
 
     Attributes:
-        groups: int64 [N], the class or group of each training example; -1 in none.
-        trust: scale * max(floor, mean margin) of each class or group; last that of all examples.
+        groups: int64 [N], the class or group of each training example; -1 if it is in none.
+        trust: scale * max(floor, mean margin) of each class or group; the last value is that of all
+            examples.
     """
 
     needs = Needs(teacher="logits", teacher_statistics=True)
@@ -146,7 +147,7 @@ class MarginMethod(Method[ConfigT]):
         """Returns the given margins in the order of the classes or groups.
 
         Raises:
-            UserError: they are margins of other classes or groups.
+            UserError: the margins are those of other classes or groups.
         """
         pairs = [part.rpartition("=")[::2] for part in self.config.margins]
         given = {name: float(margin) for name, margin in pairs}
@@ -165,7 +166,7 @@ class MarginMethod(Method[ConfigT]):
 
 
 def label_margins(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns by how much the label's probability exceeds the highest other: float64 [N]."""
+    """Returns the label's probability minus the highest other probability: float64 [N]."""
     probabilities = logits.double().softmax(1)
     index = labels.unsqueeze(1)
     others = probabilities.masked_fill(functional.one_hot(labels, logits.shape[1]).bool(), 0.0)

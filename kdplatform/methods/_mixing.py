@@ -1,6 +1,6 @@
-"""Mixtures of several teachers: their weights, what they say together, how far they disagree.
+"""Mixtures of several teachers: their weights, their common prediction, and how far they disagree.
 
-Letters: N teachers, B rows, C classes; p_i the softmax of teacher i's logits at temperature 1.
+Letters: N teachers, B rows, C classes. p_i is the softmax of teacher i's logits at temperature 1.
 """
 
 from __future__ import annotations
@@ -65,12 +65,12 @@ def correctness_weights(
 
 
 def shortcut_weights(student: Tensor, teachers: Tensor, reference: Tensor, t: float) -> Tensor:
-    """Returns weights [N, B] that fall as a teacher pulls the way a biased reference does.
+    """Returns weights [N, B] that are lower for a teacher that pulls like a biased reference.
 
-    W_i = 1 - <g_i, g_r>, with unit vectors g of the gradient (q - p) / T of each one's distillation
-    term in the student's logits; then scaled to sum 1. The idea is the abstract's of AGRE-KD (arXiv
-    2411.14984); gradients in logits and the scaling are ours. If all have exactly the reference's
-    gradient, they count alike.
+    W_i = 1 - <g_i, g_r>, scaled to sum 1. g_i and g_r are the gradients (q - p) / T of the
+    distillation terms of teacher and reference in the student's logits, as unit vectors. The idea
+    is from the abstract of AGRE-KD (arXiv 2411.14984). The gradients in logits and the scaling are
+    ours. If all teachers have exactly the reference's gradient, they have equal weights.
 
     Args:
         student: logits [B, C].
@@ -82,7 +82,7 @@ def shortcut_weights(student: Tensor, teachers: Tensor, reference: Tensor, t: fl
     biased = functional.normalize(q - (reference / t).softmax(1), dim=1)
     raw = (1 - (pulls * biased).sum(2)).clamp(min=0)
     total = raw.sum(0)
-    # Below this float32 has no digits of 1 - <g_i, g_r> left.
+    # Below this value float32 has no digits of 1 - <g_i, g_r> left.
     telling = total > _TELLING
     return torch.where(telling, raw / total.clamp(min=_TELLING), 1 / len(teachers))
 
@@ -92,7 +92,7 @@ def row_weights(log_mixed: Tensor, labels: Tensor, form: RowWeight) -> Tensor:
 
     Args:
         log_mixed: log-probabilities [B, C] of the mixture at temperature 1.
-        form: `inverse_ce`: 1 / (1 + CE); `probability`: what the mixture gives the label.
+        form: `inverse_ce`: 1 / (1 + CE); `probability`: the mixture's probability of the label.
     """
     losses = functional.nll_loss(log_mixed, labels, reduction="none")
     return 1 / (1 + losses) if form == "inverse_ce" else (-losses).exp()

@@ -1,14 +1,14 @@
-"""Distillation of a teacher's order of classes by pairs: what `unkd` and `rank_distillation` share.
+"""Distillation of a teacher's ranking of classes by pairs, for `unkd` and `rank_distillation`.
 
     softplus(z_negative - z_label) + kd_weight * mean over pairs (i, j) of softplus(z_j - z_i)
 
-Within each stratum of classes the teacher ranks a row's candidates. The best `candidates` are kept.
-A pair is two of them; the student learns to rank the better one, i, before j. Pairs never cross
-strata, so an effect that lifts all classes of a stratum is not learnt.
+Within each stratum of classes the teacher ranks a row's candidates, and the best `candidates` are
+kept. A pair consists of two of them. The student learns to rank the better one, i, before j. Pairs
+never cross strata, so an effect that lifts all classes of a stratum is not learnt.
 
 On data of users and items the pairs are drawn for each user at the beginning of an epoch. All of
-the user's examples share them. Items that the user took in training are no candidates. On other
-data pairs are drawn for each row in each step, and the row's label is no candidate.
+the user's examples share them. Items that the user took in training are not candidates. On other
+data pairs are drawn for each row in each step, and the row's label is not a candidate.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ ConfigT = TypeVar("ConfigT", bound="PairConfig")
 
 
 class PairConfig(DistillationConfig):
-    """How many pairs are drawn, and from where in the teacher's order."""
+    """How many pairs are drawn, and from which ranks of the teacher."""
 
     kd_weight: float = Field(1.0, ge=0, description="weight of the pairs' term")
     pairs: int = Field(
@@ -66,7 +66,7 @@ class PairConfig(DistillationConfig):
 
 
 class PairMethod(Method[ConfigT]):
-    """The label before others, and the teacher's order of pairs; parts are `bpr` and `pairs`."""
+    """Ranks the label before others, and pairs as the teacher does; parts: `bpr`, `pairs`."""
 
     needs = Needs(teacher="logits")
 
@@ -127,11 +127,11 @@ class PairMethod(Method[ConfigT]):
         return first[users], second[users]
 
     def _of_users(self, run: Run) -> Ranking | None:
-        """Returns the ranking for each user; None where the split knows no users."""
+        """Returns the ranking for each user; None if the split has no users."""
         split = run.split
         if split.seen is None:
             return None
-        # Any example of a user asks the teacher the same.
+        # All examples of a user have the same input for the teacher.
         rows = torch.zeros(len(split.seen.table), dtype=torch.int64)
         rows[split.seen.users] = torch.arange(len(split))
         ids = torch.from_numpy(split.ids)[rows]
@@ -144,7 +144,7 @@ class PairMethod(Method[ConfigT]):
 
 
 def apportioned(count: int, shares: Sequence[float]) -> list[int]:
-    """Returns whole numbers near the shares of a count, which they add up to.
+    """Returns whole numbers that are near the shares of a count and add up to it.
 
     The largest remainders are rounded up, the first of equal ones first.
 

@@ -1,7 +1,7 @@
-"""Pairs of classes, of which the first is to rank before the second, and how they are drawn.
+"""Pairs of classes, the first of which should rank before the second, and how they are drawn.
 
-If a split knows what its users took, candidates are the items that the user of a row has not taken
-in training. On other data they are all classes but the row's label.
+If a split has users, the candidates of a row are the items that its user has not taken in training.
+On other data they are all classes except the row's label.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
     from kdplatform.methods import Batch, Run
 
 # A rank is drawn again while it equals that of the pair's other item. With two candidates that
-# happens half of the time, so this many draws leave one pair in 10^15.
+# happens half of the time, so after this many draws one pair in 10^15 is still equal.
 _MOST_DRAWS = 50
 
 
 def out_of_pairs(batch: Batch, run: Run, classes: int) -> Tensor:
-    """Returns which classes are no candidates of a batch's rows: bool [B, C], on the CPU."""
+    """Returns which classes are not candidates of a batch's rows: bool [B, C], on the CPU."""
     seen = run.split.seen
     if seen is not None and batch.labelled:
         return seen.of(batch.rows.cpu())
@@ -37,15 +37,16 @@ def order_rows(
 ) -> list[Tensor]:
     """Returns softplus(z_second - z_first), the mean over the pairs of each row: [B] for each kind.
 
-    That is the cross entropy of a choice between the two. A row without pairs has 0.
+    This is the cross entropy of a choice between the two. A row without pairs has 0.
 
     Args:
         logits: [B, C].
-        pairs: of each kind int64 [B, n] twice: the classes that are to rank first, and the others;
-            -1 in both for no pair.
-        smoothing: of the first kind, as that of labels: the share that both of the two get.
+        pairs: for each kind two tensors int64 [B, n]: the classes that should rank first, and the
+            others; -1 in both for no pair.
+        smoothing: label smoothing of the first kind of pairs: the share that is divided between
+            both classes.
     """
-    # Looked up at once: the gradient of each look-up is a table as large as the logits.
+    # One look-up serves all pairs, because the gradient of each look-up is as large as the logits.
     columns = [classes.to(logits.device) for pair in pairs for classes in pair]
     found = logits.gather(1, torch.cat(columns, dim=1).clamp(min=0))
     parts = torch.split(found, [classes.shape[1] for classes in columns], dim=1)
@@ -70,7 +71,8 @@ class Negatives:
         self._seen = split.seen
         if self._seen is not None:
             table = self._seen.table
-            # The items not taken first: the r-th candidate is one look-up, and no draw fails.
+            # The items that were not taken come first. The r-th candidate is then one look-up, and
+            # no draw fails.
             self._candidates = table.byte().argsort(dim=1, stable=True).int()
             self._counts = (~table).sum(1)
 
@@ -79,7 +81,7 @@ class Negatives:
     ) -> tuple[Tensor, Tensor]:
         """Returns each row's label beside classes drawn for it, int64 [B, count] both.
 
-        -1 in both where a row has no candidate.
+        Both are -1 if a row has no candidate.
         """
         drawn = self.draw(batch, classes, count, run.generator).to(batch.labels.device)
         return torch.where(drawn >= 0, batch.labels.unsqueeze(1), -1), drawn
@@ -99,7 +101,7 @@ class Negatives:
 
 @dataclass(frozen=True)
 class Ranking:
-    """Candidates of R rows in the order of a teacher's logits, by strata of classes.
+    """The candidates of R rows in the order of a teacher's logits, within strata of classes.
 
     Attributes:
         classes: int32 [G, R, K], the best first.
@@ -119,7 +121,7 @@ def ranking(logits: Tensor, out: Tensor, strata: Sequence[Sequence[int]], most: 
 
     Args:
         logits: the teacher's [R, C].
-        out: bool [R, C], which are no candidates.
+        out: bool [R, C], the classes that are not candidates.
         strata: the classes of each.
         most: how many of the best of each stratum are kept.
     """

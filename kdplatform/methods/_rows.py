@@ -1,4 +1,4 @@
-"""Methods that weigh rows: those of plain distillation, or of cross entropy without a teacher."""
+"""Methods that weight the rows of plain distillation, or of cross entropy without a teacher."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class DistilledRows(DistillationConfig):
 class RowMethod(Method[ConfigT]):
     """A method that changes how much each row of the usual loss counts.
 
-    With fields of distillation the row is alpha * T^2 * KL + (1 - alpha) * CE, else CE.
+    With a teacher the loss of a row is alpha * T^2 * KL + (1 - alpha) * CE, otherwise CE.
     """
 
     def __init__(self, config: ConfigT) -> None:
@@ -40,7 +40,7 @@ class RowMethod(Method[ConfigT]):
         self.needs = Needs(teacher="logits" if distils else "none")
 
     def usual(self, batch: Batch, run: Run) -> Loss:
-        """Returns the loss of each row before it is weighed; parts are `kl` and `ce`, or none."""
+        """Returns the loss of each row before it is weighted; parts are `kl` and `ce`, or none."""
         config = self.config
         if not isinstance(config, DistilledRows):
             student = run.student(batch.inputs)
@@ -54,5 +54,5 @@ class RowMethod(Method[ConfigT]):
 
 
 def weighted(loss: Loss, weights: Tensor) -> Loss:
-    """Returns a loss whose rows count by these weights [B]; its parts stay unweighted."""
+    """Returns the loss with its rows multiplied by these weights [B]; its parts stay unweighted."""
     return loss._replace(rows=weights.to(loss.rows.dtype) * loss.rows)

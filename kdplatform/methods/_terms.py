@@ -34,7 +34,8 @@ def kd_rows(
 
     Args:
         alpha: weight of the distillation term; the cross entropy's is 1 - alpha.
-        ce_weight: with `kl_weight` in place of `alpha`; None: no cross entropy.
+        ce_weight: weight of the cross entropy if `kl_weight` replaces `alpha`; None: no cross
+            entropy.
         arguments: the others of `kd_loss`.
     """
     if ce_weight is not None:
@@ -56,7 +57,7 @@ def usual_loss(batch: Batch, run: Run, **arguments: Any) -> Loss:
     Its parts are `kl` and `ce`.
 
     Args:
-        arguments: of `kd_rows`: temperature and alpha, of all rows or of each.
+        arguments: those of `kd_rows`, such as temperature and alpha, for all rows or per row.
     """
     teacher = run.teacher(batch)
     student = run.student(batch.inputs)
@@ -65,7 +66,7 @@ def usual_loss(batch: Batch, run: Run, **arguments: Any) -> Loss:
 
 
 def _label_margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """Returns per row by how much the label's logit exceeds the mean logit.
+    """Returns the label's logit minus the mean logit of each row.
 
     Smoothing by e moves the share e of the target from the label to the mean over the classes.
     The normaliser cancels: mean_k(-log r_k) - (-log r_y) = s_y - mean_k s_k, so that smoothed
@@ -89,5 +90,5 @@ def one_against_rest(logits: Tensor, classes: Tensor) -> Tensor:
 
 
 def warm_up(run: Run, epochs: float) -> float:
-    """Returns the share of a term in this epoch: 1/epochs in the first, 1 after so many."""
+    """Returns the share of a term in this epoch: 1 / epochs in the first, 1 from the last on."""
     return min((run.epoch + 1) / epochs, 1.0) if epochs > 0 else 1.0

@@ -16,7 +16,7 @@ Ask = Callable[["Tensor"], "Output"]
 
 
 def asked_at(run: Run, changes: Mapping[str, Tensor], *, learns: bool = True) -> Ask:
-    """Returns what asks the student at changed weights; gradients go to its own.
+    """Returns a function that runs the student at changed weights; gradients go to its own weights.
 
     Args:
         changes: what is added to the parameters, by their names.
@@ -33,13 +33,13 @@ def asked_at(run: Run, changes: Mapping[str, Tensor], *, learns: bool = True) ->
 
 
 def worst_changes(run: Run, rows: Callable[[Ask], Tensor], size: float) -> dict[str, Tensor]:
-    """Returns the change of the weights that raises a loss most, one step of gradient ascent.
+    """Returns the change of the weights that raises a loss most, by one step of gradient ascent.
 
-    Each weight matrix or kernel w changes by size * |w| * g / |g|, g its gradient. Biases and the
-    weights of normalisation stay, as in the authors' code.
+    Each weight matrix or kernel w changes by size * |w| * g / |g|, where g is its gradient. Biases
+    and the weights of normalisation do not change, as in the authors' code.
 
     Args:
-        rows: gives the loss of each row, [B], by what asks the student.
+        rows: computes the loss of each row, [B], with a function that runs the student.
     """
     moved = {n: p for n, p in run.model.named_parameters() if p.requires_grad and p.ndim > 1}
     loss = rows(asked_at(run, {}, learns=False)).mean()

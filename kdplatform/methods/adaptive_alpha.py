@@ -1,14 +1,14 @@
 """AdaAlpha: our reading of Lukasik et al., "Teacher's pet", TMLR 2022 (arXiv 2106.10494).
 
-    a_i * T^2 * KL(teacher || student at T) + (1 - a_i) * CE
-    a_g = min(1, scale * max(floor, m_g)),    m_g the teacher's mean margin in class or group g
+    a_i * T^2 * KL(teacher || student at T) + (1 - a_i) * CE a_g = min(1, scale * max(floor, m_g)),
+    m_g the teacher's mean margin in class or group g
 
-The student learns from the teacher where the teacher is right, and from labels where it is not. The
-paper finds that distillation harms rare classes by the teacher's errors; its text could not be
-read, and formula and defaults are ours.
+The student learns from the teacher where the teacher is right, and from labels elsewhere. The paper
+finds that distillation harms rare classes through the teacher's errors. The paper's text could not
+be read, so the formula and the defaults are ours.
 
-The margins are measured on the validation split, never on the teacher's training examples, so that
-the student's numbers on validation are not untouched.
+The margins are measured on the validation split, never on the teacher's training examples. The
+student's validation numbers are therefore not independent of training.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kdplatform.settings.schema import DistillationConfig, Temperature
 
 
 class Config(MarginConfig, DistillationConfig):
-    """At which temperature the student learns from the teacher."""
+    """The temperature at which the student learns from the teacher."""
 
     temperature_field: ClassVar[str] = "temperature"
 
@@ -35,7 +35,7 @@ class Config(MarginConfig, DistillationConfig):
 
 
 class AdaptiveAlpha(MarginMethod[Config]):
-    """Plain distillation whose weight is how far the teacher can be trusted with the example."""
+    """Plain distillation with alpha by how far the teacher can be trusted with the example."""
 
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row; parts are `kl` and `ce`."""

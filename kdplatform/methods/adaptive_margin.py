@@ -4,13 +4,13 @@
     M = sum_k p_k * log(1 + sum_{j != k} exp((z_j - z_k) / T + m_k))
     m_k = scale * max(floor, the teacher's mean margin in class k)
 
-p is the teacher's softmax at T with entropy H(p), and z are the student's logits. By groups instead
-of classes, m is that of the row's group for every k. The margin asks more of the student where the
-teacher is right. scale = 0 is `kd`. The paper's text could not be read: sign and form of the
-margin, and the defaults, are ours.
+p is the teacher's softmax at T with entropy H(p), and z are the student's logits. With groups
+instead of classes, every m_k is that of the row's group. The margin demands more of the student
+where the teacher is right. scale = 0 is `kd`. The paper's text could not be read, so the sign and
+form of the margin and the defaults are ours.
 
-The margins are measured on the validation split, never on the teacher's training examples, so that
-the student's numbers on validation are not untouched.
+The margins are measured on the validation split, never on the teacher's training examples. The
+student's validation numbers are therefore not independent of training.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Config(MarginConfig, DistilledRows):
 
 
 class AdaptiveMargin(MarginMethod[Config]):
-    """Distillation with a margin that is how far the teacher can be trusted."""
+    """Distillation with a margin that grows with the trust in the teacher."""
 
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row; parts are `margin_kl` (M - H(p)) and `ce`."""
@@ -49,7 +49,8 @@ class AdaptiveMargin(MarginMethod[Config]):
         else:
             margins = self.trust[self.groups[batch.rows]].unsqueeze(1)
         odds = log_odds(student.logits / config.temperature)
-        # log(1 + exp(m) (1 - q) / q) for every class, in a time that grows with their number alone.
+        # log(1 + exp(m) (1 - q) / q) for every class. The time grows only linearly with the number
+        # of classes.
         terms = functional.softplus(margins.to(odds.dtype) - odds)
         kl = (log_p.exp() * (terms + log_p)).sum(1)
         ce = cross_entropy(run, student.logits, batch.labels)
@@ -60,8 +61,8 @@ class AdaptiveMargin(MarginMethod[Config]):
 def log_odds(logits: Tensor) -> Tensor:
     """Returns log(q / (1 - q)) of the softmax q of each row: [B, C].
 
-    1 - q loses its digits as q nears 1. Only the highest logit's q can. For it, the other classes
-    are summed.
+    1 - q loses its digits if q is near 1, which only the q of the highest logit can be. For this
+    class, 1 - q is the sum over the other classes.
     """
     log_q = logits.log_softmax(1)
     highest = functional.one_hot(logits.argmax(1), logits.shape[1]).bool()

@@ -1,12 +1,13 @@
-"""Adversarial training and distillation: the labels' terms, on attacked images.
+"""Adversarial training and distillation: the loss of another method, on attacked images.
 
     form: at       (1 - clean_weight) L(x') + clean_weight L(x)        (Madry et al. 2018)
     form: trades   L(x) + beta * KL(softmax(z_s(x)) || softmax(z_s(x')))   (Zhang et al. 2019)
 
-L is the loss of `base`, any other method of logits; without a teacher it is cross entropy. x' is
-within eps of the image x. An attack finds it that raises L (at) or the divergence (trades) of the
-student in eval mode. The teacher answers for the unchanged images, or with `teacher_inputs:
-attacked` for x'. `weight_perturbation` is AWP's gamma (`_weight_perturbation`).
+L is the loss of `base`, any other method of logits; without a teacher it is cross entropy. x' is an
+image within eps of the image x. An attack finds x' by raising L (at) or the divergence (trades) of
+the student in eval mode. The teacher's logits are those of the unchanged images, or with
+`teacher_inputs: attacked` those of x'. `weight_perturbation` is AWP's gamma
+(`_weight_perturbation`).
 
     LTD      base low_temperature: soft labels at a low T, student at 1 (2111.02331). Our reading:
              the paper's text could not be read; it says that natural and attacked images are used
@@ -14,8 +15,8 @@ attacked` for x'. `weight_perturbation` is AWP's gamma (`_weight_perturbation`).
              read); its teacher is robust itself: teacher.method=adversarial
     TTM      with eps = 0, to the bit, where the base is `ttm`; so for any base
 
-eps, steps and their size are the usual ones of images of 32 pixels, and beta = 6 that of TRADES.
-T = 2 is ours. With label smoothing the cross entropy that is attacked is smoothed too.
+eps, steps and their size are the usual values for images of 32 pixels, and beta = 6 is that of
+TRADES. T = 2 is ours. With label smoothing the attacked cross entropy is smoothed too.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ class WithoutTeacher(AttackConfig, MethodConfig):
 
 
 class Config(WithoutTeacher, BuildingConfig, DistillationConfig):
-    """The same, with the loss that learns from a teacher."""
+    """The attack, and the base whose loss learns from a teacher."""
 
     temperature_field: ClassVar[str] = "temperature"
 
@@ -123,7 +124,7 @@ class Config(WithoutTeacher, BuildingConfig, DistillationConfig):
 
 
 class AdversarialTraining(Method[WithoutTeacher]):
-    """Another method's loss of images that are changed to raise it."""
+    """The loss of another method on images that are changed to raise it."""
 
     def __init__(self, config: WithoutTeacher) -> None:
         super().__init__(config)
@@ -135,7 +136,7 @@ class AdversarialTraining(Method[WithoutTeacher]):
         self.needs = replace(needs, single_process=True)
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data that are no images; has the base look at the data.
+        """Refuses data that are not images, and runs the base's check of the data.
 
         Raises:
             UserError: the inputs cannot be attacked.
@@ -147,7 +148,7 @@ class AdversarialTraining(Method[WithoutTeacher]):
         """Begins the base.
 
         Raises:
-            UserError: the student takes the images in another form than the attack gives them.
+            UserError: the student does not take images in the form in which the attack gives them.
         """
         if self.config.eps:
             few = run.split.inputs[:2].to(run.device)
@@ -214,7 +215,7 @@ class _Seen:
 
     def __init__(self, run: Run, clean: Batch, teacher_sees_clean: bool) -> None:
         self._run = run
-        # Once, for all steps of the attack.
+        # Computed once, for all steps of the attack.
         self._told = run.teacher(clean) if teacher_sees_clean else None
 
     def by(self, student: Ask) -> Run:

@@ -3,11 +3,12 @@
     ce_weight * CE + kd_weight * T^2 * KL(softmax(t / T + b_t) || softmax(s / T + b_s))
 
 form="bkd" (balanced knowledge distillation, Zhang et al. 2021, arXiv 2104.10510): b_t = log w, with
-w_c = (1 - beta) / (1 - beta^n_c) of a class with n_c training examples. The teacher's probabilities
-are so multiplied by w and scaled to sum 1. Weights and defaults are those of the authors' code.
+w_c = (1 - beta) / (1 - beta^n_c) for a class with n_c training examples. This multiplies the
+teacher's probabilities by w and scales them to sum 1. Weights and defaults are those of the
+authors' code.
 
 form="logit_adjustment": b_s = log pi_c, the share of the class in training. The student learns the
-teacher's probabilities without the class frequencies: its own logits are balanced. This is our
+teacher's probabilities without the class frequencies, so its own logits are balanced. This is our
 reading of logit adjustment (Menon et al., ICLR 2021, arXiv 2007.07314) in a distillation. The cross
 entropy with labels does not change; `ce_weight=0` leaves it out.
 
@@ -57,7 +58,7 @@ class Config(LogitConfig):
 
 
 class Balanced(LogitMethod[Config]):
-    """Cross entropy, and a divergence with the class frequencies taken out."""
+    """Cross entropy, and a divergence without the class frequencies."""
 
     def begin(self, run: Run) -> None:
         """Counts the classes."""

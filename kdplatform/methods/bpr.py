@@ -2,9 +2,10 @@
 
     mean over negatives j of softplus(z_j - z_label)
 
-A negative is a class that the row's user has not taken, all equally likely. On data without users
-it is any class but the label. The authors' L2 term is the optimiser's weight decay.
-`label_smoothing` smooths the choice between the label and a negative, which is ours.
+A negative is a class that the row's user has not taken. All negatives are equally likely. On data
+without users a negative is any class except the label. The authors' L2 term is the optimiser's
+weight decay here. `label_smoothing` smooths the choice between the label and a negative, which is
+our addition.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ class Config(MethodConfig):
 
 
 class BayesianPersonalisedRanking(Method[Config]):
-    """The label is to rank before classes that the user has not taken."""
+    """Ranks the label before classes that the user has not taken."""
 
     def begin(self, run: Run) -> None:
         """Lists the items that each user has not taken."""

@@ -2,11 +2,11 @@
 
     ce_weight * CE + kd_weight * T_s * T_t * KL(softmax(z_t / T_t) || softmax(z_s / T_s))
 
-Each row has a temperature for the teacher and one for the student, T = max_k z_k / ratio, so the
-largest logit divided by T is the same for all. Soft labels are then about equally informative
-whatever the size of the logits. Our reading of the abstract: logits are centred at their mean,
-which makes T positive and independent of a shift. Temperatures pass no gradient. The product T_s *
-T_t replaces T^2; this weight rises with a row's confidence.
+Each row has a temperature for the teacher and one for the student, T = max_k z_k / ratio. The
+largest logit divided by T is then the same for all rows, and soft labels are about equally
+informative whatever the size of the logits. This is our reading of the abstract: logits are centred
+at their mean, which makes T positive and independent of a shift. No gradient flows through the
+temperatures. The product T_s * T_t replaces T^2; this weight rises with a row's confidence.
 
 The weights are those that CIFAR-100 studies use for plain distillation; the ratio is ours.
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Config(LogitConfig):
-    """How large the largest logit is after it is divided by its row's temperature."""
+    """The ratio that sets each row's temperatures, and the weights."""
 
     method: Literal["cist"] = Field("cist", description="method")
     ce_weight: float = Field(0.1, ge=0, description="weight of the cross entropy with labels")
@@ -41,7 +41,7 @@ class Config(LogitConfig):
 
 
 class InformativeTemperature(LogitMethod[Config]):
-    """Cross entropy, and KL at temperatures of each row's own, for teacher and student."""
+    """Cross entropy, and KL with separate temperatures of each row for teacher and student."""
 
     def distillation(
         self, student: Tensor, teacher: Tensor, batch: Batch, run: Run
@@ -60,5 +60,6 @@ class InformativeTemperature(LogitMethod[Config]):
 
     def _temperatures(self, logits: Tensor) -> Tensor:
         largest = logits.amax(dim=1) - logits.mean(dim=1)
-        # Equal logits have a largest one of 0; they are uniform at any temperature.
+        # If all logits of a row are equal, the largest centred one is 0, and any temperature gives
+        # equal probabilities.
         return (largest / self.config.ratio).clamp(min=LOWEST_TEMPERATURE)

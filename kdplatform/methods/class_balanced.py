@@ -3,9 +3,9 @@
     w_y * (alpha * T^2 * KL + (1 - alpha) * CE),    or w_y * CE without a teacher
     w_c = (1 - beta) / (1 - beta^n_c), scaled so that the weights of all C classes sum to C
 
-n_c is the class's number of training examples. beta = 0 weighs all classes alike; near 1 the weight
-nears 1 / n_c. The formula and the default of beta are the authors'; that it weighs the rows of a
-distillation too is our reading.
+n_c is the number of training examples of class c. beta = 0 gives all classes the same weight. With
+beta near 1 the weights are near 1 / n_c. The formula and the default of beta are the authors'. The
+use with distillation is our reading.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class WithoutTeacher(MethodConfig):
 
 
 class Config(WithoutTeacher, DistilledRows):
-    """The same with the fields of distillation."""
+    """The fields of `WithoutTeacher` and of plain distillation."""
 
 
 class ClassBalanced(RowMethod[WithoutTeacher]):
     """The rows of rare classes count more."""
 
     def begin(self, run: Run) -> None:
-        """Weighs the classes by their training examples."""
+        """Computes the weights of the classes from their training examples."""
         weights = effective_weights(class_counts(run.split), self.config.beta)
         self.class_weights = weights * len(weights) / weights.sum()
 

@@ -7,18 +7,20 @@ arXiv 2107.03225; the authors' code was read.
     + contrast_weight * CCD(f_s, f_t)                                          class-guided contrast
     + relation_weight * KL(softmax(f_t A_t^T / tau) || softmax(f_s A_s^T / tau))  relations, CRP
 
-z_t and f_t are those of a mean teacher: its parameters are the moving average of the student's,
-with the decay min(1 - 1 / (step + 1), decay), and it sees another augmentation of the images. f are
-features behind a linear layer of each model's own, as unit vectors. CCD contrasts them with the
-other model's memory bank: the image itself and others of its class against images of other classes
-(`_banks.contrast`), in both directions. A_c is the centre of class c in the model's own bank, so a
-rare class is one anchor like any other. ramp(e) = exp(-5 (1 - min(e, 30) / 30)^2).
+z_t and f_t are the logits and features of a mean teacher. Its parameters are the moving average of
+the student's, with the decay min(1 - 1 / (step + 1), decay), and it gets another augmentation of
+the images. f_s and f_t are features after a linear layer of each model, as unit vectors. CCD
+contrasts them with the other model's memory bank (`_banks.contrast`), in both directions: the image
+itself and others of its class against images of other classes. A_c is the centre of class c in the
+model's own bank, so a rare class is one anchor like any other. ramp(e) = exp(-5 (1 - min(e, 30) /
+30)^2).
 
 Mean teacher and relations begin after `start_epoch` epochs. Defaults are those of the authors'
-command (Adam, 80 epochs, batches of 64). Differences: the authors' loop counts CCD twice from that
-epoch on, with a weight of .01 in effect; here it counts once. Their mean teacher's batch
-normalisation takes each batch's own statistics and averages none; this is the default here and a
-field. With `teacher: frozen` the project's teacher replaces the mean teacher, which is ours.
+command (Adam, 80 epochs, batches of 64). There are differences. From that epoch on, the authors'
+loop counts CCD twice, the second time with an effective weight of .01; here CCD counts once. The
+batch normalisation of their mean teacher uses each batch's own statistics. This is the default
+here, and `batch_norm` changes it. `teacher: frozen`, by which the project's teacher replaces the
+mean teacher, is our addition.
 """
 
 from __future__ import annotations
@@ -92,7 +94,7 @@ class WithoutTeacher(MethodConfig):
 
 
 class Config(WithoutTeacher, DistillationConfig):
-    """The same, with the choice of the teacher."""
+    """The fields of `WithoutTeacher`, and the choice of the teacher."""
 
     teacher: Literal["mean", "frozen"] = Field(
         "mean", description="mean: the moving average of the student; frozen: the project's teacher"
@@ -121,7 +123,7 @@ class RelationPreservingDistillation(Method[WithoutTeacher]):
         """Refuses banks that are larger than the machine's memory.
 
         Raises:
-            UserError: they are.
+            UserError: the banks are too large.
         """
         rows, width = len(dataset.train), self.config.width
         check_room(rows, width, _BANKS, machine_memory(), "this machine")
@@ -175,7 +177,7 @@ class RelationPreservingDistillation(Method[WithoutTeacher]):
         relation_weight = config.relation_weight if run.epoch >= config.start_epoch else 0.0
         rows = self._weighted(ce, batch.labels) + agreed + config.contrast_weight * contrasted
         rows = rows + relation_weight * related
-        # The banks change once the gradient, which goes through them, has been taken.
+        # The banks change only after the gradient, which goes through them, has been computed.
         self.seen = (batch.rows, student_vector.detach(), teacher_vector.detach())
         parts = {
             "ce": ce.detach(),
@@ -257,7 +259,7 @@ class RelationPreservingDistillation(Method[WithoutTeacher]):
 
 
 def _projected(projection: nn.Linear, output: Output) -> Tensor:
-    """Returns an output's features as unit vectors of the banks' width: [B, d]."""
+    """Returns an output's features as unit vectors with the width of the banks: [B, d]."""
     features = flat_features(output)
     weight, bias = projection.weight.to(features.dtype), projection.bias.to(features.dtype)
     return unit_rows(functional.linear(features, weight, bias))
@@ -270,7 +272,7 @@ def relation(
     teacher_anchors: Tensor,
     temperature: float,
 ) -> Tensor:
-    """Returns CRP: the divergence of how near the vectors are to the classes' anchors, [B].
+    """Returns CRP: the divergence between the similarities to the classes' anchors, [B].
 
     Args:
         student: unit vectors [B, d]; gets a gradient.
@@ -289,5 +291,5 @@ def relation(
 
 
 def ramp(epoch: int, epochs: float) -> float:
-    """Returns exp(-5 (1 - min(e, epochs) / epochs)^2), 1 after so many whole epochs."""
+    """Returns exp(-5 (1 - min(e, epochs) / epochs)^2), which is 1 after `epochs` epochs."""
     return math.exp(-5 * (1 - min(epoch / epochs, 1.0)) ** 2) if epochs > 0 else 1.0

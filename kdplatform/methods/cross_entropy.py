@@ -18,7 +18,7 @@ class Config(MethodConfig):
 
 
 class CrossEntropy(Method[Config]):
-    """Cross entropy with labels of which `label_smoothing` is spread evenly over all classes."""
+    """Cross entropy with labels; `label_smoothing` spreads a share of them over all classes."""
 
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the cross entropy of each row."""

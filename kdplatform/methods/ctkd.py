@@ -2,11 +2,11 @@
 
     ce_weight * CE + kd_weight * T^2 * KL(p || q),    T = 1 + 20 * sigmoid(theta)
 
-theta is trained along with the student, by a reversed gradient: T moves to where the student's loss
-is high. The factor of the reversal falls from 0 to -1 by a cosine over `reversal_epochs`, so the
-task becomes harder step by step. With level=global theta is one number, at first 1. With level=row
-it is the output of a network of one hidden layer on the row's logits of teacher and student, at
-first 1 too.
+theta is trained together with the student, by a reversed gradient, so T moves to values where the
+student's loss is high. The factor of the reversal falls from 0 to -1 by a cosine over
+`reversal_epochs`, so the task becomes harder step by step. With level=global theta is one number.
+With level=row it is the output of a network with one hidden layer, whose inputs are the row's
+logits of teacher and student. In both cases theta is 1 at first.
 
 T, weights, theta's start and the curriculum are those of the authors' code. The network is our
 reading: 256 hidden units, no batch normalisation, and no gradient into the logits it reads.
@@ -35,7 +35,7 @@ _HIDDEN = 256
 
 
 class Config(LogitConfig):
-    """Whose temperature is learnt, within which bounds, and how fast the task hardens."""
+    """What has a temperature, its bounds, and how fast the task becomes harder."""
 
     method: Literal["ctkd"] = Field("ctkd", description="method")
     ce_weight: float = Field(0.1, ge=0, description="weight of the cross entropy with labels")
@@ -54,7 +54,7 @@ class CurriculumTemperature(LogitMethod[Config]):
     """Cross entropy, and KL at a temperature that learns to make the task hard."""
 
     def begin(self, run: Run) -> None:
-        """Builds the modules that are learnt beside the student."""
+        """Builds the modules that are trained together with the student."""
         self.theta: nn.Parameter | nn.Sequential
         if self.config.level == "global":
             self.theta = torch.nn.Parameter(torch.full((1,), _THETA))
@@ -72,7 +72,7 @@ class CurriculumTemperature(LogitMethod[Config]):
         """Returns the distillation term; parts are `kl` and the `temperature`."""
         config = self.config
         temperature = self._temperature(student.detach(), teacher)
-        # The value stays; the gradient is multiplied by the factor, which is 0 or below.
+        # The value does not change. The gradient is multiplied by the factor, which is at most 0.
         factor = reversal(run.epoch, config.reversal_epochs)
         temperature = factor * temperature + ((1 - factor) * temperature).detach()
         rows, kl, _ = kernels.kd_loss(
@@ -93,5 +93,5 @@ class CurriculumTemperature(LogitMethod[Config]):
 
 
 def reversal(epoch: int, epochs: float) -> float:
-    """Returns the factor of the temperature's gradient, after so many whole epochs."""
+    """Returns the factor of the temperature's gradient after `epoch` finished epochs."""
     return (math.cos(math.pi * min((epoch + 1) / epochs, 1.0)) - 1) / 2

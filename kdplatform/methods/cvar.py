@@ -1,9 +1,10 @@
-"""The worst rows alone: conditional value at risk (Rockafellar and Uryasev 2000).
+"""Loss of the worst rows only: conditional value at risk (Rockafellar and Uryasev 2000).
 
-The mean over the worst share f of a batch's rows, each alpha * T^2 * KL + (1 - alpha) * CE. Where
-f * B is no whole number, the last of them counts by what is left. f = 1 is `kd`; f up to 1 / B is
-the worst row. As a loss for models that are to serve groups nobody has named: Levy et al., NeurIPS
-2020 (arXiv 2010.05893), there without a teacher. With one it is our reading, and so is the default.
+The loss is the mean over the worst share f of a batch's rows, each alpha * T^2 * KL + (1 - alpha) *
+CE. If f * B is not a whole number, the last of these rows counts by the fraction that is left. f =
+1 is `kd`. With f up to 1 / B only the worst row counts. Levy et al., NeurIPS 2020 (arXiv
+2010.05893), use this loss for groups that are not known, without a teacher. Its use with a teacher
+is our reading, and the default is ours.
 """
 
 from __future__ import annotations
@@ -40,5 +41,5 @@ class ConditionalValueAtRisk(RowMethod[Config]):
         worst_first = loss.rows.detach().argsort(descending=True, stable=True)
         weights = torch.empty_like(loss.rows)
         weights[worst_first] = (counting - places).clamp(0, 1).to(weights.dtype)
-        # The mean over all rows is to be the one over those that count.
+        # Scaled so that the mean over all rows equals the mean over the rows that count.
         return weighted(loss, weights * (len(loss.rows) / counting))

@@ -1,11 +1,11 @@
 """Deep feature reweighting: the last layer refitted on balanced validation rows.
 
 Kirichenko, Izmailov, Wilson, ICLR 2023, arXiv 2204.02937. A first model is trained by cross
-entropy; this is a step of its own. Each draw takes equally many validation rows of every group, as
-many as the smallest group has. A logistic regression on their standardised features gives the last
-layer's weights. The result is the mean of `draws` such fits. The paper's penalty is L1 and tuned,
-ours is scikit-learn's L2 of a given strength: our reading. The model's numbers on validation are
-then no longer independent of training; those on test are.
+entropy, in a step of its own. Each draw takes equally many validation rows of every group, as many
+as the smallest group has. A logistic regression on their standardised features gives the weights of
+the last layer. The result is the mean of `draws` such fits. The paper tunes an L1 penalty. Ours is
+scikit-learn's L2 penalty of a given strength, which is our reading. The model's validation numbers
+are no longer independent of training. Its test numbers still are.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from kdplatform.data import Dataset, Inputs
 
 _BATCH = 256
-# A fit on fewer rows of each group follows those rows more than the group.
+# With fewer rows of each group, a fit follows these rows more than the group.
 _FEW_ROWS = 5
 
 
@@ -56,7 +56,7 @@ class Config(GroupedConfig):
     )
 
     def first_training(self, training: TrainingConfig) -> TrainingConfig:
-        """Returns the training of the first model: as this one's, by cross entropy."""
+        """Returns the training of the first model: that of this model, but with cross entropy."""
         return training.model_copy(update={"method": MethodConfig()})
 
 
@@ -68,7 +68,7 @@ class DeepFeatureReweighting(Method[Config]):
     def check(self, dataset: Dataset) -> None:
         """Refuses data without the groups, or without every class in validation.
 
-        Says if a group has so few validation rows that the fits depend on them.
+        Prints a line if a group has so few validation rows that the fits depend on them.
         """
         check_groups(self.config, dataset)
         groups = groups_of(dataset.train, self.config.attribute).of(dataset.val)
@@ -90,7 +90,7 @@ class DeepFeatureReweighting(Method[Config]):
             )
 
     def begin(self, run: Run) -> None:
-        """Fits the last layer anew."""
+        """Refits the last layer."""
         assert run.validation is not None
         layer = _last_linear(run)
         features = _features(run, run.validation.inputs)
@@ -132,7 +132,7 @@ class DeepFeatureReweighting(Method[Config]):
 
 
 def _balanced(groups: NDArray[Any], generator: torch.Generator) -> NDArray[Any]:
-    """Draws as many rows of every group as the smallest has."""
+    """Draws as many rows of every group as the smallest group has."""
     own = [np.flatnonzero(groups == group) for group in np.unique(groups[groups >= 0])]
     least = min(map(len, own))
     drawn = [rows[torch.randperm(len(rows), generator=generator).numpy()[:least]] for rows in own]
@@ -158,7 +158,7 @@ def _features(run: Run, inputs: Inputs) -> NDArray[Any]:
 
 
 def _last_linear(run: Run) -> nn.Linear:
-    """Returns the linear layer whose output is the model's.
+    """Returns the linear layer whose output is the output of the model.
 
     Raises:
         UserError: the model has no last layer with a bias.

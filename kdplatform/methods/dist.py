@@ -3,12 +3,12 @@
     ce_weight * CE + T^2 * (beta * (1 - r between classes) + gamma * (1 - r within classes))
 
 r is Pearson's correlation of the softmaxes at T of teacher and student: of a row over its classes,
-and of a class over the rows of the batch. It keeps the relations between classes and between rows,
-and not the probabilities themselves. A row or class that both models find constant, such as every
-class of a batch of one row, adds nothing.
+and of a class over the rows of the batch. The student learns the relations between classes and
+between rows, and not the probabilities themselves. A row or class that is constant in both models,
+such as every class of a batch of one row, adds nothing.
 
-Defaults are those of the code we read (the repository of TTM). It multiplies by T^2 and the paper's
-appendix does not: `scale_by_t2` says.
+Defaults are those of the code that we read (the repository of TTM). That code multiplies by T^2,
+and the paper's appendix does not; `scale_by_t2` chooses.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class RelationalDistillation(LogitMethod[Config]):
         q = (student / config.temperature).softmax(dim=1)
         p = (teacher / config.temperature).softmax(dim=1)
         between = _distance(q, p)
-        # The mean over classes belongs to the batch: each row carries it, as the mean of rows.
+        # The mean over classes belongs to the batch. Each row has this value, so the mean over rows
+        # keeps it.
         within = _distance(q.t(), p.t()).mean().expand_as(between)
         scale = config.temperature**2 if config.scale_by_t2 else 1.0
         rows = scale * (config.beta * between + config.gamma * within)
@@ -63,8 +64,8 @@ class RelationalDistillation(LogitMethod[Config]):
 def _distance(one: Tensor, other: Tensor) -> Tensor:
     """Returns 1 - Pearson's correlation of each row: [N].
 
-    It is half the squared distance of the two centred rows at length 1, which keeps its digits near
-    0, and is 0 where both are constant.
+    It is computed as half the squared distance of the two centred rows at length 1. This form keeps
+    its digits near 0, and is 0 if both rows are constant.
     """
     units = [functional.normalize(x - x.mean(dim=1, keepdim=True), dim=1) for x in (one, other)]
     return (units[0] - units[1]).square().sum(dim=1) / 2

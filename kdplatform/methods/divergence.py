@@ -1,4 +1,4 @@
-"""Distillation by other divergences than KL(teacher || student).
+"""Distillation by divergences other than KL(teacher || student).
 
     (1 - alpha) * CE + alpha * T^2 * D(p, q),    p and q the softmaxes at T of teacher and student
 
@@ -9,10 +9,10 @@
     skew             KL(p || a * p + (1 - a) * q)
     total_variation  sum |p - q| / 2
 
-The factor T^2 keeps the gradient's size as T changes; that of the total variation is T, because its
-gradient falls as 1/T. Sources: Lin 1991 for the JSD, Ko et al. 2024 (DistiLLM, arXiv 2402.03898)
-for the skew with a = 0.1, Wen et al. 2023 (f-DISTILL, arXiv 2307.15190) for distillation by them.
-Other defaults are those of `kd`.
+The factor T^2 keeps the size of the gradient as T changes. The factor of the total variation is T,
+because its gradient falls as 1/T. Sources are Lin 1991 for the JSD, Ko et al. 2024 (DistiLLM, arXiv
+2402.03898) for the skew with a = 0.1, and Wen et al. 2023 (f-DISTILL, arXiv 2307.15190) for
+distillation with such divergences. Other defaults are those of `kd`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Config(DistillationConfig):
-    """Which divergence, at which temperature and weight."""
+    """The divergence, its temperature and its weight."""
 
     temperature_field: ClassVar[str] = "temperature"
     alpha_field: ClassVar[str] = "alpha"

@@ -4,7 +4,7 @@
 
 TCKD is the divergence of (true class, all others together) at T, and NCKD that of the other classes
 among themselves. KL at T is TCKD + (1 - p_y) * NCKD, so plain distillation gives NCKD the least
-weight where the teacher is most certain. Here beta gives it the same weight everywhere. w rises to
+weight where the teacher is most certain. Here NCKD has the same weight beta everywhere. w rises to
 1 over `warmup_epochs`.
 
 Defaults are those of the authors' code for CIFAR-100; beta is tuned for each pair there.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Config(LogitConfig):
-    """The weights of the two parts into which the divergence falls."""
+    """The weights of the two parts of the divergence."""
 
     temperature_field: ClassVar[str] = "temperature"
 
@@ -46,7 +46,7 @@ class Config(LogitConfig):
 
 
 class DecoupledDistillation(LogitMethod[Config]):
-    """Cross entropy, and the divergence of the true class and of the others, weighted apart."""
+    """Cross entropy, and separately weighted divergences of the true class and of the others."""
 
     def distillation(
         self, student: Tensor, teacher: Tensor, batch: Batch, run: Run

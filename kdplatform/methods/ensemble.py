@@ -3,17 +3,18 @@
     (1 - alpha) * CE + alpha * c * T^2 * KL(m || student at T),    m = sum_i a_i * softmax(z_i / T)
     + unlabeled_weight * mean of d * T^2 * KL(mean_i softmax(z_i / T) || student at T)
 
-The weights a_i of the teachers sum to 1. `mean`: all alike. `fixed`: as given. `correctness`: by
-each teacher's probability of the label. `group`: one teacher for each group of an attribute.
-`agre`: less for a teacher that pulls the student the way a biased reference does. c is 1, or how
-far the teachers are right together (`row_weight`). The second line is for examples without labels;
-d is how far the teachers disagree. Weights a, c and d are computed at temperature 1 and count as
-constants.
+The weights a_i of the teachers sum to 1. With `mean` they are equal, and with `fixed` they are
+given. With `correctness` they depend on each teacher's probability of the label. With `group` each
+group of an attribute has one teacher. With `agre` a teacher that pulls the student like a biased
+reference has less weight. c is 1, or how far the teachers together are right (`row_weight`). The
+second line is for examples without labels, and d is how far the teachers disagree. The weights a, c
+and d are computed at temperature 1, and the gradient treats them as constants.
 
-`correctness` with `row_weight` and the second line: our reading of UniKD (Wu et al. 2022, arXiv
-2204.00548: abstract), which gives no formula; `camkd` is CA-MKD's (code read). `agre`: our reading
-of AGRE-KD (arXiv 2411.14984: abstract). Mixing the predictions or the losses gives the student one
-gradient: sum_i a_i KL(p_i || q) is KL(m || q) and a sum that q has no part in.
+`correctness` with `row_weight` and the second line are our reading of the abstract of UniKD (Wu et
+al. 2022, arXiv 2204.00548), which gives no formula. `camkd` is that of CA-MKD (code read). `agre`
+is our reading of the abstract of AGRE-KD (arXiv 2411.14984). Mixing the predictions and mixing the
+losses give the student the same gradient: sum_i a_i KL(p_i || q) is KL(m || q) plus a sum that does
+not depend on q.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ class Config(GroupedConfig, DistilledRows):
 
     @property
     def reference_teacher(self) -> str | None:
-        """The biased model of `agre`, where it is not the NDS."""
+        """The biased model of `agre`; None if it is the NDS."""
         return self.reference if self.weighting == "agre" and self.reference != NDS else None
 
     @model_validator(mode="after")
@@ -124,7 +125,7 @@ class Config(GroupedConfig, DistilledRows):
         return self
 
     def _unread(self) -> dict[str, str]:
-        """Returns the fields that mean nothing beside the others, and with what they would."""
+        """Returns the fields without effect under the other settings, and what would use them."""
         unread = {}
         if self.weighting != "correctness":
             unread["correctness"] = "weighting=correctness"
@@ -162,7 +163,7 @@ class Ensemble(Method[Config]):
             check_groups(self.config, dataset)
 
     def check_teachers(self, names: Sequence[str], dataset: Dataset) -> None:
-        """Refuses as many teachers as the weights are not for; says which teacher has which group.
+        """Refuses a number of teachers that does not fit the weights; prints each group's teacher.
 
         Raises:
             UserError: there are more or fewer teachers than weights or groups.
@@ -186,7 +187,7 @@ class Ensemble(Method[Config]):
             say(f"groups of {config.attribute} learn: {words}")
 
     def begin(self, run: Run) -> None:
-        """Looks up which teacher each row's group has."""
+        """Looks up the teacher of each row's group."""
         if self.config.weighting == "group":
             groups = groups_of(run.split, self.config.attribute)
             self.groups = groups.of(run.split)
@@ -272,10 +273,10 @@ class Ensemble(Method[Config]):
 def _teachers_of_groups(
     config: Config, groups: Sequence[str], count: int | None = None
 ) -> list[int]:
-    """Returns the place of each group's teacher in the list, from 0.
+    """Returns the position of each group's teacher in the list, from 0.
 
     Args:
-        count: of the teachers; None: checked already.
+        count: number of teachers; None if it has been checked already.
 
     Raises:
         UserError: the groups and the teachers do not fit together.

@@ -2,9 +2,9 @@
 
     ce_weight * CE + weight * D(f_s, f_t)
 
-f_s and f_t are the features of student and teacher: the input of the last linear layer, of any
-model, as one row per example [B, D]. D depends on `kind`. Its value for a row is scaled so that the
-mean over rows is the paper's:
+f_s and f_t are the features of student and teacher: the input of the last linear layer, as one row
+per example [B, D]. Every model has them. D depends on `kind`. The value of D for a row is scaled so
+that the mean over rows equals the paper's value:
 
     fitnet       |P f_s - f_t|^2 / D_t, P a linear layer that is trained along
                  (Romero et al., ICLR 2015, arXiv 1412.6550)
@@ -17,13 +17,13 @@ mean over rows is the paper's:
                  batch, as a unit vector (NST: Huang and Wang 2017, arXiv 1707.01219; the maximum
                  mean discrepancy with the kernel (x . y)^2, which compares Gram matrices)
 
-Our reading: all of them take the last features. FitNets teach a middle layer by itself first, and
-SP and NST take maps with positions in the image. In `selectivity` the examples of the batch replace
-positions. The teacher may have another number of features.
+Our reading uses the last features for all kinds. FitNets first train a middle layer by itself, and
+SP and NST use feature maps with positions in the image. In `selectivity` the examples of the batch
+replace the positions. The teacher may have another number of features.
 
-`weight` is by default 1 for `fitnet`, which is ours. For the others it is the usual one of
+The default of `weight` is 1 for `fitnet`, which is ours. For the others it is the usual weight in
 benchmarks of distillation (Tian et al. 2020, 1910.10699): 12.5 for `rkd`, that is 25 distance + 50
-angle, 3000 for `similarity`, 50 for `selectivity`.
+angle, 3000 for `similarity`, and 50 for `selectivity`.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ _WEIGHTS = {"fitnet": 1.0, "rkd": 12.5, "similarity": 3000.0, "selectivity": 50.
 
 
 class Config(LogitConfig):
-    """How features are compared, and how much that weighs beside the labels."""
+    """How features are compared, and the weight of the comparison."""
 
     method: Literal["feature"] = Field("feature", description="method")
     kind: Literal["fitnet", "rkd", "similarity", "selectivity"] = Field(
@@ -64,12 +64,12 @@ class Config(LogitConfig):
 
 
 class FeatureDistillation(Method[Config]):
-    """Cross entropy, and features as the teacher has them."""
+    """Cross entropy, and a distance between the features of student and teacher."""
 
     needs = Needs(teacher="live")
 
     def begin(self, run: Run) -> None:
-        """Builds the layer from the student's features to the teacher's, where one is used."""
+        """Builds the layer from the student's features to the teacher's, if the kind has one."""
         if self.config.kind == "fitnet":
             self.projector = torch.nn.Linear(student_width(run), teacher_width(run))
 
@@ -128,7 +128,8 @@ def _cosines(features: Tensor) -> Tensor:
 
 def similarity(student: Tensor, teacher: Tensor) -> Tensor:
     """Returns SP's term by rows of its matrix: [B]."""
-    # Features of unit size, for squares of squares leave float32's range; N takes scales out.
+    # Features are scaled to unit size, because squares of squares would leave float32's range. N
+    # removes the scale.
     one, other = (unit_rows(_scaled(f) @ _scaled(f).t()) for f in (student, teacher))
     return (one - other).square().mean(dim=1)
 

@@ -1,10 +1,10 @@
 """Training rows drawn so that all groups come equally often (Idrissi et al. 2022, SUBG and RWG).
 
-An epoch draws as many rows as there are, with replacement: first a group, all alike, then a row of
-it, all alike. A row's loss is the usual one: alpha * T^2 * KL + (1 - alpha) * CE, or CE without a
-teacher. The default groups are those of class and attribute together, as arXiv 2110.14503 has them
-("Simple data balancing achieves competitive worst-group-accuracy"; RWG; our reading). A row in no
-group is drawn as often as a row of a group of mean size.
+An epoch draws as many rows as there are, with replacement. Each draw chooses a group and then a row
+of this group, all equally likely. The loss of a row is the usual one: alpha * T^2 * KL + (1 -
+alpha) * CE, or CE without a teacher. The default groups are those of class and attribute together,
+as in RWG of arXiv 2110.14503 ("Simple data balancing achieves competitive worst-group-accuracy";
+our reading). A row in no group is drawn as often as a row of a group of mean size.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class WithoutTeacher(GroupedConfig):
-    """Whose groups come equally often."""
+    """The groups that are drawn equally often."""
 
     method: Literal["group_balanced"] = Field("group_balanced", description="method")
     attribute: str = Field(
@@ -41,18 +41,18 @@ class WithoutTeacher(GroupedConfig):
 
 
 class Config(WithoutTeacher, DistilledRows):
-    """The same with the fields of distillation."""
+    """The fields of `WithoutTeacher` and of plain distillation."""
 
 
 class GroupBalanced(RowMethod[WithoutTeacher]):
-    """All groups are seen equally often."""
+    """Draws rows so that all groups are seen equally often."""
 
     def check(self, dataset: Dataset) -> None:
         """Refuses data without the groups."""
         check_groups(self.config, dataset)
 
     def row_shares(self, run: Run) -> Tensor:
-        """Returns how often each training row is drawn, as shares: float64 [N]."""
+        """Returns each training row's share of the draws: float64 [N]."""
         return group_shares(groups_of(run.split, self.config.attribute).of(run.split))
 
     def loss(self, batch: Batch, run: Run) -> Loss:

@@ -2,14 +2,14 @@
 
     sum_g u_g * L_g,    u_g <- u_g * exp(step_size * L_g), scaled to sum 1, at every step
 
-L_g is the mean of the group's rows in the batch, each alpha * T^2 * KL + (1 - alpha) * CE. Without
-a teacher a row is CE (Sagawa et al., ICLR 2020, arXiv 1911.08731, whose update this is). A group
-that is not in the batch has L_g = 0. step_size 0 gives all groups the same weight; with a large one
-only the worst group counts. Rows in no group keep weight 1, and those in groups share the weight of
-as many rows.
+L_g is the mean loss of the group's rows in the batch, each alpha * T^2 * KL + (1 - alpha) * CE.
+Without a teacher the loss of a row is CE. The update is that of Sagawa et al., ICLR 2020, arXiv
+1911.08731. A group that is not in the batch has L_g = 0. step_size 0 gives all groups the same
+weight. With a large step_size only the worst group counts. Rows in no group keep weight 1. The
+weights of the rows in groups sum to the number of these rows.
 
-The idea is the abstract's of GroupDistil; the formula is our reading, with alpha = 1 nearest to it.
-The default of step_size is Sagawa's.
+The idea is from the abstract of GroupDistil. The formula is our reading, and alpha = 1 is nearest
+to the abstract. The default of step_size is Sagawa's.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ if TYPE_CHECKING:
 
 
 class WithoutTeacher(GroupedConfig):
-    """Whose groups count, and how fast the weight moves to the worst of them."""
+    """The groups, and how fast the weight moves to the worst of them."""
 
     method: Literal["group_dro"] = Field("group_dro", description="method")
     step_size: float = Field(0.01, ge=0, description="step size of the groups' weights")
 
 
 class Config(WithoutTeacher, DistilledRows):
-    """The same with the fields of distillation."""
+    """The fields of `WithoutTeacher` and of plain distillation."""
 
 
 class GroupDRO(RowMethod[WithoutTeacher]):
-    """The groups that are worst off count most."""
+    """Gives the groups with the highest losses the most weight."""
 
     rebuilt = frozenset({"groups"})
 
@@ -48,10 +48,10 @@ class GroupDRO(RowMethod[WithoutTeacher]):
         check_groups(self.config, dataset)
 
     def begin(self, run: Run) -> None:
-        """Weighs all groups alike."""
+        """Gives all groups the same weight."""
         groups = groups_of(run.split, self.config.attribute)
         self.groups = groups.of(run.split)
-        # As logarithms: an exponential of many steps' losses would overflow.
+        # Logarithms are kept, because the exponential of many steps' losses would overflow.
         self.log_weights = torch.zeros(len(groups.names), dtype=torch.float64).log_softmax(0)
         self.updated = self.log_weights
 
@@ -70,5 +70,5 @@ class GroupDRO(RowMethod[WithoutTeacher]):
         return weighted(loss, torch.where(inside, shares, 1.0))
 
     def after_step(self, run: Run) -> None:
-        """Keeps the weights that the step was made with."""
+        """Stores the weights that the step used."""
         self.log_weights = self.updated

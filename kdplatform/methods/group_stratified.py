@@ -3,9 +3,9 @@
     ce_weight * CE + kd_weight * T^2 * (X + mean over strata g of KL(p^g || q^g))
 
 p^g and q^g are the softmaxes of teacher and student at T over the classes of stratum g alone. The
-frequency of a class moves whole strata of the teacher's probabilities. What remains tells classes
-of like frequency apart. `cross_term` chooses the divergence X between the strata's probabilities
-p_G and q_G:
+frequencies of classes shift the teacher's probabilities of whole strata. The softmax within a
+stratum is free of this shift, and distinguishes classes of similar frequency. `cross_term` chooses
+the divergence X between the strata's probabilities p_G and q_G:
 
 - dropped: X = 0, as UnKD does with the pairs it draws.
 - recalibrated: X = KL(r || q_G) with r_g = p_G(g) / pi_g scaled to sum 1, pi_g the stratum's share
@@ -15,9 +15,9 @@ p_G and q_G:
 By the chain rule plain KL is KL(p_G || q_G) + sum_g p_G(g) * KL(p^g || q^g). One stratum is plain
 distillation.
 
-The classes, from the most frequent down, are cut into strata of about as many training examples
-each, as UnKD cuts items: a stratum is full once it has its share, and a last one with less than
-half a share joins the one before. `given` names the strata instead. UnKD learns from pairs; the
+The classes, from the most frequent down, are cut into strata with about equally many training
+examples, as UnKD cuts items. A stratum is full once it has its share. A last stratum with less than
+half a share joins the one before. `given` names the strata instead. UnKD learns from pairs. The
 divergence is our reading, and the weights are ours.
 """
 
@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 
 class Config(LogitConfig):
-    """Which classes form a stratum, and what becomes of the divergence between strata."""
+    """The strata of classes, and the form of the divergence between strata."""
 
     temperature_field: ClassVar[str] = "temperature"
 
@@ -78,7 +78,7 @@ class GroupStratified(LogitMethod[Config]):
     """Cross entropy, and the divergence within strata of classes."""
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses strata that do not hold every class once; says which were made."""
+        """Refuses strata that do not hold every class exactly once; prints the strata."""
         counts = class_counts(dataset.train).tolist()
         strata = self._strata(counts)
         if sorted(number for classes in strata for number in classes) != list(range(len(counts))):

@@ -1,12 +1,13 @@
-"""Distillation at a temperature of each group.
+"""Distillation with a separate temperature for each group.
 
     alpha * T_g^2 * KL(teacher || student at T_g) + (1 - alpha) * CE
     T_g = temperature * (mean size of the groups / size of group g)^power
 
 A group smaller than the mean gets a higher temperature if power is positive, and a lower one if it
-is negative. Power 0, or groups of equal size, is `kd`. `group_temperatures` sets single ones by
-hand (`red=2,blue=8`). Rows in no group have `temperature`. The idea is that temperature moves
-fairness between groups (Mohammadshahi and Ioannou, TMLR 2025); formula and defaults are ours.
+is negative. Power 0, or groups of equal size, is `kd`. `group_temperatures` sets the temperature of
+single groups (`red=2,blue=8`). Rows in no group have `temperature`. The idea is that temperature
+changes the fairness between groups (Mohammadshahi and Ioannou, TMLR 2025). Formula and defaults are
+ours.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Config(DistilledRows, GroupedConfig):
 
 
 class GroupTemperature(Method[Config]):
-    """Plain distillation whose temperature is that of the row's group."""
+    """Plain distillation at the temperature of each row's group."""
 
     needs = Needs(teacher="logits")
     rebuilt = frozenset({"groups"})

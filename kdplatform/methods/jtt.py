@@ -1,10 +1,10 @@
-"""Just train twice: what a first model gets wrong counts more in the second.
+"""Just train twice (JTT): examples that a first model gets wrong count more in the second training.
 
 Liu et al., ICML 2021, arXiv 2107.09044. A first model is trained by cross entropy for
-`first_epochs`; this is a step of its own. Training rows that it gets wrong then count `upweight`
-times in the cross entropy of the second. Weights are divided by their mean, so that the learning
-rate means the same; the paper repeats the rows instead. No attribute is used. The paper chooses
-both numbers on validation data with groups; our defaults are not the paper's.
+`first_epochs`, in a step of its own. Training rows that it gets wrong count `upweight` times in the
+cross entropy of the second model. The weights are divided by their mean, so that the learning rate
+keeps its meaning. The paper repeats the rows instead. No attribute is used. The paper chooses both
+numbers on validation data with groups. Our defaults are not the paper's.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Config(MethodConfig):
     )
 
     def first_training(self, training: TrainingConfig) -> TrainingConfig:
-        """Returns the training of the first model: as this one's, by cross entropy, and shorter."""
+        """Returns the training of the first model: shorter than this one, with cross entropy."""
         update = {"method": MethodConfig(), "epochs": self.first_epochs}
         return training.model_copy(update=update)
 

@@ -4,12 +4,13 @@
 
 D is the distillation term of `base`, any other method of logits: T^2 * KL for `kd`. Mean and
 standard deviation are over a row's classes, and the gradient flows through both. The student must
-match only the relations of logits, not their range. A row's temperature is T * std z.
+match the relations between logits, but not their range. The effective temperature of a row is T *
+std z.
 
 `temperature` and `ce_weight` replace those of the base, and `kd_weight` replaces alpha of `kd` and
-`divergence`. Weights such as alpha and beta of `dkd` are multiplied by it. The base's other fields
-have its defaults, or the values in `base_fields`. Defaults are those of the authors' code, which
-tunes T and weight for each pair, and found ce_weight = 1 slightly better.
+`divergence`. Weights such as alpha and beta of `dkd` are multiplied by `kd_weight`. The other
+fields of the base have its defaults, or the values in `base_fields`. Defaults are those of the
+authors' code. The authors tune T and weight for each pair, and found ce_weight = 1 slightly better.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ class Config(BuildingConfig, LogitConfig):
     )
 
     def fixed(self, own: type[MethodConfig]) -> Mapping[str, Any]:
-        """Returns the base's temperature, and 1 for what weighs its distillation term."""
+        """Returns the base's temperature, and 1 for the weight of its distillation term."""
         fixed = {own.temperature_field: self.temperature, own.alpha_field: 1.0}
         return {name: value for name, value in fixed.items() if name is not None}
 
@@ -72,7 +73,7 @@ class Config(BuildingConfig, LogitConfig):
 
 
 class LogitStandardization(LogitMethod[Config]):
-    """Cross entropy, and another method's distillation term of standardised logits."""
+    """Cross entropy, and the distillation term of another method on standardised logits."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -82,7 +83,7 @@ class LogitStandardization(LogitMethod[Config]):
         self.needs = base.needs
 
     def check(self, dataset: Dataset) -> None:
-        """Has the base look at the data."""
+        """Runs the base's check of the data."""
         self.base.check(dataset)
 
     def begin(self, run: Run) -> None:
@@ -110,7 +111,7 @@ class LogitStandardization(LogitMethod[Config]):
         centred = logits - logits.mean(dim=1, keepdim=True)
         correction = 1 if self.config.std == "unbiased" else 0
         variance = centred.square().sum(dim=1, keepdim=True) / (logits.shape[1] - correction)
-        # The root of 0 has no gradient; a row of equal logits stays as it is.
+        # The root of 0 has no gradient, so a row of equal logits is not divided.
         constant = variance == 0
         std = variance.masked_fill(constant, 1.0).sqrt().masked_fill(constant, 0.0)
         return centred / (std + _EPSILON)

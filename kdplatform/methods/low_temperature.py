@@ -2,10 +2,10 @@
 
     ce_weight * CE + kd_weight * KL(softmax(z_t / T) || softmax(z_s))
 
-The teacher's labels are softened by a low T, and the student stays at temperature 1 in training as
-in use. Its logits are then not inflated and its gradients not masked. Our reading of the paper,
-whose text we could not read: it writes the cross entropy with soft labels, which has the same
-gradient, and trains on attacked images. The divergence is that of `ttm`, with other defaults.
+A low T softens the teacher's labels, and the student has temperature 1 in training, as in use. Its
+logits are then not inflated, and its gradients are not masked. We could not read the text of the
+paper, so this is our reading. The paper writes the cross entropy with soft labels, which has the
+same gradient, and trains on attacked images. The divergence is that of `ttm`, with other defaults.
 
 Defaults are ours: soft labels alone, at T = 2.
 """

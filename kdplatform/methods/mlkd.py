@@ -6,15 +6,16 @@
     G_i   sum_j (p_i . p_j - q_i . q_j)^2                            rows of low confidence
     H     sum_k sum_l (P_k . P_l - Q_k . Q_l)^2 / K                  classes of low confidence
 
-P_k and Q_k are the columns of the batch. A row is of low confidence where the teacher's highest
-probability at temperature 1 is at most the batch's median, and a class where the teacher's sum over
-the batch is. H belongs to the batch and is added to each row.
+P_k and Q_k are the columns of the batch. A row has low confidence if the teacher's highest
+probability at temperature 1 is at most the median over the batch. A class has low confidence if the
+teacher's sum over the batch is at most the median over the classes. H belongs to the batch and is
+added to each row.
 
-Our reading of the authors' code, as two public copies have it: there the choice of rows and classes
-multiplies finished sums, and so has no effect; the second view's KL takes T = 2 and 6 from the
-first view; its G and H are computed and left out. Here rows and classes are chosen, and `views=2`
-adds the whole loss of another augmentation of the same images. It is the training's own
-augmentation drawn again; the authors use a stronger one.
+This differs from the authors' code, which was read in two public copies. There the choice of rows
+and classes multiplies finished sums, and therefore has no effect. The KL of the second view uses
+the first view at T = 2 and 6, and the G and H of the second view are computed and left out. Here
+the choice works, and `views=2` adds the whole loss of another augmentation of the same images. That
+augmentation is of the same kind as the first; the authors use a stronger one.
 
 Defaults are that code's: its five temperatures, and the weights of plain distillation.
 """
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class Config(LogitConfig):
-    """At which temperatures the levels are compared, and in how many views."""
+    """The temperatures at which the levels are compared, and the number of views."""
 
     method: Literal["mlkd"] = Field("mlkd", description="method")
     ce_weight: float = Field(0.1, ge=0, description="weight of the cross entropy with labels")
@@ -60,13 +61,13 @@ class MultiLevelDistillation(LogitMethod[Config]):
             self.needs = replace(self.needs, augmentation=True)
 
     def views(self, batch: Batch, run: Run) -> Sequence[Batch]:
-        """Returns the batch, and with views=2 its images augmented anew."""
+        """Returns the batch, and with views=2 also its images with another augmentation."""
         return [batch] if self.config.views == 1 else [batch, run.another_view(batch)]
 
     def distillation(
         self, student: Tensor, teacher: Tensor, batch: Batch, run: Run
     ) -> tuple[Tensor, Mapping[str, Tensor]]:
-        """Returns the distillation term; parts are `kl`, `rows` and `classes`, chosen ones."""
+        """Returns the distillation term; parts are `kl`, `rows` and `classes`."""
         levels = [self._levels(student, teacher, float(t)) for t in self.config.temperatures]
         kl, rows, classes = (sum(terms[1:], terms[0]) for terms in zip(*levels, strict=True))
         distilled = self.config.kd_weight * (kl + rows + classes)

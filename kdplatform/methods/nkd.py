@@ -2,9 +2,10 @@
 
     ce_weight * CE + p_y * (-log q_y) + gamma * T^2 * KL(p^ || q^)
 
-p_y and q_y are probabilities of the true class at temperature 1; p^ and q^ are softmaxes at T
-without it. The authors write the cross entropy -sum p^ log q^, which has the same gradient. The
-term of the true class has no minimum at q = p: it strengthens the label where the teacher agrees.
+p_y and q_y are probabilities of the true class at temperature 1. p^ and q^ are softmaxes at T over
+the other classes. The authors write the cross entropy -sum p^ log q^, which has the same gradient.
+The term of the true class does not have its minimum at q = p. It strengthens the label where the
+teacher agrees with it.
 
 Defaults are those of the authors' code.
 """

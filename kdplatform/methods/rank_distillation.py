@@ -1,9 +1,9 @@
-"""Distillation of the teacher's order of classes by pairs of any of them: `unkd` with one stratum.
+"""Distillation of the teacher's ranking by pairs of any two classes: `unkd` with one stratum.
 
     softplus(z_negative - z_label) + kd_weight * mean over pairs (i, j) of softplus(z_j - z_i)
 
-The unstratified twin of UnKD (WSDM 2023, arXiv 2211.14729), for comparison with it. Pairs, their
-ranks and defaults are the same, and popular and rare classes are in one order.
+This is UnKD (WSDM 2023, arXiv 2211.14729) without strata, for comparison with it. Pairs, their
+ranks and defaults are the same. Popular and rare classes are in a single order.
 `_pair_distillation.py` explains the pairs.
 """
 
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 
 
 class Config(PairConfig):
-    """How many pairs are drawn, and from where in the teacher's order."""
+    """How many pairs are drawn, and from which ranks of the teacher."""
 
     method: Literal["rank_distillation"] = Field("rank_distillation", description="method")
 
 
 class RankDistillation(PairMethod[Config]):
-    """The label before others, and the teacher's order of any two classes."""
+    """Ranks the label before others, and any two classes in the teacher's order."""
 
     def strata(self, counts: Sequence[int]) -> list[list[int]]:
         """Returns all classes as one stratum."""

@@ -3,11 +3,11 @@
     w_i * (alpha * T^2 * KL + (1 - alpha) * CE),    or w_i * CE without a teacher
     w_i = P(a_i) * P(y_i) / P(a_i, y_i)
 
-a is the group and y the class of an example; the probabilities are shares of the training split,
-among its examples that are in a group. Under these weights group and class are independent. Their
-mean is 1 where every group has every class. An example in no group has weight 1.
+a is the group and y the class of an example. The probabilities are shares of the training examples
+that are in a group. Under these weights group and class are independent. The mean weight is 1 if
+every group has every class. An example in no group has weight 1.
 
-The weight is the authors'; that it weighs the rows of a distillation too is our reading.
+The weight is the authors'. Its use with distillation is our reading.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ if TYPE_CHECKING:
 
 
 class WithoutTeacher(GroupedConfig):
-    """Whose groups are made independent of the class."""
+    """The groups that are made independent of the class."""
 
     method: Literal["reweighing"] = Field("reweighing", description="method")
 
 
 class Config(WithoutTeacher, DistilledRows):
-    """The same with the fields of distillation."""
+    """The fields of `WithoutTeacher` and of plain distillation."""
 
 
 class Reweighing(RowMethod[WithoutTeacher]):
-    """Every group and class counts as if they were independent."""
+    """Weights rows as if group and class were independent."""
 
     rebuilt = frozenset({"groups"})
 
     def check(self, dataset: Dataset) -> None:
-        """Refuses data without the groups, and classes as groups."""
+        """Refuses data without the groups, and groups that are the classes."""
         check_groups(self.config, dataset)
         attribute, train = self.config.attribute, dataset.train
         if attribute == CLASSES or is_label(train.columns[attribute], train.labels.numpy()):
@@ -64,7 +64,7 @@ class Reweighing(RowMethod[WithoutTeacher]):
         )
         counts = cells.view(len(groups.names), classes).double()
         weights = counts.sum(1, keepdim=True) * counts.sum(0) / (counts.sum() * counts.clamp(min=1))
-        # The last line is for group -1: rows in no group.
+        # The last row is for group -1: examples in no group.
         self.cell_weights = functional.pad(weights, (0, 0, 0, 1), value=1.0)
 
     def loss(self, batch: Batch, run: Run) -> Loss:

@@ -2,13 +2,14 @@
 
     ce_weight * CE + w * (alpha * T_a^2 * SCD + beta * T^2 * MCD)
 
-SCD is the divergence of two classes at T_a: the teacher's (p_max, 1 - p_max), whichever class that
-is, from the student's (q_y, 1 - q_y) of the true class. MCD is that of all classes which the
-teacher ranks below the true one, at T. A wrong teacher thus passes on its confidence and its view
-of the classes below the true one, but not its error. w rises to 1 over `warmup_epochs`.
+SCD is a divergence at T_a between two pairs of probabilities: the teacher's (p_max, 1 - p_max) of
+its highest class, and the student's (q_y, 1 - q_y) of the true class. MCD is the divergence at T
+over all classes that the teacher ranks below the true one. A wrong teacher thus passes on its
+confidence and its probabilities of the classes below the true one, but not its error. w rises to 1
+over `warmup_epochs`.
 
-Where the teacher's only highest class is the true one and T_a = T, this is `dkd`. Defaults are
-those of the authors' code for CIFAR-100; beta is tuned for each pair there.
+If the teacher's single highest class is the true one and T_a = T, this is `dkd`. Defaults are those
+of the authors' code for CIFAR-100; beta is tuned for each pair there.
 """
 
 from __future__ import annotations

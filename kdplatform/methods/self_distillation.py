@@ -5,8 +5,8 @@
 
 The virtual teacher is always right. As in the authors' code, its probabilities v (not their
 logarithms) are divided by T before the softmax. The student has temperature 1. The target is then
-label smoothing of another strength: the gradient is that of cross entropy with the smoothing alpha
-* C * u, where u is the target's probability of a wrong class.
+label smoothing with another strength. The gradient is that of cross entropy with the smoothing
+alpha * C * u, where u is the target's probability of a wrong class.
 
 correct = 0.99 is the authors'; T and alpha are ours.
 """
@@ -35,7 +35,7 @@ class Config(MethodConfig):
 
 
 class SelfDistillation(Method[Config]):
-    """The student learns from labels and from a teacher that is made of them."""
+    """The student learns from labels, and from a teacher that is made from labels."""
 
     def loss(self, batch: Batch, run: Run) -> Loss:
         """Returns the loss of each row; parts are `kl` and `ce`."""

@@ -7,10 +7,11 @@
           where it is wrong: mean_k (softmax(z_s) - (b * softmax(z_t) + (1 - b) * onehot))^2,
           b = share / (p_max - p_y + 1)
 
-Each is multiplied by `kd_weight` and added to ce_weight * CE, which lr has only where the teacher
-is right. They are the rivals in the code of RLD (arXiv 2408.07703), which we read: swap is named LA
-there and LR revision. That code averages lr over right and over wrong rows apart; here a row's
-weight does not depend on its neighbours. rc depends on the zero point of the logits.
+Each is multiplied by `kd_weight` and added to ce_weight * CE. In lr, CE counts only where the
+teacher is right. The three corrections are those that RLD (arXiv 2408.07703) is compared with in
+its code, which we read. There swap is named LA, and lr is named revision. That code averages lr
+separately over rows where the teacher is right and where it is wrong. Here a row's weight does not
+depend on other rows. rc depends on the zero point of the logits.
 
 rc_weight, mse_weight and share are that code's; ce_weight and kd_weight of 1 are ours.
 """
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Config(LogitConfig):
-    """Which correction, and its weights."""
+    """The correction and its weights."""
 
     temperature_field: ClassVar[str] = "temperature"
 
@@ -64,7 +65,7 @@ class TeacherCorrection(LogitMethod[Config]):
     """Cross entropy, and distillation from a corrected teacher."""
 
     def label_weight(self, teacher: Tensor, batch: Batch) -> float | Tensor:
-        """Returns `ce_weight`, for lr where the teacher is right."""
+        """Returns `ce_weight`; for lr it is 0 where the teacher is wrong."""
         weight = self.config.ce_weight
         return weight * _right(teacher, batch.labels) if self.config.correction == "lr" else weight
 

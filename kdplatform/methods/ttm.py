@@ -6,8 +6,8 @@ The student stays at temperature 1. The authors write the power p^gamma / sum p^
 teacher's probabilities, which is its softmax at T = 1/gamma. WTTM (`weighted`) has
 U = sum_k p_k^gamma for each row, which is high where the teacher is uncertain.
 
-T = 10 and kd_weight = 45 are the authors' example for one pair; both are tuned for each pair there,
-and WTTM takes a lower weight.
+T = 10 and kd_weight = 45 are the authors' example for one pair. The authors tune both for each
+pair, and WTTM has a lower weight.
 """
 
 from __future__ import annotations

@@ -1,17 +1,18 @@
-"""UnKD: the teacher's order of items of like popularity (WSDM 2023, arXiv 2211.14729).
+"""UnKD: the teacher's ranking of items of similar popularity (WSDM 2023, arXiv 2211.14729).
 
     softplus(z_negative - z_label) + kd_weight * mean over pairs (i, j) of softplus(z_j - z_i)
 
-Items are cut into `strata` of about equal interactions, the most popular first. Both items of a
-pair are of one stratum. The popularity of an item moves the teacher's scores; comparing like with
-like removes this effect. `_pair_distillation.py` explains the pairs. Of `pairs`, stratum g gets the
-share r_g^popularity_power, scaled to sum 1; r_g is the sum of the largest and the smallest mean
-popularity of a stratum less that of g, as a share of all, at least 0.1.
+Items are divided by popularity into `strata` strata with about equally many interactions. Both
+items of a pair are from the same stratum. The popularity of an item shifts the teacher's scores,
+and comparing items of similar popularity removes this effect. `_pair_distillation.py` explains the
+pairs. Stratum g gets the share r_g^popularity_power of all pairs, scaled to sum 1. r_g is the
+largest plus the smallest mean popularity of a stratum, minus the mean popularity of g, as a share
+of all and at least 0.1.
 
-The authors' code was read; defaults are its own, and lr 1e-3 and L2 1e-3 there belong to the
-optimiser here. Theirs adds 1e-10 inside the logarithm; softplus does not need it. That their
-"normalised" r_g means shares of the sum, and that a share becomes whole pairs by the largest
-remainders, is our reading.
+The authors' code was read, and the defaults are those of the code. Its learning rate 1e-3 and L2
+1e-3 belong to the optimiser here. Their code adds 1e-10 inside the logarithm, which softplus does
+not need. Two points are our reading: their "normalised" r_g are shares of the sum, and shares
+become whole numbers of pairs by the largest remainders.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ _LEAST_SHARE = 0.1
 
 
 class Config(PairConfig):
-    """Into how many strata classes are cut, and how the pairs are shared among them."""
+    """The number of strata of classes, and how the pairs are shared among them."""
 
     method: Literal["unkd"] = Field("unkd", description="method")
     strata: int = Field(
@@ -47,10 +48,10 @@ class Config(PairConfig):
 
 
 class UnKD(PairMethod[Config]):
-    """The label before others, and the teacher's order of two classes of one stratum."""
+    """Ranks the label before others, and two classes of one stratum in the teacher's order."""
 
     def check(self, dataset: Dataset) -> None:
-        """Says which strata were made; refuses two classes."""
+        """Prints the strata; refuses data of two classes."""
         super().check(dataset)
         counts = dataset.train.labels.bincount(minlength=len(dataset.class_names)).tolist()
         sizes = [

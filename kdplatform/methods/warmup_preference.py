@@ -1,22 +1,23 @@
 """Warm-up by preference: Warmup-Distill, Sun et al. 2025 (arXiv 2502.11766).
 
-For the first `warmup_epochs`, by direct preference optimisation (Rafailov et al. 2023, 2305.18290):
+In the first `warmup_epochs` the loss is that of direct preference optimisation (Rafailov et al.
+2023, 2305.18290):
 
     -log sigmoid(beta * (log pi(y+) / pi_0(y+) - log pi(y-) / pi_0(y-)))
 
-pi is the student's softmax and pi_0 that of the student at the start. y- is the student's answer.
-y+ is the teacher's answer, where the teacher finds y- improbable:
+pi is the student's softmax, and pi_0 that of the student at the start. y- is the student's answer,
+and y+ the teacher's. A row counts if the teacher finds y- improbable:
 
     M = P_teacher(y-) - P_student(y-) < eta        or of logarithms, by `mismatch`
 
-Rows without such a pair teach nothing. After the warm-up the student is trained by `then`, which
-counts its epochs from there. The learning rate and all other state continue.
+Other rows have no loss. After the warm-up the student is trained by the method `then`, whose epochs
+are counted from there. The learning rate and all other state continue.
 
-Our reading: the paper is about language models, where y is a sequence and the teacher continues
-from the first improbable token. Here y is one class, so the normalisers cancel and the loss is
-softplus(-beta * ((z_y+ - z_y-) - (z0_y+ - z0_y-))). The paper's values of eta and the epochs, and
-whether M is of probabilities or logarithms, could not be read, so eta has no default. beta is the
-usual one of such losses.
+This is our reading. The paper is about language models, where y is a sequence and the teacher
+continues from the first improbable token. Here y is one class, so the normalisers cancel and the
+loss is softplus(-beta * ((z_y+ - z_y-) - (z0_y+ - z0_y-))). We could not read the paper's values of
+eta and of the epochs, nor whether M uses probabilities or logarithms. eta therefore has no default.
+beta has the usual value for such losses.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
 
 
 class Config(BuildingConfig, DistillationConfig):
-    """How pairs are found and how long they are learnt from, and the method that follows."""
+    """How pairs are found, how long the student learns from them, and the method that follows."""
 
     temperature_field: ClassVar[str] = "temperature"
     base_name: ClassVar[str] = "then"
@@ -114,7 +115,7 @@ class WarmupByPreference(Method[Config]):
     """Preferences of the teacher among the student's own answers, then another method.
 
     Attributes:
-        initial: the student as it was at first.
+        initial: a copy of the student at the start.
     """
 
     in_eval = frozenset({"initial"})
@@ -131,7 +132,7 @@ class WarmupByPreference(Method[Config]):
         )
 
     def check(self, dataset: Dataset) -> None:
-        """Asks for eta, and has the method that follows look at the data.
+        """Refuses a missing eta, and runs the following method's check of the data.
 
         Raises:
             UserError: eta is not given.
@@ -145,7 +146,7 @@ class WarmupByPreference(Method[Config]):
         self.then.check(dataset)
 
     def begin(self, run: Run) -> None:
-        """Keeps the student as it is, and begins the method that follows."""
+        """Copies the student, and begins the method that follows."""
         if self.config.warmup_epochs >= run.config.epochs:
             say(
                 f"warmup_preference: warmup_epochs={self.config.warmup_epochs} leaves none of the "
@@ -175,12 +176,12 @@ class WarmupByPreference(Method[Config]):
         return Loss(rows, student, parts)
 
     def after_step(self, run: Run) -> None:
-        """Passes the step on to the method that follows, once it has begun to teach."""
+        """Passes the step on to the method that follows, after the warm-up."""
         if (run.step - 1) // run.steps_per_epoch >= self.config.warmup_epochs:
             self.then.after_step(self._later(run))
 
     def _later(self, run: Run) -> Run:
-        """Returns the run as the method that follows sees it, whose epochs begin with it."""
+        """Returns the run as the following method sees it: epochs count from the warm-up's end."""
         epochs = self.config.warmup_epochs
         epoch, step = run.epoch - epochs, run.step - epochs * run.steps_per_epoch
         config = run.config.model_copy(update={"epochs": max(run.config.epochs - epochs, 1)})
@@ -198,7 +199,7 @@ class WarmupByPreference(Method[Config]):
 
 
 def mismatch(student: Tensor, teacher: Tensor, answers: Tensor, of: str) -> Tensor:
-    """Returns the teacher's probability of the answers less the student's, or of logarithms: [B].
+    """Returns the teacher's minus the student's probability of the answers, or of logarithms: [B].
 
     Args:
         student: logits [B, C].
@@ -217,7 +218,7 @@ def preference_loss(
 
     Args:
         student: logits [B, C]; gets a gradient.
-        initial: logits [B, C] of the student as it was at first.
+        initial: logits [B, C] of the student at the start.
         preferred: int64 [B].
         rejected: int64 [B].
     """

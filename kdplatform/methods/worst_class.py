@@ -4,12 +4,13 @@
     v_c <- v_c * exp(step_size * L_c), scaled to sum 1, after every epoch
 
 L_c is the student's mean cross entropy of class c on the validation split, and pi_c the share of
-the class in training: the second part of the weight turns the mean over rows into sum_c v_c times
-the class's own mean. robustness 0 is `kd`. The paper trades the average against the worst class in
-this way, by weights of classes that follow the validation loss; that L_c is a cross entropy with
-labels, the defaults and the weight of whole rows are ours.
+the class in training. The second part of the weight turns the mean over rows into the sum over c of
+v_c times the mean of class c. robustness 0 is `kd`. The paper trades the average against the worst
+class in this way, by weights of classes that follow the validation loss. The cross entropy with
+labels in L_c, the defaults, and weights of whole rows are ours.
 
-Validation chooses the weights, so that the student's numbers on validation are not untouched.
+The weights depend on the validation split, so the student's validation numbers are not independent
+of training.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from kdplatform.settings.schema import Fraction
 
 
 class Config(DistilledRows):
-    """How much the worst classes count beside the average, and how fast they are found."""
+    """How much the worst classes count beside the average, and how fast the weights change."""
 
     method: Literal["worst_class"] = Field("worst_class", description="method")
     robustness: Fraction = Field(
@@ -40,10 +41,10 @@ class Config(DistilledRows):
 
 
 class WorstClass(RowMethod[Config]):
-    """The classes that are worst off on validation count most."""
+    """Gives the classes with the highest validation losses the most weight."""
 
     def begin(self, run: Run) -> None:
-        """Weighs all classes alike."""
+        """Gives all classes the same weight."""
         counts = class_counts(run.split).double()
         self.shares = counts / counts.sum()
         self.log_weights = torch.zeros_like(counts).log_softmax(0)
@@ -55,7 +56,7 @@ class WorstClass(RowMethod[Config]):
         return weighted(self.usual(batch, run), classes[batch.labels])
 
     def after_step(self, run: Run) -> None:
-        """Weighs the classes anew at the end of an epoch."""
+        """Updates the weights of the classes at the end of an epoch."""
         if run.step % run.steps_per_epoch:
             return
         assert run.validation is not None

@@ -3,8 +3,8 @@
     ce_weight * CE_s + kd_weight * w * T^2 * KL(p || q),    w = 1 - exp(-CE_s / CE_t)
 
 CE_s and CE_t are the cross entropies of student and teacher with the hard label at temperature 1.
-A row's distillation counts little where the student knows the label better than the teacher. No
-gradient flows through w.
+The distillation of a row counts little if the student knows the label better than the teacher does.
+No gradient flows through w.
 
 Defaults (kd_weight is the authors' alpha) are those of their code.
 """
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-# Stands for a teacher's loss of nothing, which no student reaches: its rows have weight 1.
+# Least loss of a teacher, so that nothing is divided by 0; rows with this loss have weight 1.
 _LEAST = 1e-7
 
 

@@ -34,7 +34,7 @@ def group_accuracies(
 def compared_classes(classes: ClassWise, arm: Arm) -> pd.DataFrame:
     """Returns one row per class: accuracies of DS and its references, and the tests.
 
-    Columns of a comparison end in the role DS is compared with, such as `p_value_teacher`.
+    Columns of a comparison end with the role that DS is compared with, such as `p_value_teacher`.
     """
     tests = {
         role: classes.tests[arm, role].table for role in REFERENCES if (arm, role) in classes.tests
@@ -63,7 +63,7 @@ def with_disagreement(compared: pd.DataFrame, study: Study, arm: Arm) -> pd.Data
 
 
 def class_figure(classes: ClassWise, arm: Arm, title: str) -> Drawing:
-    """Draws the class accuracies of DS and what it is compared with."""
+    """Draws the class accuracies of DS and its references."""
     compared = compared_classes(classes, arm).set_index("name")
     roles = [role for role in REFERENCES if (arm, role) in classes.tests]
     accuracies = pd.DataFrame(

@@ -1,4 +1,4 @@
-"""The examples of a pair that a page shows: those on whose change most models agree."""
+"""The examples of a pair that a page shows: those whose change most models show."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +11,8 @@ from kdplatform.predictions import IntArray, Predictions
 from kdplatform.reporting.gallery import Changed, Gallery, Shown
 from kdplatform.reporting.pairs import Pair
 
-_MOST_SHOWN = 24  # each way
-_MOST_IMAGE_BYTES = 600_000  # of one gallery, as the page holds them
+_MOST_SHOWN = 24  # in each direction
+_MOST_IMAGE_BYTES = 600_000  # of one gallery, as encoded in the page
 _MOST_CELLS = 8
 _LONGEST_CELL = 80
 
@@ -23,8 +23,8 @@ def gallery_of(
     """Returns the examples that only one side gets right.
 
     Args:
-        attributes: whose groups are named; intersections are left out.
-        previews: what runs logged of examples, by id. Other examples are shown by the further
+        attributes: attributes whose groups are named; intersections are left out.
+        previews: logged previews of examples, by id. Other examples are shown by the further
             columns of their prediction tables.
     """
     a, b = (np.stack([table.correct for table in side]) for side in (pair.a, pair.b))
@@ -71,9 +71,9 @@ def _chosen(
     groups: Mapping[str, Sequence[str]],
     previews: Mapping[str, Shown],
 ) -> list[int]:
-    """The rows to show: of every class and group in turn, those of most agreement first.
+    """The rows to show, from every class and group in turn, with the most agreement first.
 
-    Examples with a preview come before those with only a line of the table.
+    Examples with a preview come before those with only a table row.
     """
     candidates = np.flatnonzero(agreement > 0)
     seen = np.array([str(table.ids[row]) in previews for row in candidates], dtype=bool)
@@ -118,7 +118,7 @@ def _shown(table: Predictions, row: int, previews: Mapping[str, Shown]) -> Shown
 
 
 def _within_bytes(examples: Sequence[Changed]) -> list[Changed]:
-    """As many of the examples as a page has room for, both ways alike."""
+    """As many examples as a page has room for, equally in both directions."""
     kept, used = [], 0
     for example in sorted(examples, key=lambda own: -own.models):
         used += len(example.shown.image)
@@ -129,19 +129,24 @@ def _within_bytes(examples: Sequence[Changed]) -> list[Changed]:
 
 def _notes(shown: Sequence[Changed], previews: Mapping[str, Shown], pairs: int) -> Iterator[str]:
     if not shown:
-        yield "No example is right on one side alone."
+        yield "No example is right on one side only."
         return
     if pairs > 1:
         yield (
-            "The counts are of examples on whose change most pairs of models agree. Those of most "
-            "agreement are shown first, of every class and group in turn."
+            "The counts include the examples whose change most pairs of models show. Examples with "
+            "the most agreement come first, from every class and group in turn."
         )
     else:
-        yield "One pair of models: shown are examples of every class and group in turn."
+        yield (
+            "There is one pair of models. The page shows examples of every class and group in turn."
+        )
     if not previews:
         yield (
             "No run has logged images or texts of these examples, so the columns of the prediction "
             "tables are shown."
         )
     else:
-        yield "Runs log the changed examples of which they are surest, so not all can be shown."
+        yield (
+            "Runs log only the changed examples of which the models are most certain, so not all "
+            "can be shown."
+        )

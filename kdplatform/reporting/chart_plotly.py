@@ -1,4 +1,4 @@
-"""Charts as figures of Plotly: plain dictionaries, which the page hands to the bundle it holds."""
+"""Charts as Plotly figures: plain dictionaries, which the page passes to its copy of Plotly."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,13 +10,14 @@ from kdplatform.text import visible
 
 Figure = dict[str, Any]
 
-# Bars of hundreds of names, which would hide each other.
+# Above this many names interval bars would hide each other.
 _CROWDED = {"thickness": 0.5, "width": 0}
-# Up to here every whole number has a mark.
+# Up to this value every whole number has a tick.
 _FEW = 5
 _ROW = 24  # pixels of a name
 _LONGEST_NAME = 28
-# Colours by their names in the page's style sheet, which knows day and night; marks of Plotly.
+# Colours by their names in the page's style sheet, which has a light and a dark theme; Plotly's
+# marks.
 _MARKS = {
     Look.REFERENCE: ("--reference", "circle-open"),
     Look.OTHER: ("--other", "square"),
@@ -27,7 +28,7 @@ _MARKS = {
     Look.NDS: ("--reference", "circle-open"),
 }
 _DASHES = {Look.TEACHER: "dot", Look.NDS: "dash", Look.REFERENCE: "dash", Look.OTHER: "dashdot"}
-# Several methods in one chart: Okabe and Ito's palette, and a mark of its own for each.
+# For several methods in one chart: Okabe and Ito's palette, and a different mark for each.
 _PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#8A8A94")
 _SYMBOLS = ("square", "circle", "diamond", "triangle-up", "cross", "x", "star", "hexagon")
 
@@ -43,7 +44,7 @@ def plotly_figure(chart: Chart) -> Figure:
 
 
 def plain(text: object) -> str:
-    """Returns a text in which Plotly finds neither tags, such as `<a>`, nor formulas."""
+    """Returns a text that Plotly shows without tags, such as `<a>`, and without formulas."""
     return escape(visible(text), quote=True).replace("$", "&#36;")
 
 
@@ -84,7 +85,7 @@ def _mark(look: Look) -> Figure:
 
 
 def _hover(chart: Chart, points: Points) -> list[str]:
-    """The text of a point: its name, its value with the interval, and words of its own."""
+    """The text of a point: its name, its value with the interval, and further words."""
     digits = 2 if chart.percent else 1
     said = []
     for row, value in enumerate(points.values):
@@ -279,7 +280,7 @@ def _curves(chart: Curves) -> Figure:
 
 
 def _count_axis(panel: Panel) -> Figure:
-    """Returns an axis from 0 whose marks are whole numbers, each of them once."""
+    """Returns an axis from 0 whose ticks are distinct whole numbers."""
     values = [value for points in panel.series for value in points.values]
     values += [level.value for level in panel.levels]
     most = max((value for value in values if math.isfinite(value)), default=0.0)
@@ -296,7 +297,7 @@ def _rows(points: Points, rows: Sequence[int]) -> Points:
 
 
 def _level_lines(chart: Chart, levels: Sequence[Level], axis: str, *, show: bool) -> list[Figure]:
-    """Constant lines as traces, so that the legend has them."""
+    """Constant lines as traces, so that they appear in the legend."""
     ends = [-0.5, len(chart.names) - 0.5]
     return [
         {

@@ -1,4 +1,4 @@
-"""Charts as pictures: the same points, intervals and lines as the page's, by matplotlib."""
+"""Charts as pictures by matplotlib: the same points, intervals and lines as in the page."""
 
 from typing import Literal
 

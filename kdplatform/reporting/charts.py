@@ -1,7 +1,7 @@
-"""What the figures of a page show, whatever draws them: the page itself, or a picture beside it.
+"""The content of the figures of a page, which the page draws itself and a picture file repeats.
 
-Values are fractions where `percent` says so, and are shown in per cent. `chart_plotly` turns a
-chart into a figure of the page, `chart_png` into a picture.
+If `percent` is true, values are fractions and are shown in per cent. `chart_plotly` turns a chart
+into a figure of the page, `chart_png` into a picture.
 """
 
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ class Points:
     Attributes:
         values: NaN where a point is not known.
         low: lower limits; NaN where there is none.
-        words: text shown when the pointer is at a point; empty for none.
+        words: text of a point that is shown under the pointer; empty for none.
     """
 
     name: str
@@ -65,8 +65,8 @@ class Chart:
 
     Attributes:
         key: stem of its picture's file.
-        caption: what must be known to read it.
-        names: of the positions of points: groups, classes, arms.
+        caption: explanation below the figure.
+        names: names of the positions: groups, classes or arms.
         panels: side by side, over the same positions.
         percent: whether values are fractions, shown in per cent.
         pictured: whether a picture of it is written beside the page.
@@ -82,11 +82,11 @@ class Chart:
 
     @property
     def scale(self) -> float:
-        """What values are multiplied by to be shown."""
+        """The factor between values and shown numbers."""
         return 100.0 if self.percent else 1.0
 
     def unit(self, title: str) -> str:
-        """Returns a panel's title with its unit; differences are in points, and say so."""
+        """Returns a panel's title with its unit; titles of differences already name points."""
         return f"{title}, %" if self.percent and "points" not in title else title
 
 
@@ -95,8 +95,8 @@ class Dots(Chart):
     """Names from top to bottom, values from left to right.
 
     Attributes:
-        by_rank: positions without names, from left to right, for more than can be written.
-        zero: whether 0 is a line of its own, as it is for differences.
+        by_rank: whether positions run from left to right without names, because there are too many.
+        zero: whether 0 has a line, as for differences.
     """
 
     by_rank: bool = False
@@ -118,9 +118,10 @@ class Curves(Chart):
 
 @dataclass(frozen=True)
 class Crosses(Chart):
-    """One point per name with an interval both ways.
+    """One point per name with intervals in both directions.
 
-    The only panel has a series per method: its values are across, `up` has those upwards.
+    The only panel has a series per method. Its values are horizontal, and `up` has the vertical
+    ones.
     """
 
     up: Sequence[Points] = ()

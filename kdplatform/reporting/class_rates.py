@@ -1,4 +1,4 @@
-"""Rates of the groups within one class, which the reader of a page chooses among all classes."""
+"""Rates of the groups within one class, which the reader of a page chooses."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class ClassRates:
         key: stem of the file that has all of them.
         sides: names of side A and side B.
         class_names: of the classes in `changes.classes`.
-        first: place of the class that is shown first.
+        first: position of the class that is shown first.
     """
 
     key: str
@@ -38,10 +38,10 @@ class ClassRates:
         return Table(self.key, self.title, frame, frame.head(0))
 
     def data(self) -> dict[str, Any]:
-        """What the page's script makes a table and a figure of, class by class.
+        """The data from which the page's script makes a table and a figure of a class.
 
-        Numbers are in per cent: of a class one list per measure, with A, B, and the difference's
-        value and limits for every group.
+        Numbers are in per cent. A class has one list per measure: A, B, and the difference with its
+        limits for every group.
         """
         changes = self.changes
         values = {

@@ -1,4 +1,4 @@
-"""Classes: which are better or worse off, sorted, with intervals and what survives Holm."""
+"""The chapter on classes: their changes, sorted, with intervals and Holm's correction."""
 
 import math
 from collections.abc import Hashable, Mapping, Sequence
@@ -17,7 +17,7 @@ from kdplatform.reporting.report_table import Row, Table, change_words, p_words,
 from kdplatform.reporting.tables import EMPTY
 from kdplatform.study.groups import UNDECIDED
 
-# Up to this many names are written beside their marks; more appear on pointing at a mark.
+# Up to this many names are written beside their marks. With more, a name appears under the pointer.
 _MOST_NAMED = 60
 _SEARCHED = 12
 _UNKNOWN = float("nan")
@@ -27,7 +27,7 @@ def classes_of_pair(pair: Pair, frame: pd.DataFrame) -> Section:
     """Returns the figure and the table of all classes of a pair.
 
     Args:
-        frame: a row per class: `class`, `n`, `accuracy_a`, `accuracy_b`, `difference` and, where
+        frame: a row per class: `class`, `n`, `accuracy_a`, `accuracy_b`, `difference` and, if
             classes were tested, its limits and p-values.
     """
     ordered = frame.iloc[np.argsort(frame["difference"].fillna(np.inf), kind="stable")]
@@ -56,7 +56,7 @@ def class_frame(pair: Pair) -> pd.DataFrame:
 
 
 def _verdict(row: Mapping[Hashable, Any]) -> str:
-    """The text of a class: by its p-value over all classes tested."""
+    """The verdict on a class, from its p-value over all tested classes."""
     p_value = row.get("p_holm", _UNKNOWN)
     if not math.isfinite(p_value):
         return "no test"
@@ -106,7 +106,7 @@ def _chart(
     return Dots(
         key,
         f"Accuracy of every class, in points: {pair.title}",
-        f"{how}; marks have 95% intervals, which are not corrected for the number of classes.",
+        f"{how}. Marks have 95% intervals, which are not corrected for the number of classes.",
         names,
         [Panel("difference, points", series)],
         pictured=pair.leads,
@@ -163,20 +163,21 @@ def _percent(value: float) -> str:
 def _notes(pair: Pair) -> list[str]:
     notes = [pair.sides + "."]
     if pair.test is None:
-        return [*notes, "Classes are not tested: one side has no spread over seeds."]
+        return [*notes, "Classes are not tested, because one side has no spread over seeds."]
     counts = pair.test.counts
     notes.append(
-        f"{counts.significant} of {counts.tested} classes have p < .05, of which chance alone "
-        f"gives {counts.expected_by_chance:.1f}; {counts.significant_holm} are left after Holm's "
-        "correction over the classes."
+        f"{counts.significant} of {counts.tested} classes have p < .05; chance alone gives "
+        f"{counts.expected_by_chance:.1f}. After Holm's correction over the classes "
+        f"{counts.significant_holm} are left."
     )
     if pair.test.permutation is None:
         notes.append(
-            "McNemar's exact test of this one pair of models: it says nothing of other seeds."
+            "The test is McNemar's exact test of this one pair of models. It says nothing about "
+            "other seeds."
         )
     else:
         notes.append(
-            "Welch's test over seeds of class accuracy divided by overall accuracy: a class may "
-            "lose points and still be better off than the others."
+            "The test is Welch's test over seeds of class accuracy divided by overall accuracy. A "
+            "class may therefore lose points and still be better off than the others."
         )
     return notes

@@ -1,4 +1,4 @@
-"""Two sides, each of one or more models of the same examples: what differs between them."""
+"""Comparison of two sides, each with one or more models on the same examples."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -61,10 +61,10 @@ class Comparison:
 
     Attributes:
         verdicts: every row with its verdict.
-        notes: how to read them.
+        notes: how to read the verdicts.
         study: the sides, A in the role of the NDS and B in that of its students.
-        classes: None where classes cannot be tested.
-        groups: None without attributes.
+        classes: the comparison of classes; None if they cannot be tested.
+        groups: the comparison of groups; None without attributes.
         findings: the first sentences of the page and the printed text.
         measures: the auditors' measures of every group.
     """
@@ -94,14 +94,14 @@ def build_comparison(
     """Compares side B with side A, the reference.
 
     Args:
-        attributes: whose groups are compared: columns, or several of them for their intersections.
-        similar_by: columns that say how alike two examples are, for individual fairness; none:
-            not measured.
+        attributes: attributes whose groups are compared: columns, or tuples for intersections.
+        similar_by: columns for the similarity of examples; without them individual fairness is not
+            measured.
         min_group_size: examples a group needs to be measured.
         effort: numbers of draws and permutations.
-        remarks: what is not compared and why, if the caller knows.
-        previews: what runs logged of examples, by id.
-        positive: the favourable class by name, or by number where classes have none; None: class 1
+        remarks: what is not compared, with the reason, if the caller knows.
+        previews: logged previews of examples, by id.
+        positive: the favourable class by name, or by number if classes have no names; None: class 1
             of two.
         min_group_share: share of the examples that a group needs for an impact ratio.
 
@@ -306,7 +306,7 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
     if a == b == 1:
         yield (
             "One model on each side: intervals and tests are conditional on these two models, and "
-            "say nothing of other seeds."
+            "say nothing about other seeds."
         )
     elif min(a, b) == 1:
         yield (
@@ -315,11 +315,14 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
         )
     elif a == b:
         yield (
-            "Intervals pair the models of A and B in the order in which they are given, the first "
-            "with the first: name the same seeds in the same order."
+            "Intervals pair the models of A and B in the given order, the first with the first. "
+            "Name the same seeds in the same order."
         )
     if classes is not None and (undefined := int((classes.table["status"] != "tested").sum())):
-        yield f"{undefined} classes are not tested: absent, or without any variance over seeds."
+        yield (
+            f"{undefined} classes are not tested, because they are absent or do not vary over "
+            "seeds."
+        )
     labels = set(study.any_table.labels.tolist())
 
     def named(numbers: Sequence[int]) -> str:
@@ -328,13 +331,19 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
     for arm, title in zip((A, B), study.settings.values(), strict=True):
         predicted = [np.unique(table.predictions) for table in study.tables(arm)]
         if wrong := sorted(set(np.concatenate(predicted).tolist()) - labels):
-            yield f"{title}: class {named(wrong)} is predicted and is no label: always wrong."
+            yield (
+                f"{title}: class {named(wrong)} is predicted but is never a label, so these "
+                "predictions are always wrong."
+            )
         if any(table.logits is None for table in study.tables(arm)):
-            yield f"{title}: without logits, so scores of probabilities are not measured."
-    yield "In %; ratios, scores of probabilities, I(f) and consistency as they are."
+            yield f"{title} has no logits, so scores of probabilities are not measured."
+    yield "Values are in %, except ratios, scores of probabilities, I(f) and consistency."
     if not a == b == 1:
-        yield "Disagreement: under A and B that of two models of the side, then that of A with B."
+        yield (
+            "Disagreement: the columns A and B have that of two models of the side, then follows "
+            "that of A with B."
+        )
     yield (
-        "EOD, DPD, gap, ratios and the like: B is called fairer or less fair only if the interval "
-        "excludes 0, and still does when what chance alone gives is subtracted."
+        "EOD, DPD, gap, ratios and similar metrics: B is called fairer or less fair only if the "
+        "interval excludes 0, also after the difference of the chance levels is taken away."
     )

@@ -1,4 +1,4 @@
-"""What auditors ask of a comparison: verdicts, the four-fifths rule, measures by group."""
+"""Audit measures of a comparison: verdicts, the four-fifths rule, measures by group."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -36,10 +36,10 @@ class Measures:
     """The measures of all attributes.
 
     Attributes:
-        rows: metrics with their verdicts, for the table of what differs.
+        rows: metrics with their verdicts, for the table of differences.
         groups: every group with all of its measures.
         tables: the four-fifths rule, and measures by group, in words.
-        notes: what must be known to read them.
+        notes: how to read them.
     """
 
     rows: Sequence[Row]
@@ -59,7 +59,7 @@ def measures_of(
 
     Args:
         attributes: those with two groups or more that can be measured.
-        positive: number of the favourable class; None: nothing that needs one is measured.
+        positive: number of the favourable class; None: measures that need one are left out.
         min_group_share: share of the examples that a group needs for an impact ratio.
     """
     if not attributes:
@@ -100,14 +100,14 @@ def _notes(
 ) -> Iterator[str]:
     if positive is None:
         yield (
-            "Selection rates, impact ratios, equal opportunity, predictive parity: not measured; "
-            "--positive names the favourable class."
+            "Selection rates, impact ratios, equal opportunity and predictive parity are not "
+            "measured; --positive names the favourable class."
         )
         return
     yield (
-        f"Favourable class: {study.class_names[positive]}. Selection rate: share that is predicted "
-        "it; demographic parity ratio: the lowest over the highest selection rate; equal "
-        "opportunity: spread of the TPR; predictive parity: spread of the precision."
+        f"Favourable class: {study.class_names[positive]}. Selection rate: share with this "
+        "prediction. Demographic parity ratio: the lowest over the highest selection rate. Equal "
+        "opportunity: spread of the TPR. Predictive parity: spread of the precision."
     )
     for attribute, each in found.items():
         assert each.decisions is not None
@@ -144,9 +144,9 @@ def _rule_table(found: dict[Attribute, GroupMeasures]) -> Iterator[Table]:
         return
     notes = [
         f"Below {FOUR_FIFTHS:g}: the rate is less than four fifths of the highest group's, which "
-        "is taken as a sign of adverse impact. By chance: how many audits of groups of these "
-        "sizes find one although all have the same rate, simulated. p: of the lowest ratio, by "
-        "permuting groups. A flag that chance gives often says little by itself."
+        "counts as a sign of adverse impact. By chance: share of simulated audits of groups of "
+        "these sizes that find such a group although all have the same rate. p: of the lowest "
+        "ratio, by permuting groups. A flag that chance often gives says little by itself."
     ]
     columns = {
         "attribute": "attribute",
@@ -241,8 +241,8 @@ def _group_tables(found: dict[Attribute, GroupMeasures]) -> Iterator[Table]:
         notes = []
         if "p" in columns:
             notes.append(
-                "Disagreement beyond seeds: of a model of A with one of B, minus that of two seeds "
-                "of one side; p by permuting seeds between the sides."
+                "Disagreement beyond seeds: the disagreement of a model of A with one of B, minus "
+                "that of two seeds of one side. p comes from permuting seeds between the sides."
             )
         yield table_of(
             f"measures_{file_stem(attribute_name(attribute))}",

@@ -1,4 +1,4 @@
-"""The page of a comparison: the same chapters as a study's, of side B against side A."""
+"""The page of a comparison of side B with side A, in the same chapters as a study's page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ from kdplatform.study.groups import GroupComparison
 from kdplatform.study.study import Study
 
 _FILES = (
-    "One CSV per table, in fractions rather than per cent; one PNG per figure.",
+    "One CSV per table, in fractions instead of per cent, and one PNG per figure.",
     "classes.csv: every class with its tests.",
 )
 
@@ -47,9 +47,9 @@ def comparison_report(
         study: side A in the role of the NDS, side B in that of its students.
         verdicts: every row with its verdict.
         notes: how to read the rows.
-        previews: what runs logged of examples, by id.
+        previews: logged previews of examples, by id.
         measures: the auditors' measures of every group.
-        positive: number of the favourable class, where there is one.
+        positive: number of the favourable class, if there is one.
     """
     pair = _pair(study, classes, groups)
     subtitle = "; ".join(

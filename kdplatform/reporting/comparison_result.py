@@ -1,4 +1,4 @@
-"""What a comparison found, for a notebook or a program: data frames, a page, and text."""
+"""The result of a comparison for a notebook or a program: data frames, a page, and text."""
 
 from collections.abc import Sequence
 from functools import cached_property
@@ -20,15 +20,15 @@ class ComparisonResult:
     It has the numbers and verdicts of the command `kdplatform compare`. Numbers are fractions.
 
     Attributes:
-        findings: What was found, a sentence a row: `kind`, `sentence`, `strength`, `subject`, and
-            the numbers of each.
-        verdicts: Every row of the table of what differs: `what`, `a`, `b`, `difference` (B minus
-            A), `low`, `high`, `p_value`, `verdict` and more.
+        findings: What was found, one sentence per row: `kind`, `sentence`, `strength`, `subject`,
+            and its numbers.
+        verdicts: Every row of the table of differences: `what`, `a`, `b`, `difference` (B minus A),
+            `low`, `high`, `p_value`, `verdict` and more.
         groups: Every group of every attribute with all of its measures under both sides, and
             whether it got worse or better; empty without attributes.
         shifts: The paired change of every group, intersection, and group within a class.
         classes: Every class with its accuracies, difference and tests.
-        notes: What must be known to read them, a sentence each.
+        notes: Sentences that explain how to read the numbers.
     """
 
     def __init__(self, comparison: Comparison) -> None:
@@ -36,7 +36,7 @@ class ComparisonResult:
 
     @cached_property
     def findings(self) -> pd.DataFrame:
-        """One row per sentence, in the order in which they are to be read."""
+        """One row per sentence, in reading order."""
         rows = [
             {
                 "kind": found.kind,
@@ -79,7 +79,7 @@ class ComparisonResult:
         """Writes the comparison's page as one file, which opens without a network.
 
         Returns:
-            Where it is.
+            The path of the file.
 
         Raises:
             UserError: the path cannot be written.
@@ -91,7 +91,7 @@ class ComparisonResult:
         images = {picture.key: picture.png() for picture in report.page.pictures()}
         with written_atomically(target) as temporary:
             temporary.write_text(render(report.page, images), encoding="utf-8")
-            temporary.chmod(0o644)  # a page is made to be passed on
+            temporary.chmod(0o644)  # others may read the page
         return target
 
     def __str__(self) -> str:
@@ -101,7 +101,7 @@ class ComparisonResult:
         return f"<{type(self).__name__}: {visible(self._comparison.report.page.subtitle)}>"
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the findings and every verdict."""
+        """Returns the findings and all verdicts, for a notebook."""
         shown = self._comparison.verdicts.shown
         items = "".join(
             f"<li><b>{escape(found.kind)}</b> {escape(visible(found.sentence))}</li>"

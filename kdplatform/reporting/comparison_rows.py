@@ -36,7 +36,7 @@ from kdplatform.study.ranking import GINI, MANY_CLASSES, K
 from kdplatform.study.study import NDS, Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
 
-# In a study A, the reference, has the role of the NDS, and B that of its students.
+# The study gives A, the reference, the role of the NDS, and B that of its students.
 A, B = NDS, Arm(Role.DISTILLED)
 _INDIVIDUAL = {
     INDIVIDUAL: ("I(f) on probabilities", -1, np.inf),
@@ -75,14 +75,15 @@ def _row(what: str, a: float, b: float, change: Interval, verdict: str, scale: f
 
 
 def overall_rows(study: Study) -> Iterator[Row]:
-    """Accuracy, the scores of probabilities where both sides have logits, disagreement."""
+    """Accuracy, disagreement, and the scores of probabilities if both sides have logits."""
     a, b = study.tables(A), study.tables(B)
     weights = study.any_table.weights
     correct = [[table.correct for table in tables] for tables in (a, b)]
     yield _example_row("accuracy", correct, weights, better=1, scale=100, width=1)
     if all(table.logits is not None for table in (*a, *b)):
         yield from _model_rows(study, {ECE: ("ECE", 0, 1.0)})
-        # Means of examples: those of `Study.metrics` have no interval for single models.
+        # These are means over examples, because the values of `Study.metrics` have no interval for
+        # single models.
         scores = [[example_scores(table) for table in tables] for tables in (a, b)]
         for name, label, width in (("brier", "Brier score", 2.0), ("nll", "NLL", np.inf)):
             values = ([each[name] for each in side] for side in scores)
@@ -111,16 +112,16 @@ def ranking_rows(study: Study) -> Iterator[Row]:
 
 
 def individual_rows(study: Study) -> Iterator[Row]:
-    """Individual unfairness and consistency where they were measured on both sides."""
+    """Individual unfairness and consistency, if they were measured on both sides."""
     return _model_rows(study, _INDIVIDUAL)
 
 
 def _model_rows(study: Study, metrics: Mapping[str, tuple[str, int, float]]) -> Iterator[Row]:
-    """Numbers of whole models: examples give them no interval, seeds do.
+    """Numbers of whole models, which have an interval over seeds but not over examples.
 
     Args:
-        metrics: by name in `Study.metrics`: its words, its direction (1: more is better, -1: less
-            is better, 0: no conclusion) and its largest possible difference.
+        metrics: by name in `Study.metrics`: its words, its direction (1: higher is better, -1:
+            lower is better, 0: neither) and its largest possible difference.
     """
     for metric, (what, better, width) in metrics.items():
         a, b = study.values(A, metric), study.values(B, metric)
@@ -148,9 +149,9 @@ def _example_row(
     are unrelated, the variance of their differences is still right.
 
     Args:
-        sides: of A and B, the value of every example under every model. [models, examples]
+        sides: for A and B, the value of every example under every model. [models, examples]
         weights: how much each example counts; None: all alike. [examples]
-        width: largest minus smallest value there can be, where the interval is cut off.
+        width: largest minus smallest possible value, at which the interval is cut off.
     """
     first, second = (np.asarray(values, dtype=float) for values in sides)
     a, b = (float(np.average(side, axis=1, weights=weights).mean()) for side in (first, second))
@@ -159,7 +160,7 @@ def _example_row(
     elif len(first) == len(second):
         change = mean_of_seeds_and_examples(second - first, weights)
     else:
-        # One side has more seeds: no pairs, and a side of one model has no spread to go by.
+        # With different numbers of seeds there are no pairs, and one model alone has no spread.
         change = Interval(b - a, np.nan, np.nan)
     change = change.within(-width, width)
     return _row(what, a, b, change, _judged(change, better), scale)
@@ -182,7 +183,7 @@ def class_test(study: Study) -> ClassComparison | None:
 
 
 def class_count_row(test: ClassComparison) -> Row:
-    """How many classes differ, beside chance and corrections."""
+    """How many classes differ, by chance, and after corrections."""
     p, verdict = np.nan, "McNemar, these two models"
     if test.permutation is not None:
         p = test.permutation.p_count
@@ -191,7 +192,7 @@ def class_count_row(test: ClassComparison) -> Row:
 
 
 def group_count_row(test: GroupComparison) -> Row:
-    """How many groups of single attributes changed, beside chance and corrections."""
+    """How many groups of single attributes changed, by chance, and after corrections."""
     p = test.global_p
     verdict = "groups differ" if p < LEVEL else "undecided"
     if max(test.shifts.seeds) == 1:
@@ -229,7 +230,7 @@ def fairness_rows(
     """The fairness metrics of one attribute, arms "A" and "B", each with its verdict.
 
     Args:
-        groups: how many examples are in groups, and how many in none.
+        groups: numbers of examples in groups and in none, in words.
     """
     for metric, label in _METRICS.items():
         change = bootstrap.change(["B"], "A", metric, null)
@@ -244,7 +245,7 @@ def verdict_row(what: str, metric: str, a: float, b: float, change: Change, scal
 
     Args:
         a: its value under side A.
-        scale: 100 where it is shown in per cent.
+        scale: 100 if it is shown in per cent.
     """
     row = _row(what, a, b, change.interval, _fairness_verdict(metric, change), scale)
     row.numbers |= {"chance_difference": change.chance, "levelling_down": change.levelling_down}
@@ -254,7 +255,7 @@ def verdict_row(what: str, metric: str, a: float, b: float, change: Change, scal
 def fairness_changes(
     bootstrap: FairnessBootstrap, null: pd.DataFrame, *, b_at_chance: bool
 ) -> Iterator[MetricChange]:
-    """The same as evidence: what findings are made from."""
+    """The same changes as evidence, from which findings are made."""
     for metric, name in FAIRNESS.items():
         change = bootstrap.change(["B"], "A", metric, null)
         a, b = (bootstrap.interval(arm, metric).estimate for arm in ("A", "B"))

@@ -1,4 +1,4 @@
-"""How the models of a study fare under conditions, beside the test split as it is."""
+"""The accuracies of a study's models under conditions, beside those on the unchanged test split."""
 
 import re
 
@@ -24,9 +24,9 @@ def conditions_of(study: Study) -> tuple[str, ...]:
 
 
 def conditions_table(study: Study) -> Table | None:
-    """Returns a row per arm: accuracy as it is and under each condition; None without any.
+    """Returns a row per arm: accuracy without and under each condition; None without conditions.
 
-    Numbers under a condition are those that the runs logged.
+    Numbers under a condition come from the runs' logged metrics.
     """
     conditions = conditions_of(study)
     if not conditions:
@@ -49,10 +49,11 @@ def conditions_table(study: Study) -> Table | None:
         rows,
         groups,
         [
-            "Per cent, mean ± standard deviation over seeds; of #SC the mean over pairs of models. "
-            "The whole report under a condition: report with its name as condition.",
-            "An attack's accuracy is an upper bound: a stronger attack may lower it. Images change "
-            "by the same noise for every model, and attacks begin at the same places.",
+            "Values are per cent, mean ± standard deviation over seeds; #SC is the mean over pairs "
+            "of models. For the whole report under a condition, run report with the condition's "
+            "name.",
+            "The accuracy under an attack is an upper bound, because a stronger attack may lower "
+            "it. For every model the noise is the same, and attacks begin at the same images.",
         ],
     )
 

@@ -1,4 +1,4 @@
-"""How the counts of classes and groups are to be read: their tests, chance, and what they miss."""
+"""How to read the counts of classes and groups: their tests, chance, and what they miss."""
 
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -33,9 +33,9 @@ def arms_reading(classes: ClassWise, groups: GroupWise, arm: Arm) -> list[str]:
         if Role.TEACHER not in of_classes:
             there = any(own.role is Role.TEACHER for own in classes.study.arms)
             lines.append(
-                "n_tc needs a teacher per seed: one shared teacher has no spread"
+                "n_tc needs a teacher per seed, because one shared teacher has no spread"
                 if there
-                else "n_tc needs what the teacher predicts, which is not there"
+                else "n_tc needs the teacher's predictions, which are missing"
             )
     of_groups = {r: groups.tests[arm, r] for r in REFERENCES if (arm, r) in groups.tests}
     if of_groups:
@@ -56,7 +56,7 @@ def test_name(test: Test) -> str:
 
 
 def chance_words(chance: Mapping[str, float]) -> str:
-    """Returns what chance gives: one number where all are alike, otherwise one by name."""
+    """Returns the numbers by chance: one number if all are alike, otherwise one per name."""
     words = {name: f"{value:.2g}" for name, value in chance.items()}
     if len(set(words.values())) == 1:
         return next(iter(words.values()))
@@ -64,9 +64,9 @@ def chance_words(chance: Mapping[str, float]) -> str:
 
 
 def unseen_lines(tests: Iterable[Test], noun: str) -> list[str]:
-    """Says what changes the tests would not have shown, and for how many no result could reach .05.
+    """Says what changes the tests would have missed, and how many tests could never give p < .05.
 
-    A count of 0 is no all-clear for what the tests cannot see.
+    A count of 0 does not exclude changes that the tests cannot see.
     """
     sizes, blind, tested = [], 0, 0
     for test in tests:
@@ -81,13 +81,13 @@ def unseen_lines(tests: Iterable[Test], noun: str) -> list[str]:
     if blind:
         lines.append(
             f"in {blind} of {tested} tests of a {noun} the models differ on too few examples for p "
-            "to reach .05"
+            "< .05"
         )
     return lines
 
 
 def _unseen(test: Test) -> tuple["np.ndarray[tuple[int, ...], np.dtype[np.float64]]", int]:
-    """Detectable changes of what was tested, and how many tests cannot reach the level."""
+    """Detectable changes of the tested cells, and how many tests cannot give p < .05."""
     if isinstance(test, ClassComparison) and test.permutation is not None:
         shift = test.detectable_shift
         return np.array([shift] if np.isfinite(shift) else []), 0

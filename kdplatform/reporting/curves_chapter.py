@@ -30,13 +30,13 @@ def accuracy_curves(study: Study) -> Curves:
         study,
         "figure3_accuracy",
         "Test accuracy and worst-class accuracy",
-        "Means over seeds with 95% intervals; seeds alone count as a sample.",
+        "Means over seeds with 95% intervals, which treat only the seeds as a sample.",
         panels,
     )
 
 
 def count_curves(study: Study, classes: ClassWise) -> Curves:
-    """#SC and #TC of every arm, beside what chance gives."""
+    """#SC and #TC of every arm, with the numbers by chance."""
     counts = {pair: test.counts for pair, test in classes.tests.items()}
     return _count_curves(
         study,
@@ -48,7 +48,7 @@ def count_curves(study: Study, classes: ClassWise) -> Curves:
 
 
 def group_count_curves(study: Study, groups: GroupWise) -> Curves:
-    """How many groups of each arm changed against NDS and teacher, beside what chance gives."""
+    """How many groups of each arm changed against NDS and teacher, with the numbers by chance."""
     counts = {pair: test.counts for pair, test in groups.tests.items()}
     return _count_curves(
         study,
@@ -80,12 +80,17 @@ def _count_curves(
         levels = [Level("by chance", Look.REFERENCE, max(chance))] if chance else []
         panels.append(Panel(title, series, levels))
     return _curves(
-        study, key, caption, "Counts near the line are what chance gives.", panels, percent=False
+        study,
+        key,
+        caption,
+        ("Counts near the line can be explained by chance."),
+        panels,
+        percent=False,
     )
 
 
 def fairness_curves(study: Study, fairness: GroupFairness, key: str) -> Curves:
-    """EOD, DPD and worst-group accuracy of one attribute, beside what parity gives."""
+    """EOD, DPD and worst-group accuracy of one attribute, with the parity level."""
     panels = []
     for metric, title in _FAIRNESS.items():
         panel = _panel(study, title, partial(fairness.interval, metric=metric))
@@ -99,7 +104,7 @@ def fairness_curves(study: Study, fairness: GroupFairness, key: str) -> Curves:
         study,
         f"{key}_{file_stem(fairness.name)}",
         f"Group fairness by {fairness.name}",
-        "Lower EOD and DPD are fairer only if groups are not worse off: look at the worst group "
+        "Lower EOD and DPD are fairer only if groups are not worse off. Look at the worst group "
         "beside them.",
         panels,
     )

@@ -1,4 +1,4 @@
-"""Who is in the data: the groups with their sizes, shares and base rates."""
+"""The chapter on the data: groups with their sizes, shares and base rates."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,7 +25,7 @@ def data_chapter(
     """Lists the groups of every attribute; intersections are folded.
 
     Args:
-        examples: any table; its predictions are not looked at.
+        examples: any table; its predictions are not used.
         positive: number of the class whose base rate is shown; None: class 1 of two.
     """
     title = "Who is in the data"
@@ -38,8 +38,8 @@ def data_chapter(
     if not attributes:
         return Section(title, [lead, "No attribute is compared, so no group is known."])
     rule = (
-        f"A group of fewer than {min_group_size} examples is not measured: a rate over so few is "
-        "chance."
+        f"A group of fewer than {min_group_size} examples is not measured, because a rate over so "
+        "few is chance."
     )
     single = [a for a in attributes if isinstance(a, str)]
     crossed = [a for a in attributes if not isinstance(a, str)]

@@ -1,4 +1,4 @@
-"""How every figure is drawn: in a style of its own, with names as they are written."""
+"""Drawing of all figures: in the platform's style, with names as plain text."""
 
 import io
 from collections import Counter
@@ -14,18 +14,18 @@ from matplotlib.font_manager import findfont, get_font
 from kdplatform.text import visible
 
 DPI = 100
-_FONT = "DejaVu Sans"  # comes with matplotlib
+_FONT = "DejaVu Sans"  # part of matplotlib
 _LONGEST_NAME = 24
 _LONGEST_TITLE = 160
 
 
 @contextmanager
 def own_style() -> Iterator[None]:
-    """Draws in matplotlib's own style, whatever files and scripts have set, and without formulas.
+    """Draws in matplotlib's default style without formulas, whatever files and scripts have set.
 
-    A name with two dollars is a name. Around both the making of a figure and its drawing.
+    A name with two dollar signs stays a name. Use it around both building and drawing a figure.
     """
-    # Only what differs: matplotlib takes 30 ms to check all of its parameters.
+    # Only parameters that differ are set, because matplotlib takes 30 ms to check all of them.
     changed: dict[Any, Any] = {
         name: value
         for name, value in dict.items(mpl.rcParamsDefault)
@@ -44,7 +44,7 @@ def figure_png(figure: Figure, dpi: int = DPI) -> bytes:
 
 
 def figure_text(text: str, longest: int = _LONGEST_TITLE) -> str:
-    r"""Returns a text as a figure can show it.
+    r"""Returns a text that a figure can show.
 
     Characters without a glyph in the font become their code, such as `\u732b`.
     """
@@ -56,10 +56,10 @@ def figure_text(text: str, longest: int = _LONGEST_TITLE) -> str:
 
 
 def figure_names(names: Sequence[object], kind: str) -> list[str]:
-    """Returns names of classes, groups or attributes as a figure shows them: all different.
+    """Returns distinct names of classes, groups or attributes that a figure can show.
 
-    Some names become their kind and number: names without glyphs in the font, and names that are
-    equal once cut to fit. `names_by_number` is the legend.
+    Names without glyphs in the font, and names that are equal after they are cut to fit, become
+    their kind and number. `names_by_number` is the legend.
     """
     return [
         f"{kind} #{number}" if text is None else text for number, text in enumerate(_drawn(names))
@@ -73,11 +73,15 @@ def names_by_number(names: Sequence[object], kind: str) -> str:
         for number, text in enumerate(_drawn(names))
         if text is None
     ]
-    return f"By number, for want of glyphs or room: {'; '.join(found)}." if found else ""
+    return (
+        (f"Names shown by number, because they lack glyphs or room: {'; '.join(found)}.")
+        if found
+        else ""
+    )
 
 
 def _drawn(names: Sequence[object]) -> list[str | None]:
-    """Returns names as they are drawn, None for one that can only be told by its number."""
+    """Returns names as they are drawn; None for a name that only its number can distinguish."""
     shown = [figure_text(str(name), _LONGEST_NAME) for name in names]
     count = Counter(shown)
     has_glyphs = (all(ord(char) in _glyphs() for char in visible(name)) for name in names)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from kdplatform.data import Inputs
 
-# Okabe and Ito's palette, told apart by colour-blind readers too.
+# Okabe and Ito's palette, which colour-blind readers can distinguish.
 COLORS = {"Teacher": "#000000", "NDS": "#E69F00", "DS": "#0072B2"}
 MARKERS = {"Teacher": "s", "NDS": "o", "DS": "D"}
 SIGNIFICANT = "#D55E00"
@@ -34,18 +34,18 @@ _MOST_CLASSES = 40
 _SHEET_ROWS, _SHEET_COLUMNS = 10, 10
 # Accuracies span whole tenths, so that the figures of a study share their axes.
 _ACCURACY_STEP = 0.1
-# Each holds two images of the figure, some 5 MB.
+# Each has two images of the figure, about 5 MB.
 _FRAMES_KEPT = 12
-# Larger files than zlib's default, in a third of the time.
+# This level gives larger files than zlib's default, in a third of the time.
 _PNG_COMPRESSION = 1
 
 
 class Frame:
-    """What figures of one structure share, and the artists that show the data of each.
+    """The common frame of figures of one structure, and the artists that show their data.
 
     Attributes:
         figure: with axes, names and legend.
-        moving: artists whose data are exchanged, by name.
+        moving: artists whose data change, by name.
     """
 
     def __init__(self, figure: Figure, moving: dict[str, Any]) -> None:
@@ -57,7 +57,7 @@ class Frame:
 
     @own_style()
     def png(self) -> bytes:
-        """Returns the figure with its present data as a PNG file; lays it out the first time."""
+        """Returns the figure with its current data as a PNG file; the first call lays it out."""
         artists: list[Artist] = list(self.moving.values())
         if self._canvas is None:
             self.figure.set_dpi(DPI)
@@ -87,8 +87,8 @@ class Drawing:
 
     Args:
         build: makes the frame from the structure.
-        structure: what figures that share a frame have in common.
-        show: gives the data to the moving artists.
+        structure: the common properties of figures that share a frame.
+        show: passes the data to the moving artists.
     """
 
     def __init__(
@@ -130,10 +130,10 @@ def class_accuracy_figure(
     """Draws per-class accuracies, with the classes marked where DS differs.
 
     Args:
-        accuracies: one row per class, index the class names, one column per label of `COLORS`,
-            fractions.
-        significant: which classes differ between DS and the arm of this label.
-        spread: standard deviations over seeds, shaped as `accuracies`.
+        accuracies: fractions with one row per class (index: class names) and one column per label
+            of `COLORS`.
+        significant: whether each class differs between DS and the arm of this label.
+        spread: standard deviations over seeds, with the shape of `accuracies`.
     """
     chosen = _most_different(accuracies)
     table = accuracies.iloc[chosen]
@@ -176,7 +176,7 @@ def _class_frame(
         # The arms of a class are side by side, so that equal accuracies stay visible.
         places = rows + 0.22 * (position - (len(labels) - 1) / 2)
         bars = LineCollection([], colors=COLORS[label], linewidths=1)
-        bars.set_in_layout(False)  # empty as yet, it would be taken to lie in a corner
+        bars.set_in_layout(False)  # empty bars would be placed in a corner by the layout
         moving[f"bars {label}"] = axes.add_collection(bars, autolim=False)
         (moving[f"points {label}"],) = axes.plot(
             np.full(len(rows), limits[0]),
@@ -189,7 +189,7 @@ def _class_frame(
             clip_on=False,
         )
     for position, label in enumerate(references):
-        # Its points make the layout leave room for them.
+        # These points make the layout leave room for the marks.
         (moving[f"marks {label}"],) = axes.plot(
             _mark_places(position, len(rows)),
             rows,
@@ -279,7 +279,7 @@ def _group_frame(
 def disagreement_figure(
     matrices: Mapping[str, pd.DataFrame], class_names: Sequence[str], title: str
 ) -> Drawing:
-    """Draws for each label how often it predicts one class (row) where DS predicts another.
+    """Draws for each label how often it predicts one class (row) and DS another (column).
 
     Args:
         matrices: counts [classes, classes] without diagonal, by the label compared with DS.
@@ -304,7 +304,7 @@ def _disagreement_frame(
     nothing = np.zeros((len(class_names), len(class_names)))
     for axes, label in zip(panels, labels, strict=True):
         moving[label] = axes.imshow(nothing, cmap="Blues", vmin=0, vmax=largest)
-        # Drawn again over the image, which covers half of them.
+        # Drawn again on top, because the image covers half of each line.
         moving |= {f"{label} {side}": spine for side, spine in axes.spines.items()}
         _name_classes(axes, class_names)
         axes.set_ylabel(f"{label} predicts")
@@ -326,7 +326,7 @@ def curves_figure(curves: pd.DataFrame, title: str) -> Drawing:
     def show(moving: dict[str, Any]) -> None:
         moving["title"].set_text(figure_text(title))
         for name in names:
-            # Validation may not have been looked at after every epoch.
+            # Validation may not have been measured after every epoch.
             moving[name].set_data(*curves[["epoch", name]].dropna().to_numpy().T)
 
     structure = (
@@ -358,7 +358,7 @@ def _curves_frame(
         axes.set_ylabel(quantity)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
-        # Where curves are not that fall and rise.
+        # A place where falling and rising curves do not run.
         axes.legend(frameon=False, loc="upper right" if quantity == "loss" else "lower right")
     return Frame(figure, moving)
 
@@ -438,7 +438,7 @@ def _accuracy_limits(*accuracies: pd.DataFrame | pd.Series) -> tuple[float, floa
 def _limits(values: pd.DataFrame | pd.Series) -> tuple[float, float]:
     """Returns round limits that enclose all values."""
     low, high = float(np.nanmin(values)), float(np.nanmax(values))
-    # Steps of the span's own magnitude: few different limits.
+    # Steps have the magnitude of the span, so that there are few different limits.
     step = 10.0 ** math.floor(math.log10(high - low)) if high > low else 1.0
     least, most = math.floor(low / step), math.ceil(high / step)
     return least * step, max(most, least + 1) * step

@@ -1,4 +1,4 @@
-"""Findings as they are printed: what everything that a command prints begins with."""
+"""Findings as printed text, with which the output of a command begins."""
 
 from collections.abc import Sequence
 
@@ -7,7 +7,7 @@ from kdplatform.text import visible
 
 
 def findings_text(findings: Sequence[Finding]) -> str:
-    """Returns one line per finding, warnings so that they cannot be missed; empty without any."""
+    """Returns one line per finding, with warnings marked; empty without findings."""
     lines = [
         f"WARNING: {finding.sentence}" if finding.kind == WARNING else f"- {finding.sentence}"
         for finding in findings

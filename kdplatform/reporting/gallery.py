@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Shown:
-    """One example as it is shown, or as far as it is known.
+    """The shown content of one example, as far as it is known.
 
     Attributes:
-        image: a `data:` address of an image that was checked; empty for other examples.
+        image: a `data:` URL of a checked image; empty for other examples.
         text: a text; empty for other examples.
         cells: names and values of a row.
     """
@@ -24,12 +24,12 @@ class Changed:
     """An example whose prediction changed.
 
     Attributes:
-        direction: which way, one of the gallery's directions.
+        direction: one of the gallery's directions.
         label: name of its class.
-        predicted: what it is predicted as where it is wrong, the most frequent one.
+        predicted: the most frequent wrong prediction.
         groups: by attribute.
-        models: how many pairs of models agree on the change.
-        pairs: how many pairs there are.
+        models: number of pairs of models that show the change.
+        pairs: number of pairs of models.
     """
 
     id: str
@@ -42,7 +42,7 @@ class Changed:
     pairs: int
 
     def cell(self, name: str) -> str:
-        """What is known of the example under a name."""
+        """The example's value of a column."""
         return dict(self.shown.cells).get(name, "")
 
     @property
@@ -53,12 +53,12 @@ class Changed:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Examples that changed, and how the page lets a reader choose among them.
+    """Examples that changed, with the directions that a reader can choose.
 
     Attributes:
         examples: those with the most agreement first.
-        directions: the ways in which an example may have changed, in the order of the page.
-        counts: how many examples changed this way in all, by direction.
+        directions: the possible directions of a change, in the order of the page.
+        counts: total number of changed examples, by direction.
         notes: text below them.
     """
 
@@ -91,6 +91,6 @@ class Gallery:
         return "bad" if example.direction == self.directions[0] else "good"
 
     def group_numbers(self, example: Changed) -> list[int]:
-        """The places of an example's groups among `groups`."""
+        """The positions of an example's groups in `groups`."""
         groups = self.groups
         return [groups.index(f"{name}: {group}") for name, group in example.groups.items()]

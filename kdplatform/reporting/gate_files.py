@@ -23,15 +23,15 @@ def write_gate(gate: JudgedGate, folder: Path) -> list[Path]:
     for name, content in gate_files(gate).items():
         with written_atomically(folder / name) as temporary:
             temporary.write_bytes(content)
-            temporary.chmod(0o644)  # made to be read by others
+            temporary.chmod(0o644)  # others may read it
     return [folder / name for name in (JUNIT, JSON)]
 
 
 def junit_xml(gate: JudgedGate) -> bytes:
     """Returns a gate as JUnit XML: an arm is a test suite, a rule a test case.
 
-    A rule whose outcome is *cannot tell* is a failure if the file counts it as failed, and skipped
-    if it counts as passed. Neither hides it.
+    A rule with the outcome *cannot tell* is a failure if the gate counts it as failed, and skipped
+    if it counts as passed. Both are visible.
     """
     root = ElementTree.Element("testsuites", name="kdplatform gate")
     for arm in gate.arms:
@@ -70,7 +70,7 @@ def _is_skipped(rule: JudgedRule) -> bool:
 
 
 def gate_json(gate: JudgedGate) -> str:
-    """Returns a gate as JSON: the outcome, the thresholds' origin, every rule with its numbers."""
+    """Returns a gate as JSON: the outcome, the origin of the thresholds, and every rule."""
     date = gate.file.gates.date
     content = {
         "outcome": gate.outcome.value,

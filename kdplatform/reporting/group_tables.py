@@ -11,7 +11,7 @@ from kdplatform.study.metrics import GROUP_REFERENCES
 
 
 def group_counts_table(groups: GroupWise) -> Table:
-    """How many groups of each arm changed against Teacher and NDS, beside chance."""
+    """How many groups of each arm changed against Teacher and NDS, and how many by chance."""
     study, rows = groups.study, []
     for arm in study.distilled:
         row = first_columns(study, arm)

@@ -1,4 +1,4 @@
-"""Groups: what each has of both sides, attribute by attribute, with intervals and parity."""
+"""The chapter on groups: their rates under both sides by attribute, with intervals and parity."""
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,8 +30,8 @@ _MOST_CELLS = 300
 _SEARCHED = 12
 
 _LINES = (
-    "Marks have 95% intervals. The upright lines are parity: where every group of a side would lie "
-    "if groups did not matter."
+    "Marks have 95% intervals. The vertical lines show parity: the value that every group of a "
+    "side would have if groups did not matter."
 )
 
 
@@ -41,7 +41,7 @@ def groups_of_pair(
     min_group_size: int,
     positive: int | None = None,
 ) -> Iterator[Section]:
-    """Yields who got worse and better, then a section per attribute; intersections are folded.
+    """Yields the changes of groups, then a section per attribute; intersections are folded.
 
     Args:
         positive: number of the class whose rates are shown first; None: class 1 of two.
@@ -61,7 +61,7 @@ def groups_of_pair(
         if not inner.frame.empty:
             yield Section(
                 "Intersections, and groups within classes",
-                ["The change of every smaller cell; a group within a class is its TPR."],
+                ["The change of every smaller cell; for a group within a class that of the TPR."],
                 tables=[inner],
                 parts=crossed,
                 folded=True,
@@ -69,7 +69,7 @@ def groups_of_pair(
 
 
 def _shifts(pair: Pair, groups: GroupComparison, *, whole: bool) -> Table:
-    """The paired change of every group, or of every smaller cell, the least p first."""
+    """The paired change of every group, or of every smaller cell, with the smallest p first."""
     chosen = groups.table[(groups.table["kind"] == GROUP) == whole]
     if whole:
         order = np.argsort(chosen["difference"].fillna(np.inf), kind="stable")
@@ -90,17 +90,17 @@ def _shifts(pair: Pair, groups: GroupComparison, *, whole: bool) -> Table:
         "p_family": "family-wise p",
         "detectable": "detectable",
     }
-    notes = [pair.sides + ". Values are the share that is right."]
+    notes = [pair.sides + ". Values are accuracies."]
     if whole:
         counts = groups.counts
         notes.append(
-            f"{counts.significant} of {counts.tested} groups have p < .05, of which chance alone "
-            f"gives {counts.expected_by_chance:.1f}; {counts.significant_holm} are left after "
-            "Holm's correction over all cells tested."
+            f"{counts.significant} of {counts.tested} groups have p < .05; chance alone gives "
+            f"{counts.expected_by_chance:.1f}. After Holm's correction over all tested cells "
+            f"{counts.significant_holm} are left."
         )
     notes.append(
-        "Verdict: the family-wise p is below .05 and the interval excludes 0. Detectable: the "
-        "change, in points, that the test would find with power .8."
+        "Verdict: worse or better if the family-wise p is below .05 and the interval excludes 0. "
+        "Detectable: the change, in points, that the test would find with power .8."
     )
     if len(chosen) > len(shown):
         notes.append(f"{len(chosen) - len(shown)} further cells are in the file.")
@@ -155,7 +155,7 @@ def _attribute(
         pictured=pair.leads and of_attribute,
     )
     rates = None
-    # Intersections have many cells of few examples: their changes are in the table of cells.
+    # Intersections have many cells with few examples, so their changes are in the table of cells.
     if not binary and of_attribute:
         names = [_class(pair, changes, place) for place in range(len(changes.classes))]
         rates = ClassRates(
@@ -180,7 +180,7 @@ def _class(pair: Pair, changes: RateChanges, place: int) -> str:
 
 
 def _by_difference(accuracy: Cells) -> list[int]:
-    """The groups: those that lost most first, those not measured last."""
+    """The groups, from the largest loss on; unmeasured groups come last."""
     change = accuracy.difference.value[:, 0]
     return [int(row) for row in np.argsort(np.nan_to_num(change, nan=np.inf), kind="stable")]
 
@@ -237,9 +237,9 @@ def _table(
     if small:
         notes.append(f"Too small to be measured: {', '.join(small)}.")
     if not pair.paired:
-        notes.append("The sides have no pairs of models, so differences have no interval.")
+        notes.append("The models of the sides are not paired, so differences have no interval.")
     elif len(pair.a) == 1:
-        notes.append("One model on each side: intervals say nothing of other seeds.")
+        notes.append("One model on each side: intervals say nothing about other seeds.")
     return table_of(
         pair.stem(f"groups_{stem}"),
         f"Rates by {changes.attribute}: {pair.title}",

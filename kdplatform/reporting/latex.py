@@ -27,9 +27,9 @@ _SPECIAL = {
     "·": r"$\cdot$",
     "…": r"\ldots{}",
 }
-# Letters up to here are in the fonts of every LaTeX.
+# All LaTeX fonts have the letters up to this code.
 _LAST_LATIN = 0x250
-# More columns than a page has room for are made smaller.
+# Tables with more columns than this are set in smaller type.
 _WIDE = 8
 
 
@@ -42,7 +42,7 @@ def render_latex(page: Page) -> str:
 
 
 def latex_text(text: object) -> str:
-    """Returns text without LaTeX commands; characters that its fonts lack become codes."""
+    """Returns text without LaTeX commands; characters that LaTeX's fonts lack become codes."""
     return "".join(map(_letter, visible(" ".join(str(text).split()))))
 
 

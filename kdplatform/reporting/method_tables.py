@@ -1,4 +1,4 @@
-"""The table of methods side by side, each beside plain distillation at the same temperature."""
+"""The table of methods side by side, each compared with plain distillation at the same T."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -21,7 +21,7 @@ from kdplatform.study.metrics import ACCURACY, ECE, SPEED, WORST_CLASS_ACCURACY,
 from kdplatform.study.study import Arm, Study
 from kdplatform.study.verdicts import Verdict
 
-# Of one attribute: the metrics, as columns name them.
+# Names of the metrics of one attribute in the columns.
 _GROUPS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst group"}
 _MARKS = {Verdict.SUPPORTED: " better", Verdict.CONTRADICTED: " worse", Verdict.UNDECIDED: ""}
 
@@ -32,7 +32,7 @@ def methods_table(
     fairness: Sequence[GroupFairness],
     compared: Sequence[Compared],
 ) -> Table:
-    """Every student's numbers, and how they differ from plain distillation's."""
+    """The numbers of every arm of students, and their differences from plain distillation."""
     by_arm = {each.arm: each for each in compared}
     rows = []
     for arm in study.arms:
@@ -56,16 +56,17 @@ def methods_table(
         [
             "Against kd: the reference arm of a row, at the same T. A method without a "
             f"temperature is compared with kd at the T nearest to {USUAL_TEMPERATURE:g}.",
-            "Differences: this arm minus kd, over the seeds that both have, with the 95% interval "
-            "of the paired difference; classes in numbers, all else in points. Better, worse: the "
-            "interval excludes 0, for EOD and DPD also after the difference of their chance levels,"
-            " and the paired t test gives p < .05 after Holm's correction over the methods held "
-            "against the same students. The p-values stand in methods_verdicts.csv.",
-            "#SC, #TC: over the seeds, as in Table 1. Their differences are of the counts of "
-            "single pairs of models (McNemar), which have one value per seed.",
-            "Training time: of an epoch, relative to the NDS of the same seed, by the median "
-            "speed of its epochs. It means little if models were trained side by side, or on "
-            "other machines.",
+            "Differences: this arm minus kd, over the common seeds, with the 95% interval of the "
+            "paired difference. Classes are numbers, all others points. Better, worse: the "
+            "interval excludes 0 (for EOD and DPD also after the difference of their chance levels "
+            "is taken away), and the paired t test gives p < .05 after Holm's correction over the "
+            "methods that are compared with the same students. The p-values are in "
+            "methods_verdicts.csv.",
+            "#SC, #TC: over the seeds, as in Table 1. Their differences use the counts of single "
+            "pairs of models (McNemar), which have one value per seed.",
+            "Training time: that of an epoch relative to the NDS of the same seed, from the median "
+            "speed of the epochs. It means little if models were trained at the same time, or on "
+            "different machines.",
         ],
     )
 

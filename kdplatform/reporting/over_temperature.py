@@ -1,4 +1,4 @@
-"""What the run of a sweep shows: every metric of the arms against the temperature."""
+"""The figures of a sweep's run: the metrics of the arms against the temperature."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,9 +11,9 @@ from kdplatform.reporting.drawing import figure_text, own_style
 from kdplatform.reporting.figures import COLORS
 from kdplatform.roles import Role
 
-# Beyond this, numbers in a row of ticks run into each other.
+# With more numbers than this, the tick labels would overlap.
 _MOST_TICKS = 20
-# What is drawn; the table has the others.
+# The metrics that are drawn; the table has all others.
 _DRAWN = ("accuracy", "worst_class_accuracy", "eod", "dpd", "worst_group_accuracy")
 _STYLES = {Role.STUDENT.label: "--", Role.TEACHER.label: ":"}
 
@@ -22,13 +22,13 @@ def temperature_figures(statistics: pd.DataFrame) -> Iterator[tuple[str, Figure]
     """Draws the main metrics against the temperature: mean and 95% interval over seeds.
 
     Temperatures have equal distances, as in the paper's figures. Arms without a temperature are in
-    no figure; Teacher and NDS are lines across.
+    no figure. Teacher and NDS are horizontal lines.
 
     Args:
         statistics: as `over_seeds.arm_statistics` gives it.
 
     Yields:
-        The figure's name, made from that of the metric, and the figure.
+        The figure's name, which is made from the name of the metric, and the figure.
     """
     if statistics["temperature"].notna().sum() == 0:
         return

@@ -1,6 +1,7 @@
-"""What a page holds beside its text, packed so that it stays small: compressed, as base64.
+"""Compression of the data and scripts of a page, as base64 text.
 
-A browser unpacks it in a few hundredths of a second, and nothing in it can end a tag of the page.
+A browser unpacks them in a few hundredths of a second, and nothing in them can end a tag of the
+page.
 """
 
 import base64
@@ -14,8 +15,8 @@ class Bundle(NamedTuple):
     """Plotly's script.
 
     Attributes:
-        packed: as the page holds it.
-        digest: of its text, as a content security policy names it.
+        packed: compressed, as in the page.
+        digest: digest of its text, in the form of a content security policy.
     """
 
     packed: str
@@ -29,7 +30,7 @@ def packed(content: bytes) -> str:
 
 @cache
 def plotly_bundle() -> Bundle:
-    """Returns the one bundle that draws every figure of a page, its licence on top."""
+    """Returns the bundle that draws all figures of a page, with its licence at the top."""
     from plotly.offline import get_plotlyjs
 
     script = get_plotlyjs().encode()

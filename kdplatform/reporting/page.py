@@ -1,7 +1,7 @@
 """A page of chapters, tables and figures, as one self-contained HTML file, Markdown or LaTeX.
 
-Text from data never becomes markup: the templates escape whatever is put into them. The page holds
-its style, its script, the data of its figures and one bundle of Plotly, and asks no network.
+Text from data never becomes markup, because the templates escape all values. The page contains its
+style, its script, the data of its figures and one bundle of Plotly. It needs no network.
 """
 
 import base64
@@ -59,10 +59,9 @@ class Section:
         rates: rates of one class, chosen in the page.
         gallery: examples that are shown.
         parts: sections within this one.
-        switch: what tells the parts apart, if the reader chooses one of them; empty if all are
-            shown.
+        switch: label of the choice, if the reader chooses one of the parts; empty if all are shown.
         folded: whether it is closed until the reader opens it.
-        tally: the first numbers, by what they count.
+        tally: the counts that are shown first, with their names.
     """
 
     title: str
@@ -93,7 +92,7 @@ class Page:
     """A whole page.
 
     Attributes:
-        kind: what the page is, above its title.
+        kind: kind of the page, shown above its title.
     """
 
     title: str
@@ -139,13 +138,13 @@ def render(page: Page, images: Mapping[str, bytes]) -> str:
         data=Markup(packed(json.dumps(data, separators=(",", ":")).encode())),
         bundle=Markup(plotly_bundle().packed if data["charts"] or data["rates"] else ""),
         script=Markup(_script()),
-        # Only the page's own two scripts run, whatever a name contains.
+        # Only the page's two scripts can run, whatever a name contains.
         script_digests=Markup(" ".join(f"'{each}'" for each in _digests())),
     )
 
 
 def _data(page: Page) -> dict[str, Any]:
-    """What the page's script needs: figures by their keys, and rates by class."""
+    """The data of the page's script: figures by their keys, and rates by class."""
     return {
         "charts": {
             chart.key: plotly_figure(chart) | {"names": list(map(visible, chart.names))}
@@ -172,18 +171,18 @@ def render_markdown(page: Page) -> str:
 
 
 def _widest(chart: Chart) -> str:
-    """Returns how wide a chart may be drawn: a few rows over the whole page are hard to read."""
+    """Returns the largest width of a chart; a few rows over the whole page are hard to read."""
     narrow = isinstance(chart, Dots) and not chart.by_rank
     return f"{16 + 16 * min(4, len(chart.panels) + 1)}rem" if narrow else "none"
 
 
 def _group_starts(table: Table) -> set[int]:
-    """Returns the columns at which a group begins, but for the first group."""
+    """Returns the columns at which a group begins, except the first group."""
     return set(accumulate(size for _, size in table.groups[:-1]))
 
 
 def _distinct_names(table: Table) -> list[str]:
-    """Returns the columns' names; one that several columns share gets the heading above it."""
+    """Returns the columns' names; a name that several columns share gets their heading too."""
     names = [str(name) for name in table.shown.columns]
     above = [heading for heading, size in table.groups for _ in range(size)]
     return [
@@ -193,7 +192,7 @@ def _distinct_names(table: Table) -> list[str]:
 
 
 def _markdown_text(value: object) -> str:
-    """Returns text that Markdown shows as it is, on one line; what is marked safe stays."""
+    """Returns text that Markdown shows unchanged on one line; text marked safe is not escaped."""
     if isinstance(value, Markup):
         return value
     text = re.sub(r"[\\`*_\[\]<>|#&~$]", r"\\\g<0>", visible(" ".join(str(value).split())))
@@ -202,7 +201,7 @@ def _markdown_text(value: object) -> str:
 
 
 def _html_text(value: object) -> object:
-    """Returns what the page is to escape; text of the page's own is marked safe and stays."""
+    """Returns a value that the page escapes; the page's own text is marked safe and stays."""
     return visible(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 

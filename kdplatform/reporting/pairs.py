@@ -1,4 +1,4 @@
-"""Two arms of a study, or two sides of a comparison, as the chapters of a page hold them."""
+"""Two arms of a study, or two sides of a comparison, for the chapters of a page."""
 
 import math
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from kdplatform.study.methods import USUAL_TEMPERATURE
 from kdplatform.study.study import Arm, Study
 
 SIDES = "A", "B"
-# Further pairs are in the files; a page of more would be slow to open and to read.
+# Further pairs are only in the files, because a larger page would be slow to open and to read.
 _MOST_ARMS = 6
 _MOST_CLASS_ROWS = 1200
 
@@ -26,12 +26,13 @@ class Pair:
 
     Attributes:
         key: part of the names of files; empty if this is the page's only pair.
-        names: of both sides, as figures and tables call them.
+        names: names of both sides in figures and tables.
         short: names of both sides for places with little room.
-        a: predictions of the reference; model i belongs to model i of `b` where both are as many.
-        test: of the classes; None where there is none.
-        groups: of the attributes; None where there is none.
-        leads: whether image files of it are written.
+        a: predictions of the reference; model i belongs to model i of `b` if both have equally
+            many.
+        test: the test of the classes; None if there is none.
+        groups: the comparison of groups; None if there is none.
+        leads: whether image files of the pair are written.
     """
 
     key: str
@@ -67,7 +68,7 @@ class Pair:
 
 
 def usual_arm(study: Study) -> Arm:
-    """The arm that a page shows first, whatever its numbers: T nearest to the usual one."""
+    """The arm that a page shows first: the T nearest to the usual one, whatever its numbers."""
 
     def far(arm: Arm) -> float:
         return abs(math.log((arm.temperature or USUAL_TEMPERATURE) / USUAL_TEMPERATURE))
@@ -76,9 +77,9 @@ def usual_arm(study: Study) -> Arm:
 
 
 def shown_arms(study: Study) -> list[Arm]:
-    """The arms that a page shows, the usual one first: all, or one of every method.
+    """The arms that a page shows, with the usual one first: all, or one of every method.
 
-    Very many classes leave room for the usual arm alone.
+    With very many classes only the usual arm is shown.
     """
     usual, chosen = usual_arm(study), list(study.distilled)
     if len(chosen) > _MOST_ARMS:
@@ -91,7 +92,7 @@ def shown_arms(study: Study) -> list[Arm]:
 
 
 def study_pairs(study: Study, classes: ClassWise, groups: GroupWise) -> list[Pair]:
-    """Every arm that is shown against NDS and Teacher, on the seeds that both have."""
+    """Pairs every shown arm with NDS and Teacher, on their common seeds."""
     found: list[Pair] = []
     for arm in shown_arms(study):
         for role in (Role.STUDENT, Role.TEACHER):

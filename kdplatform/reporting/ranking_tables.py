@@ -27,8 +27,8 @@ from kdplatform.study.study import NDS, Arm, Study
 _OF_A_PART = {f"recall_at_{K}": f"recall@{K}", f"ndcg_at_{K}": f"NDCG@{K}"}
 _CHANGED = (recall_metric(), ndcg_metric(), GINI)
 _DIFFERENCES = (
-    "Differences: mean over the seeds that both have, with the 95% interval of the paired "
-    "difference over seeds, on these test examples."
+    "Differences: mean over the common seeds, with the 95% interval of the paired difference over "
+    "seeds, on these test examples."
 )
 
 
@@ -45,7 +45,7 @@ def ranking_tables(study: Study) -> list[Table]:
 
 
 def _scores(study: Study) -> Table:
-    """Recall, NDCG, MRR and Gini of every arm, and how DS differs from NDS."""
+    """Recall, NDCG, MRR and Gini of every arm, and the differences of DS from NDS."""
     names = {recall_metric(k): f"recall@{k}" for k in CUTOFFS}
     names |= {ndcg_metric(k): f"NDCG@{k}" for k in CUTOFFS}
     rows = []
@@ -78,16 +78,17 @@ def _scores(study: Study) -> Table:
         [
             "Recall@k: share of examples whose label is among the first k classes (top-k accuracy, "
             "one held-out item of a recommender). NDCG@k: mean of 1 / log2(1 + rank) up to rank k. "
-            "MRR: mean of 1 / rank. A class with the label's own logit ranks before it.",
-            f"Gini: how unequally classes share the top {K} places; 0 equally, 100 one class has "
-            "all. Items that a user took before are in no place.",
+            "MRR: mean of 1 / rank. A class with the same logit as the label ranks before the "
+            "label.",
+            f"Gini: how unequally classes share the top {K} places: 0 if equally, 100 if one class "
+            "has all. Items that a user took before are in no top place.",
             _DIFFERENCES,
         ],
     )
 
 
 def _exposure(study: Study) -> Table:
-    """Share of the top places of each stratum, beside its share of training."""
+    """Share of the top places of each stratum, with its share of training examples."""
     places = f"places_at_{K}"
     rows = []
     for arm in study.arms:
@@ -137,10 +138,10 @@ def _exposure(study: Study) -> Table:
         rows,
         groups,
         [
-            f"Strata: classes from the most frequent down, cut into {STRATA} of about equally many "
-            "training examples. A stratum with more of the places than of training is "
-            "over-recommended.",
-            "Recall and NDCG of a stratum: of the examples whose label is in it.",
+            f"Strata: the classes, from the most frequent down, are cut into {STRATA} strata with "
+            "about equally many training examples. A stratum is over-recommended if its share of "
+            "the places is larger than its share of training.",
+            "Recall and NDCG of a stratum are those of the examples whose label is in it.",
             _DIFFERENCES,
         ],
     )

@@ -1,4 +1,4 @@
-"""A report as files: one page, its tables as CSV, its figures as PNG, and what papers take."""
+"""A report as files: one page, its tables as CSV, its figures as PNG, and LaTeX for papers."""
 
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -20,7 +20,7 @@ from kdplatform.study.findings import Finding
 from kdplatform.study.groupwise import GroupWise
 
 PAGE = "report.html"
-# How a page may be written beside HTML: the ending of its file, and what writes it.
+# Further forms of a page beside HTML: the ending of the file, and the function that writes it.
 FORMATS = {"markdown": (".md", render_markdown), "latex": (".tex", render_latex)}
 _Keyed = TypeVar("_Keyed", Table, Chart, Picture, ClassRates)
 
@@ -30,12 +30,12 @@ class Report:
     """A report, ready to be written.
 
     Attributes:
-        frames: what is written as CSV, by file stem.
+        frames: tables that are written as CSV, by file stem.
         claims: the verdicts.
-        of_methods: those on methods against plain distillation.
+        of_methods: the verdicts on methods against plain distillation.
         gaps: models that are missing, were left out or are not judged, with the reason.
-        findings: what leads the page, in the order in which it is read.
-        groups: the group shifts; None where the report is of no study.
+        findings: the first sentences of the page, in reading order.
+        groups: the group shifts; None if the report is not about a study.
     """
 
     page: Page
@@ -56,10 +56,10 @@ def write_report(
     """Writes tables as CSV, figures as PNG and the page as HTML and in further forms.
 
     Args:
-        formats: of `FORMATS`, what the page is written as beside HTML.
+        formats: names from `FORMATS` in which the page is also written.
 
     Returns:
-        What was written.
+        The written files.
     """
     images = {picture.key: picture.png() for picture in report.page.pictures()}
     content = {f"{name}.csv": csv_text(frame).encode() for name, frame in report.frames.items()}
@@ -71,16 +71,16 @@ def write_report(
     for name, data in content.items():
         with written_atomically(folder / name) as temporary:
             temporary.write_bytes(data)
-            temporary.chmod(0o644)  # a report is made to be passed on
+            temporary.chmod(0o644)  # others may read the report
     return [folder / name for name in content]
 
 
 def with_distinct_keys(sections: Sequence[Section]) -> list[Section]:
-    """Numbers what has the same key: two attributes may differ in what no file name has."""
+    """Numbers equal keys: two attributes may differ only in characters that no file name has."""
     seen: Counter[tuple[str, str]] = Counter()
 
     def distinct(each: _Keyed) -> _Keyed:
-        # Some file systems take names that differ in capitals for one.
+        # Some file systems treat names that differ only in capitals as one.
         kind = "figure" if isinstance(each, Chart | Picture) else "table"
         name = each.key.casefold()
         seen[kind, name] += 1

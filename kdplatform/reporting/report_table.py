@@ -1,4 +1,4 @@
-"""A table of a report: plain numbers for a file, words for a page."""
+"""A table of a report, with plain numbers for a file and words for a page."""
 
 import math
 import re
@@ -14,7 +14,7 @@ from kdplatform.reporting.tables import EMPTY, percent
 from kdplatform.study.metrics import ACCURACY
 from kdplatform.study.study import Arm, Study
 
-# Systems take 255 bytes; more is put before and behind it.
+# File systems accept 255 bytes, and a prefix and an ending are added.
 _LONGEST_STEM = 100
 
 
@@ -25,10 +25,10 @@ class Table:
     Attributes:
         key: stem of its file.
         frame: the numbers; fractions, not per cent.
-        shown: the same in words, as the page shows it.
+        shown: the same in words, for the page.
         groups: heading and number of columns, for the columns of `shown` from left to right.
         notes: text below it.
-        search: what rows are searched for by name; empty where they are few.
+        search: label of the search for a row by name; empty if there are few rows.
         chart: key of the figure that shows the same names.
     """
 
@@ -44,7 +44,7 @@ class Table:
 
 @dataclass
 class Row:
-    """A row of a table as it is filled: numbers and words side by side."""
+    """A row of a table under construction, with numbers and words."""
 
     numbers: dict[str, object]
     words: dict[str, str]
@@ -52,7 +52,7 @@ class Row:
     def add_seeds(
         self, key: str, values: FloatArray, digits: int = 2, scale: float = 100.0
     ) -> None:
-        """Adds one value per seed: mean and standard deviation as far as they are known."""
+        """Adds mean and standard deviation of one value per seed, as far as they are known."""
         self.numbers[key] = float(values.mean()) if len(values) else np.nan
         self.numbers[f"{key}_sd"] = float(values.std(ddof=1)) if len(values) > 1 else np.nan
         self.words[key] = percent(values.tolist(), digits, scale)
@@ -87,7 +87,7 @@ def table_of(
 
 
 def number_words(value: float, digits: int = 2, scale: float = 1.0) -> str:
-    """Returns a number in words, `-` when it is not known."""
+    """Returns a number in words, `-` if it is not known."""
     return f"{scale * value:.{digits}f}" if math.isfinite(value) else EMPTY
 
 
@@ -126,5 +126,5 @@ def first_columns(study: Study, arm: Arm) -> Row:
 
 
 def file_stem(name: str) -> str:
-    """Turns a column's name into one that any file system takes: letters, digits, not too long."""
+    """Turns a column's name into one for any file system: letters, digits, not too long."""
     return re.sub(r"[^A-Za-z0-9]+", "_", name)[:_LONGEST_STEM].strip("_") or "attribute"

@@ -1,6 +1,6 @@
-"""Figures 1 and 2 of the paper in a study's own numbers; the page draws the others as curves.
+"""Figures 1 and 2 of the paper with a study's numbers; the page draws the others as curves.
 
-Temperatures have equal distances, since 20, 30 and 40 would press 1 to 10 together.
+Temperatures have equal distances, because 20, 30 and 40 would compress 1 to 10.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm, Study
 
 DS = Role.DISTILLED.label
-# How the constant line of a reference is drawn.
+# Style of the constant line of a reference.
 _LINES: dict[Role, Literal["--", ":"]] = {Role.STUDENT: "--", Role.TEACHER: ":"}
 
 _CURVE: dict[str, Any] = {
@@ -79,7 +79,7 @@ def _class_panel(axes: Axes, study: Study, classes: ClassWise, row: int) -> None
         heights = [float(accuracies[i].mean()) for i in marked]
         axes.plot(marked, heights, **_ring(marker, size))
     bottom, top = axes.get_ylim()
-    # No further than an accuracy can be, but for a little room that keeps the marks whole.
+    # Limits of an accuracy, with a little room so that no mark is cut.
     axes.set_ylim(max(bottom, -3), min(top, 103))
     _name_temperatures(axes, study)
     axes.grid(axis="y", alpha=0.3)

@@ -1,4 +1,4 @@
-"""The report of a study: what was found, group by group and class by class, and every verdict."""
+"""The report of a study: the findings, the groups, the classes, and every verdict."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -46,10 +46,10 @@ def build_report(
     effort: Effort = DEFAULT_EFFORT,
     previews: Mapping[str, Shown] = _NO_PREVIEWS,
 ) -> Report:
-    """Derives the whole report from a study's predictions.
+    """Computes the whole report from a study's predictions.
 
     Args:
-        previews: what runs logged of examples, by id.
+        previews: logged previews of examples, by id.
     """
     classes = ClassWise(study)
     fairness = [GroupFairness(study, attribute, effort) for attribute in study.attributes]
@@ -109,7 +109,7 @@ def _classes(study: Study, pairs: Sequence[Pair]) -> Section:
 def _galleries(
     study: Study, pairs: Sequence[Pair], previews: Mapping[str, Shown]
 ) -> list[tuple[str, Gallery]]:
-    """The examples of the arm that leads, against the teacher first."""
+    """The galleries of the leading arm, first against the teacher."""
     leading = sorted((p for p in pairs if p.leads), key=lambda p: p.names[0] != Role.TEACHER.label)
     return [(pair.title, gallery_of(pair, study.attributes, previews)) for pair in leading]
 
@@ -119,7 +119,7 @@ def _others(study: Study, pairs: Sequence[Pair]) -> list[str]:
     shown = {pair.names[1] for pair in pairs}
     absent = [study.names[arm] for arm in study.distilled if study.names[arm] not in shown]
     if not pairs:
-        return ["There is neither Teacher nor NDS, so nothing is compared."]
+        return ["The study has neither Teacher nor NDS, so nothing is compared."]
     if not absent:
         return []
     return [f"Not shown here: {listed(absent)}; group_shifts.csv and classes.csv have every arm."]
@@ -129,8 +129,8 @@ def _one_seed(study: Study) -> list[str]:
     if len(study.all_seeds) != 1:
         return []
     return [
-        "One seed: nothing can be said about other seeds, so no claim about seeds is judged. "
-        "Class counts are McNemar's test of this one pair of models."
+        "There is one seed. Nothing can be said about other seeds, so no claim about seeds is "
+        "judged. Class counts come from McNemar's test of this one pair of models."
     ]
 
 
@@ -148,14 +148,14 @@ def _caveats(study: Study, classes: ClassWise) -> Iterator[str]:
     yield f"What these seeds can detect: {_detectable(classes.detectable_shifts)}"
     yield _loss_warning(study)
     yield (
-        "DPD holds the difference of base rates too: Tables 2 and 3 have a row of a classifier "
-        "that is always right."
+        "DPD contains the difference of base rates. Tables 2 and 3 therefore have a row for a "
+        "classifier that is always right."
     )
-    yield "docs/statistics.md of the platform says what each number means, with its source."
+    yield "docs/statistics.md of the platform explains each number and names its source."
 
 
 _FILES = (
-    "One CSV per table, in fractions rather than per cent; one PNG per figure.",
+    "One CSV per table, in fractions instead of per cent, and one PNG per figure.",
     "report.md: this page as Markdown; report.tex as LaTeX, if it was requested.",
     "runs.csv: every model with all of its numbers and the run it comes from.",
     "group_shifts.csv: every group, arm and reference with its change and tests.",
@@ -185,13 +185,13 @@ def _detectable(shifts: Sequence[float]) -> str:
     least, most = 100 * min(shifts), 100 * max(shifts)
     if least > 100:
         return (
-            f"no shift of one class, however large; it would have to be {least:.0f} points. "
-            "A class that is still significant has seeds that happen to be close together."
+            f"no shift of a single class, because it would have to be {least:.0f} points. If a "
+            "class is still significant, its seeds happen to be close together."
         )
     upper = f"to {most:.1f} points" if most <= 100 else "points or more, for some not at all"
     return (
-        f"a shift of one class by {least:.1f} {upper}, depending on temperature and reference, is "
-        "found with power .8. Smaller shifts will mostly not be significant."
+        f"a shift of one class by {least:.1f} {upper}, depending on temperature and reference, "
+        "with power .8. Smaller shifts will mostly not be significant."
     )
 
 
@@ -207,18 +207,18 @@ def _arms_by_seeds(study: Study) -> Iterator[str]:
 def _loss_warning(study: Study) -> str:
     if study.has_several_methods:
         return (
-            "The methods weight their distillation terms by T in different ways; docs/methods.md "
-            "of "
-            "the platform has their formulas. Trends over T show that at once."
+            "The methods weight their distillation terms by T in different ways, which affects "
+            "trends over T. docs/methods.md of the platform has the formulas."
         )
     if study.scale_by_t2:
         return (
-            "The distillation term is multiplied by T², which the paper does not print. With it, a "
-            "higher T does not mean less distillation; the paper's own trends may rest on that."
+            "The distillation term is multiplied by T², so a higher T does not mean less "
+            "distillation. The paper does not print this factor; without it, less distillation may "
+            "explain its trends."
         )
     return (
-        "The distillation term is not multiplied by T²: its gradient shrinks about as 1/T², so a "
-        "higher T also means less distillation, and trends over T show both at once."
+        "The distillation term is not multiplied by T². Its gradient shrinks about as 1/T², so a "
+        "higher T also means less distillation. Trends over T therefore mix both effects."
     )
 
 
@@ -232,6 +232,6 @@ def _subtitle(study: Study) -> str:
     else:
         names = ""
     return (
-        f"Teacher, student without it (NDS) and distilled student (DS){names}; "
-        f"{seeds}, {len(study.any_table)} test examples."
+        f"Teacher, student without a teacher (NDS) and distilled student (DS){names}; {seeds}, "
+        f"{len(study.any_table)} test examples."
     )

@@ -1,4 +1,4 @@
-"""Tables 1 to 4 of the paper in a study's own numbers, ours beside them, and what supports them."""
+"""Tables 1 to 4 of the paper with a study's numbers, and with further columns of ours."""
 
 from kdplatform.analysis.comparison import ClassComparison
 from kdplatform.reporting.report_table import (
@@ -39,7 +39,7 @@ _COUNTED = {"sc": ("#SC", Role.STUDENT), "tc": ("#TC", Role.TEACHER)}
 
 
 def class_counts_table(study: Study, classes: ClassWise) -> Table:
-    """Table 1: accuracy, #SC and #TC of every arm, beside what chance and corrections leave."""
+    """Table 1: accuracy, #SC and #TC of every arm, numbers by chance and after corrections."""
     rows = []
     for arm in study.arms:
         row = first_columns(study, arm)
@@ -74,16 +74,16 @@ def class_counts_table(study: Study, classes: ClassWise) -> Table:
         [*groups, *ours],
         [
             *_count_notes(classes),
-            "After BH, after Holm: significant classes once the number of tests is accounted for. "
-            "Max-|t|: classes with family-wise p < .05 by permutation of seeds. Global p: the "
-            "chance of as many significant classes if arms did not differ, over all splits of the "
-            "seeds. Detectable: shift of one class, in points, found with power .8.",
+            "After BH, after Holm: significant classes after correction for the number of tests. "
+            "Max-|t|: classes with family-wise p < .05 by permutation of seeds. Global p: share of "
+            "the splits of the seeds with at least as many significant classes. Detectable: shift "
+            "of one class, in points, that is found with power .8.",
         ],
     )
 
 
 def add_counts(row: Row, name: str, test: ClassComparison) -> None:
-    """Adds how many classes differ, beside what chance and corrections leave."""
+    """Adds how many classes differ, by chance, and after corrections."""
     counts = test.counts
     row.numbers |= {
         f"n_{name}": counts.significant,
@@ -128,8 +128,8 @@ def _count_notes(classes: ClassWise) -> list[str]:
         )
     if "McNemar" in tests:
         notes.append(
-            "One seed: #SC and #TC come from McNemar's exact test of this one pair of models. They "
-            "say nothing about other seeds."
+            "There is one seed. #SC and #TC come from McNemar's exact test of this one pair of "
+            "models, and say nothing about other seeds."
         )
     absent: dict[tuple[Role, str], list[str]] = {}
     for (arm, role), reason in classes.reasons.items():
@@ -141,7 +141,7 @@ def _count_notes(classes: ClassWise) -> list[str]:
 
 
 def fairness_table(key: str, title: str, study: Study, fairness: GroupFairness) -> Table:
-    """Tables 2 and 3: EOD and DPD of every arm, with what parity gives and worst groups."""
+    """Tables 2 and 3: EOD and DPD of every arm, with parity levels and worst groups."""
     rows = [_label_row(fairness)]
     for arm in study.arms:
         row = first_columns(study, arm)
@@ -169,7 +169,7 @@ def fairness_table(key: str, title: str, study: Study, fairness: GroupFairness) 
 
 
 def _label_row(fairness: GroupFairness) -> Row:
-    """A classifier that is always right: its DPD is the base rates' difference."""
+    """The row of a classifier that is always right; its DPD is the difference of base rates."""
     name, labels = "always right", fairness.labels
     values = {"accuracy": 1.0, "eod": labels.eod, "dpd": labels.dpd}
     return Row(
@@ -179,7 +179,7 @@ def _label_row(fairness: GroupFairness) -> Row:
 
 
 def add_metric(row: Row, study: Study, arm: Arm, fairness: GroupFairness, metric: str) -> None:
-    """Adds EOD or DPD of an arm, with its interval and what parity gives."""
+    """Adds EOD or DPD of an arm, with its interval and parity level."""
     row.add_seeds(metric, study.values(arm, fairness_metric(fairness.attribute, metric)))
     interval, parity = fairness.interval(arm, metric), fairness.parity(arm, metric)
     row.numbers |= {
@@ -219,15 +219,15 @@ def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
     more = "mean over classes, one against the rest" if measured.classes > 2 else "of class 1"
     notes = [
         f"{fairness.name}: {size}. EOD and DPD: {more}.",
-        "By parity: what the metric would be on average if the group did not matter (of "
-        f"{effort.permutations} permutations of the groups), with the p-value of what is seen. EOD "
-        "and DPD are largest differences, so they are above 0 by chance alone.",
-        f"Always right: the labels themselves. Their DPD of {100 * measured.dpd:.2f} is the "
-        "difference of base rates, and no model's unfairness.",
+        "By parity: the mean of the metric if the group did not matter (from "
+        f"{effort.permutations} permutations of the groups), with the p-value of the observed "
+        "value. EOD and DPD are largest differences, so they are above 0 by chance alone.",
+        f"Always right: a classifier that predicts the labels. Its DPD of {100 * measured.dpd:.2f} "
+        "is the difference of base rates, and not the unfairness of a model.",
         f"Intervals: {effort.draws} bootstrap draws of seeds and examples. Fairer, less fair: only "
-        "where the interval of the paired difference excludes 0, also after the difference of the "
-        "two levels by parity is taken away (they fall as errors get rarer). Levelling down: the "
-        "metric improves while the accuracy of every group falls.",
+        "if the interval of the paired difference excludes 0, also after the difference of the two "
+        "parity levels is taken away (these fall with fewer errors). Levelling down: the metric "
+        "improves while the accuracy of every group falls.",
     ]
     if measured.note:
         notes.append(f"{fairness.name}: {measured.note}.")
@@ -238,7 +238,7 @@ def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
 
 
 def individual_table(study: Study) -> Table:
-    """Table 4: I(f) on probabilities, labels and calibrated probabilities, beside calibration."""
+    """Table 4: I(f) on probabilities, labels and calibrated probabilities, with calibration."""
     columns = {
         INDIVIDUAL: "I(f)",
         INDIVIDUAL_LABELS: "on labels",
@@ -259,15 +259,15 @@ def individual_table(study: Study) -> Table:
     named = list(columns.items())
     groups = [
         ("the paper's column", {"arm": "", **dict(named[:1])}),
-        ("I(f) that softening cannot move", dict(named[1:4])),
+        ("I(f) that softening does not change", dict(named[1:4])),
         ("calibration", dict(named[4:])),
     ]
     if study.space:
         where = f"Pairs: {study.pairs}, the same for all models; distance: cosine in {study.space}."
     else:
         where = (
-            "This dataset has no feature space, so I(f) and consistency are not measured"
-            ": its distances need a fixed encoder, or the generating factors of generated data."
+            "This dataset has no feature space, so I(f) and consistency are not measured. Their "
+            "distances need a fixed encoder, or the factors of generated data."
         )
     return table_of(
         "table4_individual",
@@ -276,9 +276,10 @@ def individual_table(study: Study) -> Table:
         groups,
         [
             where,
-            "I(f) on probabilities falls mechanically when outputs soften, and a higher T softens "
-            "them: a fall there alone is no gain in fairness. Calibrated: at the temperature that "
-            "fits each model's validation split. Consistency: share of the 5 nearest neighbours "
-            "with the same predicted label, higher is better. ECE: 15 bins of equal mass.",
+            "A higher T makes outputs softer, and I(f) on probabilities falls with softer outputs. "
+            "A fall of this number alone is therefore no gain in fairness. Calibrated: at the "
+            "temperature that fits each model's validation split. Consistency: share of the 5 "
+            "nearest neighbours with the same predicted label, higher is better. ECE: 15 bins of "
+            "equal mass.",
         ],
     )

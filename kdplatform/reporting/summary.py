@@ -1,4 +1,4 @@
-"""What `teacher`, `student`, `distill` and `sweep` print: the arms of a study side by side."""
+"""The printed summary of `teacher`, `student`, `distill` and `sweep`: the arms of a study."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,15 +18,15 @@ from kdplatform.study.metrics import (
 )
 from kdplatform.study.study import TEACHER, Arm, Study
 
-# How the ensemble's row is named beside its teachers'.
+# Name of the ensemble's row beside those of its teachers.
 TOGETHER = "Teachers together"
 
 
 def arms_text(classes: ClassWise, groups: GroupWise, members: Study | None = None) -> str:
-    """Returns the table of a study whose students are of one kind, below what was found.
+    """Returns the findings and the table of a study with one kind of students.
 
     Args:
-        members: the several teachers of one student, each a row before the one of them together.
+        members: the several teachers of one student; each has a row before that of all together.
     """
     study = classes.study
     findings = study_findings(classes, groups)
@@ -50,11 +50,11 @@ def arms_text(classes: ClassWise, groups: GroupWise, members: Study | None = Non
 def sweep_text(
     classes: ClassWise, groups: GroupWise, seeds: Sequence[int], members: Study | None = None
 ) -> str:
-    """Returns the table of a study over temperatures, a row per arm, below what was found.
+    """Returns the findings and the table of a study over temperatures, a row per arm.
 
     Args:
-        seeds: the requested ones; arms that lack some are named.
-        members: as `arms_text`.
+        seeds: the requested seeds; arms that lack some are named.
+        members: as in `arms_text`.
     """
     study = classes.study
     rows = _member_rows(members, len(_counts(study)))
@@ -76,7 +76,7 @@ def sweep_text(
 
 
 def _counts(study: Study) -> list[str]:
-    """Returns the headings of the columns of counts: of classes, and of groups if any."""
+    """Returns the headings of the counts of classes, and of groups if there are any."""
     classes = [f"n_{name}" for name in REFERENCES.values()]
     return [*classes, *(f"n_{name}" for name in GROUP_REFERENCES.values() if study.attributes)]
 
@@ -95,7 +95,7 @@ def _over_seeds(classes: ClassWise, groups: GroupWise, arm: Arm) -> list[Test | 
 
 
 def _member_rows(members: Study | None, counts: int) -> list[list[str]]:
-    """Returns a row per teacher, with as many empty cells as there are counts."""
+    """Returns a row per teacher, with an empty cell for each count."""
     if members is None:
         return []
     return [[members.names[arm], *_cells(members, arm), *[EMPTY] * counts] for arm in members.arms]
@@ -145,7 +145,7 @@ def _count(test: Test | None) -> str:
 
 
 def _sweep_count(study: Study, arm: Arm, heading: str, test: Test | None) -> str:
-    """Returns the count over seeds; the mean of single pairs if there are no seeds to test."""
+    """Returns the count over seeds; the mean over single pairs if there is no test over seeds."""
     if test is not None:
         return _count(test)
     room = "groupwise" if heading.removeprefix("n_") in GROUP_REFERENCES.values() else "classwise"

@@ -27,7 +27,7 @@ from kdplatform.study.study import Study
 
 
 def disagreement_table(study: Study) -> Table:
-    """How often DS predicts otherwise than its references, beside two seeds of one arm."""
+    """Disagreement of DS with its references, and of two seeds of one arm."""
     rows = []
     for arm in study.arms:
         row = first_columns(study, arm)
@@ -53,12 +53,17 @@ def disagreement_table(study: Study) -> Table:
         "Table 5. Disagreement beside the noise of seeds",
         rows,
         groups,
-        ["Two seeds of one arm already disagree: only the excess is due to the arms."],
+        [
+            (
+                "Two seeds of one arm already disagree. Only the excess comes from the difference "
+                "between the arms."
+            )
+        ],
     )
 
 
 def group_accuracy_table(study: Study, fairness: GroupFairness) -> Table:
-    """Accuracy of every group in every arm, mean over seeds: where levelling down shows."""
+    """Accuracy of every group in every arm, mean over seeds, which shows levelling down."""
     by_arm = {study.names[arm]: _group_means(study.tables(arm), fairness) for arm in study.arms}
     first = next(iter(by_arm.values()))
     frame = pd.DataFrame({"attribute": fairness.name, "group": first["group"], "n": first["n"]})
@@ -83,7 +88,7 @@ def _group_means(tables: Sequence[Predictions], fairness: GroupFairness) -> pd.D
 
 
 def class_detail(study: Study, classes: ClassWise) -> pd.DataFrame:
-    """One row per class, arm and reference: accuracies, tests, disagreement. For the file."""
+    """One row per class, arm and reference for the file: accuracies, tests, disagreement."""
     parts = []
     for (arm, role), test in classes.tests.items():
         part = test.table.copy()

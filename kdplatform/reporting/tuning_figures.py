@@ -1,4 +1,4 @@
-"""Figures of a search: the trade-off it found, and how fast it found it."""
+"""Figures of a search: the trade-off that it found, and how fast."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,15 +15,15 @@ from kdplatform.reporting.figures import COLORS, MARKERS, SIGNIFICANT
 
 _DOMINATED = "#9A9A9A"
 _GRID = "#56B4E9"
-# Shares of the points' own range that stay free around them.
+# Share of the points' range that stays free around them.
 _MARGIN = 0.08
-# A reference farther from the points than this many times their range is named at the edge.
+# A reference that is farther away than this many times the points' range is named at the edge.
 _FAR = 1.5
 
 
 @dataclass(frozen=True)
 class Axis:
-    """What an axis shows.
+    """The quantity of an axis.
 
     Attributes:
         is_share: whether values are fractions, shown in per cent.
@@ -44,17 +44,18 @@ def pareto_figure(
     """Draws accuracy against unfairness: better is up and to the left.
 
     Args:
-        trials: one row per point: `accuracy`, `unfairness`, `front`, `grid`, `feasible` (bool),
-            `method`, which tells points apart if there are several.
+        trials: one row per point: `accuracy`, `unfairness`, `front`, `grid`, `feasible` (bool), and
+            `method`, which distinguishes points if there are several.
         references: (unfairness, accuracy) of Teacher and NDS.
-        marked: (unfairness, accuracy) of points of the search that are named, such as the knee.
+        marked: (unfairness, accuracy) of the search's named points, such as the knee.
     """
     figure = Figure(figsize=(7.5, 5.6), layout="constrained")
     axes = figure.subplots()
     feasible = trials[trials["feasible"]]
     plain = feasible[~feasible["front"]]
     looks = _looks(trials["method"])
-    # Of one method the squares of what is tried first are enough; of several they surround a point.
+    # With one method a square marks points of the first trials. With several methods it surrounds
+    # the point.
     small = plain if len(looks) > 1 else plain[~plain["grid"]]
     for method, look in looks.items():
         own, label = small[small["method"] == method], f"{look.prefix}dominated"
@@ -104,9 +105,9 @@ class _Look:
 
 
 def _looks(methods: pd.Series) -> dict[str, _Look]:
-    """Returns the looks of methods: dark on the front and light behind it where they are several.
+    """Returns the looks of methods; with several methods dark on the front and light behind it.
 
-    After ten methods the colors come again, in another shape.
+    After ten methods the colors repeat with another shape.
     """
     names = list(dict.fromkeys(methods))
     if len(names) == 1:
@@ -138,7 +139,7 @@ def _points(
 
 
 def _frame(axes: Axes, trials: pd.DataFrame, references: Mapping[str, tuple[float, float]]) -> None:
-    """Frames the points, and the references as far as they do not press the points together."""
+    """Frames the points, and the references if they do not compress the points."""
     usable = trials[trials["feasible"]] if trials["feasible"].any() else trials
     limits = []
     for position, column in enumerate(("unfairness", "accuracy")):

@@ -1,4 +1,4 @@
-"""Every verdict of a study with its test: tables of all arms, methods, and the paper's claims."""
+"""All verdicts of a study with their tests: tables of all arms, methods, and the paper's claims."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -44,8 +44,8 @@ from kdplatform.study.study import Study
 from kdplatform.study.verdicts import NEGLIGIBLE_SHIFT, Verdict
 
 _CROSSES = (
-    "Crosses are 95% intervals. Numbers are temperatures. Arms are paired by seed, so that crosses "
-    "that overlap may still differ: the table has the differences."
+    "Crosses are 95% intervals. Numbers are temperatures. Arms are paired by seed, so arms with "
+    "overlapping crosses may still differ. The table has the differences."
 )
 
 
@@ -60,7 +60,7 @@ def curves_chapter(
 
     Args:
         fairness: of single attributes.
-        compared: methods against plain distillation; empty if there is one method.
+        compared: methods compared with plain distillation; empty if there is one method.
     """
     charts = [accuracy_curves(study), count_curves(study, classes)]
     if groups.tests:
@@ -73,7 +73,7 @@ def curves_chapter(
     over = "methods" if study.has_several_methods else "T"
     lead = []
     if len(study.distilled) == 1:
-        lead = ["There is one arm of distilled students, so every curve is one point."]
+        lead = ["There is only one arm of distilled students, so every curve is a single point."]
     return Section(f"Curves over {over}", lead, charts=charts, parts=parts)
 
 
@@ -106,10 +106,17 @@ def _methods(
         )
     warnings = []
     if PLAIN not in {arm.method for arm in study.distilled}:
-        warnings.append(f"Plain distillation ({PLAIN}) is not there: no difference is measured.")
+        warnings.append(
+            f"The study has no plain distillation ({PLAIN}), so no difference is measured."
+        )
     return Section(
         "Methods side by side",
-        ["What does each method change, beside plain distillation at the same temperature?"],
+        [
+            (
+                "What does each method change in comparison with plain distillation at the same "
+                "temperature?"
+            )
+        ],
         warnings,
         tables=[methods_table(study, classes, fairness, compared)],
         charts=charts,
@@ -123,7 +130,7 @@ def verdicts_chapter(
     of_methods: Sequence[Claim],
     of_exposure: Sequence[Claim] = (),
 ) -> Section:
-    """Every number of every arm with its test: Tables 1 to 5, methods, ranking, conditions; folded.
+    """The folded tables of all arms with their tests: Tables 1 to 5, methods, ranking, conditions.
 
     Args:
         of_exposure: verdicts on which classes fill the top places.
@@ -141,8 +148,8 @@ def verdicts_chapter(
     if of_methods:
         verdicts = claims_table(of_methods, "methods_verdicts", "method against plain distillation")
         note = (
-            "Holm's correction is over methods, for each metric and T by itself: not over the "
-            "metrics. Undecided: these seeds and examples show no difference in either direction."
+            "Holm's correction is over methods, separately for each metric and T. Undecided: these "
+            "seeds and examples show no difference in either direction."
         )
         parts.append(Section("Methods", prose=[replace(verdicts, notes=[note])]))
     parts += [*_ranking(study, of_exposure), *_conditions(study)]
@@ -150,7 +157,7 @@ def verdicts_chapter(
 
 
 def _ranking(study: Study, claims: Sequence[Claim]) -> Iterator[Section]:
-    """Yields the section of ranking where classes are many."""
+    """Yields the section of ranking, if there are many classes."""
     tables = ranking_tables(study)
     if tables:
         key, heading = "ranking_verdicts", "exposure of the most frequent classes"
@@ -196,16 +203,16 @@ def _disagreement(study: Study) -> Section:
                 "figure2_disagreement",
                 f"Figure 2. Where predictions differ, {study.names[arm]}",
                 drawn.figure(),
-                "Rows: what Teacher or NDS predicts; columns: what DS predicts for the same "
-                "example. The diagonal, where they agree, is left out. Mean number of examples per "
-                f"seed. {names_by_number(study.class_names, 'class')}",
+                "Rows: prediction of Teacher or NDS; columns: prediction of DS for the same "
+                "example. The diagonal, where they agree, is left out. Numbers are means over "
+                f"seeds of examples. {names_by_number(study.class_names, 'class')}",
             )
         )
     return Section("Disagreement", tables=[disagreement_table(study)], pictures=pictures)
 
 
 def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) -> Section:
-    """What the study says of the paper's claims, with the figure of its classes."""
+    """The verdicts on the paper's claims, with the figure of the classes."""
     title = "The paper's claims"
     paragraphs = [
         "Claims of Mohammadshahi and Ioannou (TMLR 2025) on class bias and fairness over T.",
@@ -216,10 +223,10 @@ def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) ->
             "figure1_classes",
             "Figure 1. Class accuracies of the students over T",
             class_figure(study, classes),
-            "Marks are uncorrected tests, of which one in twenty is due to chance where nothing "
-            "differs. The test is of a class's accuracy relative to the overall accuracy: one "
-            "with a large change may be unmarked, and one that lost may be better off than the "
-            "others. The marks are on means over seeds. "
+            "Marks show uncorrected tests: if nothing differs, one test in twenty still gets a "
+            "mark. The test uses a class's accuracy relative to the overall accuracy. A class with "
+            "a large change may therefore be unmarked, and a class that lost may be better off "
+            "than the others. The marks are on means over seeds. "
             + names_by_number(study.class_names, "class"),
         )
     ]
@@ -237,23 +244,23 @@ def claims_chapter(study: Study, classes: ClassWise, claims: Sequence[Claim]) ->
 
 
 def not_judged(study: Study, claims: Sequence[Claim]) -> list[str]:
-    """Names the methods without judged claims, and the reason."""
+    """Names the methods whose claims are not judged, with the reason."""
     without = dict.fromkeys(arm.method for arm in study.distilled if arm.temperature is None)
     if without:
         named = ", ".join(map(str, without))
-        return [f"The claims are about T and are not judged for {named}, without one."]
-    return [] if claims else ["Without NDS and attributes there is no claim to judge."]
+        return [f"The claims are about T, so they are not judged for {named}, which has no T."]
+    return [] if claims else ["Without NDS and attributes no claim can be judged."]
 
 
 def _claim_notes(number: int) -> list[str]:
     return [
-        "Fixed beforehand: a difference is supported or contradicted when its 95% interval excludes"
-        " 0; a trend when Page's test and the interval of its change agree; for EOD and DPD also"
-        " after the chance level is taken away; classes differ beyond chance when the permutation"
-        f" of seeds gives p < .05, and do not when all are within ±{NEGLIGIBLE_SHIFT:.0%} of"
-        " accuracy.",
-        "Undecided means that these seeds and examples show neither; it does not mean that "
-        "there is no effect. The width of the interval says how large an effect could hide.",
-        "Each verdict stands at the 5% level by itself: of claims about nothing, about one in "
-        f"twenty would still get one. There are {number} here.",
+        "The rules were fixed beforehand. A claim about a difference is decided if its 95% "
+        "interval excludes 0. A claim about a trend is decided if Page's test and the interval of "
+        "the change agree. For EOD and DPD this must also hold after the chance level is taken "
+        "away. Classes differ beyond chance if the permutation of seeds gives p < .05, and do not "
+        f"if all are within ±{NEGLIGIBLE_SHIFT:.0%} of accuracy.",
+        "Undecided means that these seeds and examples show neither direction. It does not mean "
+        "that there is no effect. The width of the interval shows how large an effect could hide.",
+        "Each verdict has its own 5% level. If no effect existed, about one claim in twenty would "
+        f"still be decided. There are {number} claims here.",
     ]

@@ -42,16 +42,16 @@ _NAMES = {"eod": "EOD", "dpd": "DPD"}
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper and what this study says of it.
+    """A claim of the paper, judged on one study.
 
     Attributes:
         claim: the claim in words.
         quantity: what the estimate is.
         test: how it is judged.
         scale: 100 for what is shown in percentage points, 1 for other numbers.
-        p_value: of the test, where it has one besides the interval.
-        sample: seeds, temperatures and examples it rests on.
-        remark: what its reader must know.
+        p_value: of the test; NaN if the claim is judged by an interval alone.
+        sample: the seeds, temperatures and examples that were used.
+        remark: a caution for the reader.
     """
 
     claim: str
@@ -98,7 +98,7 @@ class _Judge:
         self.very_high = [arm for t, arm in self.arm_at.items() if t >= LOWEST_VERY_HIGH]
 
     def claims(self) -> list[Claim]:
-        """All claims that this study has data to look at."""
+        """All claims for which this study has data."""
         return [
             *self._accuracy(),
             *self._class_trends(),
@@ -114,7 +114,7 @@ class _Judge:
 
         Args:
             column: of `Study.metrics`, which must be known for a run to be used.
-            with_nds: whether the NDS of the same seed must be there.
+            with_nds: whether the NDS of the same seed must exist.
         """
         cells: dict[float, list[int]] = {}
         for arm in self.usual:
@@ -152,9 +152,9 @@ class _Judge:
         """A rise (sign 1) or fall (-1) over the temperatures up to 10.
 
         Args:
-            chance: the value's chance level at a temperature; the verdict must hold for the values
-                as they are and for what exceeds their chance level.
-            width: largest minus smallest value there can be.
+            chance: the value's chance level at a temperature. The verdict must hold both for the
+                values themselves and for the values minus their chance level.
+            width: largest minus smallest possible value.
         """
         grid = self._grid(column)
         words = f"change of {quantity} over {_range(grid.temperatures)}"
@@ -169,7 +169,7 @@ class _Judge:
             beyond, *_ = self._trend_of(sign, column, grid, levels)
             if beyond is not verdict:
                 verdict = Verdict.UNDECIDED
-                remark = _joined(remark, "not beyond what its chance level does")
+                remark = _joined(remark, "not beyond the trend of its chance level")
         sample = self._sample(grid)
         return Claim(claim, verdict, words, change, scale, test, p_value, sample, remark)
 
@@ -181,7 +181,7 @@ class _Judge:
         levels: Mapping[float, float],
         width: float = np.inf,
     ) -> tuple[Verdict, Interval, float]:
-        """Judges the trend of what exceeds the level of each temperature."""
+        """Judges the trend of the values minus the level of each temperature."""
         excess = self.runs[column] - self.runs["temperature"].map(levels)
         runs = self.runs.assign(excess=excess)
         used = runs["seed"].isin(grid.seeds) & runs["temperature"].isin(grid.temperatures)
@@ -208,7 +208,7 @@ class _Judge:
             )
 
     def _counts_in_words(self, role: Role) -> str:
-        """The counts themselves: one number per temperature, so no test over seeds."""
+        """The counts themselves. There is one number per temperature, so no test over seeds."""
         shown = [
             (arm, self.classes.tests[arm, role])
             for arm in self.usual
@@ -304,7 +304,7 @@ class _Judge:
                 fairness.change(arms, NDS, metric),
                 f"mean {name} of DS over {_range(usual.temperatures)}, minus NDS",
             )
-        # No model can be blamed for the base rates' difference.
+        # A difference of base rates is not a fault of the model.
         perfect = f"a perfect classifier has DPD {100 * fairness.labels.dpd:.2f}"
         base = perfect if metric == "dpd" else ""
         yield self._trend(
@@ -362,7 +362,7 @@ class _Judge:
 
     def _individual_fairness(self) -> Iterator[Claim]:
         for column, output, remark in (
-            (INDIVIDUAL, "probabilities", "falls mechanically when outputs soften"),
+            (INDIVIDUAL, "probabilities", "falls with softer outputs, whatever decisions do"),
             (INDIVIDUAL_LABELS, "predicted labels", "no softening can move it"),
             (INDIVIDUAL_CALIBRATED, "calibrated probabilities", "at each model's calibration"),
         ):

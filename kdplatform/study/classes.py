@@ -16,8 +16,8 @@ class ClassWise:
     """All class tests of a study.
 
     Attributes:
-        tests: by arm and the role it is compared with; a comparison that cannot be made is absent.
-        reasons: why it cannot, by arm and role.
+        tests: by arm and the role that it is compared with; impossible comparisons are absent.
+        reasons: why a comparison is impossible, by arm and role.
     """
 
     def __init__(self, study: Study) -> None:
@@ -38,8 +38,8 @@ class ClassWise:
         pairs = list(study.pairs_with(role, arm))
         if min(seeds) > 1 and (blind := self._never_right(reference, arm)):
             self.reasons[arm, role] = (
-                f"{listed(blind)} is right in no example, so that no class can be measured by its "
-                "overall accuracy"
+                f"{listed(blind)} predicts no example correctly, so classes cannot be divided by "
+                "its overall accuracy"
             )
         elif min(seeds) > 1:
             self.tests[arm, role] = compare_classes(
@@ -57,7 +57,7 @@ class ClassWise:
             self.reasons[arm, role] = f"{seeds[1]} {word} of {name}, {seeds[0]} of {role.label}"
 
     def _never_right(self, *arms: Arm) -> list[str]:
-        """Names models with an accuracy of 0; with many classes there may be some."""
+        """Names models with an accuracy of 0, which occur with many classes."""
         return [
             f"{self.study.names[arm]} seed {seed}"
             for arm in arms
@@ -74,7 +74,7 @@ class ClassWise:
 
     @property
     def detectable_shifts(self) -> list[float]:
-        """The class shift every comparison over seeds would show with power 0.8, where known."""
+        """The class shift that each comparison over seeds detects with power 0.8, if known."""
         shifts = [test.detectable_shift for test in self.tests.values()]
         return [shift for shift in shifts if np.isfinite(shift)]
 
@@ -83,11 +83,13 @@ class ClassWise:
         study = self.study
         numbers = self.accuracies[next(iter(study.arms))].n
         absent = [name for name, n in zip(study.class_names, numbers, strict=True) if n == 0]
-        found = [f"Without test examples, not tested: {listed(absent)}."] if absent else []
+        found = []
+        if absent:
+            found.append(f"Not tested, because there are no test examples: {listed(absent)}.")
         if single := int((numbers == 1).sum()):
             found.append(
-                f"With one test example: {single} classes. Their accuracy is 0 or 1 in each model, "
-                "so that no test by class can say much of them."
+                f"{single} classes have one test example each. Their accuracy is 0 or 1 in each "
+                "model, so a test by class says little about them."
             )
         labels = set(np.unique(study.any_table.labels))
         blind: dict[tuple[int, ...], list[str]] = {}
@@ -103,7 +105,7 @@ class ClassWise:
 
 
 def class_disagreement(study: Study, arm: Arm, role: Role) -> FloatArray:
-    """Share of every class on which an arm and a reference differ, mean over the seeds of both."""
+    """Share of each class that an arm and a reference predict differently, mean over the seeds."""
     shares = [
         disagreement_by_class(*pair, len(study.class_names))["disagreement"].to_numpy(dtype=float)
         for pair in study.pairs_with(role, arm)

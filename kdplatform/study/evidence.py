@@ -1,4 +1,4 @@
-"""What is known of one side compared with another: overall, by group, by class."""
+"""The evidence of one side compared with another: overall, by group, by class."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ from kdplatform.study.study import Arm
 from kdplatform.study.verdicts import Verdict, by_interval
 from kdplatform.study.warnings import arms_at_chance
 
-# The fairness of groups that findings speak of.
+# The metrics of group fairness that findings report.
 FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group accuracy"}
 
 
@@ -35,7 +35,7 @@ class MetricChange:
         a: its value on side A, a fraction.
         interval: B minus A.
         verdict: "worse", "better" or "undecided".
-        better: 1 where more is better, -1 where less is.
+        better: 1 if a higher value is better, -1 if a lower one is.
         remark: a caution for the reader.
     """
 
@@ -57,8 +57,8 @@ class Evidence:
         names: of side A and side B.
         seeds: numbers of models of A and B.
         metrics: accuracy, and fairness if it has been judged.
-        groups: None without attributes.
-        classes: None where the classes cannot be tested.
+        groups: the comparison of groups; None without attributes.
+        classes: the comparison of classes; None if they cannot be tested.
     """
 
     between: str
@@ -71,10 +71,10 @@ class Evidence:
 
 
 def judged(better: int, interval: Interval, chance: float = 0.0) -> str:
-    """Says of a metric's change whether it is worse, better or undecided.
+    """Returns whether a metric's change is worse, better or undecided.
 
     Args:
-        better: 1 where more is better, -1 where less is.
+        better: 1 if a higher value is better, -1 if a lower one is.
         chance: as in `verdicts.by_interval`.
     """
     words = {Verdict.SUPPORTED: BETTER, Verdict.CONTRADICTED: WORSE}
@@ -84,13 +84,13 @@ def judged(better: int, interval: Interval, chance: float = 0.0) -> str:
 def fairness_change(
     what: str, metric: str, a: float, b: float, change: Change, *, b_at_chance: bool = False
 ) -> MetricChange:
-    """Returns the change of a fairness metric, judged beside what chance alone gives.
+    """Returns the change of a fairness metric, judged with its chance level.
 
     Args:
         what: the metric in words.
         metric: one of `FAIRNESS`.
-        b_at_chance: whether a model of side B is not better than chance, so that it is not called
-            better for treating all groups alike.
+        b_at_chance: whether a model of side B is not better than chance. Such a side is never
+            called better, since it treats all groups alike.
     """
     better = 1 if metric in HIGHER_IS_FAIRER else -1
     verdict = judged(better, change.interval, change.chance)
@@ -103,7 +103,7 @@ def fairness_change(
 def accuracy_change(a: Sequence[Predictions], b: Sequence[Predictions]) -> MetricChange:
     """Returns the change of accuracy, with its interval over examples, and over seeds if several.
 
-    It counts weights, where the tables have them.
+    The weights of the tables are used, if there are any.
 
     Args:
         a: one table per seed of side A; equally many on both sides are pairs in their order, and
@@ -128,7 +128,7 @@ def study_evidence(
     """Returns the evidence of every distilled arm against its teacher and its NDS.
 
     Args:
-        fairness: the attributes for which EOD, DPD and the worst group have been bootstrapped.
+        fairness: the attributes for which EOD, DPD and the worst group were bootstrapped.
     """
     study, found = classes.study, []
     at_chance = arms_at_chance(study)

@@ -1,4 +1,4 @@
-"""Group fairness of a whole study: intervals, differences between arms, what parity would give."""
+"""Group fairness of a whole study: intervals, differences between arms, and parity levels."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -19,7 +19,7 @@ from kdplatform.study.study import TEACHER, Arm, Study
 
 @dataclass(frozen=True)
 class Effort:
-    """How much is drawn at random.
+    """The numbers of random draws.
 
     Attributes:
         draws: bootstrap draws.
@@ -30,7 +30,7 @@ class Effort:
     permutations: int = 1_000
 
     def for_attribute(self, attribute: Attribute) -> "Effort":
-        """Intersections have many small groups and cost more; they get a tenth."""
+        """Intersections get a tenth of the draws, because their many small groups cost more."""
         if isinstance(attribute, str):
             return self
         return Effort(max(2, self.draws // 10), max(1, self.permutations // 10))
@@ -71,7 +71,7 @@ class GroupFairness:
         return self._bootstrap(self.study.seeds(arm)).interval(self.study.names[arm], metric)
 
     def change(self, arms: Sequence[Arm], reference: Arm, metric: str) -> Change:
-        """The mean of a metric over arms minus that of the reference, on the seeds all share."""
+        """The mean of a metric over arms minus that of the reference, on their common seeds."""
         seeds = self._shared_seeds([*arms, reference])
         if not seeds:
             return Change(UNKNOWN, np.nan, False)
@@ -83,7 +83,7 @@ class GroupFairness:
         return replace(found, seeds=seeds)
 
     def parity(self, arm: Arm, metric: str) -> Parity:
-        """What a metric of an arm would be if groups did not matter."""
+        """The value of a metric of an arm if groups did not matter."""
         row = null_row(self.null, self.study.names[arm], metric)
         return Parity(float(row["null_mean"]), float(row["p_value"]))
 

@@ -1,10 +1,11 @@
-"""What was found, in at most seven sentences that a rule makes from the verdicts.
+"""The findings: at most seven sentences that a fixed rule makes from the verdicts.
 
-The rule does not depend on the numbers. Warnings come first, then what got worse, the strongest
-evidence first, then what got better. The last sentence says what is undecided, with the change
-that could have hidden and what would show it. Strength is the estimate divided by the half width of
-its interval. If there are more than seven, the strongest of groups, of classes and of metrics stay.
-A group within a class, or an intersection, is reported only if its group as a whole is not.
+The rule does not depend on the numbers. Warnings come first, then what got worse, then what got
+better, each with the strongest evidence first. The last sentence says what is undecided, the change
+that could have hidden, and what would show it. Strength is the estimate divided by the half width
+of its interval. If there are more than seven sentences, the strongest about groups, about classes
+and about metrics stay. A group within a class, or an intersection, is reported only if its group as
+a whole is not.
 """
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
@@ -38,10 +39,10 @@ class Finding:
 
     Attributes:
         kind: "warning", "worse", "better" or "undecided".
-        strength: estimate over half width of its interval; 0 where there is no estimate.
-        topic: "group", "class" or "metric"; empty of warnings and of what is undecided.
-        subject: what it is about, such as `sex f`.
-        between: the comparison it is of, as in `Evidence`.
+        strength: the estimate divided by the half width of its interval; 0 without an estimate.
+        topic: "group", "class" or "metric"; empty for warnings and for undecided results.
+        subject: what the finding is about, such as `sex f`.
+        between: the comparison, as in `Evidence`.
         numbers: plain values by name, such as `estimate`, `low`, `high`, `n`, `p_family`.
     """
 
@@ -55,7 +56,7 @@ class Finding:
 
 
 def make_findings(evidence: Sequence[Evidence], warnings: Sequence[str] = ()) -> list[Finding]:
-    """Returns at most seven findings, in the order in which they are to be read.
+    """Returns at most seven findings in reading order.
 
     Args:
         evidence: of one comparison, or of every arm of a study against each reference.
@@ -69,7 +70,7 @@ def make_findings(evidence: Sequence[Evidence], warnings: Sequence[str] = ()) ->
         sorted((f for f in found if f.kind == kind), key=lambda f: -f.strength)
         for kind in (WORSE, BETTER)
     )
-    # A third of the sentences say who gained, however many lost.
+    # Improvements get a third of the sentences, even if there are many losses.
     for_better = min(len(better), max(room // 3, room - len(worse)))
     shown += _first(worse, room - for_better)
     shown += _first(better, for_better)
@@ -96,9 +97,9 @@ def _warnings(warnings: Sequence[str]) -> list[Finding]:
 
 
 def _first(findings: Sequence[Finding], most: int) -> list[Finding]:
-    """So many of findings in the order of their strength, the strongest of every topic among them.
+    """Returns the strongest findings, at least one of every topic, in the order of strength.
 
-    The last one says how many more there are.
+    The last sentence says how many more there are.
     """
     best = {finding.topic: number for number, finding in reversed(list(enumerate(findings)))}
     kept = sorted(best.values())[:most]
@@ -149,7 +150,7 @@ def _of_groups(evidence: Evidence, table: pd.DataFrame) -> Iterator[Finding]:
 
 
 def _parts(row: Mapping[Hashable, object]) -> Iterator[tuple[object, object, object]]:
-    """The whole groups that a cell is part of, with its own verdict."""
+    """The whole groups that contain a cell, with the cell's verdict."""
     attributes, groups = [str(row["attribute"])], [str(row["group"])]
     if row["kind"] == INTERSECTION:
         attributes, groups = attributes[0].split(JOINED), groups[0].split(JOINED)
@@ -202,7 +203,7 @@ def _finding(
 
 
 def _merged(findings: Sequence[Finding], comparisons: int) -> list[Finding]:
-    """One finding of a subject and direction for each reference: that of the strongest evidence."""
+    """For each reference, subject and direction, the finding with the strongest evidence."""
     if comparisons < 2:
         return list(findings)
     by_subject: dict[tuple[str, str, str], list[Finding]] = {}
@@ -215,7 +216,7 @@ def _merged(findings: Sequence[Finding], comparisons: int) -> list[Finding]:
         sentence = f"{best.between}: {best.sentence}"
         if len(same) > 1:
             others = [finding.between.partition(" against ")[0] for finding in same]
-            sentence += f" So in {len(same)} arms: {listed(others)}."
+            sentence += f" The same holds in {len(same)} arms: {listed(others)}."
         shown.append(replace(best, sentence=sentence))
     return shown
 

@@ -40,22 +40,22 @@ from kdplatform.study.metrics import (
 from kdplatform.study.study import TEACHER, Arm, Study
 
 _DRAWS = 2000
-# What may be left out before the name of a metric.
+# Prefixes that a rule may omit before the name of a metric.
 _SHORT = ("test/", "classwise/", "groupwise/", "fairness/")
 WORST_GROUP_DROP = "worst_group_drop"
-# A column of the classes themselves, so that the worst class is the worst of groups.
+# A column of the classes themselves, so that the worst class can be measured as the worst group.
 _CLASSES = "label, as a group"
 
 
 @dataclass(frozen=True)
 class GateMetric:
-    """What is known of a metric beside its value.
+    """Properties of a metric that rules depend on.
 
     Attributes:
-        is_fraction: its values are between 0 and 1, so a bound beyond is a mistake.
+        is_fraction: its values are between 0 and 1, so a bound outside is a mistake.
         has_interval: it can be judged by an interval.
         has_change: it is a value of one model, which can fall or rise against a reference.
-        attribute: whose groups it is about; None for a metric of no attribute.
+        attribute: the attribute whose groups it measures; None if it measures no groups.
     """
 
     name: str
@@ -105,10 +105,10 @@ def gate_metrics(attributes: Iterable[Attribute], roles: Iterable[Role]) -> dict
 
 
 def check_names(attributes: Iterable[Attribute]) -> None:
-    """Refuses a column that is called as an intersection: a rule could mean either.
+    """Refuses a column with the name of an intersection, because a rule could mean either.
 
     Raises:
-        UserError: names it.
+        UserError: there is such a column.
     """
     known = list(attributes)
     for attribute in known:
@@ -126,7 +126,7 @@ def _counts(role: Role) -> list[str]:
 
 
 def _groups(role: Role) -> list[str]:
-    """The counts of groups that got worse or better, as those of classes; `n_sg` and `n_tg`."""
+    """The names of the counts of groups that changed, `n_sg` or `n_tg`."""
     name = f"groupwise/n_{REFERENCES[role][0]}g"
     return [name, f"{name}_bh", f"{name}_holm"]
 
@@ -162,13 +162,13 @@ def known_metric(parameter: str, given: str, known: Mapping[str, GateMetric]) ->
 
 
 class GateMeasures:
-    """Measures what rules ask for, for one arm of a study against a reference of it.
+    """Measures the metrics of rules, for one arm of a study and its reference.
 
-    Intervals are over examples, and over seeds where there are several. With one model on either
+    Intervals are over examples, and also over seeds if there are several. With one model on either
     side they are conditional on these models.
 
     Args:
-        groups: gives the comparisons of groups, which are made when a rule asks for them.
+        groups: returns the comparisons of groups; it is called only if a rule needs them.
     """
 
     def __init__(
@@ -187,7 +187,7 @@ class GateMeasures:
         self._bootstraps: dict[str, FairnessBootstrap] = {}
 
     def measured(self, metric: GateMetric, *, with_interval: bool) -> Measured:
-        """Returns the value of a metric and its change; NaN what cannot be measured."""
+        """Returns the value of a metric and its change; NaN if it cannot be measured."""
         if metric.name == WORST_GROUP_DROP:
             return Measured(self._worst_group_drop(), UNKNOWN)
         if not metric.has_change:
@@ -226,9 +226,10 @@ class GateMeasures:
     def _worst_group_drop(self) -> Interval:
         """The largest fall of the accuracy of a group of one attribute, as a positive number.
 
-        The upper end is the highest of the groups' own 95% intervals: the group that truly lost
-        most lies below it as often as below its own. The lower end is the highest of their
-        intervals at the level of Bonferroni, since the group was chosen for its loss.
+        The upper limit is the highest upper limit of the groups' own 95% intervals. It covers the
+        group that truly lost most at least as often as that group's own limit. The lower limit is
+        the highest lower limit of the intervals at Bonferroni's level, because the group was chosen
+        for its loss.
         """
         found = self._groups().tests.get((self._arm, self._reference.role))
         if found is None:
@@ -243,7 +244,7 @@ class GateMeasures:
         )
 
     def _estimates(self, name: str) -> Measured:
-        """Means over seeds, with their intervals over seeds where there are several."""
+        """Means over seeds, with their intervals if there are several seeds."""
         own = self._by_seed(self._arm, name)
         reference = self._by_seed(self._reference, name)
         if not own:
@@ -267,7 +268,7 @@ class GateMeasures:
 
     @property
     def _is_paired(self) -> bool:
-        """Whether each model has its reference: a side of one has no spread to hold others by."""
+        """Whether models are paired with references; one model alone has no spread of its own."""
         study = self._study
         return self._is_shared or study.seeds(self._arm) == study.seeds(self._reference)
 
@@ -327,7 +328,7 @@ def _count(name: str, counts: Counts) -> float:
 
 
 def _mean(values: FloatArray, weights: FloatArray | None) -> Interval:
-    """Mean over examples, and over seeds where there are several. [seeds, examples]."""
+    """Mean over examples, and over seeds if there are several. [seeds, examples]."""
     if len(values) == 1:
         return mean_of_examples(values[0], weights)
     return mean_of_seeds_and_examples(values, weights)

@@ -1,4 +1,4 @@
-"""A gate: whether the arms of a study keep the rules of a file, in three words."""
+"""A gate: whether the arms of a study keep the rules of a file."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ from kdplatform.study.study import Arm, Study
 
 
 class Outcome(StrEnum):
-    """What a rule, an arm or a gate comes to."""
+    """The outcome of a rule, an arm or a gate."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -40,7 +40,7 @@ class JudgedRule:
         bound: `min`, `max`, `max_drop` or `max_rise`.
         limit: what the bound allows.
         spelled: the metric's name as a person writes it.
-        measured: the metric, or for a change what it fell or rose by, with its 95% interval.
+        measured: the metric, or the size of its fall or rise, with a 95% interval.
         counts_as: passed or failed, also if the outcome is *cannot tell*.
         reason: why the metric cannot be judged; empty if it can.
     """
@@ -138,7 +138,7 @@ class JudgedGate:
         )
 
     def lines(self) -> list[str]:
-        """The outcome, then one line per rule that is broken or of which the data cannot tell."""
+        """The outcome, then one line per rule that is broken or whose outcome is *cannot tell*."""
         told = [rule.sentence for rule in self.rules if rule.outcome is not Outcome.PASSED]
         return [self.sentence, *told]
 
@@ -173,12 +173,12 @@ def check_gate_of_comparison(file: GateFile, attributes: Sequence[Attribute]) ->
 
 
 def comparison_metrics(attributes: Sequence[Attribute]) -> dict[str, GateMetric]:
-    """Returns the metrics of two sides. A, the reference, has the role of the NDS."""
+    """Returns the metrics of two sides. Side A, the reference, has the role of the NDS."""
     return gate_metrics(attributes, [Role.STUDENT])
 
 
 def _misfit(metric: GateMetric, rule: Rule) -> str:
-    """Says why this metric cannot have the rule; nothing if it can."""
+    """Returns why this metric cannot have the rule; empty if it can."""
     if not metric.has_change and (rule.max_drop is not None or rule.max_rise is not None):
         return "it is a number of a pair of models already; allowed: min, max"
     if not metric.has_interval and rule.by == "interval":
@@ -187,8 +187,8 @@ def _misfit(metric: GateMetric, rule: Rule) -> str:
         for bound, limit in rule.bounds.items():
             if abs(limit) > 1:
                 return (
-                    f"{bound} {limit:g} is beyond any value, for the metric is a fraction; allowed:"
-                    " at most 1, such as 0.02 for two points"
+                    f"{bound} {limit:g} is beyond any value, because the metric is a fraction; "
+                    "allowed: at most 1, such as 0.02 for two points"
                 )
     return ""
 
@@ -201,12 +201,12 @@ def judge_gate(
     reference: Arm | None = None,
     titles: Mapping[Arm, str] | None = None,
 ) -> JudgedGate:
-    """Holds every distilled arm of a study against the rules of a file.
+    """Judges every distilled arm of a study by the rules of a file.
 
     Args:
         known: the metrics that rules may name.
         reference: what changes are measured from; None: the role that the file says.
-        titles: what arms are called; None: as the study calls them.
+        titles: the names of arms; None: those of the study.
 
     Raises:
         UserError: as `checked_rules`.

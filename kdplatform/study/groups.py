@@ -27,9 +27,9 @@ class GroupComparison:
         shifts: the tests of all cells; its table has `verdict` beside them: "worse" or "better"
             where the family-wise p is below .05 and the interval excludes 0, otherwise "undecided",
             or "not measured".
-        counts: of the groups of single attributes that changed, as #SC counts classes. Those after
-            correction are corrected over all cells tested.
-        global_p: the chance of any such change where no group differs: the smallest family-wise p
+        counts: the number of groups of single attributes that changed, as #SC counts classes. The
+            corrected counts are corrected over all tested cells.
+        global_p: the probability of any such change if no group differs: the smallest family-wise p
             of these groups.
     """
 
@@ -49,12 +49,12 @@ class GroupComparison:
 
     @property
     def permutation_p(self) -> float:
-        """As `global_p`, of the permutation of seeds; NaN where a side has one model."""
+        """As `global_p`, from the permutation of seeds; NaN if a side has one model."""
         return float(self.groups["p_max"].min())
 
     @property
     def worst_drop(self) -> Interval:
-        """The group of a single attribute that lost most, with its interval; NaN without any."""
+        """The change of the group of a single attribute that lost most; NaN without groups."""
         known = self.groups.dropna(subset=["difference"])
         if known.empty:
             return Interval(np.nan, np.nan, np.nan)
@@ -74,7 +74,8 @@ def compare_groups(
 
     Args:
         tables_a: one table per seed; equally many on both sides are pairs in their order.
-        attributes: at least one; several columns are an intersection. Or their cells.
+        attributes: at least one attribute, where a tuple of columns is an intersection; or the
+            cells.
 
     Raises:
         ValueError: as `group_shifts`.
@@ -93,7 +94,7 @@ def compare_groups(
 
 
 def _verdicts(table: pd.DataFrame) -> npt.NDArray[np.str_]:
-    """The rule of `verdicts.by_interval`, for all rows at once, where the family-wise p allows."""
+    """Applies the rule of `verdicts.by_interval` to all rows with a small family-wise p."""
     allowed = table["p_family"] < LEVEL
     return np.select(
         [table["p_value"].isna(), allowed & (table["low"] > 0), allowed & (table["high"] < 0)],

@@ -14,7 +14,7 @@ class GroupWise:
     Seed i is compared with seed i. A teacher that all seeds share is compared with each of them.
 
     Attributes:
-        tests: by arm and the role it is compared with; a comparison that cannot be made is absent.
+        tests: by arm and the role that it is compared with; impossible comparisons are absent.
     """
 
     def __init__(self, study: Study) -> None:
@@ -43,7 +43,7 @@ class GroupWise:
         return None if test is None or max(test.shifts.seeds) == 1 else test
 
     def table(self) -> pd.DataFrame:
-        """All cells of all comparisons: `arm` and `reference`, then as `group_shifts` has them."""
+        """All cells of all comparisons: `arm`, `reference`, then the columns of `group_shifts`."""
         parts = []
         for (arm, role), test in self.tests.items():
             part = test.table.copy()

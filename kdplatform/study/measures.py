@@ -1,4 +1,4 @@
-"""What auditors ask of two sides beside accuracy, DPD and EOD, one row per group.
+"""The further measures of an audit of two sides, one row per group.
 
 Selection and scoring rates with their impact ratios, equal opportunity, predictive parity,
 calibration, and agreement of the sides against the noise between seeds.
@@ -40,14 +40,13 @@ class GroupMeasures:
     """The measures of one attribute.
 
     Attributes:
-        groups: one row per group. Of both sides, with `_a` and `_b`: `accuracy`; where a class is
-            favourable `selection_rate`, `tpr`, `fpr`, each also with `_difference`, its `_low` and
-            `_high`; `impact_ratio`, `below_four_fifths` and `precision`; with logits `ece`,
-            `ece_by_chance`, and of the favourable class `mean_score`, `scoring_rate` and
-            `scoring_ratio`. Beside them `attribute`, `group`, `n`, `share`, `base_rate`,
-            `agreement`, `agreement_within_a`, `agreement_within_b`, `excess_disagreement` and
-            `p_excess`.
-        decisions: of the favourable class; None where no class is.
+        groups: one row per group. Columns of both sides end with `_a` and `_b`: `accuracy`; with a
+            favourable class `selection_rate`, `tpr`, `fpr` (each also with `_difference`, and its
+            `_low` and `_high`), `impact_ratio`, `below_four_fifths` and `precision`; with logits
+            `ece` and `ece_by_chance`; with both `mean_score`, `scoring_rate` and `scoring_ratio`.
+            The other columns are `attribute`, `group`, `n`, `share`, `base_rate`, `agreement`,
+            `agreement_within_a`, `agreement_within_b`, `excess_disagreement` and `p_excess`.
+        decisions: those of the favourable class; None if no class is favourable.
         scores: decisions by score; None without logits or favourable class.
     """
 
@@ -62,8 +61,8 @@ def favourable_class(
     """Returns the number of the favourable class: the one asked for, or class 1 of two.
 
     Args:
-        positive: its name, or its number where classes have no names.
-        labels: any table of the examples.
+        positive: its name, or its number if classes have no names.
+        labels: any table of these examples.
 
     Raises:
         UserError: the class does not exist, or no example has it, or all have it.
@@ -101,7 +100,7 @@ class Auditor:
         Args:
             a: the reference, one table per seed.
             b: the other side, on the same examples.
-            positive: number of the favourable class; None: nothing is measured that needs one.
+            positive: number of the favourable class; None: measures that need one are left out.
             effort: draws and permutations.
             min_group_size: examples that a rate needs in its denominator.
             min_group_share: share of the examples that a group needs for an impact ratio.
@@ -188,7 +187,7 @@ class Auditor:
         )
 
     def _calibration(self, attribute: Attribute) -> dict[str, object]:
-        """Means over the seeds of every side; the base rate is that of the labels, so of both."""
+        """Means over the seeds of each side; the base rate of the labels is that of both sides."""
         found: dict[str, object] = {}
         names = ["ece", "ece_by_chance", *([] if self.positive is None else ["mean_score"])]
         for side, tables in self.sides.items():

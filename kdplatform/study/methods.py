@@ -1,9 +1,9 @@
 """Methods side by side: each compared with plain distillation, the method `kd`, at the same T.
 
 This file fixes what is measured and how it is judged before any study is seen. The difference of
-every metric has its paired interval. For a verdict that interval must exclude 0. The paired t test
-over seeds must give p < .05 after Holm's correction over the methods compared with the same
-students.
+every metric has a paired interval. A verdict has two conditions: this interval excludes 0, and the
+paired t test over seeds gives p < .05 after Holm's correction over the methods that are compared
+with the same students.
 """
 
 import math
@@ -35,12 +35,12 @@ USUAL_TEMPERATURE = 4.0
 
 
 class Measure(NamedTuple):
-    """What methods are compared by: its column in `Study.metrics`, and the claim about it.
+    """A metric that methods are compared by: its column in `Study.metrics`, and the claim.
 
     Attributes:
-        sign: 1 where the claim is about more, -1 where it is about less.
+        sign: 1 if the claim is about a higher value, -1 for a lower one.
         scale: 100 for what is shown in percentage points, 1 for counts.
-        by: what a claim on groups names at its end.
+        by: the attribute that a claim on groups names at its end.
     """
 
     column: str
@@ -86,7 +86,7 @@ class Compared:
 
 
 def compare_methods(study: Study, fairness: Sequence[GroupFairness]) -> list[Compared]:
-    """Holds every arm of every other method against plain distillation."""
+    """Compares every arm of every other method with plain distillation."""
     others = [arm for arm in study.distilled if arm.method != PLAIN]
     references = {arm: plain_reference(study, arm) for arm in others}
     found: dict[Arm, dict[str, Claim]] = {arm: {} for arm in others}
@@ -112,7 +112,7 @@ def compare_methods(study: Study, fairness: Sequence[GroupFairness]) -> list[Com
 
 
 def plain_reference(study: Study, arm: Arm) -> Arm | None:
-    """Plain distillation at an arm's T, or near its usual T if the arm has none."""
+    """Plain distillation at the arm's T, or at the T nearest to 4 if the arm has none."""
     plain = {own.temperature: own for own in study.distilled if own.method == PLAIN}
     if arm.temperature is not None:
         return plain.get(arm.temperature)
@@ -141,7 +141,7 @@ def paired_values(
 
 
 def _change(study: Study, measure: Measure, arm: Arm, reference: Arm) -> Change:
-    """The difference of a metric that has no groups; accuracy counts examples as a sample too."""
+    """The difference of a metric without groups; for accuracy the examples are a sample too."""
     seeds = tuple(sorted(set(study.seeds(arm)) & set(study.seeds(reference))))
     interval = UNKNOWN
     if measure.column == ACCURACY and seeds:

@@ -29,9 +29,9 @@ from kdplatform.roles import Role
 from kdplatform.study.factors import GENERATING_FACTORS
 from kdplatform.study.groups import compare_groups
 
-# The roles that DS is compared with, and what the paper calls the classes that differ.
+# The roles that DS is compared with, and the paper's name for the classes that differ.
 REFERENCES = {Role.TEACHER: "tc", Role.STUDENT: "sc"}
-# The same of groups.
+# The same for groups.
 GROUP_REFERENCES = {Role.TEACHER: "tg", Role.STUDENT: "sg"}
 
 ACCURACY = "test/accuracy"
@@ -45,7 +45,7 @@ INDIVIDUAL = "fairness/individual"
 INDIVIDUAL_LABELS = "fairness/individual_labels"
 INDIVIDUAL_CALIBRATED = "fairness/individual_calibrated"
 CONSISTENCY = "fairness/consistency"
-# What one model's logits and its pairs of similar examples give.
+# The metrics of one model's logits and of its pairs of similar examples.
 SCORES = (
     *(ECE, ECE_CALIBRATED, "test/brier", "test/nll"),
     *(INDIVIDUAL, INDIVIDUAL_LABELS, INDIVIDUAL_CALIBRATED, CONSISTENCY),
@@ -65,7 +65,7 @@ class Similarity(NamedTuple):
 def similarity(
     table: Predictions, dataset_name: str, *, neighbours: bool = False
 ) -> Similarity | None:
-    """Returns the pairs of examples of a split; None where no feature space is known.
+    """Returns the pairs of examples of a split; None if no feature space is known.
 
     Args:
         neighbours: whether the nearest neighbours are searched as well, for the consistency.
@@ -78,16 +78,16 @@ def similarity(
 
 
 def fairness_metric(attribute: Attribute, name: str) -> str:
-    """Returns the name of a group fairness of an attribute, such as `fairness/color/dpd`."""
+    """Returns the name of a group fairness metric of an attribute, such as `fairness/color/dpd`."""
     return f"fairness/{in_metric_name(attribute_name(attribute))}/{name}"
 
 
 def in_metric_name(text: str) -> str:
-    """Returns a name of the user's as a part of a metric's name: different for different names.
+    """Returns a user's name as a part of a metric's name; different names stay different.
 
-    MLflow takes letters, digits, `_`, `-`, `.`, `:`, `/` and spaces, no path such as `a//b` or `..`
-    and at most 250 characters. Other characters become their code between colons: `a&b` becomes
-    `a:26:b`.
+    MLflow accepts letters, digits, `_`, `-`, `.`, `:`, `/` and spaces. It accepts no path such as
+    `a//b` or `..`, and at most 250 characters. Other characters become their code between colons:
+    `a&b` becomes `a:26:b`.
     """
     spelled = _NOT_IN_METRICS.sub(lambda found: "".join(f":{ord(c):x}:" for c in found[0]), text)
     if len(spelled) <= _LONGEST_PART:
@@ -108,7 +108,7 @@ def model_metrics(
     min_group_size: int,
     dataset_name: str,
 ) -> dict[str, float]:
-    """Returns everything that the run of one model logs of its own predictions."""
+    """Returns all metrics that the run of one model logs about its own predictions."""
     return own_metrics(test, val, attributes, min_group_size, dataset_name)
 
 
@@ -136,7 +136,7 @@ def own_metrics(
 def compared_metrics(
     test: Predictions, attributes: Sequence[Attribute], min_group_size: int
 ) -> dict[str, float]:
-    """Returns what arms are compared by: accuracy, and group fairness of every attribute."""
+    """Returns the metrics that arms are compared by: accuracy and group fairness."""
     metrics = {ACCURACY: test.accuracy, WORST_CLASS_ACCURACY: worst_class(test).accuracy}
     for attribute in attributes:
         metrics |= group_metrics(test, attribute, min_group_size)
@@ -160,7 +160,7 @@ def compared_names(attributes: Sequence[Attribute]) -> list[str]:
 def group_notes(
     table: Predictions, attributes: Sequence[Attribute], min_group_size: int
 ) -> list[str]:
-    """Says of each attribute in one line which groups are too small and what leaves them out."""
+    """Returns one line per attribute: the groups that are too small, and what leaves them out."""
     found = [fairness_metrics(table, name, min_group_size=min_group_size) for name in attributes]
     return [f"{each.attribute}: {each.note}" for each in found if each.note]
 
@@ -186,7 +186,8 @@ def individual_metrics(
     """Returns the individual unfairness I(f) of one model; nothing without a feature space.
 
     Args:
-        calibrating: the temperature that calibrates the model on validation; NaN when not known.
+        calibrating: the temperature that calibrates the model on validation; NaN if it is not
+            known.
     """
     if similar is None:
         return {}
@@ -205,12 +206,12 @@ def individual_metrics(
 
 
 def count_metrics(role: Role, counts: Counts) -> dict[str, float]:
-    """Returns how many classes differ, beside what chance gives and after correction."""
+    """Returns how many classes differ, the number by chance, and the corrected numbers."""
     return _counted(class_count(role), counts)
 
 
 def group_count_metrics(role: Role, counts: Counts) -> dict[str, float]:
-    """Returns how many groups changed, beside what chance gives and after correction."""
+    """Returns how many groups changed, the number by chance, and the corrected numbers."""
     return _counted(group_count(role), counts)
 
 
@@ -244,7 +245,8 @@ def pair_metrics(
     """Returns how one distilled student differs from its teacher or NDS: McNemar, disagreement.
 
     Args:
-        attributes: whose groups are compared, or their cells; none: no group is.
+        attributes: the attributes whose groups are compared, or their cells; if empty, no group is
+            compared.
     """
     by_class = mcnemar_by_class(reference, distilled, n_classes=n_classes)
     metrics = {
@@ -261,8 +263,8 @@ def pair_metrics(
 def class_shift(reference: Predictions, distilled: Predictions) -> float:
     """The difference between the class accuracies of two models, without the overall accuracy.
 
-    Mean over classes of |acc_c(f) / acc(f) - acc_c(g) / acc(g)|: the difference whose being 0 the
-    paper's test of every class asks about. NaN when a model is never right.
+    It is the mean over classes of |acc_c(f) / acc(f) - acc_c(g) / acc(g)|. The paper tests for each
+    class whether this difference is 0. NaN if a model is never right.
     """
     relative = []
     for each in (reference, distilled):

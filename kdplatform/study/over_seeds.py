@@ -1,6 +1,6 @@
 """The arms of a study over their seeds: means, deviations and intervals.
 
-A tracking store's own pages show single runs; this file has what they cannot put together.
+The pages of a tracking store show single runs. This file combines runs over seeds.
 """
 
 from collections.abc import Sequence
@@ -17,15 +17,15 @@ from kdplatform.study.study import Arm, Study
 
 
 def arm_statistics(study: Study, arms: Sequence[Arm] | None = None) -> pd.DataFrame:
-    """Returns one row per arm and metric: what it is over the seeds of the arm.
+    """Returns one row per arm and metric, with its statistics over the seeds of the arm.
 
     Args:
-        arms: whose rows are made; None: those of all.
+        arms: the arms to return; None: all.
 
     Returns:
         Columns `arm`, `role`, `method`, `temperature`, `metric`, `seeds`, `mean`, `sd` (n - 1 in
-        the denominator), `low` and `high` (95% t-interval over seeds). Fractions, not per cent;
-        NaN where one seed has no spread.
+        the denominator), `low` and `high` (95% t-interval over seeds). Values are fractions, not
+        per cent. They are NaN if there is only one seed.
     """
     names = [name for name in compared_names(study.attributes) if name in study.metrics]
     rows = [
@@ -37,7 +37,7 @@ def arm_statistics(study: Study, arms: Sequence[Arm] | None = None) -> pd.DataFr
 
 
 def class_statistics(classes: ClassWise) -> pd.DataFrame:
-    """Returns one row per arm and class: its accuracy over the seeds, as `arm_statistics`."""
+    """Returns one row per arm and class: its accuracy over the seeds, as in `arm_statistics`."""
     study = classes.study
     rows = [
         {
@@ -54,7 +54,7 @@ def class_statistics(classes: ClassWise) -> pd.DataFrame:
 
 
 def group_statistics(study: Study) -> pd.DataFrame:
-    """Returns one row per arm and group: its accuracy over the seeds, as `arm_statistics`."""
+    """Returns one row per arm and group: its accuracy over the seeds, as in `arm_statistics`."""
     rows = []
     for arm in study.arms:
         for attribute in study.attributes:

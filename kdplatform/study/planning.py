@@ -1,4 +1,4 @@
-"""What size of change could have hidden from the tests, and what would show it."""
+"""The size of change that could have hidden from the tests, and what would show it."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,7 +13,7 @@ from kdplatform.study.class_verdicts import class_verdicts
 from kdplatform.study.evidence import Evidence
 from kdplatform.study.groups import UNDECIDED
 
-# The change that a plan is made for, as a fraction.
+# The change that a plan should detect, as a fraction.
 WANTED = 0.02
 _MOST_SEEDS = 200
 _MOST_TIMES = 1000
@@ -21,13 +21,13 @@ _PLURAL = {"group": "groups", "class": "classes"}
 
 
 class _Unseen(NamedTuple):
-    """What was tested and not decided.
+    """Tests whose result is undecided.
 
     Attributes:
-        detectable: change that the test finds with power .8; infinite where there is none.
+        detectable: change that the test finds with power .8; infinite if there is none.
         n: examples.
         discordant: examples that only one of two models gets right.
-        seeds: of the side that has fewer; 1 for one pair of models.
+        seeds: number of seeds of the side with fewer; 1 for one pair of models.
     """
 
     detectable: FloatArray
@@ -39,7 +39,7 @@ class _Unseen(NamedTuple):
 def what_would_decide(evidence: Sequence[Evidence]) -> str:
     """Says what change of an undecided group could have hidden, and what would show two points.
 
-    Without groups it is about classes. It is empty if nothing is undecided.
+    Without groups the sentence is about classes. It is empty if nothing is undecided.
     """
     for noun, found in (
         ("group", [_groups(each) for each in evidence if each.groups is not None]),
@@ -81,7 +81,7 @@ def _classes(evidence: Evidence) -> _Unseen:
 
 
 def _fewer(evidence: Evidence) -> int:
-    """Seeds that a plan counts: of the side with fewer, unless it has one model for all."""
+    """Number of seeds for a plan: that of the smaller side, unless it is one shared model."""
     a, b = evidence.seeds
     return max(a, b) if 1 in (a, b) else min(a, b)
 
@@ -93,10 +93,10 @@ def _words(noun: str, unseen: Sequence[_Unseen]) -> str:
 
 
 def size_words(noun: str, sizes: FloatArray) -> str:
-    """Says what changes are as large as given, from the least to the most.
+    """Puts changes of the given sizes into words, from the smallest to the largest.
 
     Args:
-        noun: what changes, such as `group`.
+        noun: the thing that changes, such as `group`.
         sizes: fractions, at least one; above 1 where no change can be seen.
     """
     sizes = np.where(sizes > 1, np.inf, sizes)  # an accuracy cannot change by more than 1
@@ -111,7 +111,7 @@ def size_words(noun: str, sizes: FloatArray) -> str:
 
 
 def _plan(noun: str, unseen: Sequence[_Unseen]) -> str:
-    """Says how many seeds, or how many times the examples, show two points in half of the cases."""
+    """Says what number of seeds, or multiple of the examples, shows two points in half of them."""
     sizes = np.concatenate([each.detectable for each in unseen])
     half = "" if len(sizes) == 1 else f" in half of these {_PLURAL[noun]}"
     points = f"{100 * WANTED:.0f} points"
@@ -129,7 +129,7 @@ def _plan(noun: str, unseen: Sequence[_Unseen]) -> str:
 
 
 def _seeds_needed(unseen: Sequence[_Unseen]) -> int | None:
-    """Seeds at which the detectable change is small enough, the deviation staying as it is."""
+    """Number of seeds at which the detectable change is small enough, with the same deviation."""
     for seeds in range(2, _MOST_SEEDS + 1):
         sizes = [
             each.detectable
@@ -143,7 +143,7 @@ def _seeds_needed(unseen: Sequence[_Unseen]) -> int | None:
 
 
 def _times_needed(unseen: Sequence[_Unseen]) -> int | None:
-    """How many times the examples are needed, the share that differs staying as it is."""
+    """The multiple of the examples that is needed if the same share differs."""
     n = np.concatenate([each.n for each in unseen])
     discordant = np.concatenate([each.discordant for each in unseen])
 

@@ -1,4 +1,4 @@
-"""What a comparison rests on: predictions, weights, thresholds and versions, and its verdict."""
+"""The sources of a comparison (predictions, weights, thresholds, versions) and its verdict."""
 
 import datetime
 import platform
@@ -9,7 +9,7 @@ from importlib import metadata
 from kdplatform.study.gates import JudgedGate
 from kdplatform.version import installed_version
 
-# Whose versions decide numbers that are compared.
+# Packages whose versions affect the compared numbers.
 _PACKAGES = ("numpy", "scipy", "pandas", "fairlearn")
 
 
@@ -38,8 +38,8 @@ class Provenance:
         sides: the tables of A and of B.
         examples: the digest of ids and labels, which both sides share.
         verdict: the findings in one line.
-        gate: the rules it was judged by; None: none.
-        made: when, in UTC.
+        gate: the rules of the gate; None without a gate.
+        made: time of the comparison in UTC.
     """
 
     sides: tuple[Sequence[Source], Sequence[Source]]
@@ -49,7 +49,7 @@ class Provenance:
     made: datetime.datetime = field(default_factory=lambda: now())
 
     def lines(self) -> list[str]:
-        """All of it in words, a fact a line; the verdict first."""
+        """The provenance in words, one fact per line, the verdict first."""
         found = [f"Verdict: {self.verdict}"]
         if self.gate is not None:
             found.append(self.gate.sentence[0].upper() + self.gate.sentence[1:])
@@ -68,7 +68,7 @@ class Provenance:
         return found
 
     def content(self) -> dict[str, object]:
-        """All of it as plain values, for a JSON file."""
+        """The provenance as plain values, for a JSON file."""
         date = None if self.gate is None else self.gate.file.gates.date
         thresholds = None
         if self.gate is not None:
@@ -105,6 +105,6 @@ def now() -> datetime.datetime:
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of the platform, of Python and of what numbers are computed with."""
+    """Returns the versions of the platform, of Python and of the numerical packages."""
     found = {"kdplatform": installed_version(), "Python": platform.python_version()}
     return found | {name: metadata.version(name) for name in _PACKAGES}

@@ -1,7 +1,7 @@
-"""Ranking metrics of models of many classes, under the names that runs and studies share.
+"""Ranking metrics of models with many classes, under the names that runs and studies share.
 
-Classes are cut into two strata of about equal training examples. Stratum 1 has the classes that
-occur most often: the popular items of a recommender, the head of a long tail.
+Classes are divided into two strata with about equally many training examples. Stratum 1 has the
+most frequent classes: the popular items of a recommender, the head of a long tail.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from kdplatform.predictions import IntArray, Predictions
 from kdplatform.strata import strata_by_frequency
 from kdplatform.study.metrics import in_metric_name
 
-# Above this many classes a ranking says what the first class alone does not.
+# Rankings are measured only above this number of classes.
 MANY_CLASSES = 50
 STRATA = 2
 K = CUTOFFS[0]
@@ -34,8 +34,8 @@ class Ranked(NamedTuple):
     """The strata and attributes by which rankings are broken down.
 
     Attributes:
-        class_counts: training examples of each class; empty where they are not known.
-        attributes: those with the groups to measure.
+        class_counts: training examples of each class; empty if they are not known.
+        attributes: the attributes whose groups are measured.
         min_group_size: examples that a group or stratum needs to be measured.
     """
 
@@ -78,7 +78,7 @@ def class_strata(class_counts: Sequence[int]) -> list[list[int]]:
 
 
 def ranking_metrics(test: Predictions, ranked: Ranked) -> dict[str, float]:
-    """Returns the ranking metrics of one model; nothing of few classes, or without logits."""
+    """Returns the ranking metrics of one model; empty with few classes, or without logits."""
     if test.logits is None or test.n_classes <= MANY_CLASSES:
         return {}
     ranks, places = label_ranks(test), top_places(test, K)

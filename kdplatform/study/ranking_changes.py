@@ -1,9 +1,9 @@
-"""How distilled students rank otherwise than the NDS, and than the students of another method.
+"""How rankings of distilled students differ from those of the NDS and of another method.
 
 This file fixes the question before any study is seen: does a method give the most frequent classes
-fewer of the top places than its reference method? The reference is plain distillation if the study
-has it, and otherwise the first method. For a verdict the paired interval must exclude 0, and the
-paired t test over seeds must give p < .05 after Holm's correction over the methods.
+fewer of the top places than its reference method does? The reference is plain distillation if the
+study has it, and otherwise the first method. A verdict has two conditions: the paired interval
+excludes 0, and the paired t test over seeds gives p < .05 after Holm's correction over the methods.
 """
 
 from kdplatform.analysis.intervals import LEVEL, Interval, paired_difference
@@ -27,8 +27,8 @@ def change(study: Study, metric: str, arm: Arm, reference: Arm) -> Interval:
 def reference_of(study: Study, arm: Arm) -> Arm | None:
     """The students of the reference method of an arm, at the same T if it has one.
 
-    Plain distillation as in `study.methods`. None for that method itself, and if it has no such
-    students.
+    For plain distillation the rule is that of `study.methods`. None for the reference method
+    itself, and if it has no such students.
     """
     methods = list(dict.fromkeys(own.method for own in study.distilled))
     against = PLAIN if PLAIN in methods else methods[0]
@@ -44,9 +44,9 @@ def reference_of(study: Study, arm: Arm) -> Arm | None:
 
 
 def judge_exposure(study: Study) -> list[Claim]:
-    """Judges for each arm whether popular classes have fewer top places than with the reference.
+    """Judges for each arm whether frequent classes get fewer top places than with the reference.
 
-    None where the study has one method, or no metric of exposure.
+    The list is empty if the study has one method, or no metric of exposure.
     """
     pairs = [(arm, other) for arm in study.distilled if (other := reference_of(study, arm))]
     if POPULAR not in study.metrics:

@@ -1,4 +1,4 @@
-"""Checks that sides of a comparison have the same examples, or says how they differ."""
+"""Checks that both sides of a comparison have the same examples."""
 
 from dataclasses import replace
 
@@ -16,7 +16,7 @@ def check_examples(a: Side, b: Side) -> None:
     """Checks that both sides hold the same examples, and logits of the same classes.
 
     Raises:
-        ValueError: they do not; says which examples, or how many classes.
+        ValueError: they do not; the message names the examples, or the numbers of classes.
     """
     first, every = a.tables[0], [*a.tables, *b.tables]
     classes = next((table.n_classes for table in every if table.logits is not None), None)
@@ -34,7 +34,7 @@ def check_examples(a: Side, b: Side) -> None:
 def _different_examples(
     title: str, first: Predictions, other_title: str, other: Predictions
 ) -> str:
-    """Says how two tables' examples differ, with a few of them."""
+    """Says how the examples of two tables differ, and names a few of them."""
     digests = (
         f"{title} has digest {first.digest} ({len(first)} rows), {other_title} has {other.digest} "
         f"({len(other)} rows)"
@@ -62,7 +62,7 @@ def _some(ids: npt.NDArray[np.generic]) -> str:
 
 
 def with_ids_of_one_kind(a: Side, b: Side) -> tuple[Side, Side]:
-    """Turns ids into text where one file holds them as numbers and another as text."""
+    """Turns ids into text if one file has them as numbers and another as text."""
     kinds = {table.ids.dtype for side in (a, b) for table in side.tables}
     if len(kinds) == 1:
         return a, b

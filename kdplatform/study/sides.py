@@ -1,4 +1,4 @@
-"""A side of a comparison, as it is read."""
+"""One side of a comparison."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Side:
 
     Attributes:
         tables: predictions, one per seed.
-        class_names: of class 0, 1, ...; empty where classes are known by their numbers.
+        class_names: of class 0, 1, ...; empty if classes have only numbers.
     """
 
     title: str

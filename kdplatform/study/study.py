@@ -1,6 +1,6 @@
 """A study: the models of its arms by seed, on the same test examples, and one frame of metrics.
 
-Everything here is made from predictions; where they come from is the caller's business.
+Everything here is computed from predictions. The caller decides where they come from.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -31,7 +31,7 @@ from kdplatform.text import visible
 
 @dataclass(frozen=True)
 class Arm:
-    """A role; for distilled students also their method, and those of its settings that vary.
+    """A role; for distilled students also the method, and its settings that the study varies.
 
     Attributes:
         method: None for Teacher and NDS.
@@ -44,7 +44,7 @@ class Arm:
 
     @property
     def temperature(self) -> float | None:
-        """The temperature, where the study varies it."""
+        """The temperature, if the study varies it."""
         value = dict(self.settings).get("temperature")
         return None if value is None else float(str(value))
 
@@ -57,7 +57,7 @@ class Arm:
         return " ".join([self.role.label, *method, *settings])
 
 
-# The setting that tells apart the several teachers of one student.
+# The setting that distinguishes several teachers of one student.
 MEMBER = "teacher"
 TEACHER, NDS = Arm(Role.TEACHER), Arm(Role.STUDENT)
 _SHORT = {"temperature": "T"}
@@ -83,9 +83,9 @@ class Model:
     """One trained model of a study.
 
     Attributes:
-        run_id: where its predictions come from.
-        test: predictions of the test split; logits are not needed any more.
-        scores: what was measured on its logits, by name of the metric; empty when there are none.
+        run_id: the run with its predictions.
+        test: predictions of the test split, without the logits.
+        scores: metrics that were measured on its logits, by name; empty without logits.
     """
 
     run_id: str
@@ -100,12 +100,13 @@ def scored_model(
     similar: Similarity | None = None,
     ranked: Ranked | None = None,
 ) -> Model:
-    """Measures what needs a model's logits, and lets go of them.
+    """Measures all metrics that need a model's logits, and drops the logits.
 
     Args:
-        calibrating: the temperature that calibrates the model on validation; NaN when not known.
-        similar: the pairs of individual fairness; None where they are not known.
-        ranked: by what rankings of many classes are taken apart; None: by nothing.
+        calibrating: the temperature that calibrates the model on validation; NaN if it is not
+            known.
+        similar: the pairs of individual fairness; None if they are not known.
+        ranked: the strata and groups of rankings of many classes; None: no ranking is measured.
 
     Raises:
         ValueError: the predictions are invalid.
@@ -124,13 +125,13 @@ class Study:
         arms: by arm (Teacher, NDS, then DS in the order of the study) and seed.
         attributes: columns whose groups are compared, and intersections as tuples of columns.
         min_group_size: examples that a group needs to be measured.
-        shared_teacher: the seed of the one teacher of all students, None when each has its own.
+        shared_teacher: the seed of the one teacher of all students; None if each has its own.
         missing: expected models that are missing, in words.
-        left_out: runs that could not be used, with the reason.
+        left_out: runs that could not be used, with the reasons.
         settings: the training settings that a reader must know, by name.
         scale_by_t2: whether the distillation term was multiplied by T².
-        space: feature space of I(f) in words, empty when there is none.
-        pairs: number of pairs I(f) was measured on.
+        space: feature space of I(f) in words; empty if there is none.
+        pairs: number of pairs that I(f) was measured on.
     """
 
     name: str
@@ -147,7 +148,8 @@ class Study:
     pairs: int = 0
 
     def __post_init__(self) -> None:
-        # Names that break lines or steer a terminal stand so in no sentence and in no table.
+        # Names are cleaned here, so that no sentence or table has one that breaks lines or steers a
+        # terminal.
         object.__setattr__(self, "class_names", tuple(map(visible, self.class_names)))
 
     @cached_property
@@ -162,12 +164,12 @@ class Study:
 
     @cached_property
     def names(self) -> Mapping[Arm, str]:
-        """The arms in words, with their method where the study has several."""
+        """The arms in words, with their method if the study has several."""
         return {arm: arm.title(with_method=self.has_several_methods) for arm in self.arms}
 
     @cached_property
     def short_names(self) -> Mapping[Arm, str]:
-        """The names of distilled arms on an axis: temperatures, if these tell them apart."""
+        """The names of distilled arms on an axis: temperatures, if these distinguish the arms."""
         by_temperature = {arm: f"{arm.temperature:g}" for arm in self.distilled if arm.temperature}
         if not self.has_several_methods and len(set(by_temperature.values())) == len(
             self.distilled
@@ -176,7 +178,7 @@ class Study:
         return {arm: self.names[arm].removeprefix("DS ") for arm in self.distilled}
 
     def seeds(self, arm: Arm) -> tuple[int, ...]:
-        """The seeds an arm has."""
+        """The seeds of an arm."""
         return tuple(sorted(self.arms.get(arm, {})))
 
     @cached_property
@@ -185,7 +187,7 @@ class Study:
         return tuple(sorted({s for arm in (NDS, *self.distilled) for s in self.seeds(arm)}))
 
     def tables(self, arm: Arm, seeds: Iterable[int] | None = None) -> list[Predictions]:
-        """The predictions of an arm, by rising seed or of the seeds given.
+        """The predictions of an arm: in order of the seeds, or of the given seeds.
 
         One teacher shared by all students is one table, whatever the seeds.
         """
@@ -208,7 +210,7 @@ class Study:
 
     @cached_property
     def any_table(self) -> Predictions:
-        """A table of the study, for what all of them share: ids, labels, attributes."""
+        """Any table of the study, for the common ids, labels and attributes."""
         return next(iter(next(iter(self.arms.values())).values())).test
 
     @cached_property
@@ -238,7 +240,7 @@ class Study:
         return pd.DataFrame(rows)
 
     def values(self, arm: Arm, metric: str) -> FloatArray:
-        """A metric of one arm, one value per seed; empty when nothing has it."""
+        """A metric of one arm, one value per seed; empty if no model has it."""
         if metric not in self.metrics:
             return np.empty(0)
         chosen = self.metrics.loc[self.metrics["arm"] == self.names.get(arm), metric]
@@ -271,7 +273,7 @@ class Grid(NamedTuple):
 
 
 def complete_grid(cells: Mapping[float, Iterable[int]]) -> Grid:
-    """The part of a study without gaps that is best to test a trend on.
+    """The gapless part of a study that is best for testing a trend.
 
     Args:
         cells: the seeds of every temperature.
@@ -285,13 +287,13 @@ def complete_grid(cells: Mapping[float, Iterable[int]]) -> Grid:
 
 
 def _worth(grid: Grid) -> tuple[bool, int, int]:
-    """Prefers what a trend can be tested on, then many runs, then many temperatures."""
+    """Prefers grids on which a trend can be tested, then many runs, then many temperatures."""
     temperatures, seeds = len(grid.temperatures), len(grid.seeds)
     return temperatures >= 3 and seeds >= 2, temperatures * seeds, temperatures
 
 
 def _intersections(sets: Iterable[frozenset[int]]) -> Iterator[frozenset[int]]:
-    """All sets that arise by intersecting some of them; they are few, as most are equal."""
+    """All intersections of some of the sets; they are few, as most sets are equal."""
     found: set[frozenset[int]] = set()
     for each in sorted(set(sets), key=sorted):
         found |= {each, *(each & other for other in found)}

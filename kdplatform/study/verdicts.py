@@ -1,8 +1,8 @@
 """The verdict on a claim: rules that are fixed before a study is looked at.
 
-Every rule turns an interval, and for a trend the p-value of its test, into one of three words. A
-claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecided
-with these seeds; undecided does not mean false.
+Every rule turns an interval, and for a trend also the p-value of its test, into one of three words.
+A claim is supported or contradicted only at the 5% level, two-sided. Everything else is undecided
+with these seeds. Undecided does not mean false.
 """
 
 import numpy as np
@@ -21,8 +21,9 @@ NEGLIGIBLE_SHIFT = 0.02
 def by_trend(claimed_sign: int, trend: Trend, change: Interval) -> Verdict:
     """Judges a claim about a rise or fall with temperature.
 
-    Both must agree: Page's test of order, two-sided at 5%, and the 95% interval of the change along
-    each seed's straight line. A value that wanders up and down may pass one of them, not both.
+    Two tests must agree: Page's test of order, two-sided at 5%, and the 95% interval of the change
+    along each seed's straight line. A value that moves up and down may pass one of them, but not
+    both.
     """
     side = by_interval(claimed_sign, change)
     if side is Verdict.UNDECIDED or not np.isfinite(trend.p_value) or trend.p_value >= LEVEL:
@@ -34,9 +35,9 @@ def by_trend(claimed_sign: int, trend: Trend, change: Interval) -> Verdict:
 def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Interval]:
     """Judges whether classes differ between two arms at all.
 
-    Supported when the permutation of seeds gives the number of differing classes p < .05.
-    Contradicted when every class is shown to differ by less than `NEGLIGIBLE_SHIFT`: the
-    simultaneous (Bonferroni) 95% intervals of all classes lie within it.
+    Supported if the permutation of seeds gives p < .05 for the number of differing classes.
+    Contradicted if every class is shown to differ by less than `NEGLIGIBLE_SHIFT`: the simultaneous
+    (Bonferroni) 95% intervals of all classes lie within it.
 
     Args:
         p_count: global p of the permutation of seeds.
@@ -56,7 +57,8 @@ def beyond_chance(p_count: float, classes: pd.DataFrame) -> tuple[Verdict, Inter
     low, high = shift - half * wider, shift + half * wider
     largest = int(np.argmax(np.abs(shift)))
     interval = Interval(float(shift[largest]), float(low[largest]), float(high[largest]))
-    # Overall accuracy holds that of the class by its share, which bounds their ratio.
+    # Overall accuracy contains the class's accuracy with the weight of its share, which bounds
+    # their ratio.
     most = float(classes["n"].sum() / known["n"].iloc[largest])
     interval = interval.within(-most, most)
     if p_count < LEVEL:

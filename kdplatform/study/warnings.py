@@ -1,4 +1,4 @@
-"""Warnings of models that have learnt nothing, or that treat all examples alike."""
+"""Warnings about models that have learnt nothing, or that treat all examples alike."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,12 +14,12 @@ def collapse_warnings(
 ) -> list[str]:
     """Returns one sentence for each way in which models of a study have collapsed.
 
-    A constant model gets only this warning. It follows that it is at chance and never predicts the
-    other classes.
+    A constant model gets only the warning that it is constant. That it is at chance and never
+    predicts the other classes follows from it.
 
     Args:
-        names: of the arms, if the reader knows them by other names than the study's.
-        model: says which model of an arm is meant, from its seed in the study.
+        names: names of the arms for the reader; None: those of the study.
+        model: names a model of an arm by its seed in the study.
     """
     titles = study.names if names is None else names
     attributes = tuple(name for name in study.attributes if isinstance(name, str))

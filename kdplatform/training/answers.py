@@ -1,4 +1,4 @@
-"""What a method may ask of a run: the student, the teachers, and whole splits."""
+"""The outputs that a method may request from a run: student, teachers, and whole splits."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -16,15 +16,15 @@ from kdplatform.training.precision import autocast, resolve_precision
 from kdplatform.training.ranks import Ranks, data_parallel, synchronised
 from kdplatform.training.teacher import Teacher
 
-# Of which a model's answer shows whether it uses all of its parameters.
+# Number of rows in the check whether a model uses all of its parameters.
 _PROBED_ROWS = 2
 
 
 class Answers:
     """The answers of a run to its method, see `methods.Run`.
 
-    Within `divided`, each rank asks networks about its share of a batch, and gets the answers of
-    all ranks. Outside, each asks for itself.
+    Within `divided`, each rank runs networks on its share of a batch, and gets the outputs of all
+    ranks. Outside, each rank works for itself.
     """
 
     generator: torch.Generator
@@ -52,14 +52,14 @@ class Answers:
         self._ranks, self._in_step, self._network = ranks, False, self.model
 
     def divide_model(self) -> None:
-        """Prepares the model for batches that are divided among ranks, if there are several."""
+        """Prepares the model for batches that are divided among several ranks."""
         if not self._ranks.alone:
             unused = self._has_unused_parameters()
             self._network = data_parallel(self.model, self.device, unused)
 
     @torch.enable_grad()
     def _has_unused_parameters(self) -> bool:
-        """Tells whether the logits do not depend on some trained parameter."""
+        """Returns whether some trained parameter has no influence on the logits."""
         trained = [own for own in self.model.parameters() if own.requires_grad]
         if not trained:
             return False
@@ -75,7 +75,8 @@ class Answers:
         """Divides the batches of the block among the ranks.
 
         Args:
-            modules: the method's own, whose batch normalisation is synchronised as the model's is.
+            modules: modules of the method, whose batch normalisation is synchronised like the
+                model's.
         """
         if self._ranks.alone:
             yield
@@ -88,11 +89,11 @@ class Answers:
                 self._in_step = False
 
     def student(self, inputs: Tensor, *, features: bool = False) -> Output:
-        """Returns what the model being trained says about inputs [B, ...], with gradients."""
+        """Returns the output of the model being trained for inputs [B, ...], with gradients."""
         return self.ask(self.model, inputs, features=features)
 
     def ask(self, network: nn.Module, inputs: Tensor, *, features: bool = False) -> Output:
-        """Returns what any network says about inputs [B, ...], with gradients."""
+        """Returns the output of any network for inputs [B, ...], with gradients."""
         if network is self.model and self._in_step:
             network = self._network
         with autocast(self.precision, self.device):
@@ -102,7 +103,7 @@ class Answers:
         return self._of_all(Output(logits.float(), taken.float()))
 
     def _of_all(self, own: Output) -> Output:
-        """Returns the outputs of all ranks for a batch; outside steps each asks for itself."""
+        """Returns the outputs of all ranks for a batch; outside steps each rank keeps its own."""
         if self._ranks.alone or not self._in_step:
             return own
         whole = self._ranks.whole
@@ -110,15 +111,15 @@ class Answers:
         return Output(whole(own.logits), features)
 
     def teacher(self, batch: Batch, *, features: bool = False) -> Output:
-        """Returns what the teacher says about a batch, without gradients."""
+        """Returns the teacher's output for a batch, without gradients."""
         return self._told(self._teachers[0], batch, features=features)
 
     def teachers(self, batch: Batch) -> Sequence[Tensor]:
-        """Returns what each teacher says about a batch: logits [B, C], in the order of the list."""
+        """Returns each teacher's logits [B, C] for a batch, in the order of the list."""
         return [self._told(teacher, batch).logits for teacher in self._teachers]
 
     def reference(self, batch: Batch) -> Tensor:
-        """Returns what the method's further model says about a batch: logits [B, C]."""
+        """Returns the logits [B, C] of the method's further model for a batch."""
         assert self._reference is not None
         return self._told(self._reference, batch).logits
 
@@ -127,7 +128,7 @@ class Answers:
         return answer if teacher.looks_up(batch, features=features) else self._of_all(answer)
 
     def another_view(self, batch: Batch) -> Batch:
-        """Returns a batch of the training split with its images augmented anew."""
+        """Returns a batch of the training split with its images augmented again."""
         return self._batches.another_view(batch, self.generator)
 
     def teacher_logits(self, split: Literal["train", "val"]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Batches of the training split. Order and augmentation are equal from memory and from files."""
+"""Batches of the training split, with equal order and augmentation from memory and files."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from kdplatform.training.ranks import ALONE, Ranks
 
 @dataclass(frozen=True)
 class Changes:
-    """What augmentation does to each of N images.
+    """The augmentation of each of N images.
 
     Attributes:
         top: int64 [N], first row of the crop in the padded image, 0 to twice the padding.
@@ -41,7 +41,7 @@ def draw_changes(count: int, config: AugmentationConfig, generator: torch.Genera
 
 
 def view_count(config: AugmentationConfig) -> int:
-    """Returns how many different images padded crops and mirroring can make from one."""
+    """Returns the number of different images that padded crops and mirroring make from one."""
     return (2 * config.crop_padding + 1) ** 2 * (1 + config.horizontal_flip)
 
 
@@ -65,7 +65,7 @@ def view_changes(
 
 
 def pad_images(images: Tensor, padding: int) -> Tensor:
-    """Surrounds images [N, C, H, W] by `padding` black pixels (zeros) on every side."""
+    """Surrounds images [N, C, H, W] with `padding` black pixels (zeros) on every side."""
     return F.pad(images, (padding, padding, padding, padding)) if padding else images
 
 
@@ -74,8 +74,8 @@ def crop_and_flip(padded: Tensor, rows: Tensor, changes: Changes, padding: int) 
 
     Args:
         padded: [N, H + 2 * padding, W + 2 * padding, C], channels last.
-        rows: int64 [B], which images.
-        changes: of these B images.
+        rows: int64 [B], the rows of the images.
+        changes: the changes of these B images.
         padding: that of `padded`.
 
     Returns:
@@ -93,19 +93,20 @@ def crop_and_flip(padded: Tensor, rows: Tensor, changes: Changes, padding: int) 
 class TrainingBatches:
     """Draws the batches of an epoch from a split.
 
-    An epoch sees every example once. It has as few steps as `batch_size` allows, of sizes as equal
-    as possible, so that no small last batch disturbs batch normalisation. A split in memory is one
-    tensor on the device. Worker processes decode a streamed split ahead. Equal images give equal
-    batches either way.
+    An epoch contains every example once. It has as few steps as `batch_size` allows. Their sizes
+    are as equal as possible, so that no small last batch disturbs batch normalisation. A split in
+    memory is one tensor on the device. Worker processes decode a streamed split in advance. Both
+    ways give equal batches for equal images.
 
     Attributes:
-        shares: how often each row is drawn; None: an epoch sees each once.
+        shares: each row's share of the draws; None: an epoch contains each row once.
 
     Args:
         config: its batch size is the largest number of examples in one step.
-        generator: draws order and augmentation, on the CPU so that every device gets the same.
-        labelled: whether the split is the training split proper.
-        ranks: the processes that divide each batch; a batch has the inputs of this one's share.
+        generator: draws order and augmentation, on the CPU so that they are equal on every device.
+        labelled: whether the split is the labelled training split.
+        ranks: the processes that divide each batch; a batch has only the inputs of this rank's
+            share.
 
     Raises:
         UserError: augmentation is requested and the inputs are not images, or random resized crops
@@ -169,7 +170,7 @@ class TrainingBatches:
         return torch.multinomial(self.shares, count, replacement=True, generator=self._generator)
 
     def another_view(self, batch: Batch, generator: torch.Generator) -> Batch:
-        """Returns a batch of this split with its images augmented anew, drawn from a generator.
+        """Returns a batch of this split with its images augmented again, drawn from a generator.
 
         Raises:
             UserError: the images are streamed.
@@ -194,7 +195,7 @@ class TrainingBatches:
 
         Args:
             steps: int64 [b] each, this rank's rows.
-            changes: of all rows of each step.
+            changes: the changes of all rows of each step.
         """
         padding = self._augmentation.crop_padding
         changes = [change and self._own_changes(change) for change in changes]
@@ -222,7 +223,7 @@ class TrainingBatches:
         return Changes(*map(self._own, vars(changes).values()))
 
     def _padded(self, inputs: Tensor) -> Tensor:
-        """Returns inputs in the form that batches are taken from: images padded, channels last."""
+        """Returns inputs in the form for drawing batches: images padded, channels last."""
         padded = pad_images(inputs, self._augmentation.crop_padding)
         return padded.permute(0, 2, 3, 1).contiguous() if self._images_last else padded
 
@@ -251,7 +252,7 @@ def check_augmentation(augmentation: AugmentationConfig, split: Split) -> None:
     """Refuses augmentation that does not suit the inputs of a split.
 
     Raises:
-        UserError: the inputs are not images, or are not in files where that is needed.
+        UserError: the inputs are not images, or not in files although the augmentation needs files.
     """
     if augmentation.active and split.inputs.ndim != 4:
         raise UserError(

@@ -1,7 +1,7 @@
-"""Checkpoints: one file that is either whole and of this run, or not used.
+"""Checkpoints: a file is used only if it is complete and belongs to this run.
 
-Large tensors that change, such as a memory bank, lie in files of their own beside it. The
-checkpoint has their digests, so that it stays small, and one that has not changed is not rewritten.
+Large tensors that change, such as a memory bank, are in separate files beside it. The checkpoint
+has only their digests, so it stays small, and an unchanged tensor is not rewritten.
 """
 
 import glob
@@ -19,7 +19,7 @@ from kdplatform.files import remove_left_overs, written_atomically
 from kdplatform.progress import say
 from kdplatform.tensor_files import UnreadableError, read_tensors
 
-# Enters every checkpoint's identity: raised when what is saved changes its meaning.
+# Part of every checkpoint's identity. Raise it if the meaning of the saved content changes.
 FORMAT = 1
 
 Content = dict[str, Any]
@@ -28,14 +28,14 @@ Content = dict[str, Any]
 def save_checkpoint(
     path: Path, identity: str, content: Content, references: Mapping[str, Tensor] | None = None
 ) -> None:
-    """Replaces the checkpoint by one of tensors, numbers, strings, and lists and dicts of these.
+    """Replaces the checkpoint, whose content is tensors, numbers, strings, lists and dicts.
 
-    The file is the SHA-256 of what follows, then what `torch.save` writes: digest and content are
-    renamed into place together, so no moment exists at which they disagree. Files of large tensors
-    are written before it, and former ones removed after it.
+    The file starts with the SHA-256 of the rest, which `torch.save` writes. Digest and content are
+    renamed into place together, so they never disagree. Files of large tensors are written before
+    the checkpoint, and former ones are removed after it.
 
     Args:
-        references: large tensors that get files of their own.
+        references: large tensors that are written to separate files.
 
     Raises:
         MachineError: a file cannot be written.
@@ -43,7 +43,7 @@ def save_checkpoint(
     try:
         digests = {}
         for name, tensor in (references or {}).items():
-            # Its own numbers alone: a view would be saved with all that it is a view of.
+            # Copied, because a view would be saved with its whole base tensor.
             payload = _saved(tensor.detach().cpu().clone())
             digests[name] = hashlib.sha256(payload).hexdigest()
             own = _reference_path(path, digests[name])
@@ -66,16 +66,16 @@ def save_checkpoint(
 def load_checkpoint(path: Path, identity: str) -> Content | None:
     """Returns the content of the checkpoint, its tensors on the CPU, with those of `references`.
 
-    Returns None if there is no checkpoint, or only an unusable one: truncated, altered, of another
-    run or another format. One line reports an unusable one. A checkpoint with objects other than
-    tensors was not written here, and is set aside under another name.
+    Returns None if there is no checkpoint, or if it is unusable: truncated, altered, of another run
+    or of another format. One line reports an unusable checkpoint. A checkpoint with objects other
+    than tensors was not written by this package, and is set aside under another name.
     """
     if not path.exists():
         return None
     data = path.read_bytes()
     digest, payload = data[:32], data[32:]
     if hashlib.sha256(payload).digest() != digest:
-        say(f"checkpoint {path} is cut short or altered: ignored, training begins anew")
+        say(f"checkpoint {path} is cut short or altered: ignored, training starts again")
         return None
     try:
         saved = read_tensors(io.BytesIO(payload))
@@ -84,24 +84,24 @@ def load_checkpoint(path: Path, identity: str) -> Content | None:
     except UnreadableError as error:
         aside = path.with_name(f"{path.name}.refused")
         path.replace(aside)
-        say(f"checkpoint {path} is refused ({error}): kept as {aside.name}, training begins anew")
+        say(f"checkpoint {path} is refused ({error}): kept as {aside.name}, training starts again")
         return None
     if saved["format"] != FORMAT or saved["identity"] != identity:
-        say(f"checkpoint {path} is of another run: ignored, training begins anew")
+        say(f"checkpoint {path} is of another run: ignored, training starts again")
         return None
     content: Content = saved["content"]
     content["references"] = {}
     for name, digest in saved.get("references", {}).items():
         payload = _read(_reference_path(path, str(digest)))
         if hashlib.sha256(payload).hexdigest() != digest:
-            say(f"checkpoint {path}: its {name} is missing or altered, training begins anew")
+            say(f"checkpoint {path}: its {name} is missing or altered, training starts again")
             return None
         content["references"][name] = read_tensors(io.BytesIO(payload))
     return content
 
 
 def remove_checkpoint(path: Path) -> None:
-    """Removes a checkpoint, what belongs to it, and what a killed process left of it."""
+    """Removes a checkpoint with all its files, and the files that a killed process left."""
     path.unlink(missing_ok=True)
     _remove_references(path)
     remove_left_overs(path)

@@ -1,4 +1,4 @@
-"""What a model says about a split under a condition: an attack on it, or a corruption of images."""
+"""A model's outputs for a split under a condition: an attack on it, or a corruption of images."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -12,19 +12,19 @@ from kdplatform.methods._attacks import in_eval, iterates, pixels
 from kdplatform.settings.schema import AttackConfig, ConditionConfig
 from kdplatform.training.corruptions import corrupted
 
-# Random numbers are drawn batch by batch: another size would give other numbers.
+# Random numbers are drawn per batch, so another size would give other numbers.
 _BATCH = 256
 
 
 @dataclass(frozen=True)
 class Answers:
-    """What a model says about a split under a condition.
+    """A model's outputs for a split under a condition.
 
     Attributes:
         logits: float32 [N, C], on the CPU.
-        without_slope: share of the examples that were right before an attack and that it could not
-            move: the model's loss has no slope there, so that the attack says nothing of them. 0
-            for a corruption, and where no example was right.
+        without_slope: among the examples that were right before an attack, the share that it could
+            not move. The gradient of the model's loss vanishes there, so the attack says nothing
+            about them. 0 for a corruption, and if no example was right.
     """
 
     logits: Tensor
@@ -34,14 +34,16 @@ class Answers:
 def answers_under(
     model: nn.Module, split: Split, condition: ConditionConfig, device: torch.device
 ) -> Answers:
-    """Returns what a model says under a condition, in eval mode and fp32.
+    """Returns a model's outputs under a condition, in eval mode and fp32.
 
-    Equal conditions change every model's images by the same noise, and begin attacks at the same
-    places. Of an attack the example's worst step counts, the unchanged image among them: one that
-    is wrong, of these the one of the highest cross entropy. More steps never raise accuracy.
+    Under equal conditions the noise is the same for every model, and attacks begin at the same
+    images. In an attack the example's worst step counts, and the unchanged image is among the
+    steps. A wrong prediction is worse than a right one; among equals the higher cross entropy is
+    worse. More steps therefore never raise accuracy.
 
     Args:
-        model: takes raw inputs, images of bytes and of fractions; left as it was, on the device.
+        model: takes raw inputs, as bytes and as fractions; it is moved to the device and not
+            changed.
         split: its inputs are images.
     """
     generator = torch.Generator().manual_seed(condition.seed)
@@ -81,7 +83,7 @@ def _attacked(
 ) -> tuple[Tensor, int, int]:
     """Returns the logits of each image's worst step.
 
-    Beside them, how many of the images that were right no step moved, and how many were right.
+    Returns also how many right images no step moved, and how many images were right.
     """
 
     def loss(found: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Common corruptions of images: Hendrycks and Dietterich, ICLR 2019 (arXiv 1903.12261).
 
-Written anew from the published constants. Images of up to 64 pixels take those of CIFAR-10-C,
-larger ones those of ImageNet-C.
+This is our own implementation with the published constants: those of CIFAR-10-C for images of up to
+64 pixels, and those of ImageNet-C for larger ones.
 """
 
 import math
@@ -9,12 +9,12 @@ import math
 import torch
 from torch import Tensor
 
-# By severity, 1 to 5: of small images, and of larger ones.
+# Constants by severity, 1 to 5: for small images, and for larger ones.
 _NOISE = ((0.04, 0.06, 0.08, 0.09, 0.10), (0.08, 0.12, 0.18, 0.26, 0.38))
 _BLUR = ((0.4, 0.6, 0.7, 0.8, 1.0), (1.0, 2.0, 3.0, 4.0, 6.0))
 _CONTRAST = ((0.75, 0.5, 0.4, 0.3, 0.15), (0.4, 0.3, 0.2, 0.1, 0.05))
 _LARGEST_SMALL = 64
-# How many standard deviations of a blur are taken into account, as in the authors' library.
+# Cut-off of a blur's kernel in standard deviations, as in the authors' library.
 _REACH = 4.0
 
 
@@ -25,7 +25,7 @@ def corrupted(images: Tensor, corruption: str, severity: int, generator: torch.G
         images: uint8 [B, C, H, W].
         corruption: gaussian_noise, gaussian_blur or contrast.
         severity: 1 to 5.
-        generator: of the noise, on the CPU.
+        generator: draws the noise, on the CPU.
     """
     large, place = int(max(images.shape[-2:]) > _LARGEST_SMALL), severity - 1
     given = images.float() / 255.0
@@ -44,7 +44,7 @@ def _blurred(images: Tensor, deviation: float) -> Tensor:
     # Imported here: torchvision takes a second, and few commands blur.
     from torchvision.transforms.v2.functional import gaussian_blur
 
-    # Its borders are mirrored, so that a kernel reaches no further than the image is wide.
+    # The borders are mirrored, so the kernel must not be wider than the image allows.
     reach = min(math.ceil(_REACH * deviation), min(images.shape[-2:]) - 1)
     blurred: Tensor = gaussian_blur(images, [2 * reach + 1] * 2, [deviation] * 2)
     return blurred

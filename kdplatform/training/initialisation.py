@@ -56,7 +56,7 @@ def initialised_model(
 def _as_seen(
     name: str, facts: DataFacts, trained_on: ImageInput | None, image_size: int | None
 ) -> DataFacts:
-    """Returns the facts as the network sees them, after normalisation and resizing."""
+    """Returns the description of the data for the network, after normalisation and resizing."""
     if trained_on is None and image_size is None:
         return facts
     channels, side = facts.image_shape(name)

@@ -1,4 +1,4 @@
-"""The training loop: any model, any method. It does not know where results go.
+"""The training loop, for any model and any method. It does not know where results are stored.
 
 Several processes may train one model together (`ranks.py`). Each runs the whole loop.
 """
@@ -31,11 +31,11 @@ from kdplatform.training.schedule import build_optimizer, learning_rate
 from kdplatform.training.seeds import Purpose, derived_seed, global_generators_seeded
 from kdplatform.training.teacher import Teacher
 
-# Reading a loss makes the host wait for a device. On the CPU it is free.
+# Reading a loss makes the host wait for the device. On the CPU it costs nothing.
 CHECK_EVERY = {"cpu": 1}
 CHECK_EVERY_ELSEWHERE = 50
-# A checkpoint that takes long to write, such as one with a large memory bank, is written seldom:
-# writing takes one part in 21 of the time at most.
+# A checkpoint that takes long to write, such as one with a large memory bank, is written rarely.
+# Writing takes at most one part in 21 of the time.
 PAUSE_PER_SECOND = 20
 
 
@@ -64,12 +64,12 @@ def check_fit(
     """Refuses settings that `fit` cannot work with.
 
     Args:
-        processes: how many train the model together.
+        processes: number of processes that train the model together.
 
     Raises:
-        UserError: augmentation is requested and the inputs are not images, or the method needs
-            augmentation or examples without labels and there are none; several processes cannot
-            train by it, or a batch has fewer examples than there are processes.
+        UserError: augmentation is requested and the inputs are not images; the method needs
+            augmentation or examples without labels, and there are none; the method does not allow
+            several processes; or a batch has fewer examples than there are processes.
     """
     if processes > 1:
         _check_divisible(method, config, split, processes)
@@ -131,29 +131,28 @@ def fit(
     interrupted and restored from its checkpoint in between.
 
     Args:
-        model: takes raw inputs; `initialised_model` gives fresh weights.
+        model: takes raw inputs; `initialised_model` returns one with fresh weights.
         config: its `model` and `method` are not read here.
-        seed: of the run, see `seeds.py`.
-        role: with the seed chooses the random streams; names the progress bar.
+        seed: the run's seed, see `seeds.py`.
+        role: chooses the random streams together with the seed, and names the progress bar.
         teacher: one, or several for a method that learns from several.
-        reference: the further model that a method asks.
+        reference: the further model that a method uses.
         unlabeled: examples without labels, for a method that needs them.
         class_names: in the order of the logits, for a method with settings by class.
         validation: measured after every `config.validate_every` epochs, and after the last.
         checkpoint: file to restore from and to write after an epoch. The caller removes it when
             the run's results are safe.
-        checkpoint_seconds: the least time between two checkpoints, longer where writing one takes
-            long; the last epoch's is always written.
-        identity: of the run; a checkpoint of another identity is not used.
-        on_epoch: called with every epoch's record, after its checkpoint where one is written.
-            Epochs restored from a checkpoint are reported first, so that a caller always sees them
-            all.
+        checkpoint_seconds: the shortest time between two checkpoints. It is longer if writing takes
+            long. The checkpoint of the last epoch is always written.
+        identity: the run's identity; a checkpoint of another identity is not used.
+        on_epoch: called with every epoch's record, after its checkpoint if one is written. Epochs
+            restored from a checkpoint are reported first, so that a caller always sees all epochs.
         ranks: the processes that train the model together. Each calls `fit` with equal arguments,
-            but for `checkpoint`, `checkpoint_seconds` and `on_epoch`, which are those of rank 0.
+            except `checkpoint`, `checkpoint_seconds` and `on_epoch`, which only rank 0 has.
 
     Raises:
         DivergedError: the training or validation loss became NaN or infinite.
-        UserError: `check_fit` refuses it.
+        UserError: `check_fit` refuses the settings.
         MachineError: the checkpoint cannot be written.
         ValueError: the method needs a teacher and none is given.
     """
@@ -272,9 +271,10 @@ class _Run(Answers):
         )
 
     def prepare(self, seed: int) -> None:
-        """Builds the optimiser, once the method has built what is trained along.
+        """Builds the optimiser, after the method has built its own parameters.
 
-        Until then all ranks have drawn equal numbers for the model; from here on each has its own.
+        Before this call all ranks draw equal numbers for the model. After it each has its own
+        numbers.
         """
         self._batches.shares = self._method.row_shares(self)
         self._state.to(self.device)
@@ -301,7 +301,7 @@ class _Run(Answers):
             "generators": {name: g.get_state() for name, g in self._generators.items()},
             "model_noise": noise[0],
             "model_noise_on_device": noise_on_device[0],
-            # Of the other ranks; empty in a single process.
+            # States of the other ranks; empty in a single process.
             "noise_of_ranks": list(zip(noise[1:], noise_on_device[1:], strict=True)),
             "epoch": self.epoch,
             "step": self.step,
@@ -309,7 +309,7 @@ class _Run(Answers):
         }
 
     def references(self) -> dict[str, Tensor]:
-        """Returns the large tensors of the method, which lie in files beside the checkpoint."""
+        """Returns the large tensors of the method, which are in files beside the checkpoint."""
         return self._state.references()
 
     def restore(self, content: Content) -> None:
@@ -322,7 +322,7 @@ class _Run(Answers):
             self._generators[name].set_state(state)
         noise = [(content["model_noise"], content["model_noise_on_device"])]
         noise += content.get("noise_of_ranks", [])
-        # A rank that the interrupted run did not have keeps the beginning of its stream.
+        # A rank that the interrupted run did not have starts at the beginning of its stream.
         if self._ranks.rank < len(noise):
             on_cpu, on_device = noise[self._ranks.rank]
             torch.set_rng_state(on_cpu)
@@ -375,7 +375,7 @@ class _Run(Answers):
         batches = self._batches.epoch()
         if self._unlabeled is None:
             return batches
-        # Restarted in every epoch, so that a checkpoint needs no position in it.
+        # Restarted in every epoch, so that a checkpoint needs no position in the stream.
         pairs = zip(batches, self._unlabeled.endless(), strict=False)
         return (replace(batch, unlabeled=other) for batch, other in pairs)
 

@@ -12,8 +12,8 @@ from kdplatform.methods import Method
 class MethodState:
     """The modules, parameters and tensors of a method, after its `begin`.
 
-    Attributes change as the method works, so they are looked up at each request. A method that
-    builds on another has its own state and the other's.
+    The method may change its attributes, so they are looked up at each request. The state of a
+    method that builds on a base includes that of the base.
     """
 
     def __init__(self, method: Method[Any]) -> None:
@@ -41,13 +41,13 @@ class MethodState:
                 setattr(self._method, name, nn.Parameter(moved) if trained else moved)
 
     def modules(self) -> Iterator[nn.Module]:
-        """Yields the modules, those of methods within too."""
+        """Yields the modules, including those of base methods."""
         yield from self._modules().values()
         for inner in self._inner().values():
             yield from inner.modules()
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Yields the parameters that are trained along with the model."""
+        """Yields the parameters that are trained together with the model."""
         for module in self._modules().values():
             yield from module.parameters()
         for inner in self._inner().values():
@@ -62,7 +62,7 @@ class MethodState:
             inner.train()
 
     def content(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps: all but what `begin` builds again, and `references`."""
+        """Returns the content of a checkpoint, without what `begin` rebuilds and `references`."""
         modules = {name: module.state_dict() for name, module in self._modules().items()}
         tensors = {name: tensor.detach() for name, tensor in self._tensors().items()}
         inner = {name: state.content() for name, state in self._inner().items()}
@@ -71,7 +71,7 @@ class MethodState:
         return {name: value for name, value in kept.items() if name not in apart}
 
     def references(self) -> dict[str, Tensor]:
-        """Returns the tensors of `by_reference`; those of a method within as `its name/name`."""
+        """Returns the tensors of `by_reference`; those of a base method as `its name/name`."""
         tensors = self._tensors()
         own = {n: tensors[n].detach() for n in sorted(self._method.by_reference & tensors.keys())}
         for outer, state in self._inner().items():
@@ -79,7 +79,7 @@ class MethodState:
         return own
 
     def restore_references(self, references: dict[str, Tensor]) -> None:
-        """Takes over what `references` returned."""
+        """Restores the tensors that `references` returned."""
         for path, value in references.items():
             *outer, name = path.split("/")
             method = self._method
@@ -88,7 +88,7 @@ class MethodState:
             setattr(method, name, value.to(getattr(method, name).device))
 
     def restore(self, content: dict[str, Any]) -> None:
-        """Restores what `content` returned."""
+        """Restores the state that `content` returned."""
         modules, tensors, inner = self._modules(), self._tensors(), self._inner()
         for name, value in content.items():
             if name in modules:

@@ -12,7 +12,7 @@ Precision = Literal["fp32", "bf16"]
 
 
 def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision:
-    """Returns what `precision: auto` means on this device. An explicit choice stays.
+    """Returns the precision for this device: what `auto` means, or the explicit choice.
 
     auto is bf16 if the hardware multiplies bfloat16: CUDA of compute capability 8.0 and later, and
     CPUs with AVX512-BF16 or AMX if the layout is channels_last. On such a CPU (Zen 4 EPYC, one
@@ -28,7 +28,7 @@ def resolve_precision(config: TrainingConfig, device: torch.device) -> Precision
 
 
 def _cpu_multiplies_bf16() -> bool:
-    # Older releases of torch cannot tell. fp32 is then the safe answer.
+    # Older versions of torch cannot report this, and fp32 is then the safe choice.
     capabilities: Mapping[str, object] = getattr(torch.cpu, "get_capabilities", dict)()
     return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 

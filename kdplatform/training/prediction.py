@@ -28,8 +28,8 @@ def predict_logits(
         model: takes raw inputs.
         inputs: [N, ...], raw inputs of the dataset: in memory on any device, or streamed.
         device: where to compute.
-        batch_size: rows at a time.
-        precision: fp32 gives the same numbers as the saved model elsewhere.
+        batch_size: number of rows at a time.
+        precision: with fp32 the numbers equal those of the saved model elsewhere.
         channels_last: memory layout of image batches.
 
     Raises:

@@ -1,12 +1,12 @@
-"""The processes that train one model together, and what they tell each other.
+"""The processes that train one model together, and their communication.
 
-Every rank sees the whole batch's labels, rows and logits, and the inputs of its own share alone. It
-runs the model on its share, gathers the outputs of all, and computes the loss of the whole batch.
-So every method computes what it computes in one process, also one whose loss of a row depends on
-the other rows.
+Every rank has the labels, rows and logits of the whole batch, but only the inputs of its own share.
+It runs the model on its share, gathers the outputs of all ranks, and computes the loss of the whole
+batch. Every method therefore computes the same as in one process, even if the loss of a row depends
+on other rows.
 
-The loss L of the batch is the same on every rank. Rank r holds the outputs z_r, so it passes back
-size * dL/dz_r. DistributedDataParallel takes the mean over the ranks, which is the gradient of L.
+The loss L of the batch is the same on every rank. Rank r has the outputs z_r, so it passes size *
+dL/dz_r back. DistributedDataParallel takes the mean over the ranks, which is the gradient of L.
 """
 
 from __future__ import annotations
@@ -30,19 +30,19 @@ from kdplatform.training.synchronised_norm import SynchronisedBatchNorm
 
 ValueT = TypeVar("ValueT")
 
-# A rank may wait long for rank 0, which alone writes to disks and stores. Dead ranks are noticed by
-# other means.
+# A rank may wait long for rank 0, because only rank 0 writes to disks and stores. Dead ranks are
+# noticed by other means.
 PATIENCE = timedelta(hours=6)
 _CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class Ranks:
-    """One of the processes that train a model together, as torch's default process group has them.
+    """One of the processes of torch's default process group, which train a model together.
 
     Attributes:
-        rank: which of them this is, from 0.
-        size: how many they are; 1 without a process group.
+        rank: number of this process, from 0.
+        size: number of processes; 1 without a process group.
     """
 
     rank: int = 0
@@ -55,11 +55,11 @@ class Ranks:
 
     @property
     def first(self) -> bool:
-        """Whether this rank alone writes and speaks."""
+        """Whether this is rank 0, the only rank that writes and prints."""
         return self.rank == 0
 
     def share(self, count: int) -> slice:
-        """Returns which of so many rows are this rank's: all ranks' parts differ by one at most."""
+        """Returns this rank's share of a number of rows; the shares differ by at most one row."""
         return _share(count, self.rank, self.size)
 
     def told(self, value: ValueT) -> ValueT:
@@ -84,8 +84,9 @@ class Ranks:
         Gradients flow to the own rows, times the number of ranks (see above).
 
         Args:
-            own: [b, ...], this rank's.
-            count: rows of all ranks together, if each has its `share` of them; None: it is asked.
+            own: [b, ...], the rows of this rank.
+            count: number of rows of all ranks, if each has its `share`; None: the ranks exchange
+                it.
         """
         if self.alone:
             return own
@@ -106,7 +107,7 @@ class Ranks:
     def predict_logits(self, model: nn.Module, inputs: Inputs, **options: Any) -> Tensor:
         """Returns the logits [N, C] of `predict_logits`, each row computed by one rank.
 
-        Every rank has to ask, and gets all of them.
+        Every rank has to call it, and gets all rows.
         """
         if self.alone or len(inputs) < self.size:
             return predict_logits(model, inputs, **options)
@@ -131,7 +132,7 @@ def data_parallel(model: nn.Module, device: torch.device, unused: bool) -> nn.Mo
     Its weights become those of rank 0. A model without trained parameters is returned as it is.
 
     Args:
-        unused: whether some of its parameters have no part in its output.
+        unused: whether some of its parameters have no influence on its output.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
         return model
@@ -141,7 +142,7 @@ def data_parallel(model: nn.Module, device: torch.device, unused: bool) -> nn.Mo
         return DistributedDataParallel(
             model,
             device_ids=[device] if device.type == "cuda" else None,
-            # Batch normalisation is synchronised, and so are its statistics.
+            # Batch normalisation and its statistics are synchronised elsewhere.
             broadcast_buffers=False,
             find_unused_parameters=unused,
         )
@@ -151,8 +152,8 @@ def data_parallel(model: nn.Module, device: torch.device, unused: bool) -> nn.Mo
 def synchronised(*modules: nn.Module) -> Iterator[None]:
     """Lets batch normalisation use the statistics of the whole batch for a block.
 
-    Layers are exchanged for ones that share their parameters and statistics, and exchanged back,
-    so that whoever saves or copies the model outside sees its own layers.
+    Layers are replaced by others that share their parameters and statistics. They are put back
+    afterwards, so that code outside the block saves or copies the model with its own layers.
     """
     exchanged = []
     for root in modules:
@@ -192,7 +193,7 @@ def _share(count: int, rank: int, size: int) -> slice:
 
 
 def _gathered_equal(own: Tensor) -> list[Tensor]:
-    """Returns the tensors of all ranks, which have one shape."""
+    """Returns the tensors of all ranks, which have equal shapes."""
     own = own.contiguous()
     parts = [torch.empty_like(own) for _ in range(dist.get_world_size())]
     dist.all_gather(parts, own)

@@ -14,14 +14,14 @@ class EpochRecord:
 
     Attributes:
         epoch: counted from 1.
-        learning_rate: at the epoch's last step.
+        learning_rate: that of the epoch's last step.
         train_loss: mean over the epoch's images, each at its training step.
         train_accuracy: fraction of these images predicted correctly at their step.
         train_parts: mean of each part of the loss, such as `kl` and `ce`; empty without parts.
         val_loss: cross entropy on the validation split; None if it was not measured.
         val_accuracy: fraction correct on the validation split; None if it was not measured.
-        seconds: training and validation.
-        images_per_second: of training alone.
+        seconds: time of training and validation.
+        images_per_second: speed of training without validation.
     """
 
     epoch: int
@@ -36,7 +36,7 @@ class EpochRecord:
 
 
 class EpochMeter:
-    """Sums of an epoch, kept on the device so that no step waits for them."""
+    """Sums of an epoch. They stay on the device, so that no step waits for them."""
 
     def __init__(self, steps: int, device: torch.device) -> None:
         self._steps = steps
@@ -56,12 +56,12 @@ class EpochMeter:
         self._images.append(len(labels))
 
     def first_bad_step(self) -> int | None:
-        """Returns the epoch's first step with a NaN or infinite loss. Waits for a device."""
+        """Returns the epoch's first step with a NaN or infinite loss. Waits for the device."""
         bad = (~torch.isfinite(self._sums[: len(self._images), 0])).nonzero()
         return int(bad[0]) if len(bad) else None
 
     def loss(self, step: int) -> float:
-        """Returns the mean loss of a step of the epoch. Waits for a device."""
+        """Returns the mean loss of a step of the epoch. Waits for the device."""
         return float(self._sums[step, 0]) / self._images[step]
 
     def means(self) -> tuple[float, float, dict[str, float]]:

@@ -13,9 +13,10 @@ def learning_rate(config: TrainingConfig, step: int, steps_per_epoch: int) -> fl
     """Returns the learning rate of a step, counted from 0 over all epochs.
 
     The rate rises linearly over the epochs of `warmup` and reaches `learning_rate` at their last
-    step. Then it depends on the schedule. constant: it stays. step: it is multiplied by `decay`
-    after each epoch of `milestones`. cosine: it falls along half a cosine that would reach 0 one
-    step after the last (Loshchilov and Hutter 2017, arXiv 1608.03983, without restarts).
+    step. Then it depends on the schedule. With `constant` it stays. With `step` it is multiplied by
+    `decay` after each epoch in `milestones`. With `cosine` it falls along half a cosine that would
+    reach 0 one step after the last (Loshchilov and Hutter 2017, arXiv 1608.03983, without
+    restarts).
     """
     warmup_steps = round(config.warmup * steps_per_epoch)
     if step < warmup_steps:

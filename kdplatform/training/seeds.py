@@ -4,9 +4,9 @@ A run uses randomness for the initial weights, for the order and augmentation of
 the model's own draws (dropout). A method has its own stream. The generation of a dataset has its
 own seed, in the dataset's configuration.
 
-Teacher and students of equal seed share no stream. The plain student (NDS) and the distilled
-students (DS) of equal seed share all streams. They start from the same weights and see the same
-batches, so a difference between them is paired and comes from the distillation.
+A teacher and the students of the same seed share no stream. The plain student (NDS) and the
+distilled students (DS) of the same seed share all streams. They start from the same weights and see
+the same batches, so a difference between them is paired and comes from the distillation.
 """
 
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def global_generators_seeded(
 ) -> Iterator[None]:
     """Seeds torch's global generators (CPU, and `device`) for a block, then restores them.
 
-    For code that takes no generator: layers that initialise themselves, dropout.
+    It is for code that takes no generator: layers that initialise themselves, and dropout.
     """
     on_cuda = device is not None and device.type == "cuda"
     devices = [device] if on_cuda else []

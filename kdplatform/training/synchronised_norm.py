@@ -1,6 +1,6 @@
-"""Batch normalisation with the statistics of all ranks, for processors without torch's own.
+"""Batch normalisation with the statistics of all ranks, for CPUs.
 
-torch's `SyncBatchNorm` works on GPUs alone.
+torch's `SyncBatchNorm` works only on GPUs.
 """
 
 from typing import Any
@@ -14,8 +14,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 class SynchronisedBatchNorm(_BatchNorm):
     """Normalises inputs [B, C, ...] by mean and variance over the rows of all ranks.
 
-    The mean comes first and then the mean squared deviation from it, so that no difference of large
-    squares is taken. Ranks may have different numbers of rows.
+    The mean is computed first, and then the mean squared deviation from it. This avoids a
+    difference of large squares. Ranks may have different numbers of rows.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -26,7 +26,7 @@ class SynchronisedBatchNorm(_BatchNorm):
         shape = [1, -1, *[1] * (input.ndim - 2)]
         values = input.float()
         own = values.new_tensor([float(input.numel() // input.shape[1])])
-        # Sums and count in one message: what a message costs is its latency.
+        # Sums and count are sent in one message, because the cost of a message is its latency.
         sums = _summed(torch.cat([values.sum(over), own]))
         total = float(sums[-1].detach())
         mean = sums[:-1] / total
@@ -56,7 +56,7 @@ class SynchronisedBatchNorm(_BatchNorm):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum over the ranks; gradients are summed likewise, for each rank uses the sum."""
+    """The sum over the ranks. Gradients are summed too, because each rank uses the sum."""
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:

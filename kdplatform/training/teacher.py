@@ -22,18 +22,19 @@ class TeacherTable:
     A table of views is stored in half precision, which keeps a logit to one part in 2,048.
 
     Args:
-        logits: row i is of example i of the training split. Floating point [N, C] for inputs that
-            never change; [N, views, C] for augmented ones, views as `batches.view_numbers` counts
-            them. It may be a file mapped into memory: only the batch's logits are read.
-        places: int64 [N], which row of `logits` is of each example, where examples share inputs;
-            None: each has its own.
+        logits: floating point; row i belongs to example i of the training split. [N, C] for inputs
+            that never change. [N, views, C] for augmented inputs, with views numbered as in
+            `batches.view_numbers`. It may be a file mapped into memory, of which only the batch's
+            logits are read.
+        places: int64 [N], the row of `logits` for each example, if examples share inputs; None:
+            each has its own row.
     """
 
     def __init__(self, logits: Tensor, places: Tensor | None = None) -> None:
         self._logits, self._places = logits.detach(), places
 
     def __call__(self, batch: Batch) -> Tensor:
-        """Looks the batch's logits up: float32 [B, C]."""
+        """Looks up the batch's logits: float32 [B, C]."""
         if self._logits.ndim == 2:
             rows = batch.rows if self._places is None else self._places[batch.rows]
             return self._logits[rows].float()
@@ -47,18 +48,19 @@ class TeacherTable:
 
 
 class Teacher:
-    """Gives the teacher's output for a batch.
+    """Returns the teacher's output for a batch.
 
-    The tables answer for inputs that the loop made, and for them alone: inputs that a method
-    replaced or changed, and features, are asked of the network.
+    The tables are used only for inputs that the loop made. For inputs that a method replaced or
+    changed, and for features, the network is run.
 
     Args:
-        table: logits of the training split; None where the network is asked for everything.
-        unlabeled: logits of the examples without labels, likewise.
-        splits: logits of whole splits, not augmented, by name; of the others the network is asked.
-        network: returns the network, which takes raw inputs; called when it is needed first. None
-            for a teacher that is a table alone.
-        precision: of the network's forward pass.
+        table: logits of the training split; None if the network is always run.
+        unlabeled: logits of the examples without labels; None as for `table`.
+        splits: logits of whole splits without augmentation, by name; for other splits the network
+            is run.
+        network: returns the network, which takes raw inputs; called when it is first needed. None
+            for a teacher that is only a table.
+        precision: precision of the network's forward pass.
     """
 
     def __init__(
@@ -87,7 +89,7 @@ class Teacher:
         return self
 
     def looks_up(self, batch: Batch, *, features: bool = False) -> bool:
-        """Tells whether a table answers, and not the network."""
+        """Returns whether a table is used instead of the network."""
         there = self._tables[batch.labelled] is not None
         return there and batch.inputs_are_the_loops and not features
 
@@ -95,7 +97,7 @@ class Teacher:
     def __call__(self, batch: Batch, *, features: bool = False) -> Output:
         """Returns the teacher's output for the batch; no gradient flows into it.
 
-        A table answers for all rows of the batch, the network for its inputs.
+        A table gives all rows of the batch; the network gives those of the batch's inputs.
         """
         table = self._tables[batch.labelled]
         if table is not None and self.looks_up(batch, features=features):
@@ -111,10 +113,10 @@ class Teacher:
         """Returns the teacher's logits [N, C] of a whole split, not augmented, on the device.
 
         Args:
-            ranks: the processes that all ask, and divide the split.
+            ranks: the processes that all call this, and divide the split.
 
         Raises:
-            UserError: the teacher is a table alone, which lacks the split.
+            UserError: the teacher is only a table, which lacks the split.
         """
         if split in self._splits:
             return self._splits[split].to(self._device)
@@ -123,8 +125,8 @@ class Teacher:
     def network(self) -> nn.Module:
         """Returns the network on the device, in eval mode.
 
-        It is put into eval mode for every batch. It is no submodule of a trained module, so that no
-        call of `train()` makes its batch normalisation learn.
+        It is put into eval mode for every batch. It is not a submodule of a trained module, so no
+        call of `train()` can change its batch normalisation.
 
         Raises:
             UserError: the teacher is only a table.
@@ -154,8 +156,8 @@ def view_logits(
     Args:
         model: takes raw inputs.
         images: [N, C, H, W], not yet padded.
-        batch_size: rows at a time.
-        ranks: the processes that all ask, and divide the images.
+        batch_size: number of rows at a time.
+        ranks: the processes that all call this, and divide the images.
     """
     padding, count = augmentation.crop_padding, len(images)
     images = images[ranks.share(count)]

@@ -59,7 +59,7 @@ def test_a_model_worse_than_chance_is_said(
 ) -> None:
     check_outputs(step, *predicted(accuracy, (0, 1, 2, 3, 4)), FIVE)
     [line] = capsys.readouterr().err.splitlines()
-    assert f"on validation {accuracy:.1%} are right, where guessing gives 20.0%" in line
+    assert f"on validation {accuracy:.1%} are right, and guessing gives 20.0%" in line
 
 
 @pytest.mark.parametrize("accuracy", [0.2, 0.4, 1.0])

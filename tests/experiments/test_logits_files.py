@@ -179,7 +179,7 @@ def test_the_most_probable_classes_teach_at_their_own_temperature_alone() -> Non
     asked_of(few, temperature="4")
     asked_of(WHOLE, temperature="2")
     for fields, said in (({"temperature": "2"}, "T=2"), ({"method": "cist"}, "no temperature")):
-        with pytest.raises(Exception, match=f"cannot be re-tempered, and method=.* has {said}"):
+        with pytest.raises(Exception, match=f"other temperatures, and method=.* has {said}"):
             asked_of(few, **fields)
 
 

@@ -207,7 +207,7 @@ def test_methods_are_reported_side_by_side(
     assert store.place.run("report", out=store.out, **words) == 0
     printed = capsys.readouterr().out
     assert "Methods against plain distillation: " in printed
-    assert "The claims are about T and are not judged for cist" in printed
+    assert "The claims are about T, so they are not judged for cist" in printed
     table = store.frame("methods").set_index("arm")
     assert table.loc["DS cist", "against"] == "DS kd T=2"
     # The speeds of these runs are those of `log_step`.

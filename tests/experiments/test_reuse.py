@@ -103,7 +103,7 @@ def test_an_artifact_that_cannot_be_read_now_stops_the_command_and_alters_nothin
     assert trained_place.run("distill", **as_before) == 1
     line = last_line(capsys)
     assert line.startswith(f"run {old.info.run_id}: predictions/test.parquet cannot be read now (")
-    assert "reuse=false to train afresh" in line
+    assert "reuse=false to train again" in line
     assert f"mlflow runs delete --run-id {old.info.run_id}" in line
     folder.with_name("away").rename(folder)
     assert trained_place.run("distill", **as_before) == 0

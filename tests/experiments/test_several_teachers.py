@@ -245,7 +245,7 @@ def test_every_teacher_and_all_together_are_rows(
     assert own.data.tags["kd.teacher_logits"].count(",") == 2
     del fields["temperature"]
     assert trained_place.run("report", **fields, temperatures=10) == 0
-    assert "Teacher, student without it" in capsys.readouterr().out
+    assert "Teacher, student without a teacher (NDS)" in capsys.readouterr().out
 
 
 def test_tune_takes_one_teacher(new_place: Place, capsys: pytest.CaptureFixture[str]) -> None:

@@ -119,7 +119,7 @@ def test_a_loss_statement_has_intersections_and_what_holm_leaves_open() -> None:
     parts = dict(zip(*[iter(_sections(loss_statement(made)))] * 2, strict=True))
     assert r"| sex \& age | f \& old |" in parts["Lost"]
     assert ":26:" not in loss_statement(made)
-    assert "even where its own interval excludes 0" in parts["Undecided"]
+    assert "even if the group's own interval excludes 0" in parts["Undecided"]
 
 
 def test_the_library_of_a_model_is_named_where_it_is_known() -> None:

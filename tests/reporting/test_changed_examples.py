@@ -79,4 +79,4 @@ def test_images_stay_within_their_room() -> None:
 def test_a_pair_that_agrees_says_so() -> None:
     found = gallery_of(pair([[]], [[]]), ["sex"], {})
     assert found.examples == []
-    assert found.notes == ["No example is right on one side alone."]
+    assert found.notes == ["No example is right on one side only."]

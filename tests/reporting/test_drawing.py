@@ -26,7 +26,7 @@ def test_names_stand_as_they_are_or_by_number() -> None:
 
 def test_the_legend_has_the_names_that_stand_by_number() -> None:
     assert names_by_number(["cat", "猫"], "class") == (
-        "By number, for want of glyphs or room: class #1: 猫."
+        "Names shown by number, because they lack glyphs or room: class #1: 猫."
     )
     assert names_by_number(["cat", "dog"], "class") == ""
 

@@ -234,7 +234,7 @@ def test_threats_stand_where_they_bite(outline: Outline) -> None:
     words = " ".join(outline.text)
     for threat in (
         "not multiplied by T²",
-        "falls mechanically",
+        "falls with softer outputs",
         "evelling down",
         "difference of base rates",
         "by chance",
@@ -255,7 +255,7 @@ def test_a_study_of_one_seed_says_so(synthetic: Callable[..., Study]) -> None:
     claims = next(s for s in one.page.sections if s.title == "The paper's claims")
     assert dict(claims.tally)["undecided"] == len(one.claims) > 0
     [warning] = one.page.sections[0].warnings
-    assert "One seed" in warning
+    assert "There is one seed" in warning
 
 
 def test_a_study_without_attributes_teachers_or_nds_still_reports(

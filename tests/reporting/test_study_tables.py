@@ -93,7 +93,7 @@ def test_classes_that_are_never_predicted_or_absent_are_named(study: Study) -> N
     changed = Study("blind", names, arms)
     notes = ClassWise(changed).notes()
     assert notes == [
-        "Without test examples, not tested: heptagon.",
+        "Not tested, because there are no test examples: heptagon.",
         "Never predicted: tee by DS T=4 seed 1.",
     ]
     assert class_counts_table(changed, ClassWise(changed)).frame["tc_tested"].max() == 4

@@ -138,7 +138,7 @@ def test_a_study_says_once_what_several_arms_show(synthetic: Callable[..., Study
     assert len(blue) == 2
     for finding in blue:
         assert finding.kind == "worse"
-        assert "So in 2 arms: DS T=4, DS T=10." in finding.sentence
+        assert "The same holds in 2 arms: DS T=4, DS T=10." in finding.sentence
         assert "family-wise p = .008" in finding.sentence
     assert {finding.between.partition(" against ")[2] for finding in blue} == {"Teacher", "NDS"}
     assert "seeds in place of 5 would show 2 points" in found[-1].sentence

@@ -151,7 +151,7 @@ def test_a_model_that_is_never_right_leaves_its_comparison_out_with_the_reason()
     )
     classes = ClassWise(blind)
     assert (UNKD, Role.STUDENT) not in classes.tests
-    assert classes.reasons[UNKD, Role.STUDENT].startswith("NDS seed 1 is right in no example")
+    assert classes.reasons[UNKD, Role.STUDENT].startswith("NDS seed 1 predicts no example")
 
 
 def test_the_report_has_the_tables_of_ranking() -> None:

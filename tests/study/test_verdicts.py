@@ -201,7 +201,7 @@ def test_a_trend_of_the_chance_level_is_none_of_fairness(
     assert claim.interval.high < 0
     assert claim.p_value < 0.05
     assert claim.verdict is UNDECIDED
-    assert "not beyond what its chance level does" in claim.remark
+    assert "not beyond the trend of its chance level" in claim.remark
 
 
 def test_levelling_down_is_said(synthetic: Callable[..., Study]) -> None:

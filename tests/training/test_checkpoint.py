@@ -42,7 +42,7 @@ def test_checkpoint_of_another_run_is_ignored(
     path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert load_checkpoint(path, "another run") is None
-    assert "is of another run: ignored, training begins anew" in capsys.readouterr().err
+    assert "is of another run: ignored, training starts again" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("kept", [0, 10, 32, 1000, -1])
@@ -52,7 +52,7 @@ def test_cut_short_is_ignored_and_said_in_one_line(
     cut_short(path, kept)
     assert load_checkpoint(path, "this run") is None
     said = capsys.readouterr().err
-    assert "is cut short or altered: ignored, training begins anew" in said
+    assert "is cut short or altered: ignored, training starts again" in said
     assert said.count("\n") == 1
 
 
@@ -141,4 +141,4 @@ def test_a_checkpoint_whose_large_tensor_is_not_there_is_not_used(
     [part] = path.parent.glob("*.part")
     part.unlink() if damage == "removed" else flip_a_bit(part, 3000)
     assert load_checkpoint(path, "this run") is None
-    assert "its bank is missing or altered, training begins anew" in capsys.readouterr().err
+    assert "its bank is missing or altered, training starts again" in capsys.readouterr().err

@@ -86,4 +86,4 @@ def test_a_checkpoint_that_is_no_good_is_ignored(
     identity = "another" if damage == "another run" else "run"
     _, result = train(dataset, config, checkpoint=checkpoint, identity=identity)
     assert result.restored_epochs == 0
-    assert capsys.readouterr().err.count("training begins anew") == 1
+    assert capsys.readouterr().err.count("training starts again") == 1

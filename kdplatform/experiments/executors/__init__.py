@@ -13,7 +13,7 @@ def open_executor(arguments: Arguments, steps: int) -> Executor:
         UserError: the executor does not take these parameters, or what it needs is not installed.
         MachineError: the cluster does not answer.
     """
-    # Imported late: what a worker loads before its first step is kept small, Ray is an extra.
+    # Imported late, because a worker should load little before its first step, and Ray is an extra.
     from kdplatform.experiments.executors.worker import run_step
 
     if arguments.executor == "ray":

@@ -1,4 +1,4 @@
-"""What every executor does: take assignments, give back outcomes."""
+"""The interface of executors: they take assignments and return outcomes."""
 
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
@@ -10,19 +10,19 @@ from typing import Protocol
 from kdplatform.experiments.graph import Step
 from kdplatform.settings.schema import ProjectConfig
 
-# Small models leave most of a GPU idle: this many are trained on one at a time.
+# Number of models per GPU, because small models leave most of a GPU idle.
 MODELS_PER_GPU = 4
 
 
 @dataclass(frozen=True)
 class Assignment:
-    """A step as a worker gets it: plain values that cross processes and machines.
+    """A step for a worker, as plain values that cross processes and machines.
 
     Attributes:
-        device: as the command line names it.
-        runs: the runs of the models that the step needs, by the names it gives them.
-        tracking_uri: of the store that the worker logs to; a path in it is absolute.
-        processes: how many train the model together, the worker being rank 0 of them.
+        device: the device's name on the command line.
+        runs: the runs of the models that the step needs, by their names in the step.
+        tracking_uri: URI of the store that the worker logs to; a path in it is absolute.
+        processes: number of processes that train the model together; the worker is rank 0.
     """
 
     config: ProjectConfig
@@ -38,10 +38,10 @@ class Assignment:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a step.
+    """The outcome of a step.
 
     Attributes:
-        run_id: the run that holds the model; None when the step failed.
+        run_id: the run with the model; None if the step failed.
         reused: whether another process trained it in the meantime.
         messages: the lines it printed.
         error: why it failed, in one line.
@@ -58,14 +58,14 @@ class Outcome:
     diverged: bool = False
 
 
-# What a worker does with an assignment: `worker.run_step`, or less in tests.
+# The function that carries out an assignment: `worker.run_step`, or a smaller one in tests.
 Task = Callable[[Assignment], Outcome]
 
 
 class Executor(AbstractContextManager["Executor"], Protocol):
-    """Runs assignments somewhere. Leaving its block ends all steps that still run.
+    """Runs assignments somewhere. At the end of its block all steps that still run are ended.
 
-    An error that leaves the block ends it at once.
+    An error in the block ends them at once.
 
     Attributes:
         slots: how many steps run at the same time.
@@ -74,5 +74,5 @@ class Executor(AbstractContextManager["Executor"], Protocol):
     slots: int
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        """Hands a step over; its future raises only errors outside the step's own code."""
+        """Submits a step; its future raises only errors outside the step's own code."""
         ...

@@ -1,4 +1,4 @@
-"""This process itself, one step after the other; an error ends the command."""
+"""Execution in this process, one step after the other; an error ends the command."""
 
 import time
 from concurrent.futures import Future
@@ -8,12 +8,12 @@ from kdplatform.experiments.executors.worker import carry_out
 
 
 class InlineExecutor(Executor):
-    """Carries out each step when it is handed over."""
+    """Carries out each step when it is submitted."""
 
     slots = 1
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        """Trains or finds the step's model; raises what goes wrong."""
+        """Trains or finds the step's model; errors are raised here."""
         started = time.perf_counter()
         model = carry_out(assignment)
         future: Future[Outcome] = Future()
@@ -21,4 +21,4 @@ class InlineExecutor(Executor):
         return future
 
     def __exit__(self, *_: object) -> None:
-        """Has nothing to end."""
+        """Nothing has to be ended."""

@@ -1,4 +1,4 @@
-"""Processes of this machine, the cores divided among them."""
+"""Execution in processes of this machine, which share its cores."""
 
 import gc
 import multiprocessing
@@ -29,14 +29,15 @@ from kdplatform.experiments.executors.base import (
 )
 from kdplatform.machine import usable_cores
 
-# A worker that dies takes its step with it: the step is tried this often in all.
+# Total number of attempts of a step whose worker dies.
 _ATTEMPTS = 2
-# What a worker is given to close its run when the sweep is interrupted.
+# Time for a worker to close its run if the sweep is interrupted.
 _GRACE_SECONDS = 10.0
-# Read by the numerical libraries when they are loaded, that is before a worker's first own line.
+# Variables that the numerical libraries read when they are loaded, before a worker's first own
+# line.
 _THREAD_VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
-# What every worker needs, imported once for all of them. The last four are imported by torch and
-# MLflow at their first use: by an optimiser, a model's export, a store and the origin of a run.
+# Modules that every worker needs, imported once for all of them. torch and MLflow import the last
+# four at their first use: for an optimiser, a model's export, a store and the origin of a run.
 _IMPORTED_ONCE = [
     "kdplatform.experiments.executors.worker",
     "torch._dynamo",
@@ -49,15 +50,16 @@ _IMPORTED_ONCE = [
 class LocalExecutor(Executor):
     """Worker processes, each of which trains one step at a time.
 
-    Every worker is a process pool of its own, so a worker that dies (out of memory, killed) breaks
-    no other. It is replaced, and its step is tried once more, then given up.
+    Every worker is a separate process pool, so a worker that dies (out of memory, killed) does not
+    break another. It is replaced, and its step is tried once more, then given up.
 
     Args:
-        task: what a worker does with an assignment.
-        device: as it was asked for; `auto` and `cuda` spread the workers over all GPUs.
+        task: the function that carries out an assignment.
+        device: the requested device; `auto` and `cuda` spread the workers over all GPUs.
         workers: processes; None: one per core on the CPU, `MODELS_PER_GPU` per GPU.
-        steps: more workers than this are not started.
-        processes: how many train a model together, on the devices from the worker's own on.
+        steps: number of steps; more workers are not started.
+        processes: number of processes that train a model together, on the worker's device and the
+            following ones.
     """
 
     def __init__(
@@ -80,11 +82,11 @@ class LocalExecutor(Executor):
         ]
         for worker in self._workers:
             self._idle.put(worker)
-        # Each thread waits for one worker: the queue of steps is the thread pool's.
+        # Each thread waits for one worker, so the thread pool's queue is the queue of steps.
         self._waiters = ThreadPoolExecutor(self.slots)
 
     def submit(self, assignment: Assignment) -> "Future[Outcome]":
-        """Hands a step to the next idle worker."""
+        """Submits a step to the next idle worker."""
         return self._waiters.submit(self._run, assignment)
 
     def _run(self, assignment: Assignment) -> Outcome:
@@ -95,13 +97,13 @@ class LocalExecutor(Executor):
             self._idle.put(worker)
 
     def __enter__(self) -> Self:
-        """Limits the threads of the processes started from here on."""
+        """Limits the threads of processes that are started from now on."""
         self._environment = {name: os.environ.get(name) for name in _THREAD_VARIABLES}
         os.environ |= dict.fromkeys(_THREAD_VARIABLES, str(self._threads))
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """Ends the workers, in the middle of their steps when the block was left by an error."""
+        """Ends the workers; after an error in the block, even in the middle of their steps."""
         if kind is not None:
             for worker in self._workers:
                 worker.interrupt()
@@ -119,7 +121,7 @@ class LocalExecutor(Executor):
 
 
 class _Worker:
-    """One process at a time, replaced when it dies."""
+    """One process at a time, which is replaced if it dies."""
 
     def __init__(self, task: Task, device: str, threads: int) -> None:
         self._task = task
@@ -161,13 +163,13 @@ class _Worker:
         return self._pool
 
     def interrupt(self) -> None:
-        """Asks the process to close its run and leave."""
+        """Asks the process to close its run and exit."""
         self._interrupted = True
         for process in self._processes():
             process.terminate()
 
     def kill_at(self, deadline: float) -> None:
-        """Waits for the process to leave, and ends it when the time is over."""
+        """Waits for the process to exit, and kills it after the deadline."""
         for process in self._processes():
             process.join(max(0.0, deadline - time.monotonic()))
             process.kill()
@@ -177,18 +179,18 @@ class _Worker:
         return [process for process in children if process.pid == self._process_id]
 
     def close(self) -> None:
-        """Ends the process when it is idle; the next step gets a new one."""
+        """Ends the process as soon as it is idle; the next step gets a new one."""
         if self._pool is not None:
             self._pool.shutdown()
             self._pool = None
 
 
 def _processes_without_state(device: str) -> BaseContext:
-    """Returns how processes start that share no lock, thread or connection with this one.
+    """Returns the context for processes that share no lock, thread or connection with this one.
 
-    On a CPU they are forked from a server that has only imported modules, so each starts without
-    the seconds that importing takes. On a GPU they are fresh processes: an import that touches the
-    device would make it unusable in every fork.
+    On a CPU they are forked from a server that has only imported modules, which saves the seconds
+    of importing. On a GPU they are fresh processes, because an import that uses the device would
+    make it unusable in every fork.
     """
     if device != "cpu" or "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
@@ -206,17 +208,17 @@ def _devices(device: str) -> list[str]:
 def _start_worker(threads: int) -> None:
     """Prepares a worker process: its threads, its signals, its end."""
     torch.set_num_threads(threads)
-    # tqdm's own lock is a semaphore of the system, left behind by a worker that is ended.
+    # tqdm's lock is a system semaphore, which an ended worker would leave behind.
     tqdm.set_lock(threading.RLock())
-    # Ctrl-C, and the end of a terminal, reach all its processes: the sweep's own decides what the
-    # others do.
+    # Ctrl-C and the end of a terminal reach all its processes. The main process decides for the
+    # workers.
     for signal_of_all in (signal.SIGINT, signal.SIGHUP):
         signal.signal(signal_of_all, signal.SIG_IGN)
     threading.Thread(target=_leave_with_the_sweep, daemon=True).start()
 
 
 def _leave_with_the_sweep() -> None:
-    """Ends the process when the sweep is gone, which a pool's process would not notice."""
+    """Ends the process if the sweep is gone, which a pool's process would not notice."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         wait([parent.sentinel])
@@ -236,6 +238,6 @@ def _run_or_leave(task: Task, assignment: Assignment) -> Outcome:
 
 @cache
 def _leave_libraries_uncollected() -> None:
-    """Takes what is loaded by now out of the garbage collector's rounds: 0.4 s of each full one."""
+    """Excludes loaded objects from garbage collection, which saves 0.4 s per full collection."""
     gc.collect()
     gc.freeze()

@@ -1,4 +1,4 @@
-"""A Ray cluster: Ray queues and places the steps, and retries those whose node died.
+"""Execution on a Ray cluster: Ray queues and places the steps, and retries those whose node died.
 
 Every node needs kdplatform installed, the data folder under the same path (shared or its own), and
 access to the tracking server.
@@ -29,28 +29,28 @@ from kdplatform.progress import say
 from kdplatform.registry import optional_module
 from kdplatform.stores import is_server
 
-# How often Ray starts a step again whose worker or node died.
+# Number of restarts of a step whose worker or node died.
 _RETRIES = 3
-# What Ray remarks of a task that it tries again.
+# Ray's message about a task that it tries again.
 _LOST = re.compile(r"Task \S+ failed\. There are \d+")
 _ANSWER_SECONDS = 10
 
 
 class RayExecutor(Executor):
-    """Steps as Ray tasks of one core each, and of a fraction of a GPU where the cluster has them.
+    """Steps as Ray tasks with one core each, and a fraction of a GPU if the cluster has GPUs.
 
-    Where several processes train a model, a task asks for as many cores, and for as many whole
-    GPUs, on one node.
+    If several processes train a model, a task requests as many cores, and as many whole GPUs, on
+    one node.
 
     Args:
-        task: what a worker does with an assignment.
-        device: as it was asked for; auto: cuda when the cluster has GPUs.
+        task: the function that carries out an assignment.
+        device: the requested device; auto: cuda when the cluster has GPUs.
         address: `auto` for the cluster of this machine or of $RAY_ADDRESS, otherwise host:port.
-        processes: how many train a model together.
+        processes: number of processes that train a model together.
 
     Raises:
-        UserError: Ray is not installed; the cluster lacks the device; no node has devices for so
-            many processes; its nodes cannot reach the tracking store.
+        UserError: Ray is not installed, the cluster lacks the device, no node has devices for this
+            many processes, or its nodes cannot reach the tracking store.
         MachineError: no cluster answers at the address.
     """
 
@@ -75,7 +75,7 @@ class RayExecutor(Executor):
         except BaseException:
             ray.shutdown()
             raise
-        # Ray shows a task only the GPU that it was given.
+        # A task sees only the GPU that Ray assigned to it.
         self._device = "cuda" if on_gpu else "cpu"
         share = 1 / MODELS_PER_GPU if processes == 1 else processes
         slots = min(resources["CPU"] / processes, gpus / share if on_gpu else math.inf)
@@ -95,7 +95,7 @@ class RayExecutor(Executor):
         return future
 
     def __exit__(self, *_: object) -> None:
-        """Cancels what has not ended and leaves the cluster, which stays as it was."""
+        """Cancels unfinished steps and disconnects from the cluster, which keeps running."""
         for reference in self._references:
             self._ray.cancel(reference)
         self._ray.shutdown()
@@ -116,22 +116,23 @@ def _connected(address: str) -> Any:
     _check_answer(address)
     terminate = signal.getsignal(signal.SIGTERM)
     try:
-        # What a step says comes back with its outcome.
+        # The printed lines of a step are part of its outcome.
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
     except (ConnectionError, RuntimeError, ValueError, SystemExit) as error:
         raise _no_cluster(address, one_line(error)) from None
     finally:
         signal.signal(signal.SIGTERM, terminate)
-    # Ray prints them on stdout, with the last lines of its logs, whatever log_to_driver is.
+    # Ray prints these messages on stdout, with the last lines of its logs, whatever log_to_driver
+    # is.
     ray._private.worker.print_to_stdstream = say_remark
     return ray
 
 
 def say_remark(data: Mapping[str, Any], **_: object) -> None:
-    """Says in a line what Ray remarks on the cluster.
+    """Prints Ray's messages about the cluster, one line each.
 
     Args:
-        data: Ray's; `lines` has one text for each remark.
+        data: Ray's data; `lines` has one text per message.
     """
     for remark in data["lines"]:
         text = str(remark).strip()
@@ -143,12 +144,12 @@ def say_remark(data: Mapping[str, Any], **_: object) -> None:
 
 
 def _first_sentence(text: str) -> str:
-    """Returns the beginning of Ray's remarks, which continue with causes and logs."""
+    """Returns the beginning of Ray's messages, which continue with causes and logs."""
     return one_line(text.partition("\n")[0]).partition(". ")[0]
 
 
 def _check_answer(address: str) -> None:
-    """Refuses an address where no server listens: Ray itself would try for two minutes."""
+    """Refuses an address without a listening server; Ray itself would try for two minutes."""
     if address in ("auto", "local"):
         return
     host, colon, port = address.removeprefix("ray://").rpartition(":")

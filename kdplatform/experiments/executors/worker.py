@@ -1,4 +1,4 @@
-"""What is done with an assignment, here or in a worker."""
+"""The execution of an assignment, in this process or in a worker."""
 
 import time
 import traceback
@@ -27,7 +27,7 @@ def carry_out(assignment: Assignment) -> TrainedModel:
         assignment.reuse,
         assignment.processes,
     )
-    # The command has loaded the data too, and printed its lines about them.
+    # The command has also loaded the data, and printed the lines about them.
     with collected_messages():
         workspace.dataset  # noqa: B018
     needed = {

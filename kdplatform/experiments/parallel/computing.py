@@ -1,4 +1,4 @@
-"""What a command computes, in one process or with the other ranks."""
+"""Computations of a command, in one process or together with other ranks."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,7 +16,7 @@ from kdplatform.training import ALONE, Ranks, view_logits
 
 @contextmanager
 def followed(workspace: Workspace, order: Callable[[], Order]) -> Iterator[Ranks]:
-    """Has the other ranks, if any, follow an order while the block does this process's part."""
+    """Lets other ranks, if any, follow an order while the block does this process's part."""
     if workspace.processes == 1:
         yield ALONE
         return
@@ -30,7 +30,7 @@ def computed_logits(
     """Returns a model's logits of a split: float32 [N, C] on the CPU, each row by one rank.
 
     Args:
-        distinct: whether of the split's distinct inputs alone.
+        distinct: whether only the split's distinct inputs are used.
     """
     own = split_of(workspace.dataset, split)
     inputs = own.distinct()[0] if distinct else own.inputs
@@ -40,7 +40,7 @@ def computed_logits(
 
 
 def fitted_logits(workspace: Workspace, step: Step, model: nn.Module, split: str) -> Tensor:
-    """Returns the logits of a split by a step's model, which this process has: [N, C]."""
+    """Returns the logits [N, C] of a split by a step's model, which this process has."""
     inputs = split_of(workspace.dataset, split).inputs
     with followed(workspace, lambda: Predict(ModelState.of(step, model), split)) as ranks:
         return ranks.predict_logits(model, inputs, device=workspace.device)
@@ -50,7 +50,7 @@ def fitted_logits(workspace: Workspace, step: Step, model: nn.Module, split: str
 def computed_views(
     workspace: Workspace, state: ModelState, augmentation: AugmentationConfig
 ) -> Iterator[Iterator[Tensor]]:
-    """Gives the logits of all views of the training images, see `view_logits`."""
+    """Yields the logits of all views of the training images, see `view_logits`."""
     images = workspace.dataset.train.inputs
     assert isinstance(images, Tensor)
     model = state.model(workspace.dataset)

@@ -1,7 +1,7 @@
-"""How the processes that train one model find each other, and how they notice that one is gone.
+"""How the processes that train one model find each other, and notice that one has died.
 
-They meet at one of torch's key-value stores. Rank 0 announces orders there; every other rank says
-that it is there, what it runs, that it lives, and why it failed.
+They communicate through one of torch's key-value stores. Rank 0 announces orders there. Every other
+rank reports its presence, its versions, regular signs of life, and the reason of a failure.
 """
 
 import hashlib
@@ -21,7 +21,7 @@ from kdplatform import version as installed
 from kdplatform.training.ranks import PATIENCE
 
 BEAT_SECONDS = 1.0
-# A rank on another machine that has not said for so long that it lives is taken for dead.
+# A rank on another machine counts as dead after this time without a sign of life.
 SILENT_SECONDS = 15.0
 _LOOK_EVERY_SECONDS = 0.02
 _LEAVE = "leave"
@@ -29,7 +29,7 @@ _LEAVE = "leave"
 
 @dataclass(frozen=True)
 class Meeting:
-    """The store as one rank uses it."""
+    """The store from the view of one rank."""
 
     store: Store
     rank: int
@@ -56,7 +56,7 @@ class Meeting:
     # ---- who is there
 
     def arrive(self) -> None:
-        """Says that this rank is there, and what it runs; from now on also that it lives."""
+        """Reports this rank's presence and versions, and from now on signs of life."""
         self.store.set(f"version/{self.rank}", version())
         threading.Thread(target=self._beat, daemon=True).start()
 
@@ -64,27 +64,27 @@ class Meeting:
         while True:
             try:
                 self.store.add(f"beat/{self.rank}", 1)
-            except RuntimeError:  # of the store, which ends with rank 0
+            except RuntimeError:  # the store ends with rank 0
                 return
             time.sleep(BEAT_SECONDS)
 
     def version_of(self, rank: int) -> str | None:
-        """Returns what a rank runs; None if it is not there yet."""
+        """Returns the versions of a rank; None if it has not arrived yet."""
         key = f"version/{rank}"
         return self.store.get(key).decode() if self.store.check([key]) else None
 
     def beats_of(self, rank: int) -> int:
-        """Returns how often a rank has said that it lives."""
+        """Returns the number of a rank's signs of life."""
         return int(self.store.add(f"beat/{rank}", 0))
 
     # ---- what went wrong
 
     def report(self, kind: str, message: str) -> None:
-        """Says why this rank ends: the name of an error's class, and its message."""
+        """Reports why this rank ends: the name of an error's class, and its message."""
         self.store.set(f"error/{self.rank}", f"{kind}\n{message}")
 
     def reported(self, rank: int) -> tuple[str, str] | None:
-        """Returns the error that a rank reported, if it did."""
+        """Returns the error that a rank reported, if any."""
         key = f"error/{rank}"
         if not self.store.check([key]):
             return None
@@ -96,7 +96,7 @@ class Meeting:
     def join(self, device: torch.device) -> None:
         """Builds the process group of all ranks; returns when all have joined.
 
-        Tensors on the CPU go by gloo, also beside GPUs; those on GPUs by NCCL.
+        Tensors on the CPU use gloo, also if there are GPUs. Tensors on GPUs use NCCL.
         """
         on_gpu = device.type == "cuda"
         if on_gpu:
@@ -112,7 +112,7 @@ class Meeting:
 
 @cache
 def version() -> str:
-    """Returns what this process runs: versions of the package, its sources, torch, and the host."""
+    """Returns the versions of this process: the package, its sources, torch, and the host."""
     sources = hashlib.sha256()
     folder = Path(installed.__file__).parent
     for path in sorted(folder.rglob("*.py")):
@@ -122,13 +122,13 @@ def version() -> str:
 
 
 def stay_on_this_machine() -> None:
-    """Lets gloo use the loopback interface, which needs no name of this host to be known."""
+    """Lets gloo use the loopback interface, which does not need a resolvable host name."""
     if platform.system() == "Linux":
         os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo")
 
 
 def is_broken_connection(error: BaseException) -> bool:
-    """Tells whether an error is that of a collective whose other end is gone."""
+    """Returns whether an error comes from a collective whose other end is gone."""
     said = str(error)
     own = isinstance(error, dist.DistError)
     return own or (isinstance(error, RuntimeError) and ("gloo" in said or "onnection" in said))

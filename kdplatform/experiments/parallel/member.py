@@ -1,9 +1,9 @@
-"""The side of the ranks other than 0: they wait for orders, and speak to nobody else.
+"""The side of the ranks other than 0, which wait for orders of rank 0.
 
     python -m kdplatform.experiments.parallel.member JSON
 
-Rank 0 starts them so, and they leave when it is gone. Under `torchrun` the command line calls
-`follow_torchrun` instead.
+Rank 0 starts them with this command, and they exit if rank 0 is gone. Under `torchrun` the command
+line calls `follow_torchrun` instead.
 """
 
 import json
@@ -27,7 +27,7 @@ from kdplatform.progress import collected_messages
 from kdplatform.torchrun import torchrun_launch
 from kdplatform.training import Ranks
 
-# What a rank has before rank 0 tells it.
+# The value of a rank before rank 0 sends an instruction.
 _NOTHING: Instruction | None = None
 
 
@@ -35,7 +35,7 @@ def follow(meeting: Meeting, devices: Mapping[str, torch.device]) -> int:
     """Carries out orders until there are no more; returns the exit code.
 
     Args:
-        devices: this rank's, by their kind.
+        devices: the devices of this rank, by kind.
     """
     meeting.arrive()
     number = 0
@@ -46,7 +46,7 @@ def follow(meeting: Meeting, devices: Mapping[str, torch.device]) -> int:
             if number == 0:
                 meeting.join(device)
             number += 1
-            with collected_messages(), suppress(DivergedError):  # on every rank: rank 0 says so
+            with collected_messages(), suppress(DivergedError):  # rank 0 reports it
                 _carry_out(ranks.told(_NOTHING), ranks, device)
     except KdplatformError as error:
         meeting.report(type(error).__name__, str(error))
@@ -66,7 +66,7 @@ def _carry_out(told: Instruction | None, ranks: Ranks, device: torch.device) -> 
 
 
 def _report_unforeseen(meeting: Meeting, error: Exception) -> None:
-    """Reports an error with a trace; not one of a connection, which another rank's end broke."""
+    """Reports an error with a trace, unless it is a connection that another rank's end broke."""
     if is_broken_connection(error):
         return
     kept = kept_trace(error)
@@ -94,7 +94,7 @@ def main(settings: str) -> None:
     host, port = given["address"]
     meeting = meet((host, port), given["rank"], given["size"], hosts=False)
     code = follow(meeting, _devices(given["device"]))
-    # Without the end of libraries, which may wait for ranks that are gone.
+    # Exits without the shutdown of libraries, which may wait for ranks that are gone.
     os._exit(code)
 
 
@@ -103,7 +103,7 @@ def _devices(index: int) -> dict[str, torch.device]:
 
 
 def _leave_with_rank_0() -> None:
-    """Ends this process when the other end of its standard input is closed."""
+    """Ends this process if the other end of its standard input is closed."""
     sys.stdin.buffer.read()
     os._exit(1)
 

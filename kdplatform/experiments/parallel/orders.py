@@ -1,4 +1,4 @@
-"""What rank 0 has the other ranks do beside it."""
+"""The orders that rank 0 gives to the other ranks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ ValueT = TypeVar("ValueT")
 
 
 class Order(Protocol):
-    """Work that all ranks carry out at the same time. Values cross processes."""
+    """Work that all ranks carry out at the same time. Orders cross processes."""
 
     def follow(self, ranks: Ranks, dataset: Dataset, device: torch.device) -> None:
         """Does the part of a rank other than 0."""
@@ -47,12 +47,12 @@ class Tables(NamedTuple, Generic[ValueT]):
 
 @dataclass(frozen=True)
 class TeacherState:
-    """What a rank builds a teacher from.
+    """The values from which a rank builds a teacher.
 
     Attributes:
-        step: that trained it, or names a file of logits.
+        step: the step that trained it, or that names a file of logits.
         model: its network; None for a file of logits.
-        tables: files of its logits; None where the network is asked.
+        tables: files of its logits; None if the network is used.
     """
 
     step: Step
@@ -73,16 +73,16 @@ class TeacherState:
 
 
 def shared_tables(ranks: Ranks, files: Tables[Path], own: Tables[Tensor]) -> Tables[Tensor]:
-    """Returns a teacher's logits on every rank; one that lacks a file gets rank 0's numbers.
+    """Returns a teacher's logits on every rank; a rank without the file gets those of rank 0.
 
     Args:
-        own: what this rank has read, which is rank 0.
+        own: the logits that rank 0, this rank, has read.
     """
     return Tables(*(_shared(ranks, *both) for both in zip(files, own, strict=True)))
 
 
 def teacher_table(split: Split | None, logits: Tensor | None) -> TeacherTable | None:
-    """Returns a table of a split's logits, where both are there."""
+    """Returns a table of a split's logits; None without a split or logits."""
     if split is None or logits is None:
         return None
     _, places = split.distinct()
@@ -90,12 +90,12 @@ def teacher_table(split: Split | None, logits: Tensor | None) -> TeacherTable | 
 
 
 def read_table(path: Path) -> Tensor:
-    """Returns the logits of a file that is whole; views are mapped from disk."""
+    """Returns the logits of a complete file; views are mapped from disk."""
     if path.suffix == ".npz":
         arrays = load_arrays(path)
         assert arrays is not None, path
         return torch.from_numpy(arrays["logits"])
-    # Copy-on-write, since torch knows no read-only memory; nothing writes to it.
+    # Copy-on-write, because torch has no read-only memory; nothing writes to it.
     return torch.from_numpy(np.load(path, mmap_mode="c", allow_pickle=False))
 
 
@@ -109,7 +109,7 @@ def _shared(ranks: Ranks, path: Path | None, own: Tensor | None) -> Tensor | Non
 
 @dataclass(frozen=True)
 class Instruction:
-    """An order, and whose data it is about."""
+    """An order, with the project of its data."""
 
     config: ProjectConfig
     folder: Path
@@ -153,7 +153,7 @@ class Predict:
     """Computes a model's logits of a split.
 
     Attributes:
-        distinct: whether of its distinct inputs alone, see `Split.distinct`.
+        distinct: whether only its distinct inputs are used, see `Split.distinct`.
     """
 
     model: ModelState
@@ -190,10 +190,10 @@ def split_of(dataset: Dataset, name: str) -> Split:
 
 
 def agree_on(ranks: Ranks, dataset: Dataset) -> None:
-    """Holds the ranks' datasets against each other.
+    """Compares the datasets of all ranks.
 
     Raises:
-        UserError: they differ; on every rank.
+        UserError: they differ; raised on every rank.
     """
     digests = ranks.collected(dataset.digest)
     for rank, digest in enumerate(digests):

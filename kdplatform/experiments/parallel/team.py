@@ -1,4 +1,4 @@
-"""Rank 0's side: starts the other processes, gives them orders, and notices when one is gone."""
+"""The side of rank 0: it starts the other processes, gives orders, and notices dead ranks."""
 
 import atexit
 import json
@@ -35,11 +35,11 @@ from kdplatform.training import Ranks
 
 _MEMBER = "kdplatform.experiments.parallel.member"
 _LOOK_EVERY_SECONDS = 0.5
-# Loading torch and the data on a busy machine.
+# Time for loading torch and the data on a busy machine.
 _ARRIVAL_SECONDS = 300.0
-# A broken connection is noticed before the death that caused it.
+# A broken connection is noticed earlier than the death that caused it.
 _BLAME_SECONDS = SILENT_SECONDS + 3.0
-# After which the watch ends a process that waits in a GPU's collective for a rank that is gone.
+# Time after which the watch ends a process that waits in a GPU's collective for a dead rank.
 _GRACE_SECONDS = 10.0
 
 
@@ -48,7 +48,7 @@ class Team:
     """The processes that train with this one, which is rank 0.
 
     Attributes:
-        children: those that this process started, by their ranks; none under `torchrun`.
+        children: the processes that this one started, by rank; empty under `torchrun`.
     """
 
     meeting: Meeting
@@ -68,10 +68,10 @@ class Team:
 
     @contextmanager
     def following(self, workspace: Workspace, order: Order) -> Iterator[Ranks]:
-        """Has the other ranks follow an order while the block does this rank's part.
+        """Lets the other ranks follow an order while the block does this rank's part.
 
         Raises:
-            MachineError: a rank has ended; names it. The team is gone then.
+            MachineError: a rank has ended, which the message names. The team then ends too.
         """
         try:
             if not self._joined:
@@ -86,7 +86,7 @@ class Team:
             agree_on(self.ranks, workspace.dataset)
             yield self.ranks
         except DivergedError:
-            raise  # on every rank, each of which waits for another order now
+            raise  # raised on every rank, and each now waits for another order
         except BaseException as error:
             blamed = self._blamed() if is_broken_connection(error) else None
             self.close()
@@ -97,7 +97,7 @@ class Team:
             self._waiting = False
 
     def close(self) -> None:
-        """Dismisses the other ranks, and ends those that do not leave."""
+        """Dismisses the other ranks, and ends those that do not exit."""
         if self._closed:
             return
         self._closed = True
@@ -105,7 +105,7 @@ class Team:
             self.meeting.dismiss(self._orders)
         for child in self.children.values():
             assert child.stdin is not None
-            child.stdin.close()  # at whose end it leaves at once
+            child.stdin.close()  # it exits at once when this is closed
             try:
                 child.wait(5)
             except subprocess.TimeoutExpired:
@@ -118,7 +118,7 @@ class Team:
     # ---- who is there
 
     def _await_all(self) -> None:
-        """Waits until all ranks are there, and holds their versions against each other."""
+        """Waits until all ranks have arrived, and compares their versions."""
         deadline = time.monotonic() + _ARRIVAL_SECONDS
         for rank in range(1, self.meeting.size):
             while (theirs := self.meeting.version_of(rank)) is None:
@@ -178,7 +178,7 @@ class Team:
         return None
 
     def _watch(self) -> None:
-        """Ends this process when it waits for a rank that is gone, and no error tells it."""
+        """Ends this process if it waits for a dead rank and no error ends the wait."""
         while not self._closed:
             time.sleep(_LOOK_EVERY_SECONDS)
             gone = self._gone() if self._waiting else None
@@ -245,7 +245,7 @@ def dismiss_team() -> None:
     if _current is not None:
         _current.close()
     elif (launch := torchrun_launch()) is not None and launch.rank == 0:
-        # Nothing was to be trained, and the other ranks wait.
+        # Nothing had to be trained, but the other ranks are waiting.
         with suppress(RuntimeError):
             meet(launch.address, 0, launch.size, not launch.hosted, launch.attempt).dismiss(0)
 
@@ -286,7 +286,7 @@ def _started(workspace: Workspace) -> Team:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=os.environ | {"OMP_NUM_THREADS": str(threads)},
-            # Ctrl-C reaches this process alone, at whose end the others leave.
+            # Ctrl-C reaches only this process, and the others exit after it.
             start_new_session=True,
         )
     return team

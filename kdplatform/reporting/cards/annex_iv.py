@@ -1,6 +1,6 @@
 """Text for technical documentation by Annex IV of Regulation (EU) 2024/1689, sections 2 and 4.
 
-What the platform has measured or recorded is filled in; the rest names who has to say it.
+Facts that the platform measured or recorded are filled in. The rest names who has to write it.
 """
 
 from kdplatform.reporting.cards.facts import CardFacts, known
@@ -22,7 +22,8 @@ def annex_iv(facts: CardFacts) -> str:
     lines = [
         f"# Technical documentation, Annex IV sections 2 and 4: {escaped(facts.name)}",
         "",
-        "A draft. It has what was measured and recorded; it is no declaration of conformity.",
+        "This is a draft. It contains what was measured and recorded; it is no declaration of "
+        "conformity.",
         "",
         "## 2(a) Methods and steps of development, pre-trained systems",
         "",
@@ -109,19 +110,19 @@ def _metrics_used(facts: CardFacts) -> list[str]:
     names = [fact.metric for fact in facts.facts]
     if any(name.startswith("test/") for name in names):
         found.append(
-            "Accuracy and worst-class accuracy: the share of examples, and of the class that "
-            "fares worst, that are predicted right."
+            "Accuracy and worst-class accuracy: the share of right predictions among all examples, "
+            "and in the class with the lowest share."
         )
     if any(fact.attribute for fact in facts.facts):
         found.append(
             "Demographic parity difference (DPD) and equalized odds difference (EOD): the largest "
             "difference between groups of the rates at which a class is predicted, and of the true "
-            "and false positive rates. Both are upward biased near parity, and groups below the "
-            "least size are left out."
+            "and false positive rates. Both are biased upward near parity. Groups below the "
+            "smallest size are left out."
         )
     if any(name.startswith("classwise/") for name in names):
         found.append(
-            "Classes that differ significantly from the reference, beside Holm's correction."
+            "Classes that differ significantly from the reference, also after Holm's correction."
         )
     if any("individual" in name for name in names):
         found.append("Individual unfairness: how differently similar examples are treated.")

@@ -1,4 +1,4 @@
-"""What a card says of one model: what it is, what was measured of it, and against what."""
+"""The facts of a card: the model, its measurements, and its reference."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,9 +33,9 @@ class Fact:
     Attributes:
         metric: its name, such as `fairness/color/eod`.
         value: with its 95% interval; NaN if unknown.
-        better: 1 where more is better, -1 where less is, 0 where neither is.
+        better: 1 if a higher value is better, -1 if a lower one is, 0 if neither is.
         attribute: the attribute of its groups; empty for a metric without groups.
-        bounds: the least and largest value it can have; None if there is none.
+        bounds: the smallest and largest possible value; None if there is none.
         spelled: its name as a person writes it.
     """
 
@@ -49,7 +49,7 @@ class Fact:
 
     @property
     def title(self) -> str:
-        """The metric as readers see it."""
+        """The name of the metric for readers."""
         return self.spelled or self.metric
 
     @property
@@ -62,26 +62,26 @@ class Fact:
 
 @dataclass(frozen=True)
 class CardFacts:
-    """Everything that the cards of one model are made from.
+    """All facts from which the cards of one model are made.
 
     Attributes:
-        name: of the model, such as `digits DS T=4`.
+        name: name of the model, such as `digits DS T=4`.
         slug: the name with only letters, digits, dots and dashes.
         role: what the model is, in words.
-        reference: the model it is compared with, in words.
-        base_model: what the model was distilled from; empty for a side of a comparison.
-        task: as a hub of models names it.
+        reference: the model that it is compared with, in words.
+        base_model: the model that it was distilled from; empty for a side of a comparison.
+        task: name of the task on model hubs.
         dataset: name of the data.
         examples: number of test examples.
-        digest: of their ids and labels.
+        digest: digest of their ids and labels.
         seeds: number of models, one per seed.
         facts: the known metrics.
         groups: rows of the group shifts, as `GroupShifts.table`; empty without attributes.
         settings: how the model was made, by name.
         findings: sentences.
         cautions: warnings for the reader.
-        provenance: digests, thresholds and versions, where they are known.
-        library: what loads the model; empty where that is not known.
+        provenance: digests, thresholds and versions, if they are known.
+        library: library that loads the model; empty if it is not known.
     """
 
     name: str
@@ -105,13 +105,13 @@ class CardFacts:
 
     @property
     def gate_sentence(self) -> str:
-        """What the gate came to; empty without one."""
+        """The outcome of the gate; empty without a gate."""
         gate = None if self.provenance is None else self.provenance.gate
         return "" if gate is None else gate.sentence
 
     @property
     def versions(self) -> Mapping[str, str]:
-        """What computed the numbers."""
+        """Versions of the packages that computed the numbers."""
         return versions()
 
     def of_verdict(self, verdict: str) -> list[Fact]:
@@ -129,7 +129,7 @@ class CardFacts:
 
 
 def known(value: float) -> bool:
-    """Tells whether a number was measured."""
+    """Returns whether a number was measured."""
     return math.isfinite(value)
 
 

@@ -123,7 +123,7 @@ def card_body(facts: CardFacts) -> list[str]:
 
 
 _LIMITS = (
-    "Numbers hold for the test examples named here, and for no other population.",
+    "The numbers hold for the test examples named here, and not for other populations.",
     "Intended use, licence and environmental cost were not measured and are not stated here.",
 )
 

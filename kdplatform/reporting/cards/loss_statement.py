@@ -1,7 +1,8 @@
 """A Distillation Loss Statement: what was preserved, what was lost, why that is acceptable.
 
 The statement and the kinds of losses are those of Wang, "Knowledge Distillation Must Account for
-What It Loses" (arXiv:2604.25110). What is filled in was measured; the rest says that it was not.
+What It Loses" (arXiv:2604.25110). All numbers were measured. The rest states that it was not
+measured.
 """
 
 from kdplatform.reporting.cards.facts import CardFacts, Fact
@@ -16,7 +17,7 @@ from kdplatform.reporting.cards.markdown import (
 )
 from kdplatform.study.groups import BETTER, UNDECIDED, WORSE
 
-# Off-metric losses that the paper names, and which measure of this platform speaks of each.
+# Off-metric losses of the paper, with the platform's measures of each.
 _KINDS = {
     "uncertainty": ("test/ece", "test/brier", "test/nll"),
     "boundary behaviour": (),
@@ -43,21 +44,21 @@ def loss_statement(facts: CardFacts) -> str:
         *_targets(facts),
         "## Preserved or gained",
         "",
-        "The 95% interval of a metric's change excludes a loss. A group's test rejects too, after "
-        "Holm's correction for all groups.",
+        "For each metric, the 95% interval of the change excludes a loss. For each group, the test "
+        "also rejects after Holm's correction for all groups.",
         "",
         *_changes(facts, BETTER),
         "## Lost",
         "",
-        "The 95% interval of a metric's change excludes 0, on the worse side. A group's test "
-        "rejects too, after Holm's correction for all groups.",
+        "For each metric, the 95% interval of the change excludes 0 on the worse side. For each "
+        "group, the test also rejects after Holm's correction for all groups.",
         "",
         *_changes(facts, WORSE),
         "## Undecided",
         "",
-        "A metric's interval holds 0. A group's test does not reject after Holm's correction, even "
-        "where its own interval excludes 0. The worse end of an interval is the loss that could "
-        "have hidden.",
+        "For each metric, the interval of the change contains 0. For each group, the test does not "
+        "reject after Holm's correction, even if the group's own interval excludes 0. The worse "
+        "limit of an interval is the loss that could have hidden.",
         "",
         *_changes(facts, UNDECIDED),
         "## Not measured",
@@ -100,13 +101,13 @@ def _acceptable(facts: CardFacts) -> list[str]:
     gate = None if facts.provenance is None else facts.provenance.gate
     if gate is None:
         return [
-            "Not stated. No threshold was given that the losses could keep. The person responsible "
-            "for the model says here why they are acceptable.",
+            "Not stated. No threshold for losses was given. The person responsible for the model "
+            "explains here why the losses are acceptable.",
             "",
         ]
     kept = (
         "The losses keep the thresholds"
         if gate.outcome == "passed"
-        else ("The losses do not keep the thresholds, and are not acceptable by them")
+        else ("The losses do not keep the thresholds, and are therefore not acceptable")
     )
     return [f"{kept}: {escaped(gate.sentence)}.", ""]

@@ -1,4 +1,4 @@
-"""Pieces of Markdown that the cards share; text of the user's never becomes markup."""
+"""Common Markdown parts of the cards; a user's text never becomes markup."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -9,7 +9,7 @@ from kdplatform.text import visible
 
 
 def escaped(text: object) -> str:
-    r"""Returns text that Markdown shows as it is.
+    r"""Returns text that Markdown shows unchanged.
 
     >>> escaped("a|b <script> _x_")
     'a\\|b \\<script\\> \\_x\\_'
@@ -36,7 +36,7 @@ def number(value: float) -> str:
 
 
 def limits(interval: Interval) -> str:
-    """Returns the limits of an interval in words, or says that there are none."""
+    """Returns the limits of an interval in words, or words for no limits."""
     if not (known(interval.low) and known(interval.high)):
         return "no interval"
     return f"{interval.low:.4g} to {interval.high:.4g}"

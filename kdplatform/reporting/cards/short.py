@@ -5,14 +5,14 @@ from collections.abc import Mapping, Sequence
 from kdplatform.reporting.cards.markdown import escaped, points, table
 from kdplatform.study.metrics import ACCURACY, WORST_CLASS_ACCURACY
 
-# What MLflow's database keeps of a description.
+# Number of characters of a description that MLflow's database keeps.
 LONGEST = 5000
 _OF_GROUPS = ("dpd", "eod", "worst_group_accuracy")
 _COUNTS = ("classwise/n_tc", "classwise/n_sc", "groupwise/n_tg", "groupwise/n_sg")
 
 
 def version_card(run_id: str, body: Sequence[str]) -> str:
-    """Returns a whole card's Markdown, cut at a line where a registry keeps no more of it."""
+    """Returns a card's Markdown, cut at a line end to the length that a registry keeps."""
     last = f"The whole card: artifact `card/README.md` of run {run_id}."
     text = "\n".join(body)
     if len(text) <= LONGEST:

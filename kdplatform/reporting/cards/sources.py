@@ -13,12 +13,12 @@ from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.provenance import Provenance
 from kdplatform.study.study import NDS, TEACHER, Arm, Study
 
-# As hubs of models name what a model does; images where nothing else is known of a dataset.
+# Names of tasks on model hubs. Unknown datasets count as images.
 _TASKS = {"table": "tabular-classification", "hatexplain": "text-classification"}
 _IMAGES, _UNKNOWN = "image-classification", "other"
 _LONGEST_SLUG = 90
-# Notes that explain the printed table of a comparison alone.
-_HOW_TO_READ = ("In %", "EOD, DPD", "I(f)", "Disagreement:")
+# Beginnings of notes that only explain the printed table of a comparison.
+_HOW_TO_READ = ("Values are in %", "EOD, DPD", "I(f)", "Disagreement:")
 
 
 def card_of_sides(
@@ -27,7 +27,7 @@ def card_of_sides(
     """Returns the facts of side B of a comparison, compared with side A.
 
     Args:
-        study: of the two sides, whose titles are its settings `A` and `B`.
+        study: the two sides; their titles are the settings `A` and `B`.
     """
     titles = study.settings
     return _card(
@@ -36,7 +36,7 @@ def card_of_sides(
         reference,
         name=titles["B"],
         role="Side B of a comparison",
-        base_model="",  # a side need not be made from the other
+        base_model="",  # B need not be distilled from A
         task=_UNKNOWN,
         dataset="not stated",
         settings={"Side A": titles["A"], "Side B": titles["B"]},
@@ -122,7 +122,7 @@ def _card(
 
 
 def _findings(study: Study, arm: Arm, reference: Arm) -> list[str]:
-    """The sentences on what was found, by the rule of `study.findings`."""
+    """The findings, by the rule of `study.findings`."""
     role = Role(reference.role)
     assert role in REFERENCES
     pairs = list(study.pairs_with(role, arm))
@@ -143,7 +143,7 @@ def _findings(study: Study, arm: Arm, reference: Arm) -> list[str]:
 
 
 def slug(name: str) -> str:
-    """Returns a name as hubs of models take it: letters, digits, dots, dashes and underscores.
+    """Returns a name for model hubs: letters, digits, dots, dashes and underscores.
 
     >>> slug("digits DS kd T=4")
     'digits-DS-kd-T-4'

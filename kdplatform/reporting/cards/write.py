@@ -25,12 +25,12 @@ def card_files(facts: CardFacts) -> Mapping[str, str]:
 
 
 def write_cards(facts: CardFacts, folder: Path) -> list[Path]:
-    """Writes the cards of a model; returns what was written."""
+    """Writes the cards of a model; returns the written files."""
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for name, content in card_files(facts).items():
         with written_atomically(folder / name) as temporary:
             temporary.write_text(content, encoding="utf-8")
-            temporary.chmod(0o644)  # made to be passed on
+            temporary.chmod(0o644)  # others may read it
         written.append(folder / name)
     return written
