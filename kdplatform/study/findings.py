@@ -244,7 +244,7 @@ def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
             open_["classes"] += tested - len(list(_of_classes(each, each.classes)))
     parts = [f"{open_[name]} of {all_[name]} {name}" for name in all_ if open_[name]]
     one_pair = bool(evidence) and all(max(each.seeds) == 1 for each in evidence)
-    limited = "Each side is one model: what was found is of these models, not of other seeds."
+    limited = "Each side is one model: the findings hold for these models, not for other seeds."
     if len(evidence) > 1 and unclear:
         parts.append(f"{len(unclear)} of {len(metrics)} metrics")
     else:

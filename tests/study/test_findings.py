@@ -54,7 +54,7 @@ def test_who_got_worse_leads_then_who_got_better_then_what_cannot_be_told() -> N
     assert last == (
         "undecided: Undecided: 2 of 2 classes, accuracy. A change of a class by 2.8 points "
         "could have hidden (power .8); 2 times as many examples would show 2 points in half of "
-        "these classes. Each side is one model: what was found is of these models, not of other "
+        "these classes. Each side is one model: the findings hold for these models, not for other "
         "seeds."
     )
     assert found[0].numbers["difference"] == pytest.approx(-0.102)
