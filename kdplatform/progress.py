@@ -2,6 +2,7 @@
 
 import re
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -11,6 +12,7 @@ from tqdm import tqdm
 from kdplatform.redaction import redacted
 from kdplatform.text import visible, visible_lines
 
+_SECONDS_BETWEEN_LINES = 30
 _collected: list[str] | None = None
 
 
@@ -53,6 +55,31 @@ def progress_bar(total: int, description: str, unit: str) -> "tqdm[Any]":
         leave=False,
         dynamic_ncols=True,
     )
+
+
+class EpochLines:
+    """Says that a model is being trained, and some of its epochs, where no bar is shown.
+
+    A worker's lines reach the user only after its model; there it says nothing.
+
+    Args:
+        title: of the model.
+        epochs: of the whole training.
+    """
+
+    def __init__(self, title: str, epochs: int) -> None:
+        self._title, self._epochs = title, epochs
+        self._shown = _collected is None and not sys.stderr.isatty()
+        self._said = time.monotonic()
+        if self._shown:
+            say(f"{title}: training, {epochs} epochs")
+
+    def __call__(self, epoch: int) -> None:
+        """Counts an epoch, and says so after a pause; the last one ends with the model's line."""
+        due = time.monotonic() - self._said >= _SECONDS_BETWEEN_LINES
+        if self._shown and due and epoch < self._epochs:
+            say(f"{self._title}: epoch {epoch} of {self._epochs}")
+            self._said = time.monotonic()
 
 
 @contextmanager

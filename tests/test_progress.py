@@ -2,6 +2,7 @@ import io
 
 import pytest
 
+from kdplatform import progress
 from kdplatform.progress import changing_line
 
 
@@ -26,3 +27,32 @@ def test_a_terminal_shows_the_lines_in_one_place(monkeypatch: pytest.MonkeyPatch
         report("building: 10 s")
         report("built")
     assert terminal.getvalue() == "\rbuilding: 10 s\rbuilt         \n"
+
+
+def test_epochs_are_said_from_time_to_time_away_from_a_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now)
+    lines = progress.EpochLines("Teacher resnet20 seed 0", 40)
+    for epoch in range(1, 41):
+        now += 10
+        lines(epoch)
+    said = capsys.readouterr().err.splitlines()
+    assert said[:2] == [
+        "Teacher resnet20 seed 0: training, 40 epochs",
+        "Teacher resnet20 seed 0: epoch 3 of 40",
+    ]
+    assert len(said) == 1 + 13
+
+
+def test_a_terminal_and_a_worker_have_no_lines_of_epochs(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with progress.collected_messages() as collected:
+        progress.EpochLines("NDS", 2)(1)
+    assert collected == []
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stderr", terminal)
+    progress.EpochLines("NDS", 2)(1)
+    assert terminal.getvalue() + capsys.readouterr().err == ""

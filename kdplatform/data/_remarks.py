@@ -34,7 +34,8 @@ def remarks(dataset: Dataset, compared: Sequence[str]) -> list[str]:
                 "TPR, and an EOD needs two groups that have one"
             )
     if others := [name for name in dataset.attributes if name not in compared]:
-        lines.append(f"attributes that are not compared: {_first(others)}")
+        how = "" if compared else f"; --attributes {others[0]} compares its groups"
+        lines.append(f"attributes that are not compared: {_first(others)}{how}")
     return [f"{dataset.name}: {line}" for line in lines]
 
 

@@ -76,7 +76,11 @@ class Config(DatasetConfig):
         description="character between the cells of a CSV file; \\t: a tab",
     )
     label: str = Field("label", description="column to be predicted")
-    attributes: Names = Field((), description="sensitive columns, whose groups are compared")
+    attributes: Names = Field(
+        (),
+        description="sensitive columns; their groups are compared, unless the project's attributes "
+        "names others",
+    )
     attributes_as_features: bool = Field(False, description="let models see these columns too")
     categorical: Names = Field((), description="columns of numbers that are names, such as codes")
     leave_out: Names = Field((), description="columns to be ignored, such as row numbers")

@@ -85,8 +85,11 @@ class GraphProgress:
             for message in messages:
                 say(message)
             return
+        *earlier, last = messages or [step.title]
+        for message in earlier:
+            say(message)
         ended = self._total - self._left.total()
-        say(f"[{ended}/{self._total}] {'; '.join(messages) or step.title} ({self.status()})")
+        say(f"[{ended}/{self._total}] {last} ({self.status()})")
 
     def status(self) -> str:
         """Returns the counts and the time left in words."""

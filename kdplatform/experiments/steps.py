@@ -52,7 +52,7 @@ from kdplatform.files import locked, remove_left_overs
 from kdplatform.methods import build_method
 from kdplatform.models.user_models import is_user_model
 from kdplatform.predictions import Predictions
-from kdplatform.progress import collected_messages, say
+from kdplatform.progress import EpochLines, collected_messages, say
 from kdplatform.reporting import figures
 from kdplatform.reporting.arm_figures import (
     class_accuracies,
@@ -75,6 +75,7 @@ from kdplatform.study.metrics import (
 from kdplatform.study.ranking import Ranked, ranking_metrics
 from kdplatform.study.study import Arm, Model, Study
 from kdplatform.training import (
+    EpochRecord,
     FitResult,
     check_fit,
     fit,
@@ -337,6 +338,12 @@ def _fit(
         interruption.held(),
     ):
         asked.share_tables(ranks)
+        lines = EpochLines(step.title, step.training.epochs)
+
+        def ended(record: EpochRecord) -> None:
+            log(record)
+            lines(record.epoch)
+
         result = fit(
             model,
             dataset.train,
@@ -353,7 +360,7 @@ def _fit(
             checkpoint=_checkpoint(workspace, step),
             checkpoint_seconds=_CHECKPOINT_SECONDS,
             identity=step.key,
-            on_epoch=log,
+            on_epoch=ended,
             ranks=ranks,
         )
     if workspace.processes > 1:

@@ -176,7 +176,13 @@ def _build_locked(target: Path, cuda: Cuda | None, progress: Progress) -> None:
         compiler = cxx_compiler()
         write_ninja_file(folder, compiler, cuda)
         what = f"CPU and CUDA {' '.join(cuda.architectures)}" if cuda else "CPU"
-        _run_ninja(folder, target, lambda s: progress(f"compiling the {what} kernels: {s:.0f} s"))
+        _run_ninja(
+            folder,
+            target,
+            lambda s: progress(
+                f"compiling the {what} kernels, once for this machine: {s:.0f} s so far"
+            ),
+        )
         seconds = time.monotonic() - start
         record = {
             "key": build_key(cuda.architectures if cuda else ()),

@@ -222,6 +222,10 @@ def _checked(config: ProjectConfig, spelled: Mapping[str, str]) -> ProjectConfig
     Raises:
         UserError: a name does not exist, or a method needs groups and the project has none.
     """
+    if "attributes" not in config.model_fields_set:
+        # The sensitive columns of a table are named to be compared.
+        own = getattr(config.dataset, "attributes", ())
+        config = config.model_copy(update={"attributes": own})
     for section, block in (("teacher", config.teacher), ("student", config.student)):
         _check_model(section, block, spelled)
     for name in config.tuning.methods:

@@ -30,7 +30,8 @@ def test_splits_classes_and_groups_are_named_with_their_sizes() -> None:
 
 
 def test_of_many_names_the_first_are_said() -> None:
-    [first, *_] = remarks(dataset([f"class {n}" for n in range(9)], [0], ["m"]), [])
+    [first, *_, last] = remarks(dataset([f"class {n}" for n in range(9)], [0], ["m"]), [])
+    assert last.endswith("not compared: sex, age; --attributes sex compares its groups")
     assert first.endswith("9 classes: class 0, class 1, class 2, class 3, class 4 and 4 more")
 
 

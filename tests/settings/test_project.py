@@ -121,6 +121,14 @@ def test_another_dataset_starts_from_its_own_defaults() -> None:
     }
 
 
+def test_a_tables_sensitive_columns_are_compared_unless_others_are_named() -> None:
+    sensitive = {"dataset.attributes": "sex,race"}
+    assert load_project("table", sensitive).attributes == ("sex", "race")
+    assert load_project("table", sensitive | {"attributes": "sex"}).attributes == ("sex",)
+    assert load_project("table", sensitive | {"attributes": "none"}).attributes == ()
+    assert load_project("digits").attributes == ()
+
+
 def test_naming_the_files_own_dataset_keeps_its_fields(tmp_path: Path) -> None:
     project = project_with(tmp_path, dataset={"name": "trifeature", "image_size": 20})
     config = load_project(project, {"dataset.name": "trifeature"})

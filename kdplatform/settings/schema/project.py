@@ -52,7 +52,9 @@ class ProjectConfig(Section):
         json_schema_extra=NEUTRAL,
     )
     seeds: Seeds = Field((0,), min_length=1, description="seeds such as 0, 0-4 or 0,2,5")
-    attributes: Names = Field((), description="attributes whose groups are compared")
+    attributes: Names = Field(
+        (), description="attributes whose groups are compared; not given: dataset.attributes"
+    )
     min_group_size: int = Field(
         30, ge=1, description="groups with fewer examples than this are listed but not measured"
     )
