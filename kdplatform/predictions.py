@@ -97,7 +97,11 @@ class Predictions:
     def _checked(cls, table: pd.DataFrame, logits: Logits | None) -> "Predictions":
         missing = [name for name in RESERVED[:3] if name not in table.columns]
         if missing:
-            raise ValueError(f"prediction table lacks column {missing[0]!r}; it has {list(table)}")
+            several = "s" if len(missing) > 1 else ""
+            raise ValueError(
+                f"prediction table lacks column{several} {', '.join(map(repr, missing))}; it has "
+                f"{list(table)}; rename those that hold them"
+            )
         if len(table) == 0:
             raise ValueError("prediction table has 0 rows; allowed: at least 1")
         columns = table.drop(columns=list(RESERVED[:3])).reset_index(drop=True)
@@ -263,7 +267,9 @@ def _classes(table: pd.DataFrame, column: str) -> IntArray:
     series = table[column]
     if series.hasnans:
         row = int(np.flatnonzero(series.isna())[0]) + 1
-        raise ValueError(f"column {column!r} has no value in row {row}; allowed: integers from 0")
+        raise ValueError(
+            f"column {column!r} has no value in row {row}; allowed: a class in every row"
+        )
     if not pd.api.types.is_integer_dtype(series.dtype):
         raise ValueError(f"column {column!r} has type {series.dtype}; allowed: integers")
     values = series.to_numpy(dtype=np.int64)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from kdplatform.analysis.tables import Attribute, attribute_groups
+from kdplatform.analysis.tables import Attribute, attribute_groups, listed
 from kdplatform.arguments import boolean, optional_path, report_formats
 from kdplatform.columns import check_attributes
 from kdplatform.errors import UserError
@@ -315,6 +315,10 @@ def _remarks(
     if given is None and sides.left_out:
         columns = ", ".join(f"{name} ({reason})" for name, reason in sides.left_out.items())
         yield f"Not compared by group: {columns}; --attributes names columns that are."
+    if given is not None:
+        found = map(str, sides.first.tables[0].columns)
+        if others := [name for name in found if name not in given]:
+            yield f"Not compared by group, because not named: {listed(others)}."
     if len(attributes) == len(sides.attributes) > _MOST_FOUND_ATTRIBUTES:
         yield (
             f"Pairs of the {len(attributes)} attributes are not compared; --attributes names the "

@@ -336,7 +336,10 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
                 "predictions are always wrong."
             )
         if any(table.logits is None for table in study.tables(arm)):
-            yield f"{title} has no logits, so scores of probabilities are not measured."
+            yield (
+                f"{title} has no column 'logits', so scores of probabilities are not measured; "
+                "other columns with scores are not read."
+            )
     yield "Values are in %, except ratios, scores of probabilities, I(f) and consistency."
     if not a == b == 1:
         yield (

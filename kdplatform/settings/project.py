@@ -253,11 +253,12 @@ def _check_model(section: str, block: TrainingConfig, spelled: Mapping[str, str]
         raise unknown_name(spelled.get(name, name), model, model_names())
     if block.logits:
         return
-    given = (block.weights, block.image_size, block.mean)
-    if own and (block.pretrained or any(value is not None for value in given)):
+    fields = ("pretrained", "weights", "image_size", "mean", "std")
+    given = [name for name in fields if getattr(block, name) not in (None, False)]
+    if own and given:
         raise UserError(
-            f"{section}: model={model!r} brings weights and inputs of its own; allowed: without "
-            "pretrained, weights, image_size, mean and std"
+            f"{section}: {', '.join(given)} cannot be set with model={model!r}; allowed: the "
+            "function itself loads weights and resizes and normalises its inputs"
         )
     if block.pretrained and model not in pretrained_names():
         raise UserError(

@@ -72,8 +72,9 @@ def make_findings(evidence: Sequence[Evidence], warnings: Sequence[str] = ()) ->
     )
     # Improvements get a third of the sentences, even if there are many losses.
     for_better = min(len(better), max(room // 3, room - len(worse)))
-    shown += _first(worse, room - for_better)
-    shown += _first(better, for_better)
+    several = len(evidence) > 1
+    shown += _first(worse, room - for_better, several)
+    shown += _first(better, for_better, several)
     return [*shown, *undecided]
 
 
@@ -96,17 +97,21 @@ def _warnings(warnings: Sequence[str]) -> list[Finding]:
     return [Finding(WARNING, sentence) for sentence in warnings]
 
 
-def _first(findings: Sequence[Finding], most: int) -> list[Finding]:
+def _first(findings: Sequence[Finding], most: int, several: bool) -> list[Finding]:
     """Returns the strongest findings, at least one of every topic, in the order of strength.
 
     The last sentence says how many more there are.
+
+    Args:
+        several: whether they are about several comparisons.
     """
     best = {finding.topic: number for number, finding in reversed(list(enumerate(findings)))}
     kept = sorted(best.values())[:most]
     kept += [number for number in range(len(findings)) if number not in kept][: most - len(kept)]
     shown, left = [findings[number] for number in sorted(kept)], len(findings) - len(kept)
     if shown and left > 0:
-        more = f" {left} more got {shown[-1].kind}."
+        where = "In all comparisons, " if several else ""
+        more = f" {where}{left} more got {shown[-1].kind}."
         shown[-1] = replace(shown[-1], sentence=shown[-1].sentence + more)
     return shown
 

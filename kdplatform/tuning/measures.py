@@ -195,9 +195,11 @@ def open_measure(config: ProjectConfig, dataset: Dataset) -> Measure:
         possible.append("individual")
     if tuning.unfairness not in possible:
         lacks = "attributes" if tuning.unfairness in _OF_GROUPS else "a feature space"
+        known = dataset.attributes if lacks == "attributes" else ()
+        hint = f", or --attributes with {' | '.join(known)}" if known else ""
         raise UserError(
             f"unfairness={tuning.unfairness!r} needs {lacks}, and project {config.name} has none; "
-            f"allowed: {' | '.join(possible)}"
+            f"allowed: {' | '.join(possible)}{hint}"
         )
     if tuning.worst_group_floor is not None and attribute is None:
         raise UserError(

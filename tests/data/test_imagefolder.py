@@ -356,7 +356,7 @@ def test_folders_inside_class_folders_are_of_the_class_and_counted(
     for number in (1, 2):
         write_image(root / "cat" / f"session {number}" / "1.png", 90 + number)
     assert sum(map(len, load(root).splits().values())) == 32
-    assert "images of 2 folders inside class folders count as of the" in capsys.readouterr().err
+    assert "images of 2 folders inside class folders belong to the" in capsys.readouterr().err
 
 
 def test_linked_folders_are_read_and_endless_ones_are_not(

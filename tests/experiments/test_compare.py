@@ -407,7 +407,7 @@ def test_scores_that_one_side_cannot_have_are_left_out_with_a_word(
     with_logits(predictions(0.7)).to_parquet("a.parquet")
     assert compare("a.parquet", csv("b.csv", predictions(0.8, 1))) == 0
     printed = capsys.readouterr().out
-    assert "b.csv has no logits, so scores of probabilities are not measured." in printed
+    assert "b.csv has no column 'logits', so scores of probabilities are not measured;" in printed
     assert "I(f): not measured; --similar_by names" in printed
 
 

@@ -104,6 +104,8 @@ def test_at_most_seven_sentences_of_which_each_topic_has_one() -> None:
     worse = [finding for finding in found if finding.kind == "worse"]
     assert [finding.subject for finding in worse] == ["metric 0", "metric 1", "sex f"]
     assert worse[-1].sentence.endswith("85 only B). 18 more got worse.")
+    both = make_findings([evidence(a, b, changes), replace(evidence(a, b, changes), between="C")])
+    assert "In all comparisons, " in [f for f in both if f.kind == "worse"][-1].sentence
 
 
 def test_a_part_is_told_only_where_its_group_is_not() -> None:
