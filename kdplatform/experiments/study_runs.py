@@ -132,8 +132,8 @@ def nothing_found(config: ProjectConfig) -> str:
     runs = next(run_pages(models_of(config.name)), [])
     if not runs:
         return (
-            f"project={config.name!r} has no FINISHED run in the tracking store; run sweep first, "
-            "or set MLFLOW_TRACKING_URI to the store it wrote to"
+            f"project={config.name!r} has no FINISHED run in the tracking store; run distill or "
+            "sweep first, or set MLFLOW_TRACKING_URI to the store it wrote to"
         )
     wanted = {name: str(value) for name, value in flatten(config).items()}
     distilled = [run for run in runs if run.data.tags["kd.role"] == Role.DISTILLED.value]
