@@ -203,7 +203,12 @@ WITHOUT_PROJECT: dict[str, tuple[Parameter, ...]] = {
             "0 <= number < 1",
             "groups with a smaller share of the examples than this have no impact ratio",
         ),
-        Parameter("positive", "auto", "auto | class", "the favourable class; auto: class 1 of two"),
+        Parameter(
+            "positive",
+            "auto",
+            "auto | class",
+            "the favourable class; auto: 1 of 0 and 1, or the later of two names",
+        ),
         Parameter("out", "none", "none | path", "folder for a page and tables"),
         Parameter(
             "format",

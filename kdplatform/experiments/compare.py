@@ -19,6 +19,7 @@ from kdplatform.experiments.run_names import named_run
 from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
 from kdplatform.files import place_of_folder
 from kdplatform.predictions import Predictions
+from kdplatform.progress import say
 from kdplatform.settings.gates import GateFile, read_gate
 from kdplatform.settings.schema import names
 from kdplatform.study.factors import GENERATING_FACTORS
@@ -92,6 +93,8 @@ def run_compare(
         positive=None if positive == "auto" else positive,
         gate=rules,
     )
+    if comparison.measures.assumed:
+        say(comparison.measures.assumed)
     # Statistics and figures take seconds to load; a file that is no prediction table needs neither.
     from kdplatform.experiments.comparison_ending import Ending, conclude
 

@@ -50,7 +50,7 @@ from kdplatform.study.ranking import Ranked, ranking_metrics
 from kdplatform.study.same_examples import check_examples, with_ids_of_one_kind
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
-from kdplatform.study.warnings import arms_at_chance, collapse_warnings
+from kdplatform.study.warnings import arms_at_chance, collapse_warnings, unmeasured_attributes
 
 _NO_PREVIEWS: Mapping[str, Shown] = MappingProxyType({})
 
@@ -155,7 +155,9 @@ def build_comparison(
         )
         fairness.extend(fairness_rows(bootstrap, null, sizes))
         metrics.extend(fairness_changes(bootstrap, null, b_at_chance=B in at_chance))
-    measures = measures_of(study, measured, favourable, effort, min_group_share)
+    measures = measures_of(
+        *(study, measured, favourable, effort, min_group_share), chosen=positive is not None
+    )
     notes += measures.notes
     if similar is None:
         notes.append("I(f): not measured; --similar_by names columns that say how alike two are.")
@@ -211,7 +213,7 @@ def _warnings(study: Study) -> list[str]:
     titles = {arm: f"{side} ({name})" for arm, (side, name) in names}
     # A table has a place on its side; which seed it was trained with is not known of a file.
     collapsed = collapse_warnings(study, titles, lambda place: f"model {place + 1}")
-    return [*collapsed, *_same_predictions(study)]
+    return [*unmeasured_attributes(study), *collapsed, *_same_predictions(study)]
 
 
 def _same_predictions(study: Study) -> Iterator[str]:

@@ -40,12 +40,14 @@ class Measures:
         groups: every group with all of its measures.
         tables: the four-fifths rule, and measures by group, in words.
         notes: how to read them.
+        assumed: which class is taken as favourable, if its name was not given and is no number.
     """
 
     rows: Sequence[Row]
     groups: pd.DataFrame
     tables: Sequence[Table]
     notes: Sequence[str]
+    assumed: str = ""
 
 
 def measures_of(
@@ -54,6 +56,8 @@ def measures_of(
     positive: int | None,
     effort: Effort,
     min_group_share: float,
+    *,
+    chosen: bool,
 ) -> Measures:
     """Measures the groups of attributes under both sides of a comparison.
 
@@ -61,6 +65,7 @@ def measures_of(
         attributes: those with two groups or more that can be measured.
         positive: number of the favourable class; None: measures that need one are left out.
         min_group_share: share of the examples that a group needs for an impact ratio.
+        chosen: whether the user named the favourable class.
     """
     if not attributes:
         return Measures([], pd.DataFrame(), [], [])
@@ -74,9 +79,22 @@ def measures_of(
     )
     found = {attribute: auditor.measure(attribute) for attribute in attributes}
     groups = pd.concat([each.groups for each in found.values()], ignore_index=True)
-    tables = [*_rule_table(found), *_group_tables(found)]
+    favourable = None if positive is None else study.class_names[positive]
+    assumed = "" if favourable is None or chosen else _assumed(favourable, study.class_names)
+    tables = [*_rule_table(found, favourable), *_group_tables(found)]
     rows = [row for name, each in found.items() for row in _rows(attribute_name(name), each)]
-    return Measures(rows, groups, tables, list(_notes(study, found, positive, min_group_share)))
+    notes = list(_notes(study, found, positive, min_group_share))
+    return Measures(rows, groups, tables, notes, assumed)
+
+
+def _assumed(favourable: str, class_names: Sequence[str]) -> str:
+    if class_names in (("0", "1"), ("False", "True")):
+        return ""
+    [other] = [name for name in class_names if name != favourable]
+    return (
+        f"{favourable} is taken as the favourable class, because it is the later of two names; "
+        f"--positive {other} takes the other"
+    )
 
 
 def _rows(name: str, measures: GroupMeasures) -> Iterator[Row]:
@@ -133,7 +151,7 @@ def _notes(
 # ---- tables
 
 
-def _rule_table(found: dict[Attribute, GroupMeasures]) -> Iterator[Table]:
+def _rule_table(found: dict[Attribute, GroupMeasures], favourable: str | None) -> Iterator[Table]:
     """The four-fifths rule of every attribute and side; nothing without a favourable class."""
     rows = []
     for each in found.values():
@@ -158,7 +176,7 @@ def _rule_table(found: dict[Attribute, GroupMeasures]) -> Iterator[Table]:
         "chance": "by chance, %",
         "p": "p",
     }
-    title = "Impact ratios: the four-fifths rule"
+    title = f"Impact ratios of {favourable}: the four-fifths rule"
     yield table_of(FOUR_FIFTHS_TABLE, title, rows, [("", columns)], notes)
 
 

@@ -26,7 +26,7 @@ from kdplatform.study.fairness import GroupFairness
 from kdplatform.study.groups import BETTER, UNDECIDED, WORSE
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.planning import what_would_decide
-from kdplatform.study.warnings import collapse_warnings
+from kdplatform.study.warnings import collapse_warnings, unmeasured_attributes
 
 WARNING = "warning"
 MOST = 7
@@ -87,7 +87,8 @@ def study_findings(
         fairness: as in `evidence.study_evidence`.
     """
     evidence = study_evidence(classes, groups, fairness)
-    return make_findings(evidence, collapse_warnings(classes.study))
+    study = classes.study
+    return make_findings(evidence, [*unmeasured_attributes(study), *collapse_warnings(study)])
 
 
 def _warnings(warnings: Sequence[str]) -> list[Finding]:

@@ -1,9 +1,11 @@
-"""Warnings about models that have learnt nothing, or that treat all examples alike."""
+"""Warnings about models that have learnt nothing, and about attributes that are not compared."""
 
 from collections.abc import Callable, Mapping
 
+import numpy as np
+
 from kdplatform.analysis.collapse import Collapse, collapse_of
-from kdplatform.analysis.tables import listed
+from kdplatform.analysis.tables import attribute_groups, listed
 from kdplatform.study.study import Arm, Study
 
 
@@ -55,6 +57,29 @@ def collapse_warnings(
     ]
 
 
+def unmeasured_attributes(study: Study) -> list[str]:
+    """Returns one sentence for each attribute that has fewer than two groups large enough."""
+    found = []
+    for name in study.attributes:
+        if not isinstance(name, str):
+            continue
+        groups = attribute_groups(study.any_table, name)
+        counted = groups.codes[groups.codes >= 0]
+        sizes = np.bincount(counted, minlength=len(groups.members)) @ groups.members
+        large = int((sizes >= study.min_group_size).sum())
+        if large >= 2:
+            continue
+        sentence = (
+            f"{name} was not compared: {large} of its {len(groups.names)} groups "
+            f"{'has' if large == 1 else 'have'} the {study.min_group_size} examples that a group "
+            "needs, and two are needed."
+        )
+        if len(groups.names) > 2 and all(_is_number(group) for group in groups.names):
+            sentence += " Put its numbers into ranges first, such as 30 to 45."
+        found.append(sentence)
+    return found
+
+
 def arms_at_chance(study: Study) -> frozenset[Arm]:
     """Returns the arms with a model that is not better than chance."""
     return frozenset(
@@ -71,6 +96,15 @@ def _never(study: Study, found: Collapse) -> tuple[str, ...]:
         for attribute, group, label in found.never_in_groups
     ]
     return (*classes, *in_groups)
+
+
+def _is_number(text: str) -> bool:
+    """Returns whether the name of a group is a number."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _percent(share: float) -> str:

@@ -70,9 +70,34 @@ def test_the_favourable_class_is_said_where_it_was_not_asked_for(
     sides = csv("a.csv", FAIR), csv("b.csv", UNFAIR)
     words = ("--attributes", "race", "--min_group_share", "0.15")
     assert compare(*sides, *words) == 0
-    printed = capsys.readouterr().out
+    said = capsys.readouterr()
+    printed = said.out
     assert "Favourable class: reject." in printed
+    assert said.err.splitlines() == [
+        "reject is taken as the favourable class, because it is the later of two names; "
+        "--positive hire takes the other"
+    ]
     assert "race: c has less than 15% of the examples and no impact ratio" in printed
+
+
+def test_a_favourable_class_that_is_named_is_not_said_again(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sides = csv("a.csv", FAIR), csv("b.csv", UNFAIR)
+    assert compare(*sides, "--attributes", "race", "--positive", "reject") == 0
+    assert capsys.readouterr().err == ""
+
+
+def test_an_attribute_of_many_numbers_is_not_compared_and_that_comes_first(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    sides = [
+        csv(n, t.assign(age=18 + t["id"] % 60)) for n, t in (("a.csv", FAIR), ("b.csv", UNFAIR))
+    ]
+    assert compare(*sides, "--attributes", "age", "--positive", "hire") == 0
+    first = capsys.readouterr().out.strip().splitlines()[0]
+    assert first.startswith("WARNING: age was not compared: 0 of its 60 groups have the 30 ")
+    assert "Put its numbers into ranges first" in first
 
 
 def test_many_classes_need_a_favourable_one(capsys: pytest.CaptureFixture[str]) -> None:
