@@ -15,7 +15,7 @@ from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import HIGHER_IS_FAIRER, Change, GroupFairness
-from kdplatform.study.groups import BETTER, UNDECIDED, WORSE, GroupComparison
+from kdplatform.study.groups import BETTER, NOT_MEASURED, UNDECIDED, WORSE, GroupComparison
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.metrics import REFERENCES
 from kdplatform.study.study import Arm
@@ -71,12 +71,14 @@ class Evidence:
 
 
 def judged(better: int, interval: Interval, chance: float = 0.0) -> str:
-    """Returns whether a metric's change is worse, better or undecided.
+    """Returns whether a metric's change is worse, better, undecided or not measured.
 
     Args:
         better: 1 if a higher value is better, -1 if a lower one is.
         chance: as in `verdicts.by_interval`.
     """
+    if np.isnan(interval.estimate):
+        return NOT_MEASURED
     words = {Verdict.SUPPORTED: BETTER, Verdict.CONTRADICTED: WORSE}
     return words.get(by_interval(better, interval, chance), UNDECIDED)
 

@@ -23,7 +23,7 @@ from kdplatform.study.class_verdicts import class_p_family, class_verdicts
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.evidence import Evidence, study_evidence
 from kdplatform.study.fairness import GroupFairness
-from kdplatform.study.groups import BETTER, UNDECIDED, WORSE
+from kdplatform.study.groups import BETTER, NOT_MEASURED, UNDECIDED, WORSE
 from kdplatform.study.groupwise import GroupWise
 from kdplatform.study.planning import what_would_decide
 from kdplatform.study.warnings import collapse_warnings, unmeasured_attributes
@@ -122,7 +122,7 @@ def _first(findings: Sequence[Finding], most: int, several: bool) -> list[Findin
 
 def _told(evidence: Evidence) -> Iterator[Finding]:
     for change in evidence.metrics:
-        if change.verdict != UNDECIDED:
+        if change.verdict in (WORSE, BETTER):
             inner = "; ".join(filter(None, [_limits(change.interval), change.remark]))
             words = f"{_points(change.a)} to {_points(change.b)}% ({inner})"
             yield _finding(
@@ -237,6 +237,7 @@ def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
     open_["classes"] = all_["classes"] = 0
     metrics = [change for each in evidence for change in each.metrics]
     unclear = [change.what for change in metrics if change.verdict == UNDECIDED]
+    absent = [change.what for change in metrics if change.verdict == NOT_MEASURED]
     for each in evidence:
         if each.groups is not None:
             measured = each.groups.table[each.groups.table["p_value"].notna()]
@@ -252,15 +253,18 @@ def _undecided(evidence: Sequence[Evidence]) -> list[Finding]:
     one_pair = bool(evidence) and all(max(each.seeds) == 1 for each in evidence)
     limited = "Each side is one model: the findings hold for these models, not for other seeds."
     if len(evidence) > 1 and unclear:
-        parts.append(f"{len(unclear)} of {len(metrics)} metrics")
+        parts.append(f"{len(unclear)} of {len(metrics) - len(absent)} metrics")
     else:
         parts += unclear
-    if not parts:
-        return [Finding(UNDECIDED, limited)] if one_pair else []
-    sentence = f"Undecided: {', '.join(parts)}."
-    hidden = what_would_decide(evidence)
-    words = [sentence, hidden, limited if one_pair else ""]
-    return [Finding(UNDECIDED, " ".join(filter(None, words)))]
+    words = []
+    if parts:
+        words += [f"Undecided: {', '.join(parts)}.", what_would_decide(evidence)]
+    if absent:
+        words.append(f"Not measured: {listed(list(dict.fromkeys(absent)))}.")
+    if one_pair:
+        words.append(limited)
+    sentence = " ".join(filter(None, words))
+    return [Finding(UNDECIDED, sentence)] if sentence else []
 
 
 # ---- words

@@ -9,11 +9,12 @@ from helpers.synthetic_studies import CLASSES, COLORS
 from helpers.two_groups import two_groups
 
 from kdplatform.analysis.comparison import compare_pair
-from kdplatform.analysis.intervals import Interval
+from kdplatform.analysis.intervals import UNKNOWN, Interval
+from kdplatform.analysis.verdict import Change
 from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.study.classes import ClassWise
-from kdplatform.study.evidence import Evidence, MetricChange, accuracy_change
+from kdplatform.study.evidence import Evidence, MetricChange, accuracy_change, fairness_change
 from kdplatform.study.findings import Finding, make_findings, study_findings
 from kdplatform.study.groups import compare_groups
 from kdplatform.study.groupwise import GroupWise
@@ -106,6 +107,15 @@ def test_at_most_seven_sentences_of_which_each_topic_has_one() -> None:
     assert worse[-1].sentence.endswith("85 only B). 18 more got worse.")
     both = make_findings([evidence(a, b, changes), replace(evidence(a, b, changes), between="C")])
     assert "In all comparisons, " in [f for f in both if f.kind == "worse"][-1].sentence
+
+
+def test_a_metric_without_a_value_is_not_measured_rather_than_undecided() -> None:
+    a, b = pair()
+    absent = fairness_change("EOD by age", "eod", np.nan, np.nan, Change(UNKNOWN, np.nan, False))
+    [*_, last] = make_findings([evidence(a, b, (absent,))])
+    assert "Not measured: EOD by age." in last.sentence
+    undecided = last.sentence.partition("Not measured")[0]
+    assert "EOD by age" not in undecided
 
 
 def test_a_part_is_told_only_where_its_group_is_not() -> None:
