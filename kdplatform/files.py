@@ -15,7 +15,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from kdplatform.errors import MachineError, UserError
-from kdplatform.processes import is_dead_here, this_process
+from kdplatform.processes import host_of, is_dead_here, this_process
 from kdplatform.progress import say
 
 Arrays = dict[str, NDArray[np.generic]]
@@ -103,6 +103,7 @@ def place_of_folder(parameter: str, path: Path) -> Path:
 
 
 _scratch: Path | None = None
+_LONGEST_IN_TEMPORARY = 100  # bytes of a target's name
 
 
 def use_scratch(folder: Path) -> None:
@@ -136,10 +137,19 @@ def scratch_room() -> tuple[Path, int]:
 
 @contextmanager
 def written_atomically(target: Path) -> Iterator[Path]:
-    """Gives a temporary path beside `target`, renamed to it only if the block succeeds."""
+    """Gives a temporary path beside `target`, renamed to it only if the block succeeds.
+
+    A process that is killed leaves the temporary file. The next one of this machine that writes a
+    file into the same folder removes it.
+    """
     target.parent.mkdir(parents=True, exist_ok=True)
+    own = this_process()
+    for left_over in target.parent.glob(f".*.{glob.escape(host_of(own))}:*"):
+        _, host, rest = left_over.name.rpartition(f".{host_of(own)}:")
+        if is_dead_here(f"{host}{rest}".removeprefix(".").rpartition(":")[0]):
+            left_over.unlink(missing_ok=True)
     # Not mkstemp, whose files only their owner can read: a data folder can be shared.
-    temporary = target.with_name(f".{target.name}.{uuid4().hex[:12]}")
+    temporary = target.with_name(f"{_temporary_beginning(target)}{own}:{uuid4().hex[:12]}")
     temporary.open("xb").close()
     try:
         yield temporary
@@ -154,10 +164,16 @@ def written_atomically(target: Path) -> Iterator[Path]:
 def remove_left_overs(target: Path) -> None:
     """Removes temporary files that a killed process left beside this target.
 
-    Call it while no other process writes the target.
+    Call it while no other process writes the target: it also removes files of other machines.
     """
-    for left_over in target.parent.glob(f".{glob.escape(target.name)}.*"):
+    for left_over in target.parent.glob(f"{glob.escape(_temporary_beginning(target))}*"):
         left_over.unlink(missing_ok=True)
+
+
+def _temporary_beginning(target: Path) -> str:
+    # Cut, so that the name of the process fits into the 255 bytes of a file's name.
+    name = target.name.encode(errors="surrogateescape")[:_LONGEST_IN_TEMPORARY]
+    return f".{name.decode(errors='ignore')}."
 
 
 @contextmanager

@@ -47,6 +47,27 @@ def test_a_written_file_has_the_content_and_nothing_is_left_beside_it(tmp_path: 
     assert list(target.parent.iterdir()) == [target]
 
 
+@pytest.mark.parametrize("name", ["best.yaml", "猫" * 80])
+def test_the_next_writer_removes_what_a_killed_one_left_and_nothing_of_a_live_one(
+    tmp_path: Path, name: str
+) -> None:
+    target = tmp_path / name
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from kdplatform.files import written_atomically\n"
+        "with written_atomically(Path(sys.argv[1])):\n    os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    assert in_a_process(code, target) == -signal.SIGKILL
+    [left_over] = tmp_path.iterdir()
+    with written_atomically(target.with_suffix(".live")) as live:
+        assert not left_over.exists()
+        with written_atomically(target) as temporary:
+            temporary.write_text("new")
+        assert live.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([target, target.with_suffix(".live")])
+    assert target.read_text() == "new"
+
+
 def test_a_block_that_fails_leaves_the_old_file_and_nothing_beside_it(tmp_path: Path) -> None:
     target = tmp_path / "file.txt"
     target.write_text("old")
