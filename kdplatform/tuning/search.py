@@ -33,6 +33,7 @@ from kdplatform.tuning.references import (
     violations,
 )
 from kdplatform.tuning.space import Point, draw
+from kdplatform.tuning.storage import GRACE_SECONDS
 from kdplatform.tuning.trial_runs import TrialFailedError, TrialRuns, log_result
 from kdplatform.tuning.trials import Result
 
@@ -115,7 +116,10 @@ class Search:
                 )
             elif counted.running and self.heartbeats:
                 if not waited:
-                    say(f"tune: other drivers are running {counted.running} trials; waiting")
+                    say(
+                        f"tune: other drivers are running {counted.running} trials; waiting (a "
+                        f"trial whose driver is dead is tried again after {GRACE_SECONDS} s)"
+                    )
                     waited = True
                 self.stop.wait(_WAIT_SECONDS)
                 fail_stale_trials(self.study)

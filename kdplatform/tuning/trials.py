@@ -12,7 +12,7 @@ from optuna.trial import FrozenTrial, TrialState
 from kdplatform.processes import is_dead_here
 from kdplatform.tuning.front import Outcome
 from kdplatform.tuning.space import Point
-from kdplatform.tuning.storage import retry
+from kdplatform.tuning.storage import GRACE_SECONDS, retry
 
 # Names of a trial's attributes.
 POINT = "kd.point"
@@ -22,8 +22,9 @@ DRIVER = "kd.driver"
 RUN = "mlflow.run_id"
 SURPLUS = "kd.surplus"
 
-# A trial without a driver's name this long after its start is lost.
-_NAMELESS = timedelta(minutes=5)
+# A trial without a driver's name this long after its start is lost: its driver was killed between
+# two statements, before a heartbeat.
+_NAMELESS = timedelta(seconds=GRACE_SECONDS)
 # A trial from the queue has its former driver's name until it gets a new one.
 _SETTLED = timedelta(seconds=2)
 

@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -273,6 +274,23 @@ def test_the_trial_of_a_killed_driver_is_marked_and_tried_again(
         [retried] = [t for t in search.study.trials if t.system_attrs.get("retry_history") == [1]]
         assert retried.params == lost.params
         assert toy.kd(1.0, 0.8) in world.trained
+
+
+@pytest.mark.parametrize(("age", "lost"), [(60, 0), (91, 1)])
+def test_a_trial_that_its_driver_never_signed_is_lost_after_the_grace(
+    url: str, age: int, lost: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    study, _ = toy.open_toy_study(toy.World(toy.config()), url)
+    trial = study.ask()
+    later = datetime.now() + timedelta(seconds=age)
+
+    class Later(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return later
+
+    monkeypatch.setattr(books, "datetime", Later)
+    assert [found.number for found in books.recover(study)] == [trial.number] * lost
 
 
 @pytest.mark.filterwarnings("ignore:Heartbeat of storage")
