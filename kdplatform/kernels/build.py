@@ -101,8 +101,7 @@ def _say_that_it_begins() -> Progress:
 
     def progress(line: str) -> None:
         if not lines:
-            what = line.partition(":")[0]
-            print(f"kdplatform: {what}, once on this machine", file=sys.stderr)
+            print(f"kdplatform: {line.partition(':')[0]}", file=sys.stderr)
         lines.append(line)
 
     return progress
@@ -176,13 +175,8 @@ def _build_locked(target: Path, cuda: Cuda | None, progress: Progress) -> None:
         compiler = cxx_compiler()
         write_ninja_file(folder, compiler, cuda)
         what = f"CPU and CUDA {' '.join(cuda.architectures)}" if cuda else "CPU"
-        _run_ninja(
-            folder,
-            target,
-            lambda s: progress(
-                f"compiling the {what} kernels, once for this machine: {s:.0f} s so far"
-            ),
-        )
+        words = f"compiling the {what} kernels, once on this machine"
+        _run_ninja(folder, target, lambda s: progress(f"{words}: {s:.0f} s so far"))
         seconds = time.monotonic() - start
         record = {
             "key": build_key(cuda.architectures if cuda else ()),

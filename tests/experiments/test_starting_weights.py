@@ -355,10 +355,13 @@ def test_another_architectures_run_is_refused(
             {"teacher__model": "resnet50", "teacher__pretrained": "true", "teacher__weights": "a"},
             "pretrained and weights are given",
         ),
-        ({"teacher__model": "own:model", "teacher__image_size": "9"}, "inputs of its own"),
+        (
+            {"teacher__model": "own:model", "teacher__image_size": "9"},
+            "image_size cannot be set with",
+        ),
         (
             {"teacher__model": "own:model", "teacher__mean": "0.5", "teacher__std": "0.5"},
-            "inputs of its own",
+            "mean, std cannot be set with",
         ),
         ({"student__weights_entry": "ema"}, "weights_entry='ema' is not allowed without weights"),
         ({"student__mean": "0.5,0.5"}, "mean=(0.5, 0.5) and std=None do not fit together"),
