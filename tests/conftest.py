@@ -21,8 +21,9 @@ for number in (signal.SIGINT, signal.SIGHUP):
 
 FileLimit = Callable[[int], AbstractContextManager[None]]
 HERE = Path(__file__).parent
-# Rooms whose files take long.
+# Rooms and files that take long.
 LONG = {"experiments", "kernels", "tuning"}
+LONG |= {f"test_{name}.py" for name in ("site", "faults", "installed", "projects_run")}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
