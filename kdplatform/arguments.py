@@ -207,7 +207,7 @@ WITHOUT_PROJECT: dict[str, tuple[Parameter, ...]] = {
             "positive",
             "auto",
             "auto | class",
-            "the favourable class; auto: 1 of 0 and 1, or the later of two names",
+            "the favourable class; auto: the second of two classes",
         ),
         Parameter("out", "none", "none | path", "folder for a page and tables"),
         Parameter(

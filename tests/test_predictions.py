@@ -150,6 +150,10 @@ def test_digest_depends_on_ids_and_labels_but_not_on_row_order():
         (rows(label=pd.array([0, 1, None], dtype="Int64")), "'label' has no value in row 3"),
         (rows(id=[1, "a", 2]), "column 'id' holds values of several types"),
         (rows().drop(columns="prediction"), "lacks column 'prediction'"),
+        (
+            rows().rename(columns={"id": "image", "label": "y"}),
+            "lacks columns 'id', 'label'; it has .*; rename those that hold them",
+        ),
         (rows().iloc[:0], "has 0 rows"),
     ],
 )

@@ -92,7 +92,7 @@ def _assumed(favourable: str, class_names: Sequence[str]) -> str:
         return ""
     [other] = [name for name in class_names if name != favourable]
     return (
-        f"{favourable} is taken as the favourable class, because it is the later of two names; "
+        f"{favourable} is taken as the favourable class, because it is the second of two classes; "
         f"--positive {other} takes the other"
     )
 

@@ -392,6 +392,15 @@ def test_columns_that_are_not_compared_are_listed_with_the_reason(
     )
 
 
+def test_columns_beside_the_named_ones_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (predictions(0.7 + i / 10, i).assign(prob_0=0.5, sex=["f", "m"] * 150) for i in (0, 1))
+    assert compare(csv("a.csv", a), csv("b.csv", b), "--attributes", "sex") == 0
+    printed = capsys.readouterr().out
+    [line] = [line for line in printed.splitlines() if "because not named" in line]
+    assert "prob_0" in line
+    assert "sex" not in line
+
+
 def test_pairs_of_many_attributes_are_left_out_with_a_word(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

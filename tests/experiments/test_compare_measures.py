@@ -74,7 +74,7 @@ def test_the_favourable_class_is_said_where_it_was_not_asked_for(
     printed = said.out
     assert "Favourable class: reject." in printed
     assert said.err.splitlines() == [
-        "reject is taken as the favourable class, because it is the later of two names; "
+        "reject is taken as the favourable class, because it is the second of two classes; "
         "--positive hire takes the other"
     ]
     assert "race: c has less than 15% of the examples and no impact ratio" in printed

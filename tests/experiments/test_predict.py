@@ -45,6 +45,8 @@ def test_students_of_a_file_are_those_of_the_teacher_that_wrote_it(
     compared = ("classwise/n_tc", "classwise/n_sc", "disagreement/teacher")
     for name in compared:
         assert taught.data.metrics.get(name) == live.data.metrics.get(name)
+    assert place.run("predict", model=teacher.info.run_id, data_folder=place.folder / "mine") == 0
+    assert (place.folder / f"mine/predictions/{teacher.info.run_id}-test.parquet").exists()
     # Once more it is found, and a file of training rows alone gives no comparison with it.
     alone = place.folder / "alone.csv"
     assert (

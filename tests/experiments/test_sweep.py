@@ -326,6 +326,17 @@ def test_time_left_is_that_of_the_roles_left(monkeypatch):
     assert shown.seconds_left() == pytest.approx((100 + 10 + 3 * 20) / 2)
 
 
+def test_what_a_model_says_before_its_end_has_lines_of_its_own(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = steps()
+    shown = progress.GraphProgress(found, reused=0, slots=2, title="sweep")
+    shown.done(found[0], ["waiting for another process", "Teacher: test accuracy"], 1, reused=False)
+    first, second = capsys.readouterr().err.splitlines()
+    assert first == "waiting for another process"
+    assert second.startswith(f"[1/{len(found)}] Teacher: test accuracy (done 1, ")
+
+
 def test_arms_have_mean_deviation_and_interval_over_seeds_at_their_step(story: Story) -> None:
     own = table(story, 2, "sweep.json")
     values = own.loc[own["temperature"] == 2.5, "test/accuracy"]

@@ -41,6 +41,11 @@ def test_groups_large_enough_are_measured() -> None:
     assert (measure.attribute, measure.min_group_size) == ("color", 30)
 
 
+def test_attributes_that_a_search_could_compare_are_named() -> None:
+    with pytest.raises(UserError, match=r"needs attributes, .*, or --attributes with color$"):
+        open_measure(config(attributes="none"), dataset(positives=40))
+
+
 def test_groups_too_small_for_what_is_searched_are_refused_with_their_reason() -> None:
     with pytest.raises(
         UserError, match=r"EOD color is undefined on validation data with min_group_size=30"
