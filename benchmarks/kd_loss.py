@@ -169,17 +169,17 @@ class Inputs:
     """Enough copies of one problem that on a device each comes from memory, not from its cache."""
 
     def __init__(self, rows: int, classes: int, dtype: torch.dtype, device: str) -> None:
-        generator = torch.Generator().manual_seed(rows + classes)
+        generator = torch.Generator(device).manual_seed(rows + classes)
         size = rows * classes * dtype.itemsize * 2
         copies = 1 if device == "cpu" else max(1, min(16, (256 << 20) // size))
 
         def logits() -> Tensor:
-            values = torch.randn(rows, classes, generator=generator)
-            return values.to(dtype).to(device)
+            values = torch.randn(rows, classes, generator=generator, device=device)
+            return values.to(dtype)
 
         self.students = [logits().requires_grad_() for _ in range(copies)]
         self.teachers = [logits() for _ in range(copies)]
-        self.labels = torch.randint(classes, (rows,), generator=generator).to(device)
+        self.labels = torch.randint(classes, (rows,), generator=generator, device=device)
         self.turn = 0
 
     def next(self) -> tuple[Tensor, Tensor, Tensor]:
