@@ -21,12 +21,14 @@ struct ChunkAccess {
   static constexpr int chunks = 32 / width;
   static constexpr bool masks = false;
   static constexpr bool tiles = ragged;
-  // Exponentials stay in registers if the logits take few of them, else they are computed twice.
-  static constexpr bool keeps_exponentials = sizeof(T) == 2;
+  static constexpr bool stages = true;
+  static constexpr bool packed = sizeof(T) == 2;  // two logits share a register
 
   const T* student;
   const T* teacher;
   T* gradient;  // unused if no gradient is wanted
+  const T* student_begin;  // of the whole tensor
+  const T* teacher_begin;
   int64_t classes;
   int shift;
 
@@ -35,6 +37,8 @@ struct ChunkAccess {
                         row * p.student.row_stride)),
         teacher(optimisation_barrier(static_cast<const T*>(p.teacher.data) + row * p.teacher.row_stride)),
         gradient(optimisation_barrier(static_cast<T*>(p.gradient) + (k * p.rows + row) * p.classes)),
+        student_begin(static_cast<const T*>(p.student.data)),
+        teacher_begin(static_cast<const T*>(p.teacher.data)),
         classes(p.classes),
         shift(ragged ? alignment_shift(student) : 0) {}
 
@@ -50,6 +54,22 @@ struct ChunkAccess {
   template <class Index>
   KD_INLINE Held read_teacher(Index chunk) const {
     return read_chunk<ragged>(teacher, first_class(chunk), Index(classes));
+  }
+  // Begins to copy a chunk of this row into a place in shared memory.
+  template <class Team>
+  KD_INLINE void stage_student(const Team& team, int chunk, Held* to) const {
+    stage_chunk<ragged>(team, student, student_begin, first_class(chunk), int(classes), to);
+  }
+  template <class Team>
+  KD_INLINE void stage_teacher(const Team& team, int chunk, Held* to) const {
+    stage_chunk<ragged>(team, teacher, teacher_begin, first_class(chunk), int(classes), to);
+  }
+  // The chunk that was copied there.
+  KD_INLINE Held staged_student(int chunk, const Held* from) const {
+    return staged_chunk<ragged>(student, student_begin, first_class(chunk), int(classes), from);
+  }
+  KD_INLINE Held staged_teacher(int chunk, const Held* from) const {
+    return staged_chunk<ragged>(teacher, teacher_begin, first_class(chunk), int(classes), from);
   }
   KD_INLINE Scalar student_number(int64_t k) const { return widen(read(student + k)); }
   template <class Index>
@@ -67,12 +87,14 @@ struct NumberAccess {
   struct Held {
     Scalar number;
     KD_INLINE Scalar get(int) const { return number; }
+    KD_INLINE void set(int, Scalar x) { number = x; }
   };
   static constexpr int width = 1;
   static constexpr int chunks = 8;
   static constexpr bool masks = true;
   static constexpr bool tiles = false;
-  static constexpr bool keeps_exponentials = false;
+  static constexpr bool stages = false;
+  static constexpr bool packed = false;
 
   const RowParameters& parameters;
   int64_t student, teacher, gradient;  // index of the row's first number

@@ -7,9 +7,6 @@
 namespace kd {
 namespace KD_BODY {
 
-KD_INLINE float larger(float a, float b) { return fmaxf(a, b); }
-KD_INLINE double larger(double a, double b) { return fmax(a, b); }
-
 // 2^y, and exactly 1 for 0. Two units in the last place on a device. Below 2^-126 it is 0.
 KD_INLINE float power_of_two(float y) {
 #ifdef __CUDA_ARCH__
@@ -27,6 +24,12 @@ KD_INLINE double power_of_two(double y) { return ::exp2(y); }
 KD_INLINE int optimisation_barrier(int x) {
 #ifdef __CUDA_ARCH__
   asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+KD_INLINE int64_t optimisation_barrier(int64_t x) {
+#ifdef __CUDA_ARCH__
+  asm volatile("" : "+l"(x));
 #endif
   return x;
 }
@@ -138,9 +141,10 @@ struct RowNumbers {
   Scalar student_rate, teacher_rate;        // log2e / T
   Scalar student_sum, teacher_sum, sum_at_one;
 
-  KD_INLINE void set_rates(const RowConstants<Scalar>& constants) {
-    inverse_student = 1 / constants.student_temperature;
-    inverse_teacher = 1 / constants.teacher_temperature;
+  KD_INLINE void set_rates(Scalar student_temperature, Scalar teacher_temperature) {
+    const Scalar nan = NAN;
+    inverse_student = is_temperature(student_temperature) ? 1 / student_temperature : nan;
+    inverse_teacher = is_temperature(teacher_temperature) ? 1 / teacher_temperature : nan;
     student_rate = Scalar(log2e) * inverse_student;
     teacher_rate = Scalar(log2e) * inverse_teacher;
   }
@@ -154,6 +158,21 @@ struct RowNumbers {
     return power_of_two((s - student_max) * Scalar(log2e));
   }
 };
+
+// What a sum of exponentials is multiplied by when its maximum changes to one that is not smaller.
+template <class Scalar>
+KD_INLINE Scalar rescaling(Scalar from, Scalar to, Scalar rate) {
+  return from == to ? Scalar(1) : power_of_two((from - to) * rate);
+}
+
+// Subtracts from the label's number, if it is among those of classes first to first + n - 1.
+template <class Scalar, class Index, int n>
+KD_INLINE void subtract_at_label(int64_t label, Index first, Scalar value, Scalar (&numbers)[n]) {
+  const Index offset = Index(label) - first;
+  if (offset < 0 || offset >= n || label < 0) return;
+  KD_UNROLL
+  for (int i = 0; i < n; ++i) numbers[i] -= i == int(offset) ? value : Scalar(0);
+}
 
 // Sums over a row's classes: the divergence, and three for the derivatives by the temperatures.
 enum Term { divergence, slope, spread, spread_ratio };
@@ -206,10 +225,47 @@ struct ClassArithmetic {
   // The label's part of the gradient, -onehot, for classes from `first`.
   template <class Index, int n>
   KD_INLINE void add_label(int64_t label, Index first, Scalar (&gradient)[n]) const {
-    const Index offset = Index(label) - first;
-    if (offset < 0 || offset >= n || label < 0) return;
-    KD_UNROLL
-    for (int i = 0; i < n; ++i) gradient[i] -= i == int(offset) ? ce_gradient : Scalar(0);
+    subtract_at_label(label, first, ce_gradient, gradient);
+  }
+};
+
+// a * b, rounded before it is subtracted: equal products then differ by exactly 0.
+KD_INLINE float rounded_product(float a, float b) {
+#ifdef __CUDA_ARCH__
+  return __fmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+KD_INLINE double rounded_product(double a, double b) {
+#ifdef __CUDA_ARCH__
+  return __dmul_rn(a, b);
+#else
+  return a * b;
+#endif
+}
+
+// The gradient of a class from its logit and the teacher's exponential, after the row's sums.
+template <class Scalar>
+struct GradientArithmetic {
+  Scalar student_max, student_rate;
+  Scalar by_student, by_teacher, by_one;  // the gradient is linear in three exponentials
+
+  // `teacher_factor` multiplies the teacher's exponentials.
+  KD_INLINE GradientArithmetic(const RowConstants<Scalar>& constants,
+                               const RowNumbers<Scalar>& row, Scalar teacher_factor)
+      : student_max(row.student_max), student_rate(row.student_rate) {
+    by_student = constants.student_gradient * reciprocal_of_sum(row.student_sum);
+    by_teacher = constants.student_gradient * reciprocal_of_sum(row.teacher_sum) * teacher_factor;
+    by_one = constants.ce_gradient * reciprocal_of_sum(row.sum_at_one);
+  }
+
+  KD_INLINE Scalar gradient(Scalar s, Scalar teacher_exponential) const {
+    const Scalar shifted = s - student_max;
+    const Scalar difference =
+        rounded_product(power_of_two(shifted * student_rate), by_student) -
+        rounded_product(teacher_exponential, by_teacher);
+    return Ops<Scalar>::fma(power_of_two(shifted * Scalar(log2e)), by_one, difference);
   }
 };
 

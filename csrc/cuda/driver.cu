@@ -13,7 +13,7 @@ namespace {
 
 struct Facts {
   std::atomic<bool> known{false};
-  std::atomic<int> multiprocessors{0}, clusters{0}, cache_bytes{0};
+  std::atomic<int> multiprocessors{0}, clusters{0}, cache_bytes{0}, shared_bytes{0};
 };
 
 int attribute(cudaDeviceAttr name, int index) {
@@ -24,20 +24,33 @@ int attribute(cudaDeviceAttr name, int index) {
 
 // Attributes of the current device. The query neither waits nor allocates.
 Device current_device() {
-  constexpr int most = 128;
-  static std::array<Facts, most> facts;
+  static std::array<Facts, most_devices> facts;
   int index = 0;
   check_launch(cudaGetDevice(&index));
-  if (index >= most) throw std::runtime_error("kd_loss: device index above 127");
+  if (index >= most_devices) throw std::runtime_error("kd_loss: device index above 127");
   Facts& of = facts[index];
   if (!of.known.load(std::memory_order_acquire)) {
     of.multiprocessors = attribute(cudaDevAttrMultiProcessorCount, index);
     of.clusters = attribute(cudaDevAttrClusterLaunch, index);
     of.cache_bytes = attribute(cudaDevAttrL2CacheSize, index);
+    of.shared_bytes = attribute(cudaDevAttrMaxSharedMemoryPerBlockOptin, index);
     of.known.store(true, std::memory_order_release);
   }
-  return {of.multiprocessors, of.clusters != 0, of.cache_bytes};
+  return {of.multiprocessors, of.clusters != 0, of.cache_bytes, of.shared_bytes};
 }
+
+struct Launcher {
+  void* stream;
+
+  template <class Kernel>
+  void launch(const Kernel& kernel, const Shape& shape) const {
+    device::launch(kernel, shape, stream);
+  }
+  template <class Kernel>
+  int64_t at_once(const Shape& shape) const {
+    return clusters_at_once<Kernel>(shape);
+  }
+};
 
 auto launcher(void* stream) {
   return [stream](const auto& kernel, const Shape& shape) { launch(kernel, shape, stream); };
@@ -66,7 +79,7 @@ void cuda_rows(const RowParameters& parameters, void* workspace, void* stream) {
   const device::Device device = device::current_device();
   device::with_access(parameters, [&](const device::Layout& layout, auto* access) {
     device::launch_rows<std::remove_pointer_t<decltype(access)>>(
-        parameters, device, layout, workspace, device::launcher(stream));
+        parameters, device, layout, workspace, device::Launcher{stream});
   });
 }
 

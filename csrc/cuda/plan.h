@@ -16,14 +16,22 @@ namespace KD_BODY {
 template <class Kernel>
 void launch(const Kernel& kernel, const Shape& shape, void* stream);
 
+// How many clusters of this shape (blocks, if it has none) the device runs at once; launch.h has
+// the body.
+template <class Kernel>
+int64_t clusters_at_once(const Shape& shape);
+
 // Throws std::runtime_error for anything but success.
 void check_launch(int error);
+
+constexpr int most_devices = 128;
 
 // The properties of a device that a plan depends on.
 struct Device {
   int multiprocessors;
   bool clusters;
-  int64_t cache_bytes;  // L2
+  int64_t cache_bytes;   // L2
+  int64_t shared_bytes;  // that a block may have
 };
 
 inline int64_t ceiling(int64_t a, int64_t b) { return (a + b - 1) / b; }
@@ -134,6 +142,7 @@ class Planner {
     plan.cluster_blocks = 1;
     plan.chunks = int(ceiling(chunks_, lanes));
     plan.tile = tile;
+    plan.row_step = p_.rows;
     return plan;
   }
 
@@ -154,6 +163,8 @@ class Planner {
     plan.cluster_blocks = blocks;
     plan.cluster_shift = std::countr_zero(unsigned(blocks));
     plan.chunks = int(ceiling(chunks_, threads * blocks));
+    plan.row_step = p_.rows;
+    plan.staged = layout_.chunks;
     return plan;
   }
 
@@ -197,20 +208,41 @@ Shape row_shape(const RowParameters& p, const RowPlan& plan) {
         int(2 * plan.rows_per_block * p.classes * type_bytes(p.student.type));
   else if (!within_warp)
     shape.shared_bytes = int(sizeof(RowShared<typename Access::Scalar>));
+  if (plan.staged)
+    shape.shared_bytes += 2 * plan.chunks * shape.threads * int(sizeof(typename Access::Held));
   return shape;
 }
 
-// Calls launch(kernel, shape) for every kernel of the call, in order.
-template <class Access, class Launch>
+// With more rows than the device computes at once, each team goes through several, the next one
+// staged while it computes. Returns the launch's shape.
+template <class Access, class AtOnce>
+Shape share_rows(const RowParameters& p, const Device& device, RowPlan& plan, AtOnce at_once) {
+  Shape shape = row_shape<Access>(p, plan);
+  if (!plan.staged) return shape;
+  const int64_t teams = shape.shared_bytes <= device.shared_bytes ? at_once(shape) : 0;
+  if (teams == 0 || p.rows <= teams) {
+    plan.staged = false;
+    return row_shape<Access>(p, plan);
+  }
+  plan.row_step = teams;
+  shape.blocks = teams * plan.cluster_blocks;
+  return shape;
+}
+
+// Calls launcher.launch(kernel, shape) for every kernel of the call, in order.
+template <class Access, class Launcher>
 void launch_rows(const RowParameters& p, const Device& device, const Layout& layout,
-                 void* workspace, Launch launch) {
+                 void* workspace, Launcher launcher) {
   using Scalar = typename Access::Scalar;
   if (p.rows == 0 || p.students == 0) return;
   Plan plan = plan_rows<Access>(p, device, layout);
   if (!plan.split) {
-    const Shape shape = row_shape<Access>(p, plan.row);
     const auto launch_row = [&](auto sloped, auto tile) {
-      launch(RowKernel<Access, sloped(), tile()>{p, plan.row}, shape);
+      using Kernel = RowKernel<Access, sloped(), tile()>;
+      const Shape shape = share_rows<Access>(p, device, plan.row, [&](const Shape& shape) {
+        return launcher.template at_once<Kernel>(shape);
+      });
+      launcher.launch(Kernel{p, plan.row}, shape);
     };
     const bool sloped = wants_temperature_gradient(p);
     using Yes = std::true_type;
@@ -229,12 +261,12 @@ void launch_rows(const RowParameters& p, const Device& device, const Layout& lay
   for (; split.first_row < p.rows; split.first_row += plan.rows_per_launch) {
     split.rows = std::min(plan.rows_per_launch, p.rows - split.first_row);
     const Shape shape{split.rows * split.parts, split_threads, 1, int(sizeof(SplitShared<Scalar>))};
-    launch(SplitSumsKernel<Access>{p, split, numbers}, shape);
-    launch(SplitGradientKernel<Access>{p, split, numbers}, shape);
+    launcher.launch(SplitSumsKernel<Access>{p, split, numbers}, shape);
+    launcher.launch(SplitGradientKernel<Access>{p, split, numbers}, shape);
   }
   const int64_t warps = SplitFinishKernel<Access>::max_threads / warp_lanes;
-  launch(SplitFinishKernel<Access>{p, split.parts, numbers},
-         Shape{ceiling(p.students * p.rows, warps), int(warps) * warp_lanes, 1, 0});
+  launcher.launch(SplitFinishKernel<Access>{p, split.parts, numbers},
+                  Shape{ceiling(p.students * p.rows, warps), int(warps) * warp_lanes, 1, 0});
 }
 
 template <class Access>

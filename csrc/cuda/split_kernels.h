@@ -46,10 +46,9 @@ struct SplitShared {
   Partials<Scalar, terms> all_terms;
 };
 
-// Rescales a sum of exponentials from one maximum to another that is not smaller.
 template <class Scalar>
 KD_INLINE Scalar rescaled(Scalar sum, Scalar from, Scalar to, Scalar rate) {
-  return from == to ? sum : sum * power_of_two((from - to) * rate);
+  return sum * rescaling(from, to, rate);
 }
 
 // Maxima and sums of exponentials that accept further logits.
@@ -61,7 +60,7 @@ struct RunningSums {
   KD_INLINE explicit RunningSums(const RowConstants<Scalar>& constants) {
     row.student_max = row.teacher_max = -INFINITY;
     row.student_sum = row.teacher_sum = row.sum_at_one = 0;
-    row.set_rates(constants);
+    row.set_rates(constants.student_temperature, constants.teacher_temperature);
   }
 
   KD_INLINE void rescale(Scalar student_max, Scalar teacher_max) {

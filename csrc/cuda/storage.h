@@ -140,6 +140,82 @@ struct alignas(16) Chunk<BFloat16> : HalfChunk<BFloat16> {
   }
 };
 
+KD_INLINE float larger(float a, float b) { return fmaxf(a, b); }
+KD_INLINE double larger(double a, double b) { return fmax(a, b); }
+
+#ifndef __CUDA_ARCH__
+template <class T>
+KD_INLINE uint32_t larger_pair_of(uint32_t a, uint32_t b) {
+  const auto larger_of = [](uint32_t x, uint32_t y) {
+    const float left = to_float(T{uint16_t(x)}), right = to_float(T{uint16_t(y)});
+    return larger(left, right) == left ? x : y;
+  };
+  return larger_of(a >> 16, b >> 16) << 16 | larger_of(a & 0xffff, b & 0xffff);
+}
+#endif
+
+// Each of two pairs' larger number. NaN is the smaller one.
+KD_INLINE uint32_t larger_pair(BFloat16, uint32_t a, uint32_t b) {
+#ifdef __CUDA_ARCH__
+  const auto pair = [](uint32_t word) {
+    return __halves2bfloat162(__ushort_as_bfloat16(uint16_t(word & 0xffff)),
+                              __ushort_as_bfloat16(uint16_t(word >> 16)));
+  };
+  const __nv_bfloat162 larger = __hmax2(pair(a), pair(b));
+  return uint32_t(__bfloat16_as_ushort(larger.y)) << 16 | __bfloat16_as_ushort(larger.x);
+#else
+  return larger_pair_of<BFloat16>(a, b);
+#endif
+}
+KD_INLINE uint32_t larger_pair(Float16, uint32_t a, uint32_t b) {
+#ifdef __CUDA_ARCH__
+  const auto pair = [](uint32_t word) {
+    return __halves2half2(__ushort_as_half(uint16_t(word & 0xffff)),
+                          __ushort_as_half(uint16_t(word >> 16)));
+  };
+  const __half2 larger = __hmax2(pair(a), pair(b));
+  return uint32_t(__half_as_ushort(larger.y)) << 16 | __half_as_ushort(larger.x);
+#else
+  return larger_pair_of<Float16>(a, b);
+#endif
+}
+
+// The largest number of the chunks so far, or -inf. 16-bit numbers are compared in pairs, without
+// separating them.
+template <class Held>
+struct Largest {
+  using Scalar = decltype(Held{}.get(0));
+  Scalar value = -INFINITY;
+
+  template <int width>
+  KD_INLINE void add(const Held& held) {
+    KD_UNROLL
+    for (int i = 0; i < width; ++i) value = larger(value, held.get(i));
+  }
+  KD_INLINE Scalar get() const { return value; }
+};
+template <class T>
+struct LargestOfPairs {
+  Chunk<T> pairs;  // two numbers in its first word
+
+  KD_INLINE LargestOfPairs() {
+    T lowest;
+    set_minus_infinity(lowest);
+    pairs.words[0] = uint32_t(lowest.bits) << 16 | lowest.bits;
+  }
+  template <int width>
+  KD_INLINE void add(const Chunk<T>& held) {
+    KD_UNROLL
+    for (int i = 0; i < width / 2; ++i)
+      pairs.words[0] = larger_pair(T{}, pairs.words[0], held.words[i]);
+  }
+  KD_INLINE float get() const { return ::fmaxf(pairs.get(0), pairs.get(1)); }
+};
+template <>
+struct Largest<Chunk<BFloat16>> : LargestOfPairs<BFloat16> {};
+template <>
+struct Largest<Chunk<Float16>> : LargestOfPairs<Float16> {};
+
 // How many numbers a row's first address is past a multiple of 16 bytes. Chunk c of the row holds
 // classes from c * size - shift, so that all chunks are aligned.
 template <class T>
@@ -161,6 +237,34 @@ KD_INLINE Chunk<T> read_chunk(const T* row, Index first, Index classes) {
     set_minus_infinity(number);
     if (ragged && first + i >= 0 && first + i < classes) number = read(row + first + i);
     chunk.set(i, number);
+  }
+  return chunk;
+}
+
+// Begins to copy a chunk of a row into shared memory. The row's first chunk begins before the row,
+// and is not copied if that is before the tensor. Of its last chunk the part inside is copied.
+template <bool ragged, class Team, class T>
+KD_INLINE void stage_chunk(const Team& team, const T* row, const T* begin, int first, int classes,
+                           Chunk<T>* to) {
+  if (first >= classes || (ragged && row + first < begin)) return;
+  const int left = classes - first;
+  const int count = ragged && left < Chunk<T>::size ? left : Chunk<T>::size;
+  team.copy(to, row + first, count * int(sizeof(T)));
+}
+
+// The chunk that was copied, with -inf outside of the row.
+template <bool ragged, class T>
+KD_INLINE Chunk<T> staged_chunk(const T* row, const T* begin, int first, int classes,
+                                const Chunk<T>* from) {
+  if (first >= 0 && first + (ragged ? Chunk<T>::size : 1) <= classes) return read(from);
+  if (!ragged || first >= classes || row + first < begin)
+    return read_chunk<ragged>(row, first, classes);
+  Chunk<T> chunk = read(from);
+  KD_UNROLL
+  for (int i = 0; i < Chunk<T>::size; ++i) {
+    T outside;
+    set_minus_infinity(outside);
+    if (first + i < 0 || first + i >= classes) chunk.set(i, outside);
   }
   return chunk;
 }

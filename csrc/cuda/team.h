@@ -7,6 +7,8 @@
 //   shuffle_xor(x, mask)      the value that another lane of the warp has; all 32 lanes call it
 //   barrier()                 waits for the block, cluster_barrier() for the cluster
 //   shared()                  the block's shared memory; remote(p, rank) is p in another block's
+//   copy(to, from, bytes)     begins to copy up to 16 bytes into 16 of shared memory, 0 behind them
+//   wait_for_copies()         until this thread's copies are there, for this thread
 //
 // A kernel is a struct of its arguments with a templated operator()(team). A launch also needs a
 // `Shape`.
@@ -44,6 +46,23 @@ struct DeviceTeam {
   __device__ __forceinline__ char* shared() const {
     extern __shared__ __align__(16) char memory[];
     return memory;
+  }
+
+  __device__ __forceinline__ void copy(void* to, const void* from, int bytes) const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    const unsigned place = unsigned(__cvta_generic_to_shared(to));
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(place), "l"(from), "r"(bytes)
+                 : "memory");
+#else
+    for (int i = 0; i < 16; i += 2)
+      *(reinterpret_cast<short*>(to) + i / 2) =
+          i < bytes ? *(static_cast<const short*>(from) + i / 2) : short(0);
+#endif
+  }
+  __device__ __forceinline__ void wait_for_copies() const {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+    asm volatile("cp.async.wait_all;" ::: "memory");
+#endif
   }
 
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900

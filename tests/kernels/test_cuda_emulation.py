@@ -149,6 +149,57 @@ def test_many_students_are_as_many_calls(library, regime, order):
             )
 
 
+@pytest.mark.parametrize("dtype", [f32, bf16], ids=str)
+@pytest.mark.parametrize(("rows", "classes"), [(7, 1500), (5, 1503), (3, 9000), (3, 9001)])
+def test_a_team_that_goes_through_many_rows_computes_the_same_bits(library, rows, classes, dtype):
+    student = logits(2, rows, classes, dtype=dtype)
+    teacher = logits(rows, classes, seed=1, dtype=dtype)
+    labels = targets(rows, classes)
+    options = {"multiprocessors": FULL, "order": "warp by warp"}
+    # Each team computes one row; two teams share them; one computes all; no room for the next row.
+    places = [
+        {"at_once": 100},
+        {"at_once": 2},
+        {"at_once": 1},
+        {"at_once": 1, "shared_bytes": 9999},
+    ]
+    calls = [
+        Emulated(student, teacher, labels).run(library, **options, **place) for place in places
+    ]
+    for one in calls:
+        for name in ("loss", "kl", "ce", "gradient"):
+            assert getattr(one, name).isfinite().all()
+            assert torch.equal(getattr(one, name), getattr(calls[0], name))
+
+
+@pytest.mark.parametrize("dtype", [f32, bf16, f16], ids=str)
+@pytest.mark.parametrize("classes", [1501, 9003])
+def test_staged_rows_that_begin_anywhere(library, classes, dtype):
+    rows, labels = 5, targets(5, classes)
+    wide = logits(rows, classes + 5, dtype=dtype)
+    other = logits(rows, classes + 5, seed=1, dtype=dtype)
+    device = {"multiprocessors": FULL, "at_once": 1}
+    for first in (0, 1, 5):  # the first row begins inside a chunk, the last ends with the tensor
+        end = first + classes
+        flat = [
+            t.flatten()[first : first + rows * classes].view(rows, classes) for t in (wide, other)
+        ]
+        check(library, *flat, labels, **device)
+        check(library, wide[:, first:end], other[:, first:end], labels, **device)
+        one = wide[1:2, first:end].expand(rows, -1)
+        check(library, one, other[2:3, first:end].expand(rows, -1), labels, **device)
+
+
+@pytest.mark.parametrize("temperature", [2.0, 60.0])
+def test_small_and_large_divergences_in_one_warp(library, temperature):
+    """Rows that share a warp differ in how their divergence is computed."""
+    student, teacher = logits(40, 20), logits(40, 20, seed=1)
+    student[::3] = teacher[::3] + 0.01 * student[::3]
+    for teacher_temperature in (temperature, 3.0):
+        options = {"temperature": temperature, "teacher_temperature": teacher_temperature}
+        check(library, student, teacher, targets(40, 20), multiprocessors=FULL, **options)
+
+
 def test_values_per_row_and_gradients_of_temperatures(library, regime):
     _, rows, classes, device = regime
     student, teacher = logits(rows, classes), logits(rows, classes, seed=1)

@@ -89,6 +89,8 @@ class Request(ctypes.Structure):
         ("multiprocessors", ctypes.c_int),
         ("clusters", ctypes.c_bool),
         ("cache_bytes", i64),
+        ("shared_bytes", i64),
+        ("at_once", i64),
         ("order", ctypes.c_int),
         ("memory", pointer),
         ("ranges", i64),
@@ -107,9 +109,17 @@ def compile_emulation(target: Path) -> ctypes.CDLL:
 
 
 def request(
-    tensors: list[Tensor], order: str = "forward", multiprocessors: int = 2, clusters: bool = True
+    tensors: list[Tensor],
+    order: str = "forward",
+    multiprocessors: int = 2,
+    clusters: bool = True,
+    at_once: int = 1,
+    shared_bytes: int = 227 * 1024,
 ) -> Request:
-    """The device, and what memory a launch may touch: what the tensors lie in."""
+    """The device, and what memory a launch may touch: what the tensors lie in.
+
+    With one cluster at once, each team goes through all rows of a call.
+    """
     storages = [tensor.untyped_storage() for tensor in tensors]
     memory = (Range * len(storages))(*((s.data_ptr(), s.nbytes()) for s in storages))
     cache = 1 << 18  # small, so that a split call takes several launches
@@ -117,6 +127,8 @@ def request(
         multiprocessors,
         clusters,
         cache,
+        shared_bytes,
+        at_once,
         ORDERS[order],
         ctypes.cast(memory, pointer).value,
         len(storages),
@@ -272,8 +284,8 @@ class Expected:
 
 def check(library: ctypes.CDLL, student: Tensor, teacher: Tensor, labels: Tensor | None, **options):
     """Run and compare; returns the emulated call."""
-    device = {name: options.pop(name) for name in ("multiprocessors", "clusters", "order")
-              if name in options}  # fmt: skip
+    of_device = ("multiprocessors", "clusters", "order", "at_once", "shared_bytes")
+    device = {name: options.pop(name) for name in of_device if name in options}
     emulated = Emulated(student, teacher, labels, **options).run(library, **device)
     expected = Expected(student, teacher, labels, **options)
     exact = emulated.loss.dtype is torch.float64

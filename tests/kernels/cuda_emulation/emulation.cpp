@@ -10,6 +10,7 @@ using namespace kd;
 
 struct Request {
   device::Device device;
+  int64_t at_once;  // clusters that the device runs at once
   Order order;
   const Range* memory;
   int64_t ranges;
@@ -19,6 +20,20 @@ int finish(const Emulator& done, char* message, int64_t room) {
   std::snprintf(message, size_t(room), "%s", done.message().c_str());
   return done.failed() ? 1 : 0;
 }
+
+struct Launcher {
+  Emulator& on;
+  const Request& request;
+
+  template <class Kernel>
+  void launch(const Kernel& kernel, const device::Shape& shape) const {
+    on.launch(kernel, shape);
+  }
+  template <class Kernel>
+  int64_t at_once(const device::Shape&) const {
+    return request.at_once;
+  }
+};
 
 auto launcher(Emulator& on) {
   return [&on](const auto& kernel, const device::Shape& shape) { on.launch(kernel, shape); };
@@ -91,7 +106,8 @@ int run_rows(const RowParameters* p, const Request* request, char* message, int6
     auto memory = ranges(*request);
     memory.push_back({reinterpret_cast<const char*>(workspace.data()), bytes});
     Emulator on(memory, request->order);
-    device::launch_rows<Access>(*p, request->device, layout, workspace.data(), launcher(on));
+    device::launch_rows<Access>(*p, request->device, layout, workspace.data(),
+                                Launcher{on, *request});
     return finish(on, message, room);
   });
 }

@@ -61,6 +61,11 @@ class Emulator {
     fail("memory that is not the launch's: " + std::to_string(bytes) + " bytes");
   }
 
+  struct Copy {
+    char* to;
+    const char* from;
+    int bytes;
+  };
   // What a fiber is, and what it waits for.
   struct Meeting {
     int expected = 0, arrived = 0;
@@ -71,6 +76,7 @@ class Emulator {
     bool finished;
     int thread, rank;
     int parity;  // of its next shuffle
+    std::vector<Copy> copies;  // begun and not waited for
   };
   void meet(Meeting& meeting) {
     if (++meeting.arrived == meeting.expected) {
@@ -104,7 +110,7 @@ class Emulator {
 
  private:
   static constexpr size_t stack_bytes = 1 << 16;
-  static constexpr int most_shared_bytes = 48 * 1024;  // without asking for more
+  static constexpr int most_shared_bytes = 227 * 1024;
   struct alignas(16) SharedMemory {
     char bytes[most_shared_bytes];
   };
@@ -162,6 +168,19 @@ struct EmulatedTeam {
   }
   void barrier() const { emulator->meet(emulator->block_of(fiber())); }
   void cluster_barrier() const { emulator->meet(emulator->cluster()); }
+  // Copies as late as it may: who does not wait finds what was there before.
+  void copy(void* to, const void* from, int bytes) const {
+    fiber().copies.push_back({static_cast<char*>(to), static_cast<const char*>(from), bytes});
+  }
+  void wait_for_copies() const {
+    for (const Emulator::Copy& copy : fiber().copies) {
+      emulator->check(copy.to, 16, 16);
+      emulator->check(copy.from, size_t(copy.bytes), 16);
+      std::memset(copy.to, 0, 16);
+      std::memcpy(copy.to, copy.from, size_t(copy.bytes));
+    }
+    fiber().copies.clear();
+  }
   char* shared() const { return emulator->shared(fiber().rank); }
   template <class T>
   T* remote(T* address, int rank) const {
@@ -201,6 +220,7 @@ inline void Emulator::start_cluster(void (*entry)()) {
     Fiber& fiber = fibers_[i];
     fiber.finished = false;
     fiber.parity = 0;
+    fiber.copies.clear();
     fiber.rank = int(i) / shape_.threads;
     fiber.thread = int(i) % shape_.threads;
     getcontext(&fiber.context);
