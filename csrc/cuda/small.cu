@@ -3,8 +3,10 @@
 
 namespace kd::device {
 
-KD_INSTANTIATE(ReduceKernel<float>)
-KD_INSTANTIATE(ReduceKernel<double>)
+KD_INSTANTIATE(ReduceKernel<float, float>)
+KD_INSTANTIATE(ReduceKernel<float, double>)
+KD_INSTANTIATE(ReduceKernel<double, float>)
+KD_INSTANTIATE(ReduceKernel<double, double>)
 KD_INSTANTIATE(ScaleKernel<float, float>)
 KD_INSTANTIATE(ScaleKernel<BFloat16, float>)
 KD_INSTANTIATE(ScaleKernel<Float16, float>)

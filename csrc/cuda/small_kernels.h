@@ -7,28 +7,56 @@
 namespace kd {
 namespace KD_BODY {
 
-// One block or one cluster per student. Sums are in double, in a fixed order.
-template <class Scalar>
+// Up to this many rows, one block sums a student's rows, else several blocks do.
+constexpr int64_t most_block_rows = 8192;
+constexpr int64_t most_pieces = 1024;
+
+inline int64_t reduce_pieces(int64_t rows) {
+  const int64_t pieces = (rows + most_block_rows - 1) / most_block_rows;
+  return pieces < 1 ? 1 : pieces > most_pieces ? most_pieces : pieces;
+}
+
+// One block per piece of a student's rows of one value. Sums are in double, in an order that
+// depends only on the number of rows.
+template <class In, class Out>
 struct ReduceKernel {
   static constexpr int max_threads = max_warps * warp_lanes;
+  static constexpr int loads = 8;  // of a thread, in flight at once
 
-  ReduceParameters parameters;
-  int cluster_blocks;
+  const void* values[row_values];  // [K, rows] each
+  void* out[row_values];           // [K, pieces] each
+  int64_t rows, piece_rows;
+  uint32_t students, pieces;  // a grid has fewer than 2^31 blocks
+  double factor;
 
   template <class Team>
   KD_INLINE void operator()(const Team& team) const {
-    if (cluster_blocks > 1) team.cluster_barrier();
-    const int64_t student = team.block() / cluster_blocks;
-    const RowTeam row_team{team.threads() * cluster_blocks,
-                           team.rank() * team.threads() + team.thread()};
-    const auto* const values =
-        static_cast<const Scalar*>(parameters.values) + student * parameters.rows;
+    const uint32_t block = uint32_t(team.block()), piece = block % pieces;
+    const uint32_t value = block / pieces / students, student = block / pieces % students;
+    const int64_t begin = piece * piece_rows, left = rows - begin;
+    const int count = int(left < piece_rows ? left : piece_rows);
+    const In* const from = static_cast<const In*>(values[value]) + student * rows + begin;
+    const RowTeam row_team{team.threads(), team.thread()};
     double sum[1] = {0};
-    for (int64_t i = row_team.lane; i < parameters.rows; i += row_team.size)
-      sum[0] += double(read(values + i));
+#ifdef __CUDACC__
+#pragma unroll 1  // a loop of few rounds, whose instructions cost more than its jumps
+#endif
+    for (int first = row_team.lane; first < count; first += loads * row_team.size) {
+      In numbers[loads];
+      KD_UNROLL
+      for (int j = 0; j < loads; ++j) {
+        const int row = first + j * row_team.size;
+        numbers[j] = row < count ? read(from + row) : In(0);
+      }
+      double pairs[loads / 2];
+      KD_UNROLL
+      for (int j = 0; j < loads / 2; ++j) pairs[j] = double(numbers[2 * j]) + numbers[2 * j + 1];
+      sum[0] += (pairs[0] + pairs[1]) + (pairs[2] + pairs[3]);
+    }
     reduce<Sums>(team, row_team, sum, reinterpret_cast<Partials<double, 1>*>(team.shared()));
     if (row_team.lane == 0)
-      write(static_cast<Scalar*>(parameters.out) + student, Scalar(sum[0] * parameters.factor));
+      write(static_cast<Out*>(out[value]) + student * int64_t(pieces) + piece,
+            Out(sum[0] * factor));
   }
 };
 
@@ -97,18 +125,54 @@ struct ScaleKernel {
   }
 };
 
-// Calls launch(kernel, shape) for the kernel that serves.
+// The partial sums of the blocks, where several blocks sum a student's rows.
+inline int64_t reduce_workspace_bytes(int64_t students, int64_t rows) {
+  const int64_t pieces = reduce_pieces(rows);
+  return pieces == 1 ? 0 : row_values * students * pieces * int64_t(sizeof(double));
+}
+
+// Calls launch(kernel, shape): once, or for the pieces and for their sums.
+template <class Scalar, class Launch>
+void launch_reduce_of(const ReduceParameters& p, double* partials, Launch launch) {
+  const auto launch_sums = [&](auto kernel) {
+    const int64_t wanted = (kernel.piece_rows + kernel.loads - 1) / kernel.loads;
+    int threads = warp_lanes;
+    while (threads < wanted && threads < kernel.max_threads) threads *= 2;
+    launch(kernel, Shape{row_values * p.students * kernel.pieces, threads, 1,
+                         int(sizeof(Partials<double, 1>))});
+  };
+  const uint32_t students = uint32_t(p.students), pieces = uint32_t(reduce_pieces(p.rows));
+  if (pieces == 1) {
+    ReduceKernel<Scalar, Scalar> kernel{{}, {}, p.rows, p.rows, students, 1, p.factor};
+    for (int i = 0; i < row_values; ++i) {
+      kernel.values[i] = p.values[i];
+      kernel.out[i] = p.out[i];
+    }
+    launch_sums(kernel);
+    return;
+  }
+  const int64_t piece_rows = (p.rows + pieces - 1) / pieces;
+  ReduceKernel<Scalar, double> of_pieces{{}, {}, p.rows, piece_rows, students, pieces, 1};
+  ReduceKernel<double, Scalar> of_sums{{}, {}, pieces, pieces, students, 1, p.factor};
+  for (int i = 0; i < row_values; ++i) {
+    double* const sums = partials + i * p.students * pieces;
+    of_pieces.values[i] = p.values[i];
+    of_pieces.out[i] = sums;
+    of_sums.values[i] = sums;
+    of_sums.out[i] = p.out[i];
+  }
+  launch_sums(of_pieces);
+  launch_sums(of_sums);
+}
+
 template <class Launch>
-void launch_reduce(const ReduceParameters& p, bool clusters, Launch launch) {
+void launch_reduce(const ReduceParameters& p, void* workspace, Launch launch) {
   if (p.students == 0) return;
-  const int cluster_blocks = clusters && p.rows > 16384 ? max_cluster_blocks : 1;
-  const int threads = p.rows > 128 ? max_warps * warp_lanes : warp_lanes;
-  const Shape shape{p.students * cluster_blocks, threads, cluster_blocks,
-                    int(sizeof(Partials<double, 1>))};
+  double* const partials = static_cast<double*>(workspace);
   if (p.compute_type == Type::float64)
-    launch(ReduceKernel<double>{p, cluster_blocks}, shape);
+    launch_reduce_of<double>(p, partials, launch);
   else
-    launch(ReduceKernel<float>{p, cluster_blocks}, shape);
+    launch_reduce_of<float>(p, partials, launch);
 }
 
 template <class T, class Launch>

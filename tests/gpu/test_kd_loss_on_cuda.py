@@ -275,3 +275,16 @@ def test_compiled_with_a_dynamic_batch():
         (gradient,) = torch.autograd.grad(loss, student)
         right = exact(student, teacher, labels, temperature=2.0, alpha=0.5)
         assert_right((loss.detach(), gradient), right, torch.float32)
+
+
+@pytest.mark.parametrize("rows", [8191, 8192, 8193, 100_000])
+@pytest.mark.parametrize("students", [0, 3])
+def test_sums_of_many_rows(rows, students):
+    student, teacher, labels = problem(rows, 10, torch.float32, students)
+    options = {"temperature": 2.0, "alpha": 0.5}
+    output = kd_loss(student, teacher, labels, **options)
+    per_row = kd_loss(student, teacher, labels, **options, reduction="none")
+    for found, values in zip(output, per_row, strict=True):
+        torch.testing.assert_close(found.double(), values.double().mean(-1), rtol=2e-7, atol=0)
+    again = kd_loss(student, teacher, labels, **options)
+    assert all(torch.equal(a, b) for a, b in zip(output, again, strict=True))

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda_emulation"))
 from emulated import (
@@ -27,6 +28,7 @@ from emulated import (
     compile_emulation,
     i64,
     logits,
+    pointer,
     request,
     targets,
 )
@@ -266,13 +268,40 @@ def test_equal_logits_and_a_common_offset(library, regime):
           targets(rows, classes), **device)  # fmt: skip
 
 
-@pytest.mark.parametrize("rows", [1, 131, 20000])
+def sums_of(library: ctypes.CDLL, values: list[Tensor], order: str) -> list[Tensor]:
+    """Half the sums over the rows of the three values, checked for their number of launches."""
+    (students, rows), dtype = values[0].shape, values[0].dtype
+    out = [torch.full((students,), NAN, dtype=dtype) for _ in values]
+    places = [(3 * pointer)(*(tensor.data_ptr() for tensor in some)) for some in (values, out)]
+    parameters = ReduceParameters(students, rows, TYPES[dtype], 0.5, *places)
+    assert library.count_reduce_launches(ctypes.byref(parameters)) == (2 if rows > 8192 else 1)
+    call(library.run_reduce, parameters, request([*values, *out], order=order))
+    return out
+
+
+@pytest.mark.parametrize("rows", [0, 1, 127, 8192, 8193, 100_000])
+@pytest.mark.parametrize("students", [1, 3])
 @pytest.mark.parametrize("dtype", [f32, f64])
-def test_sums_over_rows(library, rows, dtype):
-    values, out = logits(3, rows, dtype=dtype), torch.full((3,), NAN, dtype=dtype)
-    parameters = ReduceParameters(3, rows, TYPES[dtype], 0.5, values.data_ptr(), out.data_ptr())
-    call(library.run_reduce, parameters, request([values, out], order="warp by warp"))
-    torch.testing.assert_close(out.double(), 0.5 * values.double().sum(-1), rtol=1e-6, atol=1e-6)
+def test_sums_over_rows(library, rows, students, dtype):
+    values = [logits(students, rows, seed=seed, dtype=dtype) for seed in range(3)]
+    orders = ["warp by warp", "reverse"] if rows < 100_000 else ["warp by warp"]
+    runs = [sums_of(library, values, order) for order in orders]
+    for found, of in zip(runs[0], values, strict=True):
+        right = 0.5 * of.double().sum(-1)
+        close = {"rtol": 6e-8, "atol": 0} if dtype is f32 else {"rtol": 1e-12, "atol": 1e-12}
+        torch.testing.assert_close(found.double(), right, **close)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
+
+
+def test_a_row_that_is_not_finite_shows_in_its_sum_and_in_no_other(library):
+    values = [torch.ones(2, 9000) for _ in range(3)]
+    values[0][1, 8999] = NAN
+    values[1][0, 4500] = INF
+    loss, kl, ce = sums_of(library, values, "forward")
+    assert loss[0] == kl[1] == ce[0] == ce[1] == 4500
+    assert loss[1].isnan()
+    assert kl[0] == INF
 
 
 @pytest.mark.parametrize("dtype", [f32, bf16, f16, f64])
