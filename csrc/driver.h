@@ -19,7 +19,8 @@ struct ReduceParameters {
   void* out[row_values];           // [K] each
 };
 
-// out[k, b, c] = gradient[k, b, c] * grad_loss[k, b] * gradient_scale[k, b], rounded once.
+// out[k, b, c] = gradient[k, b, c] * grad_loss[k, b] * gradient_scale[k, b], rounded once. `out` may
+// be `gradient` itself. CUDA then neither reads nor writes it where the factor is exactly 1.
 struct ScaleParameters {
   int64_t students;
   int64_t rows;
@@ -50,6 +51,8 @@ void cuda_rows(const RowParameters& parameters, void* workspace, void* stream);
 int64_t cuda_reduce_workspace_bytes(int64_t students, int64_t rows);
 void cuda_reduce(const ReduceParameters& parameters, void* workspace, void* stream);
 void cuda_scale(const ScaleParameters& parameters, void* stream);
+// The id of the capture into a CUDA graph that is under way on the stream, or 0.
+uint64_t cuda_capture(void* stream);
 #endif
 
 }  // namespace kd

@@ -79,7 +79,15 @@ void cuda_reduce(const ReduceParameters& parameters, void* workspace, void* stre
 }
 
 void cuda_scale(const ScaleParameters& parameters, void* stream) {
-  device::launch_scale(parameters, device::launcher(stream));
+  device::launch_scale(parameters, device::current_device().multiprocessors,
+                       device::launcher(stream));
+}
+
+uint64_t cuda_capture(void* stream) {
+  auto status = cudaStreamCaptureStatusNone;
+  unsigned long long id = 0;
+  device::check_launch(cudaStreamGetCaptureInfo(static_cast<cudaStream_t>(stream), &status, &id));
+  return status == cudaStreamCaptureStatusNone ? 0 : id;
 }
 
 }  // namespace kd

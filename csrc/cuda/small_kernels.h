@@ -60,13 +60,88 @@ struct ReduceKernel {
   }
 };
 
-// 16 bytes per thread, over all rows as one flat piece.
+// The numbers of a gradient as one flat piece, in chunks of 16 bytes. Chunks that are not aligned
+// or not whole are read and written number by number.
+template <class T>
+struct FlatGradient {
+  static constexpr int size = Chunk<T>::size;
+
+  const T* from;
+  T* to;
+  int64_t total;
+  bool aligned;
+
+  KD_INLINE explicit FlatGradient(const ScaleParameters& p, bool aligned)
+      : from(static_cast<const T*>(p.gradient)),
+        to(static_cast<T*>(p.out)),
+        total(p.students * p.rows * p.classes),
+        aligned(aligned) {}
+
+  KD_INLINE bool whole(int64_t first) const { return aligned && first + size <= total; }
+  KD_INLINE Chunk<T> read_from(int64_t first) const {
+    if (whole(first)) return read(reinterpret_cast<const Chunk<T>*>(from + first));
+    Chunk<T> chunk{};
+    for (int i = 0; i < size && first + i < total; ++i) chunk.set(i, read(from + first + i));
+    return chunk;
+  }
+  KD_INLINE void write_to(int64_t first, const Chunk<T>& chunk) const {
+    if (whole(first)) {
+      write(reinterpret_cast<Chunk<T>*>(to + first), chunk);
+      return;
+    }
+    KD_UNROLL
+    for (int i = 0; i < size; ++i)
+      if (first + i < total) write(to + first + i, chunk.raw(i));
+  }
+};
+
 template <class T, class Scalar>
-struct ScaleKernel {
+KD_INLINE T scaled(const Chunk<T>& chunk, int i, Scalar factor) {
+  T rounded;
+  narrow(rounded, Scalar(chunk.get(i)) * factor);
+  return rounded;
+}
+
+// One factor for all numbers. The grid is small, so that a factor of 1 ends it at once.
+template <class T, class Scalar>
+struct ScaleAllKernel {
+  static constexpr int max_threads = 256;
+  static constexpr int loads = 4;  // of a thread, in flight at once
+
+  ScaleParameters parameters;
+  bool aligned, in_place;
+  int64_t stride;  // numbers that the grid reads at once
+
+  template <class Team>
+  KD_INLINE void operator()(const Team& team) const {
+    constexpr int size = Chunk<T>::size;
+    const Scalar factor = read(static_cast<const Scalar*>(parameters.grad_loss));
+    if (in_place && factor == 1) return;
+    const FlatGradient<T> gradient(parameters, aligned);
+    int64_t first = (team.block() * team.threads() + team.thread()) * size;
+    for (; first < gradient.total; first += loads * stride) {
+      Chunk<T> chunks[loads];
+      KD_UNROLL
+      for (int j = 0; j < loads; ++j)
+        if (first + j * stride < gradient.total) chunks[j] = gradient.read_from(first + j * stride);
+      KD_UNROLL
+      for (int j = 0; j < loads; ++j) {
+        if (first + j * stride >= gradient.total) break;
+        KD_UNROLL
+        for (int i = 0; i < size; ++i) chunks[j].set(i, scaled(chunks[j], i, factor));
+        gradient.write_to(first + j * stride, chunks[j]);
+      }
+    }
+  }
+};
+
+// A factor per row or student, and 16 bytes per thread.
+template <class T, class Scalar>
+struct ScaleRowsKernel {
   static constexpr int max_threads = 256;
 
   ScaleParameters parameters;
-  bool aligned;
+  bool aligned, in_place;
 
   KD_INLINE Scalar factor(int64_t row) const {
     const int64_t k = parameters.students == 1 ? 0 : row / parameters.rows;
@@ -86,42 +161,35 @@ struct ScaleKernel {
   template <class Team>
   KD_INLINE void operator()(const Team& team) const {
     constexpr int size = Chunk<T>::size;
-    const int64_t total = parameters.students * parameters.rows * parameters.classes;
+    const FlatGradient<T> gradient(parameters, aligned);
     const int64_t first = (team.block() * team.threads() + team.thread()) * size;
-    if (first >= total) return;
-    const T* const from = static_cast<const T*>(parameters.gradient);
-    T* const to = static_cast<T*>(parameters.out);
-    const bool whole = aligned && first + size <= total;
+    if (first >= gradient.total) return;
+    // Factors of 1 are rare beside a scale, so there the numbers are not kept waiting.
+    const bool looks = in_place && parameters.gradient_scale == nullptr;
     Chunk<T> chunk{};
-    if (whole) {
-      chunk = read(reinterpret_cast<const Chunk<T>*>(from + first));
-    } else {
-      for (int i = 0; i < size && first + i < total; ++i) chunk.set(i, read(from + first + i));
-    }
+    if (!looks) chunk = gradient.read_from(first);
 
-    int64_t row = row_of(first, total), column = first - row * parameters.classes;
+    int64_t row = row_of(first, gradient.total), column = first - row * parameters.classes;
     Scalar row_factor = factor(row);
-    Scalar values[size];
+    Scalar factors[size];
+    bool ones = true;
     KD_UNROLL
     for (int i = 0; i < size; ++i) {
-      if (column == parameters.classes && first + i < total) {
+      if (column == parameters.classes && first + i < gradient.total) {
         column = 0;
         row_factor = factor(++row);
       }
       ++column;
-      values[i] = Scalar(chunk.get(i)) * row_factor;
+      factors[i] = row_factor;
+      ones = ones && row_factor == 1;
     }
-    T rounded[size];
+    if (looks) {
+      if (ones) return;
+      chunk = gradient.read_from(first);
+    }
     KD_UNROLL
-    for (int i = 0; i < size; ++i) {
-      narrow(rounded[i], values[i]);
-      chunk.set(i, rounded[i]);
-    }
-    if (whole) {
-      write(reinterpret_cast<Chunk<T>*>(to + first), chunk);
-    } else {
-      for (int i = 0; i < size && first + i < total; ++i) write(to + first + i, rounded[i]);
-    }
+    for (int i = 0; i < size; ++i) chunk.set(i, scaled(chunk, i, factors[i]));
+    gradient.write_to(first, chunk);
   }
 };
 
@@ -175,28 +243,43 @@ void launch_reduce(const ReduceParameters& p, void* workspace, Launch launch) {
     launch_reduce_of<float>(p, partials, launch);
 }
 
-template <class T, class Launch>
-void launch_scale_of(const ScaleParameters& p, Launch launch) {
+template <class T, class Scalar, class Launch>
+void launch_scale_as(const ScaleParameters& p, int multiprocessors, Launch launch) {
+  constexpr int threads = 256;
+  constexpr int64_t block_numbers = threads * Chunk<T>::size;
   const int64_t total = p.students * p.rows * p.classes;
-  if (total == 0) return;
-  const int64_t chunks = (total + Chunk<T>::size - 1) / Chunk<T>::size;
-  const int threads = 256;
-  const Shape shape{(chunks + threads - 1) / threads, threads, 1, 0};
   const bool aligned = (reinterpret_cast<uintptr_t>(p.gradient) |
                         reinterpret_cast<uintptr_t>(p.out)) % 16 == 0;
-  if (p.compute_type == Type::float64)
-    launch(ScaleKernel<T, double>{p, aligned}, shape);
-  else if constexpr (sizeof(T) < 8)
-    launch(ScaleKernel<T, float>{p, aligned}, shape);
+  const bool in_place = p.gradient == p.out;
+  const bool one_factor = p.gradient_scale == nullptr &&
+                          (p.students == 1 || p.grad_student_stride == 0) &&
+                          (p.rows == 1 || p.grad_row_stride == 0);
+  int64_t blocks = (total + block_numbers - 1) / block_numbers;
+  if (!one_factor) {
+    launch(ScaleRowsKernel<T, Scalar>{p, aligned, in_place}, Shape{blocks, threads, 1, 0});
+    return;
+  }
+  const int64_t most = multiprocessors > 0 ? 4 * int64_t(multiprocessors) : 1;
+  if (blocks > most) blocks = most;
+  launch(ScaleAllKernel<T, Scalar>{p, aligned, in_place, blocks * block_numbers},
+         Shape{blocks, threads, 1, 0});
 }
 
 template <class Launch>
-void launch_scale(const ScaleParameters& p, Launch launch) {
+void launch_scale(const ScaleParameters& p, int multiprocessors, Launch launch) {
+  if (p.students == 0 || p.rows == 0 || p.classes == 0) return;
+  const auto launch_of = [&](auto number) {
+    using T = decltype(number);
+    if (p.compute_type == Type::float64)
+      launch_scale_as<T, double>(p, multiprocessors, launch);
+    else if constexpr (sizeof(T) < 8)
+      launch_scale_as<T, float>(p, multiprocessors, launch);
+  };
   switch (p.type) {
-    case Type::float32: return launch_scale_of<float>(p, launch);
-    case Type::bfloat16: return launch_scale_of<BFloat16>(p, launch);
-    case Type::float16: return launch_scale_of<Float16>(p, launch);
-    case Type::float64: return launch_scale_of<double>(p, launch);
+    case Type::float32: return launch_of(float{});
+    case Type::bfloat16: return launch_of(BFloat16{});
+    case Type::float16: return launch_of(Float16{});
+    case Type::float64: return launch_of(double{});
   }
 }
 

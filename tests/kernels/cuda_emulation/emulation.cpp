@@ -116,7 +116,7 @@ int count_reduce_launches(const ReduceParameters* p) {
 
 int run_scale(const ScaleParameters* p, const Request* request, char* message, int64_t room) {
   Emulator on(ranges(*request), request->order);
-  device::launch_scale(*p, launcher(on));
+  device::launch_scale(*p, request->device.multiprocessors, launcher(on));
   return finish(on, message, room);
 }
 
