@@ -143,9 +143,20 @@ inline Result run_cuda(const Call& call) {
 }
 #endif
 
-inline Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scale,
-                             const Tensor& grad_loss) {
-  const Tensor out = empty<true>(gradient.sym_sizes(), gradient.options());
+// The id of the capture into a CUDA graph that is under way where the tensor's kernels run, or 0.
+inline uint64_t capture_of([[maybe_unused]] const Tensor& tensor) {
+#ifdef KD_WITH_CUDA
+  if (tensor.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(tensor.device());
+    return kd::cuda_capture(c10::cuda::getCurrentCUDAStream().stream());
+  }
+#endif
+  return 0;
+}
+
+// Into `out`, which may be the gradient itself.
+inline void scale_gradient_into(const Tensor& out, const Tensor& gradient,
+                                const Tensor& gradient_scale, const Tensor& grad_loss) {
   const bool many = gradient.dim() == 3;
   kd::ScaleParameters p{};
   p.students = many ? gradient.size(0) : 1;
@@ -165,10 +176,16 @@ inline Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scal
   if (gradient.is_cuda()) {
     const c10::cuda::CUDAGuard guard(gradient.device());
     kd::cuda_scale(p, c10::cuda::getCurrentCUDAStream().stream());
-    return out;
+    return;
   }
 #endif
   kd::cpu_scale(p);
+}
+
+inline Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scale,
+                             const Tensor& grad_loss) {
+  const Tensor out = empty<true>(gradient.sym_sizes(), gradient.options());
+  scale_gradient_into(out, gradient, gradient_scale, grad_loss);
   return out;
 }
 
