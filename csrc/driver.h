@@ -6,17 +6,21 @@
 
 namespace kd {
 
-// out[k] = factor * sum_b values[k, b], of the compute type, in a fixed order.
+constexpr int row_values = 3;  // loss, kl, ce
+
+// For each of a row's values: out[k] = factor * sum_b values[k, b], of the compute type, in a fixed
+// order.
 struct ReduceParameters {
   int64_t students;
   int64_t rows;
   Type compute_type;
   double factor;
-  const void* values;  // [K, B]
-  void* out;           // [K]
+  const void* values[row_values];  // [K, B] each
+  void* out[row_values];           // [K] each
 };
 
-// out[k, b, c] = gradient[k, b, c] * grad_loss[k, b] * gradient_scale[k, b], rounded once.
+// out[k, b, c] = gradient[k, b, c] * grad_loss[k, b] * gradient_scale[k, b], rounded once. `out` may
+// be `gradient` itself. CUDA then neither reads nor writes it where the factor is exactly 1.
 struct ScaleParameters {
   int64_t students;
   int64_t rows;
@@ -44,8 +48,11 @@ bool set_cpu_body(const char* name);
 // All run on `stream` (a cudaStream_t) of the current device, without waiting for it.
 int64_t cuda_workspace_bytes(const RowParameters& parameters);
 void cuda_rows(const RowParameters& parameters, void* workspace, void* stream);
-void cuda_reduce(const ReduceParameters& parameters, void* stream);
+int64_t cuda_reduce_workspace_bytes(int64_t students, int64_t rows);
+void cuda_reduce(const ReduceParameters& parameters, void* workspace, void* stream);
 void cuda_scale(const ScaleParameters& parameters, void* stream);
+// The id of the capture into a CUDA graph that is under way on the stream, or 0.
+uint64_t cuda_capture(void* stream);
 #endif
 
 }  // namespace kd

@@ -98,11 +98,13 @@ struct Loss : torch::autograd::Function<Loss> {
 // costs less than half of Loss.
 struct DirectLoss final : torch::autograd::Node {
   torch::autograd::SavedVariable gradient, gradient_scale;
+  uint64_t capture = 0;  // capture_of at the forward pass
 
   std::string name() const override { return "KDLossBackward"; }
 
   variable_list apply(variable_list&& grad_outputs) override {
-    return scaled(grad_outputs[0], [](const auto&... tensors) { return look_and_scale(tensors...); });
+    return scaled(grad_outputs[0],
+                  [this](const auto&... tensors) { return look_and_scale(tensors...); });
   }
   void release_variables() override {
     const std::lock_guard<std::mutex> lock(mutex_);
@@ -136,17 +138,33 @@ struct DirectLoss final : torch::autograd::Node {
 
   // Reading the factor is free on the CPU: a factor of 1 returns the gradient as it is. If the
   // graph is retained the gradient is copied, because the caller may modify the result.
-  static Tensor look_and_scale(const Tensor& gradient, const Tensor& scale,
-                               const Tensor& grad_loss) {
-    if (!is_plain(grad_loss)) return scale_any(gradient, scale, grad_loss);
+  Tensor look_and_scale(const Tensor& stored, const Tensor& scale, const Tensor& grad_loss) {
+    if (!is_plain(grad_loss)) return scale_any(stored, scale, grad_loss);
     if (grad_loss.is_cpu() && grad_loss.dim() == 0 && !scale.defined() &&
         !torch::autograd::get_current_graph_task_keep_graph()) {
       const bool one = grad_loss.scalar_type() == at::kDouble
                            ? *grad_loss.const_data_ptr<double>() == 1
                            : *grad_loss.const_data_ptr<float>() == 1;
-      if (one) return gradient;
+      if (one) return stored;
     }
-    return scale_gradient(gradient, scale, grad_loss);
+    if (!may_overwrite(stored)) return scale_gradient(stored, scale, grad_loss);
+    scale_gradient_into(stored, stored, scale, grad_loss);
+    // Now, not after this call: another thread may come here before the engine releases the node's
+    // variables. Without this reference, the caller may also keep the result without a copy.
+    gradient.reset_data();
+    gradient_scale.reset_data();
+    return stored;
+  }
+
+  // Whether the gradient may be scaled in place. On CUDA this saves memory, and for a factor of 1
+  // all traffic. Nobody else may need it: a retained graph needs it again, and hooks of saved
+  // tensors return tensors that the user holds. A CUDA graph of the backward pass alone would scale
+  // one gradient at every replay, so both passes must belong to the same capture, or to none.
+  bool may_overwrite(const Tensor& stored) const {
+    constexpr size_t references = 2;  // this node's and the caller's
+    return stored.is_cuda() && !torch::autograd::get_current_graph_task_keep_graph() &&
+           !gradient.has_hooks() && stored.use_count() == references &&
+           stored.storage().use_count() == 1 && capture_of(stored) == capture;
   }
 };
 
@@ -186,6 +204,7 @@ inline LossTuple loss_directly(Call& call) {
     node->set_next_edges(torch::autograd::collect_next_edges(call.student_logits));
     node->gradient = torch::autograd::SavedVariable(result.gradient, false);
     node->gradient_scale = torch::autograd::SavedVariable(result.gradient_scale, false);
+    node->capture = capture_of(result.gradient);
     torch::autograd::set_history(result.loss, node);
   }
   return {result.loss, result.kl, result.ce};

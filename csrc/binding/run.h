@@ -76,26 +76,25 @@ inline kd::RowParameters plain_parameters(const Call& call, const Result& result
   return p;
 }
 
-inline kd::ReduceParameters reduce_parameters(const kd::RowParameters& p, double factor,
-                                              const void* values, const Tensor& out) {
-  return {p.students, p.rows, p.compute_type, factor, values, out.mutable_data_ptr()};
-}
-
 // Runs the rows into `row_memory`, or into the result itself where nothing is reduced.
 template <class Rows, class Reduce>
 void run_and_reduce(const Call& call, const Result& result, void* row_memory, Rows rows,
                     Reduce reduce) {
   kd::RowParameters p = plain_parameters(call, result);
-  const Tensor* outputs[] = {&result.loss, &result.kl, &result.ce};
-  void** const row_outputs[] = {&p.loss, &p.kl, &p.ce};
+  void* const outputs[kd::row_values] = {result.loss.mutable_data_ptr(),
+                                         result.kl.mutable_data_ptr(),
+                                         result.ce.mutable_data_ptr()};
+  void** const row_outputs[kd::row_values] = {&p.loss, &p.kl, &p.ce};
+  kd::ReduceParameters sums{p.students, p.rows, p.compute_type, reduction_factor(call), {}, {}};
   const int64_t bytes = p.students * p.rows * (p.compute_type == kd::Type::float64 ? 8 : 4);
-  for (int i = 0; i < 3; ++i)
-    *row_outputs[i] = call.reduction == none ? outputs[i]->mutable_data_ptr()
-                                             : static_cast<char*>(row_memory) + i * bytes;
+  for (int i = 0; i < kd::row_values; ++i) {
+    *row_outputs[i] =
+        call.reduction == none ? outputs[i] : static_cast<char*>(row_memory) + i * bytes;
+    sums.values[i] = *row_outputs[i];
+    sums.out[i] = outputs[i];
+  }
   rows(p);
-  if (call.reduction == none) return;
-  const double factor = reduction_factor(call);
-  for (int i = 0; i < 3; ++i) reduce(reduce_parameters(p, factor, *row_outputs[i], *outputs[i]));
+  if (call.reduction != none) reduce(sums);
 }
 
 inline Result run_cpu(const Call& call) {
@@ -120,22 +119,44 @@ inline Result run_cuda(const Call& call) {
   void* const stream = c10::cuda::getCurrentCUDAStream().stream();
   Result result = allocate<true>(call);
   const auto bytes = call.student_logits.options().dtype(at::kByte);
-  const int64_t count = 3 * call.student_logits.numel() / call.student_logits.size(-1);
-  const Tensor row_memory = at::empty({call.reduction == none ? 0 : 8 * count}, bytes);
+  // The workspace of the sums, then the values of the rows.
+  Tensor memory;
+  void* row_memory = nullptr;
+  if (call.reduction != none) {
+    const int64_t rows = call.student_logits.size(-2);
+    const int64_t students = call.many() ? call.student_logits.size(0) : 1;
+    const int64_t sums = kd::cuda_reduce_workspace_bytes(students, rows);
+    const int64_t number = int64_t(c10::elementSize(call.compute_type()));
+    memory = at::empty({sums + kd::row_values * students * rows * number}, bytes);
+    row_memory = static_cast<char*>(memory.mutable_data_ptr()) + sums;
+  }
   run_and_reduce(
-      call, result, row_memory.mutable_data_ptr(),
+      call, result, row_memory,
       [&](const kd::RowParameters& p) {
         const Tensor workspace = at::empty({kd::cuda_workspace_bytes(p)}, bytes);
         kd::cuda_rows(p, workspace.mutable_data_ptr(), stream);
       },
-      [&](const kd::ReduceParameters& p) { kd::cuda_reduce(p, stream); });
+      [&](const kd::ReduceParameters& p) {
+        kd::cuda_reduce(p, memory.mutable_data_ptr(), stream);
+      });
   return result;
 }
 #endif
 
-inline Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scale,
-                             const Tensor& grad_loss) {
-  const Tensor out = empty<true>(gradient.sym_sizes(), gradient.options());
+// The id of the capture into a CUDA graph that is under way where the tensor's kernels run, or 0.
+inline uint64_t capture_of([[maybe_unused]] const Tensor& tensor) {
+#ifdef KD_WITH_CUDA
+  if (tensor.is_cuda()) {
+    const c10::cuda::CUDAGuard guard(tensor.device());
+    return kd::cuda_capture(c10::cuda::getCurrentCUDAStream().stream());
+  }
+#endif
+  return 0;
+}
+
+// Into `out`, which may be the gradient itself.
+inline void scale_gradient_into(const Tensor& out, const Tensor& gradient,
+                                const Tensor& gradient_scale, const Tensor& grad_loss) {
   const bool many = gradient.dim() == 3;
   kd::ScaleParameters p{};
   p.students = many ? gradient.size(0) : 1;
@@ -155,10 +176,16 @@ inline Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scal
   if (gradient.is_cuda()) {
     const c10::cuda::CUDAGuard guard(gradient.device());
     kd::cuda_scale(p, c10::cuda::getCurrentCUDAStream().stream());
-    return out;
+    return;
   }
 #endif
   kd::cpu_scale(p);
+}
+
+inline Tensor scale_gradient(const Tensor& gradient, const Tensor& gradient_scale,
+                             const Tensor& grad_loss) {
+  const Tensor out = empty<true>(gradient.sym_sizes(), gradient.options());
+  scale_gradient_into(out, gradient, gradient_scale, grad_loss);
   return out;
 }
 

@@ -81,10 +81,12 @@ double sum(const Scalar* values, int64_t count) {
 
 template <class Scalar>
 void reduce(const ReduceParameters& parameters) {
-  for (int64_t k = 0; k < parameters.students; ++k)
-    static_cast<Scalar*>(parameters.out)[k] = Scalar(
-        parameters.factor *
-        sum(static_cast<const Scalar*>(parameters.values) + k * parameters.rows, parameters.rows));
+  const int64_t rows = parameters.rows;
+  for (int i = 0; i < row_values; ++i)
+    for (int64_t k = 0; k < parameters.students; ++k)
+      static_cast<Scalar*>(parameters.out[i])[k] =
+          Scalar(parameters.factor *
+                 sum(static_cast<const Scalar*>(parameters.values[i]) + k * rows, rows));
 }
 
 template <class Scalar, class T>

@@ -83,12 +83,24 @@ void cuda_rows(const RowParameters& parameters, void* workspace, void* stream) {
   });
 }
 
-void cuda_reduce(const ReduceParameters& parameters, void* stream) {
-  device::launch_reduce(parameters, device::current_device().clusters, device::launcher(stream));
+int64_t cuda_reduce_workspace_bytes(int64_t students, int64_t rows) {
+  return device::reduce_workspace_bytes(students, rows);
+}
+
+void cuda_reduce(const ReduceParameters& parameters, void* workspace, void* stream) {
+  device::launch_reduce(parameters, workspace, device::launcher(stream));
 }
 
 void cuda_scale(const ScaleParameters& parameters, void* stream) {
-  device::launch_scale(parameters, device::launcher(stream));
+  device::launch_scale(parameters, device::current_device().multiprocessors,
+                       device::launcher(stream));
+}
+
+uint64_t cuda_capture(void* stream) {
+  auto status = cudaStreamCaptureStatusNone;
+  unsigned long long id = 0;
+  device::check_launch(cudaStreamGetCaptureInfo(static_cast<cudaStream_t>(stream), &status, &id));
+  return status == cudaStreamCaptureStatusNone ? 0 : id;
 }
 
 }  // namespace kd

@@ -1,6 +1,8 @@
 """The fused loss on a CUDA device, against float64 on the CPU; skipped where there is no device."""
 
 import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -275,3 +277,183 @@ def test_compiled_with_a_dynamic_batch():
         (gradient,) = torch.autograd.grad(loss, student)
         right = exact(student, teacher, labels, temperature=2.0, alpha=0.5)
         assert_right((loss.detach(), gradient), right, torch.float32)
+
+
+@pytest.mark.parametrize("rows", [8191, 8192, 8193, 100_000])
+@pytest.mark.parametrize("students", [0, 3])
+def test_sums_of_many_rows(rows, students):
+    student, teacher, labels = problem(rows, 10, torch.float32, students)
+    options = {"temperature": 2.0, "alpha": 0.5}
+    output = kd_loss(student, teacher, labels, **options)
+    per_row = kd_loss(student, teacher, labels, **options, reduction="none")
+    for found, values in zip(output, per_row, strict=True):
+        torch.testing.assert_close(found.double(), values.double().mean(-1), rtol=2e-7, atol=0)
+    again = kd_loss(student, teacher, labels, **options)
+    assert all(torch.equal(a, b) for a, b in zip(output, again, strict=True))
+
+
+def half_of_loss(student: Tensor, teacher: Tensor, labels: Tensor) -> Tensor:
+    """Its gradient is the stored one times a half, which is exact."""
+    return 0.5 * kd_loss(student, teacher, labels, temperature=2.0, alpha=0.5).loss
+
+
+def peak_beside(step: Callable[[], Any]) -> tuple[Any, int]:
+    """The step's result, and the most memory that it took beyond what was allocated before."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    result = step()
+    return result, torch.cuda.max_memory_allocated() - before
+
+
+@pytest.mark.parametrize("dtype", TYPES, ids=str)
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize("factor", [1.0, 0.5])
+def test_the_last_backward_pass_scales_in_place(dtype, reduction, factor):
+    student, teacher, labels = problem(1024, 1000, dtype)
+    student.requires_grad_()
+    loss = kd_loss(student, teacher, labels, temperature=2.0, alpha=0.5, reduction=reduction).loss
+    by = torch.full_like(loss, factor)
+    if reduction == "none":
+        by[::3] = 2.0
+    kept, peak = peak_beside(lambda: torch.autograd.grad(loss, student, by, retain_graph=True)[0])
+    assert peak >= student.nbytes
+    again = torch.autograd.grad(loss, student, by, retain_graph=True)[0]
+    assert torch.equal(kept, again)
+    assert kept.data_ptr() != again.data_ptr()
+    _, peak = peak_beside(lambda: loss.backward(by))
+    assert peak < student.nbytes
+    assert torch.equal(student.grad, kept)
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        torch.autograd.grad(loss, student, by)
+
+
+def test_a_later_step_does_not_change_an_earlier_gradient():
+    student, teacher, labels = problem(64, 1000, torch.float32)
+    student.requires_grad_()
+    half_of_loss(student, teacher, labels).backward()
+    first, copy = student.grad, student.grad.clone()
+    for _ in range(3):
+        student.grad = None
+        half_of_loss(student, teacher.flip(0), labels).backward()
+        assert not torch.equal(student.grad, first)
+    assert torch.equal(first, copy)
+    student.grad = first
+    half_of_loss(student, teacher, labels).backward()
+    assert torch.equal(first, 2 * copy)
+
+
+def test_hooks_on_the_logits_may_keep_and_change_the_gradient():
+    leaf, teacher, labels = problem(64, 1000, torch.float32)
+    leaf.requires_grad_()
+    (right,) = torch.autograd.grad(half_of_loss(leaf, teacher, labels), leaf)
+    seen = []
+
+    def hook(gradient: Tensor) -> Tensor:
+        seen.append(gradient)
+        return gradient.mul_(2)
+
+    student = leaf * 1
+    student.register_hook(hook)
+    loss = half_of_loss(student, teacher, labels)
+    loss.backward(retain_graph=True)
+    assert torch.equal(leaf.grad, 2 * right)
+    loss.backward()
+    assert torch.equal(leaf.grad, 4 * right)
+    assert all(torch.equal(gradient, 2 * right) for gradient in seen)
+
+
+def test_logits_that_two_losses_use_get_the_sum():
+    student, teacher, labels = problem(64, 1000, torch.float32)
+    student.requires_grad_()
+    (right,) = torch.autograd.grad(half_of_loss(student, teacher, labels), student)
+    (half_of_loss(student, teacher, labels) + half_of_loss(student, teacher, labels)).backward()
+    assert torch.equal(student.grad, 2 * right)
+
+
+def test_a_stored_gradient_that_hooks_return_is_not_changed():
+    student, teacher, labels = problem(64, 1000, torch.float32)
+    student.requires_grad_()
+    packed = []
+
+    def pack(tensor: Tensor) -> Tensor:
+        packed.append(tensor)
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = kd_loss(student, teacher, labels, temperature=2.0, alpha=0.5).loss
+    copies = [tensor.clone() for tensor in packed]
+    assert any(copy.shape == student.shape for copy in copies)
+    loss.backward(torch.full_like(loss, 0.5))
+    assert all(torch.equal(a, b) for a, b in zip(packed, copies, strict=True))
+
+
+def test_of_two_threads_on_one_graph_one_gets_the_gradient():
+    student, teacher, labels = problem(64, 1000, torch.float32)
+    student.requires_grad_()
+    (right,) = torch.autograd.grad(half_of_loss(student, teacher, labels), student)
+    for _ in range(10):
+        loss = half_of_loss(student, teacher, labels)
+        with ThreadPoolExecutor(2) as pool:
+            runs = [pool.submit(torch.autograd.grad, loss, student) for _ in range(2)]
+        good = [run for run in runs if run.exception() is None]
+        assert len(good) == 1
+        assert torch.equal(good[0].result()[0], right)
+
+
+@pytest.mark.parametrize("forward_captured", [True, False])
+def test_a_graph_of_the_backward_pass_gives_the_same_at_every_replay(forward_captured):
+    student, teacher, labels = problem(64, 1000, torch.float32)
+    student.requires_grad_()
+    forward, backward, stream = torch.cuda.CUDAGraph(), torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    half = torch.full((), 0.5, device=DEVICE)
+    stream.wait_stream(torch.cuda.current_stream())
+
+    def loss_of() -> Tensor:
+        return kd_loss(student, teacher, labels, temperature=2.0, alpha=0.5).loss
+
+    with torch.cuda.stream(stream):
+        (right,) = torch.autograd.grad(loss_of(), student, half)
+        loss = None if forward_captured else loss_of()
+    if forward_captured:
+        with torch.cuda.graph(forward, stream=stream):
+            loss = loss_of()
+        forward.replay()
+    # The graph is not retained. What it releases lies in the pool of the two graphs, or among this
+    # stream's free memory, and nothing here takes memory of either.
+    pool = forward.pool() if forward_captured else None
+    with torch.cuda.graph(backward, pool=pool, stream=stream):
+        (found,) = torch.autograd.grad(loss, student, half)
+    for _ in range(3):
+        backward.replay()
+        assert torch.equal(found, right)
+
+
+def test_a_graph_of_a_whole_step_scales_once_at_every_replay():
+    student, teacher, labels = problem(64, 1000, torch.float32)
+    student.requires_grad_()
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        (right,) = torch.autograd.grad(half_of_loss(student, teacher, labels), student)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, stream=stream):
+        (found,) = torch.autograd.grad(half_of_loss(student, teacher, labels), student)
+    for _ in range(3):
+        graph.replay()
+        assert torch.equal(found, right)
+
+
+def test_graphed_callables_give_the_gradients_of_plain_calls():
+    student, teacher, labels = problem(64, 1000, torch.float32)
+    sample = (student.clone().requires_grad_(), teacher.clone(), labels.clone())
+    graphed = torch.cuda.make_graphed_callables(half_of_loss, sample)
+    for shift in range(3):
+        inputs = student.roll(shift, 0).requires_grad_()
+        right_loss = 0.5 * half_of_loss(inputs, teacher, labels)
+        (right,) = torch.autograd.grad(right_loss, inputs)
+        loss = 0.5 * graphed(inputs, teacher, labels)
+        assert torch.equal(loss, right_loss)
+        for retain in (True, False):
+            (found,) = torch.autograd.grad(loss, inputs, retain_graph=retain)
+            assert torch.equal(found, right)

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).parent / "cuda_emulation"))
 from emulated import (
@@ -27,6 +28,7 @@ from emulated import (
     compile_emulation,
     i64,
     logits,
+    pointer,
     request,
     targets,
 )
@@ -317,39 +319,116 @@ def test_equal_logits_and_a_common_offset(library, regime):
           targets(rows, classes), **device)  # fmt: skip
 
 
-@pytest.mark.parametrize("rows", [1, 131, 20000])
+def sums_of(library: ctypes.CDLL, values: list[Tensor], order: str) -> list[Tensor]:
+    """Half the sums over the rows of the three values, checked for their number of launches."""
+    (students, rows), dtype = values[0].shape, values[0].dtype
+    out = [torch.full((students,), NAN, dtype=dtype) for _ in values]
+    places = [(3 * pointer)(*(tensor.data_ptr() for tensor in some)) for some in (values, out)]
+    parameters = ReduceParameters(students, rows, TYPES[dtype], 0.5, *places)
+    assert library.count_reduce_launches(ctypes.byref(parameters)) == (2 if rows > 8192 else 1)
+    call(library.run_reduce, parameters, request([*values, *out], order=order))
+    return out
+
+
+@pytest.mark.parametrize("rows", [0, 1, 127, 8192, 8193, 100_000])
+@pytest.mark.parametrize("students", [1, 3])
 @pytest.mark.parametrize("dtype", [f32, f64])
-def test_sums_over_rows(library, rows, dtype):
-    values, out = logits(3, rows, dtype=dtype), torch.full((3,), NAN, dtype=dtype)
-    parameters = ReduceParameters(3, rows, TYPES[dtype], 0.5, values.data_ptr(), out.data_ptr())
-    call(library.run_reduce, parameters, request([values, out], order="warp by warp"))
-    torch.testing.assert_close(out.double(), 0.5 * values.double().sum(-1), rtol=1e-6, atol=1e-6)
+def test_sums_over_rows(library, rows, students, dtype):
+    values = [logits(students, rows, seed=seed, dtype=dtype) for seed in range(3)]
+    orders = ["warp by warp", "reverse"] if rows < 100_000 else ["warp by warp"]
+    runs = [sums_of(library, values, order) for order in orders]
+    for found, of in zip(runs[0], values, strict=True):
+        right = 0.5 * of.double().sum(-1)
+        close = {"rtol": 6e-8, "atol": 0} if dtype is f32 else {"rtol": 1e-12, "atol": 1e-12}
+        torch.testing.assert_close(found.double(), right, **close)
+    for other in runs[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(runs[0], other, strict=True))
 
 
-@pytest.mark.parametrize("dtype", [f32, bf16, f16, f64])
-@pytest.mark.parametrize("shape", [(1, 5, 3), (3, 7, 10), (2, 5, 1001)])
-@pytest.mark.parametrize("per_row", [True, False])
-def test_scaling_of_a_gradient(library, dtype, shape, per_row):
-    gradient, out = logits(*shape, dtype=dtype), torch.full(shape, NAN, dtype=dtype)
-    compute = f64 if dtype is f64 else f32
-    grad = logits(*shape[:2], seed=1, dtype=compute)
-    if not per_row:
-        grad = grad[:, :1].clone().expand(shape[:2])
-    scale = 2.0 ** torch.arange(shape[0] * shape[1]).reshape(shape[:2])
-    half = dtype is f16
-    parameters = ScaleParameters(
-        *shape,
-        TYPES[dtype],
-        TYPES[compute],
+def test_a_row_that_is_not_finite_shows_in_its_sum_and_in_no_other(library):
+    values = [torch.ones(2, 9000) for _ in range(3)]
+    values[0][1, 8999] = NAN
+    values[1][0, 4500] = INF
+    loss, kl, ce = sums_of(library, values, "forward")
+    assert loss[0] == kl[1] == ce[0] == ce[1] == 4500
+    assert loss[1].isnan()
+    assert kl[0] == INF
+
+
+def scale_parameters(
+    gradient: Tensor, grad: Tensor, scale: Tensor | None, out: Tensor
+) -> ScaleParameters:
+    return ScaleParameters(
+        *gradient.shape,
+        TYPES[gradient.dtype],
+        TYPES[grad.dtype],
         gradient.data_ptr(),
-        scale.data_ptr() if half else None,
+        scale.data_ptr() if scale is not None else None,
         grad.data_ptr(),
         *grad.stride(),
         out.data_ptr(),
     )
-    call(library.run_scale, parameters, request([gradient, out, grad, scale]))
-    factor = grad * scale if half else grad
-    assert torch.equal(out, (gradient.to(compute) * factor.unsqueeze(-1)).to(dtype))
+
+
+def misaligned(values: Tensor) -> Tensor:
+    """A copy that begins one number after a multiple of 16 bytes."""
+    memory = torch.empty(values.numel() + 1, dtype=values.dtype)
+    return memory[1:].view(values.shape).copy_(values)
+
+
+SCALED_SHAPES = [(1, 5, 3), (3, 7, 10), (2, 5, 1001), (1, 40, 1000)]
+
+
+@pytest.mark.parametrize("dtype", [f32, bf16, f16, f64])
+@pytest.mark.parametrize("shape", SCALED_SHAPES)
+@pytest.mark.parametrize("factors", ["one", "per student", "per row"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["to other memory", "in place"])
+@pytest.mark.parametrize("aligned", [True, False], ids=["aligned", "misaligned"])
+def test_scaling_of_a_gradient(library, dtype, shape, factors, in_place, aligned):
+    gradient = logits(*shape, dtype=dtype)
+    if not aligned:
+        gradient = misaligned(gradient)
+    compute = f64 if dtype is f64 else f32
+    grad = logits(*shape[:2], seed=1, dtype=compute)
+    grad[..., ::3] = 1
+    if factors != "per row":
+        grad = grad[:, 1:2].clone().expand(shape[:2])
+    if factors == "one":
+        grad = grad[:1, :1].expand(shape[:2])
+    scale = 2.0 ** torch.arange(shape[0] * shape[1]).reshape(shape[:2])
+    half = dtype is f16 and shape[1] < 40
+    right = gradient.to(compute) * (grad * scale if half else grad).unsqueeze(-1)
+    out = gradient if in_place else torch.full(shape, NAN, dtype=dtype)
+    parameters = scale_parameters(gradient, grad, scale if half else None, out)
+    call(library.run_scale, parameters, request([gradient, out, grad, scale], multiprocessors=1))
+    assert torch.equal(out, right.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [f32, bf16, f16, f64])
+@pytest.mark.parametrize("shape", SCALED_SHAPES)
+@pytest.mark.parametrize("per_row", [False, True])
+def test_a_factor_of_one_leaves_a_gradient_in_place_untouched(library, dtype, shape, per_row):
+    gradient = logits(*shape, dtype=dtype)
+    grad = torch.ones(shape[:2], dtype=f64 if dtype is f64 else f32)
+    if not per_row:
+        grad = grad[:1, :1].expand(shape[:2])
+    parameters = scale_parameters(gradient, grad, None, gradient)
+    no_gradient = request([grad])  # the launch may touch the factors alone
+    call(library.run_scale, parameters, no_gradient)
+    grad.fill_(2)
+    with pytest.raises(AssertionError, match="not the launch's"):
+        call(library.run_scale, parameters, no_gradient)
+
+
+def test_rows_with_a_factor_of_one_keep_their_bits_in_place(library):
+    # A signalling NaN, which any arithmetic changes.
+    gradient = torch.full((1, 6, 32), 0x7F800001, dtype=torch.int32).view(f32)
+    before = gradient.view(torch.int32).clone()
+    grad = torch.tensor([[1.0, 2.0, 1.0, 1.0, 0.5, 1.0]])
+    parameters = scale_parameters(gradient, grad, None, gradient)
+    call(library.run_scale, parameters, request([gradient, grad]))
+    kept = (gradient.view(torch.int32) == before).all(-1)
+    assert torch.equal(kept, grad == 1)
 
 
 def plan_on_h200(library: ctypes.CDLL, rows: int, classes: int, dtype: torch.dtype) -> str:

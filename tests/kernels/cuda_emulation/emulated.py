@@ -63,8 +63,8 @@ class ReduceParameters(ctypes.Structure):
         ("rows", i64),
         ("compute_type", ctypes.c_int32),
         ("factor", ctypes.c_double),
-        ("values", pointer),
-        ("out", pointer),
+        ("values", 3 * pointer),
+        ("out", 3 * pointer),
     ]
 
 
