@@ -106,6 +106,7 @@ struct RowConstants {
   Scalar student_temperature, teacher_temperature;
   Scalar student_rate, teacher_rate;  // log2e / T
   Scalar inverse_student;             // 1 / Ts
+  Scalar inverse_teacher;             // 1 / Tt
   Scalar inverse_difference;          // 1 / Tt - 1 / Ts
   Scalar kl_weight;                   // a, with T^2 if requested
   Scalar ce_weight;                   // b, 0 for a row without cross entropy
@@ -147,7 +148,8 @@ KD_INLINE RowConstants<Scalar> constants_without_label(const RowParameters& para
   c.student_rate = Scalar(log2e / c.student_temperature);
   c.teacher_rate = Scalar(log2e / c.teacher_temperature);
   c.inverse_student = 1 / c.student_temperature;
-  c.inverse_difference = 1 / c.teacher_temperature - c.inverse_student;
+  c.inverse_teacher = 1 / c.teacher_temperature;
+  c.inverse_difference = c.inverse_teacher - c.inverse_student;
   c.kl_weight = row_value<Scalar>(parameters.kl_weight, student, row);
   if (parameters.scale_by_t2) c.kl_weight *= c.student_temperature * c.teacher_temperature;
   c.ce_weight = row_value<Scalar>(parameters.ce_weight, student, row);
@@ -174,6 +176,16 @@ KD_INLINE void set_label(RowConstants<Scalar>& c, int64_t label) {
   if (label < 0) c.ce_weight = c.ce_gradient = 0;
 }
 
+template <class Scalar>
+KD_INLINE void scale_for_float16(const RowParameters& parameters, int64_t student, int64_t row,
+                                 RowConstants<Scalar>& c) {
+  if (parameters.gradient_scale == nullptr) return;
+  const float scale = float16_scale(float(c.student_gradient + c.ce_gradient));
+  parameters.gradient_scale[student * parameters.rows + row] = 1 / scale;
+  c.student_gradient *= Scalar(scale);
+  c.ce_gradient *= Scalar(scale);
+}
+
 // The caller determines `dead`, because each caller reads the mask in its own way.
 template <class Scalar>
 KD_INLINE RowConstants<Scalar> row_constants(const RowParameters& parameters, int64_t student,
@@ -182,20 +194,20 @@ KD_INLINE RowConstants<Scalar> row_constants(const RowParameters& parameters, in
   set_label(c, dead ? -1 : counted_label(parameters, row));
   c.dead = dead;
   if (dead) c.student_gradient = 0;
-  if (parameters.gradient_scale != nullptr) {
-    const float scale = float16_scale(float(c.student_gradient + c.ce_gradient));
-    parameters.gradient_scale[student * parameters.rows + row] = 1 / scale;
-    c.student_gradient *= Scalar(scale);
-    c.ce_gradient *= Scalar(scale);
-  }
+  scale_for_float16(parameters, student, row, c);
   return c;
+}
+
+// Whether temperatures and weights are the same for all rows.
+KD_INLINE bool values_are_shared(const RowParameters& parameters) {
+  return parameters.student_temperature.data == nullptr &&
+         parameters.teacher_temperature.data == nullptr && parameters.kl_weight.data == nullptr &&
+         parameters.ce_weight.data == nullptr;
 }
 
 // Whether the rows' constants differ only by their labels.
 KD_INLINE bool constants_are_shared(const RowParameters& parameters) {
-  return parameters.student_temperature.data == nullptr &&
-         parameters.teacher_temperature.data == nullptr && parameters.kl_weight.data == nullptr &&
-         parameters.ce_weight.data == nullptr && parameters.class_mask == nullptr &&
+  return values_are_shared(parameters) && parameters.class_mask == nullptr &&
          parameters.gradient_scale == nullptr;
 }
 

@@ -21,8 +21,9 @@ struct ChunkAccess {
   static constexpr int chunks = 32 / width;
   static constexpr bool masks = false;
   static constexpr bool tiles = ragged;
-  static constexpr bool stages = true;
   static constexpr bool packed = sizeof(T) == 2;  // two logits share a register
+  // Whether a team copies its next row ahead. In float32 the bandwidth suffices without it.
+  static constexpr bool stages = packed;
 
   const T* student;
   const T* teacher;
@@ -47,13 +48,14 @@ struct ChunkAccess {
   KD_INLINE Index first_class(Index chunk) const {
     return ragged ? chunk * width - shift : chunk * width;
   }
-  template <class Index>
+  // `tile`: the row is in shared memory.
+  template <bool tile = false, class Index>
   KD_INLINE Held read_student(Index chunk) const {
-    return read_chunk<ragged>(student, first_class(chunk), Index(classes));
+    return read_chunk<ragged, tile>(student, first_class(chunk), Index(classes));
   }
-  template <class Index>
+  template <bool tile = false, class Index>
   KD_INLINE Held read_teacher(Index chunk) const {
-    return read_chunk<ragged>(teacher, first_class(chunk), Index(classes));
+    return read_chunk<ragged, tile>(teacher, first_class(chunk), Index(classes));
   }
   // Begins to copy a chunk of this row into a place in shared memory.
   template <class Team>
@@ -72,11 +74,11 @@ struct ChunkAccess {
     return staged_chunk<ragged>(teacher, teacher_begin, first_class(chunk), int(classes), from);
   }
   KD_INLINE Scalar student_number(int64_t k) const { return widen(read(student + k)); }
-  template <class Index>
+  template <bool tile = false, class Index>
   KD_INLINE void write_gradient(Index chunk, const Scalar (&values)[width]) const {
     Held rounded;
     rounded.fill(values);
-    write_chunk<ragged>(gradient, first_class(chunk), Index(classes), rounded);
+    write_chunk<ragged, tile>(gradient, first_class(chunk), Index(classes), rounded);
   }
 };
 
@@ -115,11 +117,14 @@ struct NumberAccess {
     if (!kept(k)) return -INFINITY;
     return read_any<Scalar>(logits.data, logits.type, first + k * logits.class_stride);
   }
+  template <bool tile = false>
   KD_INLINE Held read_student(int64_t k) const { return {number(parameters.student, student, k)}; }
+  template <bool tile = false>
   KD_INLINE Held read_teacher(int64_t k) const { return {number(parameters.teacher, teacher, k)}; }
   KD_INLINE Scalar student_number(int64_t k) const {
     return number(parameters.student, student, k);
   }
+  template <bool tile = false>
   KD_INLINE void write_gradient(int64_t k, const Scalar (&values)[1]) const {
     if (k < parameters.classes)
       write_any(parameters.gradient, parameters.student.type, gradient + k, values[0]);

@@ -76,6 +76,7 @@ inline Layout layout_of(const RowParameters& p) {
 
 constexpr int block_threads = 128;      // of a block that serves several rows
 constexpr int wide_block_threads = 256;  // of a block for one row: two fill a multiprocessor
+constexpr int full_block_threads = 448;  // above, one block fills a multiprocessor
 
 struct Plan {
   bool split;
@@ -148,7 +149,13 @@ class Planner {
 
   RowPlan of_blocks(int64_t least_threads, int largest_cluster) const {
     int blocks = 1;
-    while (blocks < largest_cluster && least_threads > blocks * wide_block_threads) blocks *= 2;
+    // Two blocks of up to 256 threads fit a multiprocessor. A block of almost 512 fills it as well,
+    // and needs no cluster.
+    const bool full_block =
+        least_threads > full_block_threads && least_threads <= max_warps * warp_lanes;
+    while (blocks < largest_cluster && !full_block &&
+           least_threads > blocks * wide_block_threads)
+      blocks *= 2;
     while (blocks < largest_cluster && p_.rows * blocks * 2 <= device_.multiprocessors &&
            chunks_ >= 4 * blocks * wide_block_threads)
       blocks *= 2;
@@ -164,7 +171,7 @@ class Planner {
     plan.cluster_shift = std::countr_zero(unsigned(blocks));
     plan.chunks = int(ceiling(chunks_, threads * blocks));
     plan.row_step = p_.rows;
-    plan.staged = layout_.chunks;
+    plan.staged = layout_.chunks && type_bytes(p_.student.type) == 2;
     return plan;
   }
 
@@ -242,7 +249,7 @@ void launch_rows(const RowParameters& p, const Device& device, const Layout& lay
       const Shape shape = share_rows<Access>(p, device, plan.row, [&](const Shape& shape) {
         return launcher.template at_once<Kernel>(shape);
       });
-      launcher.launch(Kernel{p, plan.row}, shape);
+      launcher.launch(Kernel{p, plan.row, shared_constants<typename Access::Scalar>(p)}, shape);
     };
     const bool sloped = wants_temperature_gradient(p);
     using Yes = std::true_type;

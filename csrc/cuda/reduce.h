@@ -48,7 +48,9 @@ struct Sums {
 
 template <class Operation, class Team, class Scalar, int n>
 KD_INLINE void reduce_lanes(const Team& team, int lanes, Scalar (&values)[n]) {
-  for (int mask = lanes / 2; mask > 0; mask /= 2) {
+  KD_UNROLL
+  for (int mask = warp_lanes / 2; mask > 0; mask /= 2) {
+    if (mask >= lanes) continue;
     KD_UNROLL
     for (int i = 0; i < n; ++i)
       values[i] = Operation::combine(i, values[i], team.shuffle_xor(values[i], mask));

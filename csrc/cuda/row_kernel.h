@@ -63,6 +63,7 @@ struct RowPass {
 
   const RowParameters& parameters;
   const RowPlan& plan;
+  const SharedConstants<Scalar>& shared_constants;
   const Team& team;
   RowTeam row_team;
   int64_t first_row;  // of the block, if its teams are parts of a warp
@@ -92,8 +93,9 @@ struct RowPass {
     }
   };
 
-  KD_INLINE RowPass(const RowParameters& parameters, const RowPlan& plan, const Team& team)
-      : parameters(parameters), plan(plan), team(team) {
+  KD_INLINE RowPass(const RowParameters& parameters, const RowPlan& plan,
+                    const SharedConstants<Scalar>& shared_constants, const Team& team)
+      : parameters(parameters), plan(plan), shared_constants(shared_constants), team(team) {
     const bool within_warp = plan.row_threads <= warp_lanes;
     const int thread = team.thread();
     row_team.size = plan.row_threads;
@@ -197,8 +199,8 @@ struct RowPass {
         return;
       }
     }
-    over_chunks([&](int j, int chunk) { row.teacher[j] = access.read_teacher(chunk); });
-    over_chunks([&](int j, int chunk) { row.student[j] = access.read_student(chunk); });
+    over_chunks([&](int j, int chunk) { row.teacher[j] = access.template read_teacher<tile>(chunk); });
+    over_chunks([&](int j, int chunk) { row.student[j] = access.template read_student<tile>(chunk); });
   }
 
   KD_INLINE bool fewer_than_two_kept() const {
@@ -210,14 +212,16 @@ struct RowPass {
     return kept[0] < 2;
   }
 
-  // Over the team, or over this warp's part of it.
-  KD_INLINE void find_maxima(const Classes& row, RowNumbers<Scalar>& numbers) const {
+  // Over the team, or over this warp's part of it. The team's next row is staged meanwhile.
+  KD_INLINE void find_maxima(int k, const Classes& row, RowNumbers<Scalar>& numbers) const {
     Largest<Held> student, teacher;
     over_chunks([&](int j, int) {
       student.template add<width>(row.student[j]);
       teacher.template add<width>(row.teacher[j]);
     });
     Scalar maxima[2] = {student.get(), teacher.get()};
+    // The maxima depend on every copied logit, so that the copies may be overwritten now.
+    stage_next(k);
     reduce_lanes<Maxima>(team, lanes_of_team(), maxima);
     numbers.student_max = maxima[0];
     numbers.teacher_max = maxima[1];
@@ -327,7 +331,7 @@ struct RowPass {
     if constexpr (Access::masks) {
       if (constants.dead) gradient[0] = 0;
     }
-    access.write_gradient(chunk, gradient);
+    access.template write_gradient<tile>(chunk, gradient);
   }
 
   // The gradient alone.
@@ -352,7 +356,7 @@ struct RowPass {
                                          Scalar (&sums)[terms]) const {
     const ClassArithmetic<Scalar, sloped> arithmetic(parameters, constants, numbers);
     over_chunks([&](int j, int chunk) {
-      const Held teacher = access.read_teacher(chunk);
+      const Held teacher = access.template read_teacher<tile>(chunk);
       Scalar gradient[width];
       KD_UNROLL
       for (int i = 0; i < width; ++i) {
@@ -380,21 +384,24 @@ struct RowPass {
     return label < 0 ? Scalar(0) : access(k).student_number(label);
   }
   KD_INLINE CheckedConstants<Scalar> constants_of(int64_t k, bool dead) const {
-    auto constants = checked_constants<Scalar>(parameters, k, row);
+    auto constants = shared_constants.known
+                         ? shared_constants.constants
+                         : checked_constants_without_label<Scalar>(parameters, k, row);
+    add_label(parameters, k, row, constants);
     if (dead) set_dead(constants);
     return constants;
   }
 
-  // Maxima and sums of the row. Returns the factor of the teacher's exponentials. The team's next
-  // row is staged meanwhile.
+  // Maxima and sums of the row. Returns the factor of the teacher's exponentials.
   KD_INLINE Scalar find_numbers(int k, bool was_staged, Classes& classes,
                                 RowNumbers<Scalar>& numbers, Scalar& cross) const {
     read_row(access(k), was_staged, classes);
-    numbers.set_rates(row_value<Scalar>(parameters.student_temperature, k, row),
-                      row_value<Scalar>(parameters.teacher_temperature, k, row));
-    find_maxima(classes, numbers);
-    // The maxima depend on every copied logit, so that the copies may be overwritten now.
-    stage_next(k);
+    if (shared_constants.known)
+      numbers.set_rates(shared_constants.constants);
+    else
+      numbers.set_rates(row_value<Scalar>(parameters.student_temperature, k, row),
+                        row_value<Scalar>(parameters.teacher_temperature, k, row));
+    find_maxima(k, classes, numbers);
     cross = find_sums(classes, numbers);
     return join_warps(numbers, cross);
   }
@@ -427,8 +434,8 @@ struct RowPass {
       find_gradient_and_terms(classes, access, constants, numbers, sums);
     else
       find_gradient(classes, access, constants, numbers, teacher_factor);
-    // All lanes of a warp take part in a shuffle. The threads of a larger team agree.
-    if (by_terms || row_team.size <= warp_lanes) join_terms(sums);
+    // All lanes of a warp take part in a shuffle, whatever their rows need.
+    if (always_terms || team.any(by_terms)) join_terms(sums);
     if (!by_terms) sums[divergence] = from_sums;
     if (leader) write_results(parameters, constants, numbers, k, row, label_logit, sums);
     if constexpr (tile) empty_tile(k);
@@ -453,10 +460,11 @@ struct RowKernel {
 
   RowParameters parameters;
   RowPlan plan;
+  SharedConstants<typename Access::Scalar> shared_constants;
 
   template <class Team>
   KD_INLINE void operator()(const Team& team) const {
-    RowPass<Access, sloped, tile, Team>(parameters, plan, team).run_all();
+    RowPass<Access, sloped, tile, Team>(parameters, plan, shared_constants, team).run_all();
   }
 };
 

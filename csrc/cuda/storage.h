@@ -37,6 +37,38 @@ KD_INLINE void write(T* address, T value) {
   *address = value;
 }
 
+// Reads from and writes to global memory. A pointer whose origin the compiler does not see may also
+// point to shared memory, and such accesses are slower.
+template <class T>
+KD_INLINE T read_global(const T* address) {
+#ifdef __CUDA_ARCH__
+  T value;
+  if constexpr (sizeof(T) == 16)
+    reinterpret_cast<uint4&>(value) = __ldg(reinterpret_cast<const uint4*>(address));
+  else if constexpr (sizeof(T) == 4)
+    reinterpret_cast<uint32_t&>(value) = __ldg(reinterpret_cast<const uint32_t*>(address));
+  else
+    reinterpret_cast<uint16_t&>(value) = __ldg(reinterpret_cast<const uint16_t*>(address));
+  return value;
+#else
+  return read(address);
+#endif
+}
+
+template <class T>
+KD_INLINE void write_global(T* address, T value) {
+#ifdef __CUDA_ARCH__
+  if constexpr (sizeof(T) == 16) {
+    const uint4 words = reinterpret_cast<const uint4&>(value);
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
+                 "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+                 : "memory");
+    return;
+  }
+#endif
+  write(address, value);
+}
+
 // float16 uses the hardware's conversions. bfloat16 is the upper half of a float.
 KD_INLINE float widen(float x) { return x; }
 KD_INLINE double widen(double x) { return x; }
@@ -157,24 +189,18 @@ KD_INLINE uint32_t larger_pair_of(uint32_t a, uint32_t b) {
 // Each of two pairs' larger number. NaN is the smaller one.
 KD_INLINE uint32_t larger_pair(BFloat16, uint32_t a, uint32_t b) {
 #ifdef __CUDA_ARCH__
-  const auto pair = [](uint32_t word) {
-    return __halves2bfloat162(__ushort_as_bfloat16(uint16_t(word & 0xffff)),
-                              __ushort_as_bfloat16(uint16_t(word >> 16)));
-  };
-  const __nv_bfloat162 larger = __hmax2(pair(a), pair(b));
-  return uint32_t(__bfloat16_as_ushort(larger.y)) << 16 | __bfloat16_as_ushort(larger.x);
+  const __nv_bfloat162 larger = __hmax2(reinterpret_cast<const __nv_bfloat162&>(a),
+                                        reinterpret_cast<const __nv_bfloat162&>(b));
+  return reinterpret_cast<const uint32_t&>(larger);
 #else
   return larger_pair_of<BFloat16>(a, b);
 #endif
 }
 KD_INLINE uint32_t larger_pair(Float16, uint32_t a, uint32_t b) {
 #ifdef __CUDA_ARCH__
-  const auto pair = [](uint32_t word) {
-    return __halves2half2(__ushort_as_half(uint16_t(word & 0xffff)),
-                          __ushort_as_half(uint16_t(word >> 16)));
-  };
-  const __half2 larger = __hmax2(pair(a), pair(b));
-  return uint32_t(__half_as_ushort(larger.y)) << 16 | __half_as_ushort(larger.x);
+  const __half2 larger =
+      __hmax2(reinterpret_cast<const __half2&>(a), reinterpret_cast<const __half2&>(b));
+  return reinterpret_cast<const uint32_t&>(larger);
 #else
   return larger_pair_of<Float16>(a, b);
 #endif
@@ -223,19 +249,28 @@ KD_INLINE int alignment_shift(const T* row) {
   return int(reinterpret_cast<uintptr_t>(row) % 16 / sizeof(T));
 }
 
+// Whether the row has all classes of a chunk. The chunks of a row that is not ragged are whole, and
+// the first class of none is negative.
+template <bool ragged, class T, class Index>
+KD_INLINE bool is_whole(T, Index first, Index classes) {
+  if (!ragged) return first < classes;
+  return first >= 0 && first + Chunk<T>::size <= classes;
+}
+
 // Classes first to first + size - 1 of a row of `classes`, and -inf outside, whose exponential is
 // 0. A row that is not `ragged` begins and ends with a whole chunk. `Index` is int if rows are
-// known to be short.
-template <bool ragged, class T, class Index>
+// known to be short. The row is in global memory, unless it is a tile.
+template <bool ragged, bool tile, class T, class Index>
 KD_INLINE Chunk<T> read_chunk(const T* row, Index first, Index classes) {
-  Chunk<T> chunk{};
-  if (first >= 0 && first + (ragged ? Chunk<T>::size : 1) <= classes)
-    return read(reinterpret_cast<const Chunk<T>*>(row + first));
+  const auto load = [](const auto* address) { return tile ? read(address) : read_global(address); };
+  Chunk<T> chunk;
+  if (is_whole<ragged>(T{}, first, classes))
+    return load(reinterpret_cast<const Chunk<T>*>(row + first));
   KD_UNROLL
   for (int i = 0; i < Chunk<T>::size; ++i) {
     T number;
     set_minus_infinity(number);
-    if (ragged && first + i >= 0 && first + i < classes) number = read(row + first + i);
+    if (ragged && first + i >= 0 && first + i < classes) number = load(row + first + i);
     chunk.set(i, number);
   }
   return chunk;
@@ -256,9 +291,9 @@ KD_INLINE void stage_chunk(const Team& team, const T* row, const T* begin, int f
 template <bool ragged, class T>
 KD_INLINE Chunk<T> staged_chunk(const T* row, const T* begin, int first, int classes,
                                 const Chunk<T>* from) {
-  if (first >= 0 && first + (ragged ? Chunk<T>::size : 1) <= classes) return read(from);
+  if (is_whole<ragged>(T{}, first, classes)) return read(from);
   if (!ragged || first >= classes || row + first < begin)
-    return read_chunk<ragged>(row, first, classes);
+    return read_chunk<ragged, false>(row, first, classes);
   Chunk<T> chunk = read(from);
   KD_UNROLL
   for (int i = 0; i < Chunk<T>::size; ++i) {
@@ -269,10 +304,11 @@ KD_INLINE Chunk<T> staged_chunk(const T* row, const T* begin, int first, int cla
   return chunk;
 }
 
-template <bool ragged, class T, class Index>
+template <bool ragged, bool tile, class T, class Index>
 KD_INLINE void write_chunk(T* row, Index first, Index classes, const Chunk<T>& chunk) {
-  if (first >= 0 && first + (ragged ? Chunk<T>::size : 1) <= classes) {
-    write(reinterpret_cast<Chunk<T>*>(row + first), chunk);
+  if (is_whole<ragged>(T{}, first, classes)) {
+    Chunk<T>* const to = reinterpret_cast<Chunk<T>*>(row + first);
+    tile ? write(to, chunk) : write_global(to, chunk);
     return;
   }
   KD_UNROLL

@@ -5,6 +5,7 @@
 //   block()                   of the grid
 //   rank(), cluster_blocks()  of a block in its cluster, a cluster's size
 //   shuffle_xor(x, mask)      the value that another lane of the warp has; all 32 lanes call it
+//   any(x)                    whether x is true in any lane of the warp; all 32 lanes call it
 //   barrier()                 waits for the block, cluster_barrier() for the cluster
 //   shared()                  the block's shared memory; remote(p, rank) is p in another block's
 //   copy(to, from, bytes)     begins to copy up to 16 bytes into 16 of shared memory, 0 behind them
@@ -41,6 +42,7 @@ struct DeviceTeam {
   __device__ __forceinline__ T shuffle_xor(T x, int mask) const {
     return __shfl_xor_sync(0xffffffff, x, mask);
   }
+  __device__ __forceinline__ bool any(bool x) const { return __any_sync(0xffffffff, x); }
   __device__ __forceinline__ void barrier() const { __syncthreads(); }
 
   __device__ __forceinline__ char* shared() const {

@@ -76,7 +76,7 @@ CASES = [
     ("block 128", 2, 1000, f16, bf16, 4.0, 4.0, FULL, True),
     ("lanes 8x", 33, 10, f64, f64, 2.0, 3.0, FULL, True),
     ("block 128", 2, 1000, f64, f32, 0.5, 0.5, FULL, True),
-    ("cluster 2x", 1, 4096, f32, f64, 4.0, 4.0, FULL, True),
+    ("cluster 4x", 1, 5000, f32, f64, 4.0, 4.0, FULL, True),
     ("split 3", 2, 5000, bf16, f64, 4.0, 4.0, 1, False),
 ]
 
@@ -447,7 +447,8 @@ def plan_on_h200(library: ctypes.CDLL, rows: int, classes: int, dtype: torch.dty
         (16384, 1000, f32, "lanes 32x4 chunks 8"),
         (16384, 1000, bf16, "lanes 32x4 chunks 4"),
         (8192, 4096, f32, "block 128 chunks 8"),
-        (4096, 16384, f32, "cluster 2x256 chunks 8"),
+        (4096, 10000, f32, "cluster 2x160 chunks 8"),
+        (4096, 16384, f32, "block 512 chunks 8"),
         (4096, 32000, f32, "cluster 4x256 chunks 8"),
         (512, 50257, bf16, "cluster 8x224 chunks 4"),
         (512, 128256, f32, "cluster 8x512 chunks 8"),

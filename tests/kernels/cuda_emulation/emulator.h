@@ -166,6 +166,11 @@ struct EmulatedTeam {
     std::memcpy(&x, &slots[lane ^ mask], sizeof x);
     return x;
   }
+  bool any(bool x) const {
+    int all = x;
+    for (int mask = device::warp_lanes / 2; mask > 0; mask /= 2) all |= shuffle_xor(all, mask);
+    return all != 0;
+  }
   void barrier() const { emulator->meet(emulator->block_of(fiber())); }
   void cluster_barrier() const { emulator->meet(emulator->cluster()); }
   // Copies as late as it may: who does not wait finds what was there before.
