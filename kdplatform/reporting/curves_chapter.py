@@ -1,20 +1,23 @@
-"""Curves over temperatures or methods, and methods as points of two numbers."""
+"""Curves over temperatures or methods, and methods side by side."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
 
-from kdplatform.analysis.intervals import Interval, mean_over_seeds
+from kdplatform.analysis.intervals import UNKNOWN, Interval, mean_over_seeds
 from kdplatform.analysis.significance import Counts
-from kdplatform.reporting.charts import Crosses, Curves, Level, Look, Panel, Points
+from kdplatform.reporting.charts import Crosses, Curves, Dots, Level, Look, Panel, Points
 from kdplatform.reporting.report_table import file_stem
 from kdplatform.roles import Role
+from kdplatform.study.claims import Claim
 from kdplatform.study.classes import ClassWise
 from kdplatform.study.fairness import GroupFairness
 from kdplatform.study.groupwise import GroupWise
-from kdplatform.study.metrics import ACCURACY, WORST_CLASS_ACCURACY
+from kdplatform.study.methods import Compared
+from kdplatform.study.metrics import ACCURACY, WORST_CLASS_ACCURACY, fairness_metric
 from kdplatform.study.study import Arm, Study
+from kdplatform.study.verdicts import Verdict
 
 _REFERENCES = {Role.STUDENT: Look.NDS, Role.TEACHER: Look.TEACHER}
 _FAIRNESS = {"eod": "EOD", "dpd": "DPD", "worst_group_accuracy": "worst-group accuracy"}
@@ -138,6 +141,42 @@ def methods_points(
         across_title=f"{across_title}, %",
         up_title="test accuracy, %",
     )
+
+
+def method_changes(
+    study: Study, fairness: Sequence[GroupFairness], compared: Sequence[Compared]
+) -> Dots:
+    """What every arm changes against plain distillation at the same T, a panel for each metric."""
+    arms = [each for each in compared if each.reference is not None]
+    columns = {ACCURACY: "accuracy", WORST_CLASS_ACCURACY: "worst-class accuracy"}
+    columns |= {fairness_metric(each.attribute, "eod"): f"EOD ({each.name})" for each in fairness}
+    return Dots(
+        "methods_changes",
+        "Each method minus plain distillation at the same temperature",
+        "95% intervals of the paired difference. Better and worse are as in the table, after "
+        "Holm's correction over the methods. Lower EOD is fairer.",
+        [study.short_names[each.arm] for each in arms],
+        [
+            _change_panel(f"{title}, points", [each.claims.get(column) for each in arms])
+            for column, title in columns.items()
+        ],
+        zero=True,
+    )
+
+
+_LOOKS = {
+    Verdict.SUPPORTED: ("better", Look.BETTER),
+    Verdict.CONTRADICTED: ("worse", Look.WORSE),
+    Verdict.UNDECIDED: ("undecided", Look.UNSURE),
+}
+
+
+def _change_panel(title: str, claims: Sequence[Claim | None]) -> Panel:
+    series = []
+    for verdict, (name, look) in _LOOKS.items():
+        own = [c.interval if c is not None and c.verdict is verdict else UNKNOWN for c in claims]
+        series.append(_points(name, look, own))
+    return Panel(title, series)
 
 
 def worst_class_interval(study: Study) -> Callable[[Arm], Interval]:

@@ -5,12 +5,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 
+from kdplatform.reporting.charts import Chart
 from kdplatform.reporting.condition_tables import conditions_table
 from kdplatform.reporting.curves_chapter import (
     accuracy_curves,
     count_curves,
     fairness_curves,
     group_count_curves,
+    method_changes,
     methods_points,
     worst_class_interval,
 )
@@ -83,7 +85,10 @@ def _methods(
     fairness: Sequence[GroupFairness],
     compared: Sequence[Compared],
 ) -> Section:
-    charts = [
+    charts: list[Chart] = []
+    if any(each.reference is not None for each in compared):
+        charts.append(method_changes(study, fairness, compared))
+    charts.append(
         methods_points(
             study,
             "methods_worst_class",
@@ -92,7 +97,7 @@ def _methods(
             "worst-class accuracy",
             _CROSSES,
         )
-    ]
+    )
     for each in fairness:
         charts.append(
             methods_points(

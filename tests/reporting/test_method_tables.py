@@ -98,6 +98,23 @@ def test_accuracy_is_drawn_against_eod_and_the_worst_class(report):
         assert axes.get_ylabel() == "test accuracy, %"
 
 
+def test_changes_against_plain_distillation_are_drawn_by_verdict(report):
+    [chart] = [own for own in report.page.charts() if own.key == "methods_changes"]
+    assert chart.zero
+    assert not any(name.startswith("kd") for name in chart.names)
+    assert [panel.title for panel in chart.panels] == [
+        "accuracy, points",
+        "worst-class accuracy, points",
+        "EOD (color), points",
+    ]
+    frame = table(report, "methods_verdicts").frame
+    for panel, words in zip(chart.panels, ("accurate", "worst class", "lower EOD"), strict=True):
+        drawn = {series.name: np.isfinite(series.values).sum() for series in panel.series}
+        verdicts = frame[frame["claim"].str.contains(words)]["verdict"].value_counts()
+        names = {"better": "supported", "worse": "contradicted", "undecided": "undecided"}
+        assert drawn == {name: verdicts.get(word, 0) for name, word in names.items()}
+
+
 def test_one_method_alone_has_no_such_section(synthetic: Callable[..., Study]) -> None:
     study = synthetic(temperatures=(4.0,), examples=100, attributes=())
     report = build_report(study, FEW)
