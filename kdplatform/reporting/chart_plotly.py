@@ -172,8 +172,7 @@ def _dots(chart: Dots) -> Figure:
         for place, points in enumerate(panel.series):
             if points not in drawn:
                 continue
-            # Side by side, so that no interval hides another.
-            shift = 0.0 if many else 0.16 * (place - (len(panel.series) - 1) / 2) * 2
+            shift = 0.0 if many else panel.shift(place)
             positions = [round(row + shift, 3) for row in range(len(chart.names))]
             values = numbers(points.values, chart.scale)
             across = {"x": positions, "y": values} if many else {"x": values, "y": positions}

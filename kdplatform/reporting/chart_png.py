@@ -49,7 +49,7 @@ def chart_figure(chart: Chart) -> Figure:
 def _panel(axes: Axes, chart: Chart, panel: Panel, upright: bool) -> None:
     names = figure_names(chart.names, "#") if not getattr(chart, "by_rank", False) else []
     for place, points in enumerate(panel.series):
-        shift = 0.0 if upright else 0.16 * (place - (len(panel.series) - 1) / 2) * 2
+        shift = 0.0 if upright else panel.shift(place)
         positions = np.arange(len(points.values), dtype=np.float64) + shift
         lines = chart.lines if isinstance(chart, Curves) else ()
         for rows in lines or [range(len(positions))]:

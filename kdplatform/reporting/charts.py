@@ -7,6 +7,7 @@ into a figure of the page, `chart_png` into a picture.
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
+from math import isfinite
 
 
 class Look(StrEnum):
@@ -57,6 +58,17 @@ class Panel:
     title: str
     series: Sequence[Points]
     levels: Sequence[Level] = ()
+
+    def shift(self, place: int) -> float:
+        """Returns how far the series at a place is moved off the rows of its names.
+
+        Series lie side by side, so that no interval hides another. They are not moved if each row
+        has a point of only one series.
+        """
+        known = [[isfinite(value) for value in own.values] for own in self.series]
+        if all(sum(row) <= 1 for row in zip(*known, strict=True)):
+            return 0.0
+        return 0.32 * (place - (len(self.series) - 1) / 2)
 
 
 @dataclass(frozen=True)

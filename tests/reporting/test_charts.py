@@ -97,3 +97,15 @@ def test_series_differ_in_their_marks_and_not_in_colour_alone() -> None:
 def test_a_line_joins_the_arms_of_one_method_alone() -> None:
     data = plotly_figure(CHARTS["curves"])["data"]
     assert [trace["x"] for trace in data[:2]] == [[0, 2], [1]]
+
+
+def test_series_lie_side_by_side_unless_each_row_has_one_point():
+    nan = float("nan")
+
+    def panel(*values: list[float]) -> Panel:
+        return Panel("", [Points("", Look.OTHER, own, own, own) for own in values])
+
+    together = panel([1.0, 2.0], [3.0, nan])
+    assert [together.shift(place) for place in range(2)] == [-0.16, 0.16]
+    apart = panel([1.0, nan], [nan, 2.0], [nan, nan])
+    assert [apart.shift(place) for place in range(3)] == [0, 0, 0]
