@@ -34,10 +34,12 @@ struct ChunkAccess {
   int shift;
 
   KD_INLINE ChunkAccess(const RowParameters& p, int64_t k, int64_t row)
-      : student(optimisation_barrier(static_cast<const T*>(p.student.data) + k * p.student.student_stride +
-                        row * p.student.row_stride)),
-        teacher(optimisation_barrier(static_cast<const T*>(p.teacher.data) + row * p.teacher.row_stride)),
-        gradient(optimisation_barrier(static_cast<T*>(p.gradient) + (k * p.rows + row) * p.classes)),
+      : student(optimisation_barrier(static_cast<const T*>(p.student.data) +
+                                     k * p.student.student_stride + row * p.student.row_stride)),
+        teacher(optimisation_barrier(static_cast<const T*>(p.teacher.data) +
+                                     row * p.teacher.row_stride)),
+        gradient(optimisation_barrier(static_cast<T*>(p.gradient) +
+                                      (k * p.rows + row) * p.classes)),
         student_begin(static_cast<const T*>(p.student.data)),
         teacher_begin(static_cast<const T*>(p.teacher.data)),
         classes(p.classes),

@@ -59,8 +59,8 @@ void launch(const Kernel& kernel, const Shape& shape, void* stream) {
   check_launch(cudaLaunchKernelEx(&launch.config, run_kernel<Kernel>, kernel));
 }
 
-// The runtime takes several microseconds to answer, so answers are kept. An entry holds its question and
-// its answer in one word, so that threads need no lock.
+// Answers of the runtime are kept, because it takes its time. An entry holds its question and its
+// answer in one word, so that threads need no lock.
 template <class Kernel>
 int64_t clusters_at_once(const Shape& shape) {
   constexpr int entries = 64, answer_bits = 20;

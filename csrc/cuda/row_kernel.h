@@ -2,9 +2,9 @@
 // Each logit is read once and each gradient written once. Otherwise only a few numbers per row
 // move.
 //
-// A team of a block or more processes many rows, one after the other. While it computes one, the
-// next is copied into shared memory, so that the device's memory is never idle. Each thread copies
-// the chunks that it reads itself and needs no barrier for them.
+// In 16 bits a team of a block or more processes many rows, one after the other. While it computes
+// one, it copies the next into shared memory, so that the device's memory is never idle. Each
+// thread copies the chunks that it reads itself and needs no barrier for them.
 #pragma once
 
 #include "access.h"
@@ -72,9 +72,9 @@ struct RowPass {
   bool inside;
   bool odd = false;  // which of two buffers this row uses
 
-  // A thread's classes of a row. Exponentials of the teacher are relative to the warp's own maximum.
-  // They take the place of its logits if they are as wide. This is no member of the pass: what one
-  // row leaves must not take registers while the next is read.
+  // A thread's classes of a row. Exponentials of the teacher are relative to the warp's own
+  // maximum. They take the place of its logits if they are as wide. This is no member of the pass:
+  // what one row leaves must not take registers while the next is read.
   struct Classes {
     Held student[chunks], teacher[chunks];
     Scalar wide_exponentials[Access::packed ? chunks * width : 1];
@@ -199,8 +199,12 @@ struct RowPass {
         return;
       }
     }
-    over_chunks([&](int j, int chunk) { row.teacher[j] = access.template read_teacher<tile>(chunk); });
-    over_chunks([&](int j, int chunk) { row.student[j] = access.template read_student<tile>(chunk); });
+    over_chunks([&](int j, int chunk) {
+      row.teacher[j] = access.template read_teacher<tile>(chunk);
+    });
+    over_chunks([&](int j, int chunk) {
+      row.student[j] = access.template read_student<tile>(chunk);
+    });
   }
 
   KD_INLINE bool fewer_than_two_kept() const {
@@ -270,10 +274,10 @@ struct RowPass {
     const int blocks = row_team.size / team.threads();
     Partials<Scalar, WarpPart::size>* const parts = &shared()->parts[odd ? 1 : 0];
     const Scalar values[WarpPart::size] = {numbers.student_max, numbers.teacher_max,
-                                        numbers.student_sum, numbers.teacher_sum,
-                                        numbers.sum_at_one,  cross};
+                                           numbers.student_sum, numbers.teacher_sum,
+                                           numbers.sum_at_one,  cross};
     if (lane < blocks) {
-      Partials<Scalar, WarpPart::size>* const there = blocks == 1 ? parts : team.remote(parts, lane);
+      auto* const there = blocks == 1 ? parts : team.remote(parts, lane);
       KD_UNROLL
       for (int i = 0; i < WarpPart::size; ++i) write(&there->values[i][warp], values[i]);
     }
@@ -335,7 +339,8 @@ struct RowPass {
   }
 
   // The gradient alone.
-  KD_INLINE void find_gradient(const Classes& row, const Access& access, const CheckedConstants<Scalar>& constants,
+  KD_INLINE void find_gradient(const Classes& row, const Access& access,
+                               const CheckedConstants<Scalar>& constants,
                                const RowNumbers<Scalar>& numbers, Scalar teacher_factor) const {
     if (parameters.gradient == nullptr) return;
     const GradientArithmetic<Scalar> arithmetic(constants, numbers, teacher_factor);

@@ -60,8 +60,9 @@ KD_INLINE void write_global(T* address, T value) {
 #ifdef __CUDA_ARCH__
   if constexpr (sizeof(T) == 16) {
     const uint4 words = reinterpret_cast<const uint4&>(value);
-    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(address)),
-                 "r"(words.x), "r"(words.y), "r"(words.z), "r"(words.w)
+    const size_t place = __cvta_generic_to_global(address);
+    asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(place), "r"(words.x),
+                 "r"(words.y), "r"(words.z), "r"(words.w)
                  : "memory");
     return;
   }
