@@ -43,18 +43,14 @@ struct Launcher {
   void* stream;
 
   template <class Kernel>
-  void launch(const Kernel& kernel, const Shape& shape) const {
-    device::launch(kernel, shape, stream);
+  void operator()(const Kernel& kernel, const Shape& shape) const {
+    launch(kernel, shape, stream);
   }
   template <class Kernel>
   int64_t at_once(const Shape& shape) const {
     return clusters_at_once<Kernel>(shape);
   }
 };
-
-auto launcher(void* stream) {
-  return [stream](const auto& kernel, const Shape& shape) { launch(kernel, shape, stream); };
-}
 
 }  // namespace
 
@@ -88,12 +84,12 @@ int64_t cuda_reduce_workspace_bytes(int64_t students, int64_t rows) {
 }
 
 void cuda_reduce(const ReduceParameters& parameters, void* workspace, void* stream) {
-  device::launch_reduce(parameters, workspace, device::launcher(stream));
+  device::launch_reduce(parameters, workspace, device::Launcher{stream});
 }
 
 void cuda_scale(const ScaleParameters& parameters, void* stream) {
   device::launch_scale(parameters, device::current_device().multiprocessors,
-                       device::launcher(stream));
+                       device::Launcher{stream});
 }
 
 uint64_t cuda_capture(void* stream) {

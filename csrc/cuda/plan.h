@@ -236,7 +236,7 @@ Shape share_rows(const RowParameters& p, const Device& device, RowPlan& plan, At
   return shape;
 }
 
-// Calls launcher.launch(kernel, shape) for every kernel of the call, in order.
+// Calls launcher(kernel, shape) for every kernel of the call, in order.
 template <class Access, class Launcher>
 void launch_rows(const RowParameters& p, const Device& device, const Layout& layout,
                  void* workspace, Launcher launcher) {
@@ -249,7 +249,7 @@ void launch_rows(const RowParameters& p, const Device& device, const Layout& lay
       const Shape shape = share_rows<Access>(p, device, plan.row, [&](const Shape& shape) {
         return launcher.template at_once<Kernel>(shape);
       });
-      launcher.launch(Kernel{p, plan.row, shared_constants<typename Access::Scalar>(p)}, shape);
+      launcher(Kernel{p, plan.row, shared_constants<typename Access::Scalar>(p)}, shape);
     };
     const bool sloped = wants_temperature_gradient(p);
     using Yes = std::true_type;
@@ -268,12 +268,12 @@ void launch_rows(const RowParameters& p, const Device& device, const Layout& lay
   for (; split.first_row < p.rows; split.first_row += plan.rows_per_launch) {
     split.rows = std::min(plan.rows_per_launch, p.rows - split.first_row);
     const Shape shape{split.rows * split.parts, split_threads, 1, int(sizeof(SplitShared<Scalar>))};
-    launcher.launch(SplitSumsKernel<Access>{p, split, numbers}, shape);
-    launcher.launch(SplitGradientKernel<Access>{p, split, numbers}, shape);
+    launcher(SplitSumsKernel<Access>{p, split, numbers}, shape);
+    launcher(SplitGradientKernel<Access>{p, split, numbers}, shape);
   }
   const int64_t warps = SplitFinishKernel<Access>::max_threads / warp_lanes;
-  launcher.launch(SplitFinishKernel<Access>{p, split.parts, numbers},
-                  Shape{ceiling(p.students * p.rows, warps), int(warps) * warp_lanes, 1, 0});
+  launcher(SplitFinishKernel<Access>{p, split.parts, numbers},
+           Shape{ceiling(p.students * p.rows, warps), int(warps) * warp_lanes, 1, 0});
 }
 
 template <class Access>

@@ -26,7 +26,7 @@ struct Launcher {
   const Request& request;
 
   template <class Kernel>
-  void launch(const Kernel& kernel, const device::Shape& shape) const {
+  void operator()(const Kernel& kernel, const device::Shape& shape) const {
     on.launch(kernel, shape);
   }
   template <class Kernel>
