@@ -404,7 +404,8 @@ def kernels() -> None:
 @click.option(
     "--architectures",
     metavar="8.0,9.0",
-    help="CUDA architectures; not given: those of this machine's devices",
+    help="CUDA architectures, with which --cuda is implied; not given: "
+    "$KDPLATFORM_CUDA_ARCHITECTURES, else those of 8.0,8.6,8.9,9.0,10.0,12.0 that nvcc knows",
 )
 def build(cuda: bool, architectures: str | None) -> None:
     """Compile the kernels into the cache."""
