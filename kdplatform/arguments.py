@@ -395,43 +395,75 @@ def _project(own: Mapping[str, str]) -> str:
     return str(path)
 
 
+# Fields that distilled students alone have, by both of their names. Others of the block may have to
+# be set so that a project is valid.
+_OF_DISTILLED = (
+    *("temperature", "distillation.temperature", "alpha", "distillation.alpha"),
+    "temperatures",
+)
+
+
+def refusal(entry_point: str, name: str) -> str:
+    """Returns why a command does not take a field, and what is allowed; empty if it takes it.
+
+    Refused are fields that the command would ignore: seeds for `tune`, the tuner's fields for other
+    commands, one temperature where several are needed, several temperatures or methods where one is
+    needed, and fields of distilled students where none is trained.
+    """
+    declared = {p.name for p in ENTRY_POINTS[entry_point]}
+    of_data = name.startswith("dataset.") or name == "attributes"
+    if entry_point == "predict" and not of_data:
+        return (
+            f"{name} is not for predict, which trains nothing; allowed: fields of dataset, and "
+            "attributes"
+        )
+    if entry_point == "tune" and name == "seeds":
+        return (
+            "seeds is not for tune; allowed: seeds_per_trial and confirm_seeds, which are numbers "
+            "of seeds"
+        )
+    tuned = {p.name for p in _TUNED} - declared
+    if entry_point != "tune" and (name in tuned or name.startswith("tuning.")):
+        return f"{name} is not for {entry_point}; allowed: {name} with tune"
+    if name == "methods" and name not in declared:
+        return f"{name} is not for {entry_point}; allowed: {name} with sweep, tune or report"
+    if entry_point == "tune" and name.startswith("evaluation."):
+        return (
+            f"{name} is not for tune, which looks at validation data alone; allowed: {name} with "
+            "distill or sweep"
+        )
+    if entry_point in ("sweep", "report") and name in ("temperature", "distillation.temperature"):
+        return f"{name} is not for {entry_point}; allowed: temperatures, such as 1-10,20,30.5"
+    if entry_point == "distill" and name == "temperatures":
+        return (
+            "temperatures is not for distill; allowed: temperature, or temperatures with sweep, "
+            "tune or report"
+        )
+    single = ("teacher", "student")
+    if entry_point in single and name in _OF_DISTILLED:
+        takers = [own for own in ENTRY_POINTS if own not in single and not refusal(own, name)]
+        return (
+            f"{name} is not for {entry_point}, which distils nothing; allowed: {name} with "
+            f"{', '.join(takers[:-1])} or {takers[-1]}"
+        )
+    return ""
+
+
 def _refuse_what_is_ignored(
     entry_point: str, fields: Mapping[str, str], own: Mapping[str, str]
 ) -> None:
-    """Refuses parameters that the command would ignore.
+    """Refuses fields and parameters that the command would ignore.
 
-    These are seeds for `tune`, the tuner's fields for other commands, one temperature where several
-    are needed, several methods where one is needed, and parameters of the other executor.
+    Besides the fields of `refusal` these are parameters of the other executor, and a folder for a
+    gate that is not given.
     """
-    declared = {p.name for p in ENTRY_POINTS[entry_point]}
-    tuned = {p.name for p in _TUNED} - declared
     for name in fields:
-        if entry_point == "tune" and name == "seeds":
-            raise UserError(
-                "seeds is not for tune; allowed: seeds_per_trial and confirm_seeds, which are "
-                "numbers of seeds"
-            )
-        if entry_point != "tune" and (name in tuned or name.startswith("tuning.")):
-            raise UserError(f"{name} is not for {entry_point}; allowed: {name} with tune")
-        of_data = name.startswith("dataset.") or name in ("attributes", "min_group_size")
-        if entry_point == "predict" and not of_data:
-            raise UserError(
-                f"{name} is not for predict, which trains nothing; allowed: fields of dataset"
-            )
-        if name == "methods" and name not in declared:
-            raise UserError(
-                f"{name} is not for {entry_point}; allowed: {name} with sweep, tune or report"
-            )
-        if entry_point == "tune" and name.startswith("evaluation."):
-            raise UserError(
-                f"{name} is not for tune, which looks at validation data alone; allowed: {name} "
-                "with distill or sweep"
-            )
-        single = name in ("temperature", "distillation.temperature")
-        if entry_point in ("sweep", "report") and single:
-            raise UserError(
-                f"{name} is not for {entry_point}; allowed: temperatures, such as 1-10,20,30.5"
-            )
+        if message := refusal(entry_point, name):
+            raise UserError(message)
+    if own["gate_out"] != _GATE_OUT.default and own["gate"] == _GATE.default:
+        raise UserError(
+            f"gate_out={own['gate_out']!r} is given without a gate; allowed: with gate=path"
+        )
     executor = own["executor"]
     if executor not in EXECUTORS:
         raise unknown_name("executor", executor, EXECUTORS)

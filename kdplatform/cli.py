@@ -22,6 +22,7 @@ from kdplatform.arguments import (
     Parameter,
     once,
     read_arguments,
+    refusal,
 )
 from kdplatform.data import check_dataset, dataset_names
 from kdplatform.errors import KdplatformError, UserError, one_line, unknown_name
@@ -36,6 +37,7 @@ from kdplatform.settings.fields import (
     SHORTCUTS,
     TUNING_SHORTCUTS,
     FieldDescription,
+    Known,
     describe_fields,
 )
 from kdplatform.settings.methods import grouping_attributes
@@ -195,7 +197,8 @@ class EntryPoint(click.Command):
             from kdplatform.experiments.former_command import configuration_of
 
             project, given_as = str(configuration_of(arguments.run)), "run"
-        config = load_project(project, arguments.overrides, declared, given_as)
+        known = Known(declared, lambda field: not refusal(name, field))
+        config = load_project(project, arguments.overrides, known, given_as)
         if ctx.params["shows_help"]:
             show(self.help_page(ctx, config))
             return
@@ -239,16 +242,21 @@ class EntryPoint(click.Command):
         formatter = ctx.make_formatter()
         self.format_usage(ctx, formatter)
         self.format_help_text(ctx, formatter)
+        declared = ENTRY_POINTS[str(self.name)]
+        # Names of parameters that stand for another field.
+        renamed = {p.name for p in declared if p.field}
         fields = {field.name: field for field in describe_fields(config)}
+        shown = [
+            field
+            for field in fields.values()
+            if field.name not in renamed and not refusal(str(self.name), field.name)
+        ]
         values = {name: plain_text(value) for name, value in flatten(config).items()}
         with formatter.section("Parameters, with their defaults"):
-            formatter.write_dl([_line(p, fields) for p in ENTRY_POINTS[str(self.name)]])
+            formatter.write_dl([_line(p, fields) for p in declared])
         with formatter.section(f"Fields of project {config.name}, with its values"):
             formatter.write_dl(
-                [
-                    (f"--{f.name} {values[f.name]}", f"{f.description} [{f.allowed}]")
-                    for f in fields.values()
-                ]
+                [(f"--{f.name} {values[f.name]}", f"{f.description} [{f.allowed}]") for f in shown]
             )
         with formatter.section("Names"):
             formatter.write_dl(
@@ -349,8 +357,8 @@ def _compare(sides: tuple[str, ...], **options: tuple[str, ...]) -> None:
     both = sides or tuple(named)
     if len(both) != 2:
         raise UserError(
-            f"compare takes two sides, {len(both)} are given; allowed: A B, each run ids or "
-            "files, comma-separated"
+            f"compare takes two sides, {len(both)} are given; allowed: two sides, each run ids "
+            "or files, comma-separated"
         )
     from kdplatform.experiments.compare import run_compare
 
@@ -404,7 +412,8 @@ def kernels() -> None:
 @click.option(
     "--architectures",
     metavar="8.0,9.0",
-    help="CUDA architectures; not given: those of this machine's devices",
+    help="CUDA architectures, with which --cuda is implied; not given: "
+    "$KDPLATFORM_CUDA_ARCHITECTURES, else those of 8.0,8.6,8.9,9.0,10.0,12.0 that nvcc knows",
 )
 def build(cuda: bool, architectures: str | None) -> None:
     """Compile the kernels into the cache."""

@@ -100,8 +100,13 @@ def _kernels() -> Iterator[tuple[str, str]]:
     except KdplatformError as error:
         yield ("loss kernel", str(error))
         return
-    yield ("loss on cpu", f"{kernels.cpu}: {kernels.cpu_reason}")
-    yield ("loss on cuda", f"{kernels.cuda}: {kernels.cuda_reason}")
+    yield ("loss on cpu", f"{_named(kernels.cpu)}: {kernels.cpu_reason}")
+    yield ("loss on cuda", f"{_named(kernels.cuda)}: {kernels.cuda_reason}")
+
+
+def _named(backend: str) -> str:
+    """Returns a backend's name for users. To them a reference is the model compared with."""
+    return "PyTorch" if backend == "reference" else backend
 
 
 def _checked(text: str, check: Callable[[], object]) -> str:
@@ -122,8 +127,8 @@ def kernel_status() -> str:
     """Returns which backend serves CPU and CUDA tensors, why, and for which architectures."""
     kernels = backend_status()
     lines = [
-        f"cpu            {kernels.cpu}: {kernels.cpu_reason}",
-        f"cuda           {kernels.cuda}: {kernels.cuda_reason}",
+        f"cpu            {_named(kernels.cpu)}: {kernels.cpu_reason}",
+        f"cuda           {_named(kernels.cuda)}: {kernels.cuda_reason}",
     ]
     if kernels.architectures:
         lines.append(f"architectures  {', '.join(kernels.architectures)}")
@@ -134,7 +139,7 @@ def build_kernels(cuda: bool, architectures: str | None) -> None:
     """Builds the loss kernels before their first use.
 
     Args:
-        architectures: of CUDA, such as `8.0,9.0`; None: those of the visible devices.
+        architectures: of CUDA, such as `8.0,9.0`; None: see `toolchain.cuda_toolkit`.
 
     Raises:
         UserError: an architecture is invalid.

@@ -7,6 +7,7 @@ is in several, and it counts in each of them.
 """
 
 import hashlib
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -80,7 +81,7 @@ class Predictions:
 
         Args:
             table: A data frame with the columns `id`, `label` and `prediction`; `logits`, if it is
-                there, holds arrays or an Arrow list type.
+                there, holds arrays, an Arrow list type, or texts such as `[0.5, -1.0]`.
 
         Raises:
             ValueError: A column is missing or of the wrong type, the table is empty, an id occurs
@@ -90,7 +91,7 @@ class Predictions:
         if isinstance(table, Predictions):
             return table
         column = table.get("logits")
-        logits = None if column is None else _logits(_as_arrow(column))
+        logits = None if column is None else _logits(_as_arrow(parsed_logits(column)))
         return cls._checked(table.drop(columns="logits", errors="ignore"), logits)
 
     @classmethod
@@ -294,6 +295,28 @@ def _ids(table: pd.DataFrame) -> npt.NDArray[np.generic]:
 def are_probabilities(logits: Logits) -> bool:
     """Tells whether rows [N, C] are probabilities that may have been rounded, and no logits."""
     return bool((logits >= 0).all() and (np.abs(logits.sum(axis=1) - 1) <= _ROUNDED).all())
+
+
+def parsed_logits(column: pd.Series) -> pd.Series:
+    """Returns a column of texts such as `[0.5, -1.0]`, as CSV has them, as lists of numbers.
+
+    Raises:
+        ValueError: A text is no list of numbers.
+    """
+    if pd.api.types.infer_dtype(column, skipna=True) != "string":
+        return column
+    return pd.Series([_parsed(cell) for cell in column], index=column.index, dtype=object)
+
+
+def _parsed(cell: object) -> Logits | None:
+    if not isinstance(cell, str):
+        return None
+    try:
+        return np.asarray(json.loads(cell), dtype=np.float32)
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError(
+            f"logits {cell[:40]!r} are not a list of numbers; allowed: [0.5, -1.0]"
+        ) from None
 
 
 def _as_arrow(column: pd.Series) -> pa.Array:

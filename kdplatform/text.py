@@ -22,6 +22,21 @@ def visible_lines(text: str) -> str:
     return "\n".join(map(visible, text.split("\n")))
 
 
+def as_typed(note: str) -> str:
+    """Returns a note of an analysis with its parameter as it is typed on the command line."""
+    return note.replace("min_group_size=1 counts", "--min_group_size 1 counts")
+
+
+def as_in_python(note: str) -> str:
+    """Returns a note of `compare` with its parameters as they are named in Python.
+
+    >>> as_in_python("--min_group_size 1 counts them; --attributes names columns")
+    'min_group_size=1 counts them; attributes names columns'
+    """
+    names = "attributes|similar_by|positive|min_group_size|min_group_share"
+    return re.sub(rf"--({names})\b", r"\1", re.sub(rf"--({names}) (\d)", r"\1=\2", note))
+
+
 def without_formula(text: str) -> str:
     """Returns a text for the cell of a spreadsheet. A formula gets an apostrophe in front.
 

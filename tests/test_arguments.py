@@ -118,3 +118,37 @@ def test_a_report_is_written_in_the_forms_that_are_asked_for(
 def test_other_forms_of_a_report_are_refused(text: str, said: str) -> None:
     with pytest.raises(UserError, match=re.escape(said)):
         report_formats(text)
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "said"),
+    [
+        ("distill", "temperatures", "; allowed: temperature, or temperatures with sweep, tune or"),
+        ("distill", "methods", "; allowed: methods with sweep, tune or report"),
+        ("teacher", "temperatures", ", which distils nothing; allowed: temperatures with sweep"),
+        ("student", "temperatures", ", which distils nothing; allowed: temperatures with sweep"),
+        ("teacher", "temperature", "; allowed: temperature with distill or tune"),
+        ("student", "distillation.alpha", "; allowed: distillation.alpha with distill, sweep"),
+        ("predict", "min_group_size", ", which trains nothing; allowed: fields of dataset"),
+        ("sweep", "temperature", "; allowed: temperatures, such as"),
+        ("report", "tuning.keep", "; allowed: tuning.keep with tune"),
+        ("tune", "seeds", "; allowed: seeds_per_trial and confirm_seeds"),
+    ],
+)
+def test_a_field_that_the_command_would_ignore_is_refused(
+    command: str, name: str, said: str
+) -> None:
+    with pytest.raises(UserError) as caught:
+        read_words(command, [f"--{name}", "2"])
+    assert str(caught.value).startswith(f"{name} is not for {command}")
+    assert said in str(caught.value)
+
+
+@pytest.mark.parametrize("command", ["sweep", "tune", "report"])
+def test_temperatures_are_for_those_that_use_them(command: str) -> None:
+    assert read_words(command, ["--temperatures", "1-4"]).overrides == {"temperatures": "1-4"}
+
+
+def test_a_folder_for_no_gate_is_refused() -> None:
+    with pytest.raises(UserError, match=r"^gate_out='x' is given without a gate; allowed: with ga"):
+        read_words("distill", ["--gate_out", "x"])

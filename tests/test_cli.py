@@ -13,7 +13,7 @@ import pytest
 from helpers.refusals import failure
 
 from kdplatform import cli, doctor, errors, interruption
-from kdplatform.arguments import ENTRY_POINTS, FROM_PROJECT
+from kdplatform.arguments import ENTRY_POINTS, FROM_PROJECT, refusal
 from kdplatform.experiments import commands
 from kdplatform.settings.fields import describe_fields
 from kdplatform.settings.project import load_project
@@ -64,10 +64,34 @@ def test_help_shows_every_parameter_and_field(
         assert parameter.allowed in entry
         assert f"{parameter.name} {parameter.default}" in entry
         assert parameter.description in entry
+    shown = entries(fields)
     for field in describe_fields(load_project("trifeature")):
-        entry = entries(fields)[field.name]
+        if refusal(command, field.name) or (command, field.name) == ("tune", "methods"):
+            assert field.name not in shown
+            continue
+        entry = shown[field.name]
         assert f"[{field.allowed}]" in entry
         assert field.description in entry
+
+
+@pytest.mark.parametrize(
+    ("command", "name", "known", "unknown"),
+    [
+        ("distill", "temperaturs", "'temperature'", "'temperatures'"),
+        ("sweep", "temperatur", "'temperatures'", "'temperature'"),
+        ("teacher", "studnt.epochs", "'student.epochs'", " temperatures,"),
+        ("student", "alfa", "seeds", " alpha"),
+    ],
+)
+def test_a_field_that_the_command_refuses_is_not_suggested(
+    command: str, name: str, known: str, unknown: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code, line = failure([command, f"--{name}", "2"], capsys)
+    assert code == 2
+    assert line.startswith(f"parameter='{name}' does not exist; ")
+    assert known in line
+    assert unknown not in line
+    assert "tuning.*" not in line
 
 
 def test_a_parameter_that_is_a_field_speaks_as_its_field(
@@ -77,7 +101,7 @@ def test_a_parameter_that_is_a_field_speaks_as_its_field(
     declared, fields = capsys.readouterr().out.split("\nFields of project trifeature")
     said = entries(declared)["temperature"].removeprefix(f"temperature {FROM_PROJECT} ")
     field = entries(fields)["distillation.temperature"]
-    assert "number >= 1e-06 and <= 1e+06" in said
+    assert "number >= 0.000001 and <= 1000000" in said
     assert field.endswith(said)
 
 
@@ -108,7 +132,10 @@ def test_the_tools_have_help_pages_too(capsys: pytest.CaptureFixture[str]) -> No
         (["distil"], "command='distil' does not exist; did you mean 'distill'"),
         (["--project", "digits"], "command='--project' does not exist"),
         (["kernels", "bild"], "kernels='bild' does not exist; did you mean 'build'"),
-        (["compare", "a.csv"], "compare takes two sides, 1 are given; allowed: A B"),
+        (
+            ["compare", "a.csv"],
+            "compare takes two sides, 1 are given; allowed: two sides, each run ids or ",
+        ),
         (["compare", "a.csv", "b.csv", "--colour", "x"], "No such option"),
         (["compare", "a", "b", "--out=x", "--out=y"], "--out is given twice: 'x' and 'y'"),
         (["distill", "--alpha"], "--alpha is given without a value; allowed: --alpha value"),
@@ -121,7 +148,7 @@ def test_the_tools_have_help_pages_too(capsys: pytest.CaptureFixture[str]) -> No
         (["distill", "--project", "trifature"], "project='trifature' does not exist; did you mean"),
         (
             ["distill", "--temperature", "0"],
-            "temperature='0' is not allowed; allowed: number >= 1e-06",
+            "temperature='0' is not allowed; allowed: number >= 0.000001 and <= 1000000",
         ),
         (["distill", "--temperature", "NaN"], "temperature='NaN' is not allowed: not a finite"),
         (["distill", "--alpha", "1.5"], "alpha='1.5' is not allowed; allowed: number >= 0 and <="),

@@ -2,6 +2,7 @@ import pytest
 
 from kdplatform.cli import main
 from kdplatform.kernels.backend import _Loaded
+from kdplatform.kernels.toolchain import CUDA_ARCHITECTURES
 
 
 @pytest.mark.parametrize(
@@ -22,13 +23,26 @@ def test_a_wrong_word_is_answered_in_one_line(
     assert error.count("\n") == 1
 
 
-def test_status_says_why_the_reference_serves(
+def test_status_says_why_pytorch_serves(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KDPLATFORM_KERNELS", "off")
     monkeypatch.setattr("kdplatform.kernels.backend.loaded", _Loaded())  # a fresh process
     assert main(["kernels", "status"]) == 0
-    assert "reference: KDPLATFORM_KERNELS=off" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "PyTorch: KDPLATFORM_KERNELS=off" in said
+    # The glossary has the word for the model that is compared with.
+    assert "reference" not in said
+
+
+def test_help_says_which_architectures_are_built_without_the_option(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["kernels", "build", "--help"]) == 0
+    said = "".join(capsys.readouterr().out.split())
+    assert "$KDPLATFORM_CUDA_ARCHITECTURES,else" in said
+    assert ",".join(CUDA_ARCHITECTURES) in said
+    assert "devices" not in said
 
 
 def test_an_unknown_mode_is_the_users_error(

@@ -201,7 +201,19 @@ def test_bad_logits_are_refused(wrap, logits, message):
         of(logits=wrap(logits))
 
 
-@pytest.mark.parametrize("cell", ["[0.5, 1.0]", 0.5, {"a": 1.0}, [[0.5], [1.0]]])
+def test_logits_of_a_csv_file_are_read_from_their_texts() -> None:
+    table = pd.DataFrame({"id": [0, 1], "label": [0, 1], "prediction": [0, 1]})
+    texts = table.assign(logits=["[0.5, -0.5]", "[-1, 2]"])
+    logits = Predictions.of(texts).logits
+    assert logits is not None
+    assert logits.tolist() == [[0.5, -0.5], [-1.0, 2.0]]
+    with pytest.raises(
+        ValueError, match=r"logits '0\.5 -0\.5' are not a list of numbers; allowed: "
+    ):
+        Predictions.of(table.assign(logits="0.5 -0.5"))
+
+
+@pytest.mark.parametrize("cell", [0.5, {"a": 1.0}, [[0.5], [1.0]]])
 def test_logits_that_are_no_lists_of_numbers_are_refused(cell: object) -> None:
     with pytest.raises(ValueError, match=r"column 'logits' holds .* allowed: lists of numbers"):
         of(logits=[cell] * 3)

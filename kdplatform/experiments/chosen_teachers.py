@@ -1,12 +1,13 @@
 """The teachers of a project's students: how they are trained, or their given weights."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 
 from kdplatform.errors import UserError
-from kdplatform.experiments.weights import find_weights
+from kdplatform.experiments.weights import find_weights, named_by_field
+from kdplatform.roles import Role
 from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import DatasetConfig, ProjectConfig, TrainingConfig
 from kdplatform.settings.teacher_entries import TeacherEntry, teacher_entries
@@ -89,16 +90,30 @@ def _chosen(
 
 
 @contextmanager
-def named_as_given(training: TrainingConfig, config: ProjectConfig) -> Iterator[None]:
-    """Lets errors about the weights of an entry of `distillation.teachers` name that field."""
+def named_as_given(
+    training: TrainingConfig, config: ProjectConfig, role: Role = Role.TEACHER
+) -> Iterator[None]:
+    """Lets errors about weights name the field that has them.
+
+    It is `teacher.weights` or `student.weights`, or `distillation.teachers` for one of its entries.
+    """
     try:
-        yield
+        with nullcontext() if _is_entry(training, config, role) else named_by_field(role):
+            yield
     except UserError as error:
         text = str(error)
-        own = training.weights == config.teacher.weights
-        if own or not config.distillation.teachers or not text.startswith("weights="):
+        if not text.startswith("weights="):
             raise
-        raise UserError(f"distillation.teachers{text.removeprefix('weights')}") from None
+        text = text.removeprefix("weights").replace(
+            "; allowed: set teacher.model", "; allowed: model"
+        )
+        raise UserError(f"distillation.teachers{text}") from None
+
+
+def _is_entry(training: TrainingConfig, config: ProjectConfig, role: Role) -> bool:
+    """Returns whether weights are those of an entry of `distillation.teachers`."""
+    of_teacher = role is Role.TEACHER and training.weights != config.teacher.weights
+    return of_teacher and bool(config.distillation.teachers)
 
 
 def _architecture(config: ProjectConfig, entry: TeacherEntry, dataset_digest: str) -> str:

@@ -45,6 +45,7 @@ from kdplatform.experiments.tracking import (
     command_run,
     quiet_mlflow,
 )
+from kdplatform.experiments.weights import check_weights_files
 from kdplatform.experiments.workspace import Workspace, build_loss_kernels, open_workspace
 from kdplatform.progress import say, show
 from kdplatform.redaction import redacted
@@ -70,6 +71,7 @@ def run_command(command: str, config: ProjectConfig, arguments: Arguments) -> No
     device = "cpu" if arguments.executor == "ray" else arguments.device
     rules = checked_gate(arguments.gate, config.attributes, out=arguments.gate_out)
     delivery = Delivery.checked(arguments)
+    check_weights_files(config, command)
     workspace = open_workspace(
         config,
         arguments.data_folder,

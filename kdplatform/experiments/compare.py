@@ -13,7 +13,13 @@ from kdplatform.analysis.tables import Attribute, attribute_groups, listed
 from kdplatform.arguments import boolean, optional_path, report_formats
 from kdplatform.columns import check_attributes
 from kdplatform.errors import UserError
-from kdplatform.experiments.compared_sides import Sides, Source, read_sides
+from kdplatform.experiments.compared_sides import (
+    FRACTIONS,
+    MANY_VALUES,
+    Sides,
+    Source,
+    read_sides,
+)
 from kdplatform.experiments.prediction_files import USAGE
 from kdplatform.experiments.run_names import named_run
 from kdplatform.experiments.weight_column import WEIGHT, check_weighted_groups, weight_note
@@ -82,6 +88,10 @@ def run_compare(
         raise UserError(
             "card=true has nowhere to go; allowed: with out=folder, or a run of its own"
         )
+    if format not in ("markdown", "none") and folder is None and not logged:
+        raise UserError(
+            f"format={format!r} has nowhere to go; allowed: with out=folder, or a run of its own"
+        )
     given = {"attributes": attributes, "similar_by": similar_by}
     asked, alike = (None if t == "auto" else _names_in(n, t) for n, t in given.items())
     comparison = compared_sides(
@@ -142,6 +152,7 @@ def compare(
             min_group_size=_group_size(str(min_group_size)),
             min_group_share=_group_share(str(min_group_share)),
             positive=None if positive is None else str(positive),
+            from_python=True,
         )
     )
 
@@ -161,11 +172,13 @@ def compared_sides(
     min_group_share: float,
     positive: str | None,
     gate: GateFile | None = None,
+    from_python: bool = False,
 ) -> "Comparison":
     """Reads and compares two sides: the common part of the command and the function.
 
     Args:
         gate: rules that are checked before anything is measured.
+        from_python: whether notes name parameters as in Python.
 
     Raises:
         UserError: a side cannot be read, or the sides cannot be compared.
@@ -191,6 +204,7 @@ def compared_sides(
             previews=_previews(given),
             positive=positive,
             min_group_share=min_group_share,
+            from_python=from_python,
         )
     except ValueError as error:
         raise UserError(str(error)) from None
@@ -317,7 +331,15 @@ def _remarks(
         yield weight_note(weights)
     if given is None and sides.left_out:
         columns = ", ".join(f"{name} ({reason})" for name, reason in sides.left_out.items())
-        yield f"Not compared by group: {columns}; --attributes names columns that are."
+        table = sides.first.tables[0].columns
+        numbers = any(
+            reason in (FRACTIONS, MANY_VALUES.format(table[name].nunique()))
+            and pd.api.types.is_numeric_dtype(table[name].dtype)
+            for name, reason in sides.left_out.items()
+            if name in table
+        )
+        hint = "; put numbers into bands first" if numbers else ""
+        yield f"Not compared by group: {columns}; --attributes names columns that are{hint}."
     if given is not None:
         found = map(str, sides.first.tables[0].columns)
         if others := [name for name in found if name not in given]:

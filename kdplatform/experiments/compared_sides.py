@@ -31,6 +31,8 @@ Source = str | Path | pd.DataFrame | Predictions
 
 # A column with more values than this is an id or a measurement, not an attribute with groups.
 _MOST_GROUPS = 20
+# Reasons why a column of numbers is no attribute.
+FRACTIONS, MANY_VALUES = "fractions", "{} values"
 
 
 class _Read(NamedTuple):
@@ -257,11 +259,11 @@ def _no_attribute(
     except TypeError:  # lists and the like
         return "neither text nor numbers"
     if pd.api.types.is_float_dtype(column.dtype):
-        return "fractions"
+        return FRACTIONS
     if groups < 2:
         return "fewer than two values"
     if groups > _MOST_GROUPS:
-        return f"{groups} values"
+        return MANY_VALUES.format(groups)
     if labels is not None and is_label(column, labels):
         return "the label under another name"
     return ""

@@ -12,7 +12,7 @@ from kdplatform.experiments.chosen_teachers import (
     chosen_teachers,
     reference_teacher,
 )
-from kdplatform.experiments.weights import key_settings
+from kdplatform.experiments.weights import key_settings, named_by_field
 from kdplatform.roles import Role
 from kdplatform.settings.schema import (
     DistillationConfig,
@@ -112,7 +112,7 @@ def distilled_step(config: ProjectConfig, seed: int, dataset_digest: str) -> Ste
         asked = reference_teacher(config, entry, seed, dataset_digest)
         needs[REFERENCE] = _teacher(asked, dataset_digest, labelled=True)
     settings = {
-        "training": key_settings(config.student, dataset_digest),
+        "training": _key_settings(Role.STUDENT, config.student, dataset_digest),
         "distillation": config.distillation.matters(),
         "seed": seed,
     }
@@ -149,7 +149,7 @@ def _check_different(chosen: Sequence[ChosenTeacher], steps: Sequence[Step]) -> 
 
 
 def _without_teacher(role: Role, training: TrainingConfig, seed: int, dataset_digest: str) -> Step:
-    settings: dict[str, Any] = {"training": key_settings(training, dataset_digest)}
+    settings: dict[str, Any] = {"training": _key_settings(role, training, dataset_digest)}
     needs: dict[str, Step] = {}
     if not training.frozen:
         # A frozen model is the same for all seeds and methods.
@@ -160,6 +160,11 @@ def _without_teacher(role: Role, training: TrainingConfig, seed: int, dataset_di
             step = _without_teacher(role, first, seed, dataset_digest)
             needs[FIRST] = replace(step, label=f"first model of seed {seed}")
     return Step(role, seed, training, run_key(role, settings, dataset_digest, needs), needs=needs)
+
+
+def _key_settings(role: Role, training: TrainingConfig, dataset_digest: str) -> dict[str, Any]:
+    with named_by_field(role):
+        return key_settings(training, dataset_digest)
 
 
 def run_key(

@@ -1,16 +1,15 @@
 """Reading of prediction files: CSV or Parquet, from anywhere."""
 
-import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 
 from kdplatform.data._text_files import read_csv
 from kdplatform.errors import UserError, one_line
+from kdplatform.predictions import parsed_logits
 
-USAGE = "A B, each run ids or prediction files (.parquet, .csv), comma-separated"
+USAGE = "two sides, each run ids or prediction files (.parquet, .csv), comma-separated"
 SUFFIXES = (".parquet", ".csv")
 # Up to this number float64 represents every whole number.
 _LONGEST_WHOLE = 2**53
@@ -28,8 +27,10 @@ def read_prediction_file(path: Path) -> pd.DataFrame:
         cells = read_csv(path)
         table = pd.DataFrame({name: _typed(cells[name]) for name in cells})
         if "logits" in table.columns:
-            logits = [_logits(path, text) for text in cells["logits"]]
-            table["logits"] = pd.Series(logits, dtype=object)
+            try:
+                table["logits"] = parsed_logits(cells["logits"])
+            except ValueError as error:
+                raise UserError(f"{path}: {error}") from None
         _check_several_columns(table, path)
         return table
     try:
@@ -115,16 +116,6 @@ def _tidied(column: pd.Series) -> pd.Series:
         if (known.abs() <= _LONGEST_WHOLE).all() and (known == known.round()).all():
             return column.astype("Int64" if len(known) < len(column) else "int64")
     return column
-
-
-def _logits(path: Path, text: object) -> np.ndarray:
-    """Reads a cell such as `[0.5, -1.0]`."""
-    try:
-        return np.asarray(json.loads(str(text)), dtype=np.float32)
-    except (ValueError, TypeError, RecursionError):
-        raise UserError(
-            f"{path}: logits {str(text)[:40]!r} are not a list of numbers; allowed: [0.5, -1.0]"
-        ) from None
 
 
 def is_text(column: pd.Series) -> bool:

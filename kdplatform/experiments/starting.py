@@ -16,7 +16,13 @@ from kdplatform.experiments.model_state import (
     normalised_by,
     resized_to,
 )
-from kdplatform.experiments.weights import TAG_IMAGE_SIZE, WEIGHTS, find_weights, read_weights
+from kdplatform.experiments.weights import (
+    TAG_IMAGE_SIZE,
+    WEIGHTS,
+    find_weights,
+    read_weights,
+    section_of,
+)
 from kdplatform.models.loading import for_classes, load_weights, refuse_not_finite
 from kdplatform.models.normalization import InputNormalization
 from kdplatform.models.pretrained import ImageInput, pretrained
@@ -129,8 +135,8 @@ def _with_weights(step: Step, dataset: Dataset, weights: str) -> nn.Module:
     training, source = step.training, find_weights(weights)
     if source.model not in (None, training.model):
         raise UserError(
-            f"weights={weights!r} are those of model={source.model!r}; "
-            f"allowed: with that model, not with {training.model!r}"
+            f"weights={weights!r} are those of model={source.model!r}, not of {training.model!r}; "
+            f"allowed: set {section_of(step.role)}.model={source.model}"
         )
     state: Mapping[str, Tensor] = read_weights(weights, source, training.weights_entry)
     size = training.image_size or source.image_size

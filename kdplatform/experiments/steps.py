@@ -159,7 +159,7 @@ def check_steps(workspace: Workspace, steps: Iterable[Step]) -> None:
             remark_on_tests(file_logits(step, dataset), step.training.logits)
             continue
         with collected_messages():  # these lines are printed when the step is trained
-            with named_as_given(step.training, workspace.config):
+            with named_as_given(step.training, workspace.config, step.role):
                 model = starting_model(step, dataset)
             if is_user_model(step.training.model):
                 conditions.check_conditions(model, workspace.config, dataset)

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -25,7 +26,8 @@ from kdplatform.files import file_digest, not_there, user_path
 from kdplatform.models.pretrained import pretrained
 from kdplatform.models.user_models import by_content, is_user_model, user_model_digest
 from kdplatform.progress import say
-from kdplatform.settings.schema import TrainingConfig
+from kdplatform.roles import Role
+from kdplatform.settings.schema import ProjectConfig, TrainingConfig
 from kdplatform.settings.yaml_files import read_mapping
 from kdplatform.stores import first_line
 from kdplatform.tensor_files import (
@@ -104,6 +106,40 @@ def key_settings(training: TrainingConfig, dataset_digest: str) -> dict[str, Any
         settings["model"] = by_content(training.model)
         settings["model_digest"] = user_model_digest(training.model)
     return settings
+
+
+def section_of(role: Role) -> str:
+    """Returns the block of the configuration that trains the models of a role."""
+    return "teacher" if role is Role.TEACHER else "student"
+
+
+@contextmanager
+def named_by_field(role: Role) -> Iterator[None]:
+    """Lets errors about weights name the field that has them, such as `teacher.weights`."""
+    try:
+        yield
+    except UserError as error:
+        if not str(error).startswith("weights="):
+            raise
+        raise UserError(f"{section_of(role)}.{error}") from None
+
+
+def check_weights_files(config: ProjectConfig, command: str) -> None:
+    """Checks that files of weights are there, before the data are read.
+
+    Raises:
+        UserError: one is not.
+    """
+    used = {Role.TEACHER: config.teacher, Role.STUDENT: config.student}
+    if command == "student" or (command != "teacher" and config.distillation.teachers):
+        del used[Role.TEACHER]
+    if command == "teacher":
+        del used[Role.STUDENT]
+    for role, training in used.items():
+        weights = training.weights
+        if weights and not _RUN_ID.fullmatch(weights) and not weights.startswith(_URIS):
+            with named_by_field(role):
+                find_weights(weights)
 
 
 def find_weights(weights: str) -> Source:

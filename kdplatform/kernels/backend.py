@@ -6,7 +6,7 @@
 import contextlib
 import importlib.machinery
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -21,7 +21,9 @@ from kdplatform.kernels.modes import mode
 from kdplatform.kernels.toolchain import (
     MODULE_NAME,
     ToolchainError,
-    cuda_toolkit,
+    build_key,
+    cache_folder,
+    covers,
     library_path,
 )
 
@@ -107,23 +109,42 @@ def device_architectures() -> tuple[str, ...]:
 def find_library() -> Path | None:
     """Returns a complete library; with a device present, one with CUDA if there is one.
 
+    With CUDA it is the one for exactly the visible devices, or else the one for the fewest
+    architectures that runs on them. No compiler is needed to find it.
+
     Raises:
         ToolchainError: another user could have written it.
     """
-    choices: list[tuple[str, ...]] = []
-    if devices := device_architectures():
-        choices.append(devices)
-    with contextlib.suppress(ToolchainError):
-        choices.append(cuda_toolkit().architectures)
-    choices.append(())
-    if not devices:
-        choices.reverse()
-    for path in map(library_path, choices):
+    for path in _choices(device_architectures()):
         if problem := cache.untrusted(path):
             raise ToolchainError(problem)
         if cache.record_of(path) is not None:
             return path
     return None
+
+
+def _choices(devices: tuple[str, ...]) -> Iterator[Path]:
+    """Yields the libraries that would serve, the best first. They need not be there."""
+    yield library_path(devices)  # without devices, the one without CUDA
+    for path, architectures in _cuda_libraries():
+        if covers(architectures, devices):
+            yield path
+    if devices:
+        yield library_path(())
+
+
+def _cuda_libraries() -> list[tuple[Path, tuple[str, ...]]]:
+    """Returns the libraries with CUDA of these sources and this torch, fewest architectures first.
+
+    The folder's name is the key of everything that a build depends on. With the architectures of
+    its record, the key can be made again and compared.
+    """
+    found = []
+    for folder in cache_folder().glob("cuda-*"):
+        architectures = cache.recorded_architectures(folder)
+        if architectures and build_key(architectures) == folder.name:
+            found.append((library_path(architectures), architectures))
+    return sorted(found, key=lambda each: (len(each[1]), each[1]))
 
 
 def load(path: Path) -> None:
@@ -175,12 +196,26 @@ def status() -> BackendStatus:
 
 def _with_library(cpu: str, path: Path, reason: str, architectures: list[str]) -> BackendStatus:
     if architectures:
-        return BackendStatus(cpu, "fused", reason, reason, path, tuple(architectures))
-    missing = "built without CUDA"
-    if not torch.cuda.is_available():
-        missing = f"no CUDA device, {missing}"
-    missing = f"{missing} (kdplatform kernels build --cuda)"
-    return BackendStatus(cpu, "reference", reason, missing, path, ())
+        built = reason.replace("built at", f"built for CUDA {', '.join(architectures)} at", 1)
+        cuda_reason = built if device_architectures() else f"no CUDA device; {built}"
+        return BackendStatus(cpu, "fused", reason, cuda_reason, path, tuple(architectures))
+    return BackendStatus(cpu, "reference", reason, _why_without_cuda(), path, ())
+
+
+def _why_without_cuda() -> str:
+    """Returns why a library without CUDA serves, and which libraries with CUDA there are."""
+    devices, there = device_architectures(), ""
+    with contextlib.suppress(ToolchainError):  # the sources may have changed since it was loaded
+        there = "; ".join(
+            f"there is a library for CUDA {', '.join(architectures)} at {path}"
+            for path, architectures in _cuda_libraries()
+            if not cache.untrusted(path) and cache.record_of(path) is not None
+        )
+    if not devices:
+        advice = "built without CUDA (kdplatform kernels build --cuda)"
+        return f"no CUDA device; {there}" if there else f"no CUDA device, {advice}"
+    advice = f"kdplatform kernels build --cuda --architectures {','.join(devices)}"
+    return f"built without CUDA {', '.join(devices)} ({advice})" + (f"; {there}" if there else "")
 
 
 def _without_library(reason: str) -> BackendStatus:

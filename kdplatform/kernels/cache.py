@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import os
+import re
 import shutil
 import stat
 import sys
@@ -70,6 +71,22 @@ def record_of(library: Path) -> dict[str, Any] | None:
         return dict(record) if record["sha256"] == digest else None
     except (OSError, ValueError, TypeError, KeyError, RecursionError):
         return None
+
+
+def recorded_architectures(folder: Path) -> tuple[str, ...]:
+    """Return the CUDA architectures that a build's record names; none if it is unreadable.
+
+    The record says what to look for. Only `untrusted` and `record_of` tell whether to load it.
+    """
+    try:
+        names = json.loads((folder / RECORD).read_text())["architectures"]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return ()
+    known = isinstance(names, list) and all(
+        isinstance(name, str) and re.fullmatch(r"[0-9]{1,3}\.[0-9]", name, re.ASCII)
+        for name in names
+    )
+    return tuple(names) if known else ()
 
 
 def put(library: Path, made: Path, record: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class ToolchainError(RuntimeError):
 
 @dataclass(frozen=True)
 class Cuda:
-    """A CUDA toolkit and the architectures to build for, as "9.0"."""
+    """A CUDA toolkit and the architectures to build for, as "9.0", in rising order."""
 
     home: Path
     architectures: tuple[str, ...]
@@ -208,7 +208,7 @@ def cuda_toolkit(architectures: tuple[str, ...] | None = None) -> Cuda:
                 f"CUDA architecture {name!r} is unknown to {home}/bin/nvcc; "
                 f"allowed: {' '.join(known)}"
             )
-    return Cuda(home, architectures)
+    return Cuda(home, tuple(sorted(set(architectures), key=_version)))
 
 
 @functools.cache
@@ -218,6 +218,23 @@ def _known_architectures(home: Path) -> tuple[str, ...]:
     ).stdout
     numbers = sorted({int(digits) for digits in re.findall(r"compute_(\d+)", listed)})
     return tuple(f"{number // 10}.{number % 10}" for number in numbers)
+
+
+def covers(architectures: Sequence[str], devices: Sequence[str]) -> bool:
+    """Returns whether a library built for these architectures runs on all of these devices.
+
+    Binary code runs on devices of its major version and of no lower minor version. A driver
+    compiles the PTX, which is of the last architecture, for any device that is not older.
+    """
+    built = [_version(name) for name in architectures]
+    return all(
+        built[-1] <= device or any(own[0] == device[0] and own <= device for own in built)
+        for device in map(_version, devices)
+    )
+
+
+def _version(architecture: str) -> tuple[int, ...]:
+    return tuple(map(int, architecture.split(".")))
 
 
 def compile_commands(compiler: str, cuda: Cuda | None) -> list[Command]:
@@ -280,7 +297,7 @@ def _binding_flags(cuda: Cuda | None) -> tuple[str, ...]:
 def _nvcc_flags(compiler: str, cuda: Cuda) -> tuple[str, ...]:
     codes = [name.replace(".", "") for name in cuda.architectures]
     targets = [f"-gencode=arch=compute_{code},code=sm_{code}" for code in codes]
-    # PTX of the newest architecture, which a driver compiles for later devices.
+    # PTX of the newest architecture, which a driver compiles for later devices; see `covers`.
     targets.append(f"-gencode=arch=compute_{codes[-1]},code=compute_{codes[-1]}")
     return (
         "-O3",

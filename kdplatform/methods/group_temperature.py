@@ -54,7 +54,7 @@ class Config(DistilledRows, GroupedConfig):
             except ValueError:
                 number = 0.0
             if "=" not in part or not LOWEST_TEMPERATURE <= number <= HIGHEST_TEMPERATURE:
-                raise ValueError(f"{part!r} is no group=temperature, from 1e-6 to 1e6")
+                raise ValueError(f"{part!r} is no group=temperature, from 0.000001 to 1000000")
         return value
 
 
@@ -91,7 +91,7 @@ class GroupTemperature(Method[Config]):
             worst = int((~allowed).nonzero()[0])
             raise UserError(
                 f"distillation.power={config.power:g} gives group {groups.names[worst]!r} the "
-                f"temperature {own[worst]:g}; allowed: 1e-6 to 1e6"
+                f"temperature {own[worst]:g}; allowed: 0.000001 to 1000000"
             )
         return own
 

@@ -51,6 +51,7 @@ from kdplatform.study.same_examples import check_examples, with_ids_of_one_kind
 from kdplatform.study.sides import Side
 from kdplatform.study.study import Arm, Model, Study
 from kdplatform.study.warnings import arms_at_chance, collapse_warnings, unmeasured_attributes
+from kdplatform.text import as_in_python, as_typed
 
 _NO_PREVIEWS: Mapping[str, Shown] = MappingProxyType({})
 
@@ -90,6 +91,7 @@ def build_comparison(
     previews: Mapping[str, Shown] = _NO_PREVIEWS,
     positive: str | None = None,
     min_group_share: float = MIN_GROUP_SHARE,
+    from_python: bool = False,
 ) -> Comparison:
     """Compares side B with side A, the reference.
 
@@ -104,6 +106,7 @@ def build_comparison(
         positive: the favourable class by name, or by number if classes have no names; None: class 1
             of two.
         min_group_share: share of the examples that a group needs for an impact ratio.
+        from_python: whether notes name parameters as in Python, not as on the command line.
 
     Raises:
         ValueError: the sides hold different examples or groups.
@@ -140,7 +143,7 @@ def build_comparison(
             smallest = f"{name}: {sizes.groups} groups, the smallest of"
             notes.append(f"{smallest} {sizes.smallest_group} examples.")
         if sizes.note:
-            notes.append(f"{name}: {sizes.note}.")
+            notes.append(f"{name}: {as_typed(sizes.note)}.")
         if sizes.groups < 2:
             continue
         measured.append(attribute)
@@ -163,6 +166,7 @@ def build_comparison(
         notes.append("I(f): not measured; --similar_by names columns that say how alike two are.")
     else:
         notes.append(f"I(f): distances in {similar.pairs.space.name}; lower is fairer.")
+    notes = [as_in_python(note) for note in notes] if from_python else notes
     verdicts = table_of(
         "verdicts",
         "What differs: side B minus side A",
@@ -339,16 +343,17 @@ def _notes(study: Study, classes: ClassComparison | None) -> Iterator[str]:
             )
         if any(table.logits is None for table in study.tables(arm)):
             yield (
-                f"{title} has no column 'logits', so scores of probabilities are not measured; "
+                f"{title} has no column 'logits', so ECE, Brier score and NLL are not measured; "
                 "other columns with scores are not read."
             )
-    yield "Values are in %, except ratios, scores of probabilities, I(f) and consistency."
+    yield "Values are in %, except ratios, ECE, Brier score, NLL, I(f) and consistency."
     if not a == b == 1:
         yield (
             "Disagreement: the columns A and B have that of two models of the side, then follows "
             "that of A with B."
         )
-    yield (
-        "EOD, DPD, gap, ratios and similar metrics: B is called fairer or less fair only if the "
-        "interval excludes 0, also after the difference of the chance levels is taken away."
-    )
+    if study.attributes:
+        yield (
+            "EOD, DPD, gap, ratios and similar metrics: B is called fairer or less fair only if "
+            "the interval excludes 0, also after the difference of the chance levels is taken away."
+        )

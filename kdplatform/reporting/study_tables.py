@@ -29,6 +29,7 @@ from kdplatform.study.metrics import (
 )
 from kdplatform.study.study import Arm, Study
 from kdplatform.study.verdicts import Verdict, by_interval
+from kdplatform.text import as_typed
 
 _VERDICT_WORDS = {
     Verdict.SUPPORTED: " fairer",
@@ -230,7 +231,7 @@ def _fairness_notes(study: Study, fairness: GroupFairness) -> list[str]:
         "improves while the accuracy of every group falls.",
     ]
     if measured.note:
-        notes.append(f"{fairness.name}: {measured.note}.")
+        notes.append(f"{fairness.name}: {as_typed(measured.note)}.")
     seeds = {len(study.seeds(arm)) for arm in study.arms}
     if seeds == {1}:
         notes.append("One seed: intervals are conditional on these models.")

@@ -1,6 +1,6 @@
 """The fields of a project: their names, what each takes, and values set or refused by name."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,6 +56,19 @@ class FieldDescription:
 
 
 @dataclass(frozen=True)
+class Known:
+    """The names that a command has: they are suggested for one that does not exist.
+
+    Attributes:
+        parameters: names besides those of fields.
+        takes: whether the command takes the field of a name.
+    """
+
+    parameters: Sequence[str] = ()
+    takes: Callable[[str], bool] = lambda name: True
+
+
+@dataclass(frozen=True)
 class Shape:
     """The classes of blocks whose fields depend on a name in them, by the block's path."""
 
@@ -108,7 +121,7 @@ def field_of(name: str, shape: Shape) -> str:
 
 
 def unknown_field(
-    kind: str, name: str, path: str, shape: Shape, parameters: Sequence[str] = ()
+    kind: str, name: str, path: str, shape: Shape, known: Known | None = None
 ) -> UserError:
     """Returns the error for a field that does not exist. It names the methods that have it."""
     block, _, leaf = path.rpartition(".")
@@ -121,8 +134,10 @@ def unknown_field(
             return UserError(
                 f"{name} is no field of method={chosen!r}; methods that have it: {having_it}"
             )
+    known = known or Known()
     short = SHORTCUTS if kind == "parameter" else {}
-    return unknown_name(kind, name, {*shape.fields(), *short, *parameters})
+    fields = filter(known.takes, (*shape.fields(), *short))
+    return unknown_name(kind, name, {*fields, *known.parameters})
 
 
 def set_field(content: Content, path: str, text: str) -> None:

@@ -1,7 +1,7 @@
 """From a project file and overrides to a project. Every check that a name exists is here."""
 
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +15,15 @@ from kdplatform.methods._groups import grouped_by_project
 from kdplatform.models import model_names
 from kdplatform.models.pretrained import pretrained_names
 from kdplatform.models.user_models import is_user_model
-from kdplatform.settings.fields import Content, Shape, field_of, set_field, unknown_field, validated
+from kdplatform.settings.fields import (
+    Content,
+    Known,
+    Shape,
+    field_of,
+    set_field,
+    unknown_field,
+    validated,
+)
 from kdplatform.settings.methods import (
     SHARED_FIELDS,
     method_class,
@@ -43,7 +51,7 @@ def project_names(folder: Path = PROJECTS_FOLDER) -> tuple[str, ...]:
 def load_project(
     project: str,
     overrides: Mapping[str, str] | None = None,
-    parameters: Sequence[str] = (),
+    known: Known | None = None,
     given_as: str = "project",
 ) -> ProjectConfig:
     """Loads a project file and applies overrides to its fields.
@@ -52,7 +60,7 @@ def load_project(
         project: a name in `projects/`, or the path of a YAML file.
         overrides: field name, dotted (`student.epochs`) or short (`temperature`), to the text of
             its value. Another dataset or method than the file's starts from its own defaults.
-        parameters: further names to suggest for a name that does not exist.
+        known: names to suggest for one that does not exist; None: those of all fields.
         given_as: the parameter that named the file.
 
     Raises:
@@ -62,8 +70,8 @@ def load_project(
     overrides = dict(overrides or {})
     blocks = _compared(content, overrides)
     if not blocks:
-        return _loaded(content, overrides, parameters)
-    return _with_methods(content, overrides, parameters, blocks)
+        return _loaded(content, overrides, known)
+    return _with_methods(content, overrides, known, blocks)
 
 
 def dump_yaml(config: ProjectConfig) -> str:
@@ -72,9 +80,7 @@ def dump_yaml(config: ProjectConfig) -> str:
     return text
 
 
-def _loaded(
-    content: Content, overrides: Mapping[str, str], parameters: Sequence[str]
-) -> ProjectConfig:
+def _loaded(content: Content, overrides: Mapping[str, str], known: Known | None) -> ProjectConfig:
     """Returns the project of a file's content, with overrides, by one method."""
     shape = _chosen(content, overrides)
     fields = shape.fields()
@@ -82,7 +88,7 @@ def _loaded(
     for name, text in overrides.items():
         path = field_of(name, shape)
         if path not in fields:
-            raise unknown_field("parameter", name, path, shape, parameters)
+            raise unknown_field("parameter", name, path, shape, known)
         if path in spelled:
             raise UserError(f"{spelled[path]} and {name} set the same field; allowed: one of them")
         spelled[path] = name
@@ -178,7 +184,7 @@ def _compared(content: Content, overrides: dict[str, str]) -> dict[str, Content]
 def _with_methods(
     content: Content,
     overrides: Mapping[str, str],
-    parameters: Sequence[str],
+    known: Known | None,
     blocks: Mapping[str, Content],
 ) -> ProjectConfig:
     """Returns the project with the compared methods, each with its own fields.
@@ -197,7 +203,7 @@ def _with_methods(
 
     def loaded(block: Content, fits: Callable[[str], bool]) -> ProjectConfig:
         changed = copy.deepcopy({**content, "distillation": block})
-        return _loaded(changed, {k: v for k, v in overrides.items() if fits(k)}, parameters)
+        return _loaded(changed, {k: v for k, v in overrides.items() if fits(k)}, known)
 
     def of_own_or_none(name: str) -> bool:
         # A field that no method has is kept, so that it is refused.

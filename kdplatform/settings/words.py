@@ -1,6 +1,7 @@
 """Configuration fields in words, for `--help` and error messages."""
 
 from collections.abc import Sequence
+from decimal import Decimal
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -8,6 +9,14 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from kdplatform.settings.schema.texts import integers, numbers
+
+# Lists in a notation of their own, and whether the bounds of their numbers are said.
+_LISTS = (
+    (integers, "numbers and ranges such as 0,2,5-9", False),
+    (numbers, "numbers and ranges such as 1-10,20,30.5", True),
+)
 
 
 def plain_text(value: object) -> str:
@@ -63,6 +72,10 @@ def _quoted(text: str) -> str:
 
 def allowed(field: FieldInfo) -> str:
     """Describes the values of a field, such as `integer >= 1` or `sgd | adamw`."""
+    for reader, words, bounded in _LISTS:
+        if any(getattr(mark, "func", None) is reader for mark in field.metadata):
+            bounds = _bounds(get_args(get_args(field.annotation)[0])[1:]) if bounded else ""
+            return f"{words}, each {bounds}" if bounds else words
     return _type_words(field.annotation, field.metadata)
 
 
@@ -100,4 +113,14 @@ def _bounds(metadata: Sequence[Any]) -> str:
         m for item in metadata for m in (item.metadata if isinstance(item, FieldInfo) else [item])
     ]
     bounds = [(*signs[type(m)], m) for m in flat if type(m) in signs]
-    return " and ".join(f"{sign} {getattr(bound, name):g}" for sign, name, bound in bounds)
+    return " and ".join(f"{sign} {in_digits(getattr(bound, name))}" for sign, name, bound in bounds)
+
+
+def in_digits(number: float) -> str:
+    """Returns a number without an exponent.
+
+    >>> [in_digits(number) for number in (1e-6, 1e6, 0.5, 3)]
+    ['0.000001', '1000000', '0.5', '3']
+    """
+    text = f"{Decimal(str(number)):f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -28,6 +28,7 @@ from kdplatform.predictions import Predictions
 from kdplatform.roles import Role
 from kdplatform.study.factors import GENERATING_FACTORS
 from kdplatform.study.groups import compare_groups
+from kdplatform.text import as_typed
 
 # The roles that DS is compared with, and the paper's name for the classes that differ.
 REFERENCES = {Role.TEACHER: "tc", Role.STUDENT: "sc"}
@@ -162,7 +163,7 @@ def group_notes(
 ) -> list[str]:
     """Returns one line per attribute: the groups that are too small, and what leaves them out."""
     found = [fairness_metrics(table, name, min_group_size=min_group_size) for name in attributes]
-    return [f"{each.attribute}: {each.note}" for each in found if each.note]
+    return [f"{each.attribute}: {as_typed(each.note)}" for each in found if each.note]
 
 
 def score_metrics(test: Predictions, calibrating: float = float("nan")) -> dict[str, float]:

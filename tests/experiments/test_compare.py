@@ -270,7 +270,7 @@ def test_a_group_of_one_example_is_listed_and_counts_only_when_asked_to(
     assert compare(*sides, "--out", "out") == 0
     lines = capsys.readouterr().out.splitlines()
     [line] = [line for line in lines if line.startswith("color: purple (1) is smaller than 30")]
-    assert line.endswith("min_group_size=1 counts them.")
+    assert line.endswith("; --min_group_size 1 counts them.")
     expected = fairness_metrics(lonely(predictions(0.8, 0)), "color", min_group_size=2).dpd
     assert rows().loc["DPD, color", "a"] == pytest.approx(expected)
     assert compare(*sides, "--min_group_size", "1") == 0
@@ -388,7 +388,27 @@ def test_columns_that_are_not_compared_are_listed_with_the_reason(
     assert line == (
         "Not compared by group: brightness (fractions), name (the label under another name), age "
         "(30 values), one (fewer than two values), extra (the label under another name), a b (not "
-        "in a.csv); --attributes names columns that are."
+        "in a.csv); --attributes names columns that are; put numbers into bands first."
+    )
+
+
+def test_fairness_is_explained_only_if_groups_are_compared(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    a, b = (csv(f"{i}.csv", predictions(0.8, i)) for i in range(2))
+    explained = "EOD, DPD, gap, ratios and similar metrics: B is called fairer"
+    assert compare(a, b) == 0
+    printed = capsys.readouterr().out
+    assert explained in printed
+    assert "Values are in %, except ratios, ECE, Brier score, NLL, I(f) and consi" in printed
+    assert compare(a, b, "--attributes", "none") == 0
+    assert explained not in capsys.readouterr().out
+
+
+def test_a_form_of_no_page_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    a, b = (csv(f"{i}.csv", predictions(0.8, i)) for i in range(2))
+    assert refusal(capsys, a, b, "--format", "latex").endswith(
+        "format='latex' has nowhere to go; allowed: with out=folder, or a run of its own"
     )
 
 
@@ -416,7 +436,7 @@ def test_scores_that_one_side_cannot_have_are_left_out_with_a_word(
     with_logits(predictions(0.7)).to_parquet("a.parquet")
     assert compare("a.parquet", csv("b.csv", predictions(0.8, 1))) == 0
     printed = capsys.readouterr().out
-    assert "b.csv has no column 'logits', so scores of probabilities are not measured;" in printed
+    assert "b.csv has no column 'logits', so ECE, Brier score and NLL are not measured;" in printed
     assert "I(f): not measured; --similar_by names" in printed
 
 

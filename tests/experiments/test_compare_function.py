@@ -1,5 +1,7 @@
 """`kdplatform.compare`: the command's numbers and verdicts, as data frames."""
 
+import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -104,6 +106,34 @@ def test_indexes_of_ids_and_truth_values_are_read_as_in_a_file() -> None:
     assert sides.first.class_names == ("False", "True")
     assert sides.attributes == ("race", "sex")
     assert sides.first.tables[0].ids.tolist() == FAIR["id"].tolist()
+
+
+def test_frames_of_a_csv_file_are_read_as_the_file_is() -> None:
+    for name, table in (("a.csv", FAIR), ("b.csv", UNFAIR)):
+        margin = (table["prediction"] == "reject") - 0.5
+        logits = [json.dumps([-own, own]) for own in margin]
+        table.assign(logits=logits).to_csv(name, index=False)
+    frames = [pd.read_csv(name) for name in ("a.csv", "b.csv")]
+    by_frame = kdplatform.compare(*frames, attributes=["race"])
+    by_path = kdplatform.compare("a.csv", "b.csv", attributes=["race"])
+    assert "NLL" in set(by_frame.verdicts["what"])
+    pd.testing.assert_frame_equal(by_frame.verdicts, by_path.verdicts)
+    named = FAIR.assign(label=0, prediction=0, logits=json.dumps([0.5, -0.5]))
+    assert Predictions.of(named).logits is not None
+    frames[1].loc[3, "logits"] = "0.5 -0.5"
+    with pytest.raises(UserError) as caught:
+        kdplatform.compare(*frames)
+    assert str(caught.value) == (
+        "table b: logits '0.5 -0.5' are not a list of numbers; allowed: [0.5, -1.0]"
+    )
+
+
+def test_notes_name_parameters_as_python_has_them() -> None:
+    small = FAIR.assign(race=FAIR["race"].where(FAIR.index != 0, "c"), age=FAIR.index)
+    text = str(kdplatform.compare(small, small.copy(), positive="hire"))
+    assert "min_group_size=1 counts them" in text
+    assert "; attributes names columns that are; put numbers into bands first." in text
+    assert re.search("--[a-z]", text) is None
 
 
 def test_the_page_is_one_file_and_names_are_text(tmp_path: Path) -> None:

@@ -343,7 +343,24 @@ def test_another_architectures_run_is_refused(
     assert place.run("teacher", **DIGITS, teacher__epochs=1) == 0
     given = place.runs("teacher")[0].info.run_id
     said = refusal(place, capsys, teacher__weights=given, teacher__model="resnet20")
-    assert "are those of model='lenet5'" in said
+    assert said.endswith(
+        f"teacher.weights={given!r} are those of model='lenet5', not of 'resnet20'; allowed: set "
+        "teacher.model=lenet5"
+    )
+
+
+@pytest.mark.parametrize(
+    ("command", "field"),
+    [("teacher", "teacher"), ("student", "student"), ("sweep", "student")],
+)
+def test_a_file_that_is_not_there_is_named_by_its_field_before_the_data_are_read(
+    place: Any, command: str, field: str, capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(workspace, "_loaded_dataset", None)  # reading them would fail
+    given = {f"{field}__weights": "weights.pt"}
+    assert place.run(command, **DIGITS, **given) == 2
+    assert f"{field}.weights='weights.pt' is no file; allowed: " in last_line(capsys)
+    assert place.commands() == []
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,16 @@ import pytest
 import torch
 from helpers.damage import cut_short, flip_a_bit
 
-from kdplatform.kernels import BackendStatus, backend, build, kd_loss, status, toolchain
+from kdplatform.cli import main
+from kdplatform.kernels import (
+    BackendStatus,
+    backend,
+    build,
+    cache,
+    kd_loss,
+    status,
+    toolchain,
+)
 
 PROGRAM = """
 import torch
@@ -368,10 +377,125 @@ class TestCuda:
         assert "-gencode=arch=compute_90,code=sm_90" in flags
         assert "-gencode=arch=compute_90,code=compute_90" in flags
 
+    def test_architectures_are_in_rising_order(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("CUDA_HOME", str(self.toolkit(tmp_path / "cuda")))
+        cuda = toolchain.cuda_toolkit(("10.0", "8.0", "9.0", "8.0"))
+        assert cuda.architectures == ("8.0", "9.0", "10.0")
+        assert "-gencode=arch=compute_100,code=compute_100" in toolchain._nvcc_flags("c++", cuda)
+
     def test_an_unknown_architecture_is_named(self, tmp_path, monkeypatch):
         monkeypatch.setenv("CUDA_HOME", str(self.toolkit(tmp_path / "cuda")))
         with pytest.raises(toolchain.ToolchainError, match=r"CUDA architecture '1\.0' is unknown"):
             toolchain.cuda_toolkit(("1.0",))
+
+
+@pytest.mark.parametrize(
+    ("built", "devices", "runs"),
+    [
+        ("8.0 9.0", "9.0", True),
+        ("8.0 9.0", "8.0 9.0", True),
+        ("8.0", "8.6", True),  # binary code of the same major version
+        ("8.6 9.0", "8.0", False),  # of a higher minor version
+        ("8.0", "9.0", True),  # PTX, for later devices
+        ("8.0 9.0", "12.0", True),
+        ("9.0", "10.0", True),
+        ("9.0", "8.9", False),
+        ("8.0 10.0", "9.0", False),  # PTX is of the newest alone
+        ("9.0", "8.0 9.0", False),
+        ("9.0", "", True),
+    ],
+)
+def test_a_library_runs_on_devices_by_its_binary_code_or_its_ptx(built, devices, runs):
+    assert toolchain.covers(built.split(), devices.split()) is runs
+
+
+class TestALibraryForMoreArchitectures:
+    """On a machine without nvcc and without a compiler, such as a container that only runs."""
+
+    @pytest.fixture
+    def put(self, machine, tmp_path) -> Callable[..., Path]:
+        machine.setenv("PATH", str(tmp_path / "nothing"))
+        for name in ("CUDA_HOME", "CUDA_PATH"):
+            machine.delenv(name, raising=False)
+        machine.setattr(toolchain, "_cuda_candidates", lambda: iter(()))
+
+        def library(*architectures: str, **record: object) -> Path:
+            path = toolchain.library_path(architectures)
+            path.parent.mkdir(parents=True)
+            made = tmp_path / "made.so"
+            made.write_text(" ".join(architectures))
+            cache.put(path, made, {"architectures": list(architectures), **record})
+            return path
+
+        return library
+
+    def devices(self, machine: pytest.MonkeyPatch, *architectures: str) -> None:
+        machine.setattr(backend, "device_architectures", lambda: architectures)
+
+    def test_is_found_without_a_toolkit(self, machine, put):
+        put()
+        library = put("8.0", "9.0")
+        self.devices(machine, "9.0")
+        assert backend.find_library() == library
+        call()
+        assert backend.loaded.path == library
+
+    def test_the_exact_one_comes_first_and_then_that_of_the_fewest(self, machine, put):
+        self.devices(machine, "9.0")
+        most, fewer = put("8.0", "8.6", "9.0"), put("8.0", "9.0")
+        assert backend.find_library() == fewer
+        exact = put("9.0")
+        assert backend.find_library() == exact
+        self.devices(machine, "8.6")
+        assert backend.find_library() == fewer
+        for library in (exact, fewer):
+            library.unlink()
+        assert backend.find_library() == most
+
+    def test_is_not_used_on_other_devices_or_of_other_sources(self, machine, put):
+        cpu, library = put(), put("9.0")
+        self.devices(machine, "8.0")
+        assert backend.find_library() == cpu
+        library.parent.rename(library.parent.with_name("cuda-torch1.0-0123456789abcdef"))
+        self.devices(machine, "9.0")
+        assert backend.find_library() == cpu
+
+    @pytest.mark.parametrize("named", [None, "9.0", [9.0], ["nine"], ["9.0", "x"], []])
+    def test_a_record_without_architectures_is_passed_over(self, machine, put, named):
+        cpu = put()
+        put("8.0", "9.0", architectures=named)
+        self.devices(machine, "9.0")
+        assert backend.find_library() == cpu
+
+    def test_is_not_used_if_altered_or_if_others_could_have_put_it(self, machine, put):
+        cpu, library = put(), put("8.0", "9.0")
+        self.devices(machine, "9.0")
+        library.write_text("altered")
+        assert backend.find_library() == cpu
+        library.chmod(0o777)
+        with pytest.raises(toolchain.ToolchainError, match="others can write"):
+            backend.find_library()
+
+    @pytest.mark.parametrize("with_cpu", [True, False])
+    def test_without_a_device_it_is_said_to_be_there(self, machine, put, capsys, with_cpu):
+        if with_cpu:
+            put()
+        library = put("8.0", "9.0")
+        self.devices(machine)
+        assert main(["kernels", "status"]) == 0
+        cuda = next(line for line in capsys.readouterr().out.splitlines() if "cuda  " in line)
+        assert "no CUDA device; " in cuda
+        assert f"for CUDA 8.0, 9.0 at {library}" in cuda
+        assert "kernels build" not in cuda
+
+    def test_the_command_that_would_help_is_named_for_other_devices(self, machine, put):
+        put()
+        library = put("9.0")
+        self.devices(machine, "8.0")
+        assert status().cuda_reason == (
+            "built without CUDA 8.0 (kdplatform kernels build --cuda --architectures 8.0); "
+            f"there is a library for CUDA 9.0 at {library}"
+        )
 
 
 def test_jobs_follow_memory_and_max_jobs(monkeypatch):

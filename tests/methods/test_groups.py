@@ -124,8 +124,8 @@ def test_temperatures_are_those_of_groups_that_are_there_and_in_range() -> None:
     )
     message = refusal("group_temperature", data, **fields, temperature=1e6, power=2)
     assert message == (
-        "distillation.power=2 gives group 'red + blue' the temperature 2.77778e+06; allowed: 1e-6 "
-        "to 1e6"
+        "distillation.power=2 gives group 'red + blue' the temperature 2.77778e+06; allowed: "
+        "0.000001 to 1000000"
     )
 
 
@@ -142,7 +142,7 @@ def test_strata_hold_every_class_once(given: str) -> None:
         (
             ["--method", "group_temperature", "--distillation.group_temperatures", "red=0"],
             "distillation.group_temperatures='red=0' is not allowed: 'red=0' is no "
-            "group=temperature, from 1e-6 to 1e6; allowed: list of text",
+            "group=temperature, from 0.000001 to 1000000; allowed: list of text",
         ),
         (
             ["--method", "group_stratified", "--distillation.given", "0-/1"],

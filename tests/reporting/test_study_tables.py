@@ -144,7 +144,7 @@ def with_one_purple(model: Model) -> Model:
 @pytest.mark.parametrize(
     ("size", "said"),
     [
-        (30, "purple (1) is smaller than 30 and left out; min_group_size=1 counts them"),
+        (30, "purple (1) is smaller than 30 and left out; --min_group_size 1 counts them"),
         (1, "TPR leaves out purple in 3 of 4 classes (no positives)"),
     ],
 )

@@ -9,6 +9,7 @@ from pydantic import BaseModel, Field
 from kdplatform.errors import UserError
 from kdplatform.settings.project import load_project
 from kdplatform.settings.schema import names
+from kdplatform.settings.schema.fields import Seeds, Temperatures
 from kdplatform.settings.words import allowed, plain_text
 
 
@@ -21,6 +22,9 @@ class Fields(BaseModel):
     switch: bool = True
     text: str = ""
     place: Path = Path()
+    tiny: float = Field(1.0, ge=1e-6, le=1e6)
+    seeds: Seeds = ()
+    temperatures: Temperatures = ()
 
 
 @pytest.mark.parametrize(
@@ -34,6 +38,12 @@ class Fields(BaseModel):
         ("switch", "true | false"),
         ("text", "text"),
         ("place", "path"),
+        ("tiny", "number >= 0.000001 and <= 1000000"),
+        ("seeds", "numbers and ranges such as 0,2,5-9"),
+        (
+            "temperatures",
+            "numbers and ranges such as 1-10,20,30.5, each >= 0.000001 and <= 1000000",
+        ),
     ],
 )
 def test_what_a_field_takes_is_said_in_words(name: str, words: str) -> None:
