@@ -10,13 +10,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kdplatform.settings.schema.texts import integers, numbers
-
-# Lists in a notation of their own, and whether the bounds of their numbers are said.
-_LISTS = (
-    (integers, "numbers and ranges such as 0,2,5-9", False),
-    (numbers, "numbers and ranges such as 1-10,20,30.5", True),
-)
+from kdplatform.notation import Notation
 
 
 def plain_text(value: object) -> str:
@@ -72,10 +66,10 @@ def _quoted(text: str) -> str:
 
 def allowed(field: FieldInfo) -> str:
     """Describes the values of a field, such as `integer >= 1` or `sgd | adamw`."""
-    for reader, words, bounded in _LISTS:
-        if any(getattr(mark, "func", None) is reader for mark in field.metadata):
-            bounds = _bounds(get_args(get_args(field.annotation)[0])[1:]) if bounded else ""
-            return f"{words}, each {bounds}" if bounds else words
+    for own in field.metadata:
+        if isinstance(own, Notation):
+            bounds = _bounds(get_args(get_args(field.annotation)[0])[1:]) if own.bounded else ""
+            return f"{own.words}, each {bounds}" if bounds else own.words
     return _type_words(field.annotation, field.metadata)
 
 

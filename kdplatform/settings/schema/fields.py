@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
+from kdplatform.notation import INTEGERS, NUMBERS
 from kdplatform.settings.schema.texts import (
     channels,
     entries,
@@ -31,8 +32,8 @@ Fraction = Annotated[float, Field(ge=0, le=1)]
 PixelDistance = Annotated[float, BeforeValidator(quotient), Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Optional = BeforeValidator(optional)
-Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(integers)]
-Temperatures = Annotated[tuple[Temperature, ...], BeforeValidator(numbers)]
+Seeds = Annotated[tuple[Annotated[int, Field(ge=0)], ...], BeforeValidator(integers), INTEGERS]
+Temperatures = Annotated[tuple[Temperature, ...], BeforeValidator(numbers), NUMBERS]
 Names = Annotated[tuple[str, ...], BeforeValidator(names)]
 Entries = Annotated[tuple[str, ...], BeforeValidator(entries)]
 Span = BeforeValidator(span)

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
+from kdplatform.notation import INTEGERS
 from kdplatform.settings.schema.fields import (
     NEUTRAL,
     Channels,
@@ -193,7 +194,7 @@ class TrainingConfig(Section):
     schedule: Literal["constant", "step", "cosine"] = Field(
         "cosine", description="how the learning rate changes over the epochs"
     )
-    milestones: Annotated[tuple[int, ...], BeforeValidator(integers)] = Field(
+    milestones: Annotated[tuple[int, ...], BeforeValidator(integers), INTEGERS] = Field(
         (), description="epochs after which schedule=step multiplies the rate by decay"
     )
     decay: float = Field(0.1, gt=0, le=1, description="factor of the rate at each milestone")
