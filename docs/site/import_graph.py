@@ -7,7 +7,8 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 # From the ground up; what stands in none of these rooms may be imported by all.
 FLOORS: tuple[tuple[str, ...], ...] = (
-    ("settings.schema", "settings.words"),
+    ("settings.schema",),
+    ("settings.words",),
     ("kernels", "data", "models", "methods"),
     ("settings",),
     ("training",),

@@ -10,7 +10,7 @@ import annotated_types
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from kdplatform.notation import Notation
+from kdplatform.settings.schema.notation import Notation
 
 
 def plain_text(value: object) -> str:

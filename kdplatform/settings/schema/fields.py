@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator
 
-from kdplatform.notation import INTEGERS, NUMBERS
+from kdplatform.settings.schema.notation import INTEGERS, NUMBERS
 from kdplatform.settings.schema.texts import (
     channels,
     entries,

@@ -5,7 +5,6 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from kdplatform.notation import INTEGERS
 from kdplatform.settings.schema.fields import (
     NEUTRAL,
     Channels,
@@ -18,6 +17,7 @@ from kdplatform.settings.schema.fields import (
     Section,
     Temperature,
 )
+from kdplatform.settings.schema.notation import INTEGERS
 from kdplatform.settings.schema.texts import integers
 
 
