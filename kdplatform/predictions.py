@@ -99,9 +99,10 @@ class Predictions:
         missing = [name for name in RESERVED[:3] if name not in table.columns]
         if missing:
             several = "s" if len(missing) > 1 else ""
+            there = [*table] if logits is None else [*table, "logits"]
             raise ValueError(
                 f"prediction table lacks column{several} {', '.join(map(repr, missing))}; it has "
-                f"{list(table)}; rename those that hold them"
+                f"{there}; rename those that hold them"
             )
         if len(table) == 0:
             raise ValueError("prediction table has 0 rows; allowed: at least 1")

@@ -279,3 +279,9 @@ def test_a_bad_row_is_named_by_its_place_in_the_file(
         frame.to_parquet(tmp_path / f"{name}.parquet")
         with pytest.raises(ValueError, match=message):
             Predictions.read(tmp_path / f"{name}.parquet")
+
+
+def test_a_table_without_predictions_names_its_logits_among_the_columns():
+    table = pd.DataFrame({"id": ["a"], "label": [0], "logits": [[0.5, -0.5]]})
+    with pytest.raises(ValueError, match=r"'prediction'; it has \['id', 'label', 'logits'\]"):
+        Predictions.of(table)
